@@ -1,0 +1,31 @@
+# Headers, a CMake package and a pkg-config file, all in share/: nothing here depends on the architecture.
+# moegpt::io has an export set of its own, so that find_package(moegpt) works where nlohmann/json is missing.
+include(CMakePackageConfigHelpers)
+set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/moegpt)
+set(pkgconfig_dir ${CMAKE_INSTALL_DATADIR}/pkgconfig)
+
+install(DIRECTORY include/moegpt DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(TARGETS moegpt EXPORT moegptTargets)
+install(EXPORT moegptTargets NAMESPACE moegpt:: DESTINATION ${package_dir})
+if(MOEGPT_IO)
+  install(TARGETS moegpt_io EXPORT moegptIoTargets)
+  install(EXPORT moegptIoTargets NAMESPACE moegpt:: DESTINATION ${package_dir})
+endif()
+
+configure_package_config_file(cmake/moegptConfig.cmake.in moegptConfig.cmake INSTALL_DESTINATION ${package_dir})
+write_basic_package_version_file(moegptConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
+install(FILES
+  "${CMAKE_CURRENT_BINARY_DIR}/moegptConfig.cmake"
+  "${CMAKE_CURRENT_BINARY_DIR}/moegptConfigVersion.cmake"
+  DESTINATION ${package_dir})
+
+# The .pc file finds its prefix from where it lies, so an installation can be moved.
+file(RELATIVE_PATH up_to_prefix "/${pkgconfig_dir}" "/")
+string(REGEX REPLACE "/$" "" up_to_prefix "${up_to_prefix}")
+set(openmp_flags "")
+if(MOEGPT_HAVE_OPENMP)
+  set(openmp_flags "${OpenMP_CXX_FLAGS}")
+endif()
+configure_file(cmake/moegpt.pc.in moegpt.pc @ONLY)
+install(FILES "${CMAKE_CURRENT_BINARY_DIR}/moegpt.pc" DESTINATION ${pkgconfig_dir})
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/moegpt)

@@ -1,0 +1,65 @@
+#pragma once
+// How this translation unit was compiled. Everything in moegpt lives in an inline namespace named after the
+// SIMD level and OpenMP, so that units built with different flags keep their own code when linked together.
+#include <Eigen/Core>
+
+#if !(defined(_MSVC_LANG) ? _MSVC_LANG >= 202002L : __cplusplus >= 202002L)
+#error "moegpt needs C++20: compile with -std=c++20"
+#endif
+#if defined(_OPENMP) && !defined(EIGEN_DONT_PARALLELIZE)
+#error "moegpt with OpenMP needs EIGEN_DONT_PARALLELIZE: link moegpt::moegpt or pass -DEIGEN_DONT_PARALLELIZE"
+#endif
+static_assert(EIGEN_VERSION_AT_LEAST(3, 4, 0), "moegpt needs Eigen >= 3.4");
+
+#if defined(__AVX512F__)
+#define MOEGPT_SIMD avx512
+#define MOEGPT_VECTOR_BYTES 64
+#elif defined(__AVX2__) && defined(__FMA__)
+#define MOEGPT_SIMD avx2
+#define MOEGPT_VECTOR_BYTES 32
+#elif defined(__AVX__)
+#define MOEGPT_SIMD avx
+#define MOEGPT_VECTOR_BYTES 32
+#elif defined(__ARM_NEON)
+#define MOEGPT_SIMD neon
+#define MOEGPT_VECTOR_BYTES 16
+#else
+#define MOEGPT_SIMD sse2
+#define MOEGPT_VECTOR_BYTES 16
+#endif
+
+#define MOEGPT_JOIN_(a, b) a##_##b
+#define MOEGPT_JOIN(a, b) MOEGPT_JOIN_(a, b)
+#ifdef _OPENMP
+#define MOEGPT_BUILD MOEGPT_JOIN(MOEGPT_SIMD, openmp)
+#else
+#define MOEGPT_BUILD MOEGPT_JOIN(MOEGPT_SIMD, serial)
+#endif
+
+#define MOEGPT_VERSION "0.1.0"
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+struct BuildInfo {
+  const char* version;
+  const char* simd;       // the instruction set the kernels were compiled for
+  bool openmp;            // whether Exec can use more than one thread
+  const char* compiler;
+  int eigen[3];           // world, major, minor
+};
+
+inline constexpr BuildInfo build_info() {
+#define MOEGPT_TEXT_(x) #x
+#define MOEGPT_TEXT(x) MOEGPT_TEXT_(x)
+  return {MOEGPT_VERSION, MOEGPT_TEXT(MOEGPT_SIMD),
+#ifdef _OPENMP
+          true,
+#else
+          false,
+#endif
+          __VERSION__, {EIGEN_WORLD_VERSION, EIGEN_MAJOR_VERSION, EIGEN_MINOR_VERSION}};
+#undef MOEGPT_TEXT
+#undef MOEGPT_TEXT_
+}
+
+}  // namespace moegpt::inline MOEGPT_BUILD

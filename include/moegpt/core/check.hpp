@@ -1,0 +1,30 @@
+#pragma once
+// Errors at public doors: what was found, what was expected, what to do. Rooms inside are not checked.
+#include <moegpt/core/build.hpp>
+
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+template <class Part>
+void append_text(std::string& text, const Part& part) {
+  if constexpr (std::is_arithmetic_v<Part>)
+    text += std::to_string(part);
+  else
+    text += std::string_view(part);
+}
+
+// Throws std::invalid_argument with the parts joined into one sentence unless `holds`.
+template <class... Parts>
+void check(bool holds, const Parts&... parts) {
+  if (holds) [[likely]]
+    return;
+  std::string text = "moegpt: ";
+  (append_text(text, parts), ...);
+  throw std::invalid_argument(text);
+}
+
+}  // namespace moegpt::inline MOEGPT_BUILD

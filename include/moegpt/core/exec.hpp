@@ -1,0 +1,60 @@
+#pragma once
+// Exec: who runs where. The only place with an OpenMP pragma. The number of threads is an argument, never a
+// global, and must never reach a result: callers cut work in tasks by shape, and a task owns its output.
+#include <moegpt/core/matrix.hpp>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+struct Exec {
+  int threads = 1;   // at most; a build without OpenMP always uses one
+
+  // f(task) for every task in [0, tasks), each exactly once, in no promised order.
+  template <class F>
+  void parallel_for(Index tasks, F&& f) const {
+    parallel_for_worker(tasks, [&](Index task, int) { f(task); });
+  }
+
+  // f(task, worker), worker in [0, workers()): for tasks that need scratch of their own.
+  template <class F>
+  void parallel_for_worker(Index tasks, F&& f) const {
+#ifdef _OPENMP
+    if (threads > 1 && tasks > 1) {
+      const int team = static_cast<int>(tasks < threads ? tasks : threads);
+#pragma omp parallel num_threads(team)
+      {
+        const int worker = omp_get_thread_num();
+#pragma omp for schedule(dynamic, 1)
+        for (Index task = 0; task < tasks; ++task) f(task, worker);
+      }
+      return;
+    }
+#endif
+    for (Index task = 0; task < tasks; ++task) f(task, 0);
+  }
+
+  int workers() const { return threads > 1 ? threads : 1; }
+};
+
+// Cuts [0, count) into pieces of nearly equal size, none larger than `limit`. The cut depends on the two
+// numbers only.
+struct Pieces {
+  Index count, limit;
+  Index size() const { return count == 0 ? 0 : (count + limit - 1) / limit; }
+  Rows operator[](Index piece) const {
+    const Index n = size(), base = count / n, larger = count % n;
+    return {piece * base + (piece < larger ? piece : larger), base + (piece < larger ? 1 : 0)};
+  }
+};
+
+// f(rows) for the pieces of [0, count): the usual loop over tokens.
+template <class F>
+void for_each_piece(const Exec& exec, Index count, Index limit, F&& f) {
+  const Pieces pieces{count, limit};
+  exec.parallel_for(pieces.size(), [&](Index i) { f(pieces[i]); });
+}
+
+}  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,210 @@
+#pragma once
+// Weights and tokens. A shape that is part of a model is a template argument here and an ordinary number
+// from MatrixView on: the types people read are checked, the kernels are compiled once.
+#include <moegpt/core/check.hpp>
+
+#include <array>
+#include <cstddef>
+#include <cstring>
+#include <new>
+#include <utility>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+using Index = std::ptrdiff_t;
+
+// A range of consecutive tokens.
+struct Rows {
+  Index first, count;
+};
+
+// 64-byte aligned heap memory that copies deeply and, once grown, never shrinks: asking again for what it
+// already holds costs nothing.
+template <class T>
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(Index size) { resize(size); }
+  Buffer(const Buffer& other) { *this = other; }
+  Buffer(Buffer&& other) noexcept { swap(other); }
+  Buffer& operator=(const Buffer& other) {
+    if (this == &other) return *this;
+    resize(other.size_);
+    if (size_ > 0) std::memcpy(data_, other.data_, sizeof(T) * size_);
+    return *this;
+  }
+  Buffer& operator=(Buffer&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+  ~Buffer() { release(); }
+
+  // New memory is zero; what was held is kept only if it still fits.
+  void resize(Index size) {
+    if (size > capacity_) {
+      T* fresh = static_cast<T*>(::operator new(sizeof(T) * size, alignment));
+      std::memset(static_cast<void*>(fresh), 0, sizeof(T) * size);
+      release();
+      data_ = fresh;
+      capacity_ = size;
+    }
+    size_ = size;
+  }
+  void release() {
+    ::operator delete(data_, alignment);
+    data_ = nullptr;
+    size_ = capacity_ = 0;
+  }
+  void fill(T value) {
+    for (Index i = 0; i < size_; ++i) data_[i] = value;
+  }
+
+  T* data() { return data_; }
+  const T* data() const { return data_; }
+  Index size() const { return size_; }
+  T& operator[](Index i) { return data_[i]; }
+  const T& operator[](Index i) const { return data_[i]; }
+  T* begin() { return data_; }
+  T* end() { return data_ + size_; }
+  const T* begin() const { return data_; }
+  const T* end() const { return data_ + size_; }
+
+ private:
+  static constexpr std::align_val_t alignment{64};
+  void swap(Buffer& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    std::swap(capacity_, other.capacity_);
+  }
+  T* data_ = nullptr;
+  Index size_ = 0, capacity_ = 0;
+};
+
+// What kernels see: rows x cols numbers, each row contiguous, `stride` numbers from one row to the next.
+template <class T>
+struct MatrixView {
+  T* data = nullptr;
+  Index rows = 0, cols = 0, stride = 0;
+
+  T* operator[](Index row) const { return data + row * stride; }
+  bool empty() const { return data == nullptr; }
+  MatrixView rows_at(Rows r) const { return {data + r.first * stride, r.count, cols, stride}; }
+  MatrixView cols_at(Index first, Index count) const { return {data + first, rows, count, stride}; }
+  operator MatrixView<const T>() const { return {data, rows, cols, stride}; }
+};
+
+template <class T>
+using EigenRowMajor = Eigen::Matrix<std::remove_const_t<T>, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+template <class T>
+using EigenColMajor = Eigen::Matrix<std::remove_const_t<T>, Eigen::Dynamic, Eigen::Dynamic, Eigen::ColMajor>;
+template <class T, class Matrix>
+using EigenMap = Eigen::Map<std::conditional_t<std::is_const_v<T>, const Matrix, Matrix>>;
+
+// D x tokens, one token after another. In<D, T> is what a layer reads, Out<D, T> what it writes; an empty Out
+// means that the result is not wanted.
+template <int D, class T>
+struct TokensView {
+  T* data = nullptr;
+  Index count = 0;
+
+  static constexpr int dim = D;
+  T* operator[](Index token) const { return data + token * D; }
+  bool empty() const { return data == nullptr; }
+  TokensView rows(Rows r) const { return empty() ? TokensView{} : TokensView{data + r.first * D, r.count}; }
+  operator TokensView<D, const T>() const { return {data, count}; }
+  operator MatrixView<T>() const { return {data, count, D, D}; }
+  operator MatrixView<const T>() const requires(!std::is_const_v<T>) { return {data, count, D, D}; }
+
+  // D x count, one column per token.
+  auto eigen() const { return EigenMap<T, EigenColMajor<T>>(data, D, count); }
+};
+
+template <int D, class T>
+using In = TokensView<D, const T>;
+template <int D, class T>
+using Out = TokensView<D, T>;
+
+// Owns D x count numbers. resize() never returns memory, so a steady step never allocates.
+template <int D, class T>
+class Tokens {
+ public:
+  Tokens() = default;
+  explicit Tokens(Index count) { resize(count); }
+  void resize(Index count) { memory_.resize(count * D); }
+  Index count() const { return memory_.size() / (D > 0 ? D : 1); }
+
+  T* operator[](Index token) { return memory_.data() + token * D; }
+  const T* operator[](Index token) const { return memory_.data() + token * D; }
+  TokensView<D, T> rows(Rows r) { return view().rows(r); }
+  TokensView<D, const T> rows(Rows r) const { return view().rows(r); }
+  TokensView<D, T> view() { return {memory_.data(), count()}; }
+  TokensView<D, const T> view() const { return {memory_.data(), count()}; }
+  operator TokensView<D, T>() { return view(); }
+  operator TokensView<D, const T>() const { return view(); }
+  operator MatrixView<T>() { return view(); }
+  operator MatrixView<const T>() const { return view(); }
+  auto eigen() { return view().eigen(); }
+  auto eigen() const { return view().eigen(); }
+  Buffer<T>& memory() { return memory_; }
+
+ private:
+  Buffer<T> memory_;
+};
+
+// Someone else's Eigen matrix as tokens, without copying: D x tokens if column-major, tokens x D if row-major.
+template <int D, class Derived>
+auto as_tokens(Eigen::PlainObjectBase<Derived>& matrix) {
+  constexpr bool row_major = Derived::IsRowMajor;
+  const Index found = row_major ? matrix.cols() : matrix.rows();
+  check(found == D, "a token of this matrix has ", found, " features, expected ", D,
+        row_major ? " columns (row-major: one row per token)" : " rows (column-major: one column per token)");
+  return TokensView<D, typename Derived::Scalar>{matrix.data(), row_major ? matrix.rows() : matrix.cols()};
+}
+template <int D, class Derived>
+auto as_tokens(const Eigen::PlainObjectBase<Derived>& matrix) {
+  auto view = as_tokens<D>(const_cast<Eigen::PlainObjectBase<Derived>&>(matrix));
+  return TokensView<D, const typename Derived::Scalar>{view.data, view.count};
+}
+
+// A weight of static shape on the heap, row-major: Weight<T, Out, In> is PyTorch's [out, in], Weight<T, N> a
+// vector. It may be empty: in a gradient that means "not wanted", in a model "not held here". An extent of
+// zero means that this model has no such weight.
+template <class T, int... Extents>
+class Weight {
+ public:
+  using Scalar = T;
+  static constexpr std::array<int, sizeof...(Extents)> shape{Extents...};
+  static constexpr Index extent = (Index{1} * ... * Extents);
+  static constexpr Index rows = shape.size() > 1 ? shape[0] : 1;
+  static constexpr Index cols = rows > 0 ? extent / rows : 0;
+
+  Weight() : memory_(extent) {}
+  bool empty() const { return memory_.size() == 0; }
+  void release() { memory_.release(); }           // becomes empty
+  void allocate() { memory_.resize(extent); }     // zeros if it was empty
+
+  Index size() const { return memory_.size(); }
+  T* data() { return memory_.data(); }
+  const T* data() const { return memory_.data(); }
+  T& operator[](Index i) { return memory_[i]; }
+  const T& operator[](Index i) const { return memory_[i]; }
+  T* begin() { return memory_.begin(); }
+  T* end() { return memory_.end(); }
+  const T* begin() const { return memory_.begin(); }
+  const T* end() const { return memory_.end(); }
+  operator MatrixView<T>() { return {data(), empty() ? 0 : rows, cols, cols}; }
+  operator MatrixView<const T>() const { return {data(), empty() ? 0 : rows, cols, cols}; }
+
+  // rows x cols as in PyTorch; a vector is one row.
+  auto eigen() { return EigenMap<T, EigenRowMajor<T>>(data(), empty() ? 0 : rows, cols); }
+  auto eigen() const { return EigenMap<const T, EigenRowMajor<T>>(data(), empty() ? 0 : rows, cols); }
+
+  // In a gradient: something was added since set_zero. Only weights reached by some tokens and not by others
+  // (Kind::sparse in fields()) need it: see Adam's EmptyExpert.
+  bool touched = false;
+
+ private:
+  Buffer<T> memory_;
+};
+
+}  // namespace moegpt::inline MOEGPT_BUILD

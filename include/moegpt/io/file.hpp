@@ -1,0 +1,170 @@
+#pragma once
+// Whole files: read at once with clear errors, written so that a crash, a full disk or an error leaves either
+// the old file or the new one, never half of one.
+#include <moegpt/core/matrix.hpp>
+
+#include <cerrno>
+#include <filesystem>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// Throws std::runtime_error: the file's name, then the parts joined into one sentence.
+template <class... Parts>
+[[noreturn]] void refuse_file(const std::string& name, const Parts&... parts) {
+  std::string text = "moegpt: " + name + ": ";
+  (append_text(text, parts), ...);
+  throw std::runtime_error(text);
+}
+
+namespace file {
+
+// std::system_error is a std::runtime_error whose text ends with the system's reason.
+[[noreturn]] inline void fail(std::string_view action, const std::filesystem::path& path,
+                              int reason = errno) {
+  throw std::system_error(reason, std::generic_category(),
+                          "moegpt: cannot " + std::string(action) + " " + path.string());
+}
+
+class Descriptor {
+ public:
+  Descriptor() = default;
+  explicit Descriptor(int number) : number_(number) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor() { close(); }
+  int number() const { return number_; }
+  bool is_open() const { return number_ >= 0; }
+  void open(const std::filesystem::path& path, int flags, mode_t mode = 0) {
+    close();
+    number_ = ::open(path.c_str(), flags | O_CLOEXEC, mode);
+  }
+  bool close() {
+    const int result = number_ < 0 ? 0 : ::close(number_);
+    number_ = -1;
+    return result == 0;
+  }
+
+ private:
+  int number_ = -1;
+};
+
+}  // namespace file
+
+// The bytes of a regular file. Throws std::runtime_error if it is missing, a directory or a device, empty,
+// unreadable, or changes size while it is read.
+inline std::string read_file(const std::filesystem::path& path) {
+  file::Descriptor in;
+  in.open(path, O_RDONLY | O_NONBLOCK);
+  if (!in.is_open()) file::fail("open", path);
+  struct stat status {};
+  if (::fstat(in.number(), &status) != 0) file::fail("examine", path);
+  if (S_ISDIR(status.st_mode)) refuse_file(path.string(), "is a directory, expected a file");
+  if (!S_ISREG(status.st_mode)) refuse_file(path.string(), "is a device or pipe, expected a regular file");
+  if (status.st_size == 0) refuse_file(path.string(), "is empty");
+
+  std::string bytes(static_cast<std::size_t>(status.st_size), '\0');
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t count = ::read(in.number(), bytes.data() + done, bytes.size() - done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) file::fail("read", path);
+    if (count == 0) refuse_file(path.string(), "ended after ", done, " bytes, expected ", bytes.size());
+    done += static_cast<std::size_t>(count);
+  }
+  return bytes;
+}
+
+// What a writer of write_file_atomically writes to. Every write is checked.
+class FileWriter {
+ public:
+  FileWriter(int descriptor, std::filesystem::path path) : descriptor_(descriptor), path_(std::move(path)) {}
+
+  // Throws std::runtime_error with the system's reason (disk full, quota, I/O error).
+  void write(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const ssize_t count = ::write(descriptor_, bytes.data(), bytes.size());
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) file::fail("write", path_);
+      bytes.remove_prefix(static_cast<std::size_t>(count));
+    }
+  }
+
+ private:
+  int descriptor_;
+  std::filesystem::path path_;
+};
+
+namespace file {
+
+// A new file beside its target, which it replaces on publish(); otherwise it disappears.
+class Replacement {
+ public:
+  explicit Replacement(const std::filesystem::path& path) : path_(path), target_(path) {
+    if (std::filesystem::is_symlink(path)) target_ = std::filesystem::canonical(path);
+    struct stat old {};
+    const bool exists = ::stat(target_.c_str(), &old) == 0;
+    if (exists && !S_ISREG(old.st_mode)) refuse_file(path.string(), "exists and is not a regular file");
+    const auto parent = target_.has_parent_path() ? target_.parent_path() : std::filesystem::path(".");
+    directory_.open(parent, O_RDONLY | O_DIRECTORY);
+    if (!directory_.is_open()) fail("write " + path.string() + ": cannot open the directory", parent);
+    for (int attempt = 0; !file_.is_open(); ++attempt) {
+      temporary_ = target_;
+      temporary_ += ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(attempt);
+      file_.open(temporary_, O_WRONLY | O_CREAT | O_EXCL, 0666);
+      if (!file_.is_open() && errno != EEXIST) fail("create a file beside", path);
+    }
+    if (exists && ::fchmod(file_.number(), old.st_mode & 07777) != 0) abandon("set the permissions of");
+  }
+  Replacement(const Replacement&) = delete;
+  Replacement& operator=(const Replacement&) = delete;
+  ~Replacement() { discard(); }
+
+  FileWriter writer() const { return {file_.number(), path_}; }
+
+  void publish() {
+    if (::fsync(file_.number()) != 0) fail("flush", path_);
+    if (!file_.close()) fail("close", path_);
+    if (::rename(temporary_.c_str(), target_.c_str()) != 0) fail("replace", path_);
+    temporary_.clear();
+    // Some file systems cannot flush a directory and say so by EINVAL.
+    if (::fsync(directory_.number()) != 0 && errno != EINVAL) fail("flush the directory of", path_);
+  }
+
+ private:
+  // A constructor that throws runs no destructor of its own class.
+  [[noreturn]] void abandon(std::string_view action) {
+    const int reason = errno;
+    discard();
+    fail(action, path_, reason);
+  }
+  void discard() {
+    file_.close();
+    if (!temporary_.empty()) ::unlink(temporary_.c_str());
+  }
+  std::filesystem::path path_, target_, temporary_;
+  Descriptor directory_, file_;
+};
+
+}  // namespace file
+
+// Replaces the file at `path` by what writer(FileWriter&) writes: into a new file beside it, flushed to disk,
+// then renamed over it, then the directory flushed. An existing file keeps its permissions; a symbolic link
+// is followed. If anything throws, the old file is untouched and the new one removed. Throws
+// std::runtime_error with the path and the system's reason, or what `writer` throws.
+template <class Writer>
+void write_file_atomically(const std::filesystem::path& path, Writer&& writer) {
+  file::Replacement replacement(path);
+  FileWriter out = replacement.writer();
+  writer(out);
+  replacement.publish();
+}
+
+}  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,226 @@
+#pragma once
+// Models in safetensors files (github.com/huggingface/safetensors): any tree of weights, under the paths of
+// its fields(). Reading checks the whole file before it changes the tree.
+#include <moegpt/core/fields.hpp>
+#include <moegpt/io/safetensors_header.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// A file in memory, checked.
+struct SafetensorsFile {
+  std::string name;   // for messages
+  std::string bytes;  // the whole file
+  Index data_at = 0;  // where the data begins in it
+  SafetensorsHeader header;
+
+  const char* data(const TensorInfo& tensor) const { return bytes.data() + data_at + tensor.begin; }
+};
+
+struct SafetensorsOptions {
+  bool check_finite = true;  // refuse NaN, infinity and what overflows the weights' type
+};
+
+// One tensor to write: numbers of `dtype`, row-major; `data` may be null if the shape has a zero.
+struct NamedTensor {
+  std::string name;
+  DType dtype = DType::f32;
+  std::vector<Index> shape;
+  const void* data = nullptr;
+};
+
+// ---- reading ----
+
+// Checks the bytes of a whole file. Throws std::runtime_error that begins with `name`.
+inline SafetensorsFile parse_safetensors(std::string bytes, std::string name) {
+  SafetensorsFile file{std::move(name), std::move(bytes), 0, {}};
+  const std::size_t size = file.bytes.size();
+  if (size < 8) refuse_file(file.name, "has ", size, " bytes, expected at least 8: not a safetensors file");
+  std::uint64_t header_bytes = 0;
+  std::memcpy(&header_bytes, file.bytes.data(), sizeof header_bytes);
+  if (header_bytes > SafetensorsLimits::header_bytes)
+    refuse_file(file.name, "announces a header of ", header_bytes, " bytes, expected at most ",
+                SafetensorsLimits::header_bytes, ": not a safetensors file");
+  if (header_bytes > size - 8)
+    refuse_file(file.name, "announces a header of ", header_bytes, " bytes, but only ", size - 8,
+                " follow: cut short or not a safetensors file");
+  file.data_at = static_cast<Index>(8 + header_bytes);
+  file.header = parse_safetensors_header(std::string_view(file.bytes).substr(8, header_bytes),
+                                         static_cast<Index>(size) - file.data_at, file.name);
+  return file;
+}
+
+// Reads and checks a whole file. Throws std::runtime_error that names the file, what was found and expected.
+inline SafetensorsFile read_safetensors(const std::filesystem::path& path) {
+  return parse_safetensors(read_file(path), path.string());
+}
+
+namespace safetensors {
+
+template <class W>
+std::vector<Index> shape_of(const W&) {
+  return {W::shape.begin(), W::shape.end()};
+}
+
+// "; what: a, b, c and 4 more", or nothing.
+inline std::string listed(std::string_view what, const std::vector<std::string>& items) {
+  constexpr std::size_t limit = 3;
+  std::string text;
+  for (std::size_t i = 0; i < items.size() && i < limit; ++i)
+    text += (i > 0 ? ", " : "; " + std::string(what) + ": ") + items[i];
+  if (items.size() > limit) text += " and " + std::to_string(items.size() - limit) + " more";
+  return text;
+}
+
+// What is wrong with the file's tensor as a value of this weight; empty if nothing is.
+template <class W>
+std::string misfit(const std::string& path, const W& weight, const TensorInfo& tensor) {
+  const std::vector<Index> shape = shape_of(weight);
+  if (tensor.shape != shape)
+    return shown(path) + " has shape " + shown(tensor.shape) + ", expected " + shown(shape);
+  if (!is_real(tensor.dtype))
+    return shown(path) + " is " + std::string(facts(tensor.dtype).name) + ", expected F64, F32, F16 or BF16";
+  return {};
+}
+
+// Throws unless names, shapes and types fit.
+template <class Tree>
+void check_fit(const SafetensorsFile& file, const Tree& tree) {
+  std::vector<std::string> missing, unexpected, misfits;
+  std::map<std::string, TensorInfo, std::less<>> rest = file.header.tensors;
+  for_each_named_weight(
+      [&](const std::string& path, Kind, const auto& weight) {
+        const auto found = rest.find(path);
+        if (found == rest.end()) {
+          if (!weight.empty()) missing.push_back(shown(path));
+          return;
+        }
+        if (!weight.empty())
+          if (std::string text = misfit(path, weight, found->second); !text.empty()) misfits.push_back(text);
+        rest.erase(found);
+      },
+      tree);
+  for (const auto& [name, tensor] : rest) unexpected.push_back(shown(name) + " " + shown(tensor.shape));
+  const std::string text = listed("missing in the file", missing) +
+                           listed("unknown to this model", unexpected) + listed("different", misfits);
+  if (!text.empty()) refuse_file(file.name, "the tensors are not this model's", text);
+}
+
+template <class T>
+void check_finite(const std::string& owner, const std::string& path, DType dtype, const char* bytes,
+                  Index count) {
+  for_each_number<T>(dtype, bytes, count, [&](Index i, T number) {
+    if (!is_finite(number)) [[unlikely]]
+      refuse_file(owner, "tensor ", shown(path), " holds ", number, " at index ", i, ", expected a finite ",
+                  sizeof(T) == 4 ? "float" : "double");
+  });
+}
+
+}  // namespace safetensors
+
+// Fills the weights of `tree` from the tensors of the same path and shape; F64, F32, F16 and BF16 are
+// converted. A weight that is empty stays so. Throws std::runtime_error that lists tensors missing, unknown
+// or of another shape or type, or names the first number that is not finite; the tree is then unchanged.
+template <HasFields Tree>
+void load_safetensors(const SafetensorsFile& file, Tree& tree, SafetensorsOptions options = {}) {
+  safetensors::check_fit(file, tree);
+  const auto& tensors = file.header.tensors;
+  if (options.check_finite)
+    for_each_named_weight(
+        [&](const std::string& path, Kind, const auto& weight) {
+          using T = typename std::remove_cvref_t<decltype(weight)>::Scalar;
+          if (weight.empty()) return;
+          const TensorInfo& tensor = tensors.find(path)->second;
+          safetensors::check_finite<T>(file.name, path, tensor.dtype, file.data(tensor), weight.size());
+        },
+        std::as_const(tree));
+  for_each_named_weight(
+      [&](const std::string& path, Kind, auto& weight) {
+        using T = typename std::remove_cvref_t<decltype(weight)>::Scalar;
+        if (weight.empty()) return;
+        const TensorInfo& tensor = tensors.find(path)->second;
+        for_each_number<T>(tensor.dtype, file.data(tensor), weight.size(),
+                           [&](Index i, T number) { weight[i] = number; });
+      },
+      tree);
+}
+
+template <HasFields Tree>
+void load_safetensors(const std::filesystem::path& path, Tree& tree, SafetensorsOptions options = {}) {
+  load_safetensors(read_safetensors(path), tree, options);
+}
+
+// ---- writing ----
+
+namespace safetensors {
+
+// Sorts the tensors as they will lie in the file and returns the header, padded so that the data is
+// 8-aligned.
+inline std::string header_text(std::vector<NamedTensor>& tensors, Metadata metadata,
+                               const std::string& file) {
+  std::sort(tensors.begin(), tensors.end(), [](const NamedTensor& a, const NamedTensor& b) {
+    return std::pair(-facts(a.dtype).bits, a.name) < std::pair(-facts(b.dtype).bits, b.name);
+  });
+  metadata.emplace("format", "pt");  // transformers and accelerate refuse or warn without it
+  std::string text = "{\"__metadata__\":{";
+  for (const auto& [key, value] : metadata)
+    (((text += text.back() == '{' ? "" : ",") += json_quoted(key)) += ':') += json_quoted(value);
+  text += '}';
+  Index position = 0;
+  for (const NamedTensor& tensor : tensors) {
+    TensorInfo info{tensor.dtype, tensor.shape, position, position};
+    info.end += bytes_of(file, tensor.name, info);
+    (text += ',') += json_quoted(tensor.name);
+    ((text += ":{\"dtype\":\"") += facts(info.dtype).name) += "\",\"shape\":[";
+    for (const Index extent : info.shape) (text += text.back() == '[' ? "" : ",") += std::to_string(extent);
+    text += "],\"data_offsets\":[" + std::to_string(info.begin) + "," + std::to_string(info.end) + "]}";
+    position = info.end;
+  }
+  text += '}';
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  if (text.size() > SafetensorsLimits::header_bytes) refuse_file(file, "the header would be too large");
+  parse_safetensors_header(text, position, file);  // what is written can be read
+  return text;
+}
+
+}  // namespace safetensors
+
+// Writes the tensors, larger number types first, then by name, so that equal tensors give equal bytes;
+// replaces the file in one step (write_file_atomically). "format": "pt" is added to the metadata. Throws
+// std::invalid_argument without any tensor, std::runtime_error if a name or text is not UTF-8, occurs twice
+// or is too long, or if the file cannot be written.
+inline void save_safetensors(const std::filesystem::path& path, std::vector<NamedTensor> tensors,
+                             const Metadata& metadata = {}) {
+  check(!tensors.empty(), "no tensor to write to ", path.string(), ", expected at least one");
+  const std::string header = safetensors::header_text(tensors, metadata, path.string());
+  write_file_atomically(path, [&](FileWriter& out) {
+    const std::uint64_t header_bytes = header.size();
+    out.write({reinterpret_cast<const char*>(&header_bytes), sizeof header_bytes});
+    out.write(header);
+    for (const NamedTensor& tensor : tensors) {
+      const Index bytes =
+          safetensors::bytes_of(path.string(), tensor.name, {tensor.dtype, tensor.shape, 0, 0});
+      out.write({static_cast<const char*>(tensor.data), static_cast<std::size_t>(bytes)});
+    }
+  });
+}
+
+// Writes every weight of `tree` that is not empty, under its path, without copying it. Throws
+// std::runtime_error if a weight holds NaN or infinity; nothing is written then.
+template <HasFields Tree>
+void save_safetensors(const std::filesystem::path& path, const Tree& tree, const Metadata& metadata = {},
+                      SafetensorsOptions options = {}) {
+  std::vector<NamedTensor> tensors;
+  for_each_named_weight(
+      [&](const std::string& name, Kind, const auto& weight) {
+        using T = typename std::remove_cvref_t<decltype(weight)>::Scalar;
+        if (weight.empty()) return;
+        if (options.check_finite)
+          safetensors::check_finite<T>(path.string(), name, dtype_of<T>(),
+                                       reinterpret_cast<const char*>(weight.data()), weight.size());
+        tensors.push_back({name, dtype_of<T>(), safetensors::shape_of(weight), weight.data()});
+      },
+      tree);
+  save_safetensors(path, std::move(tensors), metadata);
+}
+
+}  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,43 @@
+#pragma once
+// Inverted dropout: y = x m / (1 - p), m = 0 with probability p. The mask is a function of the key, the global
+// token number and the feature, so backward draws it again. Without a key it is the identity.
+#include <moegpt/kernels/dropout.hpp>
+#include <moegpt/layers/layer.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+template <int D, class T = float>
+struct Dropout {
+  using Scalar = T;
+  static constexpr int dim_in = D, dim_out = D;
+
+  static constexpr auto fields() { return std::tuple{}; }
+  struct Tape {
+    double probability = 0;
+    Key key{};
+    void resize(const Pass&) {}
+  };
+  using Scratch = Nothing;
+
+  void forward(In<D, T> x, Out<D, T> y, Tape& tape, const Pass& pass) const {
+    tape = {pass.dropout(), pass.key ? pass.key->with(Purpose::residual_dropout) : Key{}};
+    if (y.data != x.data) std::memcpy(y.data, x.data, sizeof(T) * x.count * D);
+    apply(tape, y, pass);
+  }
+  void backward(In<D, T>, const Tape& tape, In<D, T> dy, Out<D, T> dx, Dropout&, const Pass& pass) const {
+    if (dx.empty()) return;
+    if (dx.data != dy.data) std::memcpy(dx.data, dy.data, sizeof(T) * dy.count * D);
+    apply(tape, dx, pass);
+  }
+
+ private:
+  void apply(const Tape& tape, Out<D, T> y, const Pass& pass) const {
+    if (tape.probability == 0) return;
+    for_each_piece(pass.exec, y.count, token_piece, [&](Rows rows) {
+      for (Index n = rows.first; n < rows.first + rows.count; ++n)
+        kernels::drop(y[n], D, tape.probability, tape.key, pass.first_token + n);
+    });
+  }
+};
+static_assert(Layer<Dropout<2>>);
+
+}  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,125 @@
+#pragma once
+// The feed-forward network of one expert: y = down(act(up x)), or gated: y = down(act(gate x) * (up x)).
+//
+// An expert works on one thread on rows of buffers it shares with other experts, so that a layer can give
+// (expert, rows) pairs to threads as it likes: tape and scratch are as long as all slots, x and y are the rows.
+#include <moegpt/kernels/activations.hpp>
+#include <moegpt/layers/linear.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+template <class X>
+concept ExpertNetwork = requires(const X expert, X grad, typename X::Tape tape, const typename X::Tape read_tape,
+                                 typename X::Scratch scratch, const typename X::Scratch read_scratch, Rows rows,
+                                 In<X::dim, typename X::Scalar> x, Out<X::dim, typename X::Scalar> y) {
+  X::fields();
+  tape.resize(Index{});
+  scratch.resize(Index{});
+  expert.forward(x, y, tape, rows);
+  expert.backward(x, read_tape, x, y, scratch, rows);
+  expert.backward_weights(x, read_tape, x, grad, read_scratch, rows);
+};
+
+template <int D, int Dff, Activation A = Activation::gelu, class T = float, bool HasBias = true>
+struct Expert {
+  using Scalar = T;
+  static constexpr int dim = D, hidden = Dff;
+
+  Linear<D, Dff, T, HasBias> up;
+  Linear<Dff, D, T, HasBias> down;
+
+  static constexpr auto fields() { return std::tuple{Field{"up", &Expert::up}, Field{"down", &Expert::down}}; }
+  struct Tape {
+    Tokens<Dff, T> pre, act;   // up x, and act of it
+    void resize(Index slots) {
+      pre.resize(slots);
+      act.resize(slots);
+    }
+  };
+  struct Scratch {
+    Tokens<Dff, T> d_pre;
+    void resize(Index slots) { d_pre.resize(slots); }
+  };
+
+  void forward(In<D, T> x, Out<D, T> y, Tape& tape, Rows rows) const {
+    const auto pre = tape.pre.rows(rows), act = tape.act.rows(rows);
+    up.forward(x, pre, Pass{});
+    kernels::activate(A, pre.data, act.data, rows.count * Dff);
+    down.forward(act, y, Pass{});
+  }
+
+  // dx, and in scratch what backward_weights needs of it.
+  void backward(In<D, T>, const Tape& tape, In<D, T> dy, Out<D, T> dx, Scratch& scratch, Rows rows) const {
+    const auto pre = tape.pre.rows(rows);
+    const auto d_pre = scratch.d_pre.rows(rows);
+    kernels::gemm<T>(MatrixView<const T>(dy), MatrixView<const T>(down.weight), d_pre);
+    kernels::activate_backward(A, pre.data, d_pre.data, d_pre.data, rows.count * Dff);
+    if (!dx.empty()) kernels::gemm<T>(MatrixView<const T>(d_pre), MatrixView<const T>(up.weight), dx);
+  }
+  void backward_weights(In<D, T> x, const Tape& tape, In<D, T> dy, Expert& grad, const Scratch& scratch,
+                        Rows rows) const {
+    down.backward_weights(tape.act.rows(rows), dy, grad.down, Pass{});
+    up.backward_weights(x, scratch.d_pre.rows(rows), grad.up, Pass{});
+  }
+};
+static_assert(lists_every_field<Expert<2, 3>>());
+static_assert(ExpertNetwork<Expert<2, 3>>);
+
+// SwiGLU (Shazeer 2020) with the default activation.
+template <int D, int Dff, Activation A = Activation::silu, class T = float, bool HasBias = false>
+struct GatedExpert {
+  using Scalar = T;
+  static constexpr int dim = D, hidden = Dff;
+
+  Linear<D, Dff, T, HasBias> gate;
+  Linear<D, Dff, T, HasBias> up;
+  Linear<Dff, D, T, HasBias> down;
+
+  static constexpr auto fields() {
+    return std::tuple{Field{"gate", &GatedExpert::gate}, Field{"up", &GatedExpert::up},
+                      Field{"down", &GatedExpert::down}};
+  }
+  struct Tape {
+    Tokens<Dff, T> gate, up, act;   // gate x, up x, and act(gate x) * (up x)
+    void resize(Index slots) {
+      gate.resize(slots);
+      up.resize(slots);
+      act.resize(slots);
+    }
+  };
+  struct Scratch {
+    Tokens<Dff, T> d_gate, d_up;
+    void resize(Index slots) {
+      d_gate.resize(slots);
+      d_up.resize(slots);
+    }
+  };
+
+  void forward(In<D, T> x, Out<D, T> y, Tape& tape, Rows rows) const {
+    const auto g = tape.gate.rows(rows), u = tape.up.rows(rows), act = tape.act.rows(rows);
+    gate.forward(x, g, Pass{});
+    up.forward(x, u, Pass{});
+    kernels::activate_gated(A, g.data, u.data, act.data, rows.count * Dff);
+    down.forward(act, y, Pass{});
+  }
+
+  void backward(In<D, T>, const Tape& tape, In<D, T> dy, Out<D, T> dx, Scratch& scratch, Rows rows) const {
+    const auto g = tape.gate.rows(rows), u = tape.up.rows(rows);
+    const auto d_gate = scratch.d_gate.rows(rows), d_up = scratch.d_up.rows(rows);
+    kernels::gemm<T>(MatrixView<const T>(dy), MatrixView<const T>(down.weight), d_up);   // d act
+    kernels::activate_gated_backward(A, g.data, u.data, d_up.data, d_gate.data, d_up.data, rows.count * Dff);
+    if (dx.empty()) return;
+    kernels::gemm<T>(MatrixView<const T>(d_gate), MatrixView<const T>(gate.weight), dx);
+    kernels::gemm<T>(MatrixView<const T>(d_up), MatrixView<const T>(up.weight), dx, {.accumulate = true});
+  }
+  void backward_weights(In<D, T> x, const Tape& tape, In<D, T> dy, GatedExpert& grad, const Scratch& scratch,
+                        Rows rows) const {
+    down.backward_weights(tape.act.rows(rows), dy, grad.down, Pass{});
+    gate.backward_weights(x, scratch.d_gate.rows(rows), grad.gate, Pass{});
+    up.backward_weights(x, scratch.d_up.rows(rows), grad.up, Pass{});
+  }
+};
+static_assert(lists_every_field<GatedExpert<2, 3>>());
+static_assert(ExpertNetwork<GatedExpert<2, 3>>);
+
+}  // namespace moegpt::inline MOEGPT_BUILD

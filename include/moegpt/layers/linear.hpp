@@ -1,0 +1,45 @@
+#pragma once
+// y = W x + b.
+#include <moegpt/kernels/gemm.hpp>
+#include <moegpt/layers/layer.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+template <int DIn, int DOut, class T = float, bool HasBias = true>
+struct Linear {
+  using Scalar = T;
+  static constexpr int dim_in = DIn, dim_out = DOut;
+
+  Weight<T, DOut, DIn> weight;
+  Weight<T, HasBias ? DOut : 0> bias;
+
+  static constexpr auto fields() {
+    return std::tuple{Field{"weight", &Linear::weight}, Field{"bias", &Linear::bias}};
+  }
+  using Tape = Nothing;
+  using Scratch = Nothing;
+
+  void forward(In<DIn, T> x, Out<DOut, T> y, const Pass& pass) const {
+    kernels::gemm<T>(pass.exec, MatrixView<const T>(x), kernels::transposed<T>(weight), y, {.bias = bias.data()});
+  }
+
+  void backward(In<DIn, T> x, In<DOut, T> dy, Out<DIn, T> dx, Linear& grad, const Pass& pass) const {
+    if (!dx.empty()) kernels::gemm<T>(pass.exec, MatrixView<const T>(dy), MatrixView<const T>(weight), dx);   // dx = W^T dy
+    backward_weights(x, dy, grad, pass);
+  }
+  void backward_sum(In<DIn, T> x, In<DOut, T> dy, Out<DIn, T> dx_sum, Linear& grad, const Pass& pass) const {
+    if (!dx_sum.empty())
+      kernels::gemm<T>(pass.exec, MatrixView<const T>(dy), MatrixView<const T>(weight), dx_sum, {.accumulate = true});
+    backward_weights(x, dy, grad, pass);
+  }
+  // dW += sum_t dy_t x_t^T,  db += sum_t dy_t
+  void backward_weights(In<DIn, T> x, In<DOut, T> dy, Linear& grad, const Pass& pass) const {
+    if (!grad.weight.empty())
+      kernels::gemm<T>(pass.exec, kernels::transposed<T>(dy), MatrixView<const T>(x), grad.weight, {.accumulate = true});
+    if (!grad.bias.empty()) kernels::add_column_sums<T>(dy, grad.bias.data());
+  }
+};
+static_assert(lists_every_field<Linear<2, 3>>());
+static_assert(Layer<Linear<2, 3>>);
+
+}  // namespace moegpt::inline MOEGPT_BUILD

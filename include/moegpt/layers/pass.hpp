@@ -1,0 +1,64 @@
+#pragma once
+// Pass: everything one forward or backward needs to know besides numbers. Constants of a trained model and what
+// one sweeps are run-time options here; extents are template arguments of the layers.
+#include <moegpt/core/exec.hpp>
+#include <moegpt/core/random.hpp>
+
+#include <optional>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// Tokens are batch-major: token t of sequence b is number b * length + t.
+struct Shape {
+  Index batch = 1, length = 1;
+  Index tokens() const { return batch * length; }
+  bool operator==(const Shape&) const = default;
+};
+
+// Constants of a trained model: saved with it.
+struct ModelOptions {
+  double norm_epsilon = 1e-5;
+  double rotary_base = 10000;
+  double attention_scale = 0;    // of query-key products; 0: 1 / sqrt(head_dim)
+  double capacity_factor = 0;    // an expert takes at most factor * tokens * K / E tokens; 0: all (dropless)
+  bool operator==(const ModelOptions&) const = default;
+};
+
+// What a training run adds to the cross-entropy, and how it is regularised.
+struct Objective {
+  double dropout = 0;    // of attention probabilities and of what each branch adds to the residual
+  double balance = 0;    // coefficient of the balance loss, summed over layers (Switch: 0.01)
+  double z = 0;          // coefficient of the router z-loss, summed over layers (ST-MoE: 0.001)
+};
+
+struct Pass {
+  Shape shape{};
+  Exec exec{};
+  ModelOptions options{};
+  Objective objective{};
+  std::optional<Key> key{};            // of noise and dropout; none: evaluation
+  Index first_position = 0;            // of every sequence: what a key/value cache already holds
+  Index first_token = 0;               // global number of token 0, for noise that is the same on any machine
+  const int* ids = nullptr;            // [tokens] token ids, for routers that look at them
+  const Index* lengths = nullptr;      // [batch] tokens that are not padding; null: all
+  const bool* allowed = nullptr;       // [experts] experts that may be chosen; null: all
+  int task = 0;
+
+  Index tokens() const { return shape.tokens(); }
+  Index length_of(Index sequence) const { return lengths ? lengths[sequence] : shape.length; }
+  bool is_padding(Index token) const {
+    return lengths && token % shape.length >= lengths[token / shape.length];
+  }
+  double dropout() const { return key ? objective.dropout : 0; }
+  // The same pass inside layer `number`: its noise is its own.
+  Pass at_layer(int number) const {
+    Pass inner = *this;
+    if (key) inner.key = key->with(Purpose::layer, static_cast<std::uint64_t>(number));
+    return inner;
+  }
+};
+
+// Tokens handled together in loops over tokens; part of no result.
+inline constexpr Index token_piece = 64;
+
+}  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,15 @@
+#pragma once
+// What a training step reads: token ids and what should follow each of them.
+#include <moegpt/layers/pass.hpp>
+
+#include <vector>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+struct Batch {
+  Shape shape;
+  std::vector<int> inputs;     // [tokens] ids, one sequence after another
+  std::vector<int> targets;    // [tokens] the id that follows; below zero: ignored
+};
+
+}  // namespace moegpt::inline MOEGPT_BUILD

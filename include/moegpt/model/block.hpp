@@ -1,0 +1,86 @@
+#pragma once
+// One pre-norm transformer block (Xiong et al. 2020):
+//   middle = x + dropout(attention(norm1(x)))
+//   y = middle + mixture(norm2(middle))
+#include <moegpt/kernels/elementwise.hpp>
+#include <moegpt/layers/attention.hpp>
+#include <moegpt/layers/dropout.hpp>
+#include <moegpt/layers/norms.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+template <AttentionShape S, class NormType, class Mixture>
+struct Block {
+  static_assert(Mixture::causal || S.mask != Mask::causal,
+                "Block: this router looks at later tokens, so a decoder that uses it leaks the future and cannot "
+                "generate: choose a causal router, or AllowNonCausal<...> if that is meant");
+  using Scalar = typename Mixture::Scalar;
+  using T = Scalar;
+  static constexpr int D = S.dim, dim_in = D, dim_out = D;
+  using AttentionType = Attention<S, T>;
+
+  NormType norm1;
+  AttentionType attention;
+  NormType norm2;
+  Mixture mixture;
+
+  static constexpr auto fields() {
+    return std::tuple{Field{"norm1", &Block::norm1}, Field{"attention", &Block::attention},
+                      Field{"norm2", &Block::norm2}, Field{Mixture::name, &Block::mixture}};
+  }
+  struct Tape {
+    Tokens<D, T> normed1, attended, middle, normed2, mixed;
+    typename NormType::Tape norm1, norm2;
+    typename AttentionType::Tape attention;
+    typename Dropout<D, T>::Tape dropout;
+    typename Mixture::Tape mixture;
+    void resize(const Pass& pass) {
+      for (auto* t : {&normed1, &attended, &middle, &normed2, &mixed}) t->resize(pass.tokens());
+      norm1.resize(pass);
+      norm2.resize(pass);
+      attention.resize(pass);
+      mixture.resize(pass);
+    }
+  };
+  struct Scratch {
+    Tokens<D, T> d_normed, d_middle, d_attended;
+    typename AttentionType::Scratch attention;
+    typename Mixture::Scratch mixture;
+    void resize(const Pass& pass) {
+      for (auto* t : {&d_normed, &d_middle, &d_attended}) t->resize(pass.tokens());
+      attention.resize(pass);
+      mixture.resize(pass);
+    }
+  };
+  using Cache = KeyValues<AttentionType::Dkv, T>;
+
+  void forward(In<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, const Pass& pass,
+               const Cache* cache = nullptr) const {
+    tape.resize(pass);
+    norm1.forward(x, tape.normed1, tape.norm1, pass);
+    attention.forward(tape.normed1, tape.attended, tape.attention, scratch.attention, pass, cache);
+    dropout.forward(tape.attended, tape.attended, tape.dropout, pass);
+    kernels::add<T>(pass.exec, x, tape.attended, tape.middle);                       // residual
+    norm2.forward(tape.middle, tape.normed2, tape.norm2, pass);
+    mixture.forward(tape.normed2, tape.mixed, tape.mixture, scratch.mixture, pass);
+    kernels::add<T>(pass.exec, tape.middle, tape.mixed, y);                          // residual
+  }
+
+  void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, Block& grad, Scratch& s,
+                const Pass& pass) const {
+    s.resize(pass);
+    mixture.backward(tape.normed2, tape.mixture, dy, s.d_normed, grad.mixture, s.mixture, pass);
+    norm2.backward(tape.middle, tape.norm2, s.d_normed, s.d_middle, grad.norm2, pass);
+    kernels::add<T>(pass.exec, s.d_middle, dy, s.d_middle);                          // residual
+    Dropout<D, T> none;
+    dropout.backward(tape.attended, tape.dropout, s.d_middle, s.d_attended, none, pass);
+    attention.backward(tape.normed1, tape.attention, s.d_attended, s.d_normed, grad.attention, s.attention, pass);
+    norm1.backward(x, tape.norm1, s.d_normed, dx, grad.norm1, pass);
+    if (!dx.empty()) kernels::add<T>(pass.exec, dx, s.d_middle, dx);                 // residual
+  }
+
+ private:
+  static constexpr Dropout<D, T> dropout{};
+};
+
+}  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,244 @@
+#pragma once
+// GPT: embed, blocks, norm, head. A decoder whose feed-forward networks are mixtures of experts.
+#include <moegpt/layers/embedding.hpp>
+#include <moegpt/model/batch.hpp>
+#include <moegpt/model/block.hpp>
+#include <moegpt/model/config.hpp>
+#include <moegpt/model/head.hpp>
+#include <moegpt/model/interleaved.hpp>
+#include <moegpt/model/kv_cache.hpp>
+#include <moegpt/model/workspace.hpp>
+#include <moegpt/moe/feed_forward.hpp>
+#include <moegpt/moe/moe_layer.hpp>
+
+#include <limits>
+#include <span>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// In place of a router: every block has a dense feed-forward network.
+struct Dense {};
+
+// What a batch cost, in nats per token, and what the objective looks at.
+struct Loss {
+  double cross_entropy = 0;
+  double balance = 0;   // balance losses, summed over layers; balanced: the number of mixtures
+  double z = 0;         // router z-losses, summed over layers
+  double total(const Objective& o) const { return cross_entropy + o.balance * balance + o.z * z; }
+};
+
+template <Config C, class Recipe = Dense, class T = float>
+struct GPT {
+  static_assert(C.vocab > 0 && C.context > 0 && C.dim > 0 && C.layers > 0 && C.heads > 0,
+                "Config: vocab, context, dim, layers and heads must be positive");
+  static_assert(C.head_dim > 0 || C.dim % C.heads == 0,
+                "Config: dim must be a multiple of heads, or head_dim be given");
+  static_assert(C.moe_every >= 1 && C.dense_first >= 0, "Config: moe_every must be at least 1, dense_first at least 0");
+
+  using Scalar = T;
+  using RouterRecipe = Recipe;
+  static constexpr Config config = C;
+  static constexpr int D = C.dim, V = C.vocab;
+  static constexpr bool has_experts = !std::is_same_v<Recipe, Dense>;
+  static constexpr bool learned_positions = C.positions == Positions::learned;
+
+  using ExpertType = std::conditional_t<C.gated, GatedExpert<D, C.expert_width(), C.activation, T, C.expert_bias>,
+                                        Expert<D, C.expert_width(), C.activation, T, C.expert_bias>>;
+  using NormType = std::conditional_t<C.norm == Norm::layer, LayerNorm<D, T>, RMSNorm<D, T>>;
+  template <class Mixture>
+  using BlockOf = Block<C.attention(), NormType, Mixture>;
+  template <class R>
+  struct BlockFor { using type = BlockOf<MoELayer<R, ExpertType>>; };
+  template <std::same_as<Dense> R>
+  struct BlockFor<R> { using type = BlockOf<FeedForward<ExpertType>>; };
+  using DenseBlock = typename BlockFor<Dense>::type;
+  using MoEBlock = typename BlockFor<Recipe>::type;
+
+  struct Pattern {
+    static constexpr int layers = C.layers;
+    static constexpr bool second(int layer) { return has_experts && C.is_moe(layer); }
+  };
+  using Blocks = Interleaved<DenseBlock, MoEBlock, Pattern>;
+  using HeadType = Head<D, V, T, C.tied, C.head_bias>;
+  using Cache = KVCache<C, T>;
+  using Workspace = moegpt::Workspace<GPT>;
+
+  Embedding<V, D, T> token_embedding;
+  Embedding<learned_positions ? C.context : 0, D, T> position_embedding;
+  Blocks blocks;
+  NormType norm;
+  HeadType head;
+  ModelOptions options;
+
+  static constexpr auto fields() {
+    return std::tuple{Field{"token_embedding", &GPT::token_embedding},
+                      Field{"position_embedding", &GPT::position_embedding}, Field{"blocks", &GPT::blocks},
+                      Field{"norm", &GPT::norm}, Field{"head", &GPT::head}};
+  }
+
+  struct Tape {
+    Pass pass;                                       // of the last forward
+    std::array<Tokens<D, T>, C.layers + 1> stream;   // what enters each block, and what leaves the last
+    Interleaved<typename DenseBlock::Tape, typename MoEBlock::Tape, Pattern> blocks;
+    typename NormType::Tape norm;
+    Tokens<D, T> normed;
+    typename HeadType::Tape head;
+
+    void resize(const Pass& to, Use use) {
+      for (int i = 0; i <= C.layers; ++i)
+        if (use == Use::training || i < 2) stream_of(i, use).resize(to.tokens());
+      for (int i = 0; i < C.layers; ++i)
+        if (use == Use::training || shared_tape(i) == i)
+          blocks.at_layer(i, [&](auto& block) { block.resize(to); });
+      norm.resize(to);
+      normed.resize(to.tokens());
+      head.resize(to);
+    }
+    // In inference two streams take turns, and all blocks of a kind share the tape of the first.
+    Tokens<D, T>& stream_of(int i, Use use) { return stream[static_cast<std::size_t>(use == Use::training ? i : i % 2)]; }
+    static int shared_tape(int layer) {
+      for (int i = 0; i < layer; ++i)
+        if (Pattern::second(i) == Pattern::second(layer)) return i;
+      return layer;
+    }
+  };
+  struct Scratch {
+    typename DenseBlock::Scratch dense;     // of whichever block is at work
+    typename MoEBlock::Scratch mixture;
+    std::array<Tokens<D, T>, 2> d_stream;
+    Tokens<D, T> d_normed;
+    typename HeadType::Scratch head;
+
+    void resize(const Pass& to, Use use) {
+      if constexpr (Blocks::as > 0) dense.resize(to);
+      if constexpr (Blocks::bs > 0) mixture.resize(to);
+      if (use == Use::inference) return;
+      for (auto& d : d_stream) d.resize(to.tokens());
+      d_normed.resize(to.tokens());
+      head.resize(to);
+    }
+    template <class BlockType>
+    auto& of(const BlockType&) {
+      if constexpr (std::is_same_v<BlockType, DenseBlock>)
+        return dense;
+      else
+        return mixture;
+    }
+  };
+
+  // Mean cross-entropy of what follows, and the losses of the routers. With a key: noise and dropout.
+  // Throws std::invalid_argument for ids or shapes that do not fit, std::runtime_error for a loss that is not finite.
+  Loss forward(const Batch& batch, Workspace& work, std::optional<Key> key = {}) const {
+    check_ids(batch.inputs, "input", 0);
+    check_ids(batch.targets, "target", std::numeric_limits<int>::min());
+    check(std::ssize(batch.targets) == batch.shape.tokens(), "the batch has ", batch.targets.size(), " targets for ",
+          batch.shape.tokens(), " tokens");
+    const Pass pass = prepare(batch.inputs, batch.shape, work, 0, key);
+    Loss loss = run_blocks(pass, work, nullptr);
+    loss.cross_entropy = head.loss(work.tape.normed, token_embedding.weight, batch.targets.data(), work.tape.head, pass);
+    if (!std::isfinite(loss.total(work.objective))) complain_of(loss);
+    return loss;
+  }
+
+  // Adds the gradient of loss.total(objective) of the last forward of `work` to `grad`.
+  void backward(const Batch& batch, Workspace& work, GPT& grad) const {
+    check(work.use == Use::training, "backward needs a workspace made for training");
+    const Tape& tape = work.tape;
+    Scratch& s = work.scratch;
+    const Pass& pass = tape.pass;
+    check(pass.shape == batch.shape && pass.ids == batch.inputs.data(),
+          "backward was called with another batch than the last forward of this workspace");
+    Tokens<D, T>*dy = &s.d_stream[0], *dx = &s.d_stream[1];
+    for (auto* t : {dy, dx, &s.d_normed}) t->resize(pass.tokens());
+
+    head.backward(tape.normed, token_embedding.weight, batch.targets.data(), tape.head, s.d_normed, grad.head,
+                  grad.token_embedding.weight, s.head, pass);
+    norm.backward(tape.stream[C.layers], tape.norm, s.d_normed, *dy, grad.norm, pass);
+    for (int i = C.layers - 1; i >= 0; --i) {
+      blocks.at_layer(i, [&](const auto& block, const auto& block_tape, auto& block_grad) {
+        block.backward(tape.stream[static_cast<std::size_t>(i)], block_tape, *dy, *dx, block_grad, s.of(block),
+                       pass.at_layer(i));
+      }, tape.blocks, grad.blocks);
+      std::swap(dy, dx);
+    }
+    if constexpr (learned_positions) position_embedding.add_positions_backward(*dy, grad.position_embedding, pass);
+    token_embedding.backward(batch.inputs.data(), *dy, grad.token_embedding, pass);
+  }
+
+  // Logits [V] of what follows each of the ids, which continue what the cache holds (its batch x length ids).
+  // The view lives in the workspace until its next use.
+  In<V, T> logits(std::span<const int> ids, Workspace& work, Cache& cache, std::optional<Key> key = {}) const {
+    const Shape shape{cache.batch(), std::ssize(ids) / cache.batch()};
+    check_ids(ids, "input", 0);
+    check(shape.length <= cache.room(), "the cache holds ", cache.length(), " of ", C.context,
+          " positions: no room for ", shape.length, " more");
+    const Pass pass = prepare(ids, shape, work, cache.length(), key);
+    run_blocks(pass, work, &cache);
+    cache.advance(shape.length);
+    work.tape.head.logits.resize(shape.tokens());
+    head.forward(work.tape.normed, token_embedding.weight, work.tape.head.logits, pass);
+    return work.tape.head.logits;
+  }
+
+ private:
+  Pass prepare(std::span<const int> ids, Shape shape, Workspace& work, Index first_position,
+               std::optional<Key> key) const {
+    check(shape.batch > 0 && shape.length > 0, "a batch of ", shape.batch, " sequences of ", shape.length,
+          " tokens: both must be at least 1");
+    check(first_position + shape.length <= C.context, "a sequence of ", first_position + shape.length,
+          " tokens, but the model's context is ", C.context);
+    check(shape.tokens() <= work.shape.tokens(), "a batch of ", shape.batch, " x ", shape.length,
+          " tokens, but the workspace was made for ", work.shape.batch, " x ", work.shape.length);
+    check(std::ssize(ids) == shape.tokens(), "the batch has ", ids.size(), " ids for ", shape.batch, " x ",
+          shape.length, " tokens");
+    work.tape.pass = {.shape = shape, .exec = work.exec, .options = options, .objective = work.objective, .key = key,
+                      .first_position = first_position, .ids = ids.data()};
+    return work.tape.pass;
+  }
+
+  // From ids to tape.normed. Returns the routers' losses.
+  Loss run_blocks(const Pass& pass, Workspace& work, Cache* cache) const {
+    Tape& tape = work.tape;
+    Loss loss;
+    Tokens<D, T>* x = &tape.stream_of(0, work.use);
+    x->resize(pass.tokens());
+    token_embedding.forward(pass.ids, *x, pass);
+    if constexpr (learned_positions) position_embedding.add_positions(*x, pass);
+    for (int i = 0; i < C.layers; ++i) {
+      Tokens<D, T>* y = &tape.stream_of(i + 1, work.use);
+      y->resize(pass.tokens());
+      auto run = [&](const auto& block, auto& block_tape) {
+        const auto held = cache ? cache->at_layer(i) : typename Cache::View{};
+        block.forward(*x, *y, block_tape, work.scratch.of(block), pass.at_layer(i), cache ? &held : nullptr);
+        if constexpr (requires { block_tape.mixture.balance; }) {
+          loss.balance += static_cast<double>(block_tape.mixture.balance);
+          loss.z += static_cast<double>(block_tape.mixture.z);
+        }
+      };
+      blocks.at_layer(i, [&](const auto& block) {
+        using Wanted = typename std::remove_cvref_t<decltype(block)>::Tape;
+        tape.blocks.at_layer(work.use == Use::training ? i : Tape::shared_tape(i), [&](auto& block_tape) {
+          if constexpr (std::is_same_v<Wanted, std::remove_cvref_t<decltype(block_tape)>>) run(block, block_tape);
+        });
+      });
+      x = y;
+    }
+    tape.normed.resize(pass.tokens());
+    norm.forward(*x, tape.normed, tape.norm, pass);
+    return loss;
+  }
+
+  static void check_ids(std::span<const int> ids, const char* what, int lowest) {
+    for (std::size_t n = 0; n < ids.size(); ++n)
+      check(ids[n] >= lowest && ids[n] < V, what, " ", n, " has token id ", ids[n], ", expected 0 .. ", V - 1);
+  }
+  void complain_of(const Loss& loss) const {
+    const std::string weight = first_not_finite(*this);
+    throw std::runtime_error("moegpt: the loss is " + std::to_string(loss.cross_entropy) +
+                             (weight.empty() ? ": all weights are finite, so activations overflowed; lower the "
+                                               "learning rate or clip gradients"
+                                             : ": the weight " + weight + " is not finite"));
+  }
+};
+
+}  // namespace moegpt::inline MOEGPT_BUILD

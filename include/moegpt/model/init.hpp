@@ -1,0 +1,56 @@
+#pragma once
+// Initial weights. Every scheme draws each weight from a stream of its own, named by the weight's path, so that
+// adding or removing a weight does not change the others.
+#include <moegpt/core/fields.hpp>
+#include <moegpt/core/random.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+enum class Init {
+  gpt2,      // N(0, 0.02^2); what writes to the residual stream / sqrt(2 layers); biases 0, norms 1 (Radford 2019)
+  makemoe,   // matrices N(0, 2 / fan_in), their biases U(+-1/sqrt(fan_in)), embeddings N(0, 1), norms 1 (makeMoE)
+};
+
+namespace detail {
+
+inline std::uint64_t hash_of(std::string_view text) {   // FNV-1a
+  std::uint64_t h = 0xcbf29ce484222325u;
+  for (char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  return h;
+}
+inline bool is_norm(std::string_view path) {
+  const auto dot = path.rfind('.');
+  const std::string_view owner = path.substr(0, dot);
+  return owner.ends_with("norm") || owner.ends_with("norm1") || owner.ends_with("norm2");
+}
+
+}  // namespace detail
+
+// Fills a model; the same key and path give the same numbers.
+template <class Model>
+void init(Model& model, Key key, Init scheme = Init::gpt2) {
+  int fan_in = 1;   // of the matrix before: a bias follows its matrix in fields()
+  for_each_named_weight([&](const std::string& path, Kind kind, auto& w) {
+    using Scalar = typename std::remove_cvref_t<decltype(w)>::Scalar;
+    Rng rng{key.with(Purpose::initial_weights, detail::hash_of(path))};
+    const bool matrix = w.shape.size() > 1, embedding = path.find("embedding") != std::string::npos;
+    if (matrix) fan_in = static_cast<int>(w.cols);
+    double deviation = 0, spread = 0, constant = 0;
+    if (detail::is_norm(path)) {
+      constant = path.ends_with("weight") ? 1 : 0;
+    } else if (kind == Kind::buffer) {
+      constant = 0;
+    } else if (scheme == Init::makemoe) {
+      deviation = embedding ? 1 : matrix ? std::sqrt(2.0 / fan_in) : 0;
+      spread = matrix ? 0 : 1 / std::sqrt(double(fan_in));
+    } else if (matrix) {
+      const bool residual = path.ends_with("attention.output.weight") || path.ends_with("down.weight");
+      deviation = residual ? 0.02 / std::sqrt(2.0 * Model::config.layers) : 0.02;
+    }
+    for (auto& x : w)
+      x = static_cast<Scalar>(constant + (deviation > 0 ? deviation * rng.normal() : 0) +
+                              (spread > 0 ? spread * (2 * rng.uniform() - 1) : 0));
+  }, model);
+}
+
+}  // namespace moegpt::inline MOEGPT_BUILD

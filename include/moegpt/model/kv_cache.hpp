@@ -1,0 +1,38 @@
+#pragma once
+// The keys and values of one generation, for every layer: what the model remembers of the tokens so far.
+#include <moegpt/model/config.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+template <Config C, class T = float>
+class KVCache {
+ public:
+  static constexpr int Dkv = C.attention().key_value_heads() * C.attention().width();
+
+  using View = KeyValues<Dkv, T>;
+
+  explicit KVCache(Index batch = 1) : batch_(batch) {
+    for (auto& layer : layers_) {
+      layer.keys.resize(batch * C.context);
+      layer.values.resize(batch * C.context);
+    }
+  }
+  Index batch() const { return batch_; }
+  Index length() const { return length_; }         // positions held, the same for every sequence
+  Index room() const { return C.context - length_; }
+  void clear() { length_ = 0; }
+  void advance(Index tokens) { length_ += tokens; }
+  View at_layer(int layer) {
+    auto& l = layers_[static_cast<std::size_t>(layer)];
+    return {l.keys, l.values, C.context};
+  }
+
+ private:
+  struct Layer {
+    Tokens<Dkv, T> keys, values;   // batch x context
+  };
+  std::array<Layer, C.layers> layers_;
+  Index batch_, length_ = 0;
+};
+
+}  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,36 @@
+#pragma once
+// Workspace: the memory of a model's passes over batches of one shape, all of it taken when it is made. Nothing
+// in a later step allocates. The tape is public: work.tape.blocks holds every intermediate by name.
+#include <moegpt/layers/pass.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+enum class Use {
+  training,    // one tape for every layer, and what backward needs
+  inference,   // one tape that all layers share: forward only
+};
+
+template <class Model>
+struct Workspace {
+  Shape shape;                        // the largest batch it has memory for
+  Exec exec;
+  Objective objective;
+  Use use = Use::training;
+  typename Model::Tape tape;
+  typename Model::Scratch scratch;
+
+  explicit Workspace(Shape shape_, Exec exec_ = {}, Objective objective_ = {}, Use use_ = Use::training)
+      : shape(shape_), exec(exec_), objective(objective_), use(use_) {
+    check(shape.batch > 0 && shape.length > 0, "a workspace for ", shape.batch, " sequences of ", shape.length,
+          " tokens was asked for: both must be at least 1");
+    check(shape.length <= Model::config.context, "a workspace for ", shape.length,
+          " tokens per sequence was asked for, but the model's context is ", Model::config.context);
+    check(exec.threads >= 1, "Exec has ", exec.threads, " threads: at least 1 is needed");
+    // as if the model already remembered all it can, so that no later call needs more
+    const Pass pass{.shape = shape, .exec = exec, .first_position = Model::config.context - shape.length};
+    tape.resize(pass, use);
+    scratch.resize(pass, use);
+  }
+};
+
+}  // namespace moegpt::inline MOEGPT_BUILD

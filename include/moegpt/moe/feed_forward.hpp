@@ -1,0 +1,66 @@
+#pragma once
+// A dense feed-forward network in the place of a mixture: one expert for every token.
+#include <moegpt/kernels/dropout.hpp>
+#include <moegpt/layers/expert.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+template <ExpertNetwork ExpertType>
+struct FeedForward {
+  using Scalar = typename ExpertType::Scalar;
+  using T = Scalar;
+  static constexpr int D = ExpertType::dim, dim_in = D, dim_out = D;
+  static constexpr bool causal = true;
+  static constexpr std::string_view name = "ffn";
+
+  ExpertType network;
+
+  static constexpr auto fields() { return std::tuple{Field{"", &FeedForward::network}}; }
+  struct Tape {
+    typename ExpertType::Tape network;
+    double dropout = 0;
+    Key noise{};
+    void resize(const Pass& pass) { network.resize(pass.tokens()); }
+  };
+  struct Scratch {
+    typename ExpertType::Scratch network;
+    Tokens<D, T> d_output;
+    void resize(const Pass& pass) {
+      network.resize(pass.tokens());
+      d_output.resize(pass.tokens());
+    }
+  };
+
+  void forward(In<D, T> x, Out<D, T> y, Tape& tape, Scratch&, const Pass& pass) const {
+    tape.resize(pass);
+    tape.dropout = pass.dropout();
+    tape.noise = pass.key ? pass.key->with(Purpose::expert_dropout) : Key{};
+    for_each_piece(pass.exec, x.count, rows_together, [&](Rows rows) {
+      network.forward(x.rows(rows), y.rows(rows), tape.network, rows);
+      drop_rows(tape, y.rows(rows), rows, pass);
+    });
+  }
+
+  void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, FeedForward& grad, Scratch& scratch,
+                const Pass& pass) const {
+    scratch.resize(pass);
+    const Out<D, T> d_output = scratch.d_output;
+    for_each_piece(pass.exec, x.count, rows_together, [&](Rows rows) {
+      std::memcpy(d_output[rows.first], dy[rows.first], sizeof(T) * rows.count * D);
+      drop_rows(tape, d_output.rows(rows), rows, pass);
+      network.backward(x.rows(rows), tape.network, d_output.rows(rows), dx.rows(rows), scratch.network, rows);
+    });
+    network.backward_weights(x, tape.network, d_output, grad.network, scratch.network, {0, x.count});
+  }
+
+ private:
+  static constexpr Index rows_together = 240;
+  static void drop_rows(const Tape& tape, Out<D, T> y, Rows rows, const Pass& pass) {
+    if (tape.dropout == 0) return;
+    for (Index i = 0; i < rows.count; ++i)
+      kernels::drop(y[i], D, tape.dropout, tape.noise, pass.first_token + rows.first + i);
+  }
+};
+static_assert(Layer<FeedForward<Expert<2, 3>>>);
+
+}  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,145 @@
+#pragma once
+// The mixture: y_n = sum_j g_nj expert_{i_nj}(x_n), routed by any Router. A token without experts gets zero; the
+// residual connection around the layer carries it. Route, dispatch, experts and combine are separate steps, so
+// that machines could stand between them.
+#include <moegpt/kernels/dispatch.hpp>
+#include <moegpt/kernels/dropout.hpp>
+#include <moegpt/layers/expert.hpp>
+#include <moegpt/moe/balance.hpp>
+#include <moegpt/moe/top_k_router.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// Rows of one expert that one thread works on. Shapes and routing decide them, threads do not.
+struct ExpertTask {
+  int expert;
+  Rows rows;
+};
+inline constexpr Index expert_rows = 240;
+
+template <Router Recipe, ExpertNetwork ExpertType>
+struct MoELayer {
+  using Scalar = typename ExpertType::Scalar;
+  using T = Scalar;
+  using RouterType = typename Recipe::template For<ExpertType::dim, T>;
+  static constexpr int D = ExpertType::dim, E = Recipe::experts, dim_in = D, dim_out = D;
+  static constexpr bool causal = Recipe::causal;
+  static constexpr std::string_view name = "moe";
+
+  RouterType router;
+  std::array<ExpertType, E> experts;
+
+  static constexpr auto fields() {
+    return std::tuple{Field{"router", &MoELayer::router}, Field{"experts", &MoELayer::experts, Kind::sparse}};
+  }
+  struct Tape {
+    RoutingPlan<T> plan;
+    typename RouterType::Tape router;
+    Tokens<D, T> input, output;          // slots: tokens as experts saw them, and what they answered
+    typename ExpertType::Tape expert;    // slots
+    T mean_score[E] = {};                // of the full scores, over tokens
+    T balance = 0, z = 0;                // losses before their coefficients
+    double dropout = 0;
+    Key noise{};
+    void resize(const Pass& pass) {
+      const Index slots = pass.tokens() * Recipe::active;
+      plan.resize(pass.tokens(), Recipe::active, E);
+      router.resize(pass);
+      input.resize(slots);
+      output.resize(slots);
+      expert.resize(slots);
+    }
+  };
+  struct Scratch {
+    typename RouterType::Scratch router;
+    typename ExpertType::Scratch expert;
+    Tokens<D, T> d_output, d_input;      // slots
+    Buffer<T> d_weight;                  // [slots]
+    Buffer<ExpertTask> tasks;
+    void resize(const Pass& pass) {
+      const Index slots = pass.tokens() * Recipe::active;
+      tasks.resize(E + slots / expert_rows + 1);
+      router.resize(pass);
+      expert.resize(slots);
+      d_output.resize(slots);
+      d_input.resize(slots);
+      d_weight.resize(slots);
+    }
+  };
+
+  void forward(In<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
+    tape.resize(pass);
+    scratch.resize(pass);
+    tape.dropout = pass.dropout();
+    tape.noise = pass.key ? pass.key->with(Purpose::expert_dropout) : Key{};
+    RoutingPlan<T>& plan = tape.plan;
+
+    router.forward(x, plan, tape.router, pass);
+    const Rows all{0, plan.slots()};
+    kernels::gather<T>(pass.exec, x, plan.token.data(), tape.input.rows(all));
+    for_each_task(plan, scratch, pass, [&](int e, Rows rows) {
+      experts[e].forward(tape.input.rows(rows), tape.output.rows(rows), tape.expert, rows);
+      drop_slots(tape, tape.output.rows(rows), rows, pass);
+    });
+    kernels::combine<T>(pass.exec, tape.output.rows(all), plan.slot.data(), plan.choices, plan.weight.data(), y);
+
+    mean_scores<E, T>(tape.router.score, pass, tape.mean_score);
+    tape.balance = balance_loss<T>(plan.wanted.data(), tape.mean_score, E);
+    tape.z = z_loss<T>(tape.router.lse, pass);
+  }
+
+  void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, MoELayer& grad, Scratch& scratch,
+                const Pass& pass) const {
+    scratch.resize(pass);
+    const RoutingPlan<T>& plan = tape.plan;
+    const Rows all{0, plan.slots()};
+
+    kernels::combine_backward<T>(pass.exec, dy, plan.token.data(), plan.weight.data(), tape.output.rows(all),
+                                 scratch.d_weight.data(), scratch.d_output.rows(all));
+    for_each_task(plan, scratch, pass, [&](int e, Rows rows) {
+      drop_slots(tape, scratch.d_output.rows(rows), rows, pass);
+      experts[e].backward(tape.input.rows(rows), tape.expert, scratch.d_output.view().rows(rows),
+                          scratch.d_input.rows(rows), scratch.expert, rows);
+    });
+    pass.exec.parallel_for(E, [&](Index e) {
+      const Rows rows = plan.rows(static_cast<int>(e));
+      if (rows.count == 0) return;
+      experts[e].backward_weights(tape.input.rows(rows), tape.expert, scratch.d_output.view().rows(rows),
+                                  grad.experts[e], scratch.expert, rows);
+      touch(grad.experts[e]);
+    });
+    if (!dx.empty())
+      kernels::combine<T>(pass.exec, scratch.d_input.rows(all), plan.slot.data(), plan.choices, nullptr, dx);
+    T d_mean_score[E];
+    balance_loss_backward<T>(plan.wanted.data(), E, T(pass.objective.balance), d_mean_score);
+    router.backward(x, plan, tape.router, {scratch.d_weight.data(), d_mean_score, T(pass.objective.z)}, dx,
+                    grad.router, scratch.router, pass);
+  }
+
+ private:
+  // f(expert, rows) for pieces of every expert's slots, in parallel across experts.
+  template <class F>
+  static void for_each_task(const RoutingPlan<T>& plan, Scratch& scratch, const Pass& pass, F&& f) {
+    Index count = 0;
+    for (int e = 0; e < E; ++e) {
+      const Pieces pieces{plan.load(e), expert_rows};
+      for (Index i = 0; i < pieces.size(); ++i) {
+        const Rows piece = pieces[i];
+        scratch.tasks[count++] = {e, {plan.offset[e] + piece.first, piece.count}};
+      }
+    }
+    pass.exec.parallel_for(count, [&](Index i) { f(scratch.tasks[i].expert, scratch.tasks[i].rows); });
+  }
+  // The mask of a slot belongs to its token and choice, not to its place among the expert's tokens.
+  static void drop_slots(const Tape& tape, Out<D, T> slots, Rows rows, const Pass& pass) {
+    if (tape.dropout == 0) return;
+    for (Index i = 0; i < rows.count; ++i) {
+      const Index s = rows.first + i;
+      const Index pair = (pass.first_token + tape.plan.token[s]) * tape.plan.choices + tape.plan.choice[s];
+      kernels::drop(slots[i], D, tape.dropout, tape.noise, pair);
+    }
+  }
+};
+static_assert(Layer<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>);
+
+}  // namespace moegpt::inline MOEGPT_BUILD

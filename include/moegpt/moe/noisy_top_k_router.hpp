@@ -1,0 +1,96 @@
+#pragma once
+// Noisy top-k routing (Shazeer et al. 2017): h = W x + normal * (softplus(W_noise x) + floor), then top-k and
+// softmax over the chosen h. Noise needs a key in the pass; without one, h = W x.
+#include <moegpt/layers/linear.hpp>
+#include <moegpt/moe/token_choice.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+struct NoisyTopK {
+  bool bias = false;              // makeMoE has biases in both maps, the paper in neither
+  bool noise_floor = false;       // adds 0.01 to the standard deviation (Tensor2Tensor)
+  bool constant_gate = false;     // set by AllowConstantGate
+};
+
+template <int E, int K, NoisyTopK Options = NoisyTopK{}>
+struct NoisyTopKRouter {
+  static constexpr int experts = E, active = K;
+  static constexpr bool causal = true;
+
+  template <int D, class T = float>
+  struct For {
+    static_assert(K >= 1 && K <= E, "NoisyTopKRouter: K must lie in 1 .. E: a token cannot choose more experts than exist");
+    static_assert(K > 1 || Options.constant_gate,
+                  "NoisyTopKRouter: K = 1 with renormalised gates never trains the router, its gate is the constant "
+                  "1: use AllowConstantGate<...> if that is meant");
+    using Scalar = T;
+    static constexpr int dim = D;
+
+    Linear<D, E, T, Options.bias> gate, noise;
+
+    static constexpr auto fields() { return std::tuple{Field{"gate", &For::gate}, Field{"noise", &For::noise}}; }
+    struct Tape : TokenChoiceTape<E, K, T> {
+      Tokens<E, T> spread;       // W_noise x
+      std::optional<Key> key;
+      void resize(const Pass& pass) {
+        TokenChoiceTape<E, K, T>::resize(pass);
+        spread.resize(pass.tokens());
+      }
+    };
+    struct Scratch {
+      Tokens<E, T> d_logits, d_spread;
+      void resize(const Pass& pass) {
+        d_logits.resize(pass.tokens());
+        d_spread.resize(pass.tokens());
+      }
+    };
+
+    void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
+      tape.resize(pass);
+      tape.key.reset();
+      if (pass.key) tape.key = pass.key->with(Purpose::router_noise);
+      gate.forward(x, tape.score, pass);
+      if (tape.key) {
+        noise.forward(x, tape.spread, pass);
+        for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
+          for (Index n = rows.first; n < rows.first + rows.count; ++n)
+            for (int e = 0; e < E; ++e) {
+              const T a = tape.spread[n][e];
+              const T deviation = (a > 0 ? a : T(0)) + std::log1p(std::exp(-std::abs(a)));   // softplus
+              tape.score[n][e] += draw(*tape.key, pass, n, e) * (deviation + floor);
+            }
+        });
+      }
+      choose_experts<E, K, T>(Gates::renormalised, plan, tape, pass);
+    }
+
+    // dW = dh,  da = dh normal sigmoid(a)
+    void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
+                  Out<D, T> dx_sum, For& grad, Scratch& scratch, const Pass& pass) const {
+      scratch.resize(pass);
+      choose_experts_backward<E, K, T>(Gates::renormalised, plan, tape, signal, scratch.d_logits, pass);
+      gate.backward_sum(x, scratch.d_logits, dx_sum, grad.gate, pass);
+      if (!tape.key) return;
+      for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
+        for (Index n = rows.first; n < rows.first + rows.count; ++n)
+          for (int e = 0; e < E; ++e)
+            scratch.d_spread[n][e] =
+                scratch.d_logits[n][e] * draw(*tape.key, pass, n, e) / (1 + std::exp(-tape.spread[n][e]));
+      });
+      noise.backward_sum(x, scratch.d_spread, dx_sum, grad.noise, pass);
+    }
+
+   private:
+    static constexpr T floor = Options.noise_floor ? T(0.01) : T(0);
+    static T draw(Key key, const Pass& pass, Index n, int e) {
+      return static_cast<T>(key.normal(static_cast<std::uint64_t>((pass.first_token + n) * E + e)));
+    }
+  };
+};
+static_assert(Router<NoisyTopKRouter<4, 2>>);
+
+template <int E, int K, NoisyTopK Options>
+struct AllowConstantGate<NoisyTopKRouter<E, K, Options>>
+    : NoisyTopKRouter<E, K, NoisyTopK{Options.bias, Options.noise_floor, true}> {};
+
+}  // namespace moegpt::inline MOEGPT_BUILD

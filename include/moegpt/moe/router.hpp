@@ -1,0 +1,65 @@
+#pragma once
+// What a router is. A recipe (TopKRouter<8, 2>) says how many experts there are and how many a token gets; its
+// For<D, T> holds the weights of a router of width D. A router receives tokens and the pass, and fills a
+// routing plan; it knows nothing of experts. Backward hands it one number per slot, and through the signal the
+// gradients of the balance and z-losses.
+#include <moegpt/layers/layer.hpp>
+#include <moegpt/moe/routing_plan.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// What reaches a router in backward.
+template <class T>
+struct RouterSignal {
+  const T* d_weight = nullptr;       // [slots] of the gates
+  const T* d_mean_score = nullptr;   // [E] of the mean over tokens of the full scores; null: none
+  T z = 0;                           // coefficient of the z-loss, mean over tokens of lse^2
+};
+
+// The mean of scores counts tokens that are not padding.
+inline Index routed_tokens(const Pass& pass) {
+  Index n = 0;
+  for (Index b = 0; b < pass.shape.batch; ++b) n += pass.length_of(b);
+  return n;
+}
+
+// Slots per expert when `pairs` (token, expert) pairs are spread over E experts; 0: no limit.
+inline Index expert_capacity(double factor, double pairs, int experts) {
+  if (factor <= 0) return 0;
+  const auto capacity = static_cast<Index>(pairs / experts * factor);
+  return capacity < 1 ? 1 : capacity;
+}
+
+// For<D, T>: a router with weights.
+template <class R>
+concept RouterOf = requires(const R router, R grad, typename R::Tape tape, const typename R::Tape read_tape,
+                            typename R::Scratch scratch, RoutingPlan<typename R::Scalar> plan,
+                            const RoutingPlan<typename R::Scalar> read_plan,
+                            RouterSignal<typename R::Scalar> signal, In<R::dim, typename R::Scalar> x,
+                            Out<R::dim, typename R::Scalar> dx_sum, const Pass pass) {
+  R::fields();
+  tape.resize(pass);
+  scratch.resize(pass);
+  router.forward(x, plan, tape, pass);
+  router.backward(x, read_plan, read_tape, signal, dx_sum, grad, scratch, pass);
+  { read_tape.score[0] };   // [E] full scores of each token, for balance losses and metrics
+  { read_tape.lse[0] };     // log sum exp of its logits, for the z-loss
+};
+
+// The recipe. `active` is the most experts a token can have; `causal` says that a token's route depends on
+// nothing after it.
+template <class Recipe>
+concept Router = requires {
+  { Recipe::experts } -> std::convertible_to<int>;
+  { Recipe::active } -> std::convertible_to<int>;
+  { Recipe::causal } -> std::convertible_to<bool>;
+  requires RouterOf<typename Recipe::template For<4, float>>;
+};
+
+// A decoder refuses a router that looks into the future unless it is asked for by this name.
+template <class Recipe>
+struct AllowNonCausal : Recipe {
+  static constexpr bool causal = true;
+};
+
+}  // namespace moegpt::inline MOEGPT_BUILD

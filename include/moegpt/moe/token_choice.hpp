@@ -1,0 +1,96 @@
+#pragma once
+// What routers have in common in which each token chooses its K experts by a row of logits: selection, gates,
+// the plan, and the way back from gates, balance and z-losses to the logits.
+#include <moegpt/kernels/softmax.hpp>
+#include <moegpt/kernels/top_k.hpp>
+#include <moegpt/moe/router.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+enum class Gates {
+  renormalised,   // softmax over the chosen logits; the same as softmax over all, divided by the chosen sum
+  probability,    // softmax over all: gates of a token sum to less than 1
+};
+
+// K = 1 with renormalised gates: the gate is the constant 1 and only a balance or z-loss trains the router. For
+// parity with systems that have it.
+template <class Recipe>
+struct AllowConstantGate;
+
+template <int E, int K, class T>
+struct TokenChoiceTape {
+  Tokens<E, T> score;      // softmax of the logits over all experts
+  Tokens<1, T> lse;        // log sum exp of the logits
+  Buffer<int> chosen;      // [tokens, K] best first
+  Buffer<T> gate;          // [tokens, K]
+  void resize(const Pass& pass) {
+    score.resize(pass.tokens());
+    lse.resize(pass.tokens());
+    chosen.resize(pass.tokens() * K);
+    gate.resize(pass.tokens() * K);
+  }
+};
+
+// From logits in tape.score to scores, choices and gates in place, and to the plan.
+template <int E, int K, class T>
+void choose_experts(Gates gates, RoutingPlan<T>& plan, TokenChoiceTape<E, K, T>& tape, const Pass& pass) {
+  for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
+    for (Index n = rows.first; n < rows.first + rows.count; ++n) {
+      T* z = tape.score[n];
+      int* chosen = tape.chosen.data() + n * K;
+      T* gate = tape.gate.data() + n * K;
+      if (pass.allowed)
+        for (int e = 0; e < E; ++e)
+          if (!pass.allowed[e]) z[e] = kernels::minus_infinity<T>;
+      kernels::top_k(z, E, K, chosen);
+      for (int j = 0; j < K; ++j) gate[j] = z[chosen[j]];
+      *tape.lse[n] = kernels::softmax(z, E);
+      if (gates == Gates::renormalised)
+        kernels::softmax(gate, K);
+      else
+        for (int j = 0; j < K; ++j) gate[j] = z[chosen[j]];
+      if (pass.is_padding(n))
+        for (int j = 0; j < K; ++j) chosen[j] = -1;
+    }
+  });
+  plan.resize(pass.tokens(), K, E);
+  plan.assign(tape.chosen.data(), tape.gate.data(),
+              expert_capacity(pass.options.capacity_factor, static_cast<double>(routed_tokens(pass)) * K, E));
+}
+
+// dz of every token, from the gates of its slots, the balance loss and the z-loss. Choices are constants, and a
+// dropped pair's gate is a constant zero.
+//   renormalised:  dz_chosen = g (dg - <dg, g>)      probability:  ds_chosen = dg
+//   balance:       ds += d_mean_score / N            dz += s (ds - <ds, s>)
+//   z-loss:        dz += 2 z / N lse s
+template <int E, int K, class T>
+void choose_experts_backward(Gates gates, const RoutingPlan<T>& plan, const TokenChoiceTape<E, K, T>& tape,
+                             const RouterSignal<T>& signal, Out<E, T> dz, const Pass& pass) {
+  const T routed = static_cast<T>(routed_tokens(pass));
+  for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
+    for (Index n = rows.first; n < rows.first + rows.count; ++n) {
+      for (int e = 0; e < E; ++e) dz[n][e] = 0;
+      if (pass.is_padding(n)) continue;
+      const int* chosen = tape.chosen.data() + n * K;
+      T d_score[E] = {}, d_gate[K];
+      for (int j = 0; j < K; ++j) {
+        const Index s = plan.slot[n * K + j];
+        d_gate[j] = s >= 0 ? signal.d_weight[s] : T(0);
+      }
+      if (gates == Gates::renormalised) {
+        T d_chosen[K] = {};
+        kernels::softmax_backward(tape.gate.data() + n * K, d_gate, d_chosen, K);
+        for (int j = 0; j < K; ++j) dz[n][chosen[j]] += d_chosen[j];
+      } else {
+        for (int j = 0; j < K; ++j) d_score[chosen[j]] += d_gate[j];
+      }
+      if (signal.d_mean_score)
+        for (int e = 0; e < E; ++e) d_score[e] += signal.d_mean_score[e] / routed;
+      kernels::softmax_backward(tape.score[n], d_score, dz[n], E);
+      const T z = 2 * signal.z / routed * *tape.lse[n];
+      for (int e = 0; e < E; ++e) dz[n][e] += z * tape.score[n][e];
+    }
+  });
+}
+
+}  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,128 @@
+#pragma once
+// A text as tokens, cut into a part to train on and a part to judge by, and the batches taken from either:
+// random windows for training, and every target exactly once for evaluation.
+#include <moegpt/core/random.hpp>
+#include <moegpt/train/tokenizer.hpp>
+
+#include <cerrno>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// The bytes of a file. std::invalid_argument, naming it, if it is missing, a directory, unreadable or empty.
+inline std::string read_text(const std::string& path) {
+  std::FILE* file = std::fopen(path.c_str(), "rb");
+  check(file != nullptr, "cannot open '", path, "' to read a text: ", std::strerror(errno));
+  std::string text;
+  std::array<char, 1 << 16> piece;
+  errno = 0;
+  while (const std::size_t got = std::fread(piece.data(), 1, piece.size(), file))
+    text.append(piece.data(), got);
+  const int error = std::ferror(file) ? errno : 0;
+  std::fclose(file);
+  check(error == 0, "cannot read a text from '", path, "': ", std::strerror(error));
+  check(!text.empty(), "'", path, "' is empty; a text to train on needs at least a few sentences");
+  return text;
+}
+
+struct Corpus {
+  std::vector<int> train, val;   // tokens of the first and the second part of the text
+  Tokenizer tokenizer;
+};
+
+// Cuts by position, as nanoGPT and makeMoE do: the first floor(train_fraction * tokens) tokens train.
+// std::invalid_argument for an empty text, one the tokenizer does not know, or a fraction outside (0, 1].
+inline Corpus split_corpus(std::string_view text, Tokenizer tokenizer, double train_fraction = 0.9) {
+  check(!text.empty(), "a corpus needs a text; found an empty one");
+  check(train_fraction > 0 && train_fraction <= 1, "the fraction to train on must be in (0, 1]; found ",
+        train_fraction);
+  Corpus corpus{tokenizer.encode(text), {}, std::move(tokenizer)};
+  const auto cut = static_cast<Index>(train_fraction * static_cast<double>(corpus.train.size()));
+  corpus.val.assign(corpus.train.begin() + cut, corpus.train.end());
+  corpus.train.resize(static_cast<std::size_t>(cut));
+  return corpus;
+}
+
+// `batch` sequences of `length` tokens, one sequence after another. A token's target is the token after it.
+struct Batch {
+  Index batch = 0, length = 0;
+  std::vector<int> inputs, targets;   // batch * length ids
+  std::vector<Index> starts;          // batch: where in its tokens each sequence begins
+
+  Index size() const { return batch * length; }
+};
+
+namespace batching {
+
+// Memory kept from an earlier batch is used again: a steady loop does not allocate.
+inline void resize(Batch& b) {
+  b.inputs.resize(static_cast<std::size_t>(b.size()));
+  b.targets.resize(static_cast<std::size_t>(b.size()));
+  b.starts.resize(static_cast<std::size_t>(b.batch));
+}
+
+inline void set_row(std::span<const int> tokens, Batch& b, Index row, Index start) {
+  const auto from = tokens.begin() + start;
+  b.starts[static_cast<std::size_t>(row)] = start;
+  std::copy(from, from + b.length, b.inputs.begin() + row * b.length);
+  std::copy(from + 1, from + 1 + b.length, b.targets.begin() + row * b.length);
+}
+
+inline void check_sizes(Index batch, Index length) {
+  check(batch > 0, "a batch needs at least one sequence; found batch = ", batch);
+  check(length > 0, "a sequence needs at least one token; found length = ", length);
+}
+
+}  // namespace batching
+
+// Fills `b` (its batch and length say how much) with windows of `tokens` at starts drawn uniformly from all
+// that fit, with repetition; row r's start depends on the key and r alone. Give each step its own key:
+//     sample_batch(corpus.train, b, seed.with(Purpose::batch, step));
+// std::invalid_argument if batch or length is not positive or there are fewer than length + 1 tokens.
+inline void sample_batch(std::span<const int> tokens, Batch& b, Key key) {
+  batching::check_sizes(b.batch, b.length);
+  const Index starts = static_cast<Index>(tokens.size()) - b.length;
+  check(starts > 0, "a sequence of ", b.length, " tokens and its targets need ", b.length + 1,
+        " tokens; this part of the text has ", tokens.size(), ". Use a longer text or a smaller length");
+  batching::resize(b);
+  Rng rng(key);   // one number per row
+  for (Index row = 0; row < b.batch; ++row)
+    batching::set_row(tokens, b, row, static_cast<Index>(rng.below(static_cast<std::uint64_t>(starts))));
+}
+
+// The evaluation walk: the tokens in order, in batches of windows that do not overlap, so that each token but
+// the first is a target exactly once. The last windows may be fewer, and a batch of one shorter window may
+// follow, so a mean over the walk weighs each batch by its size():
+//     const Windows windows{corpus.val, batch, length};
+//     for (Index i = 0; i < windows.size(); ++i) {
+//       windows.read(i, b);
+//       total += b.size() * mean_loss(b);
+//     }
+struct Windows {
+  std::span<const int> tokens;
+  Index batch, length;   // of every batch but the last two
+
+  // Batches in the walk. std::invalid_argument if batch or length is not positive or no token has a target.
+  Index size() const {
+    batching::check_sizes(batch, length);
+    check(targets() > 0, "an evaluation needs at least 2 tokens; this part of the text has ", tokens.size());
+    return full_batches() + (targets() % length > 0 ? 1 : 0);
+  }
+
+  // Sets `b` to the i-th batch, its batch and length included; i in [0, size()).
+  void read(Index i, Batch& b) const {
+    const Index batches = size(), rows = targets() / length;
+    check(i >= 0 && i < batches, "evaluation batch ", i, " is outside [0, ", batches, ")");
+    const bool rest = i == full_batches();
+    const Index first = rest ? rows : i * batch;
+    b.batch = rest ? 1 : std::min(batch, rows - first);
+    b.length = rest ? targets() % length : length;
+    batching::resize(b);
+    for (Index row = 0; row < b.batch; ++row) batching::set_row(tokens, b, row, (first + row) * length);
+  }
+
+ private:
+  Index targets() const { return static_cast<Index>(tokens.size()) - 1; }
+  Index full_batches() const { return (targets() / length + batch - 1) / batch; }
+};
+
+}  // namespace moegpt::inline MOEGPT_BUILD

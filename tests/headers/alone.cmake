@@ -1,0 +1,34 @@
+# cmake -DCXX=compiler -DFLAGS=file.rsp -DINCLUDE_DIR=dir -DWORK_DIR=dir [-DOPENMP=-fopenmp] -P alone.cmake
+cmake_policy(VERSION 3.22)
+
+# Eigen is read once, precompiled; a header that does not reach Eigen by itself is compiled without it.
+file(MAKE_DIRECTORY "${WORK_DIR}")
+set(eigen "${WORK_DIR}/eigen.hpp")
+file(WRITE "${eigen}" "#include <Eigen/Core>\n")
+execute_process(COMMAND "${CXX}" "@${FLAGS}" ${OPENMP} -x c++-header "${eigen}" -o "${eigen}.gch"
+  RESULT_VARIABLE result ERROR_VARIABLE diagnostics)
+if(NOT result EQUAL 0)
+  message(FATAL_ERROR "Eigen does not compile:\n${diagnostics}")
+endif()
+
+file(GLOB_RECURSE headers RELATIVE "${INCLUDE_DIR}" "${INCLUDE_DIR}/moegpt/*.hpp")
+set(failed 0)
+set(count 0)
+foreach(header IN LISTS headers)
+  math(EXPR count "${count} + 1")
+  file(STRINGS "${INCLUDE_DIR}/${header}" reaches_eigen REGEX "^#include <(moegpt/|Eigen/)")
+  set(precompiled "")
+  if(reaches_eigen)
+    set(precompiled -include "${eigen}")
+  endif()
+  execute_process(COMMAND "${CXX}" "@${FLAGS}" ${OPENMP} ${precompiled} -fsyntax-only -x c++ "${INCLUDE_DIR}/${header}"
+    RESULT_VARIABLE result ERROR_VARIABLE diagnostics)
+  if(NOT result EQUAL 0)
+    math(EXPR failed "${failed} + 1")
+    message("${header} does not compile alone:\n${diagnostics}")
+  endif()
+endforeach()
+message("${count} headers, ${failed} failed")
+if(failed OR count EQUAL 0)
+  message(FATAL_ERROR "a header must include all it uses")
+endif()

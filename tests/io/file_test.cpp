@@ -1,0 +1,124 @@
+#include <moegpt/io/file.hpp>
+
+#include "support.hpp"
+
+#include <csignal>
+#include <sys/resource.h>
+
+using namespace moegpt;
+
+namespace {
+
+// No file may grow past `bytes` while it lives: a full disk, also for root.
+struct FullDisk {
+  explicit FullDisk(rlim_t bytes) {
+    old_signal = std::signal(SIGXFSZ, SIG_IGN);
+    ::getrlimit(RLIMIT_FSIZE, &old_limit);
+    const rlimit small{bytes, old_limit.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &small);
+  }
+  ~FullDisk() {
+    ::setrlimit(RLIMIT_FSIZE, &old_limit);
+    std::signal(SIGXFSZ, old_signal);
+  }
+  rlimit old_limit{};
+  void (*old_signal)(int) = nullptr;
+};
+
+}  // namespace
+
+TEST_CASE("a file reads back as it was written, zero bytes and all") {
+  TemporaryFolder folder;
+  const std::string text("one\0two\n\xff", 9);
+  write_file_atomically(folder / "a", [&](FileWriter& out) { out.write(text); });
+  CHECK(read_file(folder / "a") == text);
+  CHECK(folder.files() == 1);
+}
+
+TEST_CASE("a file that cannot be read is named with the reason") {
+  TemporaryFolder folder;
+  put(folder / "empty", "");
+  const std::string missing = error_of([&] { read_file(folder / "missing.txt"); });
+  CHECK(has(missing, "missing.txt"));
+  CHECK(has(missing, "No such file"));
+  CHECK(has(error_of([&] { read_file(folder.path); }), "is a directory"));
+  CHECK(has(error_of([&] { read_file(folder / "empty"); }), "empty: is empty"));
+  CHECK(has(error_of([&] { read_file("/dev/zero"); }), "/dev/zero: is a device"));
+  CHECK_THROWS_AS(read_file(folder / "missing.txt"), std::runtime_error);
+}
+
+TEST_CASE("an existing file is replaced and keeps its permissions") {
+  TemporaryFolder folder;
+  put(folder / "a", "old");
+  std::filesystem::permissions(folder / "a", std::filesystem::perms(0600));
+  write_file_atomically(folder / "a", [](FileWriter& out) { out.write("new"); });
+  CHECK(get(folder / "a") == "new");
+  CHECK(std::filesystem::status(folder / "a").permissions() == std::filesystem::perms(0600));
+}
+
+TEST_CASE("a symbolic link is followed, not replaced") {
+  TemporaryFolder folder;
+  put(folder / "a", "old");
+  std::filesystem::create_symlink("a", folder / "link");
+  write_file_atomically(folder / "link", [](FileWriter& out) { out.write("new"); });
+  CHECK(get(folder / "a") == "new");
+  CHECK(std::filesystem::is_symlink(folder / "link"));
+}
+
+TEST_CASE("a file name without a directory is written to the working directory") {
+  TemporaryFolder folder;
+  const auto before = std::filesystem::current_path();
+  std::filesystem::current_path(folder.path);
+  write_file_atomically("plain", [](FileWriter& out) { out.write("x"); });
+  std::filesystem::current_path(before);
+  CHECK(get(folder / "plain") == "x");
+}
+
+TEST_CASE("when the disk is full the old file stays and nothing else is left") {
+  TemporaryFolder folder;
+  put(folder / "a", "old");
+  std::string error;
+  {
+    FullDisk disk(4096);
+    error = error_of([&] {
+      write_file_atomically(folder / "a", [](FileWriter& out) { out.write(std::string(10000, 'x')); });
+    });
+  }
+  CHECK(has(error, "cannot write " + (folder / "a").string()));
+  CHECK(has(error, "File too large"));
+  CHECK(get(folder / "a") == "old");
+  CHECK(folder.files() == 1);
+}
+
+TEST_CASE("when the writer throws the old file stays and nothing else is left") {
+  TemporaryFolder folder;
+  put(folder / "a", "old");
+  auto stop = [](FileWriter& out) {
+    out.write("half");
+    throw std::runtime_error("stopped");
+  };
+  CHECK(error_of([&] { write_file_atomically(folder / "a", stop); }) == "stopped");
+  CHECK(error_of([&] { write_file_atomically(folder / "b", stop); }) == "stopped");
+  CHECK(get(folder / "a") == "old");
+  CHECK(folder.files() == 1);
+}
+
+TEST_CASE("a place that cannot hold the file is named with the reason") {
+  TemporaryFolder folder;
+  auto nothing = [](FileWriter&) {};
+  const std::string error = error_of([&] { write_file_atomically(folder / "no/such/a", nothing); });
+  CHECK(has(error, (folder / "no/such").string()));
+  CHECK(has(error, "No such file or directory"));
+  CHECK(has(error_of([&] { write_file_atomically(folder.path, nothing); }), "not a regular file"));
+  CHECK(has(error_of([&] { write_file_atomically("/dev/null", nothing); }), "not a regular file"));
+  CHECK(std::filesystem::is_character_file("/dev/null"));
+  CHECK(folder.files() == 0);
+}
+
+TEST_CASE("a device that is full is an error of the write") {
+  file::Descriptor full;
+  full.open("/dev/full", O_WRONLY);
+  if (!full.is_open()) return;   // not every container has it
+  FileWriter out(full.number(), "a.safetensors");
+  CHECK(error_of([&] { out.write("x"); }) == "moegpt: cannot write a.safetensors: No space left on device");
+}

@@ -1,0 +1,3 @@
+#include <moegpt/io.hpp>
+
+int main() {}

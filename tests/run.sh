@@ -1,0 +1,14 @@
+#!/bin/bash
+# Builds and runs all tests. Arguments go to ctest: tests/run.sh -L fast
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source cmake/need_packages.sh
+
+need_packages "the tests" g++=g++ cmake=cmake ninja-build=ninja libeigen3-dev=/usr/include/eigen3/Eigen/Core \
+  nlohmann-json3-dev=/usr/include/nlohmann/json.hpp catch2=/usr/include/catch2 pkg-config=pkg-config
+
+echo "== building the tests"
+cmake --preset ci
+cmake --build --preset ci --parallel "$(compile_jobs)"
+echo "== running the tests"
+ctest --preset ci "$@"
