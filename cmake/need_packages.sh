@@ -16,7 +16,7 @@ need_packages() {
   (( ${#missing[@]} )) || return 0
 
   if ! can_install; then
-    echo "$what needs packages that are not here: ${missing[*]}" >&2
+    echo "Not on this machine, and needed for $what: ${missing[*]}" >&2
     echo "On Debian or Ubuntu, install them as root and start again:" >&2
     echo "    apt-get update && apt-get install --no-install-recommends ${missing[*]}" >&2
     exit 1

@@ -58,12 +58,17 @@ fi
 say "looking for the King James Bible in Debian's packages"
 program=$(command -v bible || true) text=/usr/lib
 if [[ -z $program || ! -e $text/bible.data ]] && command -v apt-get > /dev/null && command -v dpkg-deb > /dev/null; then
-  if (cd "$work" && timeout 60 apt-get download -qq bible-kjv bible-kjv-text > /dev/null 2>&1 &&
-      for package in *.deb; do dpkg-deb -x "$package" .; done); then
-    program=$work/usr/bin/bible text=$work/usr/lib
-  fi
+  # Unpacked, not installed; the program reads lines with libreadline, which a small system may lack.
+  for package in bible-kjv bible-kjv-text libreadline8; do
+    (cd "$work" && timeout 60 apt-get download -qq "$package" > /dev/null 2>&1) || true
+  done
+  for package in "$work"/*.deb; do
+    [[ ! -e $package ]] || dpkg-deb -x "$package" "$work"
+  done
+  program=$work/usr/bin/bible text=$work/usr/lib
+  export LD_LIBRARY_PATH=$(echo "$PWD/$work"/lib/*/):${LD_LIBRARY_PATH:-}
 fi
-if [[ -n $program && -e $text/bible.data ]]; then
+if [[ -x $program && -e $text/bible.data ]]; then
   "$program" -p "$text" -f Gen1:1-Rev22:21 > "$work/text" 2> /dev/null < /dev/null || true
   accept "$work/text" "$bible_sha256" "$bible"
 fi

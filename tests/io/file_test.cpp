@@ -118,7 +118,7 @@ TEST_CASE("a place that cannot hold the file is named with the reason") {
 TEST_CASE("a device that is full is an error of the write") {
   file::Descriptor full;
   full.open("/dev/full", O_WRONLY);
-  if (!full.is_open()) return;   // not every container has it
+  if (!full.is_open()) return;  // not every container has it
   FileWriter out(full.number(), "a.safetensors");
   CHECK(error_of([&] { out.write("x"); }) == "moegpt: cannot write a.safetensors: No space left on device");
 }

@@ -20,11 +20,12 @@ struct Leaf {
 
 template <class T>
 struct Tree {
-  Weight<T> scale;      // rank 0
-  Weight<T, 0, 4> none; // this model has no such weight
+  Weight<T> scale;       // rank 0
+  Weight<T, 0, 4> none;  // this model has no such weight
   std::array<Leaf<T>, 2> leaves;
   static constexpr auto fields() {
-    return std::tuple{Field{"scale", &Tree::scale}, Field{"none", &Tree::none}, Field{"leaves", &Tree::leaves}};
+    return std::tuple{Field{"scale", &Tree::scale}, Field{"none", &Tree::none},
+                      Field{"leaves", &Tree::leaves}};
   }
 };
 
@@ -32,9 +33,11 @@ struct Tree {
 template <class T>
 void fill(Tree<T>& tree) {
   T next = T(-2.25);
-  for_each_weight([&](auto& weight) {
-    for (T& number : weight) number = next += T(0.75);
-  }, tree);
+  for_each_weight(
+      [&](auto& weight) {
+        for (T& number : weight) number = next += T(0.75);
+      },
+      tree);
 }
 
 template <class T>
@@ -51,7 +54,8 @@ std::string raw(std::initializer_list<T> numbers) {
 
 std::string tensor(const std::string& name, const std::string& dtype, const std::string& shape,
                    const std::string& offsets) {
-  return "\"" + name + "\":{\"dtype\":\"" + dtype + "\",\"shape\":[" + shape + "],\"data_offsets\":[" + offsets + "]}";
+  return "\"" + name + "\":{\"dtype\":\"" + dtype + "\",\"shape\":[" + shape + "],\"data_offsets\":[" +
+         offsets + "]}";
 }
 
 struct Vector {
@@ -60,7 +64,8 @@ struct Vector {
 };
 
 // The two numbers of a file with one tensor 'a'.
-std::array<float, 2> load_vector(const std::string& dtype, const std::string& data, SafetensorsOptions options = {}) {
+std::array<float, 2> load_vector(const std::string& dtype, const std::string& data,
+                                 SafetensorsOptions options = {}) {
   Vector vector;
   const std::string header = "{" + tensor("a", dtype, "2", "0," + std::to_string(data.size())) + "}";
   load_safetensors(parse_safetensors(safetensors_bytes(header, data), "m"), vector, options);
@@ -107,7 +112,9 @@ TEST_CASE("the bytes of a file are those of the format's description") {
   TemporaryFolder folder;
   const float one[] = {1.5f};
   const double two[] = {-2., 3.};
-  save_safetensors(folder / "m", {{"b", DType::f32, {}, one}, {"c", DType::f64, {2}, two}, {"a", DType::f32, {0}, nullptr}});
+  save_safetensors(
+      folder / "m",
+      {{"b", DType::f32, {}, one}, {"c", DType::f64, {2}, two}, {"a", DType::f32, {0}, nullptr}});
   std::string header = "{\"__metadata__\":{\"format\":\"pt\"}," + tensor("c", "F64", "2", "0,16") + "," +
                        tensor("a", "F32", "0", "16,16") + "," + tensor("b", "F32", "", "16,20") + "}";
   while (header.size() % 8 != 0) header += ' ';
@@ -135,13 +142,16 @@ TEST_CASE("a weight not held here is neither written nor read, and its tensor is
   CHECK(some.leaves[1].bias[2] == all.leaves[1].bias[2]);
   save_safetensors(folder / "some", some);
   CHECK_FALSE(read_safetensors(folder / "some").header.tensors.contains("leaves.1.weight"));
-  CHECK(has(error_of([&] { load_safetensors(folder / "some", all); }), "missing in the file: 'leaves.1.weight'"));
+  CHECK(has(error_of([&] { load_safetensors(folder / "some", all); }),
+            "missing in the file: 'leaves.1.weight'"));
 }
 
 TEST_CASE("a file of another model is refused with every difference named and the tree is unchanged") {
-  const std::string header = "{" + tensor("scale", "I32", "", "0,4") + "," + tensor("leaves.0.bias", "F32", "2", "4,12") +
-                             "," + tensor("extra", "F32", "1", "12,16") + "}";
-  const SafetensorsFile file = parse_safetensors(safetensors_bytes(header, std::string(16, '\0')), "m.safetensors");
+  const std::string header = "{" + tensor("scale", "I32", "", "0,4") + "," +
+                             tensor("leaves.0.bias", "F32", "2", "4,12") + "," +
+                             tensor("extra", "F32", "1", "12,16") + "}";
+  const SafetensorsFile file =
+      parse_safetensors(safetensors_bytes(header, std::string(16, '\0')), "m.safetensors");
   Tree<float> tree;
   fill(tree);
   const Tree<float> before = tree;
@@ -162,9 +172,13 @@ TEST_CASE("long lists of differences are cut") {
 }
 
 TEST_CASE("a number that is not finite is refused by name and index unless one asks for it") {
-  const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
+  const float nan = std::numeric_limits<float>::quiet_NaN(),
+              infinity = std::numeric_limits<float>::infinity();
   CHECK(has(error_of([&] { load_vector("F32", raw({1.f, nan})); }), "tensor 'a' holds nan at index 1"));
-  CHECK(has(error_of([&] { load_vector("F32", raw({-infinity, 1.f})); }), "tensor 'a' holds -inf at index 0"));
+  CHECK(has(error_of([&] {
+              load_vector("F32", raw({-infinity, 1.f}));
+            }),
+            "tensor 'a' holds -inf at index 0"));
   CHECK(has(error_of([&] { load_vector("F64", raw({1., 1e300})); }), "at index 1, expected a finite float"));
   CHECK(has(error_of([&] { load_vector("BF16", std::string("\x80\x7f\x80\x3f", 4)); }), "index 0"));
   const auto loaded = load_vector("F32", raw({1.f, nan}), {.check_finite = false});
@@ -237,5 +251,5 @@ TEST_CASE("a file with any one bit flipped is read or refused, never anything el
       ++refused;
     }
   }
-  CHECK(refused > 64);   // all of the length's upper bits at least
+  CHECK(refused > 64);  // all of the length's upper bits at least
 }

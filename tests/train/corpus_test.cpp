@@ -93,7 +93,7 @@ TEST_CASE("an empty text, a fraction that is none and unknown characters are ref
 
 TEST_CASE("a batch's rows are windows of the tokens and its targets are one later") {
   const std::vector<int> tokens = counting(50);
-  Batch batch{.batch = 6, .length = 7, .inputs = {}, .targets = {}, .starts = {}};
+  Batch batch{.shape = {6, 7}};
   sample_batch(tokens, batch, Key{5});
   REQUIRE(batch.inputs.size() == 42);
   REQUIRE(batch.targets.size() == 42);
@@ -107,7 +107,7 @@ TEST_CASE("a batch's rows are windows of the tokens and its targets are one late
 TEST_CASE("a batch depends on its key, and a row not on the number of rows") {
   const std::vector<int> tokens = counting(1000);
   const auto starts = [&](Index rows, Key key) {
-    Batch batch{rows, 5, {}, {}, {}};
+    Batch batch{.shape = {rows, 5}};
     sample_batch(tokens, batch, key);
     return batch.starts;
   };
@@ -122,7 +122,7 @@ TEST_CASE("a batch depends on its key, and a row not on the number of rows") {
 
 TEST_CASE("every start that fits is equally likely, the first and the last included") {
   const std::vector<int> tokens = counting(14);   // length 4: starts 0 to 9
-  Batch batch{20000, 4, {}, {}, {}};
+  Batch batch{.shape = {20000, 4}};
   sample_batch(tokens, batch, Key{11});
   std::vector<int> count(10);
   for (const Index start : batch.starts) ++count.at(static_cast<std::size_t>(start));
@@ -132,7 +132,7 @@ TEST_CASE("every start that fits is equally likely, the first and the last inclu
 
 TEST_CASE("the shortest possible text has one window") {
   const std::vector<int> tokens = counting(6);
-  Batch batch{3, 5, {}, {}, {}};
+  Batch batch{.shape = {3, 5}};
   sample_batch(tokens, batch, Key{1});
   CHECK(batch.starts == std::vector<Index>{0, 0, 0});
   CHECK(batch.targets.back() == 5);
@@ -140,7 +140,7 @@ TEST_CASE("the shortest possible text has one window") {
 
 TEST_CASE("a second batch of the same size uses the memory of the first") {
   const std::vector<int> tokens = counting(100);
-  Batch batch{4, 8, {}, {}, {}};
+  Batch batch{.shape = {4, 8}};
   sample_batch(tokens, batch, Key{1});
   const int *inputs = batch.inputs.data(), *targets = batch.targets.data();
   const Index* starts = batch.starts.data();
@@ -154,7 +154,7 @@ TEST_CASE("a batch or length of zero and a text shorter than a window are refuse
   const std::vector<int> tokens = counting(5);
   const auto sample = [&](Index rows, Index length) {
     return refusal([&] {
-      Batch batch{rows, length, {}, {}, {}};
+      Batch batch{.shape = {rows, length}};
       sample_batch(tokens, batch, Key{1});
     });
   };
@@ -173,9 +173,9 @@ TEST_CASE("the evaluation walk predicts every token but the first exactly once a
     Batch batch;
     for (Index i = 0; i < windows.size(); ++i) {
       windows.read(i, batch);
-      REQUIRE(batch.size() > 0);
-      REQUIRE(batch.size() <= 12);
-      REQUIRE(batch.size() == static_cast<Index>(batch.targets.size()));
+      REQUIRE(batch.shape.tokens() > 0);
+      REQUIRE(batch.shape.tokens() <= 12);
+      REQUIRE(batch.shape.tokens() == static_cast<Index>(batch.targets.size()));
       inputs.insert(inputs.end(), batch.inputs.begin(), batch.inputs.end());
       targets.insert(targets.end(), batch.targets.begin(), batch.targets.end());
     }
@@ -191,12 +191,12 @@ TEST_CASE("a batch of the evaluation walk does not depend on what was read befor
   REQUIRE(windows.size() == 4);
   Batch forward, backward;
   windows.read(3, backward);
-  CHECK(backward.batch == 1);
-  CHECK(backward.length == 3);
+  CHECK(backward.shape.batch == 1);
+  CHECK(backward.shape.length == 3);
   windows.read(0, backward);
   windows.read(0, forward);
   CHECK(backward.inputs == forward.inputs);
-  CHECK(backward.length == 4);
+  CHECK(backward.shape.length == 4);
 }
 
 TEST_CASE("the evaluation walk refuses sizes of zero, too short a text and a batch it does not have") {

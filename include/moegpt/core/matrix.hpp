@@ -128,6 +128,7 @@ using Out = TokensView<D, T>;
 template <int D, class T>
 class Tokens {
  public:
+  static constexpr int dim = D;
   Tokens() = default;
   explicit Tokens(Index count) { resize(count); }
   void resize(Index count) { memory_.resize(count * D); }

@@ -49,10 +49,7 @@ class HeaderEvents {
   // Only called for numbers with a minus sign, -0 included.
   bool number_integer(std::int64_t) { refuse("a number with a minus sign"); }
   bool number_float(double, const std::string& text) { refuse("the number " + shown(text)); }
-  template <class Binary>
-  bool binary(Binary&) {
-    refuse("binary data");
-  }
+  bool binary(nlohmann::json::binary_t&) { refuse("binary data"); }
 
   bool number_unsigned(std::uint64_t number) {
     if (place_ != Place::numbers) refuse("the number " + std::to_string(number));
@@ -205,8 +202,7 @@ inline Index bytes_of(const std::string& file, const std::string& name, const Te
     if (__builtin_mul_overflow(bits, extent, &bits))
       refuse_file(file, "tensor ", shown(name), ": shape ", shown(tensor.shape), " overflows");
   if (bits % 8 != 0)
-    refuse_file(file, "tensor ", shown(name), ": shape ", shown(tensor.shape), " of ",
-                facts(tensor.dtype).name, " ends inside a byte");
+    refuse_file(file, "tensor ", shown(name), ": shape ", shown(tensor.shape), " ends inside a byte");
   return bits / 8;
 }
 
@@ -227,8 +223,7 @@ inline void check_layout(const std::string& file, const SafetensorsHeader& heade
                   ", expected ", bytes, " bytes for ", facts(tensor.dtype).name, " ", shown(tensor.shape));
     if (tensor.begin != position)
       refuse_file(file, "tensor ", shown(name), " begins at byte ", tensor.begin, " of the data, expected ",
-                  position,
-                  tensor.begin > position ? ": there is a hole before it" : ": it overlaps another");
+                  position, tensor.begin > position ? ": a hole before it" : ": it overlaps another");
     position = tensor.end;
   }
   if (position != data_bytes)
@@ -246,7 +241,7 @@ inline SafetensorsHeader parse_safetensors_header(std::string_view text, Index d
   if (const std::size_t at = text.find('\0'); at != text.npos)
     refuse_file(file, "the header has a zero byte at its byte ", at);
   SafetensorsHeader header;
-  safetensors::HeaderEvents events(file, header);
+  safetensors::HeaderEvents events{file, header};
   nlohmann::json::sax_parse(text.begin(), text.end(), &events);
   safetensors::check_layout(file, header, data_bytes);
   return header;

@@ -19,29 +19,22 @@ struct Nothing {
 };
 
 template <class L>
-struct LayerTypes {
-  using T = typename L::Scalar;
-  static In<L::dim_in, T> x();
-  static Out<L::dim_out, T> y();
-  static In<L::dim_out, T> dy();
-  static Out<L::dim_in, T> dx();
-};
-
-template <class L>
 concept Layer = requires(const L layer, L grad, typename L::Tape tape, const typename L::Tape read_tape,
-                         typename L::Scratch scratch, const Pass pass) {
+                         typename L::Scratch scratch, const Pass pass, In<L::dim_in, typename L::Scalar> x,
+                         Out<L::dim_out, typename L::Scalar> y, In<L::dim_out, typename L::Scalar> dy,
+                         Out<L::dim_in, typename L::Scalar> dx) {
   L::fields();
   tape.resize(pass);
   scratch.resize(pass);
   requires requires {
-    layer.forward(LayerTypes<L>::x(), LayerTypes<L>::y(), tape, scratch, pass);
-    layer.backward(LayerTypes<L>::x(), read_tape, LayerTypes<L>::dy(), LayerTypes<L>::dx(), grad, scratch, pass);
+    layer.forward(x, y, tape, scratch, pass);
+    layer.backward(x, read_tape, dy, dx, grad, scratch, pass);
   } || requires {
-    layer.forward(LayerTypes<L>::x(), LayerTypes<L>::y(), tape, pass);
-    layer.backward(LayerTypes<L>::x(), read_tape, LayerTypes<L>::dy(), LayerTypes<L>::dx(), grad, pass);
+    layer.forward(x, y, tape, pass);
+    layer.backward(x, read_tape, dy, dx, grad, pass);
   } || requires {
-    layer.forward(LayerTypes<L>::x(), LayerTypes<L>::y(), pass);
-    layer.backward(LayerTypes<L>::x(), LayerTypes<L>::dy(), LayerTypes<L>::dx(), grad, pass);
+    layer.forward(x, y, pass);
+    layer.backward(x, dy, dx, grad, pass);
   };
 };
 

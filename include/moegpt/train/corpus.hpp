@@ -2,9 +2,12 @@
 // A text as tokens, cut into a part to train on and a part to judge by, and the batches taken from either:
 // random windows for training, and every target exactly once for evaluation.
 #include <moegpt/core/random.hpp>
+#include <moegpt/model/batch.hpp>
 #include <moegpt/train/tokenizer.hpp>
 
+#include <array>
 #include <cerrno>
+#include <cstring>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
@@ -42,29 +45,20 @@ inline Corpus split_corpus(std::string_view text, Tokenizer tokenizer, double tr
   return corpus;
 }
 
-// `batch` sequences of `length` tokens, one sequence after another. A token's target is the token after it.
-struct Batch {
-  Index batch = 0, length = 0;
-  std::vector<int> inputs, targets;   // batch * length ids
-  std::vector<Index> starts;          // batch: where in its tokens each sequence begins
-
-  Index size() const { return batch * length; }
-};
-
 namespace batching {
 
 // Memory kept from an earlier batch is used again: a steady loop does not allocate.
 inline void resize(Batch& b) {
-  b.inputs.resize(static_cast<std::size_t>(b.size()));
-  b.targets.resize(static_cast<std::size_t>(b.size()));
-  b.starts.resize(static_cast<std::size_t>(b.batch));
+  b.inputs.resize(static_cast<std::size_t>(b.shape.tokens()));
+  b.targets.resize(static_cast<std::size_t>(b.shape.tokens()));
+  b.starts.resize(static_cast<std::size_t>(b.shape.batch));
 }
 
 inline void set_row(std::span<const int> tokens, Batch& b, Index row, Index start) {
   const auto from = tokens.begin() + start;
   b.starts[static_cast<std::size_t>(row)] = start;
-  std::copy(from, from + b.length, b.inputs.begin() + row * b.length);
-  std::copy(from + 1, from + 1 + b.length, b.targets.begin() + row * b.length);
+  std::copy(from, from + b.shape.length, b.inputs.begin() + row * b.shape.length);
+  std::copy(from + 1, from + 1 + b.shape.length, b.targets.begin() + row * b.shape.length);
 }
 
 inline void check_sizes(Index batch, Index length) {
@@ -74,28 +68,28 @@ inline void check_sizes(Index batch, Index length) {
 
 }  // namespace batching
 
-// Fills `b` (its batch and length say how much) with windows of `tokens` at starts drawn uniformly from all
+// Fills `b` (its shape says how much) with windows of `tokens` at starts drawn uniformly from all
 // that fit, with repetition; row r's start depends on the key and r alone. Give each step its own key:
 //     sample_batch(corpus.train, b, seed.with(Purpose::batch, step));
 // std::invalid_argument if batch or length is not positive or there are fewer than length + 1 tokens.
 inline void sample_batch(std::span<const int> tokens, Batch& b, Key key) {
-  batching::check_sizes(b.batch, b.length);
-  const Index starts = static_cast<Index>(tokens.size()) - b.length;
-  check(starts > 0, "a sequence of ", b.length, " tokens and its targets need ", b.length + 1,
+  batching::check_sizes(b.shape.batch, b.shape.length);
+  const Index starts = static_cast<Index>(tokens.size()) - b.shape.length;
+  check(starts > 0, "a sequence of ", b.shape.length, " tokens and its targets need ", b.shape.length + 1,
         " tokens; this part of the text has ", tokens.size(), ". Use a longer text or a smaller length");
   batching::resize(b);
   Rng rng(key);   // one number per row
-  for (Index row = 0; row < b.batch; ++row)
+  for (Index row = 0; row < b.shape.batch; ++row)
     batching::set_row(tokens, b, row, static_cast<Index>(rng.below(static_cast<std::uint64_t>(starts))));
 }
 
 // The evaluation walk: the tokens in order, in batches of windows that do not overlap, so that each token but
 // the first is a target exactly once. The last windows may be fewer, and a batch of one shorter window may
-// follow, so a mean over the walk weighs each batch by its size():
+// follow, so a mean over the walk weighs each batch by its tokens:
 //     const Windows windows{corpus.val, batch, length};
 //     for (Index i = 0; i < windows.size(); ++i) {
 //       windows.read(i, b);
-//       total += b.size() * mean_loss(b);
+//       total += b.shape.tokens() * mean_loss(b);
 //     }
 struct Windows {
   std::span<const int> tokens;
@@ -108,16 +102,16 @@ struct Windows {
     return full_batches() + (targets() % length > 0 ? 1 : 0);
   }
 
-  // Sets `b` to the i-th batch, its batch and length included; i in [0, size()).
+  // Sets `b` to the i-th batch, its shape included; i in [0, size()).
   void read(Index i, Batch& b) const {
     const Index batches = size(), rows = targets() / length;
     check(i >= 0 && i < batches, "evaluation batch ", i, " is outside [0, ", batches, ")");
     const bool rest = i == full_batches();
     const Index first = rest ? rows : i * batch;
-    b.batch = rest ? 1 : std::min(batch, rows - first);
-    b.length = rest ? targets() % length : length;
+    b.shape.batch = rest ? 1 : std::min(batch, rows - first);
+    b.shape.length = rest ? targets() % length : length;
     batching::resize(b);
-    for (Index row = 0; row < b.batch; ++row) batching::set_row(tokens, b, row, (first + row) * length);
+    for (Index row = 0; row < b.shape.batch; ++row) batching::set_row(tokens, b, row, (first + row) * length);
   }
 
  private:

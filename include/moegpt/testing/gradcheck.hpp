@@ -1,0 +1,295 @@
+#pragma once
+// gradcheck: examines the calculus of any layer, expert, router or model, ours or yours, in double.
+//
+// With f(w) = <y, dy> (plus the losses a mixture adds), every derivative is compared with the central difference
+//   (8 (f(w + h) - f(w - h)) - (f(w + 2h) - f(w - 2h))) / (12 h),
+// whose own error is about h^4 + 1e-16 / h. Where two step sizes disagree, f has a kink or a top-k tie nearby:
+// everything is drawn anew. The laws of layers/layer.hpp are examined too: gradients add to what they find, dx
+// is overwritten, stale tapes and scratch do not matter, backward may run twice, and two threads give the bits
+// of one.
+#include <moegpt/model/batch.hpp>
+#include <moegpt/moe/feed_forward.hpp>
+#include <moegpt/moe/moe_layer.hpp>
+
+#include <algorithm>
+#include <type_traits>
+#include <vector>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+struct GradcheckOptions {
+  std::uint64_t seed = 1;
+  Pass pass{.shape = {2, 5}};
+  double tolerance = 1e-6;    // of max|a - n| / max(max|a|, max|n|, 1e-6), per tensor
+  double spread = 0.5;        // standard deviation of weights and inputs
+  int per_tensor = 64;        // numbers examined in each tensor, evenly spread
+  int draws = 20;             // before giving up on finding a smooth point
+};
+
+struct GradcheckReport {
+  bool ok = true;
+  double worst = 0;           // largest relative error of a tensor
+  std::string where;          // its path
+  std::string complaint;      // empty if ok: what is wrong, with both derivatives
+  explicit operator bool() const { return ok; }
+};
+
+namespace testing {
+
+// One tensor under examination: numbers that f depends on and what backward said of them.
+struct Suspect {
+  std::string path;
+  double* value;
+  const double* derivative;
+  Index size;
+};
+
+enum class Verdict { smooth, kink };
+
+// Compares all suspects with differences of f. Returns kink if some point is not smooth.
+template <class F>
+Verdict compare(F&& f, const std::vector<Suspect>& suspects, const GradcheckOptions& options, GradcheckReport& report) {
+  auto difference = [&](double& x, double h) {
+    const double x0 = x;
+    auto at = [&](double d) { x = x0 + d; return f(); };
+    const double near = at(h) - at(-h), far = at(2 * h) - at(-2 * h);
+    x = x0;
+    return (8 * near - far) / (12 * h);
+  };
+  for (const Suspect& s : suspects) {
+    double scale = 1e-6, error = 0, found = 0, expected = 0;
+    for (Index i = 0; i < s.size; ++i) scale = std::max(scale, std::abs(s.derivative[i]));
+    const Index step = std::max<Index>(1, s.size / options.per_tensor);
+    for (Index i = 0; i < s.size; i += step) {
+      const double h = 1e-4 * std::max(1.0, std::abs(s.value[i]));
+      const double numeric = difference(s.value[i], h), off = std::abs(numeric - s.derivative[i]);
+      scale = std::max(scale, std::abs(numeric));
+      if (!(off <= options.tolerance * scale) &&
+          std::abs(numeric - difference(s.value[i], h / 2)) > 0.1 * options.tolerance * scale)
+        return Verdict::kink;
+      if (!(off <= error)) error = off, found = s.derivative[i], expected = numeric;
+    }
+    const double relative = error / scale;
+    if (!(relative <= report.worst)) report.worst = relative, report.where = s.path;
+    if (!(relative <= options.tolerance) && report.ok) {
+      report.ok = false;
+      report.complaint = s.path + ": backward says " + std::to_string(found) + ", differences say " +
+                         std::to_string(expected) + " (relative error " + std::to_string(relative) + ")";
+    }
+  }
+  return Verdict::smooth;
+}
+
+inline void complain(GradcheckReport& report, const std::string& text) {
+  if (report.ok) report.complaint = text;
+  report.ok = false;
+}
+
+template <class Tree>
+void draw_weights(Tree& tree, Rng& rng, double spread) {
+  for_each_weight([&](auto& w) { for (auto& x : w) x = spread * rng.normal(); }, tree);
+}
+inline void draw(Buffer<double>& x, Rng& rng, double spread) {
+  for (double& v : x) v = spread * rng.normal();
+}
+
+template <class Tree>
+void add_suspects(std::vector<Suspect>& suspects, Tree& tree, const Tree& gradient) {
+  for_each_named_weight([&](const std::string& path, Kind kind, auto& w, const auto& g) {
+    if (kind != Kind::buffer && !w.empty()) suspects.push_back({path, w.data(), g.data(), w.size()});
+  }, tree, gradient);
+}
+
+template <class Tree>
+bool same_bits(const Tree& a, const Tree& b) {
+  bool same = true;
+  for_each_weight([&](const auto& x, const auto& y) {
+    same = same && std::memcmp(x.data(), y.data(), sizeof(double) * x.size()) == 0;
+  }, a, b);
+  return same;
+}
+
+// Whether `twice` is `start` + 2 `once` up to rounding: law 1 and law 3 together.
+template <class Tree>
+bool adds(const Tree& once, const Tree& twice, double start) {
+  bool good = true;
+  for_each_weight_of_kind([&](Kind kind, const auto& g, const auto& g2) {
+    for (Index i = 0; i < g.size(); ++i)
+      good = good && (kind == Kind::buffer || std::abs(g2[i] - start - 2 * g[i]) <= 1e-9 * (1 + std::abs(g[i])));
+  }, once, twice);
+  return good;
+}
+
+// Calls a layer's forward and backward whether or not it has a tape and scratch.
+template <class L, class Tape, class Scratch>
+void forward(const L& layer, In<L::dim_in, double> x, Out<L::dim_out, double> y, Tape& tape, Scratch& scratch,
+             const Pass& pass) {
+  if constexpr (requires { layer.forward(x, y, tape, scratch, pass); }) layer.forward(x, y, tape, scratch, pass);
+  else if constexpr (requires { layer.forward(x, y, tape, pass); }) layer.forward(x, y, tape, pass);
+  else layer.forward(x, y, pass);
+}
+template <class L, class Tape, class Scratch>
+void backward(const L& layer, In<L::dim_in, double> x, const Tape& tape, In<L::dim_out, double> dy,
+              Out<L::dim_in, double> dx, L& grad, Scratch& scratch, const Pass& pass) {
+  if constexpr (requires { layer.backward(x, tape, dy, dx, grad, scratch, pass); })
+    layer.backward(x, tape, dy, dx, grad, scratch, pass);
+  else if constexpr (requires { layer.backward(x, tape, dy, dx, grad, pass); })
+    layer.backward(x, tape, dy, dx, grad, pass);
+  else layer.backward(x, dy, dx, grad, pass);
+}
+// <y, dy> and what a mixture adds to the objective.
+template <class Tape>
+double value_of(const Buffer<double>& y, const Buffer<double>& dy, const Tape& tape, const Pass& pass) {
+  double f = 0;
+  for (Index i = 0; i < y.size(); ++i) f += y[i] * dy[i];
+  if constexpr (requires { tape.balance; }) f += pass.objective.balance * tape.balance + pass.objective.z * tape.z;
+  if constexpr (requires { tape.mixture.balance; })
+    f += pass.objective.balance * tape.mixture.balance + pass.objective.z * tape.mixture.z;
+  return f;
+}
+
+// Repeats `examine(report, rng)` until it finds a smooth point.
+template <class F>
+GradcheckReport until_smooth(const GradcheckOptions& options, F&& examine) {
+  for (int draw = 0; draw < options.draws; ++draw) {
+    GradcheckReport report;
+    Rng rng{Key{options.seed}.with(Purpose::check, static_cast<std::uint64_t>(draw))};
+    if (examine(report, rng) == Verdict::smooth) return report;
+  }
+  GradcheckReport report;
+  complain(report, "no smooth point in " + std::to_string(options.draws) + " draws: the function jumps, or its "
+                   "routing margin is too small for differences");
+  return report;
+}
+
+}  // namespace testing
+
+// A layer over tokens: Linear, norms, attention, mixtures, blocks. Its scalar must be double.
+template <Layer L>
+GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
+  static_assert(std::is_same_v<typename L::Scalar, double>, "gradcheck examines in double: give the layer T = double");
+  using namespace testing;
+  return until_smooth(options, [&](GradcheckReport& report, Rng& rng) {
+    Pass pass = options.pass;
+    L layer, grad, grad2;
+    draw_weights(layer, rng, options.spread);
+    Tokens<L::dim_in, double> x(pass.tokens()), other(pass.tokens()), dx(pass.tokens()), dx2(pass.tokens());
+    Tokens<L::dim_out, double> y(pass.tokens()), y2(pass.tokens()), dy(pass.tokens());
+    for (auto* t : {&x.memory(), &other.memory(), &dy.memory()}) draw(*t, rng, options.spread);
+    typename L::Tape tape, tape2;
+    typename L::Scratch scratch, scratch2;
+
+    forward(layer, other, y, tape, scratch, pass);   // stale values in tape and scratch ...
+    backward(layer, other, tape, dy, dx, grad, scratch, pass);
+    set_zero(grad);
+    dx.memory().fill(std::numeric_limits<double>::quiet_NaN());
+    y.memory().fill(std::numeric_limits<double>::quiet_NaN());
+    forward(layer, x, y, tape, scratch, pass);       // ... must not matter
+    backward(layer, x, tape, dy, dx, grad, scratch, pass);
+
+    for_each_weight([](auto& w) { for (auto& v : w) v = 1; }, grad2);
+    pass.exec.threads = 2;
+    forward(layer, x, y2, tape2, scratch2, pass);
+    L grad_threads;
+    backward(layer, x, tape2, dy, dx2, grad_threads, scratch2, pass);
+    const auto bytes = [](auto& t) { return sizeof(double) * t.memory().size(); };
+    if (std::memcmp(y[0], y2[0], bytes(y)) != 0 || std::memcmp(dx[0], dx2[0], bytes(dx)) != 0 ||
+        !same_bits(grad, grad_threads))
+      complain(report, "two threads or fresh memory change the result");
+    pass.exec.threads = 1;
+    backward(layer, x, tape, dy, dx2, grad2, scratch, pass);
+    backward(layer, x, tape, dy, dx2, grad2, scratch, pass);
+    if (!adds(grad, grad2, 1)) complain(report, "gradients of weights do not add to what they find");
+    if (std::memcmp(dx[0], dx2[0], bytes(dx)) != 0) complain(report, "a second backward gives another dx");
+
+    std::vector<Suspect> suspects{{"x", x[0], dx[0], pass.tokens() * L::dim_in}};
+    add_suspects(suspects, layer, grad);
+    return compare([&] {
+      forward(layer, x, y, tape, scratch, pass);
+      return value_of(y.memory(), dy.memory(), tape, pass);
+    }, suspects, options, report);
+  });
+}
+
+// A router: gates, mean scores and z-loss are given random derivatives.
+template <RouterOf R>
+GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
+  static_assert(std::is_same_v<typename R::Scalar, double>, "gradcheck examines in double: give the router T = double");
+  using namespace testing;
+  constexpr int D = R::dim;
+  return until_smooth(options, [&](GradcheckReport& report, Rng& rng) {
+    const Pass pass = options.pass;
+    R router, grad;
+    draw_weights(router, rng, options.spread);
+    RoutingPlan<double> plan;
+    typename R::Tape tape;
+    typename R::Scratch scratch;
+    Tokens<D, double> x(pass.tokens()), dx(pass.tokens());
+    draw(x.memory(), rng, 2 * options.spread);
+    router.forward(x, plan, tape, pass);
+    const int E = plan.experts;
+    Buffer<double> d_pair(plan.tokens * plan.choices), d_slot(plan.slots()), d_mean(E), mean(E);
+    draw(d_pair, rng, 1);
+    draw(d_mean, rng, 1);
+    const double z = 0.3;
+    auto value = [&] {   // derivatives belong to (token, choice) pairs: slots move if the routing does
+      router.forward(x, plan, tape, pass);
+      double f = 0;
+      for (Index s = 0; s < plan.slots(); ++s) f += d_pair[plan.token[s] * plan.choices + plan.choice[s]] * plan.weight[s];
+      mean_scores<decltype(tape.score)::dim, double>(tape.score, pass, mean.data());
+      for (int e = 0; e < E; ++e) f += d_mean[e] * mean[e];
+      return f + z * z_loss<double>(tape.lse, pass);
+    };
+    for (Index s = 0; s < plan.slots(); ++s) d_slot[s] = d_pair[plan.token[s] * plan.choices + plan.choice[s]];
+    router.backward(x, plan, tape, {d_slot.data(), d_mean.data(), z}, dx, grad, scratch, pass);
+    Tokens<D, double> dx2(pass.tokens());
+    dx2.memory().fill(1);
+    R grad2;
+    for_each_weight([](auto& w) { for (auto& v : w) v = 1; }, grad2);
+    router.backward(x, plan, tape, {d_slot.data(), d_mean.data(), z}, dx2, grad2, scratch, pass);
+    router.backward(x, plan, tape, {d_slot.data(), d_mean.data(), z}, dx2, grad2, scratch, pass);
+    if (!adds(grad, grad2, 1)) complain(report, "gradients of weights do not add to what they find");
+    for (Index i = 0; i < pass.tokens() * D; ++i)
+      if (std::abs(dx2.memory()[i] - 1 - 2 * dx.memory()[i]) > 1e-9) complain(report, "dx_sum is not added to");
+    std::vector<Suspect> suspects{{"x", x[0], dx[0], pass.tokens() * D}};
+    add_suspects(suspects, router, grad);
+    return compare(value, suspects, options, report);
+  });
+}
+
+// An expert, by itself.
+template <ExpertNetwork X>
+GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
+  return gradcheck<FeedForward<X>>(options);
+}
+
+// A whole model (GPT<config, router, double>): the gradient of loss.total() on a random batch.
+template <class Model>
+  requires requires { Model::config; }
+GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
+  static_assert(std::is_same_v<typename Model::Scalar, double>, "gradcheck examines in double: give the model T = double");
+  using namespace testing;
+  return until_smooth(options, [&](GradcheckReport& report, Rng& rng) {
+    Model model, grad, grad2;
+    model.options = options.pass.options;
+    draw_weights(model, rng, options.spread);
+    Batch batch{options.pass.shape, {}, {}};
+    for (Index n = 0; n < batch.shape.tokens(); ++n) {
+      batch.inputs.push_back(static_cast<int>(rng.below(Model::config.vocab)));
+      batch.targets.push_back(n == 1 ? -1 : static_cast<int>(rng.below(Model::config.vocab)));   // one is ignored
+    }
+    typename Model::Workspace work{batch.shape, options.pass.exec, options.pass.objective};
+    model.forward(batch, work, options.pass.key);
+    model.backward(batch, work, grad);
+    for_each_weight([](auto& w) { for (auto& v : w) v = 1; }, grad2);
+    model.backward(batch, work, grad2);
+    model.backward(batch, work, grad2);
+    if (!adds(grad, grad2, 1)) complain(report, "gradients of weights do not add to what they find");
+    std::vector<Suspect> suspects;
+    add_suspects(suspects, model, grad);
+    return compare([&] { return model.forward(batch, work, options.pass.key).total(work.objective); }, suspects,
+                   options, report);
+  });
+}
+
+}  // namespace moegpt::inline MOEGPT_BUILD

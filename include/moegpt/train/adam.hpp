@@ -1,0 +1,81 @@
+#pragma once
+// Adam (Kingma, Ba 2015) and AdamW (Loshchilov, Hutter 2019), as PyTorch computes them. An optimizer knows trees
+// of weights, not networks: its moments are two more trees of the model's type.
+#include <moegpt/core/exec.hpp>
+#include <moegpt/core/fields.hpp>
+#include <moegpt/kernels/adam.hpp>
+
+#include <cstdint>
+#include <vector>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// What happens to an expert that no token reached in this step.
+enum class EmptyExpert {
+  skip,             // nothing: no decay of weights or moments, its step count stands (PyTorch: grad is None)
+  zero_gradient,    // its gradient is zero: moments and weights decay (PyTorch: stacked experts)
+};
+enum class Decay {
+  decoupled,   // AdamW: w shrinks by learning rate * decay
+  l2,          // Adam: decay * w is added to the gradient
+};
+enum class DecayOf { everything, matrices };
+
+struct AdamOptions {
+  double learning_rate = 1e-3;
+  double beta1 = 0.9, beta2 = 0.999;
+  double epsilon = 1e-8;
+  double weight_decay = 0.01;
+  Decay decay = Decay::decoupled;
+  DecayOf decay_of = DecayOf::everything;
+  EmptyExpert empty_expert = EmptyExpert::skip;
+};
+
+template <class Model>
+class Adam {
+ public:
+  AdamOptions options;
+
+  explicit Adam(AdamOptions options_ = {}) : options(options_) {
+    for_each_weight([&](auto&) { steps_.push_back(0); }, m_);
+  }
+
+  // One step; gradient_scale multiplies the gradient on the fly (clip_scale in train/clip.hpp). Weights whose
+  // gradient is empty stay as they are.
+  void step(Model& model, const Model& grad, const Exec& exec = {}, double gradient_scale = 1) {
+    std::size_t number = 0;
+    for_each_weight_of_kind([&](Kind kind, auto& w, const auto& g, auto& m, auto& v) {
+      using T = typename std::remove_cvref_t<decltype(w)>::Scalar;
+      std::int64_t& t = steps_[number++];
+      if (kind == Kind::buffer || w.empty() || g.empty()) return;
+      if (kind == Kind::sparse && !g.touched && options.empty_expert == EmptyExpert::skip) return;
+      ++t;
+      const bool decays = options.decay_of == DecayOf::everything || w.shape.size() > 1;
+      const kernels::AdamStep<T> s = constants<T>(t, decays ? options.weight_decay : 0, gradient_scale);
+      for_each_piece(exec, w.size(), 32768, [&](Rows r) {
+        kernels::adam<T>(s, g.data() + r.first, w.data() + r.first, m.data() + r.first, v.data() + r.first, r.count);
+      });
+    }, model, grad, m_, v_);
+  }
+
+  const Model& first_moment() const { return m_; }
+  const Model& second_moment() const { return v_; }
+  // Steps taken by each weight, in the order of fields().
+  const std::vector<std::int64_t>& steps() const { return steps_; }
+
+ private:
+  template <class T>
+  kernels::AdamStep<T> constants(std::int64_t t, double decay, double gradient_scale) const {
+    const auto time = static_cast<double>(t);
+    const bool decoupled = options.decay == Decay::decoupled;
+    return {static_cast<T>(gradient_scale), static_cast<T>(options.beta1), static_cast<T>(options.beta2),
+            static_cast<T>(options.learning_rate / (1 - std::pow(options.beta1, time))),
+            static_cast<T>(1 / std::sqrt(1 - std::pow(options.beta2, time))), static_cast<T>(options.epsilon),
+            static_cast<T>(decoupled ? 1 - options.learning_rate * decay : 1),
+            static_cast<T>(decoupled ? 0 : decay)};
+  }
+  Model m_, v_;
+  std::vector<std::int64_t> steps_;
+};
+
+}  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,136 @@
+#pragma once
+// Sampling from a model, one token after another, with a key/value cache.
+#include <moegpt/core/random.hpp>
+#include <moegpt/model/gpt.hpp>
+#include <moegpt/train/tokenizer.hpp>
+
+#include <algorithm>
+#include <functional>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+struct Sampling {
+  double temperature = 1;   // 0: always the likeliest token
+  int top_k = 0;            // only the k likeliest; 0: all
+  double top_p = 1;         // only the fewest likeliest tokens whose probability reaches p (Holtzman et al. 2020)
+};
+
+// Draws tokens from rows of logits. Keeps its memory from draw to draw.
+template <class T>
+class Sampler {
+ public:
+  explicit Sampler(Sampling sampling = {}) : sampling_(sampling) {
+    check(sampling.temperature >= 0, "temperature is ", sampling.temperature, ", expected 0 or more");
+    check(sampling.top_k >= 0, "top_k is ", sampling.top_k, ", expected 0 (all) or more");
+    check(sampling.top_p > 0 && sampling.top_p <= 1, "top_p is ", sampling.top_p, ", expected a number in (0, 1]");
+  }
+
+  // u: uniform in [0, 1). Equal logits: the lower id comes first.
+  int operator()(const T* logits, int vocab, double u) {
+    order_.resize(vocab);
+    for (int i = 0; i < vocab; ++i) order_[i] = i;
+    const auto likelier = [&](int a, int b) { return logits[a] > logits[b] || (logits[a] == logits[b] && a < b); };
+    if (sampling_.temperature == 0) return *std::min_element(order_.begin(), order_.end(), likelier);
+    std::sort(order_.begin(), order_.end(), likelier);
+    const int k = sampling_.top_k > 0 && sampling_.top_k < vocab ? sampling_.top_k : vocab;
+    probability_.resize(k);
+    double total = 0;
+    for (int i = 0; i < k; ++i) {
+      probability_[i] = std::exp(static_cast<double>(logits[order_[i]] - logits[order_[0]]) / sampling_.temperature);
+      total += probability_[i];
+    }
+    double kept = 0;
+    int n = 0;
+    while (n < k && (n == 0 || kept < sampling_.top_p * total)) kept += probability_[n++];
+    double rest = u * kept;
+    for (int i = 0; i < n; ++i)
+      if ((rest -= probability_[i]) < 0) return order_[i];
+    return order_[n - 1];
+  }
+
+ private:
+  Sampling sampling_;
+  Buffer<int> order_;
+  Buffer<double> probability_;
+};
+
+// One growing text: holds the cache, the workspace and the last tokens. After construction nothing allocates.
+template <class Model>
+class Generator {
+ public:
+  using T = typename Model::Scalar;
+
+  Generator(const Model& model, Sampling sampling, Rng rng, Exec exec = {}, std::optional<Key> noise = {})
+      : model_(model), work_({1, Model::config.context}, exec, {}, Use::inference), sample_(sampling), rng_(rng),
+        noise_(noise) {
+    seen_.resize(Model::config.context);
+    sample_(probe().data(), Model::config.vocab, 0);
+  }
+
+  // Reads ids and draws what follows them.
+  int next(std::span<const int> ids) {
+    check(!ids.empty(), "nothing to continue: the prompt has no tokens");
+    // Of a prompt longer than the context its end is what counts.
+    if (std::ssize(ids) > Model::config.context) ids = ids.last(Model::config.context);
+    if (std::ssize(ids) > cache_.room()) return next_after_sliding(ids);
+    for (int id : ids) seen_[count_++] = id;
+    return draw(model_.logits(ids, work_, cache_, noise_));
+  }
+  int next(int id) { return next(std::span<const int>(&id, 1)); }
+
+ private:
+  // The context is full: forgets its older half and reads the rest again, at new positions.
+  int next_after_sliding(std::span<const int> ids) {
+    const Index keep = std::min<Index>(Model::config.context / 2, Model::config.context - std::ssize(ids));
+    std::copy(seen_.begin() + (count_ - keep), seen_.begin() + count_, seen_.begin());
+    count_ = keep;
+    for (int id : ids) seen_[count_++] = id;
+    cache_.clear();
+    return draw(model_.logits(std::span<const int>(seen_.data(), static_cast<std::size_t>(count_)), work_, cache_, noise_));
+  }
+  int draw(In<Model::V, T> logits) { return sample_(logits[logits.count - 1], Model::V, rng_.uniform()); }
+  // A row of zeros, so that the sampler takes its memory now.
+  In<Model::V, T> probe() {
+    work_.tape.head.logits.resize(1);
+    return work_.tape.head.logits;
+  }
+
+  const Model& model_;
+  Workspace<Model> work_;
+  typename Model::Cache cache_{1};
+  Sampler<T> sample_;
+  Rng rng_;
+  std::optional<Key> noise_;
+  Buffer<int> seen_;
+  Index count_ = 0;
+};
+
+struct Generate {
+  int tokens = 200;
+  Sampling sampling{};
+  std::uint64_t seed = 1;
+  Exec exec{};
+  std::optional<Key> noise{};                         // for models whose routers are noisy in generation too
+  std::function<void(std::string_view)> on_token{};   // called with each piece of text as it is drawn
+};
+
+// Text that continues `prompt`, without the prompt. An empty prompt starts with token 0.
+template <class Model>
+std::string generate(const Model& model, const Tokenizer& tokenizer, std::string_view prompt, const Generate& how = {}) {
+  check(tokenizer.vocab() <= Model::config.vocab, "the tokenizer has ", tokenizer.vocab(),
+        " tokens, the model only ", Model::config.vocab);
+  std::vector<int> ids = tokenizer.encode(prompt);
+  if (ids.empty()) ids.push_back(0);
+  Generator<Model> generator(model, how.sampling, Rng{Key{how.seed}.with(Purpose::sampling)}, how.exec, how.noise);
+  std::string text;
+  int id = generator.next(ids);
+  for (int i = 0; i < how.tokens; ++i) {
+    const std::string piece = tokenizer.decode(std::span<const int>(&id, 1));
+    text += piece;
+    if (how.on_token) how.on_token(piece);
+    if (i + 1 < how.tokens) id = generator.next(id);
+  }
+  return text;
+}
+
+}  // namespace moegpt::inline MOEGPT_BUILD

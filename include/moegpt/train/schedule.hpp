@@ -1,0 +1,23 @@
+#pragma once
+// Learning rate over time.
+#include <moegpt/core/check.hpp>
+
+#include <cmath>
+#include <cstdint>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// Linear warm-up to `peak`, then a cosine to `floor` at step `steps` (Loshchilov, Hutter 2017; as in nanoGPT).
+struct WarmupCosine {
+  double peak = 1e-3, floor = 1e-4;
+  std::int64_t warmup = 100, steps = 5000;
+
+  double operator()(std::int64_t step) const {
+    if (step < warmup) return peak * static_cast<double>(step + 1) / static_cast<double>(warmup + 1);
+    if (step >= steps) return floor;
+    const double done = static_cast<double>(step - warmup) / static_cast<double>(steps - warmup);
+    return floor + 0.5 * (1 + std::cos(3.141592653589793 * done)) * (peak - floor);
+  }
+};
+
+}  // namespace moegpt::inline MOEGPT_BUILD
