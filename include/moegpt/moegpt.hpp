@@ -28,3 +28,12 @@
 #include <moegpt/moe/router.hpp>
 #include <moegpt/moe/routing_plan.hpp>
 #include <moegpt/moe/top_k_router.hpp>
+#include <moegpt/train/adam.hpp>
+#include <moegpt/train/clip.hpp>
+#include <moegpt/train/corpus.hpp>
+#include <moegpt/train/dialects.hpp>
+#include <moegpt/train/evaluate.hpp>
+#include <moegpt/train/generate.hpp>
+#include <moegpt/train/progress.hpp>
+#include <moegpt/train/schedule.hpp>
+#include <moegpt/train/tokenizer.hpp>

@@ -1,4 +1,5 @@
-# cmake -DCXX=compiler -DFLAGS=file.rsp -DINCLUDE_DIR=dir -DWORK_DIR=dir [-DOPENMP=-fopenmp] -P alone.cmake
+# cmake -DCXX=compiler -DFLAGS=file.rsp -DROOT=dir -DWORK_DIR=dir [-DOPENMP=-fopenmp] [-DPROGRAMS=ON]
+#       -P alone.cmake
 cmake_policy(VERSION 3.22)
 
 # Eigen is read once, precompiled; a header that does not reach Eigen by itself is compiled without it.
@@ -11,24 +12,28 @@ if(NOT result EQUAL 0)
   message(FATAL_ERROR "Eigen does not compile:\n${diagnostics}")
 endif()
 
-file(GLOB_RECURSE headers RELATIVE "${INCLUDE_DIR}" "${INCLUDE_DIR}/moegpt/*.hpp")
+file(GLOB_RECURSE headers "${ROOT}/include/moegpt/*.hpp")
+set(programs "")
+if(PROGRAMS)
+  file(GLOB programs "${ROOT}/examples/*.cpp" "${ROOT}/tests/budget/shapes.cpp")
+endif()
 set(failed 0)
 set(count 0)
-foreach(header IN LISTS headers)
+foreach(file IN LISTS headers programs)
   math(EXPR count "${count} + 1")
-  file(STRINGS "${INCLUDE_DIR}/${header}" reaches_eigen REGEX "^#include <(moegpt/|Eigen/)")
+  file(STRINGS "${file}" reaches_eigen REGEX "^#include <(moegpt/|Eigen/)")
   set(precompiled "")
   if(reaches_eigen)
     set(precompiled -include "${eigen}")
   endif()
-  execute_process(COMMAND "${CXX}" "@${FLAGS}" ${OPENMP} ${precompiled} -fsyntax-only -x c++ "${INCLUDE_DIR}/${header}"
+  execute_process(COMMAND "${CXX}" "@${FLAGS}" ${OPENMP} ${precompiled} -fsyntax-only -x c++ "${file}"
     RESULT_VARIABLE result ERROR_VARIABLE diagnostics)
   if(NOT result EQUAL 0)
     math(EXPR failed "${failed} + 1")
-    message("${header} does not compile alone:\n${diagnostics}")
+    message("${file} does not compile alone:\n${diagnostics}")
   endif()
 endforeach()
-message("${count} headers, ${failed} failed")
-if(failed OR count EQUAL 0)
+message("${count} files, ${failed} failed")
+if(failed OR NOT headers)
   message(FATAL_ERROR "a header must include all it uses")
 endif()

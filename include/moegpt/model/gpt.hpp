@@ -126,6 +126,18 @@ struct GPT {
     }
   };
 
+  // Weights that one token meets: all but the experts it is not sent to.
+  double active_weights() const {
+    double active = 0;
+    for_each_weight_of_kind([&](Kind kind, const auto& w) {
+      double share = 1;
+      if constexpr (has_experts)
+        if (kind == Kind::sparse) share = static_cast<double>(Recipe::active) / Recipe::experts;
+      active += share * static_cast<double>(w.size());
+    }, *this);
+    return active;
+  }
+
   // Mean cross-entropy of what follows, and the losses of the routers. With a key: noise and dropout.
   // Throws std::invalid_argument for ids or shapes that do not fit, std::runtime_error for a loss that is not finite.
   Loss forward(const Batch& batch, Workspace& work, std::optional<Key> key = {}) const {

@@ -15,6 +15,9 @@ template <int E, int Average = 2>
 struct ExpertChoiceRouter {
   static constexpr int experts = E, active = E;
   static constexpr bool causal = false;
+  static std::string text() {
+    return "ExpertChoiceRouter<" + std::to_string(E) + ", " + std::to_string(Average) + ">";
+  }
 
   template <int D, class T = float>
   struct For {

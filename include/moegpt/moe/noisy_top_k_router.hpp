@@ -16,6 +16,13 @@ template <int E, int K, NoisyTopK Options = NoisyTopK{}>
 struct NoisyTopKRouter {
   static constexpr int experts = E, active = K;
   static constexpr bool causal = true;
+  static std::string text() {
+    std::string options = Options.bias && Options.noise_floor ? ".bias = true, .noise_floor = true"
+                          : Options.bias                      ? ".bias = true"
+                          : Options.noise_floor               ? ".noise_floor = true" : "";
+    if (!options.empty()) options = ", NoisyTopK{" + options + "}";
+    return "NoisyTopKRouter<" + std::to_string(E) + ", " + std::to_string(K) + options + ">";
+  }
 
   template <int D, class T = float>
   struct For {

@@ -60,6 +60,9 @@ concept Router = requires {
 template <class Recipe>
 struct AllowNonCausal : Recipe {
   static constexpr bool causal = true;
+  static std::string text() requires requires { Recipe::text(); } {
+    return "AllowNonCausal<" + Recipe::text() + ">";
+  }
 };
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -17,6 +17,13 @@ template <int E, int K, TopK Options = TopK{.gates = K == 1 ? Gates::probability
 struct TopKRouter {
   static constexpr int experts = E, active = K;
   static constexpr bool causal = true;
+  static std::string text() {
+    const bool usual = Options.gates == (K == 1 ? Gates::probability : Gates::renormalised) && !Options.bias;
+    const char* gates = Options.gates == Gates::renormalised ? "renormalised" : "probability";
+    return "TopKRouter<" + std::to_string(E) + ", " + std::to_string(K) +
+           (usual ? std::string() : std::string(", TopK{.gates = Gates::") + gates +
+                                        (Options.bias ? ", .bias = true}" : "}")) + ">";
+  }
 
   template <int D, class T = float>
   struct For {

@@ -64,7 +64,7 @@ class Generator {
       : model_(model), work_({1, Model::config.context}, exec, {}, Use::inference), sample_(sampling), rng_(rng),
         noise_(noise) {
     seen_.resize(Model::config.context);
-    sample_(probe().data(), Model::config.vocab, 0);
+    sample_(probe().data, Model::config.vocab, 0);
   }
 
   // Reads ids and draws what follows them.

@@ -1,0 +1,55 @@
+#pragma once
+// The models that `train` can make, each a type and the recipe it is trained with.
+#include <moegpt/moegpt.hpp>
+
+namespace presets {
+using namespace moegpt;
+
+struct Recipe {
+  Shape batch;
+  int steps;
+  double learning_rate, final_rate;   // equal: constant
+  int warmup;
+  AdamOptions adam;
+  double clip;                        // of the gradient's norm; 0: none
+  Objective objective;
+  ModelOptions options;
+  Init init;
+  bool noisy_evaluation;              // routers keep their noise in evaluation and generation
+};
+
+// makeMoE (github.com/AviSoori1x/makeMoE), quirks included: attention scaled by the full width, noise in
+// evaluation, biases everywhere but in query, key and value, decay of every tensor, no balance loss.
+struct MakeMoE {
+  static constexpr const char* name = "makemoe";
+  static constexpr int vocab = 65;
+  template <int V = vocab>
+  using Model = GPT<Config{.vocab = V, .context = 32, .dim = 128, .layers = 8, .heads = 8,
+                           .activation = Activation::relu, .head_bias = true},
+                    NoisyTopKRouter<8, 2, NoisyTopK{.bias = true}>>;
+  static Recipe recipe() {
+    return {.batch = {16, 32}, .steps = 5000, .learning_rate = 1e-3, .final_rate = 1e-3, .warmup = 0,
+            .adam = {.weight_decay = 0.01}, .clip = 0, .objective = {.dropout = 0.1},
+            .options = {.attention_scale = 0.08838834764831845, .capacity_factor = 1},   // 1 / sqrt(128)
+            .init = Init::makemoe, .noisy_evaluation = true};
+  }
+};
+
+// The default: made to be good after a few minutes on two cores.
+struct Small {
+  static constexpr const char* name = "small";
+  static constexpr int vocab = 96;   // text with more characters is read as bytes
+  template <int V = vocab>
+  using Model = GPT<Config{.vocab = V, .context = 128, .dim = 128, .layers = 4, .heads = 4, .hidden = 256,
+                           .norm = Norm::rms, .positions = Positions::rotary, .activation = Activation::silu,
+                           .gated = true, .output_bias = false, .expert_bias = false},
+                    TopKRouter<8, 2>>;
+  static Recipe recipe() {
+    return {.batch = {16, 128}, .steps = 2000, .learning_rate = 3e-3, .final_rate = 1e-4, .warmup = 50,
+            .adam = {.beta2 = 0.95, .weight_decay = 0.1, .decay_of = DecayOf::matrices}, .clip = 1,
+            .objective = {.dropout = 0.1, .balance = 0.01}, .options = {}, .init = Init::gpt2,
+            .noisy_evaluation = false};
+  }
+};
+
+}  // namespace presets

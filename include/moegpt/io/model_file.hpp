@@ -1,0 +1,117 @@
+#pragma once
+// A model in one safetensors file that needs nothing beside it: weights by their paths, and in the metadata the
+// Config and router as C++ text, the model's options and its tokenizer. A program compiled for another Config
+// is told which one to compile.
+#include <moegpt/io/safetensors.hpp>
+#include <moegpt/model/gpt.hpp>
+#include <moegpt/train/tokenizer.hpp>
+
+#include <charconv>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// The Config as one would write it: fields that have their default are left out.
+inline std::string to_text(const Config& c) {
+  static constexpr const char* activations[] = {"gelu", "gelu_erf", "relu", "silu", "tanh"};
+  const Config plain{.vocab = c.vocab, .context = c.context, .dim = c.dim, .layers = c.layers, .heads = c.heads};
+  std::string text = "Config{.vocab = " + std::to_string(c.vocab) + ", .context = " + std::to_string(c.context) +
+                     ", .dim = " + std::to_string(c.dim) + ", .layers = " + std::to_string(c.layers) +
+                     ", .heads = " + std::to_string(c.heads);
+  auto number = [&](const char* name, int value, int usual) {
+    if (value != usual) text += std::string(", .") + name + " = " + std::to_string(value);
+  };
+  auto flag = [&](const char* name, bool value, bool usual) {
+    if (value != usual) text += std::string(", .") + name + (value ? " = true" : " = false");
+  };
+  number("kv_heads", c.kv_heads, plain.kv_heads);
+  number("head_dim", c.head_dim, plain.head_dim);
+  number("hidden", c.hidden, plain.hidden);
+  if (c.norm != plain.norm) text += ", .norm = Norm::rms";
+  if (c.positions != plain.positions) text += ", .positions = Positions::rotary";
+  if (c.activation != plain.activation)
+    text += std::string(", .activation = Activation::") + activations[static_cast<int>(c.activation)];
+  flag("gated", c.gated, plain.gated);
+  flag("attention_bias", c.attention_bias, plain.attention_bias);
+  flag("output_bias", c.output_bias, plain.output_bias);
+  flag("expert_bias", c.expert_bias, plain.expert_bias);
+  flag("head_bias", c.head_bias, plain.head_bias);
+  flag("tied", c.tied, plain.tied);
+  number("dense_first", c.dense_first, plain.dense_first);
+  number("moe_every", c.moe_every, plain.moe_every);
+  return text + "}";
+}
+
+// The whole model type, "GPT<Config{...}, TopKRouter<8, 2>>". A router without text() is called "your router".
+template <class Model>
+std::string to_text() {
+  using Recipe = typename Model::RouterRecipe;
+  std::string router;
+  if constexpr (!Model::has_experts) router = "Dense";
+  else if constexpr (requires { Recipe::text(); }) router = Recipe::text();
+  else router = "your router";
+  return "GPT<" + to_text(Model::config) + ", " + router + ">";
+}
+
+namespace detail {
+
+inline constexpr std::array<std::pair<const char*, double ModelOptions::*>, 4> option_fields{{
+    {"norm_epsilon", &ModelOptions::norm_epsilon},
+    {"rotary_base", &ModelOptions::rotary_base},
+    {"attention_scale", &ModelOptions::attention_scale},
+    {"capacity_factor", &ModelOptions::capacity_factor},
+}};
+
+inline const std::string& metadata_of(const SafetensorsFile& file, const std::string& key, const std::string& path) {
+  const auto found = file.header.metadata.find(key);
+  check(found != file.header.metadata.end(), path, " has no \"", key, "\" in its metadata: it was not written by moegpt. "
+        "load_safetensors reads bare weights");
+  return found->second;
+}
+
+}  // namespace detail
+
+// Writes the model, its options and its tokenizer; `extra` is added to the metadata. The file is complete or as
+// it was before. Throws std::runtime_error if it cannot be written.
+template <class Model>
+void save(const std::string& path, const Model& model, const Tokenizer& tokenizer,
+          Metadata extra = {}) {
+  extra["moegpt.version"] = MOEGPT_VERSION;
+  extra["moegpt.model"] = to_text<Model>();
+  extra["moegpt.tokenizer"] = tokenizer.to_text();
+  for (const auto& [name, member] : detail::option_fields) {
+    char text[32];
+    const auto end = std::to_chars(text, text + sizeof text, model.options.*member).ptr;
+    extra[std::string("moegpt.options.") + name] = std::string(text, end);
+  }
+  save_safetensors(path, model, extra);
+}
+
+// The type of the model in a file, as C++ text.
+inline std::string model_text(const std::string& path) {
+  return detail::metadata_of(read_safetensors(path), "moegpt.model", path);
+}
+
+// Reads a file of save() into the model and the tokenizer; neither changes if anything is wrong. Throws
+// std::invalid_argument or std::runtime_error, saying what was found and what to compile.
+template <class Model>
+void load(const std::string& path, Model& model, Tokenizer& tokenizer) {
+  const SafetensorsFile file = read_safetensors(path);
+  const std::string& found = detail::metadata_of(file, "moegpt.model", path);
+  check(found == to_text<Model>(), path, " holds a ", found, ", this program is compiled for a ", to_text<Model>(),
+        ". Compile it with ", found);
+  ModelOptions options;
+  for (const auto& [name, member] : detail::option_fields) {
+    const std::string& text = detail::metadata_of(file, std::string("moegpt.options.") + name, path);
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), options.*member);
+    check(error == std::errc{} && end == text.data() + text.size(), path, ": option ", name, " is \"", text,
+          "\", expected a number");
+  }
+  Tokenizer read = Tokenizer::from_text(detail::metadata_of(file, "moegpt.tokenizer", path));
+  check(read.vocab() <= Model::config.vocab, path, ": its tokenizer has ", read.vocab(), " tokens, its model ",
+        Model::config.vocab);
+  load_safetensors(file, model);
+  model.options = options;
+  tokenizer = std::move(read);
+}
+
+}  // namespace moegpt::inline MOEGPT_BUILD

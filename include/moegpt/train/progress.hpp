@@ -1,0 +1,33 @@
+#pragma once
+// What a person wants to see while a model trains, as text. The library itself never prints.
+#include <moegpt/model/gpt.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// Pairs that each expert received in the last forward, summed over the layers that are mixtures. Empty for a
+// dense model.
+template <class Model>
+std::vector<Index> expert_load(const Workspace<Model>& work) {
+  std::vector<Index> load;
+  for (int i = 0; i < Model::config.layers; ++i)
+    work.tape.blocks.at_layer(i, [&](const auto& block) {
+      if constexpr (requires { block.mixture.plan; }) {
+        const auto& plan = block.mixture.plan;
+        load.resize(static_cast<std::size_t>(plan.experts));
+        for (int e = 0; e < plan.experts; ++e) load[static_cast<std::size_t>(e)] += plan.load(e);
+      }
+    });
+  return load;
+}
+
+// A bar for each count, an eighth of a line for each eighth of the largest: "▆▇▅█▆▆▇▅".
+inline std::string bars(std::span<const Index> counts) {
+  static constexpr const char* levels[] = {" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
+  Index most = 1;
+  for (Index c : counts) most = c > most ? c : most;
+  std::string text;
+  for (Index c : counts) text += levels[(c * 8 + most - 1) / most];
+  return text;
+}
+
+}  // namespace moegpt::inline MOEGPT_BUILD
