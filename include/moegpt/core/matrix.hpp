@@ -182,7 +182,10 @@ class Weight {
   Weight() : memory_(extent) {}
   bool empty() const { return memory_.size() == 0; }
   void release() { memory_.release(); }           // becomes empty
-  void allocate() { memory_.resize(extent); }     // zeros if it was empty
+  void allocate() {                               // zeros if it was empty
+    if (empty()) memory_.release();
+    memory_.resize(extent);
+  }
 
   Index size() const { return memory_.size(); }
   T* data() { return memory_.data(); }

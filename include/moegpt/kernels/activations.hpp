@@ -1,8 +1,8 @@
 #pragma once
 // Activation functions and their derivatives, chosen by an enumerator.
-#include <moegpt/core/matrix.hpp>
+#include <moegpt/kernels/vector_math.hpp>
 
-#include <cmath>
+#include <type_traits>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
@@ -16,29 +16,31 @@ enum class Activation {
 
 namespace kernels {
 
+// act(x) and act'(x) of whole vectors.
 template <class T>
 struct ValueAndSlope {
-  T value, slope;
+  Vector<T> value, slope;
 };
 
 template <Activation A, class T>
-[[gnu::always_inline]] inline ValueAndSlope<T> activation(T x) {
+[[gnu::always_inline]] inline ValueAndSlope<T> activation(Vector<T> x) {
+  using V = Vector<T>;
   if constexpr (A == Activation::gelu) {
-    // u = sqrt(2/pi) (x + 0.044715 x^3); value = x (1 + tanh u) / 2
-    constexpr T c = T(0.7978845608028654), a = T(0.044715);
-    const T t = std::tanh(c * (x + a * x * x * x));
-    return {T(0.5) * x * (1 + t), T(0.5) * (1 + t) + T(0.5) * x * (1 - t * t) * c * (1 + 3 * a * x * x)};
+    // x s(2u), u = sqrt(2/pi) (x + 0.044715 x^3), since (1 + tanh u) / 2 is the sigmoid of 2u
+    constexpr T c = T(2 * 0.7978845608028654), a = T(0.044715);
+    const V s = T(1) / (T(1) + exponential(-(c * (x + a * x * x * x))));
+    return {x * s, s + x * s * (T(1) - s) * c * (T(1) + 3 * a * x * x)};
   } else if constexpr (A == Activation::gelu_erf) {
-    const T Phi = T(0.5) * (1 + std::erf(x * T(0.7071067811865476)));
-    return {x * Phi, Phi + x * T(0.3989422804014327) * std::exp(T(-0.5) * x * x)};
+    const V Phi = T(0.5) * (T(1) + error_function(x * T(0.7071067811865476)));
+    return {x * Phi, Phi + x * T(0.3989422804014327) * exponential(T(-0.5) * x * x)};
   } else if constexpr (A == Activation::relu) {
-    return x > 0 ? ValueAndSlope<T>{x, 1} : ValueAndSlope<T>{0, 0};
+    return {x > T(0) ? x : V{}, x > T(0) ? V{} + T(1) : V{}};
   } else if constexpr (A == Activation::silu) {
-    const T s = 1 / (1 + std::exp(-x));
-    return {x * s, s * (1 + x * (1 - s))};
+    const V s = T(1) / (T(1) + exponential(-x));
+    return {x * s, s * (T(1) + x * (T(1) - s))};
   } else {
-    const T t = std::tanh(x);
-    return {t, 1 - t * t};
+    const V t = T(1) - T(2) / (exponential(x + x) + T(1));
+    return {t, T(1) - t * t};
   }
 }
 
@@ -58,15 +60,15 @@ void with_activation(Activation a, F&& f) {
 template <class T>
 void activate(Activation a, const T* x, T* y, Index n) {
   with_activation(a, [&](auto tag) {
-    for (Index i = 0; i < n; ++i) y[i] = activation<decltype(tag)::value>(x[i]).value;
+    map(n, x, y, [](Vector<T> v) { return activation<decltype(tag)::value, T>(v).value; });
   });
 }
 
-// dx = dy act'(x)
+// dx = dy act'(x); dx may be dy
 template <class T>
 void activate_backward(Activation a, const T* x, const T* dy, T* dx, Index n) {
   with_activation(a, [&](auto tag) {
-    for (Index i = 0; i < n; ++i) dx[i] = dy[i] * activation<decltype(tag)::value>(x[i]).slope;
+    map2(n, x, dy, dx, [](Vector<T> v, Vector<T> d) { return d * activation<decltype(tag)::value, T>(v).slope; });
   });
 }
 
@@ -74,19 +76,18 @@ void activate_backward(Activation a, const T* x, const T* dy, T* dx, Index n) {
 template <class T>
 void activate_gated(Activation a, const T* gate, const T* up, T* y, Index n) {
   with_activation(a, [&](auto tag) {
-    for (Index i = 0; i < n; ++i) y[i] = activation<decltype(tag)::value>(gate[i]).value * up[i];
+    map2(n, gate, up, y, [](Vector<T> g, Vector<T> u) { return activation<decltype(tag)::value, T>(g).value * u; });
   });
 }
 
-// d_gate = dy up act'(gate),  d_up = dy act(gate)
+// d_gate = dy up act'(gate),  d_up = dy act(gate); d_up may be dy
 template <class T>
 void activate_gated_backward(Activation a, const T* gate, const T* up, const T* dy, T* d_gate, T* d_up, Index n) {
   with_activation(a, [&](auto tag) {
-    for (Index i = 0; i < n; ++i) {
-      const auto act = activation<decltype(tag)::value>(gate[i]);
-      d_gate[i] = dy[i] * up[i] * act.slope;
-      d_up[i] = dy[i] * act.value;
-    }
+    constexpr Activation A = decltype(tag)::value;
+    map2(n, gate, up, d_gate, [](Vector<T> g, Vector<T> u) { return activation<A, T>(g).slope * u; });
+    map2(n, d_gate, dy, d_gate, [](Vector<T> s, Vector<T> d) { return s * d; });
+    map2(n, gate, dy, d_up, [](Vector<T> g, Vector<T> d) { return activation<A, T>(g).value * d; });
   });
 }
 

@@ -92,11 +92,11 @@ void attention_backward(const AttentionHead<T>& head, MatrixView<const T> q, Mat
     for (Index i = 0; i < rows.count; ++i) {
       const Index query = rows.first + i, n = head.visible(query);
       const T delta = dot(d_o[query], o[query], o.cols);
+      map(n, p[i], p[i], [&](Vector<T> s) { return exponential(s - lse[query]); });
       for (Index j = 0; j < n; ++j) {
-        const T probability = std::exp(p[i][j] - lse[query]);
         const T kept = head.dropout > 0 ? head.kept(query, j) : T(1);
-        ds[i][j] = head.scale * probability * (ds[i][j] * kept - delta);
-        p[i][j] = probability * kept;
+        ds[i][j] = head.scale * p[i][j] * (ds[i][j] * kept - delta);
+        p[i][j] *= kept;
       }
       for (Index j = n; j < seen; ++j) ds[i][j] = 0;
     }

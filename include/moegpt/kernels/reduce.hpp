@@ -10,14 +10,14 @@ template <class T, class F, class G>
 [[gnu::always_inline]] inline T reduce(Index n, F&& term_vector, G&& term) {
   constexpr int W = lanes<T>;
   Vector<T> a{}, b{};
-  Index i = 0;
-  for (; i + 2 * W <= n; i += 2 * W) {
+  const Index whole = n / (2 * W) * (2 * W);
+  for (Index i = 0; i < whole; i += 2 * W) {
     a += term_vector(i);
     b += term_vector(i + W);
   }
   a += b;
   T tail = 0;
-  for (; i < n; ++i) tail += term(i);
+  for (Index i = whole; i < n; ++i) tail += term(i);
   return sum_lanes<T>(a) + tail;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 // Softmax over one contiguous row, and its backward.
 #include <moegpt/kernels/reduce.hpp>
+#include <moegpt/kernels/vector_math.hpp>
 
 #include <cmath>
 #include <limits>
@@ -17,11 +18,11 @@ T exponentials(T* x, Index n, T& total) {
   T top = minus_infinity<T>;
   for (Index i = 0; i < n; ++i) top = x[i] > top ? x[i] : top;
   if (top == minus_infinity<T>) {
-    for (Index i = 0; i < n; ++i) x[i] = 0;
-    total = 0;
-    return top;
+    for (Index i = 0; i < n; ++i) x[i] = x[i] == top ? T(0) : x[i];   // what is not -inf here is NaN, and stays
+    total = sum(x, n);
+    return top + total;
   }
-  for (Index i = 0; i < n; ++i) x[i] = std::exp(x[i] - top);
+  map(n, x, x, [&](Vector<T> v) { return exponential(v - top); });
   total = sum(x, n);
   return top + std::log(total);
 }

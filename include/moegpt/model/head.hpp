@@ -19,10 +19,12 @@ struct Head {
   struct Tape {
     Tokens<V, T> logits;
     Tokens<1, T> loss;      // of each token, in nats
+    Tokens<V, T> rows;      // one for each worker
     Index counted = 0;      // tokens whose target is not ignored
     void resize(const Pass& pass) {
       logits.resize(pass.tokens());
       loss.resize(pass.tokens());
+      rows.resize(pass.exec.workers());
     }
   };
   struct Scratch {
@@ -39,8 +41,8 @@ struct Head {
   double loss(In<D, T> x, const Table& embedding, const int* targets, Tape& tape, const Pass& pass) const {
     tape.resize(pass);
     forward(x, embedding, tape.logits, pass);
-    pass.exec.parallel_for(x.count, [&](Index n) {
-      *tape.loss[n] = targets[n] < 0 ? T(0) : kernels::cross_entropy<T>(tape.logits[n], V, targets[n]);
+    pass.exec.parallel_for_worker(x.count, [&](Index n, int worker) {
+      *tape.loss[n] = targets[n] < 0 ? T(0) : kernels::cross_entropy<T>(tape.logits[n], V, targets[n], tape.rows[worker]);
     });
     double total = 0;
     tape.counted = 0;

@@ -68,14 +68,14 @@ struct NoisyTopKRouter {
             }
         });
       }
-      choose_experts<E, K, T>(Gates::renormalised, plan, tape, pass);
+      choose_experts<RenormalisedGates, E, K, T>(plan, tape, pass);
     }
 
     // dW = dh,  da = dh normal sigmoid(a)
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
                   Out<D, T> dx_sum, For& grad, Scratch& scratch, const Pass& pass) const {
       scratch.resize(pass);
-      choose_experts_backward<E, K, T>(Gates::renormalised, plan, tape, signal, scratch.d_logits, pass);
+      choose_experts_backward<RenormalisedGates, E, K, T>(plan, tape, signal, scratch.d_logits, pass);
       gate.backward_sum(x, scratch.d_logits, dx_sum, grad.gate, pass);
       if (!tape.key) return;
       for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {

@@ -5,12 +5,40 @@
 #include <moegpt/kernels/top_k.hpp>
 #include <moegpt/moe/router.hpp>
 
+#include <algorithm>
+
 namespace moegpt::inline MOEGPT_BUILD {
 
 enum class Gates {
   renormalised,   // softmax over the chosen logits; the same as softmax over all, divided by the chosen sum
   probability,    // softmax over all: gates of a token sum to less than 1
 };
+
+// A rule for the gates of one token's K chosen experts, from their logits z and their probabilities s among all
+// experts. backward adds to dz and ds. Write one like these and give it to TopKRouterWith.
+struct RenormalisedGates {
+  template <class T>
+  static void forward(const T* z, const T*, T* gate, int K) {
+    std::copy_n(z, K, gate);
+    kernels::softmax(gate, K);
+  }
+  template <class T>
+  static void backward(const T* gate, const T* d_gate, T* dz, T*, int K) {
+    kernels::softmax_backward(gate, d_gate, dz, K);   // dz = g (dg - <dg, g>)
+  }
+};
+struct ProbabilityGates {
+  template <class T>
+  static void forward(const T*, const T* s, T* gate, int K) {
+    std::copy_n(s, K, gate);
+  }
+  template <class T>
+  static void backward(const T*, const T* d_gate, T*, T* ds, int K) {
+    for (int j = 0; j < K; ++j) ds[j] += d_gate[j];
+  }
+};
+template <Gates G>
+using GateRule = std::conditional_t<G == Gates::renormalised, RenormalisedGates, ProbabilityGates>;
 
 // K = 1 with renormalised gates: the gate is the constant 1 and only a balance or z-loss trains the router. For
 // parity with systems that have it.
@@ -32,8 +60,8 @@ struct TokenChoiceTape {
 };
 
 // From logits in tape.score to scores, choices and gates in place, and to the plan.
-template <int E, int K, class T>
-void choose_experts(Gates gates, RoutingPlan<T>& plan, TokenChoiceTape<E, K, T>& tape, const Pass& pass) {
+template <class Rule, int E, int K, class T>
+void choose_experts(RoutingPlan<T>& plan, TokenChoiceTape<E, K, T>& tape, const Pass& pass) {
   for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
     for (Index n = rows.first; n < rows.first + rows.count; ++n) {
       T* z = tape.score[n];
@@ -43,12 +71,11 @@ void choose_experts(Gates gates, RoutingPlan<T>& plan, TokenChoiceTape<E, K, T>&
         for (int e = 0; e < E; ++e)
           if (!pass.allowed[e]) z[e] = kernels::minus_infinity<T>;
       kernels::top_k(z, E, K, chosen);
-      for (int j = 0; j < K; ++j) gate[j] = z[chosen[j]];
+      T logit[K], probability[K];
+      for (int j = 0; j < K; ++j) logit[j] = z[chosen[j]];
       *tape.lse[n] = kernels::softmax(z, E);
-      if (gates == Gates::renormalised)
-        kernels::softmax(gate, K);
-      else
-        for (int j = 0; j < K; ++j) gate[j] = z[chosen[j]];
+      for (int j = 0; j < K; ++j) probability[j] = z[chosen[j]];
+      Rule::forward(logit, probability, gate, K);
       if (pass.is_padding(n))
         for (int j = 0; j < K; ++j) chosen[j] = -1;
     }
@@ -60,11 +87,11 @@ void choose_experts(Gates gates, RoutingPlan<T>& plan, TokenChoiceTape<E, K, T>&
 
 // dz of every token, from the gates of its slots, the balance loss and the z-loss. Choices are constants, and a
 // dropped pair's gate is a constant zero.
-//   renormalised:  dz_chosen = g (dg - <dg, g>)      probability:  ds_chosen = dg
-//   balance:       ds += d_mean_score / N            dz += s (ds - <ds, s>)
-//   z-loss:        dz += 2 z / N lse s
-template <int E, int K, class T>
-void choose_experts_backward(Gates gates, const RoutingPlan<T>& plan, const TokenChoiceTape<E, K, T>& tape,
+//   gates:     dz and ds of the chosen by the rule
+//   balance:   ds += d_mean_score / N            dz += s (ds - <ds, s>)
+//   z-loss:    dz += 2 z / N lse s
+template <class Rule, int E, int K, class T>
+void choose_experts_backward(const RoutingPlan<T>& plan, const TokenChoiceTape<E, K, T>& tape,
                              const RouterSignal<T>& signal, Out<E, T> dz, const Pass& pass) {
   const T routed = static_cast<T>(routed_tokens(pass));
   for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
@@ -72,17 +99,15 @@ void choose_experts_backward(Gates gates, const RoutingPlan<T>& plan, const Toke
       for (int e = 0; e < E; ++e) dz[n][e] = 0;
       if (pass.is_padding(n)) continue;
       const int* chosen = tape.chosen.data() + n * K;
-      T d_score[E] = {}, d_gate[K];
+      T d_score[E] = {}, d_gate[K], d_logit[K] = {}, d_probability[K] = {};
       for (int j = 0; j < K; ++j) {
         const Index s = plan.slot[n * K + j];
         d_gate[j] = s >= 0 ? signal.d_weight[s] : T(0);
       }
-      if (gates == Gates::renormalised) {
-        T d_chosen[K] = {};
-        kernels::softmax_backward(tape.gate.data() + n * K, d_gate, d_chosen, K);
-        for (int j = 0; j < K; ++j) dz[n][chosen[j]] += d_chosen[j];
-      } else {
-        for (int j = 0; j < K; ++j) d_score[chosen[j]] += d_gate[j];
+      Rule::backward(tape.gate.data() + n * K, d_gate, d_logit, d_probability, K);
+      for (int j = 0; j < K; ++j) {
+        dz[n][chosen[j]] += d_logit[j];
+        d_score[chosen[j]] += d_probability[j];
       }
       if (signal.d_mean_score)
         for (int e = 0; e < E; ++e) d_score[e] += signal.d_mean_score[e] / routed;

@@ -6,35 +6,19 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-struct TopK {
-  Gates gates = Gates::renormalised;
-  bool bias = false;
-  bool constant_gate = false;   // set by AllowConstantGate
-};
-
-// K = 1 takes the probability as its gate: renormalised it would be 1 whatever the router says.
-template <int E, int K, TopK Options = TopK{.gates = K == 1 ? Gates::probability : Gates::renormalised}>
-struct TopKRouter {
+// The general form: gates by any rule (moe/token_choice.hpp).
+template <int E, int K, class Rule, bool HasBias = false>
+struct TopKRouterWith {
   static constexpr int experts = E, active = K;
   static constexpr bool causal = true;
-  static std::string text() {
-    const bool usual = Options.gates == (K == 1 ? Gates::probability : Gates::renormalised) && !Options.bias;
-    const char* gates = Options.gates == Gates::renormalised ? "renormalised" : "probability";
-    return "TopKRouter<" + std::to_string(E) + ", " + std::to_string(K) +
-           (usual ? std::string() : std::string(", TopK{.gates = Gates::") + gates +
-                                        (Options.bias ? ", .bias = true}" : "}")) + ">";
-  }
 
   template <int D, class T = float>
   struct For {
     static_assert(K >= 1 && K <= E, "TopKRouter: K must lie in 1 .. E: a token cannot choose more experts than exist");
-    static_assert(K > 1 || Options.gates == Gates::probability || Options.constant_gate,
-                  "TopKRouter: K = 1 with renormalised gates never trains the router, its gate is the constant 1: "
-                  "use Gates::probability, or AllowConstantGate<...> if that is meant");
     using Scalar = T;
     static constexpr int dim = D;
 
-    Linear<D, E, T, Options.bias> gate;
+    Linear<D, E, T, HasBias> gate;
 
     static constexpr auto fields() { return std::tuple{Field{"gate", &For::gate}}; }
     using Tape = TokenChoiceTape<E, K, T>;
@@ -46,15 +30,37 @@ struct TopKRouter {
     void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
       tape.resize(pass);
       gate.forward(x, tape.score, pass);
-      choose_experts<E, K, T>(Options.gates, plan, tape, pass);
+      choose_experts<Rule>(plan, tape, pass);
     }
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
                   Out<D, T> dx_sum, For& grad, Scratch& scratch, const Pass& pass) const {
       scratch.resize(pass);
-      choose_experts_backward<E, K, T>(Options.gates, plan, tape, signal, scratch.d_logits, pass);
+      choose_experts_backward<Rule>(plan, tape, signal, scratch.d_logits.view(), pass);
       gate.backward_sum(x, scratch.d_logits, dx_sum, grad.gate, pass);
     }
   };
+};
+static_assert(Router<TopKRouterWith<4, 2, RenormalisedGates>>);
+
+struct TopK {
+  Gates gates = Gates::renormalised;
+  bool bias = false;
+  bool constant_gate = false;   // set by AllowConstantGate
+};
+
+// K = 1 takes the probability as its gate: renormalised it would be 1 whatever the router says.
+template <int E, int K, TopK Options = TopK{.gates = K == 1 ? Gates::probability : Gates::renormalised}>
+struct TopKRouter : TopKRouterWith<E, K, GateRule<Options.gates>, Options.bias> {
+  static_assert(K > 1 || Options.gates == Gates::probability || Options.constant_gate,
+                "TopKRouter: K = 1 with renormalised gates never trains the router, its gate is the constant 1: "
+                "use Gates::probability, or AllowConstantGate<...> if that is meant");
+  static std::string text() {
+    const bool usual = Options.gates == (K == 1 ? Gates::probability : Gates::renormalised) && !Options.bias;
+    const char* gates = Options.gates == Gates::renormalised ? "renormalised" : "probability";
+    return "TopKRouter<" + std::to_string(E) + ", " + std::to_string(K) +
+           (usual ? std::string() : std::string(", TopK{.gates = Gates::") + gates +
+                                        (Options.bias ? ", .bias = true}" : "}")) + ">";
+  }
 };
 static_assert(Router<TopKRouter<4, 2>>);
 

@@ -1,0 +1,53 @@
+// An expert, a router and a mixture used alone on Eigen matrices of one's own, forward and backward, without
+// copying: column-major D x tokens or row-major tokens x D are both one token after another.
+#include <moegpt/moegpt.hpp>
+
+#include <cstdio>
+
+using namespace moegpt;
+
+int main() {
+  constexpr int D = 16, Dff = 32, tokens = 10;
+  const Pass pass{.shape = {1, tokens}};
+  Eigen::MatrixXf x = Eigen::MatrixXf::Random(D, tokens), y(D, tokens), dy = x, dx(D, tokens);
+
+  // One expert on the first four tokens.
+  Expert<D, Dff> expert, d_expert;
+  expert.up.weight.eigen().setRandom();
+  expert.down.weight.eigen().setRandom();
+  Expert<D, Dff>::Tape tape;
+  tape.resize(4);
+  expert.forward(as_tokens<D>(x).rows({0, 4}), as_tokens<D>(y).rows({0, 4}), tape, {0, 4});
+  Expert<D, Dff>::Scratch scratch;
+  scratch.resize(4);
+  expert.backward(as_tokens<D>(x).rows({0, 4}), tape, as_tokens<D>(dy).rows({0, 4}), as_tokens<D>(dx).rows({0, 4}), scratch, {0, 4});
+  expert.backward_weights(as_tokens<D>(x).rows({0, 4}), tape, as_tokens<D>(dy).rows({0, 4}), d_expert, scratch, {0, 4});
+  std::printf("expert:  |y| %.3f  |dx| %.3f  |d up| %.3f\n", y.leftCols(4).norm(), dx.leftCols(4).norm(),
+              d_expert.up.weight.eigen().norm());
+
+  // A router: who goes where.
+  using Router = TopKRouter<4, 2>::For<D>;
+  Router router;
+  router.gate.weight.eigen().setRandom();
+  RoutingPlan<float> plan;
+  Router::Tape routes;
+  router.forward(as_tokens<D>(x), plan, routes, pass);
+  for (int e = 0; e < plan.experts; ++e) {
+    std::printf("router:  expert %d takes", e);
+    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) std::printf("  %td (%.2f)", plan.token[s], plan.weight[s]);
+    std::puts("");
+  }
+
+  // Both together, in double and with one row per token.
+  using Mixture = MoELayer<TopKRouter<4, 2>, Expert<D, Dff, Activation::gelu, double>>;
+  using Rows = Eigen::Matrix<double, Eigen::Dynamic, D, Eigen::RowMajor>;
+  Rows in = Rows::Random(tokens, D), out(tokens, D), d_out = in, d_in(tokens, D);
+  Mixture mixture, d_mixture;
+  for_each_weight([](auto& w) { w.eigen().setRandom(); }, mixture);
+  Mixture::Tape mixture_tape;
+  Mixture::Scratch mixture_scratch;
+  mixture.forward(as_tokens<D>(in), as_tokens<D>(out), mixture_tape, mixture_scratch, pass);
+  mixture.backward(as_tokens<D>(in), mixture_tape, as_tokens<D>(d_out), as_tokens<D>(d_in), d_mixture, mixture_scratch, pass);
+  std::printf("mixture: |y| %.3f  |dx| %.3f  |d gate| %.3f\n", out.norm(), d_in.norm(),
+              d_mixture.router.gate.weight.eigen().norm());
+}

@@ -1,0 +1,85 @@
+#pragma once
+// exp and what follows from it, for whole vectors. A lane's result depends on that lane alone, so an element has
+// the same bits wherever it lies.
+#include <moegpt/core/simd.hpp>
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+namespace moegpt::inline MOEGPT_BUILD {
+namespace kernels {
+
+namespace detail {
+
+// exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2, exp(r) by its Taylor series: `terms` of them leave
+// an error below half a unit in the last place of T. Adding `magic` rounds to an integer, whose low bits then
+// lie in the mantissa and are shifted to become the exponent.
+template <class T, class Bits, int terms, int mantissa>
+[[gnu::always_inline]] inline Vector<T> exp_of(Vector<T> x, T magic, T lowest, T highest, T ln2_high, T ln2_low) {
+  typedef Bits BitVector __attribute__((vector_size(MOEGPT_VECTOR_BYTES)));
+  const Vector<T> t = x * T(1.4426950408889634) + magic;
+  const Vector<T> n = t - magic;
+  const Vector<T> r = (x - n * ln2_high) - n * ln2_low;
+  T factorial[terms + 1] = {1};
+  for (int k = 1; k <= terms; ++k) factorial[k] = factorial[k - 1] * T(k);
+  Vector<T> p = Vector<T>{} + 1 / factorial[terms];
+#pragma GCC unroll 16
+  for (int k = terms - 1; k >= 0; --k) p = p * r + 1 / factorial[k];
+  BitVector bits;
+  std::memcpy(&bits, &t, sizeof t);
+  bits = (bits << mantissa) + (Bits(std::numeric_limits<T>::max_exponent - 1) << mantissa);
+  Vector<T> power;
+  std::memcpy(&power, &bits, sizeof power);
+  p *= power;
+  p = x < lowest ? Vector<T>{} : p;
+  return x > highest ? Vector<T>{} + std::numeric_limits<T>::infinity() : p;
+}
+
+}  // namespace detail
+
+[[gnu::always_inline]] inline Vector<float> exponential(Vector<float> x) {
+  return detail::exp_of<float, std::uint32_t, 7, 23>(x, 12582912.0f, -87.3f, 88.3f, 0.693145751953125f,
+                                                     1.428606765330187e-06f);
+}
+[[gnu::always_inline]] inline Vector<double> exponential(Vector<double> x) {
+  return detail::exp_of<double, std::uint64_t, 14, 52>(x, 6755399441055744.0, -708.3, 709.4,
+                                                       0.6931471803691238, 1.9082149292705877e-10);
+}
+[[gnu::always_inline]] inline Vector<float> error_function(Vector<float> x) {
+  for (int i = 0; i < lanes<float>; ++i) x[i] = std::erf(x[i]);
+  return x;
+}
+[[gnu::always_inline]] inline Vector<double> error_function(Vector<double> x) {
+  for (int i = 0; i < lanes<double>; ++i) x[i] = std::erf(x[i]);
+  return x;
+}
+
+// y = f(x) by vectors; what is left at the end goes through the same vector code.
+template <class T, class F>
+[[gnu::always_inline]] inline void map(Index n, const T* x, T* y, F&& f) {
+  constexpr int W = lanes<T>;
+  const Index whole = n / W * W;
+  for (Index i = 0; i < whole; i += W) store(y + i, f(load(x + i)));
+  if (whole == n) return;
+  T rest[W] = {};
+  for (Index i = whole; i < n; ++i) rest[i - whole] = x[i];
+  store(rest, f(load(rest)));
+  for (Index i = whole; i < n; ++i) y[i] = rest[i - whole];
+}
+
+// y = f(a, b)
+template <class T, class F>
+[[gnu::always_inline]] inline void map2(Index n, const T* a, const T* b, T* y, F&& f) {
+  constexpr int W = lanes<T>;
+  const Index whole = n / W * W;
+  for (Index i = 0; i < whole; i += W) store(y + i, f(load(a + i), load(b + i)));
+  if (whole == n) return;
+  T rest_a[W] = {}, rest_b[W] = {};
+  for (Index i = whole; i < n; ++i) rest_a[i - whole] = a[i], rest_b[i - whole] = b[i];
+  store(rest_a, f(load(rest_a), load(rest_b)));
+  for (Index i = whole; i < n; ++i) y[i] = rest_a[i - whole];
+}
+
+}  // namespace kernels
+}  // namespace moegpt::inline MOEGPT_BUILD

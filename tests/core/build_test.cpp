@@ -1,0 +1,30 @@
+#include <moegpt/core/build.hpp>
+#include <moegpt/core/exec.hpp>
+
+#include "support/catch.hpp"
+
+#include <typeinfo>
+
+using namespace moegpt;
+
+TEST_CASE("build_info says what this unit was compiled with") {
+  constexpr BuildInfo info = build_info();
+  CHECK(std::string(info.version) == MOEGPT_VERSION);
+  CHECK(std::string(info.compiler) == __VERSION__);
+  CHECK(info.eigen[0] * 100 + info.eigen[1] >= 304);
+#ifdef _OPENMP
+  CHECK(info.openmp);
+#else
+  CHECK_FALSE(info.openmp);
+#endif
+#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
+  CHECK(std::string(info.simd) == "avx2");
+#endif
+}
+
+TEST_CASE("the name of every type carries the instruction set and OpenMP, so units of different flags can be linked") {
+  const std::string name = typeid(Exec).name();
+  const std::string expected = std::string(build_info().simd) + (build_info().openmp ? "_openmp" : "_serial");
+  CAPTURE(name);
+  CHECK(name.find(expected) != std::string::npos);
+}

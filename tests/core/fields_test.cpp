@@ -1,0 +1,125 @@
+#include <moegpt/core/fields.hpp>
+
+#include "support/catch.hpp"
+#include "support/numbers.hpp"
+
+#include <vector>
+
+using namespace moegpt;
+
+namespace {
+
+struct Leaf {
+  Weight<float, 2, 3> weight;
+  Weight<float, 0> bias;   // this leaf has none
+  static constexpr auto fields() { return std::tuple{Field{"weight", &Leaf::weight}, Field{"bias", &Leaf::bias}}; }
+};
+struct Router {
+  Weight<float, 3> gate;
+  Weight<float, 3> load;
+  static constexpr auto fields() {
+    return std::tuple{Field{"gate", &Router::gate}, Field{"load", &Router::load, Kind::buffer}};
+  }
+};
+struct Mixture {
+  Router router;
+  std::array<Leaf, 2> experts;
+  Router shared;   // a router in the place of experts: its buffer stays a buffer
+  Leaf plain;      // a field without a name of its own
+  static constexpr auto fields() {
+    return std::tuple{Field{"router", &Mixture::router}, Field{"experts", &Mixture::experts, Kind::sparse},
+                      Field{"shared", &Mixture::shared, Kind::sparse}, Field{"", &Mixture::plain}};
+  }
+};
+struct Forgetful {
+  Leaf first, second;
+  static constexpr auto fields() { return std::tuple{Field{"first", &Forgetful::first}}; }
+};
+struct WithOptions {
+  Leaf leaf;
+  int options = 0;
+  static constexpr auto fields() { return std::tuple{Field{"leaf", &WithOptions::leaf}}; }
+};
+struct Empty {
+  static constexpr auto fields() { return std::tuple{}; }
+};
+
+}  // namespace
+
+TEST_CASE("a walk visits the weights in the order of fields(), by their paths and kinds") {
+  Mixture mixture;
+  std::vector<std::pair<std::string, Kind>> seen;
+  for_each_named_weight([&](const std::string& path, Kind kind, auto&) { seen.emplace_back(path, kind); }, mixture);
+  const std::vector<std::pair<std::string, Kind>> expected{
+      {"router.gate", Kind::trainable},       {"router.load", Kind::buffer}, {"experts.0.weight", Kind::sparse},
+      {"experts.1.weight", Kind::sparse},     {"shared.gate", Kind::sparse}, {"shared.load", Kind::buffer},
+      {"weight", Kind::trainable}};
+  CHECK(seen == expected);
+}
+
+TEST_CASE("several trees are walked in lock-step, constant ones as constants") {
+  Mixture a, b;
+  const Mixture c;
+  int visits = 0;
+  for_each_weight([&](auto& x, auto& y, const auto& z) {
+    static_assert(std::is_same_v<decltype(x), decltype(y)>);
+    static_assert(std::is_const_v<std::remove_reference_t<decltype(z)>>);
+    CHECK(static_cast<void*>(&x) != static_cast<void*>(&y));
+    CHECK(reinterpret_cast<char*>(&x) - reinterpret_cast<char*>(&a) ==
+          reinterpret_cast<char*>(&y) - reinterpret_cast<char*>(&b));
+    CHECK(x.size() == z.size());
+    ++visits;
+  }, a, b, c);
+  CHECK(visits == 7);
+}
+
+TEST_CASE("a list is walked by index, and other trees with it") {
+  std::vector<Leaf> a(3), b(3);
+  std::vector<std::string> paths;
+  for_each_named_weight([&](const std::string& path, Kind, auto& x, auto& y) {
+    paths.push_back(path);
+    x[0] = y[0] = static_cast<float>(paths.size());
+  }, a, b);
+  CHECK(paths == std::vector<std::string>{"0.weight", "1.weight", "2.weight"});
+  CHECK(a[2].weight[0] == 3);
+  CHECK(b[1].weight[0] == 2);
+}
+
+TEST_CASE("counting counts what is held, buffers included") {
+  Mixture mixture;
+  CHECK(count_weights(mixture) == 3 + 3 + 6 + 6 + 3 + 3 + 6);
+  mixture.experts[1].weight.release();
+  CHECK(count_weights(mixture) == 3 + 3 + 6 + 3 + 3 + 6);
+}
+
+TEST_CASE("set_zero clears numbers and marks, touch sets the marks, and empty weights stay empty") {
+  Mixture gradient;
+  draw_weights(gradient, 1);
+  gradient.experts[0].weight.release();
+  touch(gradient.experts);
+  CHECK(gradient.experts[1].weight.touched);
+  CHECK_FALSE(gradient.router.gate.touched);
+  set_zero(gradient);
+  for_each_weight([](const auto& w) {
+    CHECK_FALSE(w.touched);
+    for (const float x : w) CHECK(x == 0);
+  }, gradient);
+  CHECK(gradient.experts[0].weight.empty());
+}
+
+TEST_CASE("the first number that is not finite is named by path and index") {
+  Mixture mixture;
+  CHECK(first_not_finite(mixture).empty());
+  mixture.plain.weight[0] = std::numeric_limits<float>::infinity();
+  CHECK(first_not_finite(mixture) == "weight[0]");
+  mixture.experts[1].weight[4] = std::numeric_limits<float>::quiet_NaN();
+  CHECK(first_not_finite(mixture) == "experts.1.weight[4]");
+}
+
+TEST_CASE("a member that fields() forgets is noticed; run-time options are not weights") {
+  STATIC_REQUIRE(lists_every_field<Leaf>());
+  STATIC_REQUIRE(lists_every_field<Mixture>());
+  STATIC_REQUIRE(lists_every_field<WithOptions>());
+  STATIC_REQUIRE(lists_every_field<Empty>());
+  STATIC_REQUIRE_FALSE(lists_every_field<Forgetful>());
+}

@@ -1,0 +1,68 @@
+#include <moegpt/kernels/dispatch.hpp>
+
+#include "support/catch.hpp"
+#include "support/numbers.hpp"
+
+using namespace moegpt;
+
+namespace {
+constexpr int D = 6;
+// Three tokens with up to two choices; token 1 has none, token 2 one. Slots are not in token order.
+const Index slot[6] = {2, 0, -1, -1, 1, -1};
+const Index token[3] = {0, 2, 0};
+}  // namespace
+
+TEST_CASE("gather copies each slot's token") {
+  const auto x = random_tokens<D, float>(3, 1);
+  Tokens<D, float> slots(3);
+  kernels::gather<float>(Exec{2}, x.view(), token, slots);
+  for (Index s = 0; s < 3; ++s) CHECK(same_bits(slots[s], x[token[s]], D));
+}
+
+TEST_CASE("combine sums weight times slot over a token's choices, and writes zero for a token that has none") {
+  const auto slots = random_tokens<D, double>(3, 2);
+  const double weight[3] = {0.25, 2, -1};
+  Tokens<D, double> y(3);
+  y.memory().fill(99);   // overwritten
+  kernels::combine<double>(Exec{2}, slots.view(), slot, 2, weight, y);
+  for (int i = 0; i < D; ++i) {
+    CHECK(y[0][i] == Approx(-slots[2][i] + 0.25 * slots[0][i]).epsilon(1e-14).margin(1e-15));
+    CHECK(y[1][i] == 0);
+    CHECK(y[2][i] == 2 * slots[1][i]);
+  }
+  kernels::combine<double>(Exec{1}, slots.view(), slot, 2, nullptr, y);   // no weights: a plain sum
+  for (int i = 0; i < D; ++i) CHECK(y[0][i] == slots[2][i] + slots[0][i]);
+}
+
+TEST_CASE("combine_backward is the transpose of combine") {
+  const auto slots = random_tokens<D, double>(3, 3), dy = random_tokens<D, double>(3, 4);
+  const double weight[3] = {0.25, 2, -1};
+  double d_weight[3];
+  Tokens<D, double> d_slots(3), y(3);
+  kernels::combine_backward<double>(Exec{2}, dy.view(), token, weight, slots.view(), d_weight, d_slots);
+  kernels::combine<double>(Exec{1}, slots.view(), slot, 2, weight, y);
+  // <y, dy> is linear in the slots and in the weights
+  double value = 0, by_slots = 0, by_weights = 0;
+  for (Index i = 0; i < 3 * D; ++i) {
+    value += y[0][i] * dy[0][i];
+    by_slots += slots[0][i] * d_slots[0][i];
+  }
+  for (int s = 0; s < 3; ++s) by_weights += weight[s] * d_weight[s];
+  CHECK(by_slots == Approx(value).epsilon(1e-13));
+  CHECK(by_weights == Approx(value).epsilon(1e-13));
+  for (int i = 0; i < D; ++i) CHECK(d_slots[1][i] == 2 * dy[2][i]);
+}
+
+TEST_CASE("the number of threads does not change a bit of what is combined") {
+  const Index tokens = 300;
+  const auto slots = random_tokens<D, float>(2 * tokens, 5);
+  const auto weight = random_numbers<float>(2 * tokens, 6);
+  Buffer<Index> where(2 * tokens);
+  for (Index i = 0; i < 2 * tokens; ++i) where[i] = (i * 7) % (2 * tokens);   // 7 and 600 share no factor
+  Tokens<D, float> one(tokens), many(tokens);
+  kernels::combine<float>(Exec{1}, slots.view(), where.data(), 2, weight.data(), one);
+  for (const int threads : {2, 3, 8}) {
+    kernels::combine<float>(Exec{threads}, slots.view(), where.data(), 2, weight.data(), many);
+    CHECK(same_bits(one, many));
+  }
+}

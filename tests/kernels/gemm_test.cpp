@@ -1,0 +1,145 @@
+#include <moegpt/kernels/gemm.hpp>
+
+#include "support/catch.hpp"
+#include "support/numbers.hpp"
+
+using namespace moegpt;
+using kernels::Operand;
+
+namespace {
+
+template <class T>
+using Matrix = EigenRowMajor<T>;
+
+template <class T>
+Matrix<T> random_matrix(Index rows, Index cols, std::uint64_t seed) {
+  Matrix<T> m(rows, cols);
+  Rng rng(seed);
+  for (Index i = 0; i < m.size(); ++i) m.data()[i] = static_cast<T>(rng.normal());
+  return m;
+}
+template <class T>
+MatrixView<T> view(Matrix<T>& m) {
+  return {m.data(), m.rows(), m.cols(), m.cols()};
+}
+// m as an operand, from its own memory or from that of its transpose.
+template <class T>
+Operand<T> as_operand(const Matrix<T>& m, const Matrix<T>& m_transposed, bool transpose) {
+  if (transpose) return kernels::transposed<T>(MatrixView<const T>{m_transposed.data(), m.cols(), m.rows(), m.rows()});
+  return MatrixView<const T>{m.data(), m.rows(), m.cols(), m.cols()};
+}
+
+// |C - AB| <= (K + 2) epsilon (|A| |B| + |start|) for any order of a sum of K products and a start.
+template <class T>
+bool close(const Matrix<T>& c, const Matrix<T>& a, const Matrix<T>& b, const Matrix<T>& start) {
+  const Matrix<double> exact = start.template cast<double>() + a.template cast<double>() * b.template cast<double>();
+  const Matrix<double> size = start.template cast<double>().cwiseAbs() +
+                              a.template cast<double>().cwiseAbs() * b.template cast<double>().cwiseAbs();
+  const double epsilon = std::numeric_limits<T>::epsilon() * static_cast<double>(a.cols() + 2);
+  for (Index i = 0; i < c.size(); ++i)
+    if (!(std::abs(static_cast<double>(c.data()[i]) - exact.data()[i]) <= epsilon * size.data()[i])) return false;
+  return true;
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("products agree with Eigen's for any shape, orientation and start", "", float, double) {
+  using T = TestType;
+  constexpr Index NR = kernels::detail::Tile<T>::NR, deep = kernels::detail::Tile<T>::depth + 5;
+  const Index shapes[][3] = {{0, 3, 2}, {3, 0, 2}, {3, 2, 0}, {1, 1, 1},      {1, 7, 5},  {7, 1, 5},      {5, 3, 1},
+                             {6, 8, 8}, {7, 5, 9}, {13, 33, 17}, {12, 64, 16}, {29, 2 * NR + 1, 6},
+                             {11, 4 * NR + 3, 31}, {5, 3, deep}, {2, NR, 2 * deep}};   // M, N, K
+  for (const auto& [M, N, K] : shapes) {
+    const Matrix<T> a = random_matrix<T>(M, K, 1), b = random_matrix<T>(K, N, 2), c0 = random_matrix<T>(M, N, 3);
+    const Matrix<T> at = a.transpose(), bt = b.transpose(), bias = random_matrix<T>(1, N, 4);
+    const Matrix<T> zero = Matrix<T>::Zero(M, N), biases = bias.replicate(M, 1);
+    for (int orientation = 0; orientation < 4; ++orientation) {
+      const Operand<T> left = as_operand(a, at, orientation & 1), right = as_operand(b, bt, orientation & 2);
+      CAPTURE(M, N, K, orientation);
+      Matrix<T> c = Matrix<T>::Constant(M, N, std::numeric_limits<T>::quiet_NaN());   // must not be read
+      kernels::gemm<T>(left, right, view(c));
+      CHECK(close(c, a, b, zero));
+      c.setConstant(std::numeric_limits<T>::quiet_NaN());
+      kernels::gemm<T>(Exec{2}, left, right, view(c), {.bias = bias.data()});
+      CHECK(close(c, a, b, biases));
+      c = c0;
+      kernels::gemm<T>(Exec{2}, left, right, view(c), {.accumulate = true});
+      CHECK(close(c, a, b, c0));
+    }
+  }
+}
+
+TEMPLATE_TEST_CASE("every element is one chain of multiply-adds over k = 0, 1, 2, ..., beyond a panel too", "", float,
+                   double) {
+  using T = TestType;
+  const Index M = 5, N = 19, K = kernels::detail::Tile<T>::depth + 9;
+  const Matrix<T> a = random_matrix<T>(M, K, 5), b = random_matrix<T>(K, N, 6), bias = random_matrix<T>(1, N, 7);
+  Matrix<T> c(M, N);
+  kernels::gemm<T>(MatrixView<const T>{a.data(), M, K, K}, MatrixView<const T>{b.data(), K, N, N}, view(c),
+                   {.bias = bias.data()});
+  Index fused = 0, separate = 0;
+  for (Index i = 0; i < M; ++i)
+    for (Index j = 0; j < N; ++j) {
+      T one = bias(0, j);
+      volatile T two = bias(0, j);   // volatile: the compiler must not fuse it
+      for (Index k = 0; k < K; ++k) {
+        one = std::fma(a(i, k), b(k, j), one);
+        volatile T product = a(i, k) * b(k, j);
+        two = two + product;
+      }
+      fused += c(i, j) == one;
+      separate += c(i, j) == two;
+    }
+  CHECK((fused == M * N || separate == M * N));   // as the machine has it, but the same everywhere
+}
+
+TEMPLATE_TEST_CASE("a row's and a column's bits are the same alone and among others (law 6)", "", float, double) {
+  using T = TestType;
+  const Index M = 27, N = 2 * kernels::detail::Tile<T>::NR + 5, K = 37;
+  const Matrix<T> a = random_matrix<T>(M, K, 8), b = random_matrix<T>(K, N, 9), bias = random_matrix<T>(1, N, 10);
+  const Matrix<T> at = a.transpose(), bt = b.transpose(), c0 = random_matrix<T>(M, N, 11);
+  for (int orientation = 0; orientation < 4; ++orientation)
+    for (const bool accumulate : {false, true}) {
+      const Operand<T> left = as_operand(a, at, orientation & 1), right = as_operand(b, bt, orientation & 2);
+      Matrix<T> all = c0, part = c0;
+      kernels::gemm<T>(left, right, view(all), {accumulate, bias.data()});
+      for (Index i = 0; i < M; ++i)
+        kernels::gemm<T>(left.rows_at({i, 1}), right, view(part).rows_at({i, 1}), {accumulate, bias.data()});
+      CHECK(same_bits(all.data(), part.data(), all.size()));
+      part = c0;
+      for (Index j = 0; j < N; ++j)
+        kernels::gemm<T>(left, right.cols_at({j, 1}), view(part).cols_at(j, 1), {accumulate, bias.data() + j});
+      CHECK(same_bits(all.data(), part.data(), all.size()));
+    }
+}
+
+TEST_CASE("the number of threads does not change a bit of a product (law 5)") {
+  const Index M = 500, N = 150, K = 33;
+  const Matrix<float> a = random_matrix<float>(M, K, 12), b = random_matrix<float>(K, N, 13);
+  Matrix<float> one(M, N), many(M, N);
+  const MatrixView<const float> left{a.data(), M, K, K}, right{b.data(), K, N, N};
+  kernels::gemm<float>(left, right, view(one));
+  for (const int threads : {1, 2, 3, 8}) {
+    many.setZero();
+    kernels::gemm<float>(Exec{threads}, left, right, view(many));
+    CHECK(same_bits(one.data(), many.data(), one.size()));
+  }
+}
+
+TEST_CASE("a product into a part of a matrix leaves the rest alone") {
+  Matrix<float> c = Matrix<float>::Constant(9, 40, 7);
+  const Matrix<float> a = Matrix<float>::Ones(4, 3), b = Matrix<float>::Ones(3, 19);
+  kernels::gemm<float>(MatrixView<const float>{a.data(), 4, 3, 3}, MatrixView<const float>{b.data(), 3, 19, 19},
+                       view(c).rows_at({2, 4}).cols_at(5, 19));
+  CHECK(c.block(2, 5, 4, 19).isConstant(3));
+  c.block(2, 5, 4, 19).setConstant(7);
+  CHECK(c.isConstant(7));
+}
+
+TEST_CASE("column sums add to what is there, row after row") {
+  const float m[6] = {1, 2, 3, 10, 20, 30};
+  float s[3] = {100, 0, 0};
+  kernels::add_column_sums<float>(MatrixView<const float>{m, 2, 3, 3}, s);
+  CHECK(s[0] == 111);
+  CHECK(s[2] == 33);
+}

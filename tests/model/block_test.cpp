@@ -1,0 +1,89 @@
+#include <moegpt/moe/feed_forward.hpp>
+#include <moegpt/testing/gradcheck.hpp>
+
+#include "support.hpp"
+
+namespace {
+
+constexpr AttentionShape attention{.dim = 6, .heads = 2, .kv_heads = 1, .mask = Mask::causal, .rotary = false,
+                                   .output_bias = true};
+using Mixture = MoELayer<NoisyTopKRouter<3, 2>, Expert<6, 5, Activation::tanh, double>>;
+using MoEBlock = Block<attention, LayerNorm<6, double>, Mixture>;
+using DenseBlock = Block<attention, RMSNorm<6, double>, FeedForward<Expert<6, 5, Activation::gelu, double>>>;
+
+const Pass pass{.shape = {2, 4}};
+
+template <class BlockType>
+void draw(BlockType& block, Tokens<6, double>& x) {
+  Rng rng(8);
+  for_each_weight([&](auto& w) { for (auto& v : w) v = rng.normal(); }, block);
+  for (double& v : x.memory()) v = rng.normal();
+}
+
+}  // namespace
+
+TEST_CASE("a block's gradients are its differences, with noise and dropout") {
+  for (const std::uint64_t seed : {1, 2, 3}) {
+    const Pass noisy{.shape = {2, 4}, .objective = {.dropout = 0.3, .balance = 0.5, .z = 0.5}, .key = Key{seed}};
+    const GradcheckReport mixture = gradcheck<MoEBlock>({.seed = seed, .pass = noisy, .per_tensor = 24});
+    INFO(mixture.complaint);
+    CHECK(mixture.ok);
+    const GradcheckReport dense = gradcheck<DenseBlock>({.seed = seed, .pass = noisy, .per_tensor = 24});
+    INFO(dense.complaint);
+    CHECK(dense.ok);
+  }
+}
+
+TEST_CASE("a block whose branches write nothing is the identity") {
+  DenseBlock block;
+  Tokens<6, double> x(pass.tokens()), y(pass.tokens());
+  draw(block, x);
+  set_zero(block.attention.output);
+  set_zero(block.mixture.network.down);
+  DenseBlock::Tape tape;
+  DenseBlock::Scratch scratch;
+  block.forward(x, y, tape, scratch, pass);
+  CHECK(same_bits(x[0], y[0], 6 * pass.tokens()));
+}
+
+TEST_CASE("a block adds attention of the normed stream, then the mixture of the normed sum") {
+  MoEBlock block;
+  Tokens<6, double> x(pass.tokens()), y(pass.tokens());
+  draw(block, x);
+  MoEBlock::Tape tape;
+  MoEBlock::Scratch scratch;
+  block.forward(x, y, tape, scratch, pass);
+
+  Tokens<6, double> normed(pass.tokens()), branch(pass.tokens());
+  LayerNorm<6, double>::Tape norm_tape;
+  block.norm1.forward(x, normed, norm_tape, pass);
+  block.attention.forward(normed, branch, tape.attention, scratch.attention, pass);
+  const Eigen::MatrixXd middle = x.eigen() + branch.eigen();
+  Tokens<6, double> sum(pass.tokens());
+  sum.eigen() = middle;
+  block.norm2.forward(sum, normed, norm_tape, pass);
+  block.mixture.forward(normed, branch, tape.mixture, scratch.mixture, pass);
+  CHECK((y.eigen() - middle - branch.eigen()).cwiseAbs().maxCoeff() == 0);
+}
+
+TEST_CASE("dropout of one drops both branches of a block") {
+  MoEBlock block;
+  Tokens<6, double> x(pass.tokens()), y(pass.tokens());
+  draw(block, x);
+  MoEBlock::Tape tape;
+  MoEBlock::Scratch scratch;
+  block.forward(x, y, tape, scratch, {.shape = pass.shape, .objective = {.dropout = 1 - 1e-12}, .key = Key{3}});
+  CHECK(same_bits(x[0], y[0], 6 * pass.tokens()));
+}
+
+TEST_CASE("a block passes over the gradient of x where it is not wanted, and the weights' do not change") {
+  MoEBlock block, grad, grad2;
+  Tokens<6, double> x(pass.tokens()), y(pass.tokens()), dx(pass.tokens());
+  draw(block, x);
+  MoEBlock::Tape tape;
+  MoEBlock::Scratch scratch;
+  block.forward(x, y, tape, scratch, pass);
+  block.backward(x, tape, y, dx, grad, scratch, pass);
+  block.backward(x, tape, y, {}, grad2, scratch, pass);
+  CHECK(first_difference(grad, grad2) == "");
+}

@@ -1,0 +1,81 @@
+// Every gradient of whole models against differences, in double. 1e-6 is the figure; gradcheck redraws
+// inputs near a top-k tie. One combination per choice that changes the calculus, not their product.
+#include <moegpt/testing/gradcheck.hpp>
+
+#include "support.hpp"
+
+namespace {
+
+constexpr Config plain{.vocab = 7, .context = 5, .dim = 6, .layers = 2, .heads = 2, .hidden = 5};
+constexpr Config makemoe = [] {
+  Config c = plain;
+  c.activation = Activation::tanh;   // relu has kinks; its own gradcheck redraws them
+  c.head_bias = true;
+  return c;
+}();
+constexpr Config modern = [] {   // attention has a bias only where keys turn: elsewhere the key's cancels
+  Config c = plain;
+  c.dim = 8, c.heads = 4, c.kv_heads = 2, c.hidden = 3;
+  c.norm = Norm::rms, c.positions = Positions::rotary, c.activation = Activation::silu, c.gated = true;
+  c.attention_bias = true, c.output_bias = false, c.expert_bias = false, c.tied = true;
+  return c;
+}();
+constexpr Config wide_heads = [] {
+  Config c = plain;
+  c.heads = 3, c.kv_heads = 1, c.head_dim = 4;
+  c.norm = Norm::rms, c.activation = Activation::gelu_erf;
+  c.tied = true, c.head_bias = true, c.gated = true;
+  return c;
+}();
+constexpr Config mixed = [] {
+  Config c = plain;
+  c.layers = 4, c.dense_first = 1, c.moe_every = 2, c.positions = Positions::rotary, c.head_dim = 4;
+  return c;
+}();
+
+// Over three seeds.
+template <class Model>
+void examine(const Pass& pass) {
+  for (const std::uint64_t seed : {1, 2, 3}) {
+    const GradcheckReport report = gradcheck<Model>({.seed = seed, .pass = pass, .per_tensor = 24});
+    INFO("seed " << seed << ", worst " << report.worst << " in " << report.where);
+    INFO(report.complaint);
+    REQUIRE(report.ok);
+    REQUIRE(report.worst <= 1e-6);
+  }
+}
+
+const Shape shape{2, 5};
+const Objective both{.balance = 0.3, .z = 0.2};   // large, so that an error in them shows
+const Objective all{.dropout = 0.2, .balance = 0.3, .z = 0.2};
+const Key key{42};
+
+}  // namespace
+
+TEST_CASE("gradients of a makeMoE-like model are its differences, with and without noise, dropout and capacity") {
+  using Model = GPT<makemoe, NoisyTopKRouter<4, 2, NoisyTopK{.bias = true}>, double>;
+  examine<Model>({.shape = shape});
+  examine<Model>({.shape = shape, .objective = all, .key = key});
+  examine<Model>({.shape = shape, .options = {.attention_scale = 0.4, .capacity_factor = 1}, .objective = all,
+                  .key = key});
+}
+
+TEST_CASE("gradients of a model with grouped heads, rotary positions, RMSNorm, gated experts and a tied head are "
+          "its differences") {
+  using Model = GPT<modern, TopKRouter<5, 2>, double>;
+  examine<Model>({.shape = shape, .objective = both});
+  examine<Model>({.shape = shape, .options = {.norm_epsilon = 0.1, .rotary_base = 50, .capacity_factor = 0.7},
+                  .objective = all, .key = key});
+}
+
+TEST_CASE("gradients of a dense model with learned positions, shared keys, wide heads and a tied head with bias are "
+          "its differences") {
+  examine<GPT<wide_heads, Dense, double>>({.shape = shape});
+  examine<GPT<wide_heads, Dense, double>>({.shape = shape, .objective = all, .key = key});
+}
+
+TEST_CASE("gradients of a model of dense and mixture layers with probability gates are its differences") {
+  using Model = GPT<mixed, TopKRouter<3, 1>, double>;
+  static_assert(Model::Blocks::as == 3 && Model::Blocks::bs == 1);
+  examine<Model>({.shape = shape, .objective = all, .key = key});
+}

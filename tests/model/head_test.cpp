@@ -1,0 +1,132 @@
+#include <moegpt/core/random.hpp>
+#include <moegpt/model/head.hpp>
+
+#include "../support/catch.hpp"
+
+using namespace moegpt;
+
+namespace {
+
+constexpr int D = 5, V = 7;
+constexpr Index N = 6;
+using Separate = Head<D, V, double, false, true>;
+using Tied = Head<D, V, double, true, true>;
+
+void draw(double* x, Index n, std::uint64_t seed) {
+  Rng rng(seed);
+  for (Index i = 0; i < n; ++i) x[i] = rng.normal();
+}
+
+// One head and what it is given.
+template <class HeadType>
+struct Scene {
+  HeadType head, grad;
+  typename HeadType::Table embedding, d_embedding;
+  Tokens<D, double> x{N}, dx{N};
+  typename HeadType::Tape tape;
+  typename HeadType::Scratch scratch;
+  Pass pass{.shape = {2, 3}};
+  std::vector<int> targets{0, 3, 6, 3, 1, 2};
+
+  Scene() {
+    draw(head.weight.data(), head.weight.size(), 1);
+    draw(head.bias.data(), head.bias.size(), 2);
+    draw(embedding.data(), embedding.size(), 3);
+    draw(x[0], N * D, 4);
+  }
+  double loss() { return head.loss(x, embedding, targets.data(), tape, pass); }
+  void backward() { head.backward(x, embedding, targets.data(), tape, dx, grad, d_embedding, scratch, pass); }
+};
+
+// Mean of -log softmax over the targets that count, by Eigen.
+template <class W, class Bias>
+double expected_loss(const Eigen::MatrixXd& x, const W& weight, const Bias& bias, const std::vector<int>& targets) {
+  const Eigen::MatrixXd logits = (weight * x).colwise() + bias;
+  double total = 0;
+  int counted = 0;
+  for (Index n = 0; n < N; ++n) {
+    const int target = targets[static_cast<std::size_t>(n)];
+    if (target < 0) continue;
+    total += std::log(logits.col(n).array().exp().sum()) - logits(target, n);
+    ++counted;
+  }
+  return total / counted;
+}
+
+}  // namespace
+
+TEST_CASE("the loss is the mean of -log softmax at the targets, and the logits stay in the tape") {
+  Scene<Separate> s;
+  const Eigen::VectorXd bias = s.head.bias.eigen().row(0);
+  // ten roundings of numbers near one
+  CHECK(s.loss() == Approx(expected_loss(s.x.eigen(), s.head.weight.eigen(), bias, s.targets)).epsilon(1e-14));
+  const Eigen::MatrixXd logits = (s.head.weight.eigen() * s.x.eigen()).colwise() + bias;
+  CHECK((s.tape.logits.eigen() - logits).cwiseAbs().maxCoeff() <= 1e-14);
+}
+
+TEST_CASE("a tied head multiplies by the embedding, has no matrix of its own and leaves its gradient there") {
+  Scene<Tied> s;
+  CHECK(s.head.weight.size() == 0);
+  const Eigen::VectorXd bias = s.head.bias.eigen().row(0);
+  CHECK(s.loss() == Approx(expected_loss(s.x.eigen(), s.embedding.eigen(), bias, s.targets)).epsilon(1e-14));
+  s.d_embedding.eigen().setConstant(1);   // law 1: gradients add
+  s.backward();
+  Scene<Separate> same;
+  same.head.weight.eigen() = s.embedding.eigen();
+  same.head.bias.eigen() = s.head.bias.eigen();
+  same.loss();
+  same.backward();
+  CHECK((s.d_embedding.eigen().array() - 1 - same.grad.weight.eigen().array()).abs().maxCoeff() <= 1e-15);
+  CHECK(s.dx.eigen() == same.dx.eigen());
+}
+
+TEST_CASE("a token with a target below zero counts neither in the loss nor in a gradient") {
+  Scene<Separate> s;
+  s.targets[1] = -1;
+  s.targets[4] = -100;
+  const Eigen::VectorXd bias = s.head.bias.eigen().row(0);
+  CHECK(s.loss() == Approx(expected_loss(s.x.eigen(), s.head.weight.eigen(), bias, s.targets)).epsilon(1e-14));
+  CHECK(s.tape.counted == 4);
+  s.dx.eigen().setConstant(9);   // law 2: overwritten
+  s.backward();
+  CHECK(s.dx.eigen().col(1).isZero(0));
+  CHECK(s.dx.eigen().col(4).isZero(0));
+  CHECK_FALSE(s.dx.eigen().col(0).isZero(0));
+}
+
+TEST_CASE("a batch without a target that counts has loss zero and gradient zero") {
+  Scene<Separate> s;
+  s.targets.assign(N, -1);
+  CHECK(s.loss() == 0);
+  s.backward();
+  CHECK(s.grad.weight.eigen().isZero(0));
+  CHECK(s.dx.eigen().isZero(0));
+}
+
+TEST_CASE("the derivatives of a token's logits sum to zero") {
+  Scene<Separate> s;
+  s.loss();
+  s.backward();
+  // softmax sums to one within seven roundings
+  for (Index n = 0; n < N; ++n) CHECK(std::abs(s.scratch.d_logits.eigen().col(n).sum()) <= 1e-16 * V);
+}
+
+TEST_CASE("a gradient that is not wanted is not computed, and the others do not change") {
+  Scene<Separate> s, frozen;
+  for (auto* scene : {&s, &frozen}) scene->loss();
+  frozen.grad.weight.release();
+  s.backward();
+  frozen.backward();
+  CHECK(frozen.grad.weight.empty());
+  CHECK(frozen.grad.bias.eigen() == s.grad.bias.eigen());
+  CHECK(frozen.dx.eigen() == s.dx.eigen());
+}
+
+TEST_CASE("logits of a thousand do not overflow the loss") {
+  Scene<Separate> s;
+  s.head.bias[3] = 1000;
+  s.targets.assign(N, 3);
+  CHECK(s.loss() == Approx(0).margin(1e-15));
+  s.targets.assign(N, 0);
+  CHECK(std::isfinite(s.loss()));
+}

@@ -1,0 +1,74 @@
+#include <moegpt/core/fields.hpp>
+#include <moegpt/model/interleaved.hpp>
+
+#include "../support/catch.hpp"
+
+using namespace moegpt;
+
+namespace {
+
+struct A {
+  Weight<float, 2> a;
+  static constexpr auto fields() { return std::tuple{Field{"a", &A::a}}; }
+};
+struct B {
+  Weight<float, 3> b;
+  static constexpr auto fields() { return std::tuple{Field{"b", &B::b}}; }
+};
+template <int Layers>
+struct Odd {
+  static constexpr int layers = Layers;
+  static constexpr bool second(int layer) { return layer % 2 == 1; }
+};
+using List = Interleaved<A, B, Odd<5>>;
+
+template <class X>
+constexpr bool is_b = std::is_same_v<std::remove_cvref_t<X>, B>;
+
+}  // namespace
+
+TEST_CASE("each kind has an array of its own length") {
+  CHECK(List::size() == 5);
+  CHECK(List().first.size() == 3);
+  CHECK(List().second.size() == 2);
+}
+
+TEST_CASE("a layer is reached once, by its number, as an element of its kind") {
+  List list;
+  for (int i = 0; i < 5; ++i) {
+    int calls = 0;
+    list.at_layer(i, [&](auto& element) {
+      ++calls;
+      CHECK(is_b<decltype(element)> == (i % 2 == 1));
+      for_each_weight([&](auto& w) { w[0] = static_cast<float>(i); }, element);
+    });
+    CHECK(calls == 1);
+  }
+  for (int i = 0; i < 3; ++i) CHECK(list.first[static_cast<std::size_t>(i)].a[0] == static_cast<float>(2 * i));
+  for (int i = 0; i < 2; ++i) CHECK(list.second[static_cast<std::size_t>(i)].b[0] == static_cast<float>(2 * i + 1));
+}
+
+TEST_CASE("several lists are walked in lock-step") {
+  List list, other;
+  for (int i = 0; i < 5; ++i)
+    list.at_layer(i, [](auto& x, auto& y) { CHECK(std::is_same_v<decltype(x), decltype(y)>); }, other);
+}
+
+TEST_CASE("a path keeps the number of the layer, whatever its kind") {
+  List list;
+  std::vector<std::string> paths;
+  for_each_named_weight([&](const std::string& path, Kind, const auto&) { paths.push_back(path); }, list);
+  CHECK(paths == std::vector<std::string>{"0.a", "1.b", "2.a", "3.b", "4.a"});
+}
+
+TEST_CASE("a list of one kind has no element of the other") {
+  struct Never {
+    static constexpr int layers = 2;
+    static constexpr bool second(int) { return false; }
+  };
+  const Interleaved<A, B, Never> list;
+  int seen = 0;
+  for (int i = 0; i < list.size(); ++i) list.at_layer(i, [&](const auto&) { ++seen; });
+  CHECK(seen == 2);
+  CHECK(list.second.size() == 0);
+}

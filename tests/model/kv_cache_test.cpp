@@ -1,0 +1,170 @@
+// Law 6: a token's numbers do not depend on what else is computed in the same call. So a sequence has the same
+// bits alone and among others, and whether a cache is filled in one piece, in three or token by token.
+#include <moegpt/train/generate.hpp>
+
+#include "support.hpp"
+
+namespace {
+
+constexpr Config learned{.vocab = 23, .context = 19, .dim = 24, .layers = 2, .heads = 3, .hidden = 20,
+                         .head_bias = true};
+constexpr Config rotary{.vocab = 23, .context = 19, .dim = 24, .layers = 3, .heads = 4, .kv_heads = 2, .head_dim = 8,
+                        .hidden = 20, .norm = Norm::rms, .positions = Positions::rotary,
+                        .activation = Activation::silu, .gated = true, .tied = true, .dense_first = 1};
+template <class T>
+using Learned = GPT<learned, NoisyTopKRouter<5, 2>, T>;
+template <class T>
+using Rotary = GPT<rotary, TopKRouter<4, 2>, T>;
+
+constexpr int V = 23;
+constexpr Index L = 19;   // the whole context
+
+template <class Model>
+using Scalars = std::vector<typename Model::Scalar>;
+
+// Logits of a batch as training computes them.
+template <class Model>
+Scalars<Model> trained(const Model& model, Shape shape, const std::vector<int>& ids) {
+  Workspace<Model> work(shape);
+  model.forward({shape, ids, ids}, work);
+  const auto* logits = work.tape.head.logits[0];
+  return {logits, logits + shape.tokens() * V};
+}
+
+// Logits of sequences that continue a cache in pieces of at most `piece` tokens, [batch, length, V].
+template <class Model>
+Scalars<Model> cached(const Model& model, Shape shape, const std::vector<int>& ids, Index piece) {
+  Workspace<Model> work({shape.batch, piece}, {}, {}, Use::inference);
+  typename Model::Cache cache(shape.batch);
+  Scalars<Model> all(static_cast<std::size_t>(shape.tokens() * V));
+  for (Index first = 0; first < shape.length; first += piece) {
+    const Index length = std::min(piece, shape.length - first);
+    std::vector<int> part;
+    for (Index b = 0; b < shape.batch; ++b)
+      part.insert(part.end(), ids.begin() + b * shape.length + first, ids.begin() + b * shape.length + first + length);
+    const auto logits = model.logits(part, work, cache);
+    for (Index b = 0; b < shape.batch; ++b)
+      std::copy(logits[b * length], logits[b * length] + length * V,
+                all.begin() + (b * shape.length + first) * V);
+    REQUIRE(cache.length() == first + length);
+  }
+  return all;
+}
+
+template <class Model>
+void require_law_6() {
+  const auto model = random_model<Model>(11);
+  const Shape shape{3, L};
+  const std::vector<int> ids = random_ids(shape.tokens(), V, 12);
+  const Scalars<Model> batched = trained(*model, shape, ids);
+  REQUIRE(std::all_of(batched.begin(), batched.end(), [](auto x) { return std::isfinite(x); }));
+  for (Index b = 0; b < shape.batch; ++b) {
+    const std::vector<int> one(ids.begin() + b * L, ids.begin() + (b + 1) * L);
+    INFO("sequence " << b);
+    REQUIRE(same_bits(trained(*model, {1, L}, one).data(), batched.data() + b * L * V, L * V));
+    for (const Index piece : {Index{1}, Index{3}, Index{7}, L}) {
+      INFO("pieces of " << piece);
+      REQUIRE(same_bits(cached(*model, {1, L}, one, piece).data(), batched.data() + b * L * V, L * V));
+    }
+  }
+  for (const Index piece : {Index{1}, Index{3}, L}) {
+    INFO("three sequences in pieces of " << piece);
+    REQUIRE(same_bits(cached(*model, shape, ids, piece).data(), batched.data(), std::ssize(batched)));
+  }
+}
+
+template <class Model>
+int likeliest(const Model& model, const std::vector<int>& ids) {
+  const auto logits = trained(model, {1, std::ssize(ids)}, ids);
+  return static_cast<int>(std::max_element(logits.end() - V, logits.end()) - (logits.end() - V));
+}
+
+template <class Model>
+void require_greedy_recomputation() {
+  const auto model = random_model<Model>(13);
+  Generator<Model> generator(*model, {.temperature = 0}, Rng(1));
+  std::vector<int> ids{3, 1, 4};
+  int id = generator.next(ids);
+  while (std::ssize(ids) < L) {
+    REQUIRE(id == likeliest(*model, ids));
+    ids.push_back(id);
+    id = generator.next(id);
+  }
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("a sequence's logits have the same bits alone, among others and with a cache: learned positions",
+                   "", float, double) {
+  require_law_6<Learned<TestType>>();
+}
+
+TEMPLATE_TEST_CASE("a sequence's logits have the same bits alone, among others and with a cache: rotary, grouped heads",
+                   "", float, double) {
+  require_law_6<Rotary<TestType>>();
+}
+
+TEST_CASE("greedy generation with a cache writes what full recomputation writes") {
+  require_greedy_recomputation<Learned<float>>();
+  require_greedy_recomputation<Rotary<float>>();
+}
+
+TEST_CASE("a cleared cache has forgotten everything") {
+  using Model = Rotary<float>;
+  const auto model = random_model<Model>(14);
+  Workspace<Model> work({1, L}, {}, {}, Use::inference);
+  Model::Cache used, fresh;
+  model->logits(random_ids(L, V, 15), work, used);
+  used.clear();
+  const std::vector<int> ids = random_ids(5, V, 16);
+  const auto kept = model->logits(ids, work, used);
+  const std::vector<float> after(kept[0], kept[0] + 5 * V);
+  CHECK(same_bits(after.data(), model->logits(ids, work, fresh)[0], 5 * V));
+}
+
+TEST_CASE("a cache counts the positions it holds and knows where each sequence begins") {
+  KVCache<learned, double> cache(2);
+  CHECK(cache.batch() == 2);
+  CHECK(cache.length() == 0);
+  CHECK(cache.room() == L);
+  cache.advance(7);
+  CHECK(cache.length() == 7);
+  CHECK(cache.room() == L - 7);
+  cache.clear();
+  CHECK(cache.room() == L);
+  const auto view = cache.at_layer(1);
+  CHECK(view.capacity == L);
+  CHECK(view.keys.count == 2 * L);
+  CHECK(view.keys.data != cache.at_layer(0).keys.data);
+}
+
+TEST_CASE("a cache has room for key/value heads only") {
+  CHECK(KVCache<rotary>::Dkv == 16);
+  CHECK(KVCache<learned>::Dkv == 24);
+}
+
+TEST_CASE("a cache refuses more than its room and leaves its content as it was") {
+  using Model = Learned<float>;
+  const auto model = random_model<Model>(17);
+  Workspace<Model> work({1, L}, {}, {}, Use::inference);
+  Model::Cache cache;
+  model->logits(random_ids(L - 2, V, 18), work, cache);
+  CHECK(contains(refusal([&] { model->logits(random_ids(3, V, 19), work, cache); }),
+                 "the cache holds 17 of 19 positions: no room for 3 more"));
+  CHECK(cache.length() == L - 2);
+  model->logits(random_ids(2, V, 19), work, cache);
+  CHECK(cache.room() == 0);
+}
+
+TEST_CASE("ids that do not divide among the sequences of a cache are refused") {
+  using Model = Learned<float>;
+  const auto model = random_model<Model>(17);
+  Workspace<Model> work({2, L}, {}, {}, Use::inference);
+  Model::Cache cache(2);
+  CHECK(contains(refusal([&] { model->logits(random_ids(5, V, 1), work, cache); }), "5 ids for 2 x 2 tokens"));
+  CHECK(contains(refusal([&] { model->logits({}, work, cache); }), "2 sequences of 0 tokens"));
+}
+
+TEST_CASE("a cache of no sequences is refused") {
+  CHECK(contains(refusal([&] { KVCache<learned> cache(0); }), "0 sequences"));
+}
