@@ -7,6 +7,10 @@ endif()
 
 add_library(moegpt_flags INTERFACE)
 target_compile_options(moegpt_flags INTERFACE -Wall -Wextra -Wshadow -Wvla -Wextra-semi -Wnon-virtual-dtor)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  # GCC bug 105593: its own AVX-512 headers seem to use what they leave undefined on purpose.
+  target_compile_options(moegpt_flags INTERFACE -Wno-maybe-uninitialized -Wno-uninitialized)
+endif()
 if(MOEGPT_WARNINGS_AS_ERRORS)
   target_compile_options(moegpt_flags INTERFACE -Werror)
 endif()

@@ -116,7 +116,7 @@ TEST_CASE("the first number that is not finite is named by path and index") {
   CHECK(first_not_finite(mixture) == "experts.1.weight[4]");
 }
 
-TEST_CASE("a member that fields() forgets is noticed; run-time options are not weights") {
+TEST_CASE("a member that fields() forgets is noticed, and run-time options are not weights") {
   STATIC_REQUIRE(lists_every_field<Leaf>());
   STATIC_REQUIRE(lists_every_field<Mixture>());
   STATIC_REQUIRE(lists_every_field<WithOptions>());

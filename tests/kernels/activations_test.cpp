@@ -9,7 +9,7 @@ namespace {
 constexpr Activation all[] = {Activation::gelu, Activation::gelu_erf, Activation::relu, Activation::silu,
                               Activation::tanh};
 double act(Activation a, double x) {
-  double y;
+  double y = 0;
   kernels::activate(a, &x, &y, 1);
   return y;
 }
@@ -34,7 +34,7 @@ TEST_CASE("every activation is zero at zero, vanishes or saturates far left, and
     CHECK(act(a, -60) == Approx(a == Activation::tanh ? -1 : 0).margin(1e-20));
     CHECK(act(a, 60) == (a == Activation::tanh ? 1 : 60));
     for (const float x : {-1e4f, -100.f, 100.f, 1e4f}) {
-      float slope;
+      float slope = 0;
       const float one = 1;
       kernels::activate_backward(a, &x, &one, &slope, 1);
       CAPTURE(static_cast<int>(a), x);
@@ -43,7 +43,11 @@ TEST_CASE("every activation is zero at zero, vanishes or saturates far left, and
   }
 }
 
-TEST_CASE("slopes agree with differences; relu's is 0 at 0") {
+TEST_CASE("no activation turns a NaN into a number") {
+  for (const Activation a : all) CHECK(std::isnan(act(a, std::numeric_limits<double>::quiet_NaN())));
+}
+
+TEST_CASE("slopes agree with differences, and relu's is 0 at 0") {
   const auto x = random_numbers<double>(40, 1, 2), dy = random_numbers<double>(40, 2);
   for (const Activation a : all) {
     Buffer<double> dx(40);
@@ -55,7 +59,7 @@ TEST_CASE("slopes agree with differences; relu's is 0 at 0") {
     }
   }
   const double zero = 0, one = 1;
-  double slope;
+  double slope = 1;
   kernels::activate_backward(Activation::relu, &zero, &one, &slope, 1);
   CHECK(slope == 0);
 }
@@ -64,12 +68,12 @@ TEST_CASE("a gated activation is act(gate) up, and its two derivatives agree wit
   for (const Activation a : all) {
     const double gate = 0.8, up = -1.3, dy = 0.7, h = 1e-5;
     auto value = [&](double g, double u) {
-      double y;
+      double y = 0;
       kernels::activate_gated(a, &g, &u, &y, 1);
       return y;
     };
     CHECK(value(gate, up) == Approx(act(a, gate) * up).epsilon(1e-15));
-    double d_gate, d_up;
+    double d_gate = 0, d_up = 0;
     kernels::activate_gated_backward(a, &gate, &up, &dy, &d_gate, &d_up, 1);
     CHECK(d_gate == Approx(dy * (value(gate + h, up) - value(gate - h, up)) / (2 * h)).margin(1e-9));
     CHECK(d_up == Approx(dy * act(a, gate)).epsilon(1e-15));

@@ -9,7 +9,7 @@ using kernels::Operand;
 namespace {
 
 template <class T>
-using Matrix = EigenRowMajor<T>;
+using Matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 template <class T>
 Matrix<T> random_matrix(Index rows, Index cols, std::uint64_t seed) {
@@ -18,8 +18,8 @@ Matrix<T> random_matrix(Index rows, Index cols, std::uint64_t seed) {
   for (Index i = 0; i < m.size(); ++i) m.data()[i] = static_cast<T>(rng.normal());
   return m;
 }
-template <class T>
-MatrixView<T> view(Matrix<T>& m) {
+template <class M>
+MatrixView<typename M::Scalar> view(M& m) {
   return {m.data(), m.rows(), m.cols(), m.cols()};
 }
 // m as an operand, from its own memory or from that of its transpose.
@@ -32,9 +32,9 @@ Operand<T> as_operand(const Matrix<T>& m, const Matrix<T>& m_transposed, bool tr
 // |C - AB| <= (K + 2) epsilon (|A| |B| + |start|) for any order of a sum of K products and a start.
 template <class T>
 bool close(const Matrix<T>& c, const Matrix<T>& a, const Matrix<T>& b, const Matrix<T>& start) {
-  const Matrix<double> exact = start.template cast<double>() + a.template cast<double>() * b.template cast<double>();
-  const Matrix<double> size = start.template cast<double>().cwiseAbs() +
-                              a.template cast<double>().cwiseAbs() * b.template cast<double>().cwiseAbs();
+  const Matrix<double> A = a.template cast<double>(), B = b.template cast<double>(), C = start.template cast<double>();
+  const Matrix<double> exact = C + A.lazyProduct(B);
+  const Matrix<double> size = C.cwiseAbs() + A.cwiseAbs().lazyProduct(B.cwiseAbs());
   const double epsilon = std::numeric_limits<T>::epsilon() * static_cast<double>(a.cols() + 2);
   for (Index i = 0; i < c.size(); ++i)
     if (!(std::abs(static_cast<double>(c.data()[i]) - exact.data()[i]) <= epsilon * size.data()[i])) return false;

@@ -6,7 +6,7 @@
 using namespace moegpt;
 
 namespace {
-const double infinity = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+const double infinity = std::numeric_limits<double>::infinity(), not_a_number = std::numeric_limits<double>::quiet_NaN();
 }
 
 TEST_CASE("softmax is exp(x) / sum exp(x), and returns log sum exp") {
@@ -44,13 +44,13 @@ TEST_CASE("a row of minus infinities becomes zeros, an empty row stays empty") {
 }
 
 TEST_CASE("a NaN is never turned into a number") {
-  double all[3] = {nan, nan, nan};
+  double all[3] = {not_a_number, not_a_number, not_a_number};
   CHECK(std::isnan(kernels::softmax(all, 3)));
   CHECK((std::isnan(all[0]) && std::isnan(all[2])));
-  double masked[2] = {-infinity, nan};
+  double masked[2] = {-infinity, not_a_number};
   CHECK(std::isnan(kernels::softmax(masked, 2)));
   CHECK(std::isnan(masked[1]));
-  double one[3] = {1, nan, 2};
+  double one[3] = {1, not_a_number, 2};
   CHECK(std::isnan(kernels::softmax(one, 3)));
   CHECK(std::isnan(one[1]));
 }

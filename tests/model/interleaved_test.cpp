@@ -20,6 +20,10 @@ struct Odd {
   static constexpr int layers = Layers;
   static constexpr bool second(int layer) { return layer % 2 == 1; }
 };
+struct Never {
+  static constexpr int layers = 2;
+  static constexpr bool second(int) { return false; }
+};
 using List = Interleaved<A, B, Odd<5>>;
 
 template <class X>
@@ -62,10 +66,6 @@ TEST_CASE("a path keeps the number of the layer, whatever its kind") {
 }
 
 TEST_CASE("a list of one kind has no element of the other") {
-  struct Never {
-    static constexpr int layers = 2;
-    static constexpr bool second(int) { return false; }
-  };
   const Interleaved<A, B, Never> list;
   int seen = 0;
   for (int i = 0; i < list.size(); ++i) list.at_layer(i, [&](const auto&) { ++seen; });

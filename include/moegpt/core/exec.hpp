@@ -9,18 +9,40 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
+// Something to call with (task, worker). Not a template parameter: the parallel region is compiled once.
+class TaskRef {
+ public:
+  template <class F>
+  explicit TaskRef(F& f)
+      : object_(&f), call_([](void* object, Index task, int worker) { (*static_cast<F*>(object))(task, worker); }) {}
+  void operator()(Index task, int worker) const { call_(object_, task, worker); }
+
+ private:
+  void* object_;
+  void (*call_)(void*, Index, int);
+};
+
 struct Exec {
   int threads = 1;   // at most; a build without OpenMP always uses one
 
   // f(task) for every task in [0, tasks), each exactly once, in no promised order.
   template <class F>
   void parallel_for(Index tasks, F&& f) const {
-    parallel_for_worker(tasks, [&](Index task, int) { f(task); });
+    auto call = [&](Index task, int) { f(task); };
+    run(tasks, TaskRef(call));
   }
 
   // f(task, worker), worker in [0, workers()): for tasks that need scratch of their own.
   template <class F>
   void parallel_for_worker(Index tasks, F&& f) const {
+    auto call = [&](Index task, int worker) { f(task, worker); };
+    run(tasks, TaskRef(call));
+  }
+
+  int workers() const { return threads > 1 ? threads : 1; }
+
+ private:
+  void run(Index tasks, TaskRef task_of) const {
 #ifdef _OPENMP
     if (threads > 1 && tasks > 1) {
       const int team = static_cast<int>(tasks < threads ? tasks : threads);
@@ -28,15 +50,13 @@ struct Exec {
       {
         const int worker = omp_get_thread_num();
 #pragma omp for schedule(dynamic, 1)
-        for (Index task = 0; task < tasks; ++task) f(task, worker);
+        for (Index task = 0; task < tasks; ++task) task_of(task, worker);
       }
       return;
     }
 #endif
-    for (Index task = 0; task < tasks; ++task) f(task, 0);
+    for (Index task = 0; task < tasks; ++task) task_of(task, 0);
   }
-
-  int workers() const { return threads > 1 ? threads : 1; }
 };
 
 // Cuts [0, count) into pieces of nearly equal size, none larger than `limit`. The cut depends on the two

@@ -5,6 +5,8 @@
 #include <moegpt/core/matrix.hpp>
 
 #include <cmath>
+#include <concepts>
+#include <span>
 #include <string>
 #include <tuple>
 
@@ -35,66 +37,161 @@ inline constexpr bool is_weight<Weight<T, Extents...>> = true;
 template <class X>
 concept HasFields = requires { std::remove_cvref_t<X>::fields(); };
 
+// A weight of any shape, as a walk hands it out: like a Weight, with its shape known at run time. T or const T.
+template <class T>
+class WeightRef {
+ public:
+  using Scalar = std::remove_const_t<T>;
+  std::span<const int> shape;
+  Index extent = 0, rows = 0, cols = 0;
+
+  template <int... Extents>
+  explicit WeightRef(Weight<Scalar, Extents...>& w)
+      : shape(w.shape), extent(w.extent), rows(w.rows), cols(w.cols), memory_(&w.memory()), touched(w.touched) {}
+  template <class U>
+    requires std::is_same_v<const U, T>
+  explicit WeightRef(const WeightRef<U>& other)
+      : shape(other.shape), extent(other.extent), rows(other.rows), cols(other.cols), memory_(other.memory_),
+        touched(other.touched) {}
+
+  bool empty() const { return memory_->size() == 0; }
+  Index size() const { return memory_->size(); }
+  T* data() const { return memory_->data(); }
+  T& operator[](Index i) const { return memory_->data()[i]; }
+  T* begin() const { return data(); }
+  T* end() const { return data() + size(); }
+  auto eigen() const { return EigenMap<T, EigenRowMajor<T>>(data(), empty() ? 0 : rows, cols); }
+  void release() const requires(!std::is_const_v<T>) { memory_->release(); }
+  void allocate() const requires(!std::is_const_v<T>) { memory_->resize(extent); }
+
+  Buffer<Scalar>* memory_;
+  std::conditional_t<std::is_const_v<T>, const bool&, bool&> touched;
+};
+
 namespace walk {
 
-// A path is only built when someone asks for names: a step of the optimizer must not allocate.
-struct NoPath {
-  NoPath operator/(std::string_view) const { return {}; }
-  NoPath operator/(int) const { return {}; }
-};
-struct Path {
-  std::string text;
-  Path operator/(std::string_view name) const {
-    if (name.empty()) return *this;
-    return {text.empty() ? std::string(name) : text + "." + std::string(name)};
+// Where a walk is. Fixed memory: a step of the optimizer must not allocate.
+class Path {
+ public:
+  std::string_view text() const { return {text_, length_}; }
+  std::size_t push(std::string_view name) {
+    const std::size_t before = length_;
+    if (!name.empty() && length_ + name.size() + 1 < sizeof text_) {
+      if (length_ > 0) text_[length_++] = '.';
+      std::memcpy(text_ + length_, name.data(), name.size());
+      length_ += name.size();
+    }
+    return before;
   }
-  Path operator/(int index) const { return *this / std::string_view(std::to_string(index)); }
+  std::size_t push(int index) {
+    char digits[12];
+    char* first = digits + sizeof digits;
+    do *--first = static_cast<char>('0' + index % 10);
+    while ((index /= 10) > 0);
+    return push(std::string_view(first, static_cast<std::size_t>(digits + sizeof digits - first)));
+  }
+  void pop(std::size_t before) { length_ = before; }
+
+ private:
+  char text_[256];
+  std::size_t length_ = 0;
+};
+
+// The scalar of the first weight found in X; void if there is none.
+template <class X>
+auto scalar_in() {
+  using Tree = std::remove_cvref_t<X>;
+  if constexpr (is_weight<Tree>) {
+    return std::type_identity<typename Tree::Scalar>{};
+  } else if constexpr (requires { typename Tree::Scalar; }) {
+    return std::type_identity<typename Tree::Scalar>{};
+  } else if constexpr (HasFields<Tree>) {
+    return std::apply([](auto... field) {
+      if constexpr (sizeof...(field) == 0) {
+        return std::type_identity<void>{};
+      } else {
+        auto first = std::get<0>(std::tuple{field...});
+        return scalar_in<decltype(std::declval<Tree&>().*first.member)>();
+      }
+    }, Tree::fields());
+  } else {
+    return scalar_in<typename Tree::value_type>();
+  }
+}
+template <class X>
+using Scalar = typename decltype(scalar_in<X>())::type;
+
+// Called with the same weight of N trees. One instantiation of visit serves all that is done with a tree.
+template <class T, std::size_t N>
+struct Visitor {
+  void* object;
+  void (*call)(void*, const Path&, Kind, const std::array<WeightRef<T>, N>&);
 };
 
 constexpr Kind inherit(Kind outer, Kind inner) { return inner == Kind::trainable ? outer : inner; }
 
-template <class F, class P, class Tree, class... Trees>
-void visit(F& f, const P& path, Kind kind, Tree& tree, Trees&... trees) {
-  if constexpr (is_weight<std::remove_const_t<Tree>>) {
-    if constexpr (std::remove_const_t<Tree>::extent > 0) f(path, kind, tree, trees...);
+template <class T, class Tree, std::same_as<Tree>... Trees>
+void visit(const Visitor<T, 1 + sizeof...(Trees)>& f, Path& path, Kind kind, Tree& tree, Trees&... trees) {
+  if constexpr (is_weight<Tree>) {
+    if constexpr (Tree::extent > 0) f.call(f.object, path, kind, {WeightRef<T>(tree), WeightRef<T>(trees)...});
   } else if constexpr (HasFields<Tree>) {
     std::apply([&](auto... field) {
-      auto one = [&](auto fd) {
-        visit(f, path / fd.name, inherit(kind, fd.kind), tree.*fd.member, trees.*fd.member...);
+      [[maybe_unused]] auto one = [&](auto fd) {
+        const std::size_t before = path.push(fd.name);
+        visit<T>(f, path, inherit(kind, fd.kind), tree.*fd.member, trees.*fd.member...);
+        path.pop(before);
       };
       (one(field), ...);
-    }, std::remove_const_t<Tree>::fields());
+    }, Tree::fields());
   } else {   // a list: std::array, std::vector or model/Interleaved
     for (int i = 0; i < static_cast<int>(tree.size()); ++i) {
+      const std::size_t before = path.push(i);
       if constexpr (requires { tree.at_layer(0, [](auto&...) {}, trees...); })
-        tree.at_layer(i, [&](auto&... element) { visit(f, path / i, kind, element...); }, trees...);
+        tree.at_layer(i, [&](auto&... element) { visit<T>(f, path, kind, element...); }, trees...);
       else
-        visit(f, path / i, kind, tree[i], trees[i]...);
+        visit<T>(f, path, kind, tree[static_cast<std::size_t>(i)], trees[static_cast<std::size_t>(i)]...);
+      path.pop(before);
     }
+  }
+}
+
+// g(path, kind, ref, refs...), each ref const where its tree is.
+template <class G, class... Trees>
+void each(G&& g, Trees&... trees) {
+  using T = Scalar<std::tuple_element_t<0, std::tuple<Trees...>>>;
+  if constexpr (!std::is_void_v<T>) {
+    auto call = [](void* object, const Path& path, Kind kind, const std::array<WeightRef<T>, sizeof...(Trees)>& refs) {
+      [&]<std::size_t... I>(std::index_sequence<I...>) {
+        std::tuple<WeightRef<std::conditional_t<std::is_const_v<Trees>, const T, T>>...> typed{
+            WeightRef<std::conditional_t<std::is_const_v<Trees>, const T, T>>(refs[I])...};
+        (*static_cast<std::remove_reference_t<G>*>(object))(path, kind, std::get<I>(typed)...);
+      }(std::make_index_sequence<sizeof...(Trees)>{});
+    };
+    Path path;
+    visit<T>(Visitor<T, sizeof...(Trees)>{&g, call}, path, Kind::trainable, const_cast<std::remove_const_t<Trees>&>(trees)...);
   }
 }
 
 }  // namespace walk
 
-// f(weight, weights...) for every weight of `tree`, in the order of fields(), with the same weight of the others.
+// f(weight, weights...) for every weight of `tree`, in the order of fields(), with the same weight of the others;
+// each a WeightRef.
 template <class F, class Tree, class... Trees>
 void for_each_weight(F&& f, Tree& tree, Trees&... trees) {
-  auto drop_name = [&](const auto&, Kind, auto&... weight) { f(weight...); };
-  walk::visit(drop_name, walk::NoPath{}, Kind::trainable, tree, trees...);
+  walk::each([&](const auto&, Kind, auto&... weight) { f(weight...); }, tree, trees...);
 }
 
 // f(kind, weight, weights...)
 template <class F, class Tree, class... Trees>
 void for_each_weight_of_kind(F&& f, Tree& tree, Trees&... trees) {
-  auto drop_name = [&](const auto&, Kind kind, auto&... weight) { f(kind, weight...); };
-  walk::visit(drop_name, walk::NoPath{}, Kind::trainable, tree, trees...);
+  walk::each([&](const auto&, Kind kind, auto&... weight) { f(kind, weight...); }, tree, trees...);
 }
 
-// f(path, kind, weight, weights...), path a const std::string&.
+// f(path, kind, weight, weights...), path a std::string.
 template <class F, class Tree, class... Trees>
 void for_each_named_weight(F&& f, Tree& tree, Trees&... trees) {
-  auto with_name = [&](const walk::Path& path, Kind kind, auto&... weight) { f(path.text, kind, weight...); };
-  walk::visit(with_name, walk::Path{}, Kind::trainable, tree, trees...);
+  walk::each([&](const walk::Path& path, Kind kind, auto&... weight) { f(std::string(path.text()), kind, weight...); },
+             tree, trees...);
 }
 
 template <class Tree>

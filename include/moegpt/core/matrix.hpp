@@ -187,6 +187,7 @@ class Weight {
     memory_.resize(extent);
   }
 
+  Buffer<T>& memory() { return memory_; }
   Index size() const { return memory_.size(); }
   T* data() { return memory_.data(); }
   const T* data() const { return memory_.data(); }

@@ -34,7 +34,7 @@ template <Activation A, class T>
     const V Phi = T(0.5) * (T(1) + error_function(x * T(0.7071067811865476)));
     return {x * Phi, Phi + x * T(0.3989422804014327) * exponential(T(-0.5) * x * x)};
   } else if constexpr (A == Activation::relu) {
-    return {x > T(0) ? x : V{}, x > T(0) ? V{} + T(1) : V{}};
+    return {x < T(0) ? V{} : x, x > T(0) ? V{} + T(1) : V{}};   // NaN stays
   } else if constexpr (A == Activation::silu) {
     const V s = T(1) / (T(1) + exponential(-x));
     return {x * s, s * (T(1) + x * (T(1) - s))};

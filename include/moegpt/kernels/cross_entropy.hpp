@@ -7,9 +7,10 @@
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 
-// -log softmax(z)[target] in nats. scratch: vocab numbers.
+// -log softmax(z)[target] in nats; zero where the target is ignored. scratch: vocab numbers.
 template <class T>
 T cross_entropy(const T* z, Index vocab, int target, T* scratch) {
+  if (target < 0) return 0;
   std::copy_n(z, vocab, scratch);
   T total;
   return exponentials(scratch, vocab, total) - z[target];

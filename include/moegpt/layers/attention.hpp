@@ -160,7 +160,7 @@ struct Attention {
     result.keys = pass.first_position + pass.length_of(b);
     result.dropout = tape.dropout;
     // the mask belongs to the sequence's global number, not to its place in this call
-    const Index sequence = pass.first_token / pass.shape.length + b;
+    const Index sequence = pass.first_token / pass.stride() + b;
     result.key = {mix64(tape.noise.value + static_cast<std::uint64_t>(sequence * H + h))};
     result.key_stride = Index{1} << 24;
     return result;
@@ -191,6 +191,7 @@ struct Attention {
       }
   }
 };
+static_assert(lists_every_field<Attention<AttentionShape{.dim = 4, .heads = 2}>>());
 static_assert(Layer<Attention<AttentionShape{.dim = 4, .heads = 2}>>);
 
 }  // namespace moegpt::inline MOEGPT_BUILD

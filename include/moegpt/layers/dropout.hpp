@@ -34,7 +34,7 @@ struct Dropout {
     if (tape.probability == 0) return;
     for_each_piece(pass.exec, y.count, token_piece, [&](Rows rows) {
       for (Index n = rows.first; n < rows.first + rows.count; ++n)
-        kernels::drop(y[n], D, tape.probability, tape.key, pass.first_token + n);
+        kernels::drop(y[n], D, tape.probability, tape.key, pass.number_of(n));
     });
   }
 };

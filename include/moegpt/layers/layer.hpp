@@ -8,7 +8,7 @@
 //   5. no result depends on the number of threads;  6. given its routing, a token's result does not depend on
 //   how many or which other tokens share the call.
 // An empty dx (or an empty weight in grad) means "not wanted". A layer without need of a tape or of scratch has
-// no such argument. testing/gradcheck.hpp examines all of it.
+// no such argument. testing/gradcheck.hpp examines the derivatives and laws 1 to 5.
 #include <moegpt/core/fields.hpp>
 #include <moegpt/layers/pass.hpp>
 

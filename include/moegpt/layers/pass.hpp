@@ -39,12 +39,18 @@ struct Pass {
   std::optional<Key> key{};            // of noise and dropout; none: evaluation
   Index first_position = 0;            // of every sequence: what a key/value cache already holds
   Index first_token = 0;               // global number of token 0, for noise that is the same on any machine
+  Index sequence_stride = 0;           // tokens from one sequence to the next in that numbering; 0: shape.length
   const int* ids = nullptr;            // [tokens] token ids, for routers that look at them
   const Index* lengths = nullptr;      // [batch] tokens that are not padding; null: all
   const bool* allowed = nullptr;       // [experts] experts that may be chosen; null: all
   int task = 0;
 
   Index tokens() const { return shape.tokens(); }
+  Index stride() const { return sequence_stride > 0 ? sequence_stride : shape.length; }
+  // The number that noise and dropout know a token by: the same in prefill and one token at a time.
+  Index number_of(Index token) const {
+    return first_token + token / shape.length * stride() + first_position + token % shape.length;
+  }
   Index length_of(Index sequence) const { return lengths ? lengths[sequence] : shape.length; }
   bool is_padding(Index token) const {
     return lengths && token % shape.length >= lengths[token / shape.length];

@@ -112,6 +112,7 @@ struct GPT {
     void resize(const Pass& to, Use use) {
       if constexpr (Blocks::as > 0) dense.resize(to);
       if constexpr (Blocks::bs > 0) mixture.resize(to);
+      head.row.resize(to.exec.workers());
       if (use == Use::inference) return;
       for (auto& d : d_stream) d.resize(to.tokens());
       d_normed.resize(to.tokens());
@@ -147,8 +148,9 @@ struct GPT {
           batch.shape.tokens(), " tokens");
     const Pass pass = prepare(batch.inputs, batch.shape, work, 0, key);
     Loss loss = run_blocks(pass, work, nullptr);
-    loss.cross_entropy = head.loss(work.tape.normed, token_embedding.weight, batch.targets.data(), work.tape.head, pass);
-    if (!std::isfinite(loss.total(work.objective))) complain_of(loss);
+    loss.cross_entropy = head.loss(work.tape.normed, token_embedding.weight, batch.targets.data(), work.tape.head,
+                                   work.scratch.head, pass);
+    if (!std::isfinite(loss.total(work.objective))) complain_of("loss", loss.total(work.objective));
     return loss;
   }
 
@@ -178,17 +180,20 @@ struct GPT {
   }
 
   // Logits [V] of what follows each of the ids, which continue what the cache holds (its batch x length ids).
-  // The view lives in the workspace until its next use.
+  // The view lives in the workspace until its next use. Throws std::runtime_error for a logit that is not finite.
   In<V, T> logits(std::span<const int> ids, Workspace& work, Cache& cache, std::optional<Key> key = {}) const {
     const Shape shape{cache.batch(), std::ssize(ids) / cache.batch()};
     check_ids(ids, "input", 0);
     check(shape.length <= cache.room(), "the cache holds ", cache.length(), " of ", C.context,
           " positions: no room for ", shape.length, " more");
-    const Pass pass = prepare(ids, shape, work, cache.length(), key);
+    Pass pass = prepare(ids, shape, work, cache.length(), key);
+    pass.sequence_stride = C.context;
     run_blocks(pass, work, &cache);
     cache.advance(shape.length);
     work.tape.head.logits.resize(shape.tokens());
     head.forward(work.tape.normed, token_embedding.weight, work.tape.head.logits, pass);
+    for (const T logit : work.tape.head.logits.memory())
+      if (!std::isfinite(logit)) complain_of("logit of a token", static_cast<double>(logit));
     return work.tape.head.logits;
   }
 
@@ -244,9 +249,9 @@ struct GPT {
     for (std::size_t n = 0; n < ids.size(); ++n)
       check(ids[n] >= lowest && ids[n] < V, what, " ", n, " has token id ", ids[n], ", expected 0 .. ", V - 1);
   }
-  void complain_of(const Loss& loss) const {
+  [[noreturn]] void complain_of(const std::string& what, double found) const {
     const std::string weight = first_not_finite(*this);
-    throw std::runtime_error("moegpt: the loss is " + std::to_string(loss.cross_entropy) +
+    throw std::runtime_error("moegpt: the " + what + " is " + std::to_string(found) +
                              (weight.empty() ? ": all weights are finite, so activations overflowed; lower the "
                                                "learning rate or clip gradients"
                                              : ": the weight " + weight + " is not finite"));

@@ -19,16 +19,15 @@ struct Head {
   struct Tape {
     Tokens<V, T> logits;
     Tokens<1, T> loss;      // of each token, in nats
-    Tokens<V, T> rows;      // one for each worker
     Index counted = 0;      // tokens whose target is not ignored
     void resize(const Pass& pass) {
       logits.resize(pass.tokens());
       loss.resize(pass.tokens());
-      rows.resize(pass.exec.workers());
     }
   };
   struct Scratch {
     Tokens<V, T> d_logits;
+    Tokens<V, T> row;       // one for each worker
     void resize(const Pass& pass) { d_logits.resize(pass.tokens()); }
   };
 
@@ -38,11 +37,13 @@ struct Head {
   }
 
   // Mean cross-entropy in nats over targets that are not ignored.
-  double loss(In<D, T> x, const Table& embedding, const int* targets, Tape& tape, const Pass& pass) const {
+  double loss(In<D, T> x, const Table& embedding, const int* targets, Tape& tape, Scratch& scratch,
+              const Pass& pass) const {
     tape.resize(pass);
+    scratch.row.resize(pass.exec.workers());
     forward(x, embedding, tape.logits, pass);
     pass.exec.parallel_for_worker(x.count, [&](Index n, int worker) {
-      *tape.loss[n] = targets[n] < 0 ? T(0) : kernels::cross_entropy<T>(tape.logits[n], V, targets[n], tape.rows[worker]);
+      *tape.loss[n] = targets[n] < 0 ? T(0) : kernels::cross_entropy<T>(tape.logits[n], V, targets[n], scratch.row[worker]);
     });
     double total = 0;
     tape.counted = 0;

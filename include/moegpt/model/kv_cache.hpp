@@ -12,6 +12,7 @@ class KVCache {
   using View = KeyValues<Dkv, T>;
 
   explicit KVCache(Index batch = 1) : batch_(batch) {
+    check(batch > 0, "a cache for ", batch, " sequences was asked for: at least 1 is needed");
     for (auto& layer : layers_) {
       layer.keys.resize(batch * C.context);
       layer.values.resize(batch * C.context);

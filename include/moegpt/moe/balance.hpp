@@ -3,6 +3,8 @@
 // micro-batches or machines.
 #include <moegpt/moe/router.hpp>
 
+#include <algorithm>
+
 namespace moegpt::inline MOEGPT_BUILD {
 
 // Switch balance loss (Fedus et al. 2021): L = E sum_e f_e P_e, with f_e the share of pairs sent to e (a
@@ -28,20 +30,22 @@ void balance_loss_backward(const Index* count, int experts, T coefficient, T* d_
 // mean[e] over tokens that are not padding, summed in double in token order.
 template <int E, class T>
 void mean_scores(In<E, T> score, const Pass& pass, T* mean) {
+  const double routed = std::max(1.0, static_cast<double>(routed_tokens(pass)));   // nothing routed: zero
   double total[E] = {};
   for (Index n = 0; n < score.count; ++n)
     if (!pass.is_padding(n))
       for (int e = 0; e < E; ++e) total[e] += static_cast<double>(score[n][e]);
-  for (int e = 0; e < E; ++e) mean[e] = static_cast<T>(total[e] / static_cast<double>(routed_tokens(pass)));
+  for (int e = 0; e < E; ++e) mean[e] = static_cast<T>(total[e] / routed);
 }
 
 // Router z-loss (Zoph et al. 2022): mean over tokens of lse^2.
 template <class T>
 T z_loss(In<1, T> lse, const Pass& pass) {
+  const double routed = std::max(1.0, static_cast<double>(routed_tokens(pass)));
   double total = 0;
   for (Index n = 0; n < lse.count; ++n)
     if (!pass.is_padding(n)) total += static_cast<double>(*lse[n]) * static_cast<double>(*lse[n]);
-  return static_cast<T>(total / static_cast<double>(routed_tokens(pass)));
+  return static_cast<T>(total / routed);
 }
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -50,6 +50,9 @@ struct ExpertChoiceRouter {
       gate.forward(x, tape.score, pass);
       for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
         for (Index n = rows.first; n < rows.first + rows.count; ++n) {
+          if (pass.allowed)
+            for (int e = 0; e < E; ++e)
+              if (!pass.allowed[e]) tape.score[n][e] = kernels::minus_infinity<T>;
           *tape.lse[n] = kernels::softmax(tape.score[n], E);
           for (int e = 0; e < E; ++e) tape.chosen[n * E + e] = -1;
         }
@@ -84,6 +87,7 @@ struct ExpertChoiceRouter {
    private:
     // Equal scores: the earlier token.
     static void take_best(int e, Index capacity, Tape& tape, const Pass& pass) {
+      if (pass.allowed && !pass.allowed[e]) return;
       Index* order = tape.order.data() + e * pass.tokens();
       Index count = 0;
       for (Index n = 0; n < pass.tokens(); ++n)
@@ -97,6 +101,7 @@ struct ExpertChoiceRouter {
     }
   };
 };
+static_assert(lists_every_field<ExpertChoiceRouter<4>::For<4>>());
 static_assert(Router<ExpertChoiceRouter<4>>);
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -58,9 +58,10 @@ struct FeedForward {
   static void drop_rows(const Tape& tape, Out<D, T> y, Rows rows, const Pass& pass) {
     if (tape.dropout == 0) return;
     for (Index i = 0; i < rows.count; ++i)
-      kernels::drop(y[i], D, tape.dropout, tape.noise, pass.first_token + rows.first + i);
+      kernels::drop(y[i], D, tape.dropout, tape.noise, pass.number_of(rows.first + i));
   }
 };
+static_assert(lists_every_field<FeedForward<Expert<2, 3>>>());
 static_assert(Layer<FeedForward<Expert<2, 3>>>);
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -135,11 +135,12 @@ struct MoELayer {
     if (tape.dropout == 0) return;
     for (Index i = 0; i < rows.count; ++i) {
       const Index s = rows.first + i;
-      const Index pair = (pass.first_token + tape.plan.token[s]) * tape.plan.choices + tape.plan.choice[s];
+      const Index pair = pass.number_of(tape.plan.token[s]) * tape.plan.choices + tape.plan.choice[s];
       kernels::drop(slots[i], D, tape.dropout, tape.noise, pair);
     }
   }
 };
+static_assert(lists_every_field<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>());
 static_assert(Layer<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>);
 
 }  // namespace moegpt::inline MOEGPT_BUILD

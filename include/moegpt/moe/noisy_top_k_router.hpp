@@ -21,7 +21,8 @@ struct NoisyTopKRouter {
                           : Options.bias                      ? ".bias = true"
                           : Options.noise_floor               ? ".noise_floor = true" : "";
     if (!options.empty()) options = ", NoisyTopK{" + options + "}";
-    return "NoisyTopKRouter<" + std::to_string(E) + ", " + std::to_string(K) + options + ">";
+    const std::string text = "NoisyTopKRouter<" + std::to_string(E) + ", " + std::to_string(K) + options + ">";
+    return Options.constant_gate ? "AllowConstantGate<" + text + ">" : text;
   }
 
   template <int D, class T = float>
@@ -90,10 +91,11 @@ struct NoisyTopKRouter {
    private:
     static constexpr T floor = Options.noise_floor ? T(0.01) : T(0);
     static T draw(Key key, const Pass& pass, Index n, int e) {
-      return static_cast<T>(key.normal(static_cast<std::uint64_t>((pass.first_token + n) * E + e)));
+      return static_cast<T>(key.normal(static_cast<std::uint64_t>(pass.number_of(n) * E + e)));
     }
   };
 };
+static_assert(lists_every_field<NoisyTopKRouter<4, 2>::For<4>>());
 static_assert(Router<NoisyTopKRouter<4, 2>>);
 
 template <int E, int K, NoisyTopK Options>

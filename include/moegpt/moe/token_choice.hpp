@@ -76,8 +76,8 @@ void choose_experts(RoutingPlan<T>& plan, TokenChoiceTape<E, K, T>& tape, const 
       *tape.lse[n] = kernels::softmax(z, E);
       for (int j = 0; j < K; ++j) probability[j] = z[chosen[j]];
       Rule::forward(logit, probability, gate, K);
-      if (pass.is_padding(n))
-        for (int j = 0; j < K; ++j) chosen[j] = -1;
+      for (int j = 0; j < K; ++j)
+        if (pass.is_padding(n) || (pass.allowed && !pass.allowed[chosen[j]])) chosen[j] = -1;
     }
   });
   plan.resize(pass.tokens(), K, E);
@@ -106,6 +106,7 @@ void choose_experts_backward(const RoutingPlan<T>& plan, const TokenChoiceTape<E
       }
       Rule::backward(tape.gate.data() + n * K, d_gate, d_logit, d_probability, K);
       for (int j = 0; j < K; ++j) {
+        if (chosen[j] < 0) continue;   // fewer experts were allowed than K
         dz[n][chosen[j]] += d_logit[j];
         d_score[chosen[j]] += d_probability[j];
       }

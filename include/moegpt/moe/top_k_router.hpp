@@ -57,11 +57,13 @@ struct TopKRouter : TopKRouterWith<E, K, GateRule<Options.gates>, Options.bias> 
   static std::string text() {
     const bool usual = Options.gates == (K == 1 ? Gates::probability : Gates::renormalised) && !Options.bias;
     const char* gates = Options.gates == Gates::renormalised ? "renormalised" : "probability";
-    return "TopKRouter<" + std::to_string(E) + ", " + std::to_string(K) +
-           (usual ? std::string() : std::string(", TopK{.gates = Gates::") + gates +
-                                        (Options.bias ? ", .bias = true}" : "}")) + ">";
+    const std::string text = "TopKRouter<" + std::to_string(E) + ", " + std::to_string(K) +
+                             (usual ? std::string() : std::string(", TopK{.gates = Gates::") + gates +
+                                                          (Options.bias ? ", .bias = true}" : "}")) + ">";
+    return Options.constant_gate ? "AllowConstantGate<" + text + ">" : text;
   }
 };
+static_assert(lists_every_field<TopKRouter<4, 2>::For<4>>());
 static_assert(Router<TopKRouter<4, 2>>);
 
 template <int E, int K, TopK Options>

@@ -70,10 +70,11 @@ class Generator {
   // Reads ids and draws what follows them.
   int next(std::span<const int> ids) {
     check(!ids.empty(), "nothing to continue: the prompt has no tokens");
+    for (int id : ids) check(id >= 0 && id < Model::V, "token id ", id, ", expected 0 .. ", Model::V - 1);
     // Of a prompt longer than the context its end is what counts.
     if (std::ssize(ids) > Model::config.context) ids = ids.last(Model::config.context);
     if (std::ssize(ids) > cache_.room()) return next_after_sliding(ids);
-    for (int id : ids) seen_[count_++] = id;
+    std::copy(ids.begin(), ids.end(), seen_.begin() + cache_.length());
     return draw(model_.logits(ids, work_, cache_, noise_));
   }
   int next(int id) { return next(std::span<const int>(&id, 1)); }
@@ -82,11 +83,10 @@ class Generator {
   // The context is full: forgets its older half and reads the rest again, at new positions.
   int next_after_sliding(std::span<const int> ids) {
     const Index keep = std::min<Index>(Model::config.context / 2, Model::config.context - std::ssize(ids));
-    std::copy(seen_.begin() + (count_ - keep), seen_.begin() + count_, seen_.begin());
-    count_ = keep;
-    for (int id : ids) seen_[count_++] = id;
+    int* const end = seen_.begin() + cache_.length();
+    int* const kept = std::copy(end - keep, end, seen_.begin());
     cache_.clear();
-    return draw(model_.logits(std::span<const int>(seen_.data(), static_cast<std::size_t>(count_)), work_, cache_, noise_));
+    return draw(model_.logits({seen_.begin(), std::copy(ids.begin(), ids.end(), kept)}, work_, cache_, noise_));
   }
   int draw(In<Model::V, T> logits) { return sample_(logits[logits.count - 1], Model::V, rng_.uniform()); }
   // A row of zeros, so that the sampler takes its memory now.
@@ -101,8 +101,7 @@ class Generator {
   Sampler<T> sample_;
   Rng rng_;
   std::optional<Key> noise_;
-  Buffer<int> seen_;
-  Index count_ = 0;
+  Buffer<int> seen_;   // the ids that the cache holds
 };
 
 struct Generate {

@@ -1,0 +1,182 @@
+// The excerpts of docs/extend.md: a layer, an expert and a router of one's own, and what gradcheck says of a
+// wrong one.
+#include "support/catch.hpp"
+
+#include <moegpt/testing/gradcheck.hpp>
+
+using namespace moegpt;
+
+namespace {
+
+// y = w x, feature by feature (LayerScale, Touvron et al. 2021).
+template <int D, class T = float>
+struct Scale {
+  using Scalar = T;
+  static constexpr int dim_in = D, dim_out = D;
+
+  Weight<T, D> weight;
+
+  static constexpr auto fields() { return std::tuple{Field{"weight", &Scale::weight}}; }
+  using Tape = Nothing;
+  using Scratch = Nothing;
+
+  void forward(In<D, T> x, Out<D, T> y, const Pass& pass) const {
+    for_each_piece(pass.exec, x.count, token_piece, [&](Rows rows) {
+      for (Index n = rows.first; n < rows.first + rows.count; ++n)
+        for (Index i = 0; i < D; ++i) y[n][i] = weight[i] * x[n][i];
+    });
+  }
+  // dx = w dy,  dw += sum_n dy_n x_n
+  void backward(In<D, T> x, In<D, T> dy, Out<D, T> dx, Scale& grad, const Pass&) const {
+    for (Index n = 0; n < x.count; ++n)
+      for (Index i = 0; i < D; ++i) {
+        if (!dx.empty()) dx[n][i] = weight[i] * dy[n][i];
+        if (!grad.weight.empty()) grad.weight[i] += dy[n][i] * x[n][i];
+      }
+  }
+};
+static_assert(lists_every_field<Scale<2>>());
+static_assert(Layer<Scale<2>>);
+
+// One linear map: the expert of Jacobs et al. 1991.
+template <int D, class T = float>
+struct LinearExpert {
+  using Scalar = T;
+  static constexpr int dim = D;
+
+  Linear<D, D, T> map;
+
+  static constexpr auto fields() { return std::tuple{Field{"map", &LinearExpert::map}}; }
+  struct Tape {
+    void resize(Index) {}
+  };
+  struct Scratch {
+    void resize(Index) {}
+  };
+
+  void forward(In<D, T> x, Out<D, T> y, Tape&, Rows) const { map.forward(x, y, Pass{}); }
+  void backward(In<D, T>, const Tape&, In<D, T> dy, Out<D, T> dx, Scratch&, Rows) const {
+    if (!dx.empty()) kernels::gemm<T>(MatrixView<const T>(dy), MatrixView<const T>(map.weight), dx);
+  }
+  void backward_weights(In<D, T> x, const Tape&, In<D, T> dy, LinearExpert& grad, const Scratch&,
+                        Rows) const {
+    map.backward_weights(x, dy, grad.map, Pass{});
+  }
+};
+static_assert(lists_every_field<LinearExpert<2>>());
+static_assert(ExpertNetwork<LinearExpert<2>>);
+
+// A token goes to every expert whose probability is at least the uniform one: to one if the router is sure,
+// to several if it is not. The gate is the probability.
+template <int E>
+struct ThresholdRouter {
+  static constexpr int experts = E, active = E;
+  static constexpr bool causal = true;
+  static std::string text() { return "ThresholdRouter<" + std::to_string(E) + ">"; }
+
+  template <int D, class T = float>
+  struct For {
+    using Scalar = T;
+    static constexpr int dim = D;
+
+    Linear<D, E, T, false> gate;
+
+    static constexpr auto fields() { return std::tuple{Field{"gate", &For::gate}}; }
+    struct Tape {
+      Tokens<E, T> score;   // softmax of the logits
+      Tokens<1, T> lse;     // log sum exp of the logits
+      Buffer<int> chosen;   // [tokens, E] e where expert e is wanted, else -1
+      void resize(const Pass& pass) {
+        score.resize(pass.tokens());
+        lse.resize(pass.tokens());
+        chosen.resize(pass.tokens() * E);
+      }
+    };
+    struct Scratch {
+      Tokens<E, T> d_logits;
+      void resize(const Pass& pass) { d_logits.resize(pass.tokens()); }
+    };
+
+    void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
+      tape.resize(pass);
+      gate.forward(x, tape.score, pass);
+      for (Index n = 0; n < pass.tokens(); ++n) {
+        T* s = tape.score[n];
+        *tape.lse[n] = kernels::softmax(s, E);
+        for (int e = 0; e < E; ++e) tape.chosen[n * E + e] = s[e] >= T(1) / E && !pass.is_padding(n) ? e : -1;
+      }
+      plan.resize(pass.tokens(), E, E);
+      plan.assign(tape.chosen.data(), tape.score[0], 0);
+    }
+
+    // gates: ds = dg;  balance: ds += d_mean_score / N;  dz = s (ds - <ds, s>);  z-loss: dz += 2 z / N lse s
+    void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
+                  Out<D, T> dx_sum, For& grad, Scratch& scratch, const Pass& pass) const {
+      scratch.resize(pass);
+      const T routed = static_cast<T>(routed_tokens(pass));
+      for (Index n = 0; n < pass.tokens(); ++n) {
+        T* dz = scratch.d_logits[n];
+        T ds[E] = {};
+        for (int e = 0; e < E; ++e) {
+          const Index s = plan.slot[n * E + e];
+          dz[e] = 0;
+          if (pass.is_padding(n)) continue;
+          if (s >= 0) ds[e] = signal.d_weight[s];
+          if (signal.d_mean_score) ds[e] += signal.d_mean_score[e] / routed;
+          dz[e] = 2 * signal.z / routed * *tape.lse[n] * tape.score[n][e];
+        }
+        kernels::softmax_backward(tape.score[n], ds, dz, E);
+      }
+      gate.backward_sum(x, scratch.d_logits, dx_sum, grad.gate, pass);
+    }
+  };
+};
+static_assert(Router<ThresholdRouter<4>>);
+
+// Wrong on purpose: the slope of a sigmoid is gate (1 - gate).
+struct ForgetfulGates {
+  template <class T>
+  static void forward(const T* z, const T*, T* gate, int K) {
+    for (int j = 0; j < K; ++j) gate[j] = 1 / (1 + std::exp(-z[j]));
+  }
+  template <class T>
+  static void backward(const T* gate, const T* d_gate, T* dz, T*, int K) {
+    for (int j = 0; j < K; ++j) dz[j] += d_gate[j] * gate[j];
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a layer, an expert and a router of one's own pass gradcheck") {
+  for (std::uint64_t seed : {1, 2, 3}) {
+    const GradcheckReport scale = gradcheck<Scale<6, double>>({.seed = seed});
+    INFO(scale.complaint);
+    CHECK(scale);
+    const GradcheckReport router = gradcheck<ThresholdRouter<5>::For<6, double>>({.seed = seed});
+    INFO(router.complaint);
+    CHECK(router);
+    GradcheckOptions options{.seed = seed};
+    options.pass.objective = {.balance = 0.1, .z = 0.1};
+    const GradcheckReport mixture = gradcheck<MoELayer<ThresholdRouter<3>, LinearExpert<4, double>>>(options);
+    INFO(mixture.complaint);
+    CHECK(mixture);
+  }
+}
+
+TEST_CASE("every token has at least one expert under a threshold of the uniform probability") {
+  ThresholdRouter<4>::For<3> router;   // all weights zero: all probabilities equal
+  const Tokens<3, float> x(5);
+  const Pass pass{.shape = {1, 5}};
+  RoutingPlan<float> plan;
+  ThresholdRouter<4>::For<3>::Tape tape;
+  router.forward(x, plan, tape, pass);
+  CHECK(plan.slots() == 5 * 4);
+}
+
+TEST_CASE("gradcheck names the tensor, both derivatives and the error of a wrong backward") {
+  const GradcheckReport report = gradcheck<TopKRouterWith<5, 2, ForgetfulGates>::For<6, double>>();
+  CHECK_FALSE(report);
+  CAPTURE(report.complaint);
+  CHECK(report.complaint.find("x: backward says ") == 0);
+  CHECK(report.complaint.find(", differences say ") != std::string::npos);
+}

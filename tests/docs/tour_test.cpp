@@ -1,0 +1,119 @@
+// The excerpts of docs/tour.md.
+#include "support/numbers.hpp"
+
+#include <moegpt/io.hpp>
+
+using namespace moegpt;
+
+namespace {
+
+constexpr Config tiny{.vocab = 256, .context = 16, .dim = 8, .layers = 2, .heads = 2, .hidden = 12};
+using Model = GPT<tiny, TopKRouter<4, 2>>;
+
+Batch some_batch(Shape shape) {
+  Batch batch{shape};
+  sample_batch(Tokenizer::bytes().encode("In the beginning was the word, and then a token."), batch, Key{3});
+  return batch;
+}
+
+}  // namespace
+
+TEST_CASE("the tape and the plan show what every layer did") {
+  Model model;
+  init(model, Key{1});
+  Model::Workspace work{{.batch = 2, .length = 8}};
+  const Batch batch = some_batch(work.shape);
+  Eigen::VectorXf middle;
+  std::vector<float> gates(16);
+
+  model.forward(batch, work);
+  work.tape.blocks.at_layer(1, [&](const auto& block) {
+    middle = block.middle.eigen().col(3);   // token 3 after attention: D numbers
+    const RoutingPlan<float>& plan = block.mixture.plan;
+    for (int e = 0; e < plan.experts; ++e)
+      for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s)
+        gates.at(plan.token[s]) += plan.weight[s];   // this token went to expert e with this gate
+  });
+  CHECK(middle.size() == 8);
+  for (float sum : gates) CHECK(sum == Approx(1));
+}
+
+TEST_CASE("a weight whose gradient is empty stays as it is") {
+  Model model, grad;
+  init(model, Key{1});
+  const Model before = model;   // a copy: models are values
+  Model::Workspace work{{.batch = 2, .length = 8}};
+  const Batch batch = some_batch(work.shape);
+  Adam<Model> adam;
+
+  for_each_named_weight([](const std::string& path, Kind, auto& d_weight) {
+    if (path.find("experts") == std::string::npos) d_weight.release();   // freezes all but the experts
+  }, grad);
+  model.forward(batch, work);
+  model.backward(batch, work, grad);
+  adam.step(model, grad);
+
+  for_each_named_weight([&](const std::string& path, Kind, const auto& now, const auto& was) {
+    CAPTURE(path);
+    const bool same = std::equal(now.begin(), now.end(), was.begin());
+    CHECK(same == (path.find("experts") == std::string::npos));
+  }, model, before);
+}
+
+TEST_CASE("a prompt is read at once and then continued one token at a time") {
+  Model model;
+  init(model, Key{1});
+  const std::vector<int> prompt{10, 20, 30};
+  Model::Workspace work{{.batch = 1, .length = 16}, Exec{}, {}, Use::inference};
+
+  Model::Cache cache;
+  In<Model::V, float> logits = model.logits(prompt, work, cache);   // one row of V numbers for each token
+  for (int i = 0; i < 4; ++i) {
+    const float* last = logits[logits.count - 1];
+    const int likeliest = static_cast<int>(std::max_element(last, last + Model::V) - last);
+    logits = model.logits(std::span(&likeliest, 1), work, cache);
+  }
+  CHECK(cache.length() == 7);
+}
+
+TEST_CASE("the number of threads is no part of a result") {
+  Model model, one, three;
+  init(model, Key{1});
+  const Batch batch = some_batch({2, 8});
+  for (auto [grad, threads] : {std::pair{&one, 1}, std::pair{&three, 3}}) {
+    Model::Workspace work{batch.shape, Exec{threads}};
+    model.forward(batch, work);
+    model.backward(batch, work, *grad);
+  }
+  CHECK(same_weights(one, three));
+}
+
+TEST_CASE("a file carries all that a model needs") {
+  Model model;
+  Tokenizer tokenizer = Tokenizer::bytes();
+  init(model, Key{1});
+  const std::string path = (std::filesystem::temp_directory_path() / "moegpt_tour.safetensors").string();
+
+  save(path, model, tokenizer);
+  CHECK(model_text(path) ==
+        "GPT<Config{.vocab = 256, .context = 16, .dim = 8, .layers = 2, .heads = 2, .hidden = 12}, "
+        "TopKRouter<4, 2>>");
+  Model same;
+  load(path, same, tokenizer);
+  CHECK(same_weights(model, same));
+  std::filesystem::remove(path);
+}
+
+TEST_CASE("an error says what was found and what was expected") {
+  const Model model;
+  Model::Workspace work{{.batch = 1, .length = 4}};
+  std::string said;
+
+  const Batch wrong{{.batch = 1, .length = 4}, {1, 2, 300, 4}, {2, 3, 4, 5}};
+  try {
+    model.forward(wrong, work);
+  } catch (const std::invalid_argument& error) {
+    said = error.what();   // moegpt: input 2 has token id 300, expected 0 .. 255
+  }
+  CHECK(said == "moegpt: input 2 has token id 300, expected 0 .. 255");
+}

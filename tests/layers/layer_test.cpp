@@ -1,0 +1,63 @@
+#include <moegpt/layers/layer.hpp>
+
+#include "support/catch.hpp"
+
+using namespace moegpt;
+
+namespace {
+
+// Layers that do nothing, with or without a part that the concept asks for.
+struct Complete {
+  using Scalar = float;
+  static constexpr int dim_in = 2, dim_out = 3;
+  using Tape = Nothing;
+  using Scratch = Nothing;
+  static constexpr auto fields() { return std::tuple{}; }
+  void forward(In<2, float>, Out<3, float>, const Pass&) const {}
+  void backward(In<2, float>, In<3, float>, Out<2, float>, Complete&, const Pass&) const {}
+};
+struct WithoutBackward {
+  using Scalar = float;
+  static constexpr int dim_in = 2, dim_out = 3;
+  using Tape = Nothing;
+  using Scratch = Nothing;
+  static constexpr auto fields() { return std::tuple{}; }
+  void forward(In<2, float>, Out<3, float>, const Pass&) const {}
+};
+struct WritesItsTapeInBackward {
+  using Scalar = float;
+  static constexpr int dim_in = 2, dim_out = 3;
+  using Tape = Nothing;
+  using Scratch = Nothing;
+  static constexpr auto fields() { return std::tuple{}; }
+  void forward(In<2, float>, Out<3, float>, Tape&, const Pass&) const {}
+  void backward(In<2, float>, Tape&, In<3, float>, Out<2, float>, WritesItsTapeInBackward&, const Pass&) const {}
+};
+struct ChangesInForward {
+  using Scalar = float;
+  static constexpr int dim_in = 2, dim_out = 3;
+  using Tape = Nothing;
+  using Scratch = Nothing;
+  static constexpr auto fields() { return std::tuple{}; }
+  void forward(In<2, float>, Out<3, float>, const Pass&) {}
+  void backward(In<2, float>, In<3, float>, Out<2, float>, ChangesInForward&, const Pass&) const {}
+};
+struct WithoutFields {
+  using Scalar = float;
+  static constexpr int dim_in = 2, dim_out = 3;
+  using Tape = Nothing;
+  using Scratch = Nothing;
+  void forward(In<2, float>, Out<3, float>, const Pass&) const {}
+  void backward(In<2, float>, In<3, float>, Out<2, float>, WithoutFields&, const Pass&) const {}
+};
+
+}  // namespace
+
+TEST_CASE("the concept takes a layer and refuses one that breaks its contract") {
+  STATIC_REQUIRE(Layer<Complete>);
+  STATIC_REQUIRE_FALSE(Layer<WithoutBackward>);
+  STATIC_REQUIRE_FALSE(Layer<WritesItsTapeInBackward>);   // law 3: the tape is const
+  STATIC_REQUIRE_FALSE(Layer<ChangesInForward>);
+  STATIC_REQUIRE_FALSE(Layer<WithoutFields>);
+  STATIC_REQUIRE_FALSE(Layer<int>);
+}

@@ -1,0 +1,65 @@
+#include <moegpt/layers/linear.hpp>
+
+#include "support/catch.hpp"
+#include "support/gradchecks.hpp"
+#include "support/numbers.hpp"
+
+using namespace moegpt;
+
+TEST_CASE("the gradients of Linear agree with differences, with a bias and without") {
+  gradcheck_three_seeds<Linear<6, 5, double>>();
+  gradcheck_three_seeds<Linear<6, 5, double, false>>();
+}
+
+TEST_CASE("Linear is W x + b, W as PyTorch stores it") {
+  Linear<2, 3> layer;
+  layer.weight.eigen() << 1, 2, 3, 4, 5, 6;
+  layer.bias.eigen() << 10, 20, 30;
+  Tokens<2, float> x(2);
+  x.eigen() << 1, 0, 1, -1;   // columns are tokens: (1, 1) and (0, -1)
+  Tokens<3, float> y(2);
+  layer.forward(x, y, {.shape = {1, 2}});
+  CHECK(y.eigen().col(0) == Eigen::Vector3f(13, 27, 41));
+  CHECK(y.eigen().col(1) == Eigen::Vector3f(8, 16, 24));
+}
+
+TEMPLATE_TEST_CASE("a token's bits are the same alone and among others (law 6)", "", float, double) {
+  Linear<37, 41, TestType> layer;
+  draw_weights(layer, 1);
+  const auto x = random_tokens<37, TestType>(29, 2);
+  Tokens<41, TestType> all(29), alone(29);
+  layer.forward(x, all, {.shape = {1, 29}, .exec = {3}});
+  for (Index n = 0; n < 29; ++n) layer.forward(x.rows({n, 1}), alone.rows({n, 1}), {});
+  CHECK(same_bits(all, alone));
+}
+
+TEST_CASE("gradients of a Linear that are not wanted are skipped, and the others keep their bits") {
+  using L = Linear<6, 5, double>;
+  L layer;
+  draw_weights(layer, 3);
+  const auto x = random_tokens<6, double>(7, 4);
+  const auto dy = random_tokens<5, double>(7, 5);
+  const Pass pass{.shape = {1, 7}};
+  L grad, frozen, no_dx;
+  frozen.weight.release();
+  frozen.bias.release();
+  Tokens<6, double> dx(7), dx_frozen(7);
+  layer.backward(x, dy, dx, grad, pass);
+  layer.backward(x, dy, dx_frozen, frozen, pass);
+  CHECK(same_bits(dx, dx_frozen));
+  CHECK(frozen.weight.empty());
+  layer.backward(x, dy, {}, no_dx, pass);
+  CHECK(same_weights(grad, no_dx));
+}
+
+TEST_CASE("backward_sum adds to dx what backward writes there") {
+  Linear<6, 5, double> layer, grad;
+  draw_weights(layer, 6);
+  const auto x = random_tokens<6, double>(7, 7);
+  const auto dy = random_tokens<5, double>(7, 8);
+  Tokens<6, double> dx(7), sum(7);
+  sum.memory().fill(1);
+  layer.backward(x, dy, dx, grad, {});
+  layer.backward_sum(x, dy, sum, grad, {});
+  for (Index i = 0; i < 42; ++i) CHECK(sum[0][i] == Approx(1 + dx[0][i]).epsilon(1e-14));
+}

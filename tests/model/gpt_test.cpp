@@ -1,0 +1,219 @@
+#include <moegpt/train/adam.hpp>
+
+#include "support.hpp"
+
+#include <limits>
+
+namespace {
+
+constexpr Config config{.vocab = 11, .context = 8, .dim = 12, .layers = 2, .heads = 3, .hidden = 10,
+                        .head_bias = true};
+using Noisy = GPT<config, NoisyTopKRouter<4, 2, NoisyTopK{.bias = true}>>;
+using Plain = GPT<config, TopKRouter<4, 2>>;
+constexpr int V = 11;
+
+// The door of forward and what it was given, all in order until a test spoils it.
+struct Door {
+  std::unique_ptr<Noisy> model = random_model<Noisy>(1);
+  Batch batch = random_batch({2, 3}, V, 2);
+  Workspace<Noisy> work{{2, 6}};
+
+  std::string refusal_of_forward() {
+    return refusal([&] { model->forward(batch, work); });
+  }
+};
+
+template <class Model>
+std::vector<float> logits(const Model& model, const std::vector<int>& ids, std::optional<Key> key) {
+  const Shape shape{1, std::ssize(ids)};
+  Workspace<Model> work(shape, {}, {.dropout = 0.2});
+  model.forward({shape, ids, ids}, work, key);
+  const float* first = work.tape.head.logits[0];
+  return {first, first + shape.tokens() * V};
+}
+
+template <class Model>
+void require_causal(const ModelOptions& options, std::optional<Key> key) {
+  const auto model = random_model<Model>(3);
+  model->options = options;
+  const std::vector<int> ids = random_ids(8, V, 4);
+  const std::vector<float> before = logits(*model, ids, key);
+  for (Index t = 1; t < 8; ++t) {
+    std::vector<int> changed = ids;
+    for (Index i = t; i < 8; ++i) changed[static_cast<std::size_t>(i)] = (ids[static_cast<std::size_t>(i)] + 1 + t) % V;
+    INFO("tokens from " << t << " on are others");
+    const std::vector<float> after = logits(*model, changed, key);
+    REQUIRE(same_bits(before.data(), after.data(), t * V));
+    REQUIRE_FALSE(same_bits(before.data() + t * V, after.data() + t * V, V));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("later tokens change no bit of earlier logits, also under capacity, noise and dropout") {
+  for (const ModelOptions options : {ModelOptions{}, ModelOptions{.capacity_factor = 0.5}}) {
+    require_causal<Plain>(options, {});
+    require_causal<Plain>(options, Key{5});
+    require_causal<Noisy>(options, {});
+    require_causal<Noisy>(options, Key{5});
+  }
+}
+
+TEST_CASE("capacity drops pairs and dropless keeps all") {
+  Door d;
+  d.model->forward(d.batch, d.work);
+  for (const auto& block : d.work.tape.blocks.second) CHECK(block.mixture.plan.dropped() == 0);
+  d.model->options.capacity_factor = 0.4;   // 6 tokens x 2 / 4 experts x 0.4: each takes one
+  d.model->forward(d.batch, d.work);
+  for (const auto& block : d.work.tape.blocks.second)
+    for (int e = 0; e < 4; ++e) CHECK(block.mixture.plan.load(e) <= 1);
+}
+
+TEST_CASE("without a key a forward repeats itself, and with another key it does not") {
+  const auto model = random_model<Noisy>(3);
+  const std::vector<int> ids = random_ids(8, V, 4);
+  CHECK(logits(*model, ids, {}) == logits(*model, ids, {}));
+  CHECK(logits(*model, ids, Key{1}) == logits(*model, ids, Key{1}));
+  CHECK(logits(*model, ids, Key{1}) != logits(*model, ids, Key{2}));
+  CHECK(logits(*model, ids, Key{1}) != logits(*model, ids, {}));
+}
+
+TEST_CASE("the total loss weighs the routers' losses by the objective") {
+  const Loss loss{.cross_entropy = 2, .balance = 3, .z = 5};
+  CHECK(loss.total({}) == 2);
+  CHECK(loss.total({.balance = 0.5, .z = 0.1}) == Approx(4).epsilon(1e-15));
+}
+
+TEST_CASE("a model that sends all tokens everywhere is balanced: one per mixture") {
+  Door d;
+  for (auto& block : d.model->blocks.second) set_zero(block.mixture.router);   // every score 1/4
+  CHECK(d.model->forward(d.batch, d.work).balance == Approx(2).epsilon(1e-6));
+}
+
+TEST_CASE("a position beyond the batch has no gradient, and a token that did not occur has none") {
+  Door d;
+  Noisy grad;
+  d.batch.inputs = {0, 1, 2, 2, 1, 0};
+  d.model->forward(d.batch, d.work);
+  d.model->backward(d.batch, d.work, grad);
+  for (int position = 0; position < 8; ++position)
+    CHECK(grad.position_embedding.weight.eigen().row(position).isZero(0) == (position >= 3));
+  for (int id = 0; id < V; ++id) CHECK(grad.token_embedding.weight.eigen().row(id).isZero(0) == (id > 2));
+}
+
+TEST_CASE("a weight whose gradient is released stays as it is, and the others train as if it were not frozen") {
+  Door d, frozen;
+  Noisy grad, partial;
+  const auto release = [](auto& layer) { for_each_weight([](auto& w) { w.release(); }, layer); };
+  release(partial.token_embedding);
+  release(partial.norm);
+  release(partial.head);
+  release(partial.blocks.second[0].attention);
+  release(partial.blocks.second[1].norm1);
+  release(partial.blocks.second[1].mixture.router);
+  release(partial.blocks.second[1].mixture.experts[2]);
+  const auto before = std::make_unique<Noisy>(*d.model);
+  Adam<Noisy> adam, adam_partial;
+  d.model->forward(d.batch, d.work, Key{1});
+  d.model->backward(d.batch, d.work, grad);
+  frozen.model->forward(frozen.batch, frozen.work, Key{1});
+  frozen.model->backward(frozen.batch, frozen.work, partial);
+  adam.step(*d.model, grad);
+  adam_partial.step(*frozen.model, partial);
+
+  int released = 0;
+  for_each_named_weight([&](const std::string& path, Kind, const auto& w, const auto& old, const auto& trained,
+                            const auto& g) {
+    INFO(path);
+    const auto& expected = g.empty() ? old : trained;
+    CHECK(same_bits(w.data(), expected.data(), w.size()));
+    released += g.empty();
+  }, std::as_const(*frozen.model), std::as_const(*before), std::as_const(*d.model), std::as_const(partial));
+  CHECK(released == 20);
+}
+
+TEST_CASE("a token id that the model does not have is refused by its place") {
+  Door d;
+  d.batch.inputs[3] = V;
+  CHECK(contains(d.refusal_of_forward(), "input 3 has token id 11, expected 0 .. 10"));
+  d.batch.inputs[3] = -1;
+  CHECK(contains(d.refusal_of_forward(), "input 3 has token id -1, expected 0 .. 10"));
+  d.batch.inputs[3] = 0;
+  d.batch.targets[5] = V;
+  CHECK(contains(d.refusal_of_forward(), "target 5 has token id 11, expected"));
+  d.batch.targets[5] = -1;   // ignored
+  CHECK(d.refusal_of_forward() == "");
+}
+
+TEST_CASE("too few or too many ids or targets are refused with both numbers") {
+  Door d;
+  d.batch.targets.pop_back();
+  CHECK(contains(d.refusal_of_forward(), "the batch has 5 targets for 6 tokens"));
+  d.batch.targets.assign(6, 0);
+  d.batch.inputs.push_back(0);
+  CHECK(contains(d.refusal_of_forward(), "the batch has 7 ids for 2 x 3 tokens"));
+}
+
+TEST_CASE("a batch of nothing is refused") {
+  Door d;
+  for (const Shape shape : {Shape{0, 3}, Shape{2, 0}, Shape{0, 0}}) {
+    d.batch = {shape, {}, {}};
+    CHECK(contains(d.refusal_of_forward(), "both must be at least 1"));
+  }
+  d.batch = random_batch({-2, -3}, V, 2);
+  CHECK(contains(d.refusal_of_forward(), "a batch of -2 sequences of -3 tokens"));
+}
+
+TEST_CASE("a sequence longer than the context and a batch larger than the workspace are refused with both sizes") {
+  Door d;
+  d.batch = random_batch({1, 9}, V, 2);
+  CHECK(contains(d.refusal_of_forward(), "a sequence of 9 tokens, but the model's context is 8"));
+  d.batch = random_batch({3, 6}, V, 2);
+  CHECK(contains(d.refusal_of_forward(), "a batch of 3 x 6 tokens, but the workspace was made for 2 x 6"));
+}
+
+TEST_CASE("a loss that is not finite is an error that names the first weight that is not") {
+  Door d;
+  const auto failure = [&] { return refusal<std::runtime_error>([&] { d.model->forward(d.batch, d.work); }); };
+  d.model->norm.weight[7] = std::numeric_limits<float>::quiet_NaN();
+  CHECK(contains(failure(), "the loss is nan"));
+  CHECK(contains(failure(), "norm.weight[7] is not finite"));
+  d.model->blocks.second[1].attention.key.weight[5] = std::numeric_limits<float>::infinity();
+  CHECK(contains(failure(), "blocks.1.attention.key.weight[5]"));
+  d.model->blocks.second[0].mixture.router.gate.weight[2] = std::numeric_limits<float>::quiet_NaN();
+  CHECK(contains(failure(), "blocks.0.moe.router.gate.weight[2]"));
+}
+
+TEST_CASE("a loss that overflows although all weights are finite says so") {
+  Door d;
+  for (float& w : d.model->head.weight) w = 3e38f;
+  CHECK(contains(refusal<std::runtime_error>([&] { d.model->forward(d.batch, d.work); }), "lower the learning rate"));
+}
+
+TEST_CASE("backward refuses another batch than its forward's, and a workspace made for inference") {
+  Door d;
+  Noisy grad;
+  d.model->forward(d.batch, d.work);
+  const Batch copy = d.batch;
+  CHECK(contains(refusal([&] { d.model->backward(copy, d.work, grad); }), "another batch"));
+  Workspace<Noisy> inference({2, 6}, {}, {}, Use::inference);
+  d.model->forward(d.batch, inference);
+  CHECK(contains(refusal([&] { d.model->backward(d.batch, inference, grad); }), "made for training"));
+  Workspace<Noisy> fresh({2, 6});
+  CHECK(contains(refusal([&] { d.model->backward(d.batch, fresh, grad); }), "another batch"));
+}
+
+TEST_CASE("logits refuse an id that the model does not have") {
+  Door d;
+  Noisy::Cache cache;
+  CHECK(contains(refusal([&] { d.model->logits(std::vector<int>{1, 2, V}, d.work, cache); }),
+                 "input 2 has token id 11, expected 0 .. 10"));
+}
+
+TEST_CASE("logits of a model with a weight that is not finite are an error that names it") {
+  Door d;
+  Noisy::Cache cache;
+  d.model->norm.weight[7] = std::numeric_limits<float>::quiet_NaN();
+  CHECK(contains(refusal<std::runtime_error>([&] { d.model->logits(std::vector<int>{1, 2}, d.work, cache); }),
+                 "norm.weight[7] is not finite"));
+}

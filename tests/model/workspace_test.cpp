@@ -1,0 +1,73 @@
+#include "support.hpp"
+
+namespace {
+
+constexpr Config config{.vocab = 13, .context = 8, .dim = 12, .layers = 3, .heads = 2, .hidden = 10,
+                        .dense_first = 1};
+using Model = GPT<config, TopKRouter<3, 2>>;
+constexpr int V = 13;
+
+// The gradient of a batch by a workspace that has seen other batches, or none.
+std::unique_ptr<Model> gradient(const Model& model, const Batch& batch, Workspace<Model>& work) {
+  auto grad = std::make_unique<Model>();
+  model.forward(batch, work, Key{3});
+  model.backward(batch, work, *grad);
+  return grad;
+}
+
+}  // namespace
+
+TEST_CASE("what a workspace did before does not change a bit of what it does now") {
+  const auto model = random_model<Model>(1);
+  const Objective objective{.dropout = 0.2, .balance = 0.1};
+  Workspace<Model> used({3, 8}, {}, objective);
+  gradient(*model, random_batch({3, 8}, V, 2), used);
+  for (const Shape shape : {Shape{1, 1}, Shape{4, 5}, Shape{2, 8}, Shape{3, 8}}) {
+    INFO(shape.batch << " x " << shape.length);
+    const Batch batch = random_batch(shape, V, 4);
+    Workspace<Model> fresh(shape, {}, objective);
+    CHECK(first_difference(*gradient(*model, batch, used), *gradient(*model, batch, fresh)) == "");
+  }
+}
+
+TEST_CASE("two batches can be in flight, each in its workspace") {
+  const auto model = random_model<Model>(1);
+  const Batch a = random_batch({2, 6}, V, 5), b = random_batch({2, 6}, V, 6);
+  Workspace<Model> work_a({2, 6}), work_b({2, 6});
+  model->forward(a, work_a);
+  model->forward(b, work_b);
+  Model grad_a;
+  model->backward(a, work_a, grad_a);
+  Workspace<Model> alone({2, 6});
+  model->forward(a, alone);
+  Model expected;
+  model->backward(a, alone, expected);
+  CHECK(first_difference(grad_a, expected) == "");
+}
+
+TEST_CASE("a workspace for inference gives the loss and logits of one for training, in less memory") {
+  const auto model = random_model<Model>(1);
+  const Batch batch = random_batch({2, 8}, V, 7);
+  Workspace<Model> training({2, 8}), inference({2, 8}, {}, {}, Use::inference);
+  const Loss a = model->forward(batch, training), b = model->forward(batch, inference);
+  CHECK(a.cross_entropy == b.cross_entropy);
+  CHECK(a.balance == b.balance);
+  CHECK(same_bits(training.tape.head.logits[0], inference.tape.head.logits[0], 16 * V));
+  const auto tapes = [](const Workspace<Model>& work) {
+    Index tokens = 0;
+    for (const auto& block : work.tape.blocks.first) tokens += block.normed1.count();
+    for (const auto& block : work.tape.blocks.second) tokens += block.normed1.count();
+    return tokens;
+  };
+  CHECK(tapes(training) == 3 * 16);
+  CHECK(tapes(inference) == 2 * 16);   // one of each kind of block
+}
+
+TEST_CASE("a workspace without tokens, beyond the context or without threads is refused") {
+  CHECK(contains(refusal([] { Workspace<Model> work({0, 4}); }), "0 sequences of 4 tokens"));
+  CHECK(contains(refusal([] { Workspace<Model> work({2, 0}); }), "both must be at least 1"));
+  CHECK(contains(refusal([] { Workspace<Model> work({-1, -1}); }), "-1 sequences"));
+  CHECK(contains(refusal([] { Workspace<Model> work({1, 9}); }), "9 tokens per sequence"));
+  CHECK(contains(refusal([] { Workspace<Model> work({1, 9}); }), "context is 8"));
+  CHECK(contains(refusal([] { Workspace<Model> work({1, 4}, {.threads = 0}); }), "0 threads"));
+}

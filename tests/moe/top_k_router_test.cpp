@@ -1,0 +1,132 @@
+#include <moegpt/moe/top_k_router.hpp>
+
+#include "support/catch.hpp"
+#include "support/gradchecks.hpp"
+#include "support/numbers.hpp"
+
+using namespace moegpt;
+
+namespace {
+
+constexpr TopK renormalised{.gates = Gates::renormalised}, probability{.gates = Gates::probability};
+constexpr TopK renormalised_bias{.gates = Gates::renormalised, .bias = true};
+constexpr TopK probability_bias{.gates = Gates::probability, .bias = true};
+template <int K, TopK Options>
+using RouterD = typename TopKRouter<5, K, Options>::template For<6, double>;
+using Two = RouterD<2, renormalised_bias>;
+
+template <class R>
+struct Route {
+  using T = typename R::Scalar;
+  RoutingPlan<T> plan;
+  typename R::Tape tape;
+  Route(const R& router, TokensView<R::dim, const T> x, const Pass& pass) { router.forward(x, plan, tape, pass); }
+};
+
+// The gradient of a router's weights for random derivatives of its gates alone.
+template <class R>
+double gradient_of_gates() {
+  R router, grad;
+  draw_weights(router, 1);
+  const auto x = random_tokens<6, double>(7, 2);
+  const Pass pass{.shape = {1, 7}};
+  const Route<R> route(router, x, pass);
+  const auto d_weight = random_numbers<double>(route.plan.slots(), 3);
+  typename R::Scratch scratch;
+  Tokens<6, double> dx(7);
+  router.backward(x, route.plan, route.tape, {.d_weight = d_weight.data()}, dx, grad, scratch, pass);
+  double largest = 0;
+  for (const double g : grad.gate.weight) largest = std::max(largest, std::abs(g));
+  return largest;
+}
+
+}  // namespace
+
+TEST_CASE("the gradients of a top-k router agree with differences for K = 1, 2, 3, both gates, with a bias and without") {
+  SECTION("1 probability") { gradcheck_three_seeds<RouterD<1, probability>>(); }
+  SECTION("1 constant gate: only balance and z-loss") {
+    gradcheck_three_seeds<AllowConstantGate<TopKRouter<5, 1, renormalised>>::For<6, double>>();
+  }
+  SECTION("2 renormalised, bias") { gradcheck_three_seeds<Two>(); }
+  SECTION("2 probability") { gradcheck_three_seeds<RouterD<2, probability>>(); }
+  SECTION("3 renormalised") { gradcheck_three_seeds<RouterD<3, renormalised>>(); }
+  SECTION("3 probability, bias") { gradcheck_three_seeds<RouterD<3, probability_bias>>(); }
+}
+
+TEST_CASE("the gradients of a top-k router agree with differences with padding, capacity and forbidden experts") {
+  const Index lengths[2] = {5, 2};
+  const bool three[5] = {true, false, true, true, false}, one[5] = {false, false, false, true, false};
+  GradcheckOptions options;
+  SECTION("padding") { options.pass.lengths = lengths; }
+  SECTION("capacity") { options.pass.options.capacity_factor = 0.75; }
+  SECTION("three allowed") { options.pass.allowed = three; }
+  SECTION("fewer allowed than K") { options.pass.allowed = one; }
+  gradcheck_three_seeds<Two>(options);
+  gradcheck_three_seeds<RouterD<3, probability_bias>>(options);
+}
+
+TEST_CASE("a router of zeros sends every token to the lowest experts with equal gates") {
+  const Two router;
+  const auto x = random_tokens<6, double>(7, 4);
+  const Route<Two> route(router, x, {.shape = {1, 7}});
+  CHECK(route.plan.load(0) == 7);
+  CHECK(route.plan.load(1) == 7);
+  for (Index s = 0; s < 14; ++s) CHECK(route.plan.weight[s] == 0.5);
+}
+
+TEST_CASE("at K = 1 probability gates train the router, and the constant gate does not") {
+  CHECK(gradient_of_gates<RouterD<1, probability>>() > 1e-3);
+  CHECK(gradient_of_gates<AllowConstantGate<TopKRouter<5, 1, renormalised>>::For<6, double>>() == 0);
+}
+
+TEST_CASE("the default gates are probabilities at K = 1 and renormalised above") {
+  STATIC_REQUIRE(std::is_same_v<TopKRouter<5, 1>, TopKRouter<5, 1, probability>>);
+  STATIC_REQUIRE(std::is_same_v<TopKRouter<5, 2>, TopKRouter<5, 2, renormalised>>);
+  STATIC_REQUIRE(Router<AllowConstantGate<TopKRouter<5, 1, renormalised>>>);
+}
+
+TEST_CASE("a token's route does not depend on other tokens, before or after it, bit for bit") {
+  Two router;
+  draw_weights(router, 5);
+  auto x = random_tokens<6, double>(131, 6);
+  const Route<Two> all(router, x, {.shape = {1, 131}, .exec = {3}});
+  for (const Index n : {0, 63, 64, 130}) {
+    const Route<Two> alone(router, std::as_const(x).rows({n, 1}), {});
+    CHECK(same_bits(alone.tape.gate.data(), all.tape.gate.data() + 2 * n, 2));
+    CHECK(same_bits(alone.tape.score[0], all.tape.score[n], 5));
+    CHECK(alone.tape.chosen[0] == all.tape.chosen[2 * n]);
+    CHECK(alone.tape.chosen[1] == all.tape.chosen[2 * n + 1]);
+  }
+}
+
+TEST_CASE("with a capacity too, a later token changes no earlier token's route") {
+  Two router;
+  draw_weights(router, 7);
+  auto x = random_tokens<6, double>(20, 8);
+  const Pass pass{.shape = {1, 20}, .options = {.capacity_factor = 0.8}};
+  const Route<Two> before(router, x, pass);
+  CHECK(before.plan.dropped() > 0);
+  for (Index changed = 1; changed < 20; ++changed) {
+    auto other = x;
+    for (int i = 0; i < 6; ++i) other[changed][i] = -3 * x[changed][i] + 1;
+    const Route<Two> after(router, other, pass);
+    for (Index pair = 0; pair < 2 * changed; ++pair)
+      CHECK((before.plan.slot[pair] >= 0) == (after.plan.slot[pair] >= 0));
+  }
+}
+
+TEST_CASE("frozen, a router still sends its gradient to x") {
+  Two router, grad, frozen;
+  draw_weights(router, 9);
+  for_each_weight([](auto& w) { w.release(); }, frozen);
+  const auto x = random_tokens<6, double>(7, 10);
+  const Pass pass{.shape = {1, 7}};
+  const Route<Two> route(router, x, pass);
+  const auto d_weight = random_numbers<double>(14, 11);
+  Two::Scratch scratch;
+  Tokens<6, double> dx(7), dx_frozen(7);
+  router.backward(x, route.plan, route.tape, {.d_weight = d_weight.data()}, dx, grad, scratch, pass);
+  router.backward(x, route.plan, route.tape, {.d_weight = d_weight.data()}, dx_frozen, frozen, scratch, pass);
+  CHECK(same_bits(dx, dx_frozen));
+  CHECK(count_weights(frozen) == 0);
+}

@@ -1,0 +1,16 @@
+#pragma once
+// gradcheck over the three seeds that every layer has to pass.
+#include "catch.hpp"
+
+#include <moegpt/testing/gradcheck.hpp>
+
+template <class Examined>
+void gradcheck_three_seeds(moegpt::GradcheckOptions options = {}) {
+  for (const std::uint64_t seed : {1, 2, 3}) {
+    options.seed = seed;
+    const moegpt::GradcheckReport report = moegpt::gradcheck<Examined>(options);
+    CAPTURE(seed, report.where, report.complaint);
+    CHECK(report.ok);
+    CHECK(report.worst <= 1e-6);   // issue 2: relative error per tensor, in double
+  }
+}

@@ -1,0 +1,192 @@
+#include <moegpt/testing/gradcheck.hpp>
+
+#include "support/catch.hpp"
+
+using namespace moegpt;
+
+namespace {
+
+enum class Fault {
+  none, wrong_sign_of_dx, weight_forgotten, dx_added_to, gradient_assigned, reads_the_last_input, reads_scratch,
+  tape_worn_out, tape_not_cleared, result_by_threads, not_a_number, not_smooth
+};
+
+Fault planted = Fault::none;   // at run time: one layer to compile instead of one for each fault
+
+// y = w x^2 feature by feature, with a planted fault.
+struct Planted {
+  using Scalar = double;
+  static constexpr int dim_in = 3, dim_out = 3;
+  Weight<double, 3> weight;
+  Weight<double, 3> offset;
+
+  static constexpr auto fields() {
+    return std::tuple{Field{"weight", &Planted::weight}, Field{"offset", &Planted::offset, Kind::buffer}};
+  }
+  struct Tape {
+    Tokens<3, double> squares;
+    mutable double wear = 0;
+    void resize(const Pass& pass) { squares.resize(pass.tokens()); }
+  };
+  struct Scratch {
+    Tokens<3, double> input;
+    void resize(const Pass& pass) { input.resize(pass.tokens()); }
+  };
+  mutable Tokens<3, double> last{};
+
+  void forward(In<3, double> x, Out<3, double> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
+    tape.resize(pass);
+    scratch.resize(pass);
+    last.resize(pass.tokens());
+    for (Index i = 0; i < 3 * x.count; ++i) {
+      const double before = planted == Fault::tape_not_cleared ? tape.squares[0][i] : 0;
+      tape.squares[0][i] = before + x.data[i] * x.data[i];
+      scratch.input[0][i] = last[0][i] = x.data[i];
+      y.data[i] = weight[i % 3] * tape.squares[0][i] + offset[i % 3];
+      if (planted == Fault::result_by_threads && pass.exec.threads > 1) y.data[i] *= 1 + 1e-16 * 4;
+      if (planted == Fault::not_smooth) y.data[i] += 1e-3 * std::sin(1e7 * x.data[i]);
+    }
+  }
+  void backward(In<3, double> x, const Tape& tape, In<3, double> dy, Out<3, double> dx, Planted& grad, Scratch& scratch,
+                const Pass&) const {
+    for (Index i = 0; i < 3 * x.count; ++i) {
+      const double input = planted == Fault::reads_the_last_input ? last[0][i]
+                           : planted == Fault::reads_scratch      ? scratch.input[0][i]
+                                                            : x.data[i];
+      const double sign = planted == Fault::wrong_sign_of_dx ? -1 : 1;
+      if (planted == Fault::dx_added_to)
+        dx.data[i] += 2 * weight[i % 3] * input * dy.data[i];
+      else
+        dx.data[i] = sign * 2 * weight[i % 3] * input * dy.data[i] + tape.wear;
+    }
+    if (planted == Fault::tape_worn_out) tape.wear += 1e-3;
+    for (Index i = 0; i < 3; ++i) {
+      double sum = 0;
+      for (Index n = 0; n < x.count; ++n) sum += dy[n][i] * tape.squares[n][i];
+      if (planted == Fault::not_a_number) sum = std::numeric_limits<double>::quiet_NaN();
+      if (planted == Fault::weight_forgotten) sum = 0;
+      if (planted == Fault::gradient_assigned)
+        grad.weight[i] = sum;
+      else
+        grad.weight[i] += sum;
+    }
+  }
+};
+
+static_assert(Layer<Planted>);
+
+std::string complaint(Fault fault) {
+  planted = fault;
+  const GradcheckReport report = gradcheck<Planted>();
+  planted = Fault::none;
+  CHECK(report.ok == report.complaint.empty());
+  CHECK(static_cast<bool>(report) == report.ok);
+  return report.complaint;
+}
+bool names(const std::string& complaint, std::string_view what) {
+  CAPTURE(complaint);
+  CHECK(complaint.find(what) != std::string::npos);
+  return !complaint.empty();
+}
+
+// Gates renormalised over the chosen in forward, but not in backward.
+struct ForgetsRenormalisation {
+  template <class T>
+  static void forward(const T* z, const T* s, T* gate, int K) {
+    RenormalisedGates::forward(z, s, gate, K);
+  }
+  template <class T>
+  static void backward(const T* gate, const T* d_gate, T* dz, T* ds, int K) {
+    ProbabilityGates::backward(gate, d_gate, dz, ds, K);
+  }
+};
+using Honest = TopKRouter<5, 2>::For<6, double>;
+struct OverwritesDx : Honest {
+  void backward(In<6, double> x, const RoutingPlan<double>& plan, const Tape& tape, const RouterSignal<double>& signal,
+                Out<6, double> dx_sum, OverwritesDx& grad, Scratch& scratch, const Pass& pass) const {
+    std::fill_n(dx_sum.data, 6 * dx_sum.count, 0.0);
+    Honest::backward(x, plan, tape, signal, dx_sum, grad, scratch, pass);
+  }
+};
+struct IgnoresBalance : Honest {
+  void backward(In<6, double> x, const RoutingPlan<double>& plan, const Tape& tape, RouterSignal<double> signal,
+                Out<6, double> dx_sum, IgnoresBalance& grad, Scratch& scratch, const Pass& pass) const {
+    signal.d_mean_score = nullptr;
+    Honest::backward(x, plan, tape, signal, dx_sum, grad, scratch, pass);
+  }
+};
+struct AssignsGradient : Honest {
+  void backward(In<6, double> x, const RoutingPlan<double>& plan, const Tape& tape, const RouterSignal<double>& signal,
+                Out<6, double> dx_sum, AssignsGradient& grad, Scratch& scratch, const Pass& pass) const {
+    set_zero(grad);
+    Honest::backward(x, plan, tape, signal, dx_sum, grad, scratch, pass);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("gradcheck accepts a layer without faults, and says how exact it is and where it is worst") {
+  const GradcheckReport report = gradcheck<Planted>();
+  CHECK(report.ok);
+  CHECK(report.complaint.empty());
+  CHECK(report.worst < 1e-9);
+  CHECK((report.where == "x" || report.where == "weight"));   // the buffer is not examined
+}
+
+TEST_CASE("gradcheck refuses a wrong derivative and names the tensor and both numbers") {
+  const std::string said = complaint(Fault::wrong_sign_of_dx);
+  CHECK(said.rfind("x: backward says ", 0) == 0);
+  names(said, "differences say ");
+  CHECK(complaint(Fault::weight_forgotten).rfind("weight: backward says 0.000000, differences say ", 0) == 0);
+  names(complaint(Fault::not_a_number), "weight[0]: its gradient is not finite");
+}
+
+TEST_CASE("gradcheck refuses a dx that is added to instead of overwritten") {
+  names(complaint(Fault::dx_added_to), "dx is not overwritten");
+}
+
+TEST_CASE("gradcheck refuses a gradient that is assigned instead of added") {
+  names(complaint(Fault::gradient_assigned), "do not add");
+}
+
+TEST_CASE("gradcheck refuses a backward that reads what it was not handed") {
+  names(complaint(Fault::reads_the_last_input), "not handed");
+  names(complaint(Fault::reads_scratch), "not handed");
+}
+
+TEST_CASE("gradcheck refuses a backward that changes what the next one finds") {
+  CHECK_FALSE(complaint(Fault::tape_worn_out).empty());
+}
+
+TEST_CASE("gradcheck refuses a forward that trusts what lies in its tape, and one that depends on threads") {
+  names(complaint(Fault::tape_not_cleared), "fresh memory");
+  names(complaint(Fault::result_by_threads), "two threads");
+}
+
+TEST_CASE("gradcheck says when it finds no smooth point") {
+  names(complaint(Fault::not_smooth), "no smooth point in 20 draws");
+}
+
+TEST_CASE("gradcheck refuses a router that forgets renormalisation in backward") {
+  using Faulty = TopKRouterWith<5, 2, ForgetsRenormalisation>::For<6, double>;
+  const GradcheckReport report = gradcheck<Faulty>();
+  CHECK_FALSE(report.ok);
+  names(report.complaint, "backward says");
+  CHECK(gradcheck<TopKRouterWith<5, 2, RenormalisedGates>::For<6, double>>().ok);
+}
+
+TEST_CASE("gradcheck refuses a router that overwrites dx, one that ignores the balance loss and one that assigns") {
+  names(gradcheck<OverwritesDx>().complaint, "dx_sum is not added to");
+  names(gradcheck<IgnoresBalance>().complaint, "backward says");
+  names(gradcheck<AssignsGradient>().complaint, "do not add");
+  CHECK(gradcheck<Honest>().ok);
+}
+
+TEST_CASE("a layer with a kink is examined at smooth points, for any seed") {
+  using Kinked = Expert<6, 5, Activation::relu, double>;
+  for (std::uint64_t seed = 1; seed <= 30; ++seed) {
+    const GradcheckReport report = gradcheck<Kinked>({.seed = seed});
+    CAPTURE(seed, report.complaint);
+    CHECK(report.ok);
+  }
+}

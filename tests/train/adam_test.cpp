@@ -1,0 +1,184 @@
+#include <moegpt/layers/linear.hpp>
+#include <moegpt/train/adam.hpp>
+
+#include "../support/catch.hpp"
+
+using namespace moegpt;
+
+namespace {
+
+// One weight of each sort an optimizer must tell apart.
+struct Tree {
+  Weight<double, 3, 2> matrix;
+  Weight<double, 4> vector;
+  Weight<double, 2> counts;
+  std::array<Linear<2, 2, double>, 2> experts;
+  static constexpr auto fields() {
+    return std::tuple{Field{"matrix", &Tree::matrix}, Field{"vector", &Tree::vector},
+                      Field{"counts", &Tree::counts, Kind::buffer},
+                      Field{"experts", &Tree::experts, Kind::sparse}};
+  }
+};
+
+Tree random_tree(std::uint64_t seed) {
+  Tree tree;
+  Rng rng(seed);
+  for_each_weight([&](auto& w) { for (double& x : w) x = rng.normal(); }, tree);
+  return tree;
+}
+Tree touched(Tree gradient) {
+  for (auto& expert : gradient.experts) touch(expert);
+  return gradient;
+}
+
+// One number's history by the formulas of Kingma and Ba, and of Loshchilov and Hutter.
+struct Scalar {
+  double w, m = 0, v = 0;
+  int t = 0;
+  void step(double g, const AdamOptions& o, double decay) {
+    ++t;
+    if (o.decay == Decay::l2) g += decay * w;
+    if (o.decay == Decay::decoupled) w -= o.learning_rate * decay * w;
+    m = o.beta1 * m + (1 - o.beta1) * g;
+    v = o.beta2 * v + (1 - o.beta2) * g * g;
+    const double m_hat = m / (1 - std::pow(o.beta1, t)), v_hat = v / (1 - std::pow(o.beta2, t));
+    w -= o.learning_rate * m_hat / (std::sqrt(v_hat) + o.epsilon);
+  }
+};
+
+// Largest difference from the formulas after five steps, of a number in the matrix and one in the vector.
+double error_of_five_steps(const AdamOptions& options) {
+  Tree tree = random_tree(1);
+  Scalar matrix{tree.matrix[3]}, vector{tree.vector[2]};
+  Adam<Tree> adam(options);
+  for (std::uint64_t step = 0; step < 5; ++step) {
+    const Tree grad = touched(random_tree(10 + step));
+    adam.step(tree, grad);
+    matrix.step(grad.matrix[3], options, options.weight_decay);
+    vector.step(grad.vector[2], options, options.decay_of == DecayOf::matrices ? 0 : options.weight_decay);
+  }
+  return std::max(std::abs(tree.matrix[3] - matrix.w), std::abs(tree.vector[2] - vector.w));
+}
+
+bool same(const double* a, const double* b, Index n) { return std::memcmp(a, b, sizeof(double) * n) == 0; }
+template <class W>
+bool same(const W& a, const W& b) { return same(a.data(), b.data(), a.size()); }
+
+constexpr Index gate = 3;   // of steps(): matrix, vector, counts, then experts 0 and 1 with weight and bias
+
+}  // namespace
+
+TEST_CASE("five steps of Adam and AdamW are the formulas' for every choice of decay") {
+  // five steps round a number of size one some dozens of times
+  for (const Decay decay : {Decay::decoupled, Decay::l2})
+    for (const DecayOf decay_of : {DecayOf::everything, DecayOf::matrices})
+      CHECK(error_of_five_steps({.learning_rate = 0.05, .beta1 = 0.8, .beta2 = 0.95, .epsilon = 1e-3,
+                                 .weight_decay = 0.3, .decay = decay, .decay_of = decay_of}) <= 1e-14);
+}
+
+TEST_CASE("the first step moves every number by the learning rate, whatever its gradient's size") {
+  Tree tree = random_tree(1), grad = touched(random_tree(2));
+  const Tree before = tree;
+  Adam<Tree> adam({.learning_rate = 0.01, .weight_decay = 0});
+  adam.step(tree, grad);
+  for (Index i = 0; i < tree.matrix.size(); ++i)   // epsilon 1e-8 against gradients above 0.01
+    CHECK(std::abs(tree.matrix[i] - before.matrix[i]) == Approx(0.01).epsilon(1e-5));
+}
+
+TEST_CASE("a buffer is not touched, whatever its gradient holds") {
+  Tree tree = random_tree(1);
+  const Tree before = tree;
+  Adam<Tree> adam;
+  for (std::uint64_t step = 0; step < 3; ++step) adam.step(tree, random_tree(step));
+  CHECK(same(tree.counts, before.counts));
+  CHECK(adam.first_moment().counts.eigen().isZero(0));
+  CHECK(adam.second_moment().counts.eigen().isZero(0));
+  CHECK(adam.steps()[2] == 0);
+}
+
+TEST_CASE("a weight whose gradient is released neither moves nor decays nor counts steps") {
+  Tree tree = random_tree(1), grad = touched(random_tree(2));
+  grad.vector.release();
+  const Tree before = tree;
+  Adam<Tree> adam({.weight_decay = 0.5});
+  adam.step(tree, grad);
+  CHECK(same(tree.vector, before.vector));
+  CHECK(adam.steps()[1] == 0);
+  CHECK_FALSE(same(tree.matrix, before.matrix));
+  CHECK(adam.steps()[0] == 1);
+}
+
+TEST_CASE("a weight that is not held here is passed over") {
+  Tree tree = random_tree(1);
+  tree.matrix.release();
+  Adam<Tree> adam;
+  adam.step(tree, touched(random_tree(2)));
+  CHECK(tree.matrix.empty());
+  CHECK(adam.steps()[0] == 0);
+}
+
+TEST_CASE("skip: an expert without tokens stays as it is, with its moments and its step count") {
+  Tree tree = random_tree(1);
+  Adam<Tree> adam({.empty_expert = EmptyExpert::skip});
+  adam.step(tree, touched(random_tree(2)));
+  const Tree before = tree, m = adam.first_moment(), v = adam.second_moment();
+  Tree grad = random_tree(3);
+  set_zero(grad.experts[0]);
+  touch(grad.experts[1]);
+  adam.step(tree, grad);
+  CHECK(same(tree.experts[0].weight, before.experts[0].weight));
+  CHECK(same(adam.first_moment().experts[0].bias, m.experts[0].bias));
+  CHECK(same(adam.second_moment().experts[0].bias, v.experts[0].bias));
+  CHECK_FALSE(same(tree.experts[1].weight, before.experts[1].weight));
+  CHECK(adam.steps() == std::vector<std::int64_t>{2, 2, 0, 1, 1, 2, 2});
+}
+
+TEST_CASE("skip: an expert's correction follows its own steps, not those of the model") {
+  Tree tree = random_tree(1);
+  Adam<Tree> adam({.learning_rate = 0.01, .weight_decay = 0, .empty_expert = EmptyExpert::skip});
+  Tree idle = random_tree(2);
+  set_zero(idle.experts);
+  for (int i = 0; i < 20; ++i) adam.step(tree, idle);
+  const Tree before = tree;
+  adam.step(tree, touched(random_tree(3)));
+  const double moved = tree.experts[0].weight[1] - before.experts[0].weight[1];
+  CHECK(std::abs(moved) == Approx(0.01).epsilon(1e-5));   // a first step
+}
+
+TEST_CASE("zero_gradient: an expert without tokens decays, with its moments, and counts the step") {
+  Tree tree = random_tree(1);
+  Adam<Tree> adam({.learning_rate = 0.1, .weight_decay = 0.5, .empty_expert = EmptyExpert::zero_gradient});
+  adam.step(tree, touched(random_tree(2)));
+  const Tree m = adam.first_moment();
+  Scalar expected{tree.experts[0].weight[0], m.experts[0].weight[0], adam.second_moment().experts[0].weight[0], 1};
+  Tree grad = random_tree(3);
+  set_zero(grad.experts[0]);
+  adam.step(tree, grad);
+  expected.step(0, adam.options, 0.5);
+  CHECK(tree.experts[0].weight[0] == Approx(expected.w).epsilon(1e-14));
+  CHECK(adam.first_moment().experts[0].weight[0] == Approx(0.9 * m.experts[0].weight[0]).epsilon(1e-15));
+  CHECK(adam.steps()[gate] == 2);
+}
+
+TEST_CASE("a gradient scale multiplies the gradient and leaves it as it was") {
+  Tree a = random_tree(1), b = a;
+  const Tree grad = touched(random_tree(2));
+  Tree half = grad;
+  for_each_weight([](auto& w) { for (double& x : w) x *= 0.5; }, half);
+  Adam<Tree> adam_a({.epsilon = 0.1}), adam_b({.epsilon = 0.1});
+  adam_a.step(a, grad, {}, 0.5);
+  adam_b.step(b, half);
+  CHECK(same(a.matrix, b.matrix));
+  CHECK(same(a.experts[1].weight, b.experts[1].weight));
+}
+
+TEST_CASE("the learning rate may change between steps") {
+  Tree tree = random_tree(1);
+  Adam<Tree> adam;
+  adam.step(tree, touched(random_tree(2)));
+  adam.options.learning_rate = 0;
+  const Tree before = tree;
+  adam.step(tree, touched(random_tree(3)));
+  CHECK(same(tree.matrix, before.matrix));
+  CHECK(adam.steps()[0] == 2);
+}

@@ -1,0 +1,208 @@
+#include <moegpt/model/init.hpp>
+#include <moegpt/train/generate.hpp>
+
+#include "../support/catch.hpp"
+
+#include <memory>
+
+using namespace moegpt;
+
+namespace {
+
+constexpr Config config{.vocab = 7, .context = 8, .dim = 12, .layers = 2, .heads = 3, .hidden = 10};
+using Model = GPT<config, TopKRouter<3, 2>>;
+
+const Tokenizer letters = Tokenizer::characters("abcdefg");
+
+std::unique_ptr<Model> random_model(std::uint64_t seed = 1) {
+  auto model = std::make_unique<Model>();
+  init(*model, Key{seed}, Init::makemoe);
+  return model;
+}
+
+template <class Error = std::invalid_argument, class F>
+std::string refusal(F f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return {};
+}
+bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+
+// Logits of these probabilities, with a constant that softmax must not see.
+const std::vector<double> probability{0.05, 0.4, 0.02, 0.25, 0.18, 0.1};
+std::vector<double> logits_of(const std::vector<double>& p) {
+  std::vector<double> logits;
+  for (const double x : p) logits.push_back(std::log(x) + 100);
+  return logits;
+}
+
+std::vector<int> draws(const Sampling& sampling, int count) {
+  const std::vector<double> logits = logits_of(probability);
+  Sampler<double> sample(sampling);
+  Rng rng(4);
+  std::vector<int> of(probability.size());
+  for (int i = 0; i < count; ++i)
+    ++of.at(static_cast<std::size_t>(sample(logits.data(), static_cast<int>(logits.size()), rng.uniform())));
+  return of;
+}
+
+// Of counts against p; where p is zero the count must be, too.
+double chi_square(const std::vector<int>& of, const std::vector<double>& p) {
+  double n = 0, sum = 0;
+  for (const int c : of) n += c;
+  for (std::size_t i = 0; i < p.size(); ++i) {
+    if (p[i] == 0 && of[i] == 0) continue;
+    sum += (of[i] - n * p[i]) * (of[i] - n * p[i]) / (n * p[i]);
+  }
+  return sum;
+}
+
+}  // namespace
+
+// chi-square with five degrees of freedom exceeds 25.7 once in ten thousand; less often with fewer
+TEST_CASE("tokens are drawn with the probabilities of softmax") {
+  CHECK(chi_square(draws({}, 20000), probability) < 25.7);
+}
+
+TEST_CASE("temperature two draws with the square roots of the probabilities") {
+  std::vector<double> flat;
+  double total = 0;
+  for (const double p : probability) total += std::sqrt(p);
+  for (const double p : probability) flat.push_back(std::sqrt(p) / total);
+  CHECK(chi_square(draws({.temperature = 2}, 20000), flat) < 25.7);
+}
+
+TEST_CASE("top_k draws among the k likeliest in their proportions and never another") {
+  CHECK(chi_square(draws({.top_k = 3}, 20000), {0, 0.4 / 0.83, 0, 0.25 / 0.83, 0.18 / 0.83, 0}) < 25.7);
+}
+
+TEST_CASE("top_p draws among the fewest that reach p, the one that crosses it included") {
+  CHECK(chi_square(draws({.top_p = 0.5}, 20000), {0, 0.4 / 0.65, 0, 0.25 / 0.65, 0, 0}) < 25.7);
+  CHECK(draws({.top_p = 0.39}, 100) == std::vector<int>{0, 100, 0, 0, 0, 0});
+}
+
+TEST_CASE("top_p counts what top_k left") {
+  // of 0.4 and 0.25, the first alone has 62 % of what is left
+  CHECK(draws({.top_k = 2, .top_p = 0.6}, 100) == std::vector<int>{0, 100, 0, 0, 0, 0});
+}
+
+TEST_CASE("temperature zero, top_k one and a tiny top_p always take the likeliest token") {
+  for (const Sampling& sampling : {Sampling{.temperature = 0}, Sampling{.top_k = 1}, Sampling{.top_p = 1e-9}})
+    CHECK(draws(sampling, 100) == std::vector<int>{0, 100, 0, 0, 0, 0});
+}
+
+TEST_CASE("of equal logits temperature zero takes the lower id") {
+  const float logits[] = {1, 3, 2, 3, 3};
+  CHECK(Sampler<float>({.temperature = 0})(logits, 5, 0.99) == 1);
+  CHECK(Sampler<float>({.top_k = 1})(logits, 5, 0.99) == 1);
+}
+
+TEST_CASE("a draw at either end of [0, 1) is a token") {
+  const std::vector<double> logits = logits_of(probability);
+  Sampler<double> sample;
+  CHECK(sample(logits.data(), 6, 0) == 1);                  // the likeliest comes first
+  CHECK(sample(logits.data(), 6, 1 - 0x1.0p-53) == 2);      // the least likely last
+}
+
+TEST_CASE("a sampling that makes no sense is refused with what was found") {
+  CHECK(contains(refusal([] { Sampler<float> s({.temperature = -0.5}); }), "temperature is -0.5"));
+  CHECK(contains(refusal([] { Sampler<float> s({.temperature = std::nan("")}); }), "temperature is nan"));
+  CHECK(contains(refusal([] { Sampler<float> s({.top_k = -1}); }), "top_k is -1"));
+  for (const double p : {0.0, -0.1, 1.01})
+    CHECK(contains(refusal([&] { Sampler<float> s({.top_p = p}); }), "expected a number in (0, 1]"));
+}
+
+TEST_CASE("the same seed writes the same text, and another seed another") {
+  const auto model = random_model();
+  CHECK(generate(*model, letters, "abc", {.tokens = 30, .seed = 3}) ==
+        generate(*model, letters, "abc", {.tokens = 30, .seed = 3}));
+  CHECK(generate(*model, letters, "abc", {.tokens = 30, .seed = 3}) !=
+        generate(*model, letters, "abc", {.tokens = 30, .seed = 4}));
+}
+
+TEST_CASE("the number of threads does not change a text") {
+  const auto model = random_model();
+  CHECK(generate(*model, letters, "abc", {.tokens = 30, .exec = {.threads = 1}}) ==
+        generate(*model, letters, "abc", {.tokens = 30, .exec = {.threads = 2}}));
+}
+
+TEST_CASE("as many tokens are written as asked for, also beyond the context, and each is announced") {
+  const auto model = random_model();
+  for (const int tokens : {0, 1, 8, 50}) {
+    std::string announced;
+    const std::string text = generate(*model, letters, "abc", {
+        .tokens = tokens, .on_token = [&](std::string_view piece) { announced += piece; }});
+    CHECK(text.size() == static_cast<std::size_t>(tokens));
+    CHECK(text == announced);
+  }
+}
+
+TEST_CASE("an empty prompt starts with the first token") {
+  const auto model = random_model();
+  CHECK(generate(*model, letters, "", {.tokens = 20}) == generate(*model, letters, "a", {.tokens = 20}));
+}
+
+TEST_CASE("of a prompt longer than the context its end counts") {
+  const auto model = random_model();
+  CHECK(generate(*model, letters, "ggggggabcdefga", {.tokens = 20}) ==
+        generate(*model, letters, "abcdefga", {.tokens = 20}));
+}
+
+TEST_CASE("when the context is full the newer half is read again at the first positions") {
+  const auto model = random_model();
+  Generator<Model> generator(*model, {.temperature = 0}, Rng(1));
+  const std::vector<int> ids{3, 1, 4, 1, 5, 2, 6, 0};
+  generator.next(ids);
+  Generator<Model> fresh(*model, {.temperature = 0}, Rng(1));
+  const std::vector<int> rest{5, 2, 6, 0, 3};
+  CHECK(generator.next(3) == fresh.next(rest));
+  CHECK(generator.next(2) == fresh.next(2));   // and both go on alike
+}
+
+TEST_CASE("a long piece read into a full context keeps its own tokens before older ones") {
+  const auto model = random_model();
+  Generator<Model> generator(*model, {.temperature = 0}, Rng(1)), fresh(*model, {.temperature = 0}, Rng(1));
+  generator.next(std::vector<int>{3, 1, 4, 1, 5});
+  const std::vector<int> long_piece{6, 5, 4, 3, 2, 1}, expected{1, 5, 6, 5, 4, 3, 2, 1};
+  CHECK(generator.next(long_piece) == fresh.next(expected));
+}
+
+TEST_CASE("a refused id leaves a generator as it was") {
+  const auto model = random_model();
+  Generator<Model> generator(*model, {.temperature = 0}, Rng(1)), other(*model, {.temperature = 0}, Rng(1));
+  CHECK(generator.next(std::vector<int>{1, 2}) == other.next(std::vector<int>{1, 2}));
+  CHECK(contains(refusal([&] { generator.next(7); }), "token id 7, expected 0 .. 6"));
+  int id = 3;
+  for (int i = 0; i < 20; ++i) {   // the context slides on the way
+    CHECK(contains(refusal([&] { generator.next(-1); }), "token id -1, expected 0 .. 6"));
+    const int next = generator.next(id);
+    CHECK(next == other.next(id));
+    id = next;
+  }
+}
+
+TEST_CASE("a prompt with a character that the tokenizer does not know is refused by that character") {
+  const auto model = random_model();
+  CHECK(contains(refusal([&] { generate(*model, letters, "abxc"); }), "'x' (U+0078) at byte 2"));
+}
+
+TEST_CASE("a tokenizer with more tokens than the model is refused with both numbers") {
+  const auto model = random_model();
+  CHECK(contains(refusal([&] { generate(*model, Tokenizer::bytes(), "abc"); }),
+                 "the tokenizer has 256 tokens, the model only 7"));
+}
+
+TEST_CASE("a generator refuses to continue nothing") {
+  const auto model = random_model();
+  Generator<Model> generator(*model, {}, Rng(1));
+  CHECK(contains(refusal([&] { generator.next(std::span<const int>{}); }), "the prompt has no tokens"));
+}
+
+TEST_CASE("a model with NaN in a weight generates an error that names it") {
+  const auto model = random_model();
+  model->head.weight[5] = std::numeric_limits<float>::quiet_NaN();
+  CHECK(contains(refusal<std::runtime_error>([&] { generate(*model, letters, "abc"); }), "head.weight[5]"));
+}

@@ -1,0 +1,42 @@
+#include <moegpt/train/schedule.hpp>
+
+#include "../support/catch.hpp"
+
+using namespace moegpt;
+
+namespace {
+
+const WarmupCosine rate{.peak = 1, .floor = 0.1, .warmup = 4, .steps = 24};
+
+}  // namespace
+
+TEST_CASE("warm-up climbs by equal steps from above zero to below the peak") {
+  CHECK(rate(0) == Approx(0.2).epsilon(1e-15));
+  CHECK(rate(1) == Approx(0.4).epsilon(1e-15));
+  CHECK(rate(3) == Approx(0.8).epsilon(1e-15));
+}
+
+TEST_CASE("the peak is reached when warm-up ends, the mean of peak and floor half-way, the floor at the end") {
+  CHECK(rate(4) == 1);
+  CHECK(rate(14) == Approx(0.55).epsilon(1e-15));
+  CHECK(rate(24) == 0.1);
+}
+
+TEST_CASE("the rate falls from the peak to the floor and stays there") {
+  for (int step = 4; step < 24; ++step) CHECK(rate(step + 1) < rate(step));
+  CHECK(rate(25) == 0.1);
+  CHECK(rate(1000000) == 0.1);
+}
+
+TEST_CASE("without warm-up the first step has the peak, and a run of no steps the floor") {
+  const WarmupCosine at_once{.peak = 1, .floor = 0.1, .warmup = 0, .steps = 10};
+  CHECK(at_once(0) == 1);
+  const WarmupCosine never{.peak = 1, .floor = 0.1, .warmup = 0, .steps = 0};
+  CHECK(never(0) == 0.1);
+}
+
+TEST_CASE("a warm-up longer than the run still climbs, and what follows is the floor") {
+  const WarmupCosine slow{.peak = 1, .floor = 0.1, .warmup = 10, .steps = 5};
+  CHECK(slow(9) == Approx(10.0 / 11).epsilon(1e-15));
+  CHECK(slow(10) == 0.1);
+}
