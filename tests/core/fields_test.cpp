@@ -59,18 +59,47 @@ TEST_CASE("a walk visits the weights in the order of fields(), by their paths an
 
 TEST_CASE("several trees are walked in lock-step, constant ones as constants") {
   Mixture a, b;
-  const Mixture c;
+  draw_weights(a, 1);
+  const Mixture c = a;
   int visits = 0;
-  for_each_weight([&](auto& x, auto& y, const auto& z) {
-    static_assert(std::is_same_v<decltype(x), decltype(y)>);
-    static_assert(std::is_const_v<std::remove_reference_t<decltype(z)>>);
-    CHECK(static_cast<void*>(&x) != static_cast<void*>(&y));
-    CHECK(reinterpret_cast<char*>(&x) - reinterpret_cast<char*>(&a) ==
-          reinterpret_cast<char*>(&y) - reinterpret_cast<char*>(&b));
-    CHECK(x.size() == z.size());
+  for_each_weight([&](auto& x, auto& y, auto& z) {
+    static_assert(!std::is_const_v<std::remove_pointer_t<decltype(y.data())>>);
+    static_assert(std::is_const_v<std::remove_pointer_t<decltype(z.data())>>);
+    CHECK(x.data() != y.data());
+    CHECK(same_bits(static_cast<const float*>(x.data()), z.data(), x.size()));   // all weights are different
+    std::copy(x.begin(), x.end(), y.begin());
+    y.touched = true;
     ++visits;
   }, a, b, c);
   CHECK(visits == 7);
+  CHECK(same_weights(b, c));
+  CHECK(b.experts[1].weight.touched);
+}
+
+TEST_CASE("a walk hands out each weight's shape, memory and emptiness") {
+  Leaf leaf;
+  for_each_weight([](auto& w) {
+    CHECK(std::vector(w.shape.begin(), w.shape.end()) == std::vector{2, 3});
+    CHECK(w.extent == 6);
+    w.eigen()(1, 2) = 5;
+  }, leaf);
+  CHECK(leaf.weight[5] == 5);
+  for_each_weight([](auto& w) { w.release(); }, leaf);
+  CHECK(leaf.weight.empty());
+  for_each_weight([](auto& w) { w.allocate(); }, leaf);
+  REQUIRE(leaf.weight.size() == 6);
+  CHECK(leaf.weight[5] == 0);
+}
+
+TEST_CASE("a struct whose first member has no weights is walked all the same") {
+  struct Model {
+    Empty nothing;
+    Leaf leaf;
+    static constexpr auto fields() { return std::tuple{Field{"nothing", &Model::nothing}, Field{"leaf", &Model::leaf}}; }
+  };
+  const Model model;
+  CHECK(count_weights(model) == 6);
+  CHECK(count_weights(Empty{}) == 0);
 }
 
 TEST_CASE("a list is walked by index, and other trees with it") {

@@ -42,6 +42,16 @@ TEST_CASE("a row's mask depends on its key and number, and neighbours have masks
   CHECK(equal == 0);   // by chance: 101 / 65536
 }
 
+TEST_CASE("rows of odd width share no draws") {
+  const Index rows = 4000;
+  Buffer<double> x(3 * rows);
+  x.fill(1);
+  for (Index r = 0; r < rows; ++r) kernels::drop(x.data() + 3 * r, 3, 0.5, Key{6}, r);
+  Index equal = 0;   // the last feature of a row and the first of the next
+  for (Index r = 1; r < rows; ++r) equal += x[3 * r - 1] == x[3 * r];
+  CHECK(static_cast<double>(equal) / rows == Approx(0.5).margin(4 * 0.5 / std::sqrt(rows)));   // four standard errors
+}
+
 TEST_CASE("the two features of one draw are dropped independently") {
   Index both = 0, n = 20000;
   for (Index r = 0; r < n; ++r) {

@@ -17,14 +17,18 @@ void append_text(std::string& text, const Part& part) {
     text += std::string_view(part);
 }
 
-// Throws std::invalid_argument with the parts joined into one sentence unless `holds`.
 template <class... Parts>
-void check(bool holds, const Parts&... parts) {
-  if (holds) [[likely]]
-    return;
+[[noreturn, gnu::cold, gnu::noinline]] void refuse(const Parts&... parts) {
   std::string text = "moegpt: ";
   (append_text(text, parts), ...);
   throw std::invalid_argument(text);
+}
+
+// Throws std::invalid_argument with the parts joined into one sentence unless `holds`.
+template <class... Parts>
+void check(bool holds, const Parts&... parts) {
+  if (!holds) [[unlikely]]
+    refuse(parts...);
 }
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -62,7 +62,10 @@ class WeightRef {
   T* end() const { return data() + size(); }
   auto eigen() const { return EigenMap<T, EigenRowMajor<T>>(data(), empty() ? 0 : rows, cols); }
   void release() const requires(!std::is_const_v<T>) { memory_->release(); }
-  void allocate() const requires(!std::is_const_v<T>) { memory_->resize(extent); }
+  void allocate() const requires(!std::is_const_v<T>) {
+    if (empty()) memory_->release();   // zeros if it was empty
+    memory_->resize(extent);
+  }
 
   Buffer<Scalar>* memory_;
   std::conditional_t<std::is_const_v<T>, const bool&, bool&> touched;
@@ -97,6 +100,14 @@ class Path {
   std::size_t length_ = 0;
 };
 
+inline auto first_scalar() { return std::type_identity<void>{}; }
+template <class First, class... Rest>
+auto first_scalar(First first, Rest... rest) {
+  if constexpr (std::is_void_v<typename First::type>)
+    return first_scalar(rest...);
+  else
+    return first;
+}
 // The scalar of the first weight found in X; void if there is none.
 template <class X>
 auto scalar_in() {
@@ -107,12 +118,7 @@ auto scalar_in() {
     return std::type_identity<typename Tree::Scalar>{};
   } else if constexpr (HasFields<Tree>) {
     return std::apply([](auto... field) {
-      if constexpr (sizeof...(field) == 0) {
-        return std::type_identity<void>{};
-      } else {
-        auto first = std::get<0>(std::tuple{field...});
-        return scalar_in<decltype(std::declval<Tree&>().*first.member)>();
-      }
+      return first_scalar(scalar_in<decltype(std::declval<Tree&>().*field.member)>()...);
     }, Tree::fields());
   } else {
     return scalar_in<typename Tree::value_type>();

@@ -27,7 +27,7 @@ class Buffer {
   explicit Buffer(Index size) { resize(size); }
   Buffer(const Buffer& other) { *this = other; }
   Buffer(Buffer&& other) noexcept { swap(other); }
-  Buffer& operator=(const Buffer& other) {
+  [[gnu::noinline]] Buffer& operator=(const Buffer& other) {
     if (this == &other) return *this;
     resize(other.size_);
     if (size_ > 0) std::memcpy(data_, other.data_, sizeof(T) * size_);
@@ -40,7 +40,7 @@ class Buffer {
   ~Buffer() { release(); }
 
   // New memory is zero; what was held is kept only if it still fits.
-  void resize(Index size) {
+  [[gnu::noinline]] void resize(Index size) {
     if (size > capacity_) {
       T* fresh = static_cast<T*>(::operator new(sizeof(T) * size, alignment));
       std::memset(static_cast<void*>(fresh), 0, sizeof(T) * size);
@@ -50,7 +50,7 @@ class Buffer {
     }
     size_ = size;
   }
-  void release() {
+  [[gnu::noinline]] void release() {
     ::operator delete(data_, alignment);
     data_ = nullptr;
     size_ = capacity_ = 0;

@@ -133,7 +133,7 @@ void run_rows(Index rows, Index depth, const T* a, Index a_row, Index a_k, const
 
 // C = start + A B on one thread.
 template <class T>
-void gemm(Operand<T> a, Operand<T> b, MatrixView<T> c, Start<T> start = {}) {
+[[gnu::noinline]] void gemm(Operand<T> a, Operand<T> b, MatrixView<T> c, Start<T> start = {}) {
   using Tile = detail::Tile<T>;
   alignas(64) T panel[Tile::depth * Tile::NR];
   for (Index n = 0; n < b.cols; n += Tile::NR) {
@@ -165,11 +165,26 @@ void gemm(const Exec& exec, Operand<T> a, Operand<T> b, MatrixView<T> c, Start<T
   });
 }
 
-// sum over rows: s[j] += sum_i m[i][j], row after row.
+// y = x W^T + b, and its three gradients. x [tokens, in], W [out, in], y [tokens, out]; b and db may be null.
 template <class T>
-void add_column_sums(MatrixView<const T> m, T* s) {
-  for (Index i = 0; i < m.rows; ++i)
-    for (Index j = 0; j < m.cols; ++j) s[j] += m[i][j];
+[[gnu::noinline]] void affine(const Exec& exec, MatrixView<const T> x, MatrixView<const T> w, const T* b,
+                              MatrixView<T> y) {
+  gemm<T>(exec, x, transposed<T>(w), y, {.bias = b});
+}
+// dx = dy W, or dx += dy W
+template <class T>
+[[gnu::noinline]] void affine_backward(const Exec& exec, MatrixView<const T> dy, MatrixView<const T> w,
+                                       MatrixView<T> dx, bool accumulate) {
+  gemm<T>(exec, dy, w, dx, {.accumulate = accumulate});
+}
+// dW += dy^T x,  db += sum_t dy_t, token after token
+template <class T>
+[[gnu::noinline]] void affine_backward_weights(const Exec& exec, MatrixView<const T> x, MatrixView<const T> dy,
+                                               MatrixView<T> dw, T* db) {
+  if (!dw.empty()) gemm<T>(exec, transposed<T>(dy), x, dw, {.accumulate = true});
+  if (db)
+    for (Index t = 0; t < dy.rows; ++t)
+      for (Index j = 0; j < dy.cols; ++j) db[j] += dy[t][j];
 }
 
 }  // namespace kernels

@@ -2,8 +2,7 @@
 // Multi-head self-attention with grouped key/value heads: query heads h shares key/value head h / (H / Hkv).
 //   y = W_o concat_h softmax(scale q_h k^T) v
 // With a key/value cache, earlier tokens are found there and this call's keys and values are appended.
-#include <moegpt/kernels/attention.hpp>
-#include <moegpt/kernels/rotary.hpp>
+#include <moegpt/kernels/multi_head.hpp>
 #include <moegpt/layers/linear.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
@@ -63,17 +62,15 @@ struct Attention {
     }
   };
   struct Scratch {
-    Buffer<T> scores, lse;            // of one block of queries, for each worker
+    Buffer<T> heads;                  // of one (sequence, head), for each worker
     Buffer<T> cosine, sine;           // [length, d / 2]
     Tokens<Dq, T> d_query, d_mixed;
     Tokens<Dkv, T> d_key, d_value;
     void resize(const Pass& pass) {
-      scores.resize(pass.exec.workers() * kernels::attention_scratch(pass.first_position + pass.shape.length));
-      lse.resize(pass.exec.workers() * pass.shape.length);
-      if (S.rotary) {
-        cosine.resize(pass.shape.length * (d / 2));
-        sine.resize(pass.shape.length * (d / 2));
-      }
+      const Index length = pass.shape.length;
+      heads.resize(pass.exec.workers() * kernels::multi_head_scratch(length, pass.first_position + length));
+      cosine.resize(S.rotary ? length * (d / 2) : 0);
+      sine.resize(S.rotary ? length * (d / 2) : 0);
       d_query.resize(pass.tokens());
       d_mixed.resize(pass.tokens());
       d_key.resize(pass.tokens());
@@ -92,22 +89,14 @@ struct Attention {
     value.forward(x, tape.value, pass);
     if constexpr (S.rotary) {
       angles(scratch, pass);
-      rotate_heads<H>(tape.query, scratch, pass, T(1));
-      rotate_heads<Hkv>(tape.key, scratch, pass, T(1));
+      turn(tape.query, scratch, pass, T(1));
+      turn(tape.key, scratch, pass, T(1));
     }
     if (cache) append(*cache, tape, pass);
-    const Index length = pass.shape.length;
-    pass.exec.parallel_for_worker(pass.shape.batch * H, [&](Index task, int worker) {
-      const Index b = task / H, h = task % H;
-      const Rows rows{b * length, length};
-      T* lse = scratch.lse.data() + worker * length;
-      kernels::attention_forward<T>(head(tape, pass, b, h), columns<Dq>(tape.query.rows(rows), h),
-                                    keys_of(tape.key, cache ? cache->keys : Out<Dkv, T>{}, cache, pass, b, h),
-                                    keys_of(tape.value, cache ? cache->values : Out<Dkv, T>{}, cache, pass, b, h),
-                                    columns<Dq>(tape.mixed.rows(rows), h), lse,
-                                    scratch.scores.data() + worker * (scratch.scores.size() / pass.exec.workers()));
-      for (Index t = 0; t < length; ++t) tape.lse[rows.first + t][h] = lse[t];
-    });
+    kernels::multi_head_forward<T>(pass.exec, heads_of(tape, pass, cache ? cache->capacity : pass.shape.length),
+                                   tape.query, cache ? MatrixView<const T>(cache->keys) : tape.key,
+                                   cache ? MatrixView<const T>(cache->values) : tape.value, tape.mixed, tape.lse,
+                                   scratch.heads.data());
     output.forward(tape.mixed, y, pass);
   }
 
@@ -115,28 +104,13 @@ struct Attention {
                 const Pass& pass) const {
     scratch.resize(pass);
     output.backward(tape.mixed, dy, scratch.d_mixed, grad.output, pass);
-    scratch.d_key.memory().fill(0);
-    scratch.d_value.memory().fill(0);
-    const Index length = pass.shape.length;
-    // a task owns the gradient of one key/value head and of the query heads that share it
-    pass.exec.parallel_for_worker(pass.shape.batch * Hkv, [&](Index task, int worker) {
-      const Index b = task / Hkv, kv = task % Hkv;
-      const Rows rows{b * length, length};
-      T* lse = scratch.lse.data() + worker * length;
-      for (Index h = kv * group; h < (kv + 1) * group; ++h) {
-        for (Index t = 0; t < length; ++t) lse[t] = tape.lse[rows.first + t][h];
-        kernels::attention_backward<T>(
-            head(tape, pass, b, h), columns<Dq>(tape.query.rows(rows), h), columns<Dkv>(tape.key.rows(rows), kv),
-            columns<Dkv>(tape.value.rows(rows), kv), columns<Dq>(tape.mixed.rows(rows), h), lse,
-            columns<Dq>(scratch.d_mixed.view().rows(rows), h), columns<Dq>(scratch.d_query.rows(rows), h),
-            columns<Dkv>(scratch.d_key.rows(rows), kv), columns<Dkv>(scratch.d_value.rows(rows), kv),
-            scratch.scores.data() + worker * (scratch.scores.size() / pass.exec.workers()));
-      }
-    });
+    kernels::multi_head_backward<T>(pass.exec, heads_of(tape, pass, pass.shape.length), tape.query, tape.key, tape.value,
+                                    tape.mixed, tape.lse, scratch.d_mixed, scratch.d_query, scratch.d_key,
+                                    scratch.d_value, scratch.heads.data());
     if constexpr (S.rotary) {
       angles(scratch, pass);
-      rotate_heads<H>(scratch.d_query, scratch, pass, T(-1));
-      rotate_heads<Hkv>(scratch.d_key, scratch, pass, T(-1));
+      turn(scratch.d_query, scratch, pass, T(-1));
+      turn(scratch.d_key, scratch, pass, T(-1));
     }
     query.backward(x, scratch.d_query, dx, grad.query, pass);
     key.backward_sum(x, scratch.d_key, dx, grad.key, pass);
@@ -144,51 +118,28 @@ struct Attention {
   }
 
  private:
-  // Head h of some tokens: tokens x d.
-  template <int Width, class U>
-  static MatrixView<U> columns(TokensView<Width, U> x, Index h) {
-    return MatrixView<U>(x).cols_at(h * d, d);
-  }
-  static MatrixView<const T> keys_of(const Tokens<Dkv, T>& fresh, Out<Dkv, T> held, const KeyValues<Dkv, T>* cache,
-                                     const Pass& pass, Index b, Index h) {
-    if (cache) return columns<Dkv, const T>(held.rows({b * cache->capacity, cache->capacity}), h / group);
-    return columns<Dkv, const T>(fresh.rows({b * pass.shape.length, pass.shape.length}), h / group);
-  }
-  kernels::AttentionHead<T> head(const Tape& tape, const Pass& pass, Index b, Index h) const {
+  static kernels::MultiHead<T> heads_of(const Tape& tape, const Pass& pass, Index key_rows) {
     const double scale = pass.options.attention_scale > 0 ? pass.options.attention_scale : 1 / std::sqrt(double(d));
-    kernels::AttentionHead<T> result{.scale = static_cast<T>(scale), .mask = S.mask, .first = pass.first_position};
-    result.keys = pass.first_position + pass.length_of(b);
-    result.dropout = tape.dropout;
-    // the mask belongs to the sequence's global number, not to its place in this call
-    const Index sequence = pass.first_token / pass.stride() + b;
-    result.key = {mix64(tape.noise.value + static_cast<std::uint64_t>(sequence * H + h))};
-    result.key_stride = Index{1} << 24;
-    return result;
+    return {.batch = pass.shape.batch, .length = pass.shape.length, .heads = H, .kv_heads = Hkv, .width = d,
+            .key_rows = key_rows, .lengths = pass.lengths,
+            .common = {.scale = static_cast<T>(scale), .mask = S.mask, .first = pass.first_position,
+                       .dropout = tape.dropout, .key_stride = Index{1} << 24},
+            .noise = tape.noise, .first_sequence = pass.first_token / pass.stride()};
   }
   static void angles(Scratch& scratch, const Pass& pass) {
-    pass.exec.parallel_for(pass.shape.length, [&](Index t) {
-      kernels::rotary_angles(pass.first_position + t, pass.options.rotary_base, d,
-                             scratch.cosine.data() + t * (d / 2), scratch.sine.data() + t * (d / 2));
-    });
+    kernels::rotary_table<T>(pass.exec, pass.first_position, pass.shape.length, pass.options.rotary_base, d,
+                             scratch.cosine.data(), scratch.sine.data());
   }
-  template <int Heads>
-  static void rotate_heads(TokensView<Heads * d, T> x, const Scratch& scratch, const Pass& pass, T direction) {
-    for_each_piece(pass.exec, x.count, token_piece, [&](Rows rows) {
-      for (Index n = rows.first; n < rows.first + rows.count; ++n) {
-        const Index t = n % pass.shape.length;
-        for (int h = 0; h < Heads; ++h)
-          kernels::rotate<T>(x[n] + h * d, scratch.cosine.data() + t * (d / 2), scratch.sine.data() + t * (d / 2), d,
+  static void turn(MatrixView<T> heads, const Scratch& scratch, const Pass& pass, T direction) {
+    kernels::rotate_heads<T>(pass.exec, heads, pass.shape.length, d, scratch.cosine.data(), scratch.sine.data(),
                              direction);
-      }
-    });
   }
   static void append(const KeyValues<Dkv, T>& cache, const Tape& tape, const Pass& pass) {
-    for (Index b = 0; b < pass.shape.batch; ++b)
-      for (Index t = 0; t < pass.shape.length; ++t) {
-        const Index from = b * pass.shape.length + t, to = b * cache.capacity + pass.first_position + t;
-        std::memcpy(cache.keys[to], tape.key[from], Dkv * sizeof(T));
-        std::memcpy(cache.values[to], tape.value[from], Dkv * sizeof(T));
-      }
+    for (Index b = 0; b < pass.shape.batch; ++b) {
+      const Index from = b * pass.shape.length, to = b * cache.capacity + pass.first_position;
+      std::memcpy(cache.keys[to], tape.key[from], sizeof(T) * Dkv * pass.shape.length);
+      std::memcpy(cache.values[to], tape.value[from], sizeof(T) * Dkv * pass.shape.length);
+    }
   }
 };
 static_assert(lists_every_field<Attention<AttentionShape{.dim = 4, .heads = 2}>>());

@@ -52,9 +52,9 @@ struct Expert {
   void backward(In<D, T>, const Tape& tape, In<D, T> dy, Out<D, T> dx, Scratch& scratch, Rows rows) const {
     const auto pre = tape.pre.rows(rows);
     const auto d_pre = scratch.d_pre.rows(rows);
-    kernels::gemm<T>(MatrixView<const T>(dy), MatrixView<const T>(down.weight), d_pre);
+    kernels::affine_backward<T>({}, dy, down.weight, d_pre, false);
     kernels::activate_backward(A, pre.data, d_pre.data, d_pre.data, rows.count * Dff);
-    if (!dx.empty()) kernels::gemm<T>(MatrixView<const T>(d_pre), MatrixView<const T>(up.weight), dx);
+    if (!dx.empty()) kernels::affine_backward<T>({}, d_pre, up.weight, dx, false);
   }
   void backward_weights(In<D, T> x, const Tape& tape, In<D, T> dy, Expert& grad, const Scratch& scratch,
                         Rows rows) const {
@@ -106,11 +106,11 @@ struct GatedExpert {
   void backward(In<D, T>, const Tape& tape, In<D, T> dy, Out<D, T> dx, Scratch& scratch, Rows rows) const {
     const auto g = tape.gate.rows(rows), u = tape.up.rows(rows);
     const auto d_gate = scratch.d_gate.rows(rows), d_up = scratch.d_up.rows(rows);
-    kernels::gemm<T>(MatrixView<const T>(dy), MatrixView<const T>(down.weight), d_up);   // d act
+    kernels::affine_backward<T>({}, dy, down.weight, d_up, false);   // d act
     kernels::activate_gated_backward(A, g.data, u.data, d_up.data, d_gate.data, d_up.data, rows.count * Dff);
     if (dx.empty()) return;
-    kernels::gemm<T>(MatrixView<const T>(d_gate), MatrixView<const T>(gate.weight), dx);
-    kernels::gemm<T>(MatrixView<const T>(d_up), MatrixView<const T>(up.weight), dx, {.accumulate = true});
+    kernels::affine_backward<T>({}, d_gate, gate.weight, dx, false);
+    kernels::affine_backward<T>({}, d_up, up.weight, dx, true);
   }
   void backward_weights(In<D, T> x, const Tape& tape, In<D, T> dy, GatedExpert& grad, const Scratch& scratch,
                         Rows rows) const {

@@ -20,23 +20,20 @@ struct Linear {
   using Scratch = Nothing;
 
   void forward(In<DIn, T> x, Out<DOut, T> y, const Pass& pass) const {
-    kernels::gemm<T>(pass.exec, MatrixView<const T>(x), kernels::transposed<T>(weight), y, {.bias = bias.data()});
+    kernels::affine<T>(pass.exec, x, weight, bias.data(), y);
   }
 
   void backward(In<DIn, T> x, In<DOut, T> dy, Out<DIn, T> dx, Linear& grad, const Pass& pass) const {
-    if (!dx.empty()) kernels::gemm<T>(pass.exec, MatrixView<const T>(dy), MatrixView<const T>(weight), dx);   // dx = W^T dy
+    if (!dx.empty()) kernels::affine_backward<T>(pass.exec, dy, weight, dx, false);   // dx = W^T dy
     backward_weights(x, dy, grad, pass);
   }
   void backward_sum(In<DIn, T> x, In<DOut, T> dy, Out<DIn, T> dx_sum, Linear& grad, const Pass& pass) const {
-    if (!dx_sum.empty())
-      kernels::gemm<T>(pass.exec, MatrixView<const T>(dy), MatrixView<const T>(weight), dx_sum, {.accumulate = true});
+    if (!dx_sum.empty()) kernels::affine_backward<T>(pass.exec, dy, weight, dx_sum, true);
     backward_weights(x, dy, grad, pass);
   }
   // dW += sum_t dy_t x_t^T,  db += sum_t dy_t
   void backward_weights(In<DIn, T> x, In<DOut, T> dy, Linear& grad, const Pass& pass) const {
-    if (!grad.weight.empty())
-      kernels::gemm<T>(pass.exec, kernels::transposed<T>(dy), MatrixView<const T>(x), grad.weight, {.accumulate = true});
-    if (!grad.bias.empty()) kernels::add_column_sums<T>(dy, grad.bias.data());
+    kernels::affine_backward_weights<T>(pass.exec, x, dy, grad.weight, grad.bias.data());
   }
 };
 static_assert(lists_every_field<Linear<2, 3>>());

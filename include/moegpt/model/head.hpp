@@ -32,8 +32,7 @@ struct Head {
   };
 
   void forward(In<D, T> x, const Table& embedding, Out<V, T> logits, const Pass& pass) const {
-    kernels::gemm<T>(pass.exec, MatrixView<const T>(x), kernels::transposed<T>(table(embedding)), logits,
-                     {.bias = bias.data()});
+    kernels::affine<T>(pass.exec, x, table(embedding), bias.data(), logits);
   }
 
   // Mean cross-entropy in nats over targets that are not ignored.
@@ -64,11 +63,9 @@ struct Head {
       kernels::cross_entropy_backward<T>(tape.logits[n], V, targets[n], scale, scratch.d_logits[n]);
     });
     const In<V, T> dz = scratch.d_logits;
-    kernels::gemm<T>(pass.exec, MatrixView<const T>(dz), table(embedding), dx);
+    kernels::affine_backward<T>(pass.exec, dz, table(embedding), dx, false);
     const MatrixView<T> d_table = Tied ? MatrixView<T>(d_embedding) : MatrixView<T>(grad.weight);
-    if (!d_table.empty())
-      kernels::gemm<T>(pass.exec, kernels::transposed<T>(dz), MatrixView<const T>(x), d_table, {.accumulate = true});
-    if (!grad.bias.empty()) kernels::add_column_sums<T>(dz, grad.bias.data());
+    kernels::affine_backward_weights<T>(pass.exec, x, dz, d_table, grad.bias.data());
   }
 
  private:
