@@ -1,5 +1,5 @@
 // After the workspace exists, neither a step of training nor a generated token allocates. A program of its own,
-// because it replaces malloc.
+// because count_test.cpp replaces malloc.
 #include "count.hpp"
 
 #include "../../examples/presets.hpp"
@@ -63,22 +63,6 @@ long allocations_of_generation(const Sampling& sampling) {
 }
 
 }  // namespace
-
-TEST_CASE("the counter sees malloc, new, aligned new and a growing vector") {
-  const long before = allocations;
-  void* volatile by_malloc = std::malloc(10);
-  std::free(by_malloc);
-  CHECK(allocations > before);
-  const long after_malloc = allocations;
-  auto by_new = std::make_unique<Buffer<float>>(100);   // aligned
-  CHECK(allocations >= after_malloc + 2);
-  const long after_new = allocations;
-  by_new->resize(50);
-  by_new->resize(100);
-  CHECK(allocations == after_new);
-  by_new->resize(101);
-  CHECK(allocations > after_new);
-}
 
 TEST_CASE("steps 2 to 50 of the small preset on two threads do not allocate", "[slow]") {
   CHECK(allocations_of_training<Small>(presets::Small::recipe()) == 0);

@@ -34,7 +34,7 @@ struct Scene {
     draw(embedding.data(), embedding.size(), 3);
     draw(x[0], N * D, 4);
   }
-  double loss() { return head.loss(x, embedding, targets.data(), tape, pass); }
+  double loss() { return head.loss(x, embedding, targets.data(), tape, scratch, pass); }
   void backward() { head.backward(x, embedding, targets.data(), tape, dx, grad, d_embedding, scratch, pass); }
 };
 

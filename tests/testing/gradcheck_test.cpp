@@ -135,9 +135,9 @@ TEST_CASE("gradcheck accepts a layer without faults, and says how exact it is an
 
 TEST_CASE("gradcheck refuses a wrong derivative and names the tensor and both numbers") {
   const std::string said = complaint(Fault::wrong_sign_of_dx);
-  CHECK(said.rfind("x: backward says ", 0) == 0);
+  names(said, "x: backward says ");
   names(said, "differences say ");
-  CHECK(complaint(Fault::weight_forgotten).rfind("weight: backward says 0.000000, differences say ", 0) == 0);
+  names(complaint(Fault::weight_forgotten), "weight: backward says 0, differences say ");
   names(complaint(Fault::not_a_number), "weight[0]: its gradient is not finite");
 }
 

@@ -57,8 +57,8 @@ inline SafetensorsFile read_safetensors(const std::filesystem::path& path) {
 namespace safetensors {
 
 template <class W>
-std::vector<Index> shape_of(const W&) {
-  return {W::shape.begin(), W::shape.end()};
+std::vector<Index> shape_of(const W& weight) {
+  return {weight.shape.begin(), weight.shape.end()};
 }
 
 // "; what: a, b, c and 4 more", or nothing.

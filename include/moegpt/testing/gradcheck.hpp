@@ -1,92 +1,20 @@
 #pragma once
 // gradcheck: examines the calculus of any layer, expert, router or model, ours or yours, in double.
 //
-// With f(w) = <y, dy> (plus the losses a mixture adds), every derivative is compared with the central difference
-//   (8 (f(w + h) - f(w - h)) - (f(w + 2h) - f(w - 2h))) / (12 h),
-// whose own error is about h^4 + 1e-16 / h. Where two step sizes disagree, f has a kink or a top-k tie nearby:
-// everything is drawn anew. The laws of layers/layer.hpp are examined too: gradients add to what they find, dx
-// is overwritten, stale tapes and scratch do not matter, backward may run twice, and two threads give the bits
-// of one.
+// With f(w) = <y, dy> (plus the losses a mixture adds), every derivative is compared with differences
+// (testing/differences.hpp); near a kink or a top-k tie everything is drawn anew. Laws of layers/layer.hpp are
+// examined too: gradients add to what they find, dx is overwritten, backward may run twice, and for layers stale
+// tapes and scratch do not matter and two threads give the bits of one.
 #include <moegpt/model/batch.hpp>
 #include <moegpt/moe/feed_forward.hpp>
 #include <moegpt/moe/moe_layer.hpp>
+#include <moegpt/testing/differences.hpp>
 
-#include <algorithm>
-#include <cstdio>
 #include <type_traits>
-#include <vector>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-struct GradcheckOptions {
-  std::uint64_t seed = 1;
-  Pass pass{.shape = {2, 5}};
-  double tolerance = 1e-6;    // of max|a - n| / max(max|a|, max|n|, 1e-6), per tensor
-  double spread = 0.5;        // standard deviation of weights and inputs
-  int per_tensor = 64;        // numbers examined in each tensor, evenly spread
-  int draws = 20;             // before giving up on finding a smooth point
-};
-
-struct GradcheckReport {
-  bool ok = true;
-  double worst = 0;           // largest relative error of a tensor
-  std::string where;          // its path
-  std::string complaint;      // empty if ok: what is wrong, with both derivatives
-  explicit operator bool() const { return ok; }
-};
-
 namespace testing {
-
-// One tensor under examination: numbers that f depends on and what backward said of them.
-struct Suspect {
-  std::string path;
-  double* value;
-  const double* derivative;
-  Index size;
-};
-
-enum class Verdict { smooth, kink };
-
-// Compares all suspects with differences of f. Returns kink if some point is not smooth.
-template <class F>
-Verdict compare(F&& f, const std::vector<Suspect>& suspects, const GradcheckOptions& options, GradcheckReport& report) {
-  auto difference = [&](double& x, double h) {
-    const double x0 = x;
-    auto at = [&](double d) { x = x0 + d; return f(); };
-    const double near = at(h) - at(-h), far = at(2 * h) - at(-2 * h);
-    x = x0;
-    return (8 * near - far) / (12 * h);
-  };
-  for (const Suspect& s : suspects) {
-    double scale = 1e-6, error = 0, found = 0, expected = 0;
-    for (Index i = 0; i < s.size; ++i) scale = std::max(scale, std::abs(s.derivative[i]));
-    const Index step = std::max<Index>(1, s.size / options.per_tensor);
-    for (Index i = 0; i < s.size; i += step) {
-      const double h = 1e-4 * std::max(1.0, std::abs(s.value[i]));
-      const double numeric = difference(s.value[i], h), off = std::abs(numeric - s.derivative[i]);
-      scale = std::max(scale, std::abs(numeric));
-      if (!(off <= options.tolerance * scale) &&
-          std::abs(numeric - difference(s.value[i], h / 2)) > 0.1 * options.tolerance * scale)
-        return Verdict::kink;
-      if (!(off <= error)) error = off, found = s.derivative[i], expected = numeric;
-    }
-    const double relative = error / scale;
-    if (!(relative <= report.worst)) report.worst = relative, report.where = s.path;
-    if (!(relative <= options.tolerance) && report.ok) {
-      report.ok = false;
-      char text[120];
-      std::snprintf(text, sizeof text, ": backward says %.9g, differences say %.9g (relative error %.1e)", found,
-                    expected, relative);
-      report.complaint = s.path + text;
-    }
-  }
-  return Verdict::smooth;
-}
-
-inline void complain(GradcheckReport& report, const std::string& text) {
-  if (report.ok) report.complaint = text;
-  report.ok = false;
-}
 
 template <class Tree>
 void draw_weights(Tree& tree, Rng& rng, double spread) {
@@ -149,20 +77,6 @@ double value_of(const Buffer<double>& y, const Buffer<double>& dy, const Tape& t
   if constexpr (requires { tape.mixture.balance; })
     f += pass.objective.balance * tape.mixture.balance + pass.objective.z * tape.mixture.z;
   return f;
-}
-
-// Repeats `examine(report, rng)` until it finds a smooth point.
-template <class F>
-GradcheckReport until_smooth(const GradcheckOptions& options, F&& examine) {
-  for (int draw = 0; draw < options.draws; ++draw) {
-    GradcheckReport report;
-    Rng rng{Key{options.seed}.with(Purpose::check, static_cast<std::uint64_t>(draw))};
-    if (examine(report, rng) == Verdict::smooth) return report;
-  }
-  GradcheckReport report;
-  complain(report, "no smooth point in " + std::to_string(options.draws) + " draws: the function jumps, or its "
-                   "routing margin is too small for differences");
-  return report;
 }
 
 }  // namespace testing

@@ -1,0 +1,109 @@
+// Replaces the malloc family of this program by one that counts. A file of its own, because compilers' headers
+// disagree on how posix_memalign is declared.
+#include "count.hpp"
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdlib>
+#include <new>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define COUNT_BY_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define COUNT_BY_SANITIZER 1
+#endif
+#endif
+
+std::atomic<long> allocations{0};
+
+#if defined(COUNT_BY_SANITIZER)   // it replaces the family itself, and tells who asks
+extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*)(const volatile void*, std::size_t),
+                                                         void (*)(const volatile void*));
+
+[[maybe_unused]] static const int hook_installed = __sanitizer_install_malloc_and_free_hooks(
+    [](const volatile void*, std::size_t) { ++allocations; }, [](const volatile void*) {});
+
+#elif defined(__GLIBC__)   // operator new ends here, too
+extern "C" {
+void* __libc_malloc(std::size_t) noexcept;
+void* __libc_calloc(std::size_t, std::size_t) noexcept;
+void* __libc_realloc(void*, std::size_t) noexcept;
+void* __libc_memalign(std::size_t, std::size_t) noexcept;
+
+void* malloc(std::size_t size) noexcept {
+  ++allocations;
+  return __libc_malloc(size);
+}
+void* calloc(std::size_t count, std::size_t size) noexcept {
+  ++allocations;
+  return __libc_calloc(count, size);
+}
+void* realloc(void* memory, std::size_t size) noexcept {
+  ++allocations;
+  return __libc_realloc(memory, size);
+}
+void* memalign(std::size_t alignment, std::size_t size) noexcept {
+  ++allocations;
+  return __libc_memalign(alignment, size);
+}
+void* aligned_alloc(std::size_t alignment, std::size_t size) noexcept {
+  ++allocations;
+  return __libc_memalign(alignment, size);
+}
+int posix_memalign(void** memory, std::size_t alignment, std::size_t size) noexcept {
+  ++allocations;
+  *memory = __libc_memalign(alignment, size);
+  return *memory || size == 0 ? 0 : ENOMEM;
+}
+}
+
+#else   // at least what C++ asks for
+void* operator new(std::size_t size) {
+  ++allocations;
+  if (void* memory = std::malloc(size ? size : 1)) return memory;
+  throw std::bad_alloc();
+}
+void* operator new(std::size_t size, std::align_val_t alignment) {
+  ++allocations;
+  const auto a = static_cast<std::size_t>(alignment);
+  if (void* memory = std::aligned_alloc(a, (size + a - 1) / a * a)) return memory;
+  throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+#endif
+
+#include "../support/catch.hpp"
+
+namespace {
+
+// Whether f allocates.
+template <class F>
+bool counts(F f) {
+  const long before = allocations;
+  f();
+  return allocations > before;
+}
+void* volatile seen;   // so that no compiler removes a pair of new and delete
+
+}  // namespace
+
+TEST_CASE("the counter sees malloc, calloc, realloc, aligned memory and new, and nothing in free") {
+  CHECK(counts([] { seen = std::malloc(10); }));
+  CHECK(counts([] { seen = std::realloc(seen, 100000); }));
+  CHECK_FALSE(counts([] { std::free(seen); }));
+  CHECK(counts([] { seen = std::calloc(2, 10); }));
+  std::free(seen);
+  CHECK(counts([] { seen = std::aligned_alloc(64, 64); }));
+  std::free(seen);
+  void* memory = nullptr;
+  CHECK(counts([&] { (void)!posix_memalign(&memory, 64, 10); }));
+  std::free(memory);
+  CHECK(counts([] { seen = ::operator new(10); }));
+  ::operator delete(seen);
+  CHECK(counts([] { seen = ::operator new(10, std::align_val_t{64}); }));
+  ::operator delete(seen, std::align_val_t{64});
+}
