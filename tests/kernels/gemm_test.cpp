@@ -136,10 +136,25 @@ TEST_CASE("a product into a part of a matrix leaves the rest alone") {
   CHECK(c.isConstant(7));
 }
 
-TEST_CASE("column sums add to what is there, row after row") {
-  const float m[6] = {1, 2, 3, 10, 20, 30};
-  float s[3] = {100, 0, 0};
-  kernels::add_column_sums<float>(MatrixView<const float>{m, 2, 3, 3}, s);
-  CHECK(s[0] == 111);
-  CHECK(s[2] == 33);
+TEST_CASE("affine is x W^T + b, and its gradients are the transposed products, added where they are sums") {
+  const Index tokens = 7, in = 5, out = 3;
+  const Matrix<double> x = random_matrix<double>(tokens, in, 14), dy = random_matrix<double>(tokens, out, 15);
+  Matrix<double> w = random_matrix<double>(out, in, 16), b = random_matrix<double>(1, out, 17), y(tokens, out);
+  const Matrix<double> wt = w.transpose(), xt = x.transpose(), dyt = dy.transpose();
+  Matrix<double> dx(tokens, in), dw = random_matrix<double>(out, in, 18), db = b;
+  const Matrix<double> dw0 = dw, zero = Matrix<double>::Zero(tokens, in);
+  const MatrixView<const double> xv{x.data(), tokens, in, in}, dyv{dy.data(), tokens, out, out};
+  kernels::affine<double>(Exec{2}, xv, view(w), b.data(), view(y));
+  CHECK(close(y, x, wt, Matrix<double>(b.replicate(tokens, 1))));
+  kernels::affine<double>(Exec{1}, xv, view(w), nullptr, view(y));
+  CHECK(close(y, x, wt, Matrix<double>(Matrix<double>::Zero(tokens, out))));
+  kernels::affine_backward<double>(Exec{2}, dyv, view(w), view(dx), false);
+  CHECK(close(dx, dy, w, zero));
+  const Matrix<double> once = dx;
+  kernels::affine_backward<double>(Exec{1}, dyv, view(w), view(dx), true);
+  CHECK(close(dx, dy, w, once));
+  kernels::affine_backward_weights<double>(Exec{2}, xv, dyv, view(dw), db.data());
+  CHECK(close(dw, dyt, x, dw0));
+  for (Index j = 0; j < out; ++j) CHECK(db(0, j) == Approx(b(0, j) + dy.col(j).sum()).epsilon(1e-14));
+  kernels::affine_backward_weights<double>(Exec{1}, xv, dyv, {}, nullptr);   // nothing is wanted
 }

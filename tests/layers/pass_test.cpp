@@ -30,3 +30,12 @@ TEST_CASE("each layer of a model has noise of its own, and evaluation has none i
   CHECK(pass.at_layer(2).key->value == pass.at_layer(2).key->value);
   CHECK_FALSE(Pass{}.at_layer(1).key.has_value());
 }
+
+TEST_CASE("noise knows a token by the same number in one piece, among others, and one position at a time") {
+  const Pass all{.shape = {3, 4}};
+  for (Index n = 0; n < 12; ++n) CHECK(all.number_of(n) == n);
+  const Pass last{.shape = {1, 4}, .first_token = 8};   // the third sequence alone
+  for (Index t = 0; t < 4; ++t) CHECK(last.number_of(t) == 8 + t);
+  const Pass step{.shape = {3, 1}, .first_position = 2, .sequence_stride = 4};   // position 2 of all three
+  for (Index b = 0; b < 3; ++b) CHECK(step.number_of(b) == 4 * b + 2);
+}

@@ -115,6 +115,14 @@ struct TokensView {
   operator MatrixView<T>() const { return {data, count, D, D}; }
   operator MatrixView<const T>() const requires(!std::is_const_v<T>) { return {data, count, D, D}; }
 
+  // Chosen only where the widths differ, to say so in words.
+  template <int Other, class U>
+    requires(Other != D)
+  operator TokensView<Other, U>() const {
+    static_assert(Other == D, "the width of these tokens is not the width that is expected here");
+    return {};
+  }
+
   // D x count, one column per token.
   auto eigen() const { return EigenMap<T, EigenColMajor<T>>(data, D, count); }
 };
@@ -144,6 +152,9 @@ class Tokens {
   operator TokensView<D, const T>() const { return view(); }
   operator MatrixView<T>() { return view(); }
   operator MatrixView<const T>() const { return view(); }
+  template <int Other, class U>
+    requires(Other != D)
+  operator TokensView<Other, U>() const { return view(); }   // an error that names both widths
   auto eigen() { return view().eigen(); }
   auto eigen() const { return view().eigen(); }
   Buffer<T>& memory() { return memory_; }

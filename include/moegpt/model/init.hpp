@@ -24,32 +24,39 @@ inline bool is_norm(std::string_view path) {
   return owner.ends_with("norm") || owner.ends_with("norm1") || owner.ends_with("norm2");
 }
 
+// One weight; fan_in is that of the matrix before.
+template <class T>
+[[gnu::noinline]] void init_weight(T* data, Index size, bool matrix, int fan_in, int layers, const std::string& path,
+                                   Kind kind, Key key, Init scheme) {
+  Rng rng{key.with(Purpose::initial_weights, hash_of(path))};
+  const bool embedding = path.find("embedding") != std::string::npos;
+  double deviation = 0, spread = 0, constant = 0;
+  if (is_norm(path)) {
+    constant = path.ends_with("weight") ? 1 : 0;
+  } else if (kind == Kind::buffer) {
+    constant = 0;
+  } else if (scheme == Init::makemoe) {
+    deviation = embedding ? 1 : matrix ? std::sqrt(2.0 / fan_in) : 0;
+    spread = matrix ? 0 : 1 / std::sqrt(double(fan_in));
+  } else if (matrix) {
+    const bool residual = path.ends_with("attention.output.weight") || path.ends_with("down.weight");
+    deviation = residual ? 0.02 / std::sqrt(2.0 * layers) : 0.02;
+  }
+  for (Index i = 0; i < size; ++i)
+    data[i] = static_cast<T>(constant + (deviation > 0 ? deviation * rng.normal() : 0) +
+                             (spread > 0 ? spread * (2 * rng.uniform() - 1) : 0));
+}
+
 }  // namespace detail
 
 // Fills a model; the same key and path give the same numbers.
 template <class Model>
 void init(Model& model, Key key, Init scheme = Init::gpt2) {
-  int fan_in = 1;   // of the matrix before: a bias follows its matrix in fields()
+  int fan_in = 1;   // a bias follows its matrix in fields()
   for_each_named_weight([&](const std::string& path, Kind kind, auto& w) {
-    using Scalar = typename std::remove_cvref_t<decltype(w)>::Scalar;
-    Rng rng{key.with(Purpose::initial_weights, detail::hash_of(path))};
-    const bool matrix = w.shape.size() > 1, embedding = path.find("embedding") != std::string::npos;
-    if (matrix) fan_in = static_cast<int>(w.cols);
-    double deviation = 0, spread = 0, constant = 0;
-    if (detail::is_norm(path)) {
-      constant = path.ends_with("weight") ? 1 : 0;
-    } else if (kind == Kind::buffer) {
-      constant = 0;
-    } else if (scheme == Init::makemoe) {
-      deviation = embedding ? 1 : matrix ? std::sqrt(2.0 / fan_in) : 0;
-      spread = matrix ? 0 : 1 / std::sqrt(double(fan_in));
-    } else if (matrix) {
-      const bool residual = path.ends_with("attention.output.weight") || path.ends_with("down.weight");
-      deviation = residual ? 0.02 / std::sqrt(2.0 * Model::config.layers) : 0.02;
-    }
-    for (auto& x : w)
-      x = static_cast<Scalar>(constant + (deviation > 0 ? deviation * rng.normal() : 0) +
-                              (spread > 0 ? spread * (2 * rng.uniform() - 1) : 0));
+    const bool matrix = w.shape.size() > 1;
+    if (matrix || path == "head.bias") fan_in = matrix ? static_cast<int>(w.cols) : Model::config.dim;
+    detail::init_weight(w.data(), w.size(), matrix, fan_in, Model::config.layers, path, kind, key, scheme);
   }, model);
 }
 

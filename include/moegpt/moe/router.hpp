@@ -53,8 +53,7 @@ concept Router = requires {
   { Recipe::experts } -> std::convertible_to<int>;
   { Recipe::active } -> std::convertible_to<int>;
   { Recipe::causal } -> std::convertible_to<bool>;
-  requires RouterOf<typename Recipe::template For<4, float>>;
-};
+} && RouterOf<typename Recipe::template For<4, float>>;
 
 // A decoder refuses a router that looks into the future unless it is asked for by this name.
 template <class Recipe>

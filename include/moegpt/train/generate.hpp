@@ -13,6 +13,7 @@ struct Sampling {
   double temperature = 1;   // 0: always the likeliest token
   int top_k = 0;            // only the k likeliest; 0: all
   double top_p = 1;         // only the fewest likeliest tokens whose probability reaches p (Holtzman et al. 2020)
+  int vocab = 0;            // only ids below this, for a tokenizer smaller than the model; 0: all
 };
 
 // Draws tokens from rows of logits. Keeps its memory from draw to draw.
@@ -27,6 +28,7 @@ class Sampler {
 
   // u: uniform in [0, 1). Equal logits: the lower id comes first.
   int operator()(const T* logits, int vocab, double u) {
+    if (sampling_.vocab > 0 && sampling_.vocab < vocab) vocab = sampling_.vocab;
     order_.resize(vocab);
     for (int i = 0; i < vocab; ++i) order_[i] = i;
     const auto likelier = [&](int a, int b) { return logits[a] > logits[b] || (logits[a] == logits[b] && a < b); };
@@ -120,7 +122,9 @@ std::string generate(const Model& model, const Tokenizer& tokenizer, std::string
         " tokens, the model only ", Model::config.vocab);
   std::vector<int> ids = tokenizer.encode(prompt);
   if (ids.empty()) ids.push_back(0);
-  Generator<Model> generator(model, how.sampling, Rng{Key{how.seed}.with(Purpose::sampling)}, how.exec, how.noise);
+  Sampling sampling = how.sampling;
+  sampling.vocab = tokenizer.vocab();
+  Generator<Model> generator(model, sampling, Rng{Key{how.seed}.with(Purpose::sampling)}, how.exec, how.noise);
   std::string text;
   int id = generator.next(ids);
   for (int i = 0; i < how.tokens; ++i) {

@@ -1,0 +1,107 @@
+#include <moegpt/kernels/multi_head.hpp>
+
+#include "support/catch.hpp"
+#include "support/numbers.hpp"
+
+using namespace moegpt;
+
+namespace {
+
+// Two sequences of five tokens, four query heads on two key/value heads, three features each.
+constexpr int width = 3, H = 4, Hkv = 2;
+constexpr Index batch = 2, length = 5, tokens = batch * length;
+const Index lengths[2] = {5, 3};
+
+kernels::MultiHead<double> heads(Index first_sequence = 0) {
+  return {.batch = batch, .length = length, .heads = H, .kv_heads = Hkv, .width = width, .key_rows = length,
+          .lengths = lengths,
+          .common = {.scale = 0.8, .mask = Mask::causal, .dropout = 0.3, .key_stride = 1000},
+          .noise = Key{7}, .first_sequence = first_sequence};
+}
+
+struct Problem {
+  Tokens<H * width, double> q = random_tokens<H * width, double>(tokens, 1), mixed{tokens}, dq{tokens};
+  Tokens<Hkv * width, double> k = random_tokens<Hkv * width, double>(tokens, 2);
+  Tokens<Hkv * width, double> v = random_tokens<Hkv * width, double>(tokens, 3), dk{tokens}, dv{tokens};
+  Tokens<H * width, double> d_mixed = random_tokens<H * width, double>(tokens, 4);
+  Tokens<H, double> lse{tokens};
+
+  void run(const kernels::MultiHead<double>& m, int threads) {
+    Buffer<double> scratch(threads * kernels::multi_head_scratch(length, length));
+    for (auto* out : {&dk, &dv}) out->memory().fill(99);   // overwritten
+    dq.memory().fill(99);
+    kernels::multi_head_forward<double>({threads}, m, q, k, v, mixed, lse, scratch.data());
+    kernels::multi_head_backward<double>({threads}, m, q, k, v, mixed, lse, d_mixed, dq, dk, dv, scratch.data());
+  }
+};
+
+}  // namespace
+
+TEST_CASE("each head of each sequence is the attention core on its rows and columns, with a mask of its own") {
+  Problem p;
+  const auto m = heads();
+  p.run(m, 1);
+  Tokens<H * width, double> mixed(tokens), dq(tokens);
+  Tokens<Hkv * width, double> dk(tokens), dv(tokens);
+  Buffer<double> scratch(kernels::attention_scratch(length));
+  for (Index b = 0; b < batch; ++b)
+    for (Index h = 0; h < H; ++h) {
+      const Rows rows{b * length, length};
+      auto query = [&](auto& x) { return MatrixView<double>(x.rows(rows)).cols_at(h * width, width); };
+      auto key = [&](auto& x) { return MatrixView<double>(x.rows(rows)).cols_at(h / 2 * width, width); };
+      auto head = m.common;
+      head.keys = lengths[b];
+      head.key = {mix64(7 + static_cast<std::uint64_t>(b * H + h))};
+      double lse[length];
+      kernels::attention_forward<double>(head, query(p.q), key(p.k), key(p.v), query(mixed), lse, scratch.data());
+      for (Index t = 0; t < length; ++t) CHECK(lse[t] == p.lse[rows.first + t][h]);
+      kernels::attention_backward<double>(head, query(p.q), key(p.k), key(p.v), query(mixed), lse, query(p.d_mixed),
+                                          query(dq), key(dk), key(dv), scratch.data());
+    }
+  CHECK(same_bits(p.mixed, mixed));
+  CHECK(same_bits(p.dq, dq));
+  CHECK(same_bits(p.dk, dk));
+  CHECK(same_bits(p.dv, dv));
+}
+
+TEST_CASE("the number of threads changes no bit of any head (law 5)") {
+  Problem one;
+  one.run(heads(), 1);
+  for (const int threads : {2, 3, 8}) {
+    Problem many;
+    many.run(heads(), threads);
+    CHECK(same_bits(one.mixed, many.mixed));
+    CHECK(same_bits(one.dq, many.dq));
+    CHECK(same_bits(one.dk, many.dk));
+    CHECK(same_bits(one.dv, many.dv));
+  }
+}
+
+TEST_CASE("a sequence's dropout goes by its global number") {
+  Problem here, there;
+  here.run(heads(0), 1);
+  there.run(heads(1), 1);
+  CHECK_FALSE(same_bits(here.mixed, there.mixed));
+  std::copy_n(here.q[length], length * H * width, there.q[0]);   // sequence 1 as the first of a call
+  std::copy_n(here.k[length], length * Hkv * width, there.k[0]);
+  std::copy_n(here.v[length], length * Hkv * width, there.v[0]);
+  there.run(heads(1), 1);
+  CHECK(same_bits(here.mixed[length], there.mixed[0], 3 * H * width));   // its three keys are the first sequence's
+}
+
+TEST_CASE("rotate_heads turns every head of every token by the angle of its position") {
+  constexpr int d = 4, positions = 70;
+  auto x = random_tokens<2 * d, double>(2 * positions, 5);
+  const auto before = x;
+  Buffer<double> cosine(positions * d / 2), sine(positions * d / 2);
+  kernels::rotary_table<double>({2}, 11, positions, 100, d, cosine.data(), sine.data());
+  kernels::rotate_heads<double>({2}, x, positions, d, cosine.data(), sine.data(), 1.0);
+  for (const Index n : {0, 1, 69, 70, 139})
+    for (int h = 0; h < 2; ++h) {
+      double expected[d], c[d / 2], s[d / 2];
+      std::copy_n(before[n] + h * d, d, expected);
+      kernels::rotary_angles(11 + n % positions, 100.0, d, c, s);
+      kernels::rotate(expected, c, s, d, 1.0);
+      CHECK(same_bits(x[n] + h * d, expected, d));
+    }
+}
