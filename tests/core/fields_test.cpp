@@ -95,7 +95,9 @@ TEST_CASE("a struct whose first member has no weights is walked all the same") {
   struct Model {
     Empty nothing;
     Leaf leaf;
-    static constexpr auto fields() { return std::tuple{Field{"nothing", &Model::nothing}, Field{"leaf", &Model::leaf}}; }
+    static constexpr auto fields() {
+      return std::tuple{Field{"nothing", &Model::nothing}, Field{"leaf", &Model::leaf}};
+    }
   };
   const Model model;
   CHECK(count_weights(model) == 6);

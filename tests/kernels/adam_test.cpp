@@ -23,16 +23,19 @@ struct Reference {
 template <class T>
 kernels::AdamStep<T> step_of(const Reference& r, int t) {
   return {.gradient_scale = T(r.clip), .beta1 = T(r.beta1), .beta2 = T(r.beta2),
-          .rate = T(r.rate / (1 - std::pow(r.beta1, t))), .root_correction = T(1 / std::sqrt(1 - std::pow(r.beta2, t))),
+          .rate = T(r.rate / (1 - std::pow(r.beta1, t))),
+          .root_correction = T(1 / std::sqrt(1 - std::pow(r.beta2, t))),
           .epsilon = T(r.epsilon), .shrink = T(1 - r.rate * r.decay), .l2 = T(r.l2)};
 }
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("ten steps follow the published formulas, with decoupled decay, L2 and clipping", "", float, double) {
+TEMPLATE_TEST_CASE("ten steps follow the published formulas, with decoupled decay, L2 and clipping", "", float,
+                   double) {
   using T = TestType;
   const Index n = 23;
-  for (const auto& [decay, l2, clip] : {std::tuple{0.0, 0.0, 1.0}, {0.3, 0.0, 1.0}, {0.0, 0.2, 1.0}, {0.1, 0.1, 0.25}}) {
+  for (const auto& [decay, l2, clip] :
+       {std::tuple{0.0, 0.0, 1.0}, {0.3, 0.0, 1.0}, {0.0, 0.2, 1.0}, {0.1, 0.1, 0.25}}) {
     auto w = random_numbers<T>(n, 1);
     Buffer<T> m(n), v(n);
     std::vector<Reference> reference(static_cast<std::size_t>(n));

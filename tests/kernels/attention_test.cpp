@@ -13,7 +13,9 @@ using Head = kernels::AttentionHead<double>;
 struct Problem {
   Tokens<d, double> q, k, v;
   Problem(Index queries, Index keys)
-      : q(random_tokens<d, double>(queries, 1)), k(random_tokens<d, double>(keys, 2)), v(random_tokens<d, double>(keys, 3)) {}
+      : q(random_tokens<d, double>(queries, 1)),
+        k(random_tokens<d, double>(keys, 2)),
+        v(random_tokens<d, double>(keys, 3)) {}
 };
 struct Answer {
   Tokens<d, double> o;
@@ -123,7 +125,8 @@ TEMPLATE_TEST_CASE("one query at a time gives the bits of all queries at once (l
     for (Index i = 0; i < n; i += 14) {   // a prefill in pieces
       head.first = i;
       head.keys = i + 14;
-      run<T>(head, q.rows({i, 14}), k.rows({0, i + 14}), v.rows({0, i + 14}), pieces.rows({i, 14}), single_lse.data() + i);
+      run<T>(head, q.rows({i, 14}), k.rows({0, i + 14}), v.rows({0, i + 14}), pieces.rows({i, 14}),
+             single_lse.data() + i);
     }
     CHECK(same_bits(all, pieces));
   }
@@ -135,7 +138,8 @@ TEST_CASE("dropout drops a share p of the probabilities and scales the rest") {
   p.v.memory().fill(1);
   p.q.memory().fill(0);   // every probability is 1/200
   const double share = 0.3;
-  const Answer a = attend({.scale = 1, .mask = Mask::full, .keys = 200, .dropout = share, .key = Key{8}, .key_stride = 256}, p);
+  const Answer a = attend(
+      {.scale = 1, .mask = Mask::full, .keys = 200, .dropout = share, .key = Key{8}, .key_stride = 256}, p);
   double mean = 0;
   for (Index i = 0; i < 60; ++i) mean += a.o[i][0] / 60;
   // four standard errors of the mean of 12000 draws of 0 or 1 / 0.7

@@ -17,7 +17,8 @@ TEMPLATE_TEST_CASE("sum, dot and squared norm agree with plain sums in long doub
       magnitude += std::abs(x[i]) + std::abs(x[i] * y[i]);
     }
     // a sum of n terms rounds each partial sum once
-    const double bound = static_cast<double>(n) * std::numeric_limits<TestType>::epsilon() * static_cast<double>(magnitude);
+    const double bound =
+        static_cast<double>(n) * std::numeric_limits<TestType>::epsilon() * static_cast<double>(magnitude);
     CAPTURE(n);
     CHECK(std::abs(static_cast<double>(kernels::sum(x.data(), n) - s)) <= bound);
     CHECK(std::abs(static_cast<double>(kernels::dot(x.data(), y.data(), n) - d)) <= bound);

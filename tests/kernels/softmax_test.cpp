@@ -6,7 +6,8 @@
 using namespace moegpt;
 
 namespace {
-const double infinity = std::numeric_limits<double>::infinity(), not_a_number = std::numeric_limits<double>::quiet_NaN();
+const double infinity = std::numeric_limits<double>::infinity();
+const double not_a_number = std::numeric_limits<double>::quiet_NaN();
 }
 
 TEST_CASE("softmax is exp(x) / sum exp(x), and returns log sum exp") {

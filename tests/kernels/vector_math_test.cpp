@@ -44,7 +44,8 @@ TEMPLATE_TEST_CASE("an element has the same bits wherever it lies among others",
   using T = TestType;
   const Index n = 3 * lanes<T> + 5;
   const auto x = random_numbers<T>(n, 1, 3), other = random_numbers<T>(n, 2);
-  for (const Activation a : {Activation::gelu, Activation::gelu_erf, Activation::relu, Activation::silu, Activation::tanh}) {
+  for (const Activation a :
+       {Activation::gelu, Activation::gelu_erf, Activation::relu, Activation::silu, Activation::tanh}) {
     Buffer<T> all(n), alone(n), slopes(n), slope_alone(n), d_up(n), d_up_alone(n);
     kernels::activate(a, x.data(), all.data(), n);
     kernels::activate_backward(a, x.data(), other.data(), slopes.data(), n);

@@ -29,7 +29,7 @@ struct Run {
 
 }  // namespace
 
-TEST_CASE("the gradients of attention agree with differences: many heads, grouped heads with rotary and biases, no mask") {
+TEST_CASE("the gradients of attention agree with differences: many, grouped and unmasked heads") {
   SECTION("multi-head, causal") { gradcheck_three_seeds<Attention<multi_head, double>>(); }
   SECTION("grouped, rotary, biases, explicit head_dim") { gradcheck_three_seeds<Grouped>(); }
   SECTION("full mask, one key/value head") { gradcheck_three_seeds<Attention<bidirectional, double>>(); }

@@ -255,7 +255,7 @@ TEST_CASE("dropout of a slot belongs to its token's global number and choice") {
   CHECK(same_bits(part.y[0], all.y[10], 30));
 }
 
-TEST_CASE("an expert without tokens has a gradient of zero and is not marked; the others are") {
+TEST_CASE("an expert without tokens has a gradient of zero and is not marked, the others are") {
   const auto layer = drawn<Two>(27);
   const auto x = random_tokens<6, double>(7, 28), dy = random_tokens<6, double>(7, 29);
   const bool allowed[5] = {true, true, false, true, true};

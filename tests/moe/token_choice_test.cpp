@@ -3,6 +3,7 @@
 #include "support/catch.hpp"
 #include "support/numbers.hpp"
 
+#include <numeric>
 #include <set>
 
 using namespace moegpt;
@@ -30,7 +31,7 @@ struct Choice {
 };
 const Pass pass{.shape = {1, tokens}};
 
-double row_sum(const Tokens<E, double>& x, Index n) { return x.eigen().col(n).sum(); }
+double row_sum(const Tokens<E, double>& x, Index n) { return std::accumulate(x[n], x[n] + E, 0.0); }
 
 }  // namespace
 

@@ -42,7 +42,7 @@ double gradient_of_gates() {
 
 }  // namespace
 
-TEST_CASE("the gradients of a top-k router agree with differences for K = 1, 2, 3, both gates, with a bias and without") {
+TEST_CASE("the gradients of a top-k router agree with differences for K = 1, 2, 3, both gates, with a bias or not") {
   SECTION("1 probability") { gradcheck_three_seeds<RouterD<1, probability>>(); }
   SECTION("1 constant gate: only balance and z-loss") {
     gradcheck_three_seeds<AllowConstantGate<TopKRouter<5, 1, renormalised>>::For<6, double>>();

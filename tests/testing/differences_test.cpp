@@ -18,7 +18,7 @@ Verdict examine(F&& f, std::vector<double>& x, const std::vector<double>& said, 
 }  // namespace
 
 TEST_CASE("right derivatives are accepted, x is put back, and the error of the difference is far below 1e-6") {
-  std::vector<double> x{0.3, -2, 50}, said;
+  std::vector<double> x{0.3, -2, 5}, said;
   const auto before = x;
   for (const double v : x) said.push_back(3 * v * v * std::cos(v * v * v / 1000) / 1000);
   GradcheckReport report;

@@ -203,7 +203,7 @@ void for_each_named_weight(F&& f, Tree& tree, Trees&... trees) {
 template <class Tree>
 void set_zero(Tree& tree) {
   for_each_weight([](auto& w) {
-    std::memset(static_cast<void*>(w.data()), 0, sizeof(*w.data()) * w.size());
+    if (!w.empty()) std::memset(static_cast<void*>(w.data()), 0, sizeof(*w.data()) * w.size());
     w.touched = false;
   }, tree);
 }
