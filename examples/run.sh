@@ -30,6 +30,9 @@ else
 fi
 mkdir -p "$(dirname "$model")"
 
+# Threads that wait should sleep: spinning ones take the cores from each other where cores are shared.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
+
 echo "== training"
 echo "build/release/examples/train ${options[*]} $*"
 build/release/examples/train "${options[@]}" "$@"

@@ -7,9 +7,11 @@
 #include <omp.h>
 #endif
 
+#include <type_traits>
+
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Something to call with (task, worker). Not a template parameter: the parallel region is compiled once.
+// Something to call with (task, worker). Not a template parameter, so that the parallel region is compiled once.
 class TaskRef {
  public:
   template <class F>
@@ -70,11 +72,27 @@ struct Pieces {
   }
 };
 
-// f(rows) for the pieces of [0, count): the usual loop over tokens.
-template <class F>
-void for_each_piece(const Exec& exec, Index count, Index limit, F&& f) {
+// The same for pieces.
+class RowsRef {
+ public:
+  template <class F>
+  explicit RowsRef(F& f) : object_(&f), call_([](void* object, Rows rows) { (*static_cast<F*>(object))(rows); }) {}
+  void operator()(Rows rows) const { call_(object_, rows); }
+
+ private:
+  void* object_;
+  void (*call_)(void*, Rows);
+};
+inline void for_each_piece(const Exec& exec, Index count, Index limit, RowsRef f) {
   const Pieces pieces{count, limit};
   exec.parallel_for(pieces.size(), [&](Index i) { f(pieces[i]); });
+}
+
+// f(rows) for the pieces of [0, count): the usual loop over tokens.
+template <class F>
+  requires(!std::is_same_v<std::remove_cvref_t<F>, RowsRef>)
+void for_each_piece(const Exec& exec, Index count, Index limit, F&& f) {
+  for_each_piece(exec, count, limit, RowsRef(f));
 }
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -134,7 +134,10 @@ struct Visitor {
   void (*call)(void*, const Path&, Kind, const std::array<WeightRef<T>, N>&);
 };
 
-constexpr Kind inherit(Kind outer, Kind inner) { return inner == Kind::trainable ? outer : inner; }
+// A buffer stays one wherever it lies; otherwise what is said further inside counts.
+constexpr Kind inherit(Kind outer, Kind inner) {
+  return outer == Kind::buffer || inner == Kind::trainable ? outer : inner;
+}
 
 template <class T, class Tree, std::same_as<Tree>... Trees>
 void visit(const Visitor<T, 1 + sizeof...(Trees)>& f, Path& path, Kind kind, Tree& tree, Trees&... trees) {
@@ -161,20 +164,22 @@ void visit(const Visitor<T, 1 + sizeof...(Trees)>& f, Path& path, Kind kind, Tre
   }
 }
 
-// g(path, kind, ref, refs...), each ref const where its tree is.
+// Calls a G with (path, kind, ref, refs...), each const where its tree is.
+template <class G, class T, bool... Const>
+void call(void* object, const Path& path, Kind kind, const std::array<WeightRef<T>, sizeof...(Const)>& refs) {
+  [&]<std::size_t... I>(std::index_sequence<I...>) {
+    std::tuple<WeightRef<std::conditional_t<Const, const T, T>>...> typed{
+        WeightRef<std::conditional_t<Const, const T, T>>(refs[I])...};
+    (*static_cast<G*>(object))(path, kind, std::get<I>(typed)...);
+  }(std::make_index_sequence<sizeof...(Const)>{});
+}
 template <class G, class... Trees>
 void each(G&& g, Trees&... trees) {
   using T = Scalar<std::tuple_element_t<0, std::tuple<Trees...>>>;
   if constexpr (!std::is_void_v<T>) {
-    auto call = [](void* object, const Path& path, Kind kind, const std::array<WeightRef<T>, sizeof...(Trees)>& refs) {
-      [&]<std::size_t... I>(std::index_sequence<I...>) {
-        std::tuple<WeightRef<std::conditional_t<std::is_const_v<Trees>, const T, T>>...> typed{
-            WeightRef<std::conditional_t<std::is_const_v<Trees>, const T, T>>(refs[I])...};
-        (*static_cast<std::remove_reference_t<G>*>(object))(path, kind, std::get<I>(typed)...);
-      }(std::make_index_sequence<sizeof...(Trees)>{});
-    };
     Path path;
-    visit<T>(Visitor<T, sizeof...(Trees)>{&g, call}, path, Kind::trainable, const_cast<std::remove_const_t<Trees>&>(trees)...);
+    visit<T>(Visitor<T, sizeof...(Trees)>{&g, call<std::remove_reference_t<G>, T, std::is_const_v<Trees>...>}, path,
+             Kind::trainable, const_cast<std::remove_const_t<Trees>&>(trees)...);
   }
 }
 
@@ -222,15 +227,22 @@ Index count_weights(const Tree& tree) {
   return count;
 }
 
+namespace walk {
+struct FirstNotFinite {
+  std::string found;
+  void operator()(const Path& path, Kind, const auto& w) {
+    for (Index i = 0; found.empty() && i < w.size(); ++i)
+      if (!std::isfinite(w[i])) found = std::string(path.text()) + "[" + std::to_string(i) + "]";
+  }
+};
+}  // namespace walk
+
 // "path[index]" of the first number that is not finite; empty if there is none.
 template <class Tree>
 std::string first_not_finite(const Tree& tree) {
-  std::string found;
-  for_each_named_weight([&](const std::string& path, Kind, const auto& w) {
-    for (Index i = 0; found.empty() && i < w.size(); ++i)
-      if (!std::isfinite(w[i])) found = path + "[" + std::to_string(i) + "]";
-  }, tree);
-  return found;
+  walk::FirstNotFinite search;
+  walk::each(search, tree);
+  return search.found;
 }
 
 namespace walk {

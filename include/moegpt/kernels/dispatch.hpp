@@ -11,7 +11,7 @@ inline constexpr Index dispatch_piece = 64;
 
 // slots[s] = x[token[s]]
 template <class T>
-void gather(const Exec& exec, MatrixView<const T> x, const Index* token, MatrixView<T> slots) {
+[[gnu::noinline]] void gather(const Exec& exec, MatrixView<const T> x, const Index* token, MatrixView<T> slots) {
   for_each_piece(exec, slots.rows, dispatch_piece, [&](Rows r) {
     for (Index s = r.first; s < r.first + r.count; ++s) std::memcpy(slots[s], x[token[s]], sizeof(T) * x.cols);
   });
@@ -19,7 +19,7 @@ void gather(const Exec& exec, MatrixView<const T> x, const Index* token, MatrixV
 
 // y[n] = sum_j weight[slot(n, j)] slots[slot(n, j)]; a null weight counts as one.
 template <class T>
-void combine(const Exec& exec, MatrixView<const T> slots, const Index* slot, int choices, const T* weight,
+[[gnu::noinline]] void combine(const Exec& exec, MatrixView<const T> slots, const Index* slot, int choices, const T* weight,
              MatrixView<T> y) {
   for_each_piece(exec, y.rows, dispatch_piece, [&](Rows r) {
     for (Index n = r.first; n < r.first + r.count; ++n) {
@@ -34,7 +34,7 @@ void combine(const Exec& exec, MatrixView<const T> slots, const Index* slot, int
 
 // d_weight[s] = <dy[token[s]], slots[s]>,  d_slots[s] = weight[s] dy[token[s]]
 template <class T>
-void combine_backward(const Exec& exec, MatrixView<const T> dy, const Index* token, const T* weight,
+[[gnu::noinline]] void combine_backward(const Exec& exec, MatrixView<const T> dy, const Index* token, const T* weight,
                       MatrixView<const T> slots, T* d_weight, MatrixView<T> d_slots) {
   for_each_piece(exec, d_slots.rows, dispatch_piece, [&](Rows r) {
     for (Index s = r.first; s < r.first + r.count; ++s) {

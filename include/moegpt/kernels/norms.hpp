@@ -1,6 +1,7 @@
 #pragma once
 // LayerNorm (Ba et al. 2016) and RMSNorm (Zhang, Sennrich 2019) over rows of D features. Only the two numbers
 // per token that backward cannot cheaply recompute are kept.
+#include <moegpt/core/exec.hpp>
 #include <moegpt/kernels/reduce.hpp>
 
 #include <cmath>
@@ -48,6 +49,60 @@ void rms_norm_backward(const T* x, const T* gamma, T r, const T* dy, T* dx, Inde
       D, [&](Index i) { return load(dy + i) * load(gamma + i) * load(x + i); },
       [&](Index i) { return dy[i] * gamma[i] * x[i]; }) / T(D);
   for (Index i = 0; i < D; ++i) dx[i] = r * (dy[i] * gamma[i] - x[i] * r * mean_gx);
+}
+
+// All of these for many tokens. A piece of the backward of gamma and beta owns a range of features and adds token
+// after token.
+template <class T>
+[[gnu::noinline]] void layer_norms(const Exec& exec, MatrixView<const T> x, const T* gamma, const T* beta,
+                                   MatrixView<T> y, T* mean, T* rstd, T epsilon) {
+  for_each_piece(exec, x.rows, 64, [&](Rows rows) {
+    for (Index n = rows.first; n < rows.first + rows.count; ++n)
+      layer_norm(x[n], gamma, beta, y[n], mean[n], rstd[n], x.cols, epsilon);
+  });
+}
+// dx, unless it is empty;  dgamma += sum_n dy_n xhat_n,  dbeta += sum_n dy_n, each unless it is null
+template <class T>
+[[gnu::noinline]] void layer_norms_backward(const Exec& exec, MatrixView<const T> x, const T* gamma, const T* mean,
+                                            const T* rstd, MatrixView<const T> dy, MatrixView<T> dx, T* d_gamma,
+                                            T* d_beta) {
+  if (!dx.empty())
+    for_each_piece(exec, x.rows, 64, [&](Rows rows) {
+      for (Index n = rows.first; n < rows.first + rows.count; ++n)
+        layer_norm_backward(x[n], gamma, mean[n], rstd[n], dy[n], dx[n], x.cols);
+    });
+  for_each_piece(exec, x.cols, 32, [&](Rows features) {
+    const Index begin = features.first, end = begin + features.count;
+    for (Index n = 0; n < x.rows; ++n) {
+      if (d_gamma)
+        for (Index i = begin; i < end; ++i) d_gamma[i] += dy[n][i] * ((x[n][i] - mean[n]) * rstd[n]);
+      if (d_beta)
+        for (Index i = begin; i < end; ++i) d_beta[i] += dy[n][i];
+    }
+  });
+}
+template <class T>
+[[gnu::noinline]] void rms_norms(const Exec& exec, MatrixView<const T> x, const T* gamma, MatrixView<T> y, T* rstd,
+                                 T epsilon) {
+  for_each_piece(exec, x.rows, 64, [&](Rows rows) {
+    for (Index n = rows.first; n < rows.first + rows.count; ++n)
+      rms_norm(x[n], gamma, y[n], rstd[n], x.cols, epsilon);
+  });
+}
+template <class T>
+[[gnu::noinline]] void rms_norms_backward(const Exec& exec, MatrixView<const T> x, const T* gamma, const T* rstd,
+                                          MatrixView<const T> dy, MatrixView<T> dx, T* d_gamma) {
+  if (!dx.empty())
+    for_each_piece(exec, x.rows, 64, [&](Rows rows) {
+      for (Index n = rows.first; n < rows.first + rows.count; ++n)
+        rms_norm_backward(x[n], gamma, rstd[n], dy[n], dx[n], x.cols);
+    });
+  if (!d_gamma) return;
+  for_each_piece(exec, x.cols, 32, [&](Rows features) {
+    for (Index n = 0; n < x.rows; ++n)
+      for (Index i = features.first; i < features.first + features.count; ++i)
+        d_gamma[i] += dy[n][i] * (x[n][i] * rstd[n]);
+  });
 }
 
 }  // namespace kernels

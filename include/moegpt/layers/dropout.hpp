@@ -30,7 +30,7 @@ struct Dropout {
   }
 
  private:
-  void apply(const Tape& tape, Out<D, T> y, const Pass& pass) const {
+  [[gnu::noinline]] void apply(const Tape& tape, Out<D, T> y, const Pass& pass) const {
     if (tape.probability == 0) return;
     for_each_piece(pass.exec, y.count, token_piece, [&](Rows rows) {
       for (Index n = rows.first; n < rows.first + rows.count; ++n)

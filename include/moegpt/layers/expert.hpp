@@ -43,9 +43,9 @@ struct Expert {
 
   void forward(In<D, T> x, Out<D, T> y, Tape& tape, Rows rows) const {
     const auto pre = tape.pre.rows(rows), act = tape.act.rows(rows);
-    up.forward(x, pre, Pass{});
+    up.forward(x, pre, one_thread);
     kernels::activate(A, pre.data, act.data, rows.count * Dff);
-    down.forward(act, y, Pass{});
+    down.forward(act, y, one_thread);
   }
 
   // dx, and in scratch what backward_weights needs of it.
@@ -58,8 +58,8 @@ struct Expert {
   }
   void backward_weights(In<D, T> x, const Tape& tape, In<D, T> dy, Expert& grad, const Scratch& scratch,
                         Rows rows) const {
-    down.backward_weights(tape.act.rows(rows), dy, grad.down, Pass{});
-    up.backward_weights(x, scratch.d_pre.rows(rows), grad.up, Pass{});
+    down.backward_weights(tape.act.rows(rows), dy, grad.down, one_thread);
+    up.backward_weights(x, scratch.d_pre.rows(rows), grad.up, one_thread);
   }
 };
 static_assert(lists_every_field<Expert<2, 3>>());
@@ -97,10 +97,10 @@ struct GatedExpert {
 
   void forward(In<D, T> x, Out<D, T> y, Tape& tape, Rows rows) const {
     const auto g = tape.gate.rows(rows), u = tape.up.rows(rows), act = tape.act.rows(rows);
-    gate.forward(x, g, Pass{});
-    up.forward(x, u, Pass{});
+    gate.forward(x, g, one_thread);
+    up.forward(x, u, one_thread);
     kernels::activate_gated(A, g.data, u.data, act.data, rows.count * Dff);
-    down.forward(act, y, Pass{});
+    down.forward(act, y, one_thread);
   }
 
   void backward(In<D, T>, const Tape& tape, In<D, T> dy, Out<D, T> dx, Scratch& scratch, Rows rows) const {
@@ -114,9 +114,9 @@ struct GatedExpert {
   }
   void backward_weights(In<D, T> x, const Tape& tape, In<D, T> dy, GatedExpert& grad, const Scratch& scratch,
                         Rows rows) const {
-    down.backward_weights(tape.act.rows(rows), dy, grad.down, Pass{});
-    gate.backward_weights(x, scratch.d_gate.rows(rows), grad.gate, Pass{});
-    up.backward_weights(x, scratch.d_up.rows(rows), grad.up, Pass{});
+    down.backward_weights(tape.act.rows(rows), dy, grad.down, one_thread);
+    gate.backward_weights(x, scratch.d_gate.rows(rows), grad.gate, one_thread);
+    up.backward_weights(x, scratch.d_up.rows(rows), grad.up, one_thread);
   }
 };
 static_assert(lists_every_field<GatedExpert<2, 3>>());

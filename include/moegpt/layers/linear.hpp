@@ -1,5 +1,5 @@
 #pragma once
-// y = W x + b.
+// y = W x + b. Nothing is inlined: a program calls these from many places, for many shapes.
 #include <moegpt/kernels/gemm.hpp>
 #include <moegpt/layers/layer.hpp>
 
@@ -19,20 +19,20 @@ struct Linear {
   using Tape = Nothing;
   using Scratch = Nothing;
 
-  void forward(In<DIn, T> x, Out<DOut, T> y, const Pass& pass) const {
+  [[gnu::noinline]] void forward(In<DIn, T> x, Out<DOut, T> y, const Pass& pass) const {
     kernels::affine<T>(pass.exec, x, weight, bias.data(), y);
   }
 
-  void backward(In<DIn, T> x, In<DOut, T> dy, Out<DIn, T> dx, Linear& grad, const Pass& pass) const {
+  [[gnu::noinline]] void backward(In<DIn, T> x, In<DOut, T> dy, Out<DIn, T> dx, Linear& grad, const Pass& pass) const {
     if (!dx.empty()) kernels::affine_backward<T>(pass.exec, dy, weight, dx, false);   // dx = W^T dy
     backward_weights(x, dy, grad, pass);
   }
-  void backward_sum(In<DIn, T> x, In<DOut, T> dy, Out<DIn, T> dx_sum, Linear& grad, const Pass& pass) const {
+  [[gnu::noinline]] void backward_sum(In<DIn, T> x, In<DOut, T> dy, Out<DIn, T> dx_sum, Linear& grad, const Pass& pass) const {
     if (!dx_sum.empty()) kernels::affine_backward<T>(pass.exec, dy, weight, dx_sum, true);
     backward_weights(x, dy, grad, pass);
   }
   // dW += sum_t dy_t x_t^T,  db += sum_t dy_t
-  void backward_weights(In<DIn, T> x, In<DOut, T> dy, Linear& grad, const Pass& pass) const {
+  [[gnu::noinline]] void backward_weights(In<DIn, T> x, In<DOut, T> dy, Linear& grad, const Pass& pass) const {
     kernels::affine_backward_weights<T>(pass.exec, x, dy, grad.weight, grad.bias.data());
   }
 };

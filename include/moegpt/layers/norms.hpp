@@ -25,32 +25,14 @@ struct LayerNorm {
   };
   using Scratch = Nothing;
 
-  void forward(In<D, T> x, Out<D, T> y, Tape& tape, const Pass& pass) const {
+  [[gnu::noinline]] void forward(In<D, T> x, Out<D, T> y, Tape& tape, const Pass& pass) const {
     tape.resize(pass);
-    for_each_piece(pass.exec, x.count, token_piece, [&](Rows rows) {
-      for (Index n = rows.first; n < rows.first + rows.count; ++n)
-        kernels::layer_norm<T>(x[n], weight.data(), bias.data(), y[n], *tape.mean[n], *tape.rstd[n], D,
-                               T(pass.options.norm_epsilon));
-    });
+    kernels::layer_norms<T>(pass.exec, x, weight.data(), bias.data(), y, tape.mean[0], tape.rstd[0],
+                            T(pass.options.norm_epsilon));
   }
-
-  void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, LayerNorm& grad, const Pass& pass) const {
-    if (!dx.empty())
-      for_each_piece(pass.exec, x.count, token_piece, [&](Rows rows) {
-        for (Index n = rows.first; n < rows.first + rows.count; ++n)
-          kernels::layer_norm_backward<T>(x[n], weight.data(), *tape.mean[n], *tape.rstd[n], dy[n], dx[n], D);
-      });
-    // dgamma = sum_n dy_n xhat_n,  dbeta = sum_n dy_n; a piece owns a range of features
-    for_each_piece(pass.exec, D, 32, [&](Rows features) {
-      const Index end = features.first + features.count;
-      for (Index n = 0; n < x.count; ++n) {
-        const T m = *tape.mean[n], r = *tape.rstd[n];
-        if (!grad.weight.empty())
-          for (Index i = features.first; i < end; ++i) grad.weight[i] += dy[n][i] * ((x[n][i] - m) * r);
-        if (!grad.bias.empty())
-          for (Index i = features.first; i < end; ++i) grad.bias[i] += dy[n][i];
-      }
-    });
+  [[gnu::noinline]] void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, LayerNorm& grad, const Pass& pass) const {
+    kernels::layer_norms_backward<T>(pass.exec, x, weight.data(), tape.mean[0], tape.rstd[0], dy, dx,
+                                     grad.weight.data(), grad.bias.data());
   }
 };
 static_assert(lists_every_field<LayerNorm<2>>());
@@ -70,29 +52,12 @@ struct RMSNorm {
   };
   using Scratch = Nothing;
 
-  void forward(In<D, T> x, Out<D, T> y, Tape& tape, const Pass& pass) const {
+  [[gnu::noinline]] void forward(In<D, T> x, Out<D, T> y, Tape& tape, const Pass& pass) const {
     tape.resize(pass);
-    for_each_piece(pass.exec, x.count, token_piece, [&](Rows rows) {
-      for (Index n = rows.first; n < rows.first + rows.count; ++n)
-        kernels::rms_norm<T>(x[n], weight.data(), y[n], *tape.rstd[n], D, T(pass.options.norm_epsilon));
-    });
+    kernels::rms_norms<T>(pass.exec, x, weight.data(), y, tape.rstd[0], T(pass.options.norm_epsilon));
   }
-
-  void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, RMSNorm& grad, const Pass& pass) const {
-    if (!dx.empty())
-      for_each_piece(pass.exec, x.count, token_piece, [&](Rows rows) {
-        for (Index n = rows.first; n < rows.first + rows.count; ++n)
-          kernels::rms_norm_backward<T>(x[n], weight.data(), *tape.rstd[n], dy[n], dx[n], D);
-      });
-    if (grad.weight.empty()) return;
-    // dgamma = sum_n dy_n xhat_n; a piece owns a range of features
-    for_each_piece(pass.exec, D, 32, [&](Rows features) {
-      for (Index n = 0; n < x.count; ++n) {
-        const T r = *tape.rstd[n];
-        for (Index i = features.first; i < features.first + features.count; ++i)
-          grad.weight[i] += dy[n][i] * (x[n][i] * r);
-      }
-    });
+  [[gnu::noinline]] void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, RMSNorm& grad, const Pass& pass) const {
+    kernels::rms_norms_backward<T>(pass.exec, x, weight.data(), tape.rstd[0], dy, dx, grad.weight.data());
   }
 };
 static_assert(lists_every_field<RMSNorm<2>>());

@@ -64,6 +64,9 @@ struct Pass {
   }
 };
 
+// What an expert gives its projections: it works on one thread.
+inline constexpr Pass one_thread{};
+
 // Tokens handled together in loops over tokens; part of no result.
 inline constexpr Index token_piece = 64;
 

@@ -94,8 +94,11 @@ struct ExpertChoiceRouter {
         if (!pass.is_padding(n)) order[count++] = n;
       const Index taken = capacity < count ? capacity : count;
       std::partial_sort(order, order + taken, order + count, [&](Index a, Index b) {
-        const T sa = tape.score[a][e], sb = tape.score[b][e];
-        return sa > sb || (sa == sb && a < b);
+        const auto rank = [&](Index n) {   // NaN comes last: the order must be an order
+          const T s = tape.score[n][e];
+          return s == s ? s : kernels::minus_infinity<T>;
+        };
+        return rank(a) > rank(b) || (rank(a) == rank(b) && a < b);
       });
       for (Index i = 0; i < taken; ++i) tape.chosen[order[i] * E + e] = e;
     }

@@ -59,30 +59,38 @@ struct TokenChoiceTape {
   }
 };
 
-// From logits in tape.score to scores, choices and gates in place, and to the plan.
-template <class Rule, int E, int K, class T>
-void choose_experts(RoutingPlan<T>& plan, TokenChoiceTape<E, K, T>& tape, const Pass& pass) {
-  for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
+inline constexpr int most_experts = 1024, most_choices = 64;   // of the two functions below, for their stack
+
+// From logits in `score` to scores, choices and gates in place, and to the plan. score [tokens, E].
+template <class Rule, class T>
+[[gnu::noinline]] void choose_experts(MatrixView<T> score, int K, T* lse, int* all_chosen, T* all_gates,
+                                      RoutingPlan<T>& plan, const Pass& pass) {
+  const int E = static_cast<int>(score.cols);
+  for_each_piece(pass.exec, score.rows, token_piece, [&](Rows rows) {
     for (Index n = rows.first; n < rows.first + rows.count; ++n) {
-      T* z = tape.score[n];
-      int* chosen = tape.chosen.data() + n * K;
-      T* gate = tape.gate.data() + n * K;
+      T* z = score[n];
+      int* chosen = all_chosen + n * K;
       if (pass.allowed)
         for (int e = 0; e < E; ++e)
           if (!pass.allowed[e]) z[e] = kernels::minus_infinity<T>;
       kernels::top_k(z, E, K, chosen);
-      T logit[K], probability[K];
+      T logit[most_choices], probability[most_choices];
       for (int j = 0; j < K; ++j) logit[j] = z[chosen[j]];
-      *tape.lse[n] = kernels::softmax(z, E);
+      lse[n] = kernels::softmax(z, E);
       for (int j = 0; j < K; ++j) probability[j] = z[chosen[j]];
-      Rule::forward(logit, probability, gate, K);
+      Rule::forward(logit, probability, all_gates + n * K, K);
       for (int j = 0; j < K; ++j)
         if (pass.is_padding(n) || (pass.allowed && !pass.allowed[chosen[j]])) chosen[j] = -1;
     }
   });
-  plan.resize(pass.tokens(), K, E);
-  plan.assign(tape.chosen.data(), tape.gate.data(),
+  plan.resize(score.rows, K, E);
+  plan.assign(all_chosen, all_gates,
               expert_capacity(pass.options.capacity_factor, static_cast<double>(routed_tokens(pass)) * K, E));
+}
+template <class Rule, int E, int K, class T>
+void choose_experts(RoutingPlan<T>& plan, TokenChoiceTape<E, K, T>& tape, const Pass& pass) {
+  static_assert(E <= most_experts && K <= most_choices, "token choice: at most 1024 experts and 64 choices");
+  choose_experts<Rule, T>(tape.score, K, tape.lse[0], tape.chosen.data(), tape.gate.data(), plan, pass);
 }
 
 // dz of every token, from the gates of its slots, the balance loss and the z-loss. Choices are constants, and a
@@ -90,33 +98,40 @@ void choose_experts(RoutingPlan<T>& plan, TokenChoiceTape<E, K, T>& tape, const 
 //   gates:     dz and ds of the chosen by the rule
 //   balance:   ds += d_mean_score / N            dz += s (ds - <ds, s>)
 //   z-loss:    dz += 2 z / N lse s
-template <class Rule, int E, int K, class T>
-void choose_experts_backward(const RoutingPlan<T>& plan, const TokenChoiceTape<E, K, T>& tape,
-                             const RouterSignal<T>& signal, Out<E, T> dz, const Pass& pass) {
+template <class Rule, class T>
+[[gnu::noinline]] void choose_experts_backward(const RoutingPlan<T>& plan, MatrixView<const T> score, const T* lse,
+                                               const int* all_chosen, const T* all_gates,
+                                               const RouterSignal<T>& signal, MatrixView<T> dz, const Pass& pass) {
+  const int E = plan.experts, K = plan.choices;
   const T routed = static_cast<T>(routed_tokens(pass));
-  for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
+  for_each_piece(pass.exec, score.rows, token_piece, [&](Rows rows) {
     for (Index n = rows.first; n < rows.first + rows.count; ++n) {
       for (int e = 0; e < E; ++e) dz[n][e] = 0;
       if (pass.is_padding(n)) continue;
-      const int* chosen = tape.chosen.data() + n * K;
-      T d_score[E] = {}, d_gate[K], d_logit[K] = {}, d_probability[K] = {};
+      const int* chosen = all_chosen + n * K;
+      T d_score[most_experts], d_gate[most_choices], d_logit[most_choices], d_probability[most_choices];
+      for (int e = 0; e < E; ++e) d_score[e] = signal.d_mean_score ? signal.d_mean_score[e] / routed : T(0);
       for (int j = 0; j < K; ++j) {
         const Index s = plan.slot[n * K + j];
         d_gate[j] = s >= 0 ? signal.d_weight[s] : T(0);
+        d_logit[j] = d_probability[j] = 0;
       }
-      Rule::backward(tape.gate.data() + n * K, d_gate, d_logit, d_probability, K);
+      Rule::backward(all_gates + n * K, d_gate, d_logit, d_probability, K);
       for (int j = 0; j < K; ++j) {
         if (chosen[j] < 0) continue;   // fewer experts were allowed than K
         dz[n][chosen[j]] += d_logit[j];
         d_score[chosen[j]] += d_probability[j];
       }
-      if (signal.d_mean_score)
-        for (int e = 0; e < E; ++e) d_score[e] += signal.d_mean_score[e] / routed;
-      kernels::softmax_backward(tape.score[n], d_score, dz[n], E);
-      const T z = 2 * signal.z / routed * *tape.lse[n];
-      for (int e = 0; e < E; ++e) dz[n][e] += z * tape.score[n][e];
+      kernels::softmax_backward(score[n], d_score, dz[n], E);
+      const T z = 2 * signal.z / routed * lse[n];
+      for (int e = 0; e < E; ++e) dz[n][e] += z * score[n][e];
     }
   });
+}
+template <class Rule, int E, int K, class T>
+void choose_experts_backward(const RoutingPlan<T>& plan, const TokenChoiceTape<E, K, T>& tape,
+                             const RouterSignal<T>& signal, Out<E, T> dz, const Pass& pass) {
+  choose_experts_backward<Rule, T>(plan, tape.score, tape.lse[0], tape.chosen.data(), tape.gate.data(), signal, dz, pass);
 }
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,44 @@
+#pragma once
+// Rows of a table looked up by number, and the sum of gradients that comes back.
+#include <moegpt/core/exec.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+namespace kernels {
+
+// y_n = table[id_n]
+template <class T>
+[[gnu::noinline]] void look_up(const Exec& exec, MatrixView<const T> table, const int* ids, MatrixView<T> y) {
+  for_each_piece(exec, y.rows, 64, [&](Rows rows) {
+    for (Index n = rows.first; n < rows.first + rows.count; ++n) std::memcpy(y[n], table[ids[n]], y.cols * sizeof(T));
+  });
+}
+// d_table[id_n] += dy_n, token after token: a piece owns a range of features.
+template <class T>
+[[gnu::noinline]] void look_up_backward(const Exec& exec, const int* ids, MatrixView<const T> dy, MatrixView<T> d_table) {
+  for_each_piece(exec, dy.cols, 32, [&](Rows features) {
+    for (Index n = 0; n < dy.rows; ++n)
+      for (Index i = features.first; i < features.first + features.count; ++i) d_table[ids[n]][i] += dy[n][i];
+  });
+}
+
+// y_n += table[first + n mod length]
+template <class T>
+[[gnu::noinline]] void add_positions(const Exec& exec, MatrixView<const T> table, Index first, Index length,
+                                     MatrixView<T> y) {
+  for_each_piece(exec, y.rows, 64, [&](Rows rows) {
+    for (Index n = rows.first; n < rows.first + rows.count; ++n)
+      for (Index i = 0; i < y.cols; ++i) y[n][i] += table[first + n % length][i];
+  });
+}
+// d_table[first + t] += sum over sequences of dy: a task owns a position.
+template <class T>
+[[gnu::noinline]] void add_positions_backward(const Exec& exec, MatrixView<const T> dy, Index first, Index length,
+                                              MatrixView<T> d_table) {
+  exec.parallel_for(length, [&](Index t) {
+    for (Index n = t; n < dy.rows; n += length)
+      for (Index i = 0; i < dy.cols; ++i) d_table[first + t][i] += dy[n][i];
+  });
+}
+
+}  // namespace kernels
+}  // namespace moegpt::inline MOEGPT_BUILD
