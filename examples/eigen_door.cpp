@@ -11,18 +11,20 @@ int main() {
   const Pass pass{.shape = {1, tokens}};
   Eigen::MatrixXf x = Eigen::MatrixXf::Random(D, tokens), y(D, tokens), dy = x, dx(D, tokens);
 
-  // One expert on the first four tokens.
+  // One expert on four of the tokens: x and y are those rows, the tape has a slot for each.
   Expert<D, Dff> expert, d_expert;
   expert.up.weight.eigen().setRandom();
   expert.down.weight.eigen().setRandom();
   Expert<D, Dff>::Tape tape;
   tape.resize(4);
-  expert.forward(as_tokens<D>(x).rows({0, 4}), as_tokens<D>(y).rows({0, 4}), tape, {0, 4});
+  const moegpt::Rows some{.first = 3, .count = 4}, slots{.first = 0, .count = 4};
+  expert.forward(as_tokens<D>(x).rows(some), as_tokens<D>(y).rows(some), tape, slots);
   Expert<D, Dff>::Scratch scratch;
   scratch.resize(4);
-  expert.backward(as_tokens<D>(x).rows({0, 4}), tape, as_tokens<D>(dy).rows({0, 4}), as_tokens<D>(dx).rows({0, 4}), scratch, {0, 4});
-  expert.backward_weights(as_tokens<D>(x).rows({0, 4}), tape, as_tokens<D>(dy).rows({0, 4}), d_expert, scratch, {0, 4});
-  std::printf("expert:  |y| %.3f  |dx| %.3f  |d up| %.3f\n", y.leftCols(4).norm(), dx.leftCols(4).norm(),
+  expert.backward(as_tokens<D>(x).rows(some), tape, as_tokens<D>(dy).rows(some), as_tokens<D>(dx).rows(some), scratch,
+                  slots);
+  expert.backward_weights(as_tokens<D>(x).rows(some), tape, as_tokens<D>(dy).rows(some), d_expert, scratch, slots);
+  std::printf("expert:  |y| %.3f  |dx| %.3f  |d up| %.3f\n", y.middleCols(3, 4).norm(), dx.middleCols(3, 4).norm(),
               d_expert.up.weight.eigen().norm());
 
   // A router: who goes where.

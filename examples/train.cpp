@@ -70,7 +70,7 @@ int run(const Arguments& args, const Text& text, Tokenizer tokenizer) {
   Adam<Model> adam{recipe.adam};
   typename Model::Workspace work{recipe.batch, exec, recipe.objective};
   typename Model::Workspace eval_work{recipe.batch, exec, {}, Use::inference};
-  const WarmupCosine schedule{recipe.learning_rate, recipe.final_rate, recipe.warmup, recipe.steps};
+  const WarmupCosine schedule{.peak = recipe.learning_rate, .floor = recipe.final_rate, .warmup = recipe.warmup, .steps = recipe.steps};
   std::optional<Key> noise;
   if (recipe.noisy_evaluation) noise = seed.with(Purpose::evaluation);
   auto validate = [&](int batches) {

@@ -11,4 +11,10 @@ echo "== building the tests"
 cmake --preset ci
 cmake --build --preset ci --parallel "$(compile_jobs)"
 echo "== running the tests"
-ctest --preset ci "$@"
+if (( $# )); then
+  exec ctest --preset ci "$@"
+fi
+# What it costs to compile is told, not judged: on a shared machine a compiler's time varies by half.
+echo "== the cost of compiling (goals beside the figures)"
+ctest --preset ci -L budget --verbose | grep -E "products|GB" | sort -u || true
+ctest --preset ci -LE budget

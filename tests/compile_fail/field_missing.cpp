@@ -9,9 +9,9 @@ struct Scale {
 
   static constexpr auto fields() {
 #ifdef FAULT
-    return std::tuple{Field{"factor", &Scale::factor}};
+    return Fields{Field{"factor", &Scale::factor}};
 #else
-    return std::tuple{Field{"factor", &Scale::factor}, Field{"shift", &Scale::shift}};
+    return Fields{Field{"factor", &Scale::factor}, Field{"shift", &Scale::shift}};
 #endif
   }
 };

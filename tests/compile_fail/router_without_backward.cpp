@@ -13,7 +13,7 @@ struct RoundRobin {
   struct For {
     using Scalar = T;
     static constexpr int dim = D;
-    static constexpr auto fields() { return std::tuple{}; }
+    static constexpr auto fields() { return Fields<>{}; }
     using Tape = TokenChoiceTape<experts, active, T>;
     using Scratch = Nothing;
     void forward(In<D, T>, RoutingPlan<T>&, Tape&, const Pass&) const {}

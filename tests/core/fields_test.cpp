@@ -12,13 +12,13 @@ namespace {
 struct Leaf {
   Weight<float, 2, 3> weight;
   Weight<float, 0> bias;   // this leaf has none
-  static constexpr auto fields() { return std::tuple{Field{"weight", &Leaf::weight}, Field{"bias", &Leaf::bias}}; }
+  static constexpr auto fields() { return Fields{Field{"weight", &Leaf::weight}, Field{"bias", &Leaf::bias}}; }
 };
 struct Router {
   Weight<float, 3> gate;
   Weight<float, 3> load;
   static constexpr auto fields() {
-    return std::tuple{Field{"gate", &Router::gate}, Field{"load", &Router::load, Kind::buffer}};
+    return Fields{Field{"gate", &Router::gate}, Field{"load", &Router::load, Kind::buffer}};
   }
 };
 struct Mixture {
@@ -27,21 +27,21 @@ struct Mixture {
   Router shared;   // a router in the place of experts: its buffer stays a buffer
   Leaf plain;      // a field without a name of its own
   static constexpr auto fields() {
-    return std::tuple{Field{"router", &Mixture::router}, Field{"experts", &Mixture::experts, Kind::sparse},
+    return Fields{Field{"router", &Mixture::router}, Field{"experts", &Mixture::experts, Kind::sparse},
                       Field{"shared", &Mixture::shared, Kind::sparse}, Field{"", &Mixture::plain}};
   }
 };
 struct Forgetful {
   Leaf first, second;
-  static constexpr auto fields() { return std::tuple{Field{"first", &Forgetful::first}}; }
+  static constexpr auto fields() { return Fields{Field{"first", &Forgetful::first}}; }
 };
 struct WithOptions {
   Leaf leaf;
   int options = 0;
-  static constexpr auto fields() { return std::tuple{Field{"leaf", &WithOptions::leaf}}; }
+  static constexpr auto fields() { return Fields{Field{"leaf", &WithOptions::leaf}}; }
 };
 struct Empty {
-  static constexpr auto fields() { return std::tuple{}; }
+  static constexpr auto fields() { return Fields<>{}; }
 };
 
 }  // namespace
@@ -96,7 +96,7 @@ TEST_CASE("a struct whose first member has no weights is walked all the same") {
     Empty nothing;
     Leaf leaf;
     static constexpr auto fields() {
-      return std::tuple{Field{"nothing", &Model::nothing}, Field{"leaf", &Model::leaf}};
+      return Fields{Field{"nothing", &Model::nothing}, Field{"leaf", &Model::leaf}};
     }
   };
   const Model model;

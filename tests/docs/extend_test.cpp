@@ -16,7 +16,7 @@ struct Scale {
 
   Weight<T, D> weight;
 
-  static constexpr auto fields() { return std::tuple{Field{"weight", &Scale::weight}}; }
+  static constexpr auto fields() { return Fields{Field{"weight", &Scale::weight}}; }
   using Tape = Nothing;
   using Scratch = Nothing;
 
@@ -46,7 +46,7 @@ struct LinearExpert {
 
   Linear<D, D, T> map;
 
-  static constexpr auto fields() { return std::tuple{Field{"map", &LinearExpert::map}}; }
+  static constexpr auto fields() { return Fields{Field{"map", &LinearExpert::map}}; }
   struct Tape {
     void resize(Index) {}
   };
@@ -81,7 +81,7 @@ struct ThresholdRouter {
 
     Linear<D, E, T, false> gate;
 
-    static constexpr auto fields() { return std::tuple{Field{"gate", &For::gate}}; }
+    static constexpr auto fields() { return Fields{Field{"gate", &For::gate}}; }
     struct Tape {
       Tokens<E, T> score;   // softmax of the logits
       Tokens<1, T> lse;     // log sum exp of the logits

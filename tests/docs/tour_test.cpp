@@ -10,6 +10,14 @@ namespace {
 constexpr Config tiny{.vocab = 256, .context = 16, .dim = 8, .layers = 2, .heads = 2, .hidden = 12};
 using Model = GPT<tiny, TopKRouter<4, 2>>;
 
+constexpr Config modern{.vocab = 256, .context = 128, .dim = 64, .layers = 4, .heads = 4, .hidden = 128,
+                        .norm = Norm::rms, .positions = Positions::rotary, .activation = Activation::silu,
+                        .gated = true, .output_bias = false, .expert_bias = false};
+static_assert(std::is_same_v<GPT<modern>::ExpertType, GatedExpert<64, 128, Activation::silu, float, false>>);
+constexpr Config only_gated{.vocab = 256, .context = 128, .dim = 64, .layers = 4, .heads = 4, .hidden = 128,
+                            .gated = true};
+static_assert(std::is_same_v<GPT<only_gated>::ExpertType, GatedExpert<64, 128, Activation::gelu, float, true>>);
+
 Batch some_batch(Shape shape) {
   Batch batch{shape};
   sample_batch(Tokenizer::bytes().encode("In the beginning was the word, and then a token."), batch, Key{3});
@@ -17,6 +25,36 @@ Batch some_batch(Shape shape) {
 }
 
 }  // namespace
+
+TEST_CASE("a config can leave out every bias") {
+  const GPT<modern, TopKRouter<4, 2>> model;
+  for_each_named_weight([](const std::string& path, Kind, const auto&) {
+    CAPTURE(path);
+    CHECK(path.find("bias") == std::string::npos);
+  }, model);
+}
+
+TEST_CASE("a step may clip and follow a schedule") {
+  Model model, grad;
+  const Key seed{1};
+  init(model, seed);
+  Model::Workspace work{{.batch = 2, .length = 8}, Exec{}, {.dropout = 0.1}};
+  const Batch batch = some_batch(work.shape);
+  const double before = model.forward(batch, work).cross_entropy;
+  Adam<Model> adam;
+
+  const WarmupCosine rate{.peak = 3e-3, .floor = 3e-4, .warmup = 10, .steps = 100};
+  for (int step = 0; step < rate.steps; ++step) {
+    model.forward(batch, work, seed.with(Purpose::step, step));
+    set_zero(grad);
+    model.backward(batch, work, grad);
+    adam.options.learning_rate = rate(step);
+    adam.step(model, grad, work.exec, clip_scale(global_norm(grad, work.exec), 1.0));
+  }
+  CHECK(model.forward(batch, work).cross_entropy < before);
+  CHECK(adam.options.learning_rate == Approx(3e-4).epsilon(0.01));
+  CHECK(!bars(expert_load(work)).empty());
+}
 
 TEST_CASE("the tape and the plan show what every layer did") {
   Model model;
@@ -85,6 +123,10 @@ TEST_CASE("the number of threads is no part of a result") {
     model.forward(batch, work);
     model.backward(batch, work, *grad);
   }
+  bool same = true;
+  for_each_weight([&](const auto& a, const auto& b) { same = same && std::equal(a.begin(), a.end(), b.begin()); },
+                  one, three);
+  CHECK(same);
   CHECK(same_weights(one, three));
 }
 

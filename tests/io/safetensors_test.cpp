@@ -14,7 +14,7 @@ struct Leaf {
   Weight<T, 3, 2> weight;
   Weight<T, 3> bias;
   static constexpr auto fields() {
-    return std::tuple{Field{"weight", &Leaf::weight}, Field{"bias", &Leaf::bias}};
+    return Fields{Field{"weight", &Leaf::weight}, Field{"bias", &Leaf::bias}};
   }
 };
 
@@ -24,7 +24,7 @@ struct Tree {
   Weight<T, 0, 4> none;  // this model has no such weight
   std::array<Leaf<T>, 2> leaves;
   static constexpr auto fields() {
-    return std::tuple{Field{"scale", &Tree::scale}, Field{"none", &Tree::none},
+    return Fields{Field{"scale", &Tree::scale}, Field{"none", &Tree::none},
                       Field{"leaves", &Tree::leaves}};
   }
 };
@@ -60,7 +60,7 @@ std::string tensor(const std::string& name, const std::string& dtype, const std:
 
 struct Vector {
   Weight<float, 2> a;
-  static constexpr auto fields() { return std::tuple{Field{"a", &Vector::a}}; }
+  static constexpr auto fields() { return Fields{Field{"a", &Vector::a}}; }
 };
 
 // The two numbers of a file with one tensor 'a'.

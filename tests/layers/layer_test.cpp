@@ -12,7 +12,7 @@ struct Complete {
   static constexpr int dim_in = 2, dim_out = 3;
   using Tape = Nothing;
   using Scratch = Nothing;
-  static constexpr auto fields() { return std::tuple{}; }
+  static constexpr auto fields() { return Fields<>{}; }
   void forward(In<2, float>, Out<3, float>, const Pass&) const {}
   void backward(In<2, float>, In<3, float>, Out<2, float>, Complete&, const Pass&) const {}
 };
@@ -21,7 +21,7 @@ struct WithoutBackward {
   static constexpr int dim_in = 2, dim_out = 3;
   using Tape = Nothing;
   using Scratch = Nothing;
-  static constexpr auto fields() { return std::tuple{}; }
+  static constexpr auto fields() { return Fields<>{}; }
   void forward(In<2, float>, Out<3, float>, const Pass&) const {}
 };
 struct WritesItsTapeInBackward {
@@ -29,7 +29,7 @@ struct WritesItsTapeInBackward {
   static constexpr int dim_in = 2, dim_out = 3;
   using Tape = Nothing;
   using Scratch = Nothing;
-  static constexpr auto fields() { return std::tuple{}; }
+  static constexpr auto fields() { return Fields<>{}; }
   void forward(In<2, float>, Out<3, float>, Tape&, const Pass&) const {}
   void backward(In<2, float>, Tape&, In<3, float>, Out<2, float>, WritesItsTapeInBackward&, const Pass&) const {}
 };
@@ -38,7 +38,7 @@ struct ChangesInForward {
   static constexpr int dim_in = 2, dim_out = 3;
   using Tape = Nothing;
   using Scratch = Nothing;
-  static constexpr auto fields() { return std::tuple{}; }
+  static constexpr auto fields() { return Fields<>{}; }
   void forward(In<2, float>, Out<3, float>, const Pass&) {}
   void backward(In<2, float>, In<3, float>, Out<2, float>, ChangesInForward&, const Pass&) const {}
 };

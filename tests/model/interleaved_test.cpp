@@ -9,11 +9,11 @@ namespace {
 
 struct A {
   Weight<float, 2> a;
-  static constexpr auto fields() { return std::tuple{Field{"a", &A::a}}; }
+  static constexpr auto fields() { return Fields{Field{"a", &A::a}}; }
 };
 struct B {
   Weight<float, 3> b;
-  static constexpr auto fields() { return std::tuple{Field{"b", &B::b}}; }
+  static constexpr auto fields() { return Fields{Field{"b", &B::b}}; }
 };
 // A A B A B: not in turns, or an index within a kind could be counted by the other kind.
 struct Uneven {

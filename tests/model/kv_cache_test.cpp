@@ -150,7 +150,7 @@ TEST_CASE("a cache refuses more than its room and leaves its content as it was")
   Model::Cache cache;
   model->logits(random_ids(L - 2, V, 18), work, cache);
   CHECK(contains(refusal([&] { model->logits(random_ids(3, V, 19), work, cache); }),
-                 "the cache holds 17 of 19 positions: no room for 3 more"));
+                 "the cache holds 17 of 19 positions, the model's context: no room for 3 more"));
   CHECK(cache.length() == L - 2);
   model->logits(random_ids(2, V, 19), work, cache);
   CHECK(cache.room() == 0);

@@ -13,7 +13,7 @@ struct OneWay {
   static constexpr bool causal = true;
   template <int D, class T>
   struct For : TopKRouter<3, 1>::For<D, T> {
-    static constexpr auto fields() { return std::tuple{}; }
+    static constexpr auto fields() { return Fields<>{}; }
     void backward() const {}
   };
 };

@@ -21,7 +21,7 @@ struct Planted {
   Weight<double, 3> offset;
 
   static constexpr auto fields() {
-    return std::tuple{Field{"weight", &Planted::weight}, Field{"offset", &Planted::offset, Kind::buffer}};
+    return Fields{Field{"weight", &Planted::weight}, Field{"offset", &Planted::offset, Kind::buffer}};
   }
   struct Tape {
     Tokens<3, double> squares;

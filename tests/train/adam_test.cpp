@@ -14,7 +14,7 @@ struct Tree {
   Weight<double, 2> counts;
   std::array<Linear<2, 2, double>, 2> experts;
   static constexpr auto fields() {
-    return std::tuple{Field{"matrix", &Tree::matrix}, Field{"vector", &Tree::vector},
+    return Fields{Field{"matrix", &Tree::matrix}, Field{"vector", &Tree::vector},
                       Field{"counts", &Tree::counts, Kind::buffer},
                       Field{"experts", &Tree::experts, Kind::sparse}};
   }

@@ -13,7 +13,7 @@ struct Tree {
   Weight<float, 7> small;
   Weight<float, 3> buffer;
   static constexpr auto fields() {
-    return std::tuple{Field{"large", &Tree::large}, Field{"small", &Tree::small},
+    return Fields{Field{"large", &Tree::large}, Field{"small", &Tree::small},
                       Field{"buffer", &Tree::buffer, Kind::buffer}};
   }
 };

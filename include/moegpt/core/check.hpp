@@ -2,6 +2,7 @@
 // Errors at public doors: what was found, what was expected, what to do. Rooms inside are not checked.
 #include <moegpt/core/build.hpp>
 
+#include <cstdio>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -11,7 +12,11 @@ namespace moegpt::inline MOEGPT_BUILD {
 
 template <class Part>
 void append_text(std::string& text, const Part& part) {
-  if constexpr (std::is_arithmetic_v<Part>)
+  if constexpr (std::is_floating_point_v<Part>) {
+    char digits[32];
+    std::snprintf(digits, sizeof digits, "%g", static_cast<double>(part));
+    text += digits;
+  } else if constexpr (std::is_arithmetic_v<Part>)
     text += std::to_string(part);
   else
     text += std::string_view(part);

@@ -29,6 +29,22 @@ Field(std::string_view, Member Owner::*) -> Field<Owner, Member>;
 template <class Owner, class Member>
 Field(std::string_view, Member Owner::*, Kind) -> Field<Owner, Member>;
 
+// A list of fields. Lighter for the compiler than std::tuple, which it would meet once for every layer and shape.
+template <class... Entries>
+struct Fields {
+  static constexpr int size = 0;
+  constexpr Fields() = default;
+};
+template <class First, class... Rest>
+struct Fields<First, Rest...> {
+  static constexpr int size = 1 + sizeof...(Rest);
+  First first;
+  Fields<Rest...> rest;
+  constexpr explicit Fields(First f, Rest... r) : first(f), rest(r...) {}
+};
+template <class... Entries>
+Fields(Entries...) -> Fields<Entries...>;
+
 template <class X>
 inline constexpr bool is_weight = false;
 template <class T, int... Extents>
@@ -108,6 +124,12 @@ auto first_scalar(First first, Rest... rest) {
   else
     return first;
 }
+template <class X>
+auto scalar_in();
+template <class... Owner, class... Member>
+auto scalar_in_fields(const Fields<Field<Owner, Member>...>&) {
+  return first_scalar(scalar_in<Member>()...);
+}
 // The scalar of the first weight found in X; void if there is none.
 template <class X>
 auto scalar_in() {
@@ -117,9 +139,7 @@ auto scalar_in() {
   } else if constexpr (requires { typename Tree::Scalar; }) {
     return std::type_identity<typename Tree::Scalar>{};
   } else if constexpr (HasFields<Tree>) {
-    return std::apply([](auto... field) {
-      return first_scalar(scalar_in<decltype(std::declval<Tree&>().*field.member)>()...);
-    }, Tree::fields());
+    return scalar_in_fields(Tree::fields());
   } else {
     return scalar_in<typename Tree::value_type>();
   }
@@ -140,18 +160,24 @@ constexpr Kind inherit(Kind outer, Kind inner) {
 }
 
 template <class T, class Tree, std::same_as<Tree>... Trees>
+void visit(const Visitor<T, 1 + sizeof...(Trees)>& f, Path& path, Kind kind, Tree& tree, Trees&... trees);
+
+template <class T, class List, class... Trees>
+void visit_fields(const Visitor<T, sizeof...(Trees)>& f, Path& path, Kind kind, const List& list, Trees&... trees) {
+  if constexpr (List::size > 0) {
+    const std::size_t before = path.push(list.first.name);
+    visit<T>(f, path, inherit(kind, list.first.kind), trees.*list.first.member...);
+    path.pop(before);
+    visit_fields<T>(f, path, kind, list.rest, trees...);
+  }
+}
+
+template <class T, class Tree, std::same_as<Tree>... Trees>
 void visit(const Visitor<T, 1 + sizeof...(Trees)>& f, Path& path, Kind kind, Tree& tree, Trees&... trees) {
   if constexpr (is_weight<Tree>) {
     if constexpr (Tree::extent > 0) f.call(f.object, path, kind, {WeightRef<T>(tree), WeightRef<T>(trees)...});
   } else if constexpr (HasFields<Tree>) {
-    std::apply([&](auto... field) {
-      [[maybe_unused]] auto one = [&](auto fd) {
-        const std::size_t before = path.push(fd.name);
-        visit<T>(f, path, inherit(kind, fd.kind), tree.*fd.member, trees.*fd.member...);
-        path.pop(before);
-      };
-      (one(field), ...);
-    }, Tree::fields());
+    visit_fields<T>(f, path, kind, Tree::fields(), tree, trees...);
   } else {   // a list: std::array, std::vector or model/Interleaved
     for (int i = 0; i < static_cast<int>(tree.size()); ++i) {
       const std::size_t before = path.push(i);
@@ -262,7 +288,7 @@ consteval int count_members() {
 // Whether fields() names every member of the struct, apart from run-time constants called `options`.
 template <class Layer>
 consteval bool lists_every_field() {
-  const int listed = static_cast<int>(std::tuple_size_v<decltype(Layer::fields())>);
+  const int listed = decltype(Layer::fields())::size;
   const int constants = requires(Layer l) { l.options; } ? 1 : 0;
   return walk::count_members<Layer>() == listed + constants;
 }

@@ -110,6 +110,7 @@ struct TokensView {
   static constexpr int dim = D;
   T* operator[](Index token) const { return data + token * D; }
   bool empty() const { return data == nullptr; }
+  // Some of the tokens; of an empty view, an empty one.
   TokensView rows(Rows r) const { return empty() ? TokensView{} : TokensView{data + r.first * D, r.count}; }
   operator TokensView<D, const T>() const { return {data, count}; }
   operator MatrixView<T>() const { return {data, count, D, D}; }

@@ -75,6 +75,8 @@ inline const std::string& metadata_of(const SafetensorsFile& file, const std::st
 template <class Model>
 void save(const std::string& path, const Model& model, const Tokenizer& tokenizer,
           Metadata extra = {}) {
+  check(tokenizer.vocab() <= Model::config.vocab, "the tokenizer has ", tokenizer.vocab(), " tokens, the model only ",
+        Model::config.vocab, ": a file with both could not be loaded");
   extra["moegpt.version"] = MOEGPT_VERSION;
   extra["moegpt.model"] = to_text<Model>();
   extra["moegpt.tokenizer"] = tokenizer.to_text();

@@ -44,7 +44,7 @@ struct Attention {
   Linear<Dq, D, T, S.output_bias> output;
 
   static constexpr auto fields() {
-    return std::tuple{Field{"query", &Attention::query}, Field{"key", &Attention::key},
+    return Fields{Field{"query", &Attention::query}, Field{"key", &Attention::key},
                       Field{"value", &Attention::value}, Field{"output", &Attention::output}};
   }
   struct Tape {
@@ -53,7 +53,7 @@ struct Attention {
     Tokens<H, T> lse;                 // log sum exp of each query's scores
     double dropout = 0;
     Key noise{};
-    void resize(const Pass& pass) {
+    [[gnu::noinline]] void resize(const Pass& pass) {
       query.resize(pass.tokens());
       mixed.resize(pass.tokens());
       key.resize(pass.tokens());
@@ -66,7 +66,7 @@ struct Attention {
     Buffer<T> cosine, sine;           // [length, d / 2]
     Tokens<Dq, T> d_query, d_mixed;
     Tokens<Dkv, T> d_key, d_value;
-    void resize(const Pass& pass) {
+    [[gnu::noinline]] void resize(const Pass& pass) {
       const Index length = pass.shape.length;
       heads.resize(pass.exec.workers() * kernels::multi_head_scratch(length, pass.first_position + length));
       cosine.resize(S.rotary ? length * (d / 2) : 0);
@@ -80,6 +80,7 @@ struct Attention {
 
   void forward(In<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, const Pass& pass,
                const KeyValues<Dkv, T>* cache = nullptr) const {
+    pass.check_fits(x.count, y.count);
     tape.resize(pass);
     scratch.resize(pass);
     tape.dropout = pass.dropout();

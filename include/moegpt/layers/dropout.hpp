@@ -10,7 +10,7 @@ struct Dropout {
   using Scalar = T;
   static constexpr int dim_in = D, dim_out = D;
 
-  static constexpr auto fields() { return std::tuple{}; }
+  static constexpr auto fields() { return Fields<>{}; }
   struct Tape {
     double probability = 0;
     Key key{};

@@ -11,7 +11,7 @@ struct Embedding {
 
   Weight<T, Entries, D> weight;
 
-  static constexpr auto fields() { return std::tuple{Field{"weight", &Embedding::weight}}; }
+  static constexpr auto fields() { return Fields{Field{"weight", &Embedding::weight}}; }
 
   // y_n = W[id_n] for every token; ids must lie in [0, Entries).
   void forward(const int* ids, Out<D, T> y, const Pass& pass) const {

@@ -8,6 +8,13 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
+// An expert may be used alone: its door is checked, once per call.
+inline void check_expert(Index x, Index y, Rows rows, Index slots) {
+  check(x == rows.count && y == rows.count && rows.first >= 0 && rows.first + rows.count <= slots,
+        "an expert got ", x, " tokens and room for ", y, " in y, for ", rows.count, " rows from ", rows.first,
+        " on of a tape with ", slots, " slots: all three must fit; call tape.resize(slots) first");
+}
+
 template <class X>
 concept ExpertNetwork = requires(const X expert, X grad, typename X::Tape tape, const typename X::Tape read_tape,
                                  typename X::Scratch scratch, const typename X::Scratch read_scratch, Rows rows,
@@ -28,10 +35,10 @@ struct Expert {
   Linear<D, Dff, T, HasBias> up;
   Linear<Dff, D, T, HasBias> down;
 
-  static constexpr auto fields() { return std::tuple{Field{"up", &Expert::up}, Field{"down", &Expert::down}}; }
+  static constexpr auto fields() { return Fields{Field{"up", &Expert::up}, Field{"down", &Expert::down}}; }
   struct Tape {
     Tokens<Dff, T> pre, act;   // up x, and act of it
-    void resize(Index slots) {
+    [[gnu::noinline]] void resize(Index slots) {
       pre.resize(slots);
       act.resize(slots);
     }
@@ -42,6 +49,7 @@ struct Expert {
   };
 
   void forward(In<D, T> x, Out<D, T> y, Tape& tape, Rows rows) const {
+    check_expert(x.count, y.count, rows, tape.pre.count());
     const auto pre = tape.pre.rows(rows), act = tape.act.rows(rows);
     up.forward(x, pre, one_thread);
     kernels::activate(A, pre.data, act.data, rows.count * Dff);
@@ -76,12 +84,12 @@ struct GatedExpert {
   Linear<Dff, D, T, HasBias> down;
 
   static constexpr auto fields() {
-    return std::tuple{Field{"gate", &GatedExpert::gate}, Field{"up", &GatedExpert::up},
+    return Fields{Field{"gate", &GatedExpert::gate}, Field{"up", &GatedExpert::up},
                       Field{"down", &GatedExpert::down}};
   }
   struct Tape {
     Tokens<Dff, T> gate, up, act;   // gate x, up x, and act(gate x) * (up x)
-    void resize(Index slots) {
+    [[gnu::noinline]] void resize(Index slots) {
       gate.resize(slots);
       up.resize(slots);
       act.resize(slots);
@@ -89,13 +97,14 @@ struct GatedExpert {
   };
   struct Scratch {
     Tokens<Dff, T> d_gate, d_up;
-    void resize(Index slots) {
+    [[gnu::noinline]] void resize(Index slots) {
       d_gate.resize(slots);
       d_up.resize(slots);
     }
   };
 
   void forward(In<D, T> x, Out<D, T> y, Tape& tape, Rows rows) const {
+    check_expert(x.count, y.count, rows, tape.gate.count());
     const auto g = tape.gate.rows(rows), u = tape.up.rows(rows), act = tape.act.rows(rows);
     gate.forward(x, g, one_thread);
     up.forward(x, u, one_thread);

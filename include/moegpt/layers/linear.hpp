@@ -14,12 +14,13 @@ struct Linear {
   Weight<T, HasBias ? DOut : 0> bias;
 
   static constexpr auto fields() {
-    return std::tuple{Field{"weight", &Linear::weight}, Field{"bias", &Linear::bias}};
+    return Fields{Field{"weight", &Linear::weight}, Field{"bias", &Linear::bias}};
   }
   using Tape = Nothing;
   using Scratch = Nothing;
 
   [[gnu::noinline]] void forward(In<DIn, T> x, Out<DOut, T> y, const Pass& pass) const {
+    check(x.count == y.count, "Linear got ", x.count, " tokens and room for ", y.count, " in y");
     kernels::affine<T>(pass.exec, x, weight, bias.data(), y);
   }
 

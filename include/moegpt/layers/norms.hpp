@@ -14,7 +14,7 @@ struct LayerNorm {
   Weight<T, D> bias;     // beta
 
   static constexpr auto fields() {
-    return std::tuple{Field{"weight", &LayerNorm::weight}, Field{"bias", &LayerNorm::bias}};
+    return Fields{Field{"weight", &LayerNorm::weight}, Field{"bias", &LayerNorm::bias}};
   }
   struct Tape {
     Tokens<1, T> mean, rstd;
@@ -26,6 +26,7 @@ struct LayerNorm {
   using Scratch = Nothing;
 
   [[gnu::noinline]] void forward(In<D, T> x, Out<D, T> y, Tape& tape, const Pass& pass) const {
+    pass.check_fits(x.count, y.count);
     tape.resize(pass);
     kernels::layer_norms<T>(pass.exec, x, weight.data(), bias.data(), y, tape.mean[0], tape.rstd[0],
                             T(pass.options.norm_epsilon));
@@ -45,7 +46,7 @@ struct RMSNorm {
 
   Weight<T, D> weight;   // gamma
 
-  static constexpr auto fields() { return std::tuple{Field{"weight", &RMSNorm::weight}}; }
+  static constexpr auto fields() { return Fields{Field{"weight", &RMSNorm::weight}}; }
   struct Tape {
     Tokens<1, T> rstd;
     void resize(const Pass& pass) { rstd.resize(pass.tokens()); }
@@ -53,6 +54,7 @@ struct RMSNorm {
   using Scratch = Nothing;
 
   [[gnu::noinline]] void forward(In<D, T> x, Out<D, T> y, Tape& tape, const Pass& pass) const {
+    pass.check_fits(x.count, y.count);
     tape.resize(pass);
     kernels::rms_norms<T>(pass.exec, x, weight.data(), y, tape.rstd[0], T(pass.options.norm_epsilon));
   }

@@ -46,6 +46,11 @@ struct Pass {
   int task = 0;
 
   Index tokens() const { return shape.tokens(); }
+  // For layers that may be used alone: the numbers of tokens in x and y must be the pass's.
+  void check_fits(Index x, Index y) const {
+    check(x == tokens() && y == tokens(), "a layer got ", x, " tokens and room for ", y, " in y, but pass.shape is ",
+          shape.batch, " x ", shape.length, " tokens");
+  }
   Index stride() const { return sequence_stride > 0 ? sequence_stride : shape.length; }
   // The number that noise and dropout know a token by: the same in prefill and one token at a time.
   Index number_of(Index token) const {

@@ -25,7 +25,7 @@ struct Block {
   Mixture mixture;
 
   static constexpr auto fields() {
-    return std::tuple{Field{"norm1", &Block::norm1}, Field{"attention", &Block::attention},
+    return Fields{Field{"norm1", &Block::norm1}, Field{"attention", &Block::attention},
                       Field{"norm2", &Block::norm2}, Field{Mixture::name, &Block::mixture}};
   }
   struct Tape {
@@ -34,7 +34,7 @@ struct Block {
     typename AttentionType::Tape attention;
     typename Dropout<D, T>::Tape dropout;
     typename Mixture::Tape mixture;
-    void resize(const Pass& pass) {
+    [[gnu::noinline]] void resize(const Pass& pass) {
       for (auto* t : {&normed1, &attended, &middle, &normed2, &mixed}) t->resize(pass.tokens());
       norm1.resize(pass);
       norm2.resize(pass);
@@ -46,7 +46,7 @@ struct Block {
     Tokens<D, T> d_normed, d_middle, d_attended;
     typename AttentionType::Scratch attention;
     typename Mixture::Scratch mixture;
-    void resize(const Pass& pass) {
+    [[gnu::noinline]] void resize(const Pass& pass) {
       for (auto* t : {&d_normed, &d_middle, &d_attended}) t->resize(pass.tokens());
       attention.resize(pass);
       mixture.resize(pass);

@@ -27,6 +27,28 @@ struct Loss {
   double total(const Objective& o) const { return cross_entropy + o.balance * balance + o.z * z; }
 };
 
+// The doors of a model.
+inline void check_ids(std::span<const int> ids, const char* what, int lowest, int vocab) {
+  for (std::size_t n = 0; n < ids.size(); ++n)
+    check(ids[n] >= lowest && ids[n] < vocab, what, " ", n, " has token id ", ids[n], ", expected 0 .. ", vocab - 1);
+}
+inline void check_shape(std::span<const int> ids, Shape shape, Shape room, Index first_position, Index context) {
+  check(shape.batch > 0 && shape.length > 0, "a batch of ", shape.batch, " sequences of ", shape.length,
+        " tokens: both must be at least 1");
+  check(first_position + shape.length <= context, "a sequence of ", first_position + shape.length,
+        " tokens, but the model's context is ", context);
+  check(shape.tokens() <= room.tokens(), "a batch of ", shape.batch, " x ", shape.length,
+        " tokens, but the workspace was made for ", room.batch, " x ", room.length);
+  check(std::ssize(ids) == shape.tokens(), "the batch has ", ids.size(), " ids for ", shape.batch, " x ", shape.length,
+        " tokens");
+}
+[[noreturn]] inline void not_finite(const std::string& what, double found, const std::string& weight) {
+  throw std::runtime_error("moegpt: the " + what + " is " + std::to_string(found) +
+                           (weight.empty() ? ": all weights are finite, so activations overflowed; lower the "
+                                             "learning rate or clip gradients"
+                                           : ": the weight " + weight + " is not finite"));
+}
+
 template <Config C, class Recipe = Dense, class T = float>
 struct GPT {
   static_assert(C.vocab > 0 && C.context > 0 && C.dim > 0 && C.layers > 0 && C.heads > 0,
@@ -71,7 +93,7 @@ struct GPT {
   ModelOptions options;
 
   static constexpr auto fields() {
-    return std::tuple{Field{"token_embedding", &GPT::token_embedding},
+    return Fields{Field{"token_embedding", &GPT::token_embedding},
                       Field{"position_embedding", &GPT::position_embedding}, Field{"blocks", &GPT::blocks},
                       Field{"norm", &GPT::norm}, Field{"head", &GPT::head}};
   }
@@ -142,15 +164,15 @@ struct GPT {
   // Mean cross-entropy of what follows, and the losses of the routers. With a key: noise and dropout.
   // Throws std::invalid_argument for ids or shapes that do not fit, std::runtime_error for a loss that is not finite.
   Loss forward(const Batch& batch, Workspace& work, std::optional<Key> key = {}) const {
-    check_ids(batch.inputs, "input", 0);
-    check_ids(batch.targets, "target", std::numeric_limits<int>::min());
+    check_ids(batch.inputs, "input", 0, V);
+    check_ids(batch.targets, "target", std::numeric_limits<int>::min(), V);
     check(std::ssize(batch.targets) == batch.shape.tokens(), "the batch has ", batch.targets.size(), " targets for ",
-          batch.shape.tokens(), " tokens");
+          batch.shape.tokens(), " tokens: one each, below zero to ignore it");
     const Pass pass = prepare(batch.inputs, batch.shape, work, 0, key);
     Loss loss = run_blocks(pass, work, nullptr);
     loss.cross_entropy = head.loss(work.tape.normed, token_embedding.weight, batch.targets.data(), work.tape.head,
                                    work.scratch.head, pass);
-    if (!std::isfinite(loss.total(work.objective))) complain_of("loss", loss.total(work.objective));
+    if (!std::isfinite(loss.total(work.objective))) not_finite("loss", loss.total(work.objective), first_not_finite(*this));
     return loss;
   }
 
@@ -183,9 +205,9 @@ struct GPT {
   // The view lives in the workspace until its next use. Throws std::runtime_error for a logit that is not finite.
   In<V, T> logits(std::span<const int> ids, Workspace& work, Cache& cache, std::optional<Key> key = {}) const {
     const Shape shape{cache.batch(), std::ssize(ids) / cache.batch()};
-    check_ids(ids, "input", 0);
+    check_ids(ids, "input", 0, V);
     check(shape.length <= cache.room(), "the cache holds ", cache.length(), " of ", C.context,
-          " positions: no room for ", shape.length, " more");
+          " positions, the model's context: no room for ", shape.length, " more");
     Pass pass = prepare(ids, shape, work, cache.length(), key);
     pass.sequence_stride = C.context;
     run_blocks(pass, work, &cache);
@@ -193,21 +215,14 @@ struct GPT {
     work.tape.head.logits.resize(shape.tokens());
     head.forward(work.tape.normed, token_embedding.weight, work.tape.head.logits, pass);
     for (const T logit : work.tape.head.logits.memory())
-      if (!std::isfinite(logit)) complain_of("logit of a token", static_cast<double>(logit));
+      if (!std::isfinite(logit)) not_finite("logit of a token", static_cast<double>(logit), first_not_finite(*this));
     return work.tape.head.logits;
   }
 
  private:
   Pass prepare(std::span<const int> ids, Shape shape, Workspace& work, Index first_position,
                std::optional<Key> key) const {
-    check(shape.batch > 0 && shape.length > 0, "a batch of ", shape.batch, " sequences of ", shape.length,
-          " tokens: both must be at least 1");
-    check(first_position + shape.length <= C.context, "a sequence of ", first_position + shape.length,
-          " tokens, but the model's context is ", C.context);
-    check(shape.tokens() <= work.shape.tokens(), "a batch of ", shape.batch, " x ", shape.length,
-          " tokens, but the workspace was made for ", work.shape.batch, " x ", work.shape.length);
-    check(std::ssize(ids) == shape.tokens(), "the batch has ", ids.size(), " ids for ", shape.batch, " x ",
-          shape.length, " tokens");
+    check_shape(ids, shape, work.shape, first_position, C.context);
     work.tape.pass = {.shape = shape, .exec = work.exec, .options = options, .objective = work.objective, .key = key,
                       .first_position = first_position, .ids = ids.data()};
     return work.tape.pass;
@@ -243,18 +258,6 @@ struct GPT {
     tape.normed.resize(pass.tokens());
     norm.forward(*x, tape.normed, tape.norm, pass);
     return loss;
-  }
-
-  static void check_ids(std::span<const int> ids, const char* what, int lowest) {
-    for (std::size_t n = 0; n < ids.size(); ++n)
-      check(ids[n] >= lowest && ids[n] < V, what, " ", n, " has token id ", ids[n], ", expected 0 .. ", V - 1);
-  }
-  [[noreturn]] void complain_of(const std::string& what, double found) const {
-    const std::string weight = first_not_finite(*this);
-    throw std::runtime_error("moegpt: the " + what + " is " + std::to_string(found) +
-                             (weight.empty() ? ": all weights are finite, so activations overflowed; lower the "
-                                               "learning rate or clip gradients"
-                                             : ": the weight " + weight + " is not finite"));
   }
 };
 

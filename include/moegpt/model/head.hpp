@@ -15,7 +15,7 @@ struct Head {
   Weight<T, Tied ? 0 : V, D> weight;
   Weight<T, HasBias ? V : 0> bias;
 
-  static constexpr auto fields() { return std::tuple{Field{"weight", &Head::weight}, Field{"bias", &Head::bias}}; }
+  static constexpr auto fields() { return Fields{Field{"weight", &Head::weight}, Field{"bias", &Head::bias}}; }
   struct Tape {
     Tokens<V, T> logits;
     Tokens<1, T> loss;      // of each token, in nats

@@ -51,6 +51,7 @@ template <class T>
 
 // Fills a model; the same key and path give the same numbers.
 template <class Model>
+  requires requires { Model::config; }
 void init(Model& model, Key key, Init scheme = Init::gpt2) {
   int fan_in = 1;   // a bias follows its matrix in fields()
   for_each_named_weight([&](const std::string& path, Kind kind, auto& w) {

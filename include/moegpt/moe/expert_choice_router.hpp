@@ -27,13 +27,13 @@ struct ExpertChoiceRouter {
 
     Linear<D, E, T, false> gate;
 
-    static constexpr auto fields() { return std::tuple{Field{"gate", &For::gate}}; }
+    static constexpr auto fields() { return Fields{Field{"gate", &For::gate}}; }
     struct Tape {
       Tokens<E, T> score;       // softmax of the logits over experts
       Tokens<1, T> lse;
       Buffer<Index> order;      // [E, tokens] each expert's tokens, best first up to its capacity
       Buffer<int> chosen;       // [tokens, E] e where expert e took the token
-      void resize(const Pass& pass) {
+      [[gnu::noinline]] void resize(const Pass& pass) {
         score.resize(pass.tokens());
         lse.resize(pass.tokens());
         order.resize(E * pass.tokens());
@@ -46,6 +46,7 @@ struct ExpertChoiceRouter {
     };
 
     void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
+      pass.check_fits(x.count, pass.tokens());
       tape.resize(pass);
       gate.forward(x, tape.score, pass);
       for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {

@@ -15,7 +15,7 @@ struct FeedForward {
 
   ExpertType network;
 
-  static constexpr auto fields() { return std::tuple{Field{"", &FeedForward::network}}; }
+  static constexpr auto fields() { return Fields{Field{"", &FeedForward::network}}; }
   struct Tape {
     typename ExpertType::Tape network;
     double dropout = 0;
@@ -25,13 +25,14 @@ struct FeedForward {
   struct Scratch {
     typename ExpertType::Scratch network;
     Tokens<D, T> d_output;
-    void resize(const Pass& pass) {
+    [[gnu::noinline]] void resize(const Pass& pass) {
       network.resize(pass.tokens());
       d_output.resize(pass.tokens());
     }
   };
 
   void forward(In<D, T> x, Out<D, T> y, Tape& tape, Scratch&, const Pass& pass) const {
+    pass.check_fits(x.count, y.count);
     tape.resize(pass);
     tape.dropout = pass.dropout();
     tape.noise = pass.key ? pass.key->with(Purpose::expert_dropout) : Key{};

@@ -30,7 +30,7 @@ struct MoELayer {
   std::array<ExpertType, E> experts;
 
   static constexpr auto fields() {
-    return std::tuple{Field{"router", &MoELayer::router}, Field{"experts", &MoELayer::experts, Kind::sparse}};
+    return Fields{Field{"router", &MoELayer::router}, Field{"experts", &MoELayer::experts, Kind::sparse}};
   }
   struct Tape {
     RoutingPlan<T> plan;
@@ -41,7 +41,7 @@ struct MoELayer {
     T balance = 0, z = 0;                // losses before their coefficients
     double dropout = 0;
     Key noise{};
-    void resize(const Pass& pass) {
+    [[gnu::noinline]] void resize(const Pass& pass) {
       const Index slots = pass.tokens() * Recipe::active;
       plan.resize(pass.tokens(), Recipe::active, E);
       router.resize(pass);
@@ -56,7 +56,7 @@ struct MoELayer {
     Tokens<D, T> d_output, d_input;      // slots
     Buffer<T> d_weight;                  // [slots]
     Buffer<ExpertTask> tasks;
-    void resize(const Pass& pass) {
+    [[gnu::noinline]] void resize(const Pass& pass) {
       const Index slots = pass.tokens() * Recipe::active;
       tasks.resize(E + slots / expert_rows + 1);
       router.resize(pass);
@@ -68,6 +68,7 @@ struct MoELayer {
   };
 
   void forward(In<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
+    pass.check_fits(x.count, y.count);
     tape.resize(pass);
     scratch.resize(pass);
     tape.dropout = pass.dropout();

@@ -14,6 +14,8 @@ struct NoisyTopK {
 
 template <int E, int K, NoisyTopK Options = NoisyTopK{}>
 struct NoisyTopKRouter {
+  static_assert(K >= 1 && K <= E,
+                "NoisyTopKRouter: K must lie in 1 .. E: a token cannot choose more experts than exist");
   static constexpr int experts = E, active = K;
   static constexpr bool causal = true;
   static std::string text() {
@@ -27,7 +29,6 @@ struct NoisyTopKRouter {
 
   template <int D, class T = float>
   struct For {
-    static_assert(K >= 1 && K <= E, "NoisyTopKRouter: K must lie in 1 .. E: a token cannot choose more experts than exist");
     static_assert(K > 1 || Options.constant_gate,
                   "NoisyTopKRouter: K = 1 with renormalised gates never trains the router, its gate is the constant "
                   "1: use AllowConstantGate<...> if that is meant");
@@ -36,24 +37,25 @@ struct NoisyTopKRouter {
 
     Linear<D, E, T, Options.bias> gate, noise;
 
-    static constexpr auto fields() { return std::tuple{Field{"gate", &For::gate}, Field{"noise", &For::noise}}; }
+    static constexpr auto fields() { return Fields{Field{"gate", &For::gate}, Field{"noise", &For::noise}}; }
     struct Tape : TokenChoiceTape<E, K, T> {
       Tokens<E, T> spread;       // W_noise x
       std::optional<Key> key;
-      void resize(const Pass& pass) {
+      [[gnu::noinline]] void resize(const Pass& pass) {
         TokenChoiceTape<E, K, T>::resize(pass);
         spread.resize(pass.tokens());
       }
     };
     struct Scratch {
       Tokens<E, T> d_logits, d_spread;
-      void resize(const Pass& pass) {
+      [[gnu::noinline]] void resize(const Pass& pass) {
         d_logits.resize(pass.tokens());
         d_spread.resize(pass.tokens());
       }
     };
 
     void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
+      pass.check_fits(x.count, pass.tokens());
       tape.resize(pass);
       tape.key.reset();
       if (pass.key) tape.key = pass.key->with(Purpose::router_noise);

@@ -51,7 +51,7 @@ struct TokenChoiceTape {
   Tokens<1, T> lse;        // log sum exp of the logits
   Buffer<int> chosen;      // [tokens, K] best first
   Buffer<T> gate;          // [tokens, K]
-  void resize(const Pass& pass) {
+  [[gnu::noinline]] void resize(const Pass& pass) {
     score.resize(pass.tokens());
     lse.resize(pass.tokens());
     chosen.resize(pass.tokens() * K);

@@ -9,18 +9,19 @@ namespace moegpt::inline MOEGPT_BUILD {
 // The general form: gates by any rule (moe/token_choice.hpp).
 template <int E, int K, class Rule, bool HasBias = false>
 struct TopKRouterWith {
+  static_assert(K >= 1 && K <= E,
+                "TopKRouter: K must lie in 1 .. E: a token cannot choose more experts than exist");
   static constexpr int experts = E, active = K;
   static constexpr bool causal = true;
 
   template <int D, class T = float>
   struct For {
-    static_assert(K >= 1 && K <= E, "TopKRouter: K must lie in 1 .. E: a token cannot choose more experts than exist");
     using Scalar = T;
     static constexpr int dim = D;
 
     Linear<D, E, T, HasBias> gate;
 
-    static constexpr auto fields() { return std::tuple{Field{"gate", &For::gate}}; }
+    static constexpr auto fields() { return Fields{Field{"gate", &For::gate}}; }
     using Tape = TokenChoiceTape<E, K, T>;
     struct Scratch {
       Tokens<E, T> d_logits;
@@ -28,6 +29,7 @@ struct TopKRouterWith {
     };
 
     void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
+      pass.check_fits(x.count, pass.tokens());
       tape.resize(pass);
       gate.forward(x, tape.score, pass);
       choose_experts<Rule>(plan, tape, pass);

@@ -13,6 +13,7 @@ std::vector<Index> expert_load(const Workspace<Model>& work) {
     work.tape.blocks.at_layer(i, [&](const auto& block) {
       if constexpr (requires { block.mixture.plan; }) {
         const auto& plan = block.mixture.plan;
+        if (plan.experts == 0) return;   // layers of an inference workspace share a tape, which holds the last one
         load.resize(static_cast<std::size_t>(plan.experts));
         for (int e = 0; e < plan.experts; ++e) load[static_cast<std::size_t>(e)] += plan.load(e);
       }
