@@ -45,7 +45,7 @@ struct Small {
                            .gated = true, .output_bias = false, .expert_bias = false},
                     TopKRouter<8, 2>>;
   static Recipe recipe() {
-    return {.batch = {8, 128}, .steps = 4000, .learning_rate = 3e-3, .final_rate = 1e-4, .warmup = 50,
+    return {.batch = {8, 128}, .steps = 3000, .learning_rate = 3e-3, .final_rate = 1e-4, .warmup = 50,
             .adam = {.beta2 = 0.95, .weight_decay = 0.1, .decay_of = DecayOf::matrices}, .clip = 1,
             .objective = {.dropout = 0.1, .balance = 0.01}, .options = {}, .init = Init::gpt2,
             .noisy_evaluation = false};
