@@ -1,0 +1,94 @@
+#include <moegpt/io.hpp>
+
+#include <cstdio>
+
+#include "support/catch.hpp"
+
+using namespace moegpt;
+
+namespace {
+
+constexpr Config config{.vocab = 9, .context = 8, .dim = 8, .layers = 2, .heads = 2, .norm = Norm::rms, .gated = true};
+using Model = GPT<config, TopKRouter<4, 2>>;
+
+struct TemporaryFile {
+  std::string path = (std::filesystem::temp_directory_path() / "moegpt-model-file-test.safetensors").string();
+  ~TemporaryFile() { std::remove(path.c_str()); }
+};
+
+template <class F>
+std::string message_of(F&& f) {
+  try {
+    f();
+  } catch (const std::exception& e) {
+    return e.what();
+  }
+  return "no error";
+}
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+}  // namespace
+
+TEST_CASE("a model comes back from its file with its logits, options and tokenizer") {
+  const TemporaryFile file;
+  Model model, other;
+  init(model, Key{1});
+  model.options = {.norm_epsilon = 1e-6, .rotary_base = 5000, .attention_scale = 0.1, .capacity_factor = 1.25};
+  const Tokenizer tokenizer = Tokenizer::characters("abcdefgh\n");
+  save(file.path, model, tokenizer);
+  Tokenizer read;
+  load(file.path, other, read);
+  CHECK(other.options == model.options);
+  CHECK(read == tokenizer);
+  Model::Workspace work{{1, 8}, {}, {}, Use::inference};
+  Model::Cache cache, other_cache;
+  const std::vector<int> ids{1, 2, 3, 8};
+  const auto first = model.logits(ids, work, cache);
+  const std::vector<float> logits(first.data, first.data + 4 * 9);
+  const auto second = other.logits(ids, work, other_cache);
+  CHECK(std::equal(logits.begin(), logits.end(), second.data));
+}
+
+TEST_CASE("a file of another model says which one to compile, and changes nothing") {
+  const TemporaryFile file;
+  Model model;
+  init(model, Key{1});
+  save(file.path, model, Tokenizer::characters("abc"));
+  using Other = GPT<Config{.vocab = 9, .context = 8, .dim = 12, .layers = 2, .heads = 2}, TopKRouter<4, 1>>;
+  Other other;
+  Tokenizer tokenizer;
+  const std::string text = message_of([&] { load(file.path, other, tokenizer); });
+  CHECK(contains(text, "Compile it with GPT<Config{.vocab = 9, .context = 8, .dim = 8, .layers = 2, .heads = 2, "
+                       ".norm = Norm::rms, .gated = true}, TopKRouter<4, 2>>"));
+  CHECK(contains(text, to_text<Other>()));
+  CHECK(count_weights(other) > 0);
+  for_each_weight([](const auto& w) { for (float x : w) REQUIRE(x == 0); }, other);
+  CHECK(model_text(file.path) == to_text<Model>());
+}
+
+TEST_CASE("a tokenizer that does not fit the model is refused before anything is written") {
+  const TemporaryFile file;
+  const Model model;
+  CHECK(contains(message_of([&] { save(file.path, model, Tokenizer::bytes()); }), "256 tokens, the model only 9"));
+  CHECK_FALSE(std::filesystem::exists(file.path));
+}
+
+TEST_CASE("bare weights are not a model file") {
+  const TemporaryFile file;
+  Model model;
+  init(model, Key{1});
+  save_safetensors(file.path, model);
+  Tokenizer tokenizer;
+  CHECK(contains(message_of([&] { load(file.path, model, tokenizer); }), "no \"moegpt.model\" in its metadata"));
+}
+
+TEST_CASE("routers name themselves as one writes them") {
+  CHECK(TopKRouter<8, 2>::text() == "TopKRouter<8, 2>");
+  CHECK(TopKRouter<8, 1>::text() == "TopKRouter<8, 1>");
+  CHECK(TopKRouter<8, 2, TopK{.gates = Gates::probability, .bias = true}>::text() ==
+        "TopKRouter<8, 2, TopK{.gates = Gates::probability, .bias = true}>");
+  CHECK(AllowConstantGate<TopKRouter<4, 1, TopK{.gates = Gates::renormalised}>>::text() ==
+        "AllowConstantGate<TopKRouter<4, 1, TopK{.gates = Gates::renormalised}>>");
+  CHECK(NoisyTopKRouter<8, 2, NoisyTopK{.bias = true}>::text() == "NoisyTopKRouter<8, 2, NoisyTopK{.bias = true}>");
+  CHECK(AllowNonCausal<ExpertChoiceRouter<8, 2>>::text() == "AllowNonCausal<ExpertChoiceRouter<8, 2>>");
+}
