@@ -24,7 +24,7 @@ template <class T>
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(Index size) { resize(size); }
+  [[gnu::noinline]] explicit Buffer(Index size) { resize(size); }
   Buffer(const Buffer& other) { *this = other; }
   Buffer(Buffer&& other) noexcept { swap(other); }
   [[gnu::noinline]] Buffer& operator=(const Buffer& other) {
@@ -90,7 +90,7 @@ struct MatrixView {
   bool empty() const { return data == nullptr; }
   MatrixView rows_at(Rows r) const { return {data + r.first * stride, r.count, cols, stride}; }
   MatrixView cols_at(Index first, Index count) const { return {data + first, rows, count, stride}; }
-  operator MatrixView<const T>() const { return {data, rows, cols, stride}; }
+  [[gnu::always_inline]] operator MatrixView<const T>() const { return {data, rows, cols, stride}; }
 };
 
 template <class T>
@@ -112,9 +112,9 @@ struct TokensView {
   bool empty() const { return data == nullptr; }
   // Some of the tokens; of an empty view, an empty one.
   TokensView rows(Rows r) const { return empty() ? TokensView{} : TokensView{data + r.first * D, r.count}; }
-  operator TokensView<D, const T>() const { return {data, count}; }
-  operator MatrixView<T>() const { return {data, count, D, D}; }
-  operator MatrixView<const T>() const requires(!std::is_const_v<T>) { return {data, count, D, D}; }
+  [[gnu::always_inline]] operator TokensView<D, const T>() const { return {data, count}; }
+  [[gnu::always_inline]] operator MatrixView<T>() const { return {data, count, D, D}; }
+  [[gnu::always_inline]] operator MatrixView<const T>() const requires(!std::is_const_v<T>) { return {data, count, D, D}; }
 
   // Chosen only where the widths differ, to say so in words.
   template <int Other, class U>
@@ -141,18 +141,18 @@ class Tokens {
   Tokens() = default;
   explicit Tokens(Index count) { resize(count); }
   void resize(Index count) { memory_.resize(count * D); }
-  Index count() const { return memory_.size() / (D > 0 ? D : 1); }
+  [[gnu::always_inline]] Index count() const { return memory_.size() / (D > 0 ? D : 1); }
 
   T* operator[](Index token) { return memory_.data() + token * D; }
   const T* operator[](Index token) const { return memory_.data() + token * D; }
-  TokensView<D, T> rows(Rows r) { return view().rows(r); }
-  TokensView<D, const T> rows(Rows r) const { return view().rows(r); }
-  TokensView<D, T> view() { return {memory_.data(), count()}; }
-  TokensView<D, const T> view() const { return {memory_.data(), count()}; }
-  operator TokensView<D, T>() { return view(); }
-  operator TokensView<D, const T>() const { return view(); }
-  operator MatrixView<T>() { return view(); }
-  operator MatrixView<const T>() const { return view(); }
+  [[gnu::always_inline]] TokensView<D, T> rows(Rows r) { return view().rows(r); }
+  [[gnu::always_inline]] TokensView<D, const T> rows(Rows r) const { return view().rows(r); }
+  [[gnu::always_inline]] TokensView<D, T> view() { return {memory_.data(), count()}; }
+  [[gnu::always_inline]] TokensView<D, const T> view() const { return {memory_.data(), count()}; }
+  [[gnu::always_inline]] operator TokensView<D, T>() { return view(); }
+  [[gnu::always_inline]] operator TokensView<D, const T>() const { return view(); }
+  [[gnu::always_inline]] operator MatrixView<T>() { return view(); }
+  [[gnu::always_inline]] operator MatrixView<const T>() const { return view(); }
   template <int Other, class U>
     requires(Other != D)
   operator TokensView<Other, U>() const { return view(); }   // an error that names both widths
@@ -200,17 +200,17 @@ class Weight {
   }
 
   Buffer<T>& memory() { return memory_; }
-  Index size() const { return memory_.size(); }
-  T* data() { return memory_.data(); }
-  const T* data() const { return memory_.data(); }
+  [[gnu::always_inline]] Index size() const { return memory_.size(); }
+  [[gnu::always_inline]] T* data() { return memory_.data(); }
+  [[gnu::always_inline]] const T* data() const { return memory_.data(); }
   T& operator[](Index i) { return memory_[i]; }
   const T& operator[](Index i) const { return memory_[i]; }
   T* begin() { return memory_.begin(); }
   T* end() { return memory_.end(); }
   const T* begin() const { return memory_.begin(); }
   const T* end() const { return memory_.end(); }
-  operator MatrixView<T>() { return {data(), empty() ? 0 : rows, cols, cols}; }
-  operator MatrixView<const T>() const { return {data(), empty() ? 0 : rows, cols, cols}; }
+  [[gnu::always_inline]] operator MatrixView<T>() { return {data(), empty() ? 0 : rows, cols, cols}; }
+  [[gnu::always_inline]] operator MatrixView<const T>() const { return {data(), empty() ? 0 : rows, cols, cols}; }
 
   // rows x cols as in PyTorch; a vector is one row.
   auto eigen() { return EigenMap<T, EigenRowMajor<T>>(data(), empty() ? 0 : rows, cols); }

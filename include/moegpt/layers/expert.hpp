@@ -9,7 +9,7 @@
 namespace moegpt::inline MOEGPT_BUILD {
 
 // An expert may be used alone: its door is checked, once per call.
-inline void check_expert(Index x, Index y, Rows rows, Index slots) {
+[[gnu::noinline]] inline void check_expert(Index x, Index y, Rows rows, Index slots) {
   check(x == rows.count && y == rows.count && rows.first >= 0 && rows.first + rows.count <= slots,
         "an expert got ", x, " tokens and room for ", y, " in y, for ", rows.count, " rows from ", rows.first,
         " on of a tape with ", slots, " slots: all three must fit; call tape.resize(slots) first");

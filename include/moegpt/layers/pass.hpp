@@ -47,7 +47,7 @@ struct Pass {
 
   Index tokens() const { return shape.tokens(); }
   // For layers that may be used alone: the numbers of tokens in x and y must be the pass's.
-  void check_fits(Index x, Index y) const {
+  [[gnu::noinline]] void check_fits(Index x, Index y) const {
     check(x == tokens() && y == tokens(), "a layer got ", x, " tokens and room for ", y, " in y, but pass.shape is ",
           shape.batch, " x ", shape.length, " tokens");
   }
@@ -62,7 +62,7 @@ struct Pass {
   }
   double dropout() const { return key ? objective.dropout : 0; }
   // The same pass inside layer `number`: its noise is its own.
-  Pass at_layer(int number) const {
+  [[gnu::noinline]] Pass at_layer(int number) const {
     Pass inner = *this;
     if (key) inner.key = key->with(Purpose::layer, static_cast<std::uint64_t>(number));
     return inner;

@@ -220,7 +220,7 @@ struct GPT {
   }
 
  private:
-  Pass prepare(std::span<const int> ids, Shape shape, Workspace& work, Index first_position,
+  [[gnu::noinline]] Pass prepare(std::span<const int> ids, Shape shape, Workspace& work, Index first_position,
                std::optional<Key> key) const {
     check_shape(ids, shape, work.shape, first_position, C.context);
     work.tape.pass = {.shape = shape, .exec = work.exec, .options = options, .objective = work.objective, .key = key,
