@@ -51,16 +51,27 @@ struct LinearExpert {
     void resize(Index) {}
   };
   struct Scratch {
-    void resize(Index) {}
+    Tokens<D, T> h;
+    void resize(Index slots) { h.resize(slots); }
   };
 
-  void forward(In<D, T> x, Out<D, T> y, Tape&, Rows) const { map.forward(x, y, Pass{}); }
-  void backward(In<D, T>, const Tape&, In<D, T> dy, Out<D, T> dx, Scratch&, Rows) const {
-    if (!dx.empty()) kernels::gemm<T>(MatrixView<const T>(dy), MatrixView<const T>(map.weight), dx);
+  void forward(Gathered<D, T> x, Out<D, T> y, Tape&, Scratch&, Rows) const {
+    kernels::affine<T>({}, x, map.weight, map.bias.data(), y);
   }
-  void backward_weights(In<D, T> x, const Tape&, In<D, T> dy, LinearExpert& grad, const Scratch&,
-                        Rows) const {
-    map.backward_weights(x, dy, grad.map, Pass{});
+  // With h = W^T dy:  d_gate = <dy, W x + b> = <h, x> + <dy, b>,  dx = gate h
+  void backward(Gathered<D, T> x, const Tape&, In<D, T> dy, const T* gate, Out<D, T> dx, T* d_gate,
+                Scratch& scratch, Rows rows) const {
+    const auto h = scratch.h.rows(rows);
+    kernels::affine_backward<T>({}, dy, map.weight, h, false);
+    for (Index s = 0; s < rows.count; ++s) {
+      if (d_gate) d_gate[s] = kernels::dot(h[s], x[s], D) + kernels::dot(dy[s], map.bias.data(), D);
+      for (int i = 0; i < D && !dx.empty(); ++i) dx[s][i] = (gate ? gate[s] : T(1)) * h[s][i];
+    }
+  }
+  static constexpr Index weight_parts = Linear<D, D, T>::weight_parts;
+  void backward_weights(Index part, Gathered<D, T> x, const Tape&, In<D, T> dy, LinearExpert& grad,
+                        const Scratch&, Rows) const {
+    map.backward_weights(part, x, dy, grad.map);
   }
 };
 static_assert(lists_every_field<LinearExpert<2>>());

@@ -15,8 +15,17 @@ const Index token[3] = {0, 2, 0};
 TEST_CASE("gather copies each slot's token") {
   const auto x = random_tokens<D, float>(3, 1);
   Tokens<D, float> slots(3);
-  kernels::gather<float>(Exec{2}, x.view(), token, slots);
+  kernels::gather<float>(x.view(), token, slots);
   for (Index s = 0; s < 3; ++s) CHECK(same_bits(slots[s], x[token[s]], D));
+}
+
+TEST_CASE("scale_rows multiplies each row with its own number") {
+  Tokens<D, double> x = random_tokens<D, double>(3, 3);
+  const auto before = x;
+  const double weight[3] = {0.25, 2, -1};
+  kernels::scale_rows<double>(weight, x);
+  for (Index s = 0; s < 3; ++s)
+    for (int i = 0; i < D; ++i) CHECK(x[s][i] == weight[s] * before[s][i]);
 }
 
 TEST_CASE("combine sums weight times slot over a token's choices, and writes zero for a token that has none") {
@@ -32,25 +41,6 @@ TEST_CASE("combine sums weight times slot over a token's choices, and writes zer
   }
   kernels::combine<double>(Exec{1}, slots.view(), slot, 2, nullptr, y);   // no weights: a plain sum
   for (int i = 0; i < D; ++i) CHECK(y[0][i] == slots[2][i] + slots[0][i]);
-}
-
-TEST_CASE("combine_backward is the transpose of combine") {
-  const auto slots = random_tokens<D, double>(3, 3), dy = random_tokens<D, double>(3, 4);
-  const double weight[3] = {0.25, 2, -1};
-  double d_weight[3];
-  Tokens<D, double> d_slots(3), y(3);
-  kernels::combine_backward<double>(Exec{2}, dy.view(), token, weight, slots.view(), d_weight, d_slots);
-  kernels::combine<double>(Exec{1}, slots.view(), slot, 2, weight, y);
-  // <y, dy> is linear in the slots and in the weights
-  double value = 0, by_slots = 0, by_weights = 0;
-  for (Index i = 0; i < 3 * D; ++i) {
-    value += y[0][i] * dy[0][i];
-    by_slots += slots[0][i] * d_slots[0][i];
-  }
-  for (int s = 0; s < 3; ++s) by_weights += weight[s] * d_weight[s];
-  CHECK(by_slots == Approx(value).epsilon(1e-13));
-  CHECK(by_weights == Approx(value).epsilon(1e-13));
-  for (int i = 0; i < D; ++i) CHECK(d_slots[1][i] == 2 * dy[2][i]);
 }
 
 TEST_CASE("the number of threads does not change a bit of what is combined") {

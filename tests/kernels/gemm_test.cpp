@@ -18,8 +18,12 @@ Matrix<T> random_matrix(Index rows, Index cols, std::uint64_t seed) {
   for (Index i = 0; i < m.size(); ++i) m.data()[i] = static_cast<T>(rng.normal());
   return m;
 }
-template <class M>
-MatrixView<typename M::Scalar> view(M& m) {
+template <class T>
+MatrixView<T> view(Matrix<T>& m) {
+  return {m.data(), m.rows(), m.cols(), m.cols()};
+}
+template <class T>
+MatrixView<const T> view(const Matrix<T>& m) {
   return {m.data(), m.rows(), m.cols(), m.cols()};
 }
 // m as an operand, from its own memory or from that of its transpose.
@@ -48,7 +52,8 @@ TEMPLATE_TEST_CASE("products agree with Eigen's for any shape, orientation and s
   constexpr Index NR = kernels::detail::Tile<T>::NR, deep = kernels::detail::Tile<T>::depth + 5;
   const Index shapes[][3] = {{0, 3, 2}, {3, 0, 2}, {3, 2, 0}, {1, 1, 1},      {1, 7, 5},  {7, 1, 5},      {5, 3, 1},
                              {6, 8, 8}, {7, 5, 9}, {13, 33, 17}, {12, 64, 16}, {29, 2 * NR + 1, 6},
-                             {11, 4 * NR + 3, 31}, {5, 3, deep}, {2, NR, 2 * deep}};   // M, N, K
+                             {11, 4 * NR + 3, 31}, {5, 3, deep}, {2, NR, 2 * deep},
+                             {8, 99, 7},  {17, 130, 2 * deep}, {40, 64, 5}, {49, 100, deep}};   // M, N, K
   for (const auto& [M, N, K] : shapes) {
     const Matrix<T> a = random_matrix<T>(M, K, 1), b = random_matrix<T>(K, N, 2), c0 = random_matrix<T>(M, N, 3);
     const Matrix<T> at = a.transpose(), bt = b.transpose(), bias = random_matrix<T>(1, N, 4);
@@ -111,6 +116,45 @@ TEMPLATE_TEST_CASE("a row's and a column's bits are the same alone and among oth
         kernels::gemm<T>(left, right.cols_at({j, 1}), view(part).cols_at(j, 1), {accumulate, bias.data() + j});
       CHECK(same_bits(all.data(), part.data(), all.size()));
     }
+}
+
+TEMPLATE_TEST_CASE("gathered rows of either operand have the bits of their copies", "", float, double) {
+  using T = TestType;
+  const Index K = 70, all = 90;
+  for (const Index M : {1, 9, 30, 60})
+    for (const Index N : {3, 80}) {
+      CAPTURE(M, N);
+      const Matrix<T> a = random_matrix<T>(all, K, 19), b = random_matrix<T>(all, N, 20), b0 = random_matrix<T>(K, N, 21);
+      std::vector<Index> number;
+      for (Index i = 0; i < all; ++i) number.push_back(i * 37 % all);
+      Matrix<T> a_copy(M, K), b_copy(K, N), c(M, N), c_copy(M, N);
+      for (Index i = 0; i < M; ++i) a_copy.row(i) = a.row(number[static_cast<std::size_t>(i)]);
+      for (Index k = 0; k < K; ++k) b_copy.row(k) = b.row(number[static_cast<std::size_t>(k)]);
+      const MatrixView<const T> b0v{b0.data(), K, N, N}, copied{a_copy.data(), M, K, K};
+      kernels::gemm<T>(Operand<T>(a.data(), M, K, K, 1, number.data()), b0v, view(c));
+      kernels::gemm<T>(copied, b0v, view(c_copy));
+      CHECK(same_bits(c.data(), c_copy.data(), c.size()));
+      kernels::gemm<T>(copied, Operand<T>(b.data(), K, N, N, 1, number.data()), view(c));
+      kernels::gemm<T>(copied, MatrixView<const T>{b_copy.data(), K, N, N}, view(c_copy));
+      CHECK(same_bits(c.data(), c_copy.data(), c.size()));
+    }
+}
+
+TEST_CASE("every element of a product is finished once, with its final value, in columns that begin at whole vectors") {
+  const Index N = 150, K = 300;
+  for (const Index M : {3, 30, 100, 1000}) {
+    const Matrix<float> a = random_matrix<float>(M, K, 22), b = random_matrix<float>(K, N, 23);
+    Matrix<float> c(M, N), seen = Matrix<float>::Zero(M, N), expected(M, N);
+    bool whole = true;
+    const auto finish = [&](Rows rows, Rows cols) {
+      whole = whole && cols.first % lanes<float> == 0;
+      seen.block(rows.first, cols.first, rows.count, cols.count) += c.block(rows.first, cols.first, rows.count, cols.count);
+    };
+    kernels::gemm<float>(view(a), view(b), view(c), {}, finish);
+    kernels::gemm<float>(view(a), view(b), view(expected));
+    CHECK(whole);
+    CHECK(seen == expected);
+  }
 }
 
 TEST_CASE("the number of threads does not change a bit of a product (law 5)") {

@@ -13,18 +13,21 @@ template <class X>
 struct Run {
   static constexpr int D = X::dim;
   Tokens<D, double> x, dy, y, dx;
+  Buffer<double> gate, d_gate;
   typename X::Tape tape;
   typename X::Scratch scratch;
   explicit Run(Index tokens)
-      : x(random_tokens<D, double>(tokens, 1)), dy(random_tokens<D, double>(tokens, 2)), y(tokens), dx(tokens) {
+      : x(random_tokens<D, double>(tokens, 1)), dy(random_tokens<D, double>(tokens, 2)), y(tokens), dx(tokens), gate(tokens), d_gate(tokens) {
+    gate.fill(0.75);
     tape.resize(tokens);
     scratch.resize(tokens);
   }
-  void forward(const X& expert, Rows rows) { expert.forward(x.rows(rows), y.rows(rows), tape, rows); }
+  void forward(const X& expert, Rows rows) { expert.forward(x.rows(rows), y.rows(rows), tape, scratch, rows); }
   void backward(const X& expert, X& grad, Rows rows, bool want_dx = true) {
-    expert.backward(std::as_const(x).rows(rows), tape, std::as_const(dy).rows(rows),
-                    want_dx ? dx.rows(rows) : Out<D, double>{}, scratch, rows);
-    expert.backward_weights(std::as_const(x).rows(rows), tape, std::as_const(dy).rows(rows), grad, scratch, rows);
+    expert.backward(x.rows(rows), tape, std::as_const(dy).rows(rows), gate.data() + rows.first,
+                    want_dx ? dx.rows(rows) : Out<D, double>{}, d_gate.data() + rows.first, scratch, rows);
+    for (Index part = 0; part < X::weight_parts; ++part)
+      expert.backward_weights(part, x.rows(rows), tape, std::as_const(dy).rows(rows), grad, scratch, rows);
   }
 };
 
@@ -99,4 +102,45 @@ TEST_CASE("an expert works on rows of shared buffers: a token's bits do not depe
   }
   CHECK(same_bits(whole.y, cut.y));
   CHECK(same_bits(whole.dx, cut.dx));
+  CHECK(same_bits(whole.d_gate.data(), cut.d_gate.data(), 23));
+}
+
+TEST_CASE("the gradient of a gate is <dy, y>, though y is not kept") {
+  const auto examine = [](auto expert) {
+    draw_weights(expert, 5);
+    decltype(expert) grad;
+    Run<decltype(expert)> run(300);
+    run.forward(expert, {0, 300});
+    run.backward(expert, grad, {0, 300});
+    for (Index s = 0; s < 300; ++s)
+      CHECK(run.d_gate[s] == Approx(kernels::dot(run.dy[s], run.y[s], 6)).epsilon(1e-12).margin(1e-13));
+  };
+  examine(Expert<6, 70, Activation::gelu, double>{});
+  examine(Expert<6, 70, Activation::relu, double, false>{});
+  examine(GatedExpert<6, 70, Activation::silu, double, true>{});
+}
+
+TEST_CASE("an expert takes gathered tokens as it takes copies of them") {
+  using X = Expert<6, 37, Activation::gelu, double>;
+  X expert, grad, grad_copied;
+  draw_weights(expert, 6);
+  for (const Index count : {5, 40}) {
+    Run<X> copied(count), run(count);
+    const auto all = random_tokens<6, double>(50, 7);
+    std::vector<Index> number;
+    for (Index s = 0; s < count; ++s) {
+      number.push_back(s * 7 % 50);
+      for (int i = 0; i < 6; ++i) copied.x[s][i] = all[number.back()][i];
+    }
+    copied.forward(expert, {0, count});
+    copied.backward(expert, grad_copied, {0, count});
+    const Gathered<6, double> x(all, number.data(), count);
+    expert.forward(x, run.y, run.tape, run.scratch, {0, count});
+    expert.backward(x, run.tape, std::as_const(copied.dy), run.gate.data(), run.dx, nullptr, run.scratch, {0, count});
+    for (Index part = 0; part < X::weight_parts; ++part)
+      expert.backward_weights(part, x, run.tape, std::as_const(copied.dy), grad, run.scratch, {0, count});
+    CHECK(same_bits(run.y, copied.y));
+    CHECK(same_bits(run.dx, copied.dx));
+    CHECK(same_weights(grad, grad_copied));
+  }
 }

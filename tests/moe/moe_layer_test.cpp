@@ -90,11 +90,13 @@ TEST_CASE("a mixture of all experts with probability gates is the dense mixture"
   const Run<Dense> run(layer, x, seven);
   Tokens<6, double> expected(7), output(7);
   Small::Tape tape;
+  Small::Scratch scratch;
   tape.resize(7);
+  scratch.resize(7);
   Tokens<3, double> z(7);
   layer.router.gate.forward(x, z, seven);
   for (int e = 0; e < 3; ++e) {
-    layer.experts[static_cast<std::size_t>(e)].forward(x, output, tape, {0, 7});
+    layer.experts[static_cast<std::size_t>(e)].forward(x, output, tape, scratch, {0, 7});
     for (Index n = 0; n < 7; ++n) {
       const double gate = std::exp(z[n][e]) / (std::exp(z[n][0]) + std::exp(z[n][1]) + std::exp(z[n][2]));
       for (int i = 0; i < 6; ++i) expected[n][i] += gate * output[n][i];
@@ -129,8 +131,10 @@ TEST_CASE("equal experts with gates that sum to one are one expert") {
   const Run<Two> run(layer, x, seven);
   Tokens<6, double> y(7);
   Small::Tape tape;
+  Small::Scratch scratch;
   tape.resize(7);
-  layer.experts[0].forward(x, y, tape, {0, 7});
+  scratch.resize(7);
+  layer.experts[0].forward(x, y, tape, scratch, {0, 7});
   CHECK(distance(run.y, y) < 1e-14);   // the gates' sum is rounded
 }
 

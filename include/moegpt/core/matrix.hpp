@@ -164,6 +164,20 @@ class Tokens {
   Buffer<T> memory_;
 };
 
+// Tokens of x picked by number, without copying: token i is x[number[i]]; without numbers they are all of x.
+template <int D, class T>
+struct Gathered {
+  In<D, T> x;
+  const Index* number = nullptr;
+  Index count = 0;
+
+  Gathered(In<D, T> all) : x(all), count(all.count) {}
+  Gathered(Out<D, T> all) requires(!std::is_const_v<T>) : Gathered(In<D, T>(all)) {}
+  Gathered(const Tokens<D, T>& all) : Gathered(all.view()) {}
+  Gathered(In<D, T> all, const Index* numbers, Index how_many) : x(all), number(numbers), count(how_many) {}
+  const T* operator[](Index i) const { return x[number ? number[i] : i]; }
+};
+
 // Someone else's Eigen matrix as tokens, without copying: D x tokens if column-major, tokens x D if row-major.
 template <int D, class Derived>
 auto as_tokens(Eigen::PlainObjectBase<Derived>& matrix) {

@@ -9,12 +9,16 @@ namespace kernels {
 
 inline constexpr Index dispatch_piece = 64;
 
-// slots[s] = x[token[s]]
+// slots[s] = x[token[s]], on one thread
 template <class T>
-[[gnu::noinline]] void gather(const Exec& exec, MatrixView<const T> x, const Index* token, MatrixView<T> slots) {
-  for_each_piece(exec, slots.rows, dispatch_piece, [&](Rows r) {
-    for (Index s = r.first; s < r.first + r.count; ++s) std::memcpy(slots[s], x[token[s]], sizeof(T) * x.cols);
-  });
+void gather(MatrixView<const T> x, const Index* token, MatrixView<T> slots) {
+  for (Index s = 0; s < slots.rows; ++s) std::memcpy(slots[s], x[token[s]], sizeof(T) * x.cols);
+}
+// x[s] *= weight[s], on one thread
+template <class T>
+void scale_rows(const T* weight, MatrixView<T> x) {
+  for (Index s = 0; s < x.rows; ++s)
+    for (Index i = 0; i < x.cols; ++i) x[s][i] *= weight[s];
 }
 
 // y[n] = sum_j weight[slot(n, j)] slots[slot(n, j)]; a null weight counts as one.
@@ -28,19 +32,6 @@ template <class T>
         const Index s = slot[n * choices + j];
         if (s >= 0) axpy(y.cols, weight ? weight[s] : T(1), slots[s], y[n]);
       }
-    }
-  });
-}
-
-// d_weight[s] = <dy[token[s]], slots[s]>,  d_slots[s] = weight[s] dy[token[s]]
-template <class T>
-[[gnu::noinline]] void combine_backward(const Exec& exec, MatrixView<const T> dy, const Index* token, const T* weight,
-                      MatrixView<const T> slots, T* d_weight, MatrixView<T> d_slots) {
-  for_each_piece(exec, d_slots.rows, dispatch_piece, [&](Rows r) {
-    for (Index s = r.first; s < r.first + r.count; ++s) {
-      const T* d = dy[token[s]];
-      d_weight[s] = dot(d, slots[s], dy.cols);
-      for (Index i = 0; i < dy.cols; ++i) d_slots[s][i] = weight[s] * d[i];
     }
   });
 }

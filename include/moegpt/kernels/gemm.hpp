@@ -1,29 +1,42 @@
 #pragma once
-// The one door for products: C = A B, C = C + A B, C = bias + A B, with either operand transposed by strides.
-// Every element of C is one chain of fused multiply-adds over k = 0, 1, 2 ..., whatever rows and columns are
-// computed beside it: results do not depend on tiles, threads or batch (laws 5 and 6).
+// The one door for products: C = A B, C = C + A B, C = bias + A B. Either operand may be transposed, by its strides,
+// or have its rows gathered. Every element of C is one chain of fused multiply-adds over k = 0, 1, 2 ..., whatever
+// is computed beside it: results do not depend on tiles, threads or batch (laws 5 and 6).
 //
-// Outer-product kernel: an MR x NR block of C stays in registers while one packed panel of B [k][NR] streams
-// past and A is broadcast.
+// Outer-product kernels: a block of C stays in registers while a packed panel of B streams past and A is broadcast.
+// Few rows, as an expert with few tokens has, are computed as C^T = B^T A^T, which reads weights once, in place.
 #include <moegpt/core/exec.hpp>
-#include <moegpt/core/simd.hpp>
+#include <moegpt/kernels/transpose.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 
-// An operand of a product: element (i, j) lies at data[i * row_stride + j * col_stride].
+// An operand of a product: element (i, j) lies at data[i * row_stride + j * col_stride], or with number[i] for i
+// where rows are gathered.
 template <class T>
 struct Operand {
   const T* data;
   Index rows, cols, row_stride, col_stride;
+  const Index* number = nullptr;
 
   Operand(MatrixView<const T> m) : Operand(m.data, m.rows, m.cols, m.stride, 1) {}
   Operand(MatrixView<T> m) : Operand(m.data, m.rows, m.cols, m.stride, 1) {}
-  Operand(const T* p, Index r, Index c, Index rs, Index cs)
-      : data(p), rows(r), cols(c), row_stride(rs), col_stride(cs) {}
-  Operand transposed() const { return {data, cols, rows, col_stride, row_stride}; }
-  Operand rows_at(Rows r) const { return {data + r.first * row_stride, r.count, cols, row_stride, col_stride}; }
-  Operand cols_at(Rows c) const { return {data + c.first * col_stride, rows, c.count, row_stride, col_stride}; }
+  template <int D>
+  Operand(TokensView<D, const T> x) : Operand(MatrixView<const T>(x)) {}
+  template <int D>
+  Operand(Gathered<D, T> x) : Operand(x.x.data, x.count, D, D, 1, x.number) {}
+  Operand(const T* p, Index r, Index c, Index rs, Index cs, const Index* n = nullptr)
+      : data(p), rows(r), cols(c), row_stride(rs), col_stride(cs), number(n) {}
+
+  Operand transposed() const { return {data, cols, rows, col_stride, row_stride}; }   // of rows not gathered
+  Operand rows_at(Rows r) const {
+    if (number) return {data, r.count, cols, row_stride, col_stride, number + r.first};
+    return {data + r.first * row_stride, r.count, cols, row_stride, col_stride};
+  }
+  Operand cols_at(Rows c) const {
+    return {data + c.first * col_stride, rows, c.count, row_stride, col_stride, number};
+  }
+  const T* row(Index i) const { return data + (number ? number[i] : i) * row_stride; }
 };
 template <class T>
 Operand<T> transposed(MatrixView<const T> m) {
@@ -37,129 +50,244 @@ struct Start {
   const T* bias = nullptr;
 };
 
-namespace detail {
+// What is done with a finished block of C, f(rows, columns), while it is in cache. Its columns begin at a multiple of
+// the vector's lanes, so that vector sums along a row do not depend on how a product was cut.
+class Finish {
+ public:
+  Finish() = default;
+  template <class F>
+  Finish(const F& f)
+      : object_(&f), call_([](const void* object, Rows rows, Rows cols) { (*static_cast<const F*>(object))(rows, cols); }) {}
+  void operator()(Rows rows, Rows cols) const {
+    if (call_) call_(object_, rows, cols);
+  }
 
-template <class T>
-struct Tile {
-  static constexpr int W = lanes<T>;
-  static constexpr int vectors = 2;                                        // per row of C
-  static constexpr int NR = vectors * W;
-  static constexpr int MR = (MOEGPT_VECTOR_BYTES == 64) ? 12 : 6;          // MR * vectors accumulators
-  static constexpr Index depth = 32768 / (NR * static_cast<int>(sizeof(T)));  // a panel is 32 KiB
+ private:
+  const void* object_ = nullptr;
+  void (*call_)(const void*, Rows, Rows) = nullptr;
 };
 
-// panel[k][j] = B[k0 + k][n0 + j], zero where j >= width.
+namespace detail {
+
+// The sizes of blocks: C in 24 of 32 registers or 12 of 16, a panel of B in L1, rows of A in L2.
 template <class T>
-void pack_panel(const Operand<T>& b, Index k0, Index depth, Index n0, Index width, T* panel) {
-  constexpr int NR = Tile<T>::NR;
-  const T* source = b.data + k0 * b.row_stride + n0 * b.col_stride;
-  if (b.col_stride == 1 && width == NR) {
-    for (Index k = 0; k < depth; ++k) std::memcpy(panel + k * NR, source + k * b.row_stride, NR * sizeof(T));
+struct Tile {
+#if MOEGPT_VECTOR_BYTES == 64 || defined(__ARM_NEON)
+  static constexpr int vectors = 4;
+#else
+  static constexpr int vectors = 2;
+#endif
+  static constexpr int MR = 6, NR = vectors * lanes<T>;
+  static constexpr Index panel = (MOEGPT_VECTOR_BYTES == 64 ? 32768 : 16384) / Index{sizeof(T)};
+  static constexpr Index depth = panel / NR, rows = 512;
+};
+
+// panel[k][j] = B[k][j], and zero for j beyond its columns. panel [b.rows, cols].
+template <class T>
+[[gnu::noinline]] void pack(const Operand<T>& b, Index cols, T* panel) {
+  constexpr int W = lanes<T>, V = Tile<T>::vectors;
+  if (b.col_stride == 1 && b.cols == Tile<T>::NR) {
+    for (Index k = 0; k < b.rows; ++k) {
+      const T* row = b.row(k);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) store(panel + (k * V + v) * W, load(row + v * W));
+    }
     return;
   }
-  constexpr Index block = 16;   // rows of the transpose kept in L1 together
-  for (Index k1 = 0; k1 < depth; k1 += block) {
-    const Index k2 = k1 + block < depth ? k1 + block : depth;
-    for (Index j = 0; j < width; ++j)
-      for (Index k = k1; k < k2; ++k) panel[k * NR + j] = source[k * b.row_stride + j * b.col_stride];
-    for (Index k = k1; k < k2; ++k)
-      for (Index j = width; j < NR; ++j) panel[k * NR + j] = 0;
-  }
+  if (b.cols < cols) std::memset(panel, 0, sizeof(T) * b.rows * cols);
+  if (b.row_stride == 1 && !b.number) return transpose<T>({b.data, b.cols, b.rows, b.col_stride}, {panel, b.rows, b.cols, cols});
+  for (Index k = 0; k < b.rows; ++k)
+    for (Index j = 0; j < b.cols; ++j) panel[k * cols + j] = b.row(k)[j * b.col_stride];
 }
 
-// One M x NR block of C.
-template <class T, int M>
-[[gnu::noinline]] void micro_kernel(Index depth, const T* a, Index a_row, Index a_k, const T* panel, T* c,
-                                    Index c_row, Index width, const T* start, Index start_row) {
-  constexpr int W = Tile<T>::W, NV = Tile<T>::vectors, NR = Tile<T>::NR;
-  Vector<T> acc[M][NV];
-  if (start == nullptr) {
+// An M x V-vectors block of C = start + A panel. Six rows have a pointer each and may lie anywhere; more share one for
+// every three, which processors reach as p, p + stride and p + 2 stride.
+template <class T, int M, int V>
+[[gnu::noinline]] void micro_kernel(const Operand<T>& a, Index row, const T* panel, const T* start, Index start_row,
+                                    T* c, Index c_row) {
+  constexpr int W = lanes<T>, shared = M > Tile<T>::MR ? 3 : 1, pointers = (M + shared - 1) / shared;
+  Vector<T> sum[M][V] = {};
+  if (start)
+#pragma GCC unroll 24
     for (int i = 0; i < M; ++i)
-      for (int v = 0; v < NV; ++v) acc[i][v] = Vector<T>{};
-  } else if (width == NR) {
-    for (int i = 0; i < M; ++i)
-      for (int v = 0; v < NV; ++v) acc[i][v] = load(start + i * start_row + v * W);
-  } else {
-    for (int i = 0; i < M; ++i) {
-      T edge[NR] = {};
-      for (Index j = 0; j < width; ++j) edge[j] = start[i * start_row + j];
-      for (int v = 0; v < NV; ++v) acc[i][v] = load(edge + v * W);
-    }
-  }
-  // One pointer for every three rows: x86 and ARM reach the others as p + stride and p + 2 stride.
-  constexpr int groups = (M + 2) / 3;
-  const T* p[groups];
-  for (int g = 0; g < groups; ++g) p[g] = a + 3 * g * a_row;
-  for (Index k = 0; k < depth; ++k) {
-    Vector<T> b[NV];
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) b[v] = load(panel + k * NR + v * W);
-#pragma GCC unroll 16
-    for (int i = 0; i < M; ++i) {
-      const T s = p[i / 3][(i % 3) * a_row];
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) acc[i][v] += s * b[v];
-    }
+      for (int v = 0; v < V; ++v) sum[i][v] = load(start + i * start_row + v * W);
+  const T* p[pointers];
 #pragma GCC unroll 8
-    for (int g = 0; g < groups; ++g) p[g] += a_k;
-  }
-  if (width == NR) {
-    for (int i = 0; i < M; ++i)
-      for (int v = 0; v < NV; ++v) store(c + i * c_row + v * W, acc[i][v]);
-  } else {
+  for (int g = 0; g < pointers; ++g) p[g] = a.row(row + g * shared);
+  const Index depth = a.cols, a_row = a.row_stride, a_k = a.col_stride;
+  Index at = 0;
+  for (Index k = 0; k < depth; ++k, at += a_k) {
+    Vector<T> b[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) b[v] = load(panel + (k * V + v) * W);
+#pragma GCC unroll 24
     for (int i = 0; i < M; ++i) {
-      T edge[NR];
-      for (int v = 0; v < NV; ++v) store(edge + v * W, acc[i][v]);
-      for (Index j = 0; j < width; ++j) c[i * c_row + j] = edge[j];
+      const T s = shared == 1 ? p[i][at] : p[i / shared][i % shared * a_row];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sum[i][v] += s * b[v];
     }
+    if constexpr (shared > 1)
+#pragma GCC unroll 8
+      for (int g = 0; g < pointers; ++g) p[g] += a_k;
+  }
+#pragma GCC unroll 24
+  for (int i = 0; i < M; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) store(c + i * c_row + v * W, sum[i][v]);
+}
+
+// The same for a number of rows up to MR that is known at run time, and a full panel.
+template <class T, int M = Tile<T>::MR>
+void micro_kernel_of(Index rows, const Operand<T>& a, Index row, const T* panel, const T* start, Index start_row, T* c,
+                     Index c_row) {
+  if (rows == M)
+    micro_kernel<T, M, Tile<T>::vectors>(a, row, panel, start, start_row, c, c_row);
+  else if constexpr (M > 1)
+    micro_kernel_of<T, M - 1>(rows, a, row, panel, start, start_row, c, c_row);
+}
+
+// Asks for a share of the memory that the next panel is packed from, while this one is at work.
+template <class T>
+void prefetch(const Operand<T>& b, Index part, Index parts) {
+  const bool rows_lie_together = b.col_stride == 1;
+  const Index runs = rows_lie_together ? b.rows : b.cols, bytes = (rows_lie_together ? b.cols : b.rows) * Index{sizeof(T)};
+  for (Index i = part * runs / parts; i < (part + 1) * runs / parts; ++i) {
+    const auto* run = reinterpret_cast<const char*>(rows_lie_together ? b.row(i) : b.data + i * b.col_stride);
+    for (Index at = 0; at < bytes; at += 128) __builtin_prefetch(run + at, 0, 2);   // lines come in pairs
   }
 }
 
-template <class T, int M = Tile<T>::MR>
-void run_rows(Index rows, Index depth, const T* a, Index a_row, Index a_k, const T* panel, T* c, Index c_row,
-              Index width, const T* start, Index start_row) {
-  Index i = 0;
-  for (; i + M <= rows; i += M)
-    micro_kernel<T, M>(depth, a + i * a_row, a_row, a_k, panel, c + i * c_row, c_row, width,
-                       start ? start + i * start_row : nullptr, start_row);
-  if constexpr (M > 1)
-    if (i < rows)
-      run_rows<T, (M == 12 ? 8 : M == 8 ? 4 : M == 6 ? 4 : M / 2)>(
-          rows - i, depth, a + i * a_row, a_row, a_k, panel, c + i * c_row, c_row, width,
-          start ? start + i * start_row : nullptr, start_row);
+// One panel's part of C, for rows of A.
+template <class T>
+void run_panel(const Operand<T>& a, const T* panel, MatrixView<T> c, const T* start, Index start_row,
+               const Operand<T>& next) {
+  using Tile = detail::Tile<T>;
+  const Index tiles = (c.rows + Tile::MR - 1) / Tile::MR, fewest = c.rows / tiles, larger = c.rows % tiles;
+  Rows r{0, 0};
+  for (Index i = 0; i < tiles; ++i) {
+    r = {r.first + r.count, fewest + (i < larger)};
+    const T* from = start ? start + r.first * start_row : nullptr;
+    prefetch(next, i, tiles);
+    if (c.cols == Tile::NR) {
+      if (start == c.data && i + 1 < tiles)   // the next block of C is read, too
+        for (Index q = r.first + r.count; q < r.first + r.count + fewest; ++q)
+          for (Index j = 0; j < Tile::NR; j += 64 / Index{sizeof(T)}) __builtin_prefetch(c[q] + j, 1);
+      micro_kernel_of<T>(r.count, a, r.first, panel, from, start_row, c[r.first], c.stride);
+      continue;
+    }
+    T edge[Tile::MR * Tile::NR] = {};
+    if (from)
+      for (Index q = 0; q < r.count; ++q) std::memcpy(edge + q * Tile::NR, from + q * start_row, sizeof(T) * c.cols);
+    micro_kernel_of<T>(r.count, a, r.first, panel, edge, Tile::NR, edge, Tile::NR);
+    for (Index q = 0; q < r.count; ++q) std::memcpy(c[r.first + q], edge + q * Tile::NR, sizeof(T) * c.cols);
+  }
+}
+
+template <class T>
+[[gnu::noinline]] void gemm_by_panels(const Operand<T>& a, const Operand<T>& b, MatrixView<T> c, Start<T> start,
+                                      Finish finish) {
+  using Tile = detail::Tile<T>;
+  alignas(64) T panel[Tile::panel];
+  const Pieces depths{b.rows, Tile::depth}, rows{c.rows, Tile::rows};
+  const Index steps = depths.size() > 0 ? depths.size() : 1;   // once even if there is nothing to sum
+  const auto part = [&](Index n, Index k) {
+    const Index left = b.cols - n;
+    return b.rows_at(depths.size() > 0 ? depths[k] : Rows{0, 0}).cols_at({n, left < Tile::NR ? left : Tile::NR});
+  };
+  for (Index i = 0; i < rows.size(); ++i)
+    for (Index n = 0; n < b.cols; n += Tile::NR) {
+      const Rows r = rows[i];
+      for (Index k = 0; k < steps; ++k) {
+        const Operand<T> here = part(n, k);
+        const Operand<T> next = k + 1 < steps ? part(n, k + 1) : n + Tile::NR < b.cols ? part(n + Tile::NR, 0) : part(0, 0);
+        const Operand<T> left = a.rows_at(r).cols_at({k > 0 ? depths[k].first : 0, here.rows});
+        const MatrixView<T> out = c.rows_at(r).cols_at(n, here.cols);
+        const bool resume = k > 0 || start.accumulate;
+        pack<T>(here, Tile::NR, panel);
+        run_panel<T>(left, panel, out, resume ? out.data : start.bias ? start.bias + n : nullptr,
+                     resume ? out.stride : 0, next);
+      }
+      finish(r, {n, b.cols - n < Tile::NR ? b.cols - n : Tile::NR});
+    }
+}
+
+// C = start + A B for at most V vectors of rows, which lie in the lanes.
+template <class T, int V>
+[[gnu::noinline]] void gemm_few_rows(const Operand<T>& a, const Operand<T>& b, MatrixView<T> c, Start<T> start,
+                                     Finish finish) {
+  using Tile = detail::Tile<T>;
+  constexpr int W = lanes<T>, N = V * W, M = Tile::MR * Tile::vectors / V, block = 48;
+  static_assert(block % M == 0 && block % W == 0);
+  alignas(64) T panel[Tile::panel], out[block * N];
+  const Pieces depths{b.rows > 0 ? b.rows : 1, Tile::panel / N};
+  for (Index k = 0; k < depths.size(); ++k) {
+    const Rows depth = b.rows > 0 ? depths[k] : Rows{0, 0};
+    if (a.col_stride == 1) {
+      if (a.rows < N) std::memset(panel, 0, sizeof(T) * depth.count * N);
+      transpose<T>({a.data + depth.first, a.rows, depth.count, a.row_stride}, {panel, depth.count, a.rows, N}, a.number);
+    } else {
+      pack<T>(a.cols_at(depth).transposed(), N, panel);
+    }
+    const Operand<T> left = b.rows_at(depth).transposed();
+    const bool resume = k > 0 || start.accumulate;
+    for (Index n = 0; n < b.cols; n += block) {
+      const Index left_over = b.cols - n, count = left_over < block ? left_over : block;
+      if (resume)
+        transpose<T>({c.data + n, c.rows, count, c.stride}, {out, count, c.rows, N});
+      else
+        for (Index i = 0; i < count * V; ++i)
+          store(out + i * W, Vector<T>{} + (start.bias ? start.bias[n + i / V] : T(0)));
+      for (Index i = 0; i < count; i += M) {
+        if (i + M <= count) {
+          micro_kernel<T, M, V>(left, n + i, panel, out + i * N, N, out + i * N, N);
+          continue;
+        }
+        // The last block ends with the last column and repeats some, which are not kept.
+        const Index again = i + M - count;
+        T tail[M * N] = {};
+        std::memcpy(tail + again * N, out + i * N, sizeof(T) * (M - again) * N);
+        micro_kernel<T, M, V>(left, n + i - again, panel, tail, N, tail, N);
+        std::memcpy(out + i * N, tail + again * N, sizeof(T) * (M - again) * N);
+      }
+      transpose<T>({out, count, c.rows, N}, {c.data + n, c.rows, count, c.stride});
+      if (k + 1 == depths.size()) finish({0, c.rows}, {n, count});
+    }
+  }
 }
 
 }  // namespace detail
 
 // C = start + A B on one thread.
 template <class T>
-[[gnu::noinline]] void gemm(Operand<T> a, Operand<T> b, MatrixView<T> c, Start<T> start = {}) {
-  using Tile = detail::Tile<T>;
-  alignas(64) T panel[Tile::depth * Tile::NR];
-  for (Index n = 0; n < b.cols; n += Tile::NR) {
-    const Index width = b.cols - n < Tile::NR ? b.cols - n : Tile::NR;
-    Index k = 0;
-    do {   // once even if there is nothing to sum: C is then its start
-      const Index depth = b.rows - k < Tile::depth ? b.rows - k : Tile::depth;
-      detail::pack_panel(b, k, depth, n, width, panel);
-      T* out = c.data + n;
-      const bool resume = k > 0 || start.accumulate;
-      const T* from = resume ? out : start.bias ? start.bias + n : nullptr;
-      detail::run_rows<T>(c.rows, depth, a.data + k * a.col_stride, a.row_stride, a.col_stride, panel, out,
-                          c.stride, width, from, resume ? c.stride : 0);
-      k += depth;
-    } while (k < b.rows);
+[[gnu::noinline]] void gemm(Operand<T> a, Operand<T> b, MatrixView<T> c, Start<T> start = {}, Finish finish = {}) {
+  constexpr int W = lanes<T>;
+  if (c.rows == 0) return;
+  if (c.rows <= 3 * W && b.cols >= 64 && !b.number) {
+    if (c.rows <= W) return detail::gemm_few_rows<T, 1>(a, b, c, start, finish);
+    if (c.rows <= 2 * W) return detail::gemm_few_rows<T, 2>(a, b, c, start, finish);
+    return detail::gemm_few_rows<T, 3>(a, b, c, start, finish);
   }
+  detail::gemm_by_panels<T>(a, b, c, start, finish);
 }
 
-// The same, shared out in tiles of C.
+// The same, shared out in tiles of C, about eight for each thread where there is work for them. How C is cut is part
+// of no result.
 template <class T>
-void gemm(const Exec& exec, Operand<T> a, Operand<T> b, MatrixView<T> c, Start<T> start = {}) {
-  const Pieces rows{c.rows, 240}, cols{c.cols, 4 * detail::Tile<T>::NR};
+[[gnu::noinline]] void gemm(const Exec& exec, Operand<T> a, Operand<T> b, MatrixView<T> c, Start<T> start = {}) {
+  using Tile = detail::Tile<T>;
+  constexpr Index least = 1 << 19;   // multiply-adds of a tile
+  const Index work = c.rows * c.cols * b.rows / least, most = 8 * exec.workers(), wanted = work < most ? work : most;
+  if (exec.workers() == 1 || wanted < 2) return gemm<T>(a, b, c, start);
+  const auto divided = [](Index n, Index by) { return (n + by - 1) / by; };
+  const Index panels = divided(c.cols, Tile::NR);
+  const Pieces cols{panels, divided(panels, wanted)};                     // columns first: rows pack B again
+  const Index rows_each = divided(c.rows, divided(wanted, cols.size()));
+  const Pieces rows{c.rows, rows_each > 64 ? rows_each : 64};
   exec.parallel_for(rows.size() * cols.size(), [&](Index task) {
-    const Rows r = rows[task % rows.size()];
-    const Index first = task / rows.size() * cols.limit;
-    const Rows n{first, c.cols - first < cols.limit ? c.cols - first : cols.limit};
+    const Rows r = rows[task % rows.size()], p = cols[task / rows.size()];
+    const Index first = p.first * Tile::NR, end = first + p.count * Tile::NR;
+    const Rows n{first, (end < c.cols ? end : c.cols) - first};
     gemm<T>(a.rows_at(r), b.cols_at(n), c.rows_at(r).cols_at(n.first, n.count),
             {start.accumulate, start.bias ? start.bias + n.first : nullptr});
   });
@@ -167,19 +295,18 @@ void gemm(const Exec& exec, Operand<T> a, Operand<T> b, MatrixView<T> c, Start<T
 
 // y = x W^T + b, and its three gradients. x [tokens, in], W [out, in], y [tokens, out]; b and db may be null.
 template <class T>
-[[gnu::noinline]] void affine(const Exec& exec, MatrixView<const T> x, MatrixView<const T> w, const T* b,
-                              MatrixView<T> y) {
+void affine(const Exec& exec, Operand<T> x, MatrixView<const T> w, const T* b, MatrixView<T> y) {
   gemm<T>(exec, x, transposed<T>(w), y, {.bias = b});
 }
 // dx = dy W, or dx += dy W
 template <class T>
-[[gnu::noinline]] void affine_backward(const Exec& exec, MatrixView<const T> dy, MatrixView<const T> w,
-                                       MatrixView<T> dx, bool accumulate) {
+void affine_backward(const Exec& exec, MatrixView<const T> dy, MatrixView<const T> w, MatrixView<T> dx,
+                     bool accumulate) {
   gemm<T>(exec, dy, w, dx, {.accumulate = accumulate});
 }
 // dW += dy^T x,  db += sum_t dy_t, token after token
 template <class T>
-[[gnu::noinline]] void affine_backward_weights(const Exec& exec, MatrixView<const T> x, MatrixView<const T> dy,
+[[gnu::noinline]] void affine_backward_weights(const Exec& exec, Operand<T> x, MatrixView<const T> dy,
                                                MatrixView<T> dw, T* db) {
   if (!dw.empty()) gemm<T>(exec, transposed<T>(dy), x, dw, {.accumulate = true});
   if (db)

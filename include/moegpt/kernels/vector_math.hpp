@@ -55,6 +55,31 @@ template <class T, class Bits, int terms, int mantissa>
   return x;
 }
 
+// Elements [at, at + count) of rows, at most a vector of them; lanes beyond are zero and are not stored.
+template <class T>
+struct WholeVector {
+  Index at;
+  [[gnu::always_inline]] Vector<T> load(const T* x) const { return moegpt::load(x + at); }
+  [[gnu::always_inline]] void store(T* x, const Vector<T>& v) const { moegpt::store(x + at, v); }
+};
+template <class T>
+struct PartOfVector {
+  Index at, count;
+  Vector<T> load(const T* x) const {
+    T rest[lanes<T>] = {};
+    std::memcpy(rest, x + at, sizeof(T) * count);
+    return moegpt::load(rest);
+  }
+  void store(T* x, const Vector<T>& v) const { std::memcpy(x + at, &v, sizeof(T) * count); }
+};
+// f(piece) for [0, n) vector by vector; what is left at the end goes through the same code.
+template <class T, class F>
+[[gnu::always_inline]] inline void for_each_vector(Index n, F&& f) {
+  Index i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>) f(WholeVector<T>{i});
+  if (i < n) f(PartOfVector<T>{i, n - i});
+}
+
 // y = f(x) by vectors; what is left at the end goes through the same vector code.
 template <class T, class F>
 [[gnu::always_inline]] inline void map(Index n, const T* x, T* y, F&& f) {

@@ -2,29 +2,42 @@
 // The feed-forward network of one expert: y = down(act(up x)), or gated: y = down(act(gate x) * (up x)).
 //
 // An expert works on one thread on rows of buffers it shares with other experts, so that a layer can give
-// (expert, rows) pairs to threads as it likes: tape and scratch are as long as all slots, x and y are the rows.
-#include <moegpt/kernels/activations.hpp>
+// (expert, rows) pairs to threads as it likes: tape and scratch are as long as all slots; x, y and dx are the rows.
+// Activations happen inside the products, on columns that are still in cache.
+#include <moegpt/kernels/feed_forward.hpp>
 #include <moegpt/layers/linear.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
 // An expert may be used alone: its door is checked, once per call.
-[[gnu::noinline]] inline void check_expert(Index x, Index y, Rows rows, Index slots) {
-  check(x == rows.count && y == rows.count && rows.first >= 0 && rows.first + rows.count <= slots,
+[[gnu::noinline]] inline void check_expert(Index x, Index y, Rows rows, Index tape, Index scratch) {
+  const Index end = rows.first + rows.count;
+  check(x == rows.count && y == rows.count && rows.first >= 0 && end <= tape && end <= scratch,
         "an expert got ", x, " tokens and room for ", y, " in y, for ", rows.count, " rows from ", rows.first,
-        " on of a tape with ", slots, " slots: all three must fit; call tape.resize(slots) first");
+        " on of a tape with ", tape, " slots and a scratch with ", scratch,
+        ": all must fit; call tape.resize(slots) and scratch.resize(slots) first");
 }
 
+// Rows that an expert works on together, of `slots` rows in all: many enough to be worth packing its weights, few
+// enough to share out. Part of no result.
+inline constexpr Index expert_rows(Index slots) { return slots < 8 * 96 ? 96 : slots > 8 * 256 ? 256 : slots / 8; }
+
+// With y_s = expert(x_s) and the gate g_s that y_s is multiplied with, where dy_s is the gradient of g_s y_s:
+//   backward           d_gate_s = <dy_s, y_s>, dx_s = g_s (dy/dx)^T dy_s, and into scratch what the next one needs
+//   backward_weights   part `part` of the weight gradients; dy_s already has its gate
+// A null gate counts as ones, a null d_gate and an empty dx are not wanted. x may be gathered.
 template <class X>
 concept ExpertNetwork = requires(const X expert, X grad, typename X::Tape tape, const typename X::Tape read_tape,
                                  typename X::Scratch scratch, const typename X::Scratch read_scratch, Rows rows,
-                                 In<X::dim, typename X::Scalar> x, Out<X::dim, typename X::Scalar> y) {
+                                 Gathered<X::dim, typename X::Scalar> x, In<X::dim, typename X::Scalar> dy,
+                                 Out<X::dim, typename X::Scalar> y, typename X::Scalar* numbers) {
   X::fields();
+  { X::weight_parts } -> std::convertible_to<Index>;
   tape.resize(Index{});
   scratch.resize(Index{});
-  expert.forward(x, y, tape, rows);
-  expert.backward(x, read_tape, x, y, scratch, rows);
-  expert.backward_weights(x, read_tape, x, grad, read_scratch, rows);
+  expert.forward(x, y, tape, scratch, rows);
+  expert.backward(x, read_tape, dy, numbers, y, numbers, scratch, rows);
+  expert.backward_weights(Index{}, x, read_tape, dy, grad, read_scratch, rows);
 };
 
 template <int D, int Dff, Activation A = Activation::gelu, class T = float, bool HasBias = true>
@@ -37,37 +50,40 @@ struct Expert {
 
   static constexpr auto fields() { return Fields{Field{"up", &Expert::up}, Field{"down", &Expert::down}}; }
   struct Tape {
-    Tokens<Dff, T> pre, act;   // up x, and act of it
-    [[gnu::noinline]] void resize(Index slots) {
-      pre.resize(slots);
-      act.resize(slots);
-    }
+    Tokens<Dff, T> pre;          // up x
+    void resize(Index slots) { pre.resize(slots); }
   };
   struct Scratch {
-    Tokens<Dff, T> d_pre;
-    void resize(Index slots) { d_pre.resize(slots); }
+    Tokens<Dff, T> act, d_pre;   // act(pre), computed again in backward
+    [[gnu::noinline]] void resize(Index slots) {
+      act.resize(slots);
+      d_pre.resize(slots);
+    }
   };
 
-  void forward(In<D, T> x, Out<D, T> y, Tape& tape, Rows rows) const {
-    check_expert(x.count, y.count, rows, tape.pre.count());
-    const auto pre = tape.pre.rows(rows), act = tape.act.rows(rows);
-    up.forward(x, pre, one_thread);
-    kernels::activate(A, pre.data, act.data, rows.count * Dff);
+  void forward(Gathered<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, Rows rows) const {
+    check_expert(x.count, y.count, rows, tape.pre.count(), scratch.act.count());
+    const auto act = scratch.act.rows(rows);
+    kernels::hidden<T>(A, x, up.weight, up.bias.data(), tape.pre.rows(rows), act);
     down.forward(act, y, one_thread);
   }
 
-  // dx, and in scratch what backward_weights needs of it.
-  void backward(In<D, T>, const Tape& tape, In<D, T> dy, Out<D, T> dx, Scratch& scratch, Rows rows) const {
-    const auto pre = tape.pre.rows(rows);
+  // d_act = W_down^T dy,  d_pre = g d_act act'(pre),  dx = W_up^T d_pre
+  void backward(Gathered<D, T>, const Tape& tape, In<D, T> dy, const T* gate, Out<D, T> dx, T* d_gate, Scratch& scratch,
+                Rows rows) const {
     const auto d_pre = scratch.d_pre.rows(rows);
-    kernels::affine_backward<T>({}, dy, down.weight, d_pre, false);
-    kernels::activate_backward(A, pre.data, d_pre.data, d_pre.data, rows.count * Dff);
+    kernels::hidden_backward<T>(A, dy, down.weight, down.bias.data(), gate, tape.pre.rows(rows), scratch.act.rows(rows),
+                                d_pre, d_gate);
     if (!dx.empty()) kernels::affine_backward<T>({}, d_pre, up.weight, dx, false);
   }
-  void backward_weights(In<D, T> x, const Tape& tape, In<D, T> dy, Expert& grad, const Scratch& scratch,
+
+  static constexpr Index weight_parts = decltype(up)::weight_parts + decltype(down)::weight_parts;
+  void backward_weights(Index part, Gathered<D, T> x, const Tape&, In<D, T> dy, Expert& grad, const Scratch& scratch,
                         Rows rows) const {
-    down.backward_weights(tape.act.rows(rows), dy, grad.down, one_thread);
-    up.backward_weights(x, scratch.d_pre.rows(rows), grad.up, one_thread);
+    if (part < up.weight_parts)
+      up.backward_weights(part, x, scratch.d_pre.rows(rows), grad.up);
+    else
+      down.backward_weights(part - up.weight_parts, scratch.act.rows(rows), dy, grad.down);
   }
 };
 static_assert(lists_every_field<Expert<2, 3>>());
@@ -88,44 +104,50 @@ struct GatedExpert {
                       Field{"down", &GatedExpert::down}};
   }
   struct Tape {
-    Tokens<Dff, T> gate, up, act;   // gate x, up x, and act(gate x) * (up x)
+    Tokens<Dff, T> gate, up;           // gate x, up x
     [[gnu::noinline]] void resize(Index slots) {
       gate.resize(slots);
       up.resize(slots);
-      act.resize(slots);
     }
   };
   struct Scratch {
-    Tokens<Dff, T> d_gate, d_up;
+    Tokens<Dff, T> act, d_gate, d_up;  // act(gate x) * (up x), computed again in backward
     [[gnu::noinline]] void resize(Index slots) {
+      act.resize(slots);
       d_gate.resize(slots);
       d_up.resize(slots);
     }
   };
 
-  void forward(In<D, T> x, Out<D, T> y, Tape& tape, Rows rows) const {
-    check_expert(x.count, y.count, rows, tape.gate.count());
-    const auto g = tape.gate.rows(rows), u = tape.up.rows(rows), act = tape.act.rows(rows);
-    gate.forward(x, g, one_thread);
-    up.forward(x, u, one_thread);
-    kernels::activate_gated(A, g.data, u.data, act.data, rows.count * Dff);
+  void forward(Gathered<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, Rows rows) const {
+    check_expert(x.count, y.count, rows, tape.gate.count(), scratch.act.count());
+    const auto g = tape.gate.rows(rows), u = tape.up.rows(rows), act = scratch.act.rows(rows);
+    kernels::affine<T>({}, x, gate.weight, gate.bias.data(), g);
+    kernels::hidden_gated<T>(A, x, up.weight, up.bias.data(), g, u, act);
     down.forward(act, y, one_thread);
   }
 
-  void backward(In<D, T>, const Tape& tape, In<D, T> dy, Out<D, T> dx, Scratch& scratch, Rows rows) const {
-    const auto g = tape.gate.rows(rows), u = tape.up.rows(rows);
+  // d_act = W_down^T dy,  d_gate = g d_act up act'(gate),  d_up = g d_act act(gate)
+  void backward(Gathered<D, T>, const Tape& tape, In<D, T> dy, const T* weight, Out<D, T> dx, T* d_weight,
+                Scratch& scratch, Rows rows) const {
     const auto d_gate = scratch.d_gate.rows(rows), d_up = scratch.d_up.rows(rows);
-    kernels::affine_backward<T>({}, dy, down.weight, d_up, false);   // d act
-    kernels::activate_gated_backward(A, g.data, u.data, d_up.data, d_gate.data, d_up.data, rows.count * Dff);
+    kernels::hidden_gated_backward<T>(A, dy, down.weight, down.bias.data(), weight, tape.gate.rows(rows),
+                                      tape.up.rows(rows), scratch.act.rows(rows), d_gate, d_up, d_weight);
     if (dx.empty()) return;
     kernels::affine_backward<T>({}, d_gate, gate.weight, dx, false);
     kernels::affine_backward<T>({}, d_up, up.weight, dx, true);
   }
-  void backward_weights(In<D, T> x, const Tape& tape, In<D, T> dy, GatedExpert& grad, const Scratch& scratch,
-                        Rows rows) const {
-    down.backward_weights(tape.act.rows(rows), dy, grad.down, one_thread);
-    gate.backward_weights(x, scratch.d_gate.rows(rows), grad.gate, one_thread);
-    up.backward_weights(x, scratch.d_up.rows(rows), grad.up, one_thread);
+
+  static constexpr Index weight_parts = 2 * decltype(up)::weight_parts + decltype(down)::weight_parts;
+  void backward_weights(Index part, Gathered<D, T> x, const Tape&, In<D, T> dy, GatedExpert& grad,
+                        const Scratch& scratch, Rows rows) const {
+    constexpr Index each = decltype(up)::weight_parts;
+    if (part < each)
+      gate.backward_weights(part, x, scratch.d_gate.rows(rows), grad.gate);
+    else if (part < 2 * each)
+      up.backward_weights(part - each, x, scratch.d_up.rows(rows), grad.up);
+    else
+      down.backward_weights(part - 2 * each, scratch.act.rows(rows), dy, grad.down);
   }
 };
 static_assert(lists_every_field<GatedExpert<2, 3>>());

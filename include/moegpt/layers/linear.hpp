@@ -36,6 +36,16 @@ struct Linear {
   [[gnu::noinline]] void backward_weights(In<DIn, T> x, In<DOut, T> dy, Linear& grad, const Pass& pass) const {
     kernels::affine_backward_weights<T>(pass.exec, x, dy, grad.weight, grad.bias.data());
   }
+
+  // The same for some of the rows of dW, on one thread: parts may be given to different threads.
+  static constexpr Index weight_parts = (DOut + 255) / 256;
+  [[gnu::noinline]] void backward_weights(Index part, Gathered<DIn, T> x, In<DOut, T> dy, Linear& grad) const {
+    const Rows rows = Pieces{DOut, 256}[part];
+    const MatrixView<T> dw = grad.weight;
+    kernels::affine_backward_weights<T>({}, x, MatrixView<const T>(dy).cols_at(rows.first, rows.count),
+                                        dw.empty() ? dw : dw.rows_at(rows),
+                                        grad.bias.empty() ? nullptr : grad.bias.data() + rows.first);
+  }
 };
 static_assert(lists_every_field<Linear<2, 3>>());
 static_assert(Layer<Linear<2, 3>>);

@@ -31,13 +31,14 @@ struct FeedForward {
     }
   };
 
-  void forward(In<D, T> x, Out<D, T> y, Tape& tape, Scratch&, const Pass& pass) const {
+  void forward(In<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
     pass.check_fits(x.count, y.count);
     tape.resize(pass);
+    scratch.resize(pass);
     tape.dropout = pass.dropout();
     tape.noise = pass.key ? pass.key->with(Purpose::expert_dropout) : Key{};
-    for_each_piece(pass.exec, x.count, rows_together, [&](Rows rows) {
-      network.forward(x.rows(rows), y.rows(rows), tape.network, rows);
+    for_each_piece(pass.exec, x.count, expert_rows(x.count), [&](Rows rows) {
+      network.forward(x.rows(rows), y.rows(rows), tape.network, scratch.network, rows);
       drop_rows(tape, y.rows(rows), rows, pass);
     });
   }
@@ -46,16 +47,18 @@ struct FeedForward {
                 const Pass& pass) const {
     scratch.resize(pass);
     const Out<D, T> d_output = scratch.d_output;
-    for_each_piece(pass.exec, x.count, rows_together, [&](Rows rows) {
+    for_each_piece(pass.exec, x.count, expert_rows(x.count), [&](Rows rows) {
       std::memcpy(d_output[rows.first], dy[rows.first], sizeof(T) * rows.count * D);
       drop_rows(tape, d_output.rows(rows), rows, pass);
-      network.backward(x.rows(rows), tape.network, d_output.rows(rows), dx.rows(rows), scratch.network, rows);
+      network.backward(x.rows(rows), tape.network, d_output.rows(rows), nullptr, dx.rows(rows), nullptr,
+                       scratch.network, rows);
     });
-    network.backward_weights(x, tape.network, d_output, grad.network, scratch.network, {0, x.count});
+    pass.exec.parallel_for(ExpertType::weight_parts, [&](Index part) {
+      network.backward_weights(part, x, tape.network, d_output, grad.network, scratch.network, {0, x.count});
+    });
   }
 
  private:
-  static constexpr Index rows_together = 240;
   static void drop_rows(const Tape& tape, Out<D, T> y, Rows rows, const Pass& pass) {
     if (tape.dropout == 0) return;
     for (Index i = 0; i < rows.count; ++i)

@@ -8,6 +8,8 @@
 #include <moegpt/moe/balance.hpp>
 #include <moegpt/moe/top_k_router.hpp>
 
+#include <algorithm>
+
 namespace moegpt::inline MOEGPT_BUILD {
 
 // Rows of one expert that one thread works on. Shapes and routing decide them, threads do not.
@@ -15,7 +17,6 @@ struct ExpertTask {
   int expert;
   Rows rows;
 };
-inline constexpr Index expert_rows = 240;
 
 template <Router Recipe, ExpertNetwork ExpertType>
 struct MoELayer {
@@ -35,7 +36,6 @@ struct MoELayer {
   struct Tape {
     RoutingPlan<T> plan;
     typename RouterType::Tape router;
-    Tokens<D, T> input, output;          // slots: tokens as experts saw them, and what they answered
     typename ExpertType::Tape expert;    // slots
     T mean_score[E] = {};                // of the full scores, over tokens
     T balance = 0, z = 0;                // losses before their coefficients
@@ -45,22 +45,22 @@ struct MoELayer {
       const Index slots = pass.tokens() * Recipe::active;
       plan.resize(pass.tokens(), Recipe::active, E);
       router.resize(pass);
-      input.resize(slots);
-      output.resize(slots);
       expert.resize(slots);
     }
   };
   struct Scratch {
     typename RouterType::Scratch router;
     typename ExpertType::Scratch expert;
+    Tokens<D, T> output;                 // slots: what experts answered
     Tokens<D, T> d_output, d_input;      // slots
     Buffer<T> d_weight;                  // [slots]
     Buffer<ExpertTask> tasks;
     [[gnu::noinline]] void resize(const Pass& pass) {
       const Index slots = pass.tokens() * Recipe::active;
-      tasks.resize(E + slots / expert_rows + 1);
+      tasks.resize(E + slots / expert_rows(slots) + 1);
       router.resize(pass);
       expert.resize(slots);
+      output.resize(slots);
       d_output.resize(slots);
       d_input.resize(slots);
       d_weight.resize(slots);
@@ -76,13 +76,11 @@ struct MoELayer {
     RoutingPlan<T>& plan = tape.plan;
 
     router.forward(x, plan, tape.router, pass);
-    const Rows all{0, plan.slots()};
-    kernels::gather<T>(pass.exec, x, plan.token.data(), tape.input.rows(all));
     for_each_task(plan, scratch, pass, [&](int e, Rows rows) {
-      experts[e].forward(tape.input.rows(rows), tape.output.rows(rows), tape.expert, rows);
-      drop_slots(tape, tape.output.rows(rows), rows, pass);
+      experts[e].forward(tokens_of(x, plan, rows), scratch.output.rows(rows), tape.expert, scratch.expert, rows);
+      drop_slots(tape, scratch.output.rows(rows), rows, pass);
     });
-    kernels::combine<T>(pass.exec, tape.output.rows(all), plan.slot.data(), plan.choices, plan.weight.data(), y);
+    kernels::combine<T>(pass.exec, scratch.output, plan.slot.data(), plan.choices, plan.weight.data(), y);
 
     mean_scores<E, T>(tape.router.score, pass, tape.mean_score);
     tape.balance = balance_loss<T>(plan.wanted.data(), tape.mean_score, E);
@@ -93,24 +91,23 @@ struct MoELayer {
                 const Pass& pass) const {
     scratch.resize(pass);
     const RoutingPlan<T>& plan = tape.plan;
-    const Rows all{0, plan.slots()};
 
-    kernels::combine_backward<T>(pass.exec, dy, plan.token.data(), plan.weight.data(), tape.output.rows(all),
-                                 scratch.d_weight.data(), scratch.d_output.rows(all));
     for_each_task(plan, scratch, pass, [&](int e, Rows rows) {
-      drop_slots(tape, scratch.d_output.rows(rows), rows, pass);
-      experts[e].backward(tape.input.rows(rows), tape.expert, scratch.d_output.view().rows(rows),
-                          scratch.d_input.rows(rows), scratch.expert, rows);
+      const auto d_output = scratch.d_output.rows(rows);
+      kernels::gather<T>(dy, plan.token.data() + rows.first, d_output);
+      drop_slots(tape, d_output, rows, pass);
+      experts[e].backward(tokens_of(x, plan, rows), tape.expert, d_output, plan.weight.data() + rows.first,
+                          scratch.d_input.rows(rows), scratch.d_weight.data() + rows.first, scratch.expert, rows);
+      kernels::scale_rows<T>(plan.weight.data() + rows.first, d_output);
     });
-    pass.exec.parallel_for(E, [&](Index e) {
-      const Rows rows = plan.rows(static_cast<int>(e));
-      if (rows.count == 0) return;
-      experts[e].backward_weights(tape.input.rows(rows), tape.expert, scratch.d_output.view().rows(rows),
+    for (int e = 0; e < E; ++e)
+      if (plan.load(e) > 0) touch(grad.experts[e]);
+    for_each_weight_part(plan, scratch, pass, [&](int e, Index part, Rows rows) {
+      experts[e].backward_weights(part, tokens_of(x, plan, rows), tape.expert, scratch.d_output.view().rows(rows),
                                   grad.experts[e], scratch.expert, rows);
-      touch(grad.experts[e]);
     });
     if (!dx.empty())
-      kernels::combine<T>(pass.exec, scratch.d_input.rows(all), plan.slot.data(), plan.choices, nullptr, dx);
+      kernels::combine<T>(pass.exec, scratch.d_input, plan.slot.data(), plan.choices, nullptr, dx);
     T d_mean_score[E];
     balance_loss_backward<T>(plan.wanted.data(), E, T(pass.objective.balance), d_mean_score);
     router.backward(x, plan, tape.router, {scratch.d_weight.data(), d_mean_score, T(pass.objective.z)}, dx,
@@ -118,18 +115,41 @@ struct MoELayer {
   }
 
  private:
-  // f(expert, rows) for pieces of every expert's slots, in parallel across experts.
+  // The tokens whose slots are `rows`.
+  static Gathered<D, T> tokens_of(In<D, T> x, const RoutingPlan<T>& plan, Rows rows) {
+    return {x, plan.token.data() + rows.first, rows.count};
+  }
+  // f(expert, rows) for pieces of every expert's slots, in parallel across experts, largest first.
   template <class F>
   static void for_each_task(const RoutingPlan<T>& plan, Scratch& scratch, const Pass& pass, F&& f) {
     Index count = 0;
     for (int e = 0; e < E; ++e) {
-      const Pieces pieces{plan.load(e), expert_rows};
+      const Pieces pieces{plan.load(e), expert_rows(plan.tokens * plan.choices)};
       for (Index i = 0; i < pieces.size(); ++i) {
         const Rows piece = pieces[i];
         scratch.tasks[count++] = {e, {plan.offset[e] + piece.first, piece.count}};
       }
     }
+    largest_first(scratch.tasks, count);
     pass.exec.parallel_for(count, [&](Index i) { f(scratch.tasks[i].expert, scratch.tasks[i].rows); });
+  }
+  // f(expert, part of its weights, all its rows), likewise.
+  template <class F>
+  static void for_each_weight_part(const RoutingPlan<T>& plan, Scratch& scratch, const Pass& pass, F&& f) {
+    Index count = 0;
+    for (int e = 0; e < E; ++e)
+      if (plan.load(e) > 0) scratch.tasks[count++] = {e, plan.rows(e)};
+    largest_first(scratch.tasks, count);
+    constexpr Index parts = ExpertType::weight_parts;
+    pass.exec.parallel_for(count * parts, [&](Index i) {
+      const ExpertTask& task = scratch.tasks[i / parts];
+      f(task.expert, i % parts, task.rows);
+    });
+  }
+  static void largest_first(Buffer<ExpertTask>& tasks, Index count) {
+    std::sort(tasks.data(), tasks.data() + count, [](const ExpertTask& a, const ExpertTask& b) {
+      return a.rows.count != b.rows.count ? a.rows.count > b.rows.count : a.rows.first < b.rows.first;
+    });
   }
   // The mask of a slot belongs to its token and choice, not to its place among the expert's tokens.
   static void drop_slots(const Tape& tape, Out<D, T> slots, Rows rows, const Pass& pass) {

@@ -204,10 +204,11 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
   });
 }
 
-// An expert, by itself.
+// An expert, by itself and, for the gradients of its gates, in a mixture.
 template <ExpertNetwork X>
 GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
-  return gradcheck<FeedForward<X>>(options);
+  const GradcheckReport alone = gradcheck<FeedForward<X>>(options);
+  return alone.ok ? gradcheck<MoELayer<TopKRouter<3, 2>, X>>(options) : alone;
 }
 
 // A whole model (GPT<config, router, double>): the gradient of loss.total() on a random batch.

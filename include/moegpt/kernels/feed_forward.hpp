@@ -1,0 +1,104 @@
+#pragma once
+// The hidden layer of a feed-forward network on some tokens, on one thread: h = act(W x + b), or gated,
+// h = act(gate) * (W x + b). Activations happen inside the products, on blocks of columns that are still in cache.
+#include <moegpt/kernels/activations.hpp>
+#include <moegpt/kernels/gemm.hpp>
+#include <moegpt/kernels/reduce.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+namespace kernels {
+
+// pre = x W^T + b,  h = act(pre)
+template <class T>
+[[gnu::noinline]] void hidden(Activation act, Operand<T> x, MatrixView<const T> w, const T* b, MatrixView<T> pre,
+                              MatrixView<T> h) {
+  const auto activate_block = [&](Rows rows, Rows cols) {
+    for (Index s = rows.first; s < rows.first + rows.count; ++s)
+      activate(act, pre[s] + cols.first, h[s] + cols.first, cols.count);
+  };
+  gemm<T>(x, transposed<T>(w), pre, {.bias = b}, activate_block);
+}
+
+// up = x W^T + b,  h = act(gate) up
+template <class T>
+[[gnu::noinline]] void hidden_gated(Activation act, Operand<T> x, MatrixView<const T> w, const T* b,
+                                    MatrixView<const T> gate, MatrixView<T> up, MatrixView<T> h) {
+  const auto activate_block = [&](Rows rows, Rows cols) {
+    for (Index s = rows.first; s < rows.first + rows.count; ++s)
+      activate_gated(act, gate[s] + cols.first, up[s] + cols.first, h[s] + cols.first, cols.count);
+  };
+  gemm<T>(x, transposed<T>(w), up, {.bias = b}, activate_block);
+}
+
+// What comes back to the hidden layer of y = W_down h + b_down from dy, the gradient of g y:
+//   dh = W_down^T dy,   d_gate = <dy, y> = <dh, h> + <dy, b_down>
+// for_row(s, columns, dh) turns a piece of row s of dh into gradients and returns its share of <dh, h>, lane by lane:
+// lanes are summed at the end, so that the sum does not depend on how the product was cut.
+template <class T, class F>
+void hidden_backward(MatrixView<const T> dy, MatrixView<const T> w_down, const T* b_down, MatrixView<T> dh, T* d_gate,
+                     F&& for_row) {
+  constexpr Index most = 256;
+  Vector<T> share[most];
+  const Pieces pieces{dy.rows, most};
+  for (Index i = 0; i < pieces.size(); ++i) {
+    const Rows piece = pieces[i];
+    for (Index s = 0; s < piece.count; ++s) share[s] = Vector<T>{};
+    const auto block = [&](Rows rows, Rows cols) {
+      for (Index s = rows.first; s < rows.first + rows.count; ++s)
+        share[s] += for_row(piece.first + s, cols, dh[piece.first + s] + cols.first);
+    };
+    gemm<T>(dy.rows_at(piece), w_down, dh.rows_at(piece), {}, block);
+    if (!d_gate) continue;
+    for (Index s = 0; s < piece.count; ++s) {
+      const T* d = dy[piece.first + s];
+      d_gate[piece.first + s] = sum_lanes<T>(share[s]) + (b_down ? dot(d, b_down, dy.cols) : T(0));
+    }
+  }
+}
+
+// h = act(pre) once more, and d_pre = g dh act'(pre).
+template <class T>
+[[gnu::noinline]] void hidden_backward(Activation act, MatrixView<const T> dy, MatrixView<const T> w_down,
+                                       const T* b_down, const T* g, MatrixView<const T> pre, MatrixView<T> h,
+                                       MatrixView<T> d_pre, T* d_gate) {
+  with_activation(act, [&](auto tag) {
+    hidden_backward<T>(dy, w_down, b_down, d_pre, d_gate, [&](Index s, Rows cols, T* d) {
+      const T gate = g ? g[s] : T(1);
+      Vector<T> share{};
+      for_each_vector<T>(cols.count, [&](auto piece) {
+        const auto [value, slope] = activation<decltype(tag)::value, T>(piece.load(pre[s] + cols.first));
+        const Vector<T> dh = piece.load(d);
+        share += dh * value;
+        piece.store(h[s] + cols.first, value);
+        piece.store(d, gate * dh * slope);
+      });
+      return share;
+    });
+  });
+}
+
+// h = act(gate) up once more,  d_gate_pre = g dh up act'(gate),  d_up = g dh act(gate).
+template <class T>
+[[gnu::noinline]] void hidden_gated_backward(Activation act, MatrixView<const T> dy, MatrixView<const T> w_down,
+                                             const T* b_down, const T* g, MatrixView<const T> gate,
+                                             MatrixView<const T> up, MatrixView<T> h, MatrixView<T> d_gate_pre,
+                                             MatrixView<T> d_up, T* d_gate) {
+  with_activation(act, [&](auto tag) {
+    hidden_backward<T>(dy, w_down, b_down, d_up, d_gate, [&](Index s, Rows cols, T* d) {
+      const T scale = g ? g[s] : T(1);
+      Vector<T> share{};
+      for_each_vector<T>(cols.count, [&](auto piece) {
+        const auto [value, slope] = activation<decltype(tag)::value, T>(piece.load(gate[s] + cols.first));
+        const Vector<T> u = piece.load(up[s] + cols.first), dh = piece.load(d), out = value * u;
+        share += dh * out;
+        piece.store(h[s] + cols.first, out);
+        piece.store(d_gate_pre[s] + cols.first, scale * dh * u * slope);
+        piece.store(d, scale * dh * value);
+      });
+      return share;
+    });
+  });
+}
+
+}  // namespace kernels
+}  // namespace moegpt::inline MOEGPT_BUILD
