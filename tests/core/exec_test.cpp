@@ -2,6 +2,8 @@
 
 #include "support/catch.hpp"
 
+#include <atomic>
+#include <stdexcept>
 #include <vector>
 
 using namespace moegpt;
@@ -36,6 +38,104 @@ TEST_CASE("two tasks that run at once have different workers") {
     --busy[w];
   });
   CHECK(clashes[0] + clashes[1] + clashes[2] == 0);
+}
+
+TEST_CASE("a region's loops run every task exactly once, one after another, whatever their sizes") {
+  for (const int threads : {1, 2, 3, 8}) {
+    std::vector<int> runs(97);
+    Exec{threads}.region([&](const Exec& exec) {
+      for (Index job = 0; job < 3000; ++job)   // a task sees what the job before it wrote
+        exec.parallel_for(job % 97 + 1, [&](Index task) { ++runs[static_cast<std::size_t>(task)]; });
+      CHECK(exec.workers() == threads);
+    });
+    Index total = 0, expected = 0;
+    for (const int n : runs) total += n;
+    for (Index job = 0; job < 3000; ++job) expected += job % 97 + 1;
+    CAPTURE(threads);
+    CHECK(total == expected);
+  }
+}
+
+TEST_CASE("helpers that sleep wake up for a long job") {
+  if (!build_info().openmp) return;
+  Exec{2}.region([&](const Exec& exec) {
+    std::atomic<int> met{0};   // two tasks that wait for each other need two threads
+    exec.parallel_for(2, [&](Index) {
+      ++met;
+      while (met < 2) met.wait(1);
+      met.notify_all();
+    });
+    CHECK(met == 2);
+  });
+}
+
+TEST_CASE("a region in a region is the same region") {
+  int calls = 0;
+  Exec{3}.region([&](const Exec& outer) {
+    outer.region([&](const Exec& inner) {
+      CHECK(inner.team == outer.team);
+      CHECK(inner.threads == 3);
+      ++calls;
+    });
+  });
+  CHECK(calls == 1);
+}
+
+TEST_CASE("a loop in a task runs on the task's thread and under its worker's number") {
+  for (const bool in_region : {false, true})
+    for (const int threads : {1, 2, 3}) {
+      std::vector<int> runs(20 * 10);
+      std::atomic<int> strangers{0};
+      auto nested = [&](const Exec& exec) {
+        exec.parallel_for_worker(20, [&](Index task, int worker) {
+          exec.parallel_for_worker(10, [&](Index inner, int inner_worker) {
+            ++runs[static_cast<std::size_t>(10 * task + inner)];
+            if (exec.team && inner_worker != worker) ++strangers;
+          });
+        });
+      };
+      in_region ? Exec{threads}.region(nested) : nested(Exec{threads});
+      CAPTURE(threads, in_region);
+      CHECK(runs == std::vector<int>(200, 1));
+      CHECK(strangers == 0);
+    }
+}
+
+TEST_CASE("what a task throws reaches the caller, and the next loop runs as ever") {
+  for (const int threads : {1, 2, 3}) {
+    CAPTURE(threads);
+    const Exec exec{threads};
+    auto fail = [](Index task) { if (task % 7 == 3) throw std::runtime_error("task"); };
+    CHECK_THROWS_WITH(exec.parallel_for(50, fail), "task");
+    exec.region([&](const Exec& inner) {
+      for (int i = 0; i < 100; ++i) CHECK_THROWS_WITH(inner.parallel_for(50, fail), "task");
+      std::atomic<int> runs{0};
+      inner.parallel_for(50, [&](Index) { ++runs; });
+      CHECK(runs == 50);
+    });
+    CHECK_THROWS_WITH(exec.region([&](const Exec& inner) { inner.parallel_for(50, fail); }), "task");
+    CHECK_THROWS_WITH(exec.region([&](const Exec&) { throw std::runtime_error("body"); }), "body");
+  }
+}
+
+TEST_CASE("denormals are zero in tasks and regions, on every thread, and alive again after them") {
+  const volatile float tiny = std::numeric_limits<float>::min();
+  auto half_of_tiny = [&] { return tiny / 2 > 0; };
+  for (const int threads : {1, 2, 3}) {
+    const Exec exec{threads};
+    std::atomic<int> alive{0};
+    auto count = [&](Index) { alive += half_of_tiny(); };
+    exec.parallel_for(100, count);
+    exec.region([&](const Exec& inner) {
+      count(0);
+      inner.parallel_for(100, count);
+    });
+    CAPTURE(threads);
+    CHECK(alive == 0);
+    CHECK(half_of_tiny());
+    CHECK_THROWS(exec.region([](const Exec&) { throw std::runtime_error("body"); }));
+    CHECK(half_of_tiny());
+  }
 }
 
 TEST_CASE("pieces cover a range once, in order, none above the limit, and differ by at most one") {

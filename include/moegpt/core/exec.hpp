@@ -1,33 +1,136 @@
 #pragma once
 // Exec: who runs where. The only place with an OpenMP pragma. The number of threads is an argument, never a
 // global, and must never reach a result: callers cut work in tasks by shape, and a task owns its output.
+#include <moegpt/core/denormals.hpp>
 #include <moegpt/core/matrix.hpp>
 
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
+#include <atomic>
+#include <exception>
 #include <type_traits>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Something to call with (task, worker). Not a template parameter, so that the parallel region is compiled once.
-class TaskRef {
+// Something to call. Not a template parameter, so that what calls it is compiled once.
+template <class... Arguments>
+class FunctionRef {
  public:
   template <class F>
-  explicit TaskRef(F& f)
-      : object_(&f), call_([](void* object, Index task, int worker) { (*static_cast<F*>(object))(task, worker); }) {}
-  void operator()(Index task, int worker) const { call_(object_, task, worker); }
+  explicit FunctionRef(F& f)
+      : object_(&f), call_([](void* object, Arguments... a) { (*static_cast<F*>(object))(a...); }) {}
+  void operator()(Arguments... a) const { call_(object_, a...); }
 
  private:
   void* object_;
-  void (*call_)(void*, Index, int);
+  void (*call_)(void*, Arguments...);
+};
+using TaskRef = FunctionRef<Index, int>;   // (task, worker)
+using RowsRef = FunctionRef<Rows>;
+
+// The threads of a region. The caller runs the program and posts jobs; the others stand by and help. Tasks
+// are claimed one by one, and a job is closed as soon as none is left: who comes later is not waited for. Who
+// waits looks for some microseconds, then sleeps, so that a busy machine gets on with its other work.
+class Team {
+ public:
+  // The caller: runs all tasks, with whoever comes to help, and throws what one of them threw.
+  [[gnu::noinline]] void run(Index tasks, TaskRef task_of) {
+    tasks_ = tasks;
+    task_of_ = &task_of;
+    next_ = 0;
+    inside_ -= closed;
+    post();
+    work(0);
+    inside_ += closed;
+    await(inside_, [](unsigned inside) { return inside == closed; });
+    task_of_ = nullptr;
+    if (error_) {
+      failed_ = false;
+      std::rethrow_exception(std::exchange(error_, nullptr));
+    }
+  }
+  // Whether it is a task that asks.
+  bool running() const { return task_of_ != nullptr; }
+
+  // The others, until they are dismissed.
+  [[gnu::noinline]] void help(int worker) {
+    for (unsigned seen = 0; !dismissed_;) {
+      if (++inside_ < closed) work(worker);
+      if (--inside_ == closed) inside_.notify_one();
+      seen = await(posted_, [=](unsigned posted) { return posted != seen; });
+    }
+    ++gone_;
+    gone_.notify_one();
+  }
+  // The caller, at the end: waits for the others to go. The region's own end would wait wide awake.
+  [[gnu::noinline]] void dismiss(unsigned others) {
+    dismissed_ = true;
+    post();
+    await(gone_, [=](unsigned gone) { return gone == others; });
+  }
+
+ private:
+  static constexpr unsigned closed = 1u << 31;
+  static constexpr int patience = 200;
+
+  void post() {
+    ++posted_;
+    posted_.notify_all();
+  }
+  void work(int worker) {
+    try {
+      for (Index task; (task = next_++) < tasks_;) (*task_of_)(task, worker);
+    } catch (...) {
+      next_ = tasks_;   // the rest is not begun
+      if (!failed_.exchange(true)) error_ = std::current_exception();
+    }
+  }
+  template <class Done>
+  static unsigned await(const std::atomic<unsigned>& word, Done done) {
+    for (int look = 0;; ++look) {
+      const unsigned value = word;
+      if (done(value)) return value;
+      if (look < patience)
+        relax();
+      else
+        word.wait(value);
+    }
+  }
+  static void relax() {
+#if defined(__SSE2__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    asm volatile("isb");
+#endif
+  }
+
+  // Of the job. They change only while it is closed and nobody is inside.
+  Index tasks_ = 0;
+  const TaskRef* task_of_ = nullptr;
+  std::exception_ptr error_;   // the first
+  std::atomic<bool> failed_{false}, dismissed_{false};
+  // Each on a cache line of its own.
+  alignas(64) std::atomic<unsigned> posted_{0};        // jobs so far
+  alignas(64) std::atomic<unsigned> inside_{closed};   // how many look at the job; + closed
+  alignas(64) std::atomic<Index> next_{0};             // task to claim
+  alignas(64) std::atomic<unsigned> gone_{0};
 };
 
 struct Exec {
-  int threads = 1;   // at most; a build without OpenMP always uses one
+  int threads = 1;        // at most; a build without OpenMP always uses one
+  Team* team = nullptr;   // the threads that stand by, in a region
 
-  // f(task) for every task in [0, tasks), each exactly once, in no promised order.
+  // f(exec), with an Exec whose threads stand by until f returns. A few large regions are best: opening one
+  // wakes all threads and closing it waits for each. Throws what f throws. Inside a region, just f.
+  template <class F>
+  void region(F&& f) const {
+    open(FunctionRef<const Exec&>(f));
+  }
+
+  // f(task) for every task in [0, tasks), each exactly once, in no promised order; called by a task, on its
+  // thread alone. Throws what a task throws; tasks not begun by then are left out. Denormals count as zero.
   template <class F>
   void parallel_for(Index tasks, F&& f) const {
     auto call = [&](Index task, int) { f(task); };
@@ -44,20 +147,43 @@ struct Exec {
   int workers() const { return threads > 1 ? threads : 1; }
 
  private:
-  void run(Index tasks, TaskRef task_of) const {
+  [[gnu::noinline]] void run(Index tasks, TaskRef task_of) const {
+    int worker = 0;
 #ifdef _OPENMP
-    if (threads > 1 && tasks > 1) {
-      const int team = static_cast<int>(tasks < threads ? tasks : threads);
-#pragma omp parallel num_threads(team)
-      {
-        const int worker = omp_get_thread_num();
-#pragma omp for schedule(dynamic, 1)
-        for (Index task = 0; task < tasks; ++task) task_of(task, worker);
+    if (threads > 1 && tasks > 1 && !team)
+      return region([&](const Exec& exec) { exec.run(tasks, task_of); });
+    if (team && team->running())
+      worker = omp_get_thread_num();
+    else if (team && tasks > 1)
+      return team->run(tasks, task_of);
+#endif
+    const FlushDenormals flush;
+    for (Index task = 0; task < tasks; ++task) task_of(task, worker);
+  }
+
+  [[gnu::noinline]] void open(FunctionRef<const Exec&> f) const {
+    const FlushDenormals flush;
+#ifdef _OPENMP
+    if (threads > 1 && !team) {
+      Team others;
+      std::exception_ptr error;
+#pragma omp parallel num_threads(threads)
+      if (const int worker = omp_get_thread_num(); worker > 0) {
+        const FlushDenormals flush_here;
+        others.help(worker);
+      } else {
+        try {
+          f({threads, &others});
+        } catch (...) {
+          error = std::current_exception();
+        }
+        others.dismiss(static_cast<unsigned>(omp_get_num_threads() - 1));
       }
+      if (error) std::rethrow_exception(error);
       return;
     }
 #endif
-    for (Index task = 0; task < tasks; ++task) task_of(task, 0);
+    f(*this);
   }
 };
 
@@ -72,17 +198,6 @@ struct Pieces {
   }
 };
 
-// The same for pieces.
-class RowsRef {
- public:
-  template <class F>
-  explicit RowsRef(F& f) : object_(&f), call_([](void* object, Rows rows) { (*static_cast<F*>(object))(rows); }) {}
-  void operator()(Rows rows) const { call_(object_, rows); }
-
- private:
-  void* object_;
-  void (*call_)(void*, Rows);
-};
 inline void for_each_piece(const Exec& exec, Index count, Index limit, RowsRef f) {
   const Pieces pieces{count, limit};
   exec.parallel_for(pieces.size(), [&](Index i) { f(pieces[i]); });

@@ -168,10 +168,14 @@ struct GPT {
     check_ids(batch.targets, "target", std::numeric_limits<int>::min(), V);
     check(std::ssize(batch.targets) == batch.shape.tokens(), "the batch has ", batch.targets.size(), " targets for ",
           batch.shape.tokens(), " tokens: one each, below zero to ignore it");
-    const Pass pass = prepare(batch.inputs, batch.shape, work, 0, key);
-    Loss loss = run_blocks(pass, work, nullptr);
-    loss.cross_entropy = head.loss(work.tape.normed, token_embedding.weight, batch.targets.data(), work.tape.head,
-                                   work.scratch.head, pass);
+    Pass pass = prepare(batch.inputs, batch.shape, work, 0, key);
+    Loss loss;
+    work.exec.region([&](const Exec& exec) {
+      pass.exec = exec;
+      loss = run_blocks(pass, work, nullptr);
+      loss.cross_entropy = head.loss(work.tape.normed, token_embedding.weight, batch.targets.data(), work.tape.head,
+                                     work.scratch.head, pass);
+    });
     if (!std::isfinite(loss.total(work.objective))) not_finite("loss", loss.total(work.objective), first_not_finite(*this));
     return loss;
   }
@@ -181,24 +185,27 @@ struct GPT {
     check(work.use == Use::training, "backward needs a workspace made for training");
     const Tape& tape = work.tape;
     Scratch& s = work.scratch;
-    const Pass& pass = tape.pass;
+    Pass pass = tape.pass;
     check(pass.shape == batch.shape && pass.ids == batch.inputs.data(),
           "backward was called with another batch than the last forward of this workspace");
     Tokens<D, T>*dy = &s.d_stream[0], *dx = &s.d_stream[1];
     for (auto* t : {dy, dx, &s.d_normed}) t->resize(pass.tokens());
 
-    head.backward(tape.normed, token_embedding.weight, batch.targets.data(), tape.head, s.d_normed, grad.head,
-                  grad.token_embedding.weight, s.head, pass);
-    norm.backward(tape.stream[C.layers], tape.norm, s.d_normed, *dy, grad.norm, pass);
-    for (int i = C.layers - 1; i >= 0; --i) {
-      blocks.at_layer(i, [&](const auto& block, const auto& block_tape, auto& block_grad) {
-        block.backward(tape.stream[static_cast<std::size_t>(i)], block_tape, *dy, *dx, block_grad, s.of(block),
-                       pass.at_layer(i));
-      }, tape.blocks, grad.blocks);
-      std::swap(dy, dx);
-    }
-    if constexpr (learned_positions) position_embedding.add_positions_backward(*dy, grad.position_embedding, pass);
-    token_embedding.backward(batch.inputs.data(), *dy, grad.token_embedding, pass);
+    work.exec.region([&](const Exec& exec) {
+      pass.exec = exec;
+      head.backward(tape.normed, token_embedding.weight, batch.targets.data(), tape.head, s.d_normed, grad.head,
+                    grad.token_embedding.weight, s.head, pass);
+      norm.backward(tape.stream[C.layers], tape.norm, s.d_normed, *dy, grad.norm, pass);
+      for (int i = C.layers - 1; i >= 0; --i) {
+        blocks.at_layer(i, [&](const auto& block, const auto& block_tape, auto& block_grad) {
+          block.backward(tape.stream[static_cast<std::size_t>(i)], block_tape, *dy, *dx, block_grad, s.of(block),
+                         pass.at_layer(i));
+        }, tape.blocks, grad.blocks);
+        std::swap(dy, dx);
+      }
+      if constexpr (learned_positions) position_embedding.add_positions_backward(*dy, grad.position_embedding, pass);
+      token_embedding.backward(batch.inputs.data(), *dy, grad.token_embedding, pass);
+    });
   }
 
   // Logits [V] of what follows each of the ids, which continue what the cache holds (its batch x length ids).
@@ -210,10 +217,13 @@ struct GPT {
           " positions, the model's context: no room for ", shape.length, " more");
     Pass pass = prepare(ids, shape, work, cache.length(), key);
     pass.sequence_stride = C.context;
-    run_blocks(pass, work, &cache);
-    cache.advance(shape.length);
     work.tape.head.logits.resize(shape.tokens());
-    head.forward(work.tape.normed, token_embedding.weight, work.tape.head.logits, pass);
+    work.exec.region([&](const Exec& exec) {
+      pass.exec = exec;
+      run_blocks(pass, work, &cache);
+      head.forward(work.tape.normed, token_embedding.weight, work.tape.head.logits, pass);
+    });
+    cache.advance(shape.length);
     for (const T logit : work.tape.head.logits.memory())
       if (!std::isfinite(logit)) not_finite("logit of a token", static_cast<double>(logit), first_not_finite(*this));
     return work.tape.head.logits;
