@@ -20,11 +20,11 @@ constexpr int steps = 50;
 
 // The most allocations of a step after the first.
 template <class Model>
-long allocations_of_training(const presets::Recipe& recipe) {
+long allocations_of_training(const presets::Recipe& recipe, int threads = 2) {
   std::vector<int> text(10000);
   Rng rng(3);
   for (int& id : text) id = static_cast<int>(rng.below(static_cast<std::uint64_t>(Model::V)));
-  const Exec exec{.threads = 2};
+  const Exec exec{.threads = threads};
   const auto model = std::make_unique<Model>(), grad = std::make_unique<Model>();
   init(*model, Key{1}, recipe.init);
   Adam<Model> adam(recipe.adam);
@@ -37,7 +37,7 @@ long allocations_of_training(const presets::Recipe& recipe) {
     const auto number = static_cast<std::uint64_t>(step);
     sample_batch(text, batch, Key{2}.with(Purpose::batch, number));
     model->forward(batch, work, Key{2}.with(Purpose::step, number));
-    set_zero(*grad);
+    set_zero(*grad, exec);
     model->backward(batch, work, *grad);
     adam.options.learning_rate = rate(step);
     adam.step(*model, *grad, exec, clip_scale(global_norm(*grad, exec), recipe.clip));
@@ -73,6 +73,12 @@ TEST_CASE("steps 2 to 50 on two threads do not allocate with noise, dense layers
   recipe.batch = {8, 16};
   recipe.objective.z = 0.001;
   CHECK(allocations_of_training<Mixed>(recipe) == 0);
+}
+
+TEST_CASE("steps 2 to 50 on three threads do not allocate either") {
+  presets::Recipe recipe = presets::Small::recipe();
+  recipe.batch = {8, 16};
+  CHECK(allocations_of_training<Mixed>(recipe, 3) == 0);
 }
 
 TEST_CASE("no generated token after the first allocates, also when the context slides") {

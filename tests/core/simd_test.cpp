@@ -21,3 +21,11 @@ TEMPLATE_TEST_CASE("vectors load, compute element by element, sum and store at a
   CHECK(numbers[0] == 0);
   CHECK(numbers[W + 1] == static_cast<TestType>(W + 1));   // not written beyond its lanes
 }
+
+TEMPLATE_TEST_CASE("the square root of a vector is that of its elements", "", float, double) {
+  constexpr int W = lanes<TestType>;
+  TestType x[W], y[W];
+  for (int i = 0; i < W; ++i) x[i] = static_cast<TestType>(i) / 7;
+  store(y, square_root(load(x)));
+  for (int i = 0; i < W; ++i) CHECK(y[i] == std::sqrt(x[i]));
+}

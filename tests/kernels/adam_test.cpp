@@ -79,3 +79,21 @@ TEST_CASE("a zero gradient moves no weight that has no momentum, not even at eps
   CHECK(w[0] == 1);
   CHECK(w[1] == -3);
 }
+
+TEMPLATE_TEST_CASE("a number's step has the same bits wherever it lies and however many are with it", "", float, double) {
+  using T = TestType;
+  const Index n = 3 * lanes<T> + 1;
+  const auto g = random_numbers<T>(n, 1), start = random_numbers<T>(n, 2);
+  Reference r;
+  r.decay = 0.1, r.l2 = 0.2, r.clip = 0.3;
+  auto whole = start;
+  Buffer<T> whole_m(n), whole_v(n);
+  kernels::adam(step_of<T>(r, 1), g.data(), whole.data(), whole_m.data(), whole_v.data(), n);
+  for (Index i = 0; i < n; ++i) {
+    T w = start[i], m = 0, v = 0;
+    kernels::adam(step_of<T>(r, 1), &g[i], &w, &m, &v, 1);
+    CHECK(w == whole[i]);
+    CHECK(m == whole_m[i]);
+    CHECK(v == whole_v[i]);
+  }
+}

@@ -3,6 +3,8 @@
 
 #include "../support/catch.hpp"
 
+#include <memory>
+
 using namespace moegpt;
 
 namespace {
@@ -181,4 +183,42 @@ TEST_CASE("the learning rate may change between steps") {
   adam.step(tree, touched(random_tree(3)));
   CHECK(same(tree.matrix, before.matrix));
   CHECK(adam.steps()[0] == 2);
+}
+
+TEST_CASE("a step has the same bits for any number of threads, also where weights are cut or share a piece") {
+  struct Large {
+    Weight<float, 7> first;
+    std::array<Weight<float, 300, 301>, 2> matrices;
+    std::array<Weight<float, 5>, 100> vectors;
+    static constexpr auto fields() {
+      return Fields{Field{"first", &Large::first}, Field{"matrices", &Large::matrices},
+                    Field{"vectors", &Large::vectors}};
+    }
+  };
+  auto draw = [](std::uint64_t seed) {
+    auto tree = std::make_unique<Large>();
+    Rng rng(seed);
+    for_each_weight([&](auto& w) { for (float& x : w) x = static_cast<float>(rng.normal()); }, *tree);
+    return tree;
+  };
+  auto trained = [&](int threads) {
+    auto tree = draw(1);
+    Adam<Large> adam;
+    for (std::uint64_t step = 0; step < 3; ++step) adam.step(*tree, *draw(2 + step), {.threads = threads});
+    return tree;
+  };
+  const auto one = trained(1), begin = draw(1);
+  for (const int threads : {2, 3, 8}) {
+    bool equal = true;
+    Index moved = 0;
+    for_each_weight([&](const auto& a, const auto& b, const auto& before) {
+      for (Index i = 0; i < a.size(); ++i) {
+        equal = equal && a[i] == b[i];
+        moved += a[i] != before[i];
+      }
+    }, *one, *trained(threads), *begin);
+    CAPTURE(threads);
+    CHECK(equal);
+    CHECK(moved > 0.999 * static_cast<double>(count_weights(*one)));   // some may come back to where they were
+  }
 }

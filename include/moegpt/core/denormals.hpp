@@ -1,6 +1,6 @@
 #pragma once
-// Numbers below the smallest normal one cost many processors a hundred times an operation's usual time, and the
-// moments of an idle expert decay right through them. A step does without: they count as zero.
+// Numbers below the smallest normal one cost many processors a hundred times an operation's usual time, and
+// the moments of an idle expert decay right through them. A step does without: they count as zero.
 #include <moegpt/core/build.hpp>
 
 #include <cstdint>

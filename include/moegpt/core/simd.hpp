@@ -3,6 +3,14 @@
 // as written, and a * b + c becomes one fused operation where the machine has it.
 #include <moegpt/core/matrix.hpp>
 
+#include <cmath>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
 namespace moegpt::inline MOEGPT_BUILD {
 
 template <class T>
@@ -30,6 +38,39 @@ template <class T>
   T s = 0;
   for (int i = 0; i < lanes<T>; ++i) s += v[i];
   return s;
+}
+
+
+// Correctly rounded. Compilers do not make this of std::sqrt, which may have to set errno.
+[[gnu::always_inline]] inline Vector<float> square_root(const Vector<float>& x) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_sqrt_ps(0xffff, x);
+#elif defined(__AVX__)
+  return _mm256_sqrt_ps(x);
+#elif defined(__SSE2__)
+  return _mm_sqrt_ps(x);
+#elif defined(__aarch64__)
+  return vsqrtq_f32(x);
+#else
+  Vector<float> y;
+  for (int i = 0; i < lanes<float>; ++i) y[i] = std::sqrt(x[i]);
+  return y;
+#endif
+}
+[[gnu::always_inline]] inline Vector<double> square_root(const Vector<double>& x) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_sqrt_pd(0xff, x);
+#elif defined(__AVX__)
+  return _mm256_sqrt_pd(x);
+#elif defined(__SSE2__)
+  return _mm_sqrt_pd(x);
+#elif defined(__aarch64__)
+  return vsqrtq_f64(x);
+#else
+  Vector<double> y;
+  for (int i = 0; i < lanes<double>; ++i) y[i] = std::sqrt(x[i]);
+  return y;
+#endif
 }
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,8 +1,7 @@
 #pragma once
 // Adam (Kingma, Ba 2015) and AdamW (Loshchilov, Hutter 2019), as PyTorch computes them. An optimizer knows trees
 // of weights, not networks: its moments are two more trees of the model's type.
-#include <moegpt/core/exec.hpp>
-#include <moegpt/core/fields.hpp>
+#include <moegpt/core/runs.hpp>
 #include <moegpt/kernels/adam.hpp>
 
 #include <cstdint>
@@ -37,7 +36,10 @@ class Adam {
   AdamOptions options;
 
   explicit Adam(AdamOptions options_ = {}) : options(options_) {
-    for_each_weight([&](auto&) { steps_.push_back(0); }, m_);
+    for_each_weight([&](auto& m) {
+      runs_.push_back({.size = m.size(), .end = lines_of(m.size()) + (runs_.empty() ? 0 : runs_.back().end)});
+    }, m_);
+    steps_.resize(runs_.size());
   }
 
   // One step; gradient_scale multiplies the gradient on the fly (clip_scale in train/clip.hpp). Weights whose
@@ -45,17 +47,21 @@ class Adam {
   void step(Model& model, const Model& grad, const Exec& exec = {}, double gradient_scale = 1) {
     std::size_t number = 0;
     for_each_weight_of_kind([&](Kind kind, auto& w, const auto& g, auto& m, auto& v) {
-      using T = typename std::remove_cvref_t<decltype(w)>::Scalar;
+      WeightRun& run = runs_[number];
       std::int64_t& t = steps_[number++];
+      run.g = nullptr;   // unless it takes part
       if (kind == Kind::buffer || w.empty() || g.empty()) return;
       if (kind == Kind::sparse && !g.touched && options.empty_expert == EmptyExpert::skip) return;
-      ++t;
       const bool decays = options.decay_of == DecayOf::everything || w.shape.size() > 1;
-      const kernels::AdamStep<T> s = constants<T>(t, decays ? options.weight_decay : 0, gradient_scale);
-      for_each_piece(exec, w.size(), 32768, [&](Rows r) {
-        kernels::adam<T>(s, g.data() + r.first, w.data() + r.first, m.data() + r.first, v.data() + r.first, r.count);
-      });
+      run.step = constants(++t, decays ? options.weight_decay : 0, gradient_scale);
+      run.g = g.data(), run.w = w.data(), run.m = m.data(), run.v = v.data();
     }, model, grad, m_, v_);
+    for_each_piece(exec, runs_.empty() ? 0 : runs_.back().end, 2048, [&](Rows lines) {
+      for_each_run(std::span<const WeightRun>(runs_), lines, [](const WeightRun& run, Rows r) {
+        if (run.g == nullptr) return;
+        kernels::adam(run.step, run.g + r.first, run.w + r.first, run.m + r.first, run.v + r.first, r.count);
+      });
+    });
   }
 
   const Model& first_moment() const { return m_; }
@@ -64,7 +70,14 @@ class Adam {
   const std::vector<std::int64_t>& steps() const { return steps_; }
 
  private:
-  template <class T>
+  using T = walk::Scalar<Model>;
+  struct WeightRun {
+    Index size, end;   // see core/runs.hpp
+    const T* g = nullptr;
+    T *w = nullptr, *m = nullptr, *v = nullptr;
+    kernels::AdamStep<T> step{};
+  };
+
   kernels::AdamStep<T> constants(std::int64_t t, double decay, double gradient_scale) const {
     const auto time = static_cast<double>(t);
     const bool decoupled = options.decay == Decay::decoupled;
@@ -75,7 +88,8 @@ class Adam {
             static_cast<T>(decoupled ? 0 : decay)};
   }
   Model m_, v_;
-  std::vector<std::int64_t> steps_;
+  std::vector<WeightRun> runs_;       // of all weights, in the order of fields()
+  std::vector<std::int64_t> steps_;   // likewise
 };
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,29 +1,37 @@
 #pragma once
 // Clipping by the global norm of a gradient (Pascanu et al. 2013).
-#include <moegpt/core/exec.hpp>
-#include <moegpt/core/fields.hpp>
+#include <moegpt/core/runs.hpp>
 #include <moegpt/kernels/reduce.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// sqrt of the sum of squares of all trainable weights, in double; pieces are summed in a fixed order.
+// The sum of squares in double; pieces are summed in a fixed order.
+template <class T>
+[[gnu::noinline]] double squared_norm(const Exec& exec, std::span<const Run<T>> runs) {
+  constexpr Index most = 1024;   // pieces
+  const Index lines = runs.back().end;
+  const Pieces pieces{lines, std::max<Index>(2048, (lines + most - 1) / most)};
+  double part[most];
+  exec.parallel_for(pieces.size(), [&](Index i) {
+    double sum = 0;
+    for_each_run(runs, pieces[i], [&](const Run<T>& run, Rows r) {
+      sum += kernels::squared_norm(run.data + r.first, r.count);
+    });
+    part[i] = sum;
+  });
+  double sum = 0;
+  for (Index i = 0; i < pieces.size(); ++i) sum += part[i];
+  return sum;
+}
+
+// sqrt of the sum of squares of all trainable weights.
 template <class Tree>
 double global_norm(const Tree& gradient, const Exec& exec = {}) {
-  double total = 0;
-  for_each_weight_of_kind([&](Kind kind, const auto& g) {
-    if (kind == Kind::buffer || g.empty()) return;
-    constexpr Index piece = 32768, most = 64;
-    double part[most];
-    for (Index first = 0; first < g.size(); first += piece * most) {
-      const Index rest = g.size() - first, pieces = rest < piece * most ? (rest + piece - 1) / piece : most;
-      exec.parallel_for(pieces, [&](Index i) {
-        const Index begin = first + i * piece, left = g.size() - begin;
-        part[i] = kernels::squared_norm(g.data() + begin, left < piece ? left : piece);
-      });
-      for (Index i = 0; i < pieces; ++i) total += part[i];
-    }
-  }, gradient);
-  return std::sqrt(total);
+  using T = const walk::Scalar<const Tree>;
+  double sum = 0;
+  for_each_batch_of_runs<T>(gradient, [](Kind kind, const auto&) { return kind != Kind::buffer; },
+                            [&](std::span<const Run<T>> runs) { sum += squared_norm(exec, runs); });
+  return std::sqrt(sum);
 }
 
 // What to multiply a gradient of this norm with so that its norm is at most `limit`: PyTorch's formula. A limit

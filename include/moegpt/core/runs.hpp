@@ -1,0 +1,66 @@
+#pragma once
+// Loops over all numbers of a tree of weights, on all threads: weights are laid end to end and cut in pieces
+// of equal size, wherever one weight ends and the next begins.
+#include <moegpt/core/exec.hpp>
+#include <moegpt/core/fields.hpp>
+
+#include <algorithm>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// Numbers that no cut parts: a cache line of floats. Each weight begins a line.
+inline constexpr Index line = 16;
+inline Index lines_of(Index numbers) { return (numbers + line - 1) / line; }
+
+// A weight among others laid end to end.
+template <class T>
+struct Run {
+  T* data;
+  Index size, end;   // in numbers; where it ends, in lines
+};
+
+// f(run, rows) for every run, or anything else with a size and an end, that has numbers in these lines.
+template <class R, class F>
+void for_each_run(std::span<const R> runs, Rows lines, F&& f) {
+  auto run = std::upper_bound(runs.begin(), runs.end(), lines.first,
+                              [](Index at, const R& r) { return at < r.end; });
+  const Index last = lines.first + lines.count;
+  for (Index at = lines.first; at < last; at = run++->end) {
+    const Index begin = run->end - lines_of(run->size), first = (at - begin) * line;
+    f(*run, Rows{first, std::min(run->size, (last - begin) * line) - first});
+  }
+}
+
+// f(runs) for the weights of a tree with wanted(kind, weight) that are not empty, as many at a time as a list
+// on the stack holds.
+template <class T, class Tree, class Wanted, class F>
+void for_each_batch_of_runs(Tree& tree, Wanted&& wanted, F&& f) {
+  std::array<Run<T>, 1024> runs;
+  std::size_t count = 0;
+  auto hand_over = [&] { f(std::span<const Run<T>>(runs.data(), std::exchange(count, 0))); };
+  for_each_weight_of_kind([&](Kind kind, auto& w) {
+    if (!wanted(kind, w) || w.empty()) return;
+    if (count == runs.size()) hand_over();
+    runs[count] = {w.data(), w.size(), lines_of(w.size()) + (count > 0 ? runs[count - 1].end : 0)};
+    ++count;
+  }, tree);
+  if (count > 0) hand_over();
+}
+
+// What set_zero(tree) does, on all threads.
+template <class Tree>
+void set_zero(Tree& tree, const Exec& exec) {
+  using T = walk::Scalar<Tree>;
+  for_each_batch_of_runs<T>(tree, [](Kind, auto& w) {
+    w.touched = false;
+    return true;
+  }, [&](std::span<const Run<T>> runs) {
+    for_each_piece(exec, runs.back().end, 4096, [&](Rows lines) {
+      for_each_run(runs, lines, [](const Run<T>& run, Rows r) {
+        std::memset(static_cast<void*>(run.data + r.first), 0, sizeof(T) * static_cast<std::size_t>(r.count));
+      });
+    });
+  });
+}
+
+}  // namespace moegpt::inline MOEGPT_BUILD
