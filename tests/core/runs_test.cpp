@@ -31,7 +31,7 @@ auto everything = [](Kind, const auto&) { return true; };
 }  // namespace
 
 TEST_CASE("pieces of any size cover every number of every run once, and begin at a whole line") {
-  std::vector<Run<int>> runs;
+  std::vector<WeightRun<int>> runs;
   std::vector<std::vector<int>> numbers;
   for (const int size : {100, 1, 0, 16, 17, 0, 300, 5}) {
     numbers.emplace_back(static_cast<std::size_t>(size));
@@ -40,8 +40,8 @@ TEST_CASE("pieces of any size cover every number of every run once, and begin at
   for (const Index limit : {1, 2, 3, 7, 1000}) {
     const Pieces pieces{runs.back().end, limit};
     for (Index i = 0; i < pieces.size(); ++i)
-      for_each_run(std::span<const Run<int>>(runs), pieces[i], [&](const Run<int>& run, Rows r) {
-        CHECK(r.first % line == 0);
+      for_each_run(std::span<const WeightRun<int>>(runs), pieces[i], [&](const WeightRun<int>& run, Rows r) {
+        CHECK(r.first % run_line == 0);
         for (Index n = r.first; n < r.first + r.count; ++n) ++run.data[n];
       });
     for (auto& list : numbers) {
@@ -57,7 +57,7 @@ TEST_CASE("batches hold every weight of a wanted kind once, and none that is emp
   Index batches = 0, numbers = 0;
   auto no_buffers = [](Kind kind, const auto&) { return kind != Kind::buffer; };
   const Forest& tree = *forest;
-  for_each_batch_of_runs<const float>(tree, no_buffers, [&](std::span<const Run<const float>> runs) {
+  for_each_batch_of_runs<const float>(tree, no_buffers, [&](std::span<const WeightRun<const float>> runs) {
     ++batches;
     Index end = 0;
     for (const auto& run : runs) {

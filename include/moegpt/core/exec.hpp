@@ -9,7 +9,9 @@
 #endif
 
 #include <atomic>
+#include <condition_variable>
 #include <exception>
+#include <mutex>
 #include <type_traits>
 
 namespace moegpt::inline MOEGPT_BUILD {
@@ -41,10 +43,11 @@ class Team {
     task_of_ = &task_of;
     next_ = 0;
     inside_ -= closed;
-    post();
+    ++posted_;
+    wake(others_);
     work(0);
     inside_ += closed;
-    await(inside_, [](unsigned inside) { return inside == closed; });
+    await(caller_, [&] { return inside_ == closed; });
     task_of_ = nullptr;
     if (error_) {
       failed_ = false;
@@ -56,29 +59,26 @@ class Team {
 
   // The others, until they are dismissed.
   [[gnu::noinline]] void help(int worker) {
-    for (unsigned seen = 0; !dismissed_;) {
+    while (!dismissed_) {
+      const unsigned seen = posted_;
       if (++inside_ < closed) work(worker);
-      if (--inside_ == closed) inside_.notify_one();
-      seen = await(posted_, [=](unsigned posted) { return posted != seen; });
+      if (--inside_ == closed) wake(caller_);
+      await(others_, [&] { return posted_ != seen || dismissed_; });
     }
     ++gone_;
-    gone_.notify_one();
+    wake(caller_);
   }
   // The caller, at the end: waits for the others to go. The region's own end would wait wide awake.
   [[gnu::noinline]] void dismiss(unsigned others) {
     dismissed_ = true;
-    post();
-    await(gone_, [=](unsigned gone) { return gone == others; });
+    wake(others_);
+    await(caller_, [&] { return gone_ == others; });
   }
 
  private:
   static constexpr unsigned closed = 1u << 31;
   static constexpr int patience = 200;
 
-  void post() {
-    ++posted_;
-    posted_.notify_all();
-  }
   void work(int worker) {
     try {
       for (Index task; (task = next_++) < tasks_;) (*task_of_)(task, worker);
@@ -87,16 +87,18 @@ class Team {
       if (!failed_.exchange(true)) error_ = std::current_exception();
     }
   }
+  // Not std::atomic's wait and notify: GCC's yields before it sleeps, which on a busy machine costs a time slice.
   template <class Done>
-  static unsigned await(const std::atomic<unsigned>& word, Done done) {
-    for (int look = 0;; ++look) {
-      const unsigned value = word;
-      if (done(value)) return value;
-      if (look < patience)
-        relax();
-      else
-        word.wait(value);
-    }
+  void await(std::condition_variable& bell, Done done) {
+    for (int look = 0; look < patience; ++look, relax())
+      if (done()) return;
+    std::unique_lock lock(mutex_);
+    bell.wait(lock, done);
+  }
+  void wake(std::condition_variable& bell) {
+    mutex_.lock();   // whoever found nothing done is asleep by now
+    mutex_.unlock();
+    bell.notify_all();
   }
   static void relax() {
 #if defined(__SSE2__)
@@ -110,9 +112,12 @@ class Team {
   Index tasks_ = 0;
   const TaskRef* task_of_ = nullptr;
   std::exception_ptr error_;   // the first
-  std::atomic<bool> failed_{false}, dismissed_{false};
+  std::atomic<bool> failed_{false};
+  std::mutex mutex_;
+  std::condition_variable caller_, others_;
   // Each on a cache line of its own.
   alignas(64) std::atomic<unsigned> posted_{0};        // jobs so far
+  std::atomic<bool> dismissed_{false};
   alignas(64) std::atomic<unsigned> inside_{closed};   // how many look at the job; + closed
   alignas(64) std::atomic<Index> next_{0};             // task to claim
   alignas(64) std::atomic<unsigned> gone_{0};

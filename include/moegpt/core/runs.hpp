@@ -9,12 +9,12 @@
 namespace moegpt::inline MOEGPT_BUILD {
 
 // Numbers that no cut parts: a cache line of floats. Each weight begins a line.
-inline constexpr Index line = 16;
-inline Index lines_of(Index numbers) { return (numbers + line - 1) / line; }
+inline constexpr Index run_line = 16;
+inline Index lines_of(Index numbers) { return (numbers + run_line - 1) / run_line; }
 
 // A weight among others laid end to end.
 template <class T>
-struct Run {
+struct WeightRun {
   T* data;
   Index size, end;   // in numbers; where it ends, in lines
 };
@@ -26,8 +26,8 @@ void for_each_run(std::span<const R> runs, Rows lines, F&& f) {
                               [](Index at, const R& r) { return at < r.end; });
   const Index last = lines.first + lines.count;
   for (Index at = lines.first; at < last; at = run++->end) {
-    const Index begin = run->end - lines_of(run->size), first = (at - begin) * line;
-    f(*run, Rows{first, std::min(run->size, (last - begin) * line) - first});
+    const Index begin = run->end - lines_of(run->size), first = (at - begin) * run_line;
+    f(*run, Rows{first, std::min(run->size, (last - begin) * run_line) - first});
   }
 }
 
@@ -35,9 +35,9 @@ void for_each_run(std::span<const R> runs, Rows lines, F&& f) {
 // on the stack holds.
 template <class T, class Tree, class Wanted, class F>
 void for_each_batch_of_runs(Tree& tree, Wanted&& wanted, F&& f) {
-  std::array<Run<T>, 1024> runs;
+  std::array<WeightRun<T>, 1024> runs;
   std::size_t count = 0;
-  auto hand_over = [&] { f(std::span<const Run<T>>(runs.data(), std::exchange(count, 0))); };
+  auto hand_over = [&] { f(std::span<const WeightRun<T>>(runs.data(), std::exchange(count, 0))); };
   for_each_weight_of_kind([&](Kind kind, auto& w) {
     if (!wanted(kind, w) || w.empty()) return;
     if (count == runs.size()) hand_over();
@@ -54,9 +54,9 @@ void set_zero(Tree& tree, const Exec& exec) {
   for_each_batch_of_runs<T>(tree, [](Kind, auto& w) {
     w.touched = false;
     return true;
-  }, [&](std::span<const Run<T>> runs) {
+  }, [&](std::span<const WeightRun<T>> runs) {
     for_each_piece(exec, runs.back().end, 4096, [&](Rows lines) {
-      for_each_run(runs, lines, [](const Run<T>& run, Rows r) {
+      for_each_run(runs, lines, [](const WeightRun<T>& run, Rows r) {
         std::memset(static_cast<void*>(run.data + r.first), 0, sizeof(T) * static_cast<std::size_t>(r.count));
       });
     });

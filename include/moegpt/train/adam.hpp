@@ -47,7 +47,7 @@ class Adam {
   void step(Model& model, const Model& grad, const Exec& exec = {}, double gradient_scale = 1) {
     std::size_t number = 0;
     for_each_weight_of_kind([&](Kind kind, auto& w, const auto& g, auto& m, auto& v) {
-      WeightRun& run = runs_[number];
+      AdamRun& run = runs_[number];
       std::int64_t& t = steps_[number++];
       run.g = nullptr;   // unless it takes part
       if (kind == Kind::buffer || w.empty() || g.empty()) return;
@@ -57,7 +57,7 @@ class Adam {
       run.g = g.data(), run.w = w.data(), run.m = m.data(), run.v = v.data();
     }, model, grad, m_, v_);
     for_each_piece(exec, runs_.empty() ? 0 : runs_.back().end, 2048, [&](Rows lines) {
-      for_each_run(std::span<const WeightRun>(runs_), lines, [](const WeightRun& run, Rows r) {
+      for_each_run(std::span<const AdamRun>(runs_), lines, [](const AdamRun& run, Rows r) {
         if (run.g == nullptr) return;
         kernels::adam(run.step, run.g + r.first, run.w + r.first, run.m + r.first, run.v + r.first, r.count);
       });
@@ -71,7 +71,7 @@ class Adam {
 
  private:
   using T = walk::Scalar<Model>;
-  struct WeightRun {
+  struct AdamRun {
     Index size, end;   // see core/runs.hpp
     const T* g = nullptr;
     T *w = nullptr, *m = nullptr, *v = nullptr;
@@ -88,7 +88,7 @@ class Adam {
             static_cast<T>(decoupled ? 0 : decay)};
   }
   Model m_, v_;
-  std::vector<WeightRun> runs_;       // of all weights, in the order of fields()
+  std::vector<AdamRun> runs_;       // of all weights, in the order of fields()
   std::vector<std::int64_t> steps_;   // likewise
 };
 

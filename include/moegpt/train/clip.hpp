@@ -7,14 +7,14 @@ namespace moegpt::inline MOEGPT_BUILD {
 
 // The sum of squares in double; pieces are summed in a fixed order.
 template <class T>
-[[gnu::noinline]] double squared_norm(const Exec& exec, std::span<const Run<T>> runs) {
+[[gnu::noinline]] double squared_norm(const Exec& exec, std::span<const WeightRun<T>> runs) {
   constexpr Index most = 1024;   // pieces
   const Index lines = runs.back().end;
   const Pieces pieces{lines, std::max<Index>(2048, (lines + most - 1) / most)};
   double part[most];
   exec.parallel_for(pieces.size(), [&](Index i) {
     double sum = 0;
-    for_each_run(runs, pieces[i], [&](const Run<T>& run, Rows r) {
+    for_each_run(runs, pieces[i], [&](const WeightRun<T>& run, Rows r) {
       sum += kernels::squared_norm(run.data + r.first, r.count);
     });
     part[i] = sum;
@@ -30,7 +30,7 @@ double global_norm(const Tree& gradient, const Exec& exec = {}) {
   using T = const walk::Scalar<const Tree>;
   double sum = 0;
   for_each_batch_of_runs<T>(gradient, [](Kind kind, const auto&) { return kind != Kind::buffer; },
-                            [&](std::span<const Run<T>> runs) { sum += squared_norm(exec, runs); });
+                            [&](std::span<const WeightRun<T>> runs) { sum += squared_norm(exec, runs); });
   return std::sqrt(sum);
 }
 
