@@ -1,4 +1,5 @@
 #include <moegpt/kernels/attention.hpp>
+#include <moegpt/kernels/reduce.hpp>
 
 #include "support/catch.hpp"
 #include "support/numbers.hpp"
@@ -24,8 +25,10 @@ struct Answer {
 
 template <class T>
 void run(const kernels::AttentionHead<T>& head, In<d, T> q, In<d, T> k, In<d, T> v, Out<d, T> o, T* lse) {
-  Buffer<T> scratch(kernels::attention_scratch(k.count));
-  kernels::attention_forward<T>(head, q, k, v, o, lse, scratch.data());
+  Buffer<T> scratch(kernels::attention_scratch(k.count, d));
+  for (Index i = 0; i < q.count; i += kernels::attention_block)
+    kernels::attention_forward<T>(head, q, k, v, {i, std::min(kernels::attention_block, q.count - i)}, o, lse,
+                                  scratch.data());
 }
 Answer attend(const Head& head, const Problem& p) {
   Answer a{Tokens<d, double>(p.q.count()), Buffer<double>(p.q.count())};
@@ -99,9 +102,9 @@ TEST_CASE("a query without keys gets zero, not NaN, and sends no gradient") {
   for (const double x : a.o.view().rows({0, 3}).eigen().reshaped()) CHECK(x == 0);
   Tokens<d, double> dq(3), dk(3), dv(3);
   dq.memory().fill(5);
-  Buffer<double> scratch(kernels::attention_scratch(3));
+  Buffer<double> scratch(kernels::attention_scratch(3, d));
   kernels::attention_backward<double>(head, p.q.view(), p.k.view(), p.v.view(), a.o.view(), a.lse.data(), p.q.view(),
-                                      dq, dk, dv, scratch.data());
+                                      {0, 3}, {0, 0}, dq, dk, dv, scratch.data());
   for (Index i = 0; i < 3 * d; ++i) CHECK((dq[0][i] == 0 && dk[0][i] == 0 && dv[0][i] == 0));
 }
 
@@ -160,10 +163,10 @@ TEST_CASE("backward gives the derivatives of <o, do> for every mask, with paddin
     dq.memory().fill(99);   // overwritten; dk and dv are added to
     dk.memory().fill(1);
     dv.memory().fill(1);
-    Buffer<double> scratch(kernels::attention_scratch(8));
+    Buffer<double> scratch(kernels::attention_scratch(8, d));
     const Answer a = attend(head, p);
     kernels::attention_backward<double>(head, p.q.view(), p.k.view(), p.v.view(), a.o.view(), a.lse.data(), d_o.view(),
-                                        dq, dk, dv, scratch.data());
+                                        {0, 6}, {0, head.keys}, dq, dk, dv, scratch.data());
     auto difference = [&](double& x) {
       const double x0 = x, h = 1e-5;   // off by about h^2 + 1e-16 / h
       auto value = [&](double at) {

@@ -27,7 +27,7 @@ struct Problem {
   Tokens<H, double> lse{tokens};
 
   void run(const kernels::MultiHead<double>& m, int threads) {
-    Buffer<double> scratch(threads * kernels::multi_head_scratch(length, length));
+    Buffer<double> scratch(threads * kernels::multi_head_scratch(length, length, width));
     for (auto* out : {&dk, &dv}) out->memory().fill(99);   // overwritten
     dq.memory().fill(99);
     kernels::multi_head_forward<double>({threads}, m, q, k, v, mixed, lse, scratch.data());
@@ -43,7 +43,7 @@ TEST_CASE("each head of each sequence is the attention core on its rows and colu
   p.run(m, 1);
   Tokens<H * width, double> mixed(tokens), dq(tokens);
   Tokens<Hkv * width, double> dk(tokens), dv(tokens);
-  Buffer<double> scratch(kernels::attention_scratch(length));
+  Buffer<double> scratch(kernels::attention_scratch(length, width));
   for (Index b = 0; b < batch; ++b)
     for (Index h = 0; h < H; ++h) {
       const Rows rows{b * length, length};
@@ -53,10 +53,10 @@ TEST_CASE("each head of each sequence is the attention core on its rows and colu
       head.keys = lengths[b];
       head.key = {mix64(7 + static_cast<std::uint64_t>(b * H + h))};
       double lse[length];
-      kernels::attention_forward<double>(head, query(p.q), key(p.k), key(p.v), query(mixed), lse, scratch.data());
+      kernels::attention_forward<double>(head, query(p.q), key(p.k), key(p.v), {0, length}, query(mixed), lse, scratch.data());
       for (Index t = 0; t < length; ++t) CHECK(lse[t] == p.lse[rows.first + t][h]);
       kernels::attention_backward<double>(head, query(p.q), key(p.k), key(p.v), query(mixed), lse, query(p.d_mixed),
-                                          query(dq), key(dk), key(dv), scratch.data());
+                                          {0, length}, {0, head.keys}, query(dq), key(dk), key(dv), scratch.data());
     }
   CHECK(same_bits(p.mixed, mixed));
   CHECK(same_bits(p.dq, dq));

@@ -3,18 +3,29 @@
 // the same for any number of threads and are regenerated in backward instead of stored. The generator is
 // SplitMix64 (Steele, Lea, Flood 2014), which is a hash of its position. Integers agree on every platform,
 // normals within one build.
-#include <moegpt/core/matrix.hpp>
+#include <moegpt/core/logarithm.hpp>
 
-#include <cmath>
 #include <cstdint>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-inline constexpr std::uint64_t mix64(std::uint64_t z) {
+// Of one 64-bit integer, or of each lane of a vector of them.
+template <class Bits>
+[[gnu::always_inline]] inline constexpr Bits mix64(Bits z) {
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
   return z ^ (z >> 31);
 }
+
+namespace detail {
+// Integers below 2^52 as doubles: they are the low bits of the mantissa of 2^52 + n.
+[[gnu::always_inline]] inline Vector<double> as_double(const Vector<std::uint64_t>& n) {
+  const Vector<std::uint64_t> bits = n | 0x4330000000000000u;
+  Vector<double> x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x - 0x1.0p52;
+}
+}  // namespace detail
 
 // What a stream is for: no two uses of one key may share numbers.
 enum class Purpose : std::uint64_t {
@@ -23,22 +34,52 @@ enum class Purpose : std::uint64_t {
 };
 
 struct Key {
+  static constexpr std::uint64_t golden = 0x9e3779b97f4a7c15u;   // 2^64 / golden ratio, odd
   std::uint64_t value = 0;
 
   constexpr Key with(Purpose purpose, std::uint64_t number = 0) const {
-    return {mix64(mix64(value + 0x9e3779b97f4a7c15u * static_cast<std::uint64_t>(purpose)) + number)};
+    return {mix64(mix64(value + golden * static_cast<std::uint64_t>(purpose)) + number)};
   }
   constexpr std::uint64_t bits(std::uint64_t counter) const {
-    return mix64(value + (counter + 1) * 0x9e3779b97f4a7c15u);
+    return mix64(value + (counter + 1) * golden);
+  }
+  // bits(counter) in each lane
+  [[gnu::always_inline]] Vector<std::uint64_t> bits(const Vector<std::uint64_t>& counter) const {
+    return mix64(value + (counter + 1) * golden);
   }
   // Uniform in [0, 1).
   double uniform(std::uint64_t counter) const { return static_cast<double>(bits(counter) >> 11) * 0x1.0p-53; }
-  // Standard normal (Box-Muller); uses counter only.
+  // Standard normal (Box-Muller) of each lane's counter.
+  [[gnu::always_inline]] Vector<double> normals(const Vector<std::uint64_t>& counter) const {
+    const Vector<std::uint64_t> b = bits(counter);
+    const Vector<double> u = (detail::as_double(b >> 32) + 0.5) * 0x1.0p-32;
+    // cos(2 pi t) = sin(2 pi h), h = |t - 1/2| - 1/4, by the Taylor series of the sine; |2 pi h| <= pi / 2
+    const Vector<double> t = detail::as_double(b & 0xffffffffu) * 0x1.0p-32 - 0.5;
+    const Vector<double> y = 6.283185307179586 * ((t < 0.0 ? -t : t) - 0.25), y2 = y * y;
+    Vector<double> sine = Vector<double>{} + 1.0;
+#pragma GCC unroll 16
+    for (int k = 20; k > 0; k -= 2) sine = 1.0 - sine * y2 * (1.0 / (k * (k + 1)));
+    alignas(MOEGPT_VECTOR_BYTES) double radius[lanes<double>];
+    store(radius, -2.0 * logarithm<double>(u));
+    Eigen::Map<Eigen::Array<double, lanes<double>, 1>, MOEGPT_VECTOR_BYTES> r(radius);
+    r = r.sqrt();
+    return load(radius) * (sine * y);
+  }
+  // x[i] = normal(first + i)
+  template <class T>
+  [[gnu::noinline]] void normals(std::uint64_t first, T* x, Index n) const {
+    constexpr int W = lanes<double>;
+    Vector<std::uint64_t> counter;
+    for (int l = 0; l < W; ++l) counter[l] = first + static_cast<std::uint64_t>(l);
+    for (Index i = 0; i < n; i += W, counter += W) {
+      const Vector<double> v = normals(counter);
+      for (int l = 0; l < W && i + l < n; ++l) x[i + l] = static_cast<T>(v[l]);
+    }
+  }
   double normal(std::uint64_t counter) const {
-    const std::uint64_t b = bits(counter);
-    const double u = (static_cast<double>(b >> 32) + 0.5) * 0x1.0p-32;
-    const double angle = 6.283185307179586 * static_cast<double>(b & 0xffffffffu) * 0x1.0p-32;
-    return std::sqrt(-2 * std::log(u)) * std::cos(angle);
+    double x;
+    normals(counter, &x, 1);
+    return x;
   }
 };
 

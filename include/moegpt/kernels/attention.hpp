@@ -3,9 +3,14 @@
 // query and key lengths, a first position and a mask. Training, generation with a cache, encoders and
 // cross-attention are calls of it. Only the output and log sum exp of each query are kept; probabilities are
 // recomputed in backward (FlashAttention's formulas, Dao et al. 2022).
+//
+// Scores lie transposed, [key][query]: a vector holds neighbouring queries, so maxima and sums over keys are
+// taken lane by lane, key after key. A query's numbers therefore depend neither on the queries beside it nor on
+// how keys are cut in blocks (law 6). What causality masks is skipped.
+#include <moegpt/core/exec.hpp>
 #include <moegpt/core/random.hpp>
-#include <moegpt/kernels/gemm.hpp>
-#include <moegpt/kernels/softmax.hpp>
+#include <moegpt/kernels/tile.hpp>
+#include <moegpt/kernels/vector_math.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
@@ -25,84 +30,270 @@ struct AttentionHead {
   Index keys = 0;             // keys that exist (a padded sequence has fewer than its rows)
   double dropout = 0;         // on probabilities; 0: none
   Key key{};                  // of the dropout mask, already particular to this sequence and head
-  Index key_stride = 0;       // counter = query position * key_stride + key
+  Index key_stride = 0;       // counter = query position * key_stride + key / 2: a draw decides two keys
 
-  // Keys that query i sees: [0, visible(i)).
-  Index visible(Index i) const {
-    return mask == Mask::causal && first + i + 1 < keys ? first + i + 1 : keys;
+  // Query i sees keys [0, visible(i)); key j is seen by queries [first_query(j), ...).
+  Index visible(Index i) const { return mask == Mask::causal && first + i + 1 < keys ? first + i + 1 : keys; }
+  Index first_query(Index j) const { return mask == Mask::causal && j > first ? j - first : 0; }
+};
+
+inline constexpr Index attention_block = 64;   // queries, and keys, of a tile
+inline constexpr Index attention_step = 16;    // rows of a product that share one causal limit
+
+// Numbers of scratch for attention_forward and attention_backward.
+inline Index attention_scratch(Index keys, Index width) {
+  const Index B = attention_block, w = (width + 15) / 16 * 16;
+  return keys * (3 * w > B ? 3 * w : B) + 5 * B * w + 3 * B * B + 2 * B;
+}
+
+namespace detail {
+
+// As many random bits as decide one number, in an integer of the size of T.
+template <class T>
+using Word = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+
+// Queries `rows` of a head as lanes: query rows.first + i is lane i % W of vector i / W.
+template <class T>
+struct QueryBlock {
+  static constexpr int W = lanes<T>;
+  const AttentionHead<T>& head;
+  Rows rows;
+  Index width = whole_vectors<T>(rows.count);               // of a row of scores
+  Index seen = head.visible(rows.first + rows.count - 1);   // keys that the last query sees
+
+  // Keys that every query, and that any query, of the vector at lane i sees.
+  Index seen_by_all(Index i) const { return head.visible(rows.first + i); }
+  Index seen_by_any(Index i) const { return head.visible(rows.first + (i + W < rows.count ? i + W : rows.count) - 1); }
+  // The first lane that sees key j.
+  Index first_lane(Index j) const {
+    const Index i = head.first_query(j) - rows.first;
+    return i > 0 ? i : 0;
   }
-  // 0 or 1 / (1 - dropout)
-  T kept(Index query, Index j) const {
-    const auto counter = static_cast<std::uint64_t>((first + query) * key_stride + j);
-    return key.uniform(counter) < dropout ? T(0) : T(1 / (1 - dropout));
+  // For each lane of the vector at i, the number of keys that it sees.
+  Vector<T> limits(Index i) const {
+    Vector<T> limit;
+    for (int l = 0; l < W; ++l) limit[l] = static_cast<T>(head.visible(rows.first + i + l));
+    return limit;
+  }
+
+  // s[j][i] = <k_j, q_i> for the keys of `block`; vectors that are masked as a whole are left out.
+  void scores(MatrixView<const T> k, Rows block, MatrixView<const T> q_transposed, MatrixView<T> s) const {
+    for (Index j = 0; j < block.count; j += attention_step) {
+      const Index count = block.count - j < attention_step ? block.count - j : attention_step;
+      const Index i = first_lane(block.first + j) / W * W;
+      if (i < width)
+        product<T>(count, {k[block.first + j], k.stride, 1}, q_transposed.cols_at(i, width - i), s[j] + i, s.stride,
+                   false);
+    }
+  }
+  // out_i = or += sum_j p[j][i] b_j over the keys of `block` that query i sees
+  void sum_keys(MatrixView<T> p, Rows block, MatrixView<const T> b, MatrixView<T> out, bool accumulate) const {
+    for (Index i = 0; i < rows.count; i += attention_step) {
+      const Index count = rows.count - i < attention_step ? rows.count - i : attention_step;
+      const Index limit = head.visible(rows.first + i + count - 1) - block.first;
+      const Index depth = limit < block.count ? limit : block.count;
+      if (depth > 0)
+        product<T>(count, {p[0] + i, 1, p.stride}, b.rows_at({0, depth}), out[i], out.stride, accumulate);
+    }
+  }
+  // sum_j += sum_i p[j][i] b_i over the queries that see key j of `block`
+  void sum_queries(MatrixView<T> p, Rows block, MatrixView<const T> b, MatrixView<T> sum) const {
+    for (Index j = 0; j < block.count; j += attention_step) {
+      const Index count = block.count - j < attention_step ? block.count - j : attention_step;
+      const Index i = first_lane(block.first + j);
+      if (i < rows.count)
+        product<T>(count, {p[j] + i, p.stride, 1}, b.rows_at({i, rows.count - i}), sum[j], sum.stride, true);
+    }
+  }
+
+  // words[j][i]: 32 random bits for query i and key block.first + j; block.first is even.
+  void draw(Rows block, MatrixView<Word<T>> words) const {
+    constexpr int D = lanes<std::uint64_t>;
+    typedef Word<T> Words __attribute__((vector_size(D * sizeof(Word<T>))));
+    for (Index i = 0; i < width; i += D) {
+      const Index position = head.first + rows.first + i;
+      Vector<std::uint64_t> counter;
+      for (int l = 0; l < D; ++l)
+        counter[l] = static_cast<std::uint64_t>((position + l) * head.key_stride + block.first / 2);
+      for (Index j = 0; j < block.count && first_lane(block.first + j) < i + D; j += 2, counter += 1) {
+        const Vector<std::uint64_t> bits = head.key.bits(counter);
+        const Words low = __builtin_convertvector(bits & 0xffffffffu, Words);
+        const Words high = __builtin_convertvector(bits >> 32, Words);
+        std::memcpy(words[j] + i, &low, sizeof low);
+        if (j + 1 < block.count) std::memcpy(words[j + 1] + i, &high, sizeof high);
+      }
+    }
+  }
+  Word<T> threshold() const { return static_cast<Word<T>>(head.dropout * 0x1.0p32); }
+};
+
+// Hands out matrices of scratch, one after another.
+template <class T>
+struct Carve {
+  T* free;
+  MatrixView<T> operator()(Index rows, Index cols) {
+    const MatrixView<T> m{free, rows, cols, cols};
+    free += rows * cols;
+    return m;
+  }
+  MatrixView<Word<T>> words(Index rows, Index cols) {
+    return {reinterpret_cast<Word<T>*>((*this)(rows, cols).data), rows, cols, cols};
   }
 };
 
-inline constexpr Index attention_block = 64;   // queries handled together
+}  // namespace detail
 
-// p = softmax over visible keys of scale q k^T for queries `rows`; zero where masked. [rows.count, seen]
+// For queries `rows`: o = (p * dropout mask) v; lse[i] = log sum exp of query i's scores.
 template <class T>
-void attention_scores(const AttentionHead<T>& head, MatrixView<const T> q, MatrixView<const T> k, Rows rows,
-                      MatrixView<T> p) {
-  gemm<T>(q.rows_at(rows), transposed<T>(k.rows_at({0, p.cols})), p);
-  for (Index i = 0; i < rows.count; ++i) {
-    const Index n = head.visible(rows.first + i);
-    for (Index j = 0; j < n; ++j) p[i][j] *= head.scale;
-    for (Index j = n; j < p.cols; ++j) p[i][j] = 0;
+[[gnu::noinline]] void attention_forward(const AttentionHead<T>& head, MatrixView<const T> q, MatrixView<const T> k,
+                                         MatrixView<const T> v, Rows rows, MatrixView<T> o, T* lse, T* scratch) {
+  constexpr int W = lanes<T>;
+  constexpr T lowest = std::numeric_limits<T>::lowest();
+  const detail::QueryBlock<T> queries{head, rows};
+  const Index R = queries.width, seen = queries.seen, width = whole_vectors<T>(q.cols);
+  detail::Carve<T> carve{scratch};
+  const MatrixView<T> q_t = carve(width, R), panel = carve(attention_block, width), sum = carve(R, width);
+  const MatrixView<T> s = carve(seen, R), total = carve(2, R);
+  const auto words = carve.words(attention_block, R);
+
+  pad<T>(q.rows_at(rows), head.scale, panel.rows_at({0, R}));
+  transpose<T>(panel.rows_at({0, R}), q_t);
+  queries.scores(k, {0, seen}, MatrixView<const T>(q_t).rows_at({0, q.cols}), s);
+  for (Index i = 0; i < R; i += W) {   // the maximum over keys
+    const Vector<T> limit = queries.limits(i);
+    Vector<T> top[2] = {Vector<T>{} + lowest, Vector<T>{} + lowest};
+    Index j = 0;
+    for (; j + 2 <= queries.seen_by_all(i); j += 2)
+      for (int c = 0; c < 2; ++c) top[c] = larger<T>(load(s[j + c] + i), top[c]);
+    for (; j < queries.seen_by_any(i); ++j)
+      top[0] = static_cast<T>(j) < limit ? larger<T>(load(s[j] + i), top[0]) : top[0];
+    store(total[1] + i, larger<T>(top[0], top[1]));
+    store(total[0] + i, Vector<T>{});
   }
-}
-
-// o = (p * dropout mask) v; lse[i] = log sum exp of query i's scores. scratch: attention_block x keys.
-template <class T>
-void attention_forward(const AttentionHead<T>& head, MatrixView<const T> q, MatrixView<const T> k,
-                       MatrixView<const T> v, MatrixView<T> o, T* lse, T* scratch) {
-  const Pieces blocks{q.rows, attention_block};
-  for (Index b = 0; b < blocks.size(); ++b) {
-    const Rows rows = blocks[b];
-    const Index seen = head.visible(rows.first + rows.count - 1);
-    const MatrixView<T> p{scratch, rows.count, seen, seen};
-    attention_scores(head, q, k, rows, p);
-    for (Index i = 0; i < rows.count; ++i) {
-      lse[rows.first + i] = softmax(p[i], head.visible(rows.first + i));
-      if (head.dropout > 0)
-        for (Index j = 0; j < head.visible(rows.first + i); ++j) p[i][j] *= head.kept(rows.first + i, j);
+  if (seen == 0) std::memset(sum.data, 0, sizeof(T) * R * width);
+  for (Index j0 = 0; j0 < seen; j0 += attention_block) {
+    const Rows block{j0, seen - j0 < attention_block ? seen - j0 : attention_block};
+    if (head.dropout > 0) queries.draw(block, words);
+    for (Index i = 0; i < R; i += W) {
+      const Vector<T> limit = queries.limits(i), top = load(total[1] + i);
+      const Index any = queries.seen_by_any(i), end = block.first + block.count;
+      Vector<T> t = load(total[0] + i);
+      for (Index j = j0; j < end; ++j) {
+        Vector<T> e{};
+        if (j < any) {
+          e = exponential(load(s[j] + i) - top);
+          e = static_cast<T>(j) < limit ? e : Vector<T>{};
+          t += e;
+          if (head.dropout > 0) e = load(words[j - j0] + i) < queries.threshold() ? Vector<T>{} : e;
+        }
+        store(s[j] + i, e);
+      }
+      store(total[0] + i, t);
     }
-    gemm<T>(MatrixView<const T>(p), v.rows_at({0, seen}), o.rows_at(rows));
+    pad<T>(v.rows_at(block), T(1), panel.rows_at({0, block.count}));
+    queries.sum_keys(s.rows_at(block), block, MatrixView<const T>(panel), sum, j0 > 0);
+  }
+  for (Index i = 0; i < R; i += W) {   // total becomes the factor of each query
+    const Vector<T> t = load(total[0] + i), top = load(total[1] + i);
+    store(total[1] + i, top + logarithm<T>(t));
+    store(total[0] + i, t == T(0) ? t : static_cast<T>(1 / (1 - head.dropout)) / t);
+  }
+  for (Index i = 0; i < rows.count; ++i) {
+    lse[rows.first + i] = total[1][i];
+    const T factor = total[0][i];
+    map(o.cols, sum[i], o[rows.first + i], [&](Vector<T> x) { return factor * x; });
   }
 }
 
-// Floats of scratch that attention_backward needs.
-inline Index attention_scratch(Index keys) { return 2 * attention_block * keys; }
+namespace detail {
+// sums[i] = <a_i, b_i> for rows of whole vectors; scratch: 2 lanes numbers for each row.
+template <class T>
+void row_dots(MatrixView<const T> a, MatrixView<const T> b, T* sums, T* scratch) {
+  constexpr int W = lanes<T>;
+  const MatrixView<T> folded{scratch, a.rows, W, W}, transposed{scratch + a.rows * W, W, a.rows, a.rows};
+  for (Index i = 0; i < a.rows; ++i) {
+    Vector<T> s{};
+    for (Index c = 0; c < a.cols; c += W) s += load(a[i] + c) * load(b[i] + c);
+    store(folded[i], s);
+  }
+  transpose<T>(folded, transposed);
+  for (Index i = 0; i < a.rows; i += W) {
+    Vector<T> s{};
+    for (int l = 0; l < W; ++l) s += load(transposed[l] + i);
+    store(sums + i, s);
+  }
+}
+}  // namespace detail
 
-// dq is overwritten; dk and dv are added to, since query heads share them.
+// Of the terms that queries `rows` and keys `keys` have in common: dq is overwritten by its sum over these keys,
+// dk and dv are added to, since query heads share them; an empty dq, or empty dk and dv, is not wanted.
 //   delta_i = <do_i, o_i>,  dp_ij = <do_i, v_j> m_ij,  ds_ij = p_ij (dp_ij - delta_i)
 //   dv_j += sum_i p_ij m_ij do_i,  dq_i = scale sum_j ds_ij k_j,  dk_j += scale sum_i ds_ij q_i
 template <class T>
-void attention_backward(const AttentionHead<T>& head, MatrixView<const T> q, MatrixView<const T> k,
-                        MatrixView<const T> v, MatrixView<const T> o, const T* lse, MatrixView<const T> d_o,
-                        MatrixView<T> dq, MatrixView<T> dk_sum, MatrixView<T> dv_sum, T* scratch) {
-  const Pieces blocks{q.rows, attention_block};
+[[gnu::noinline]] void attention_backward(const AttentionHead<T>& head, MatrixView<const T> q, MatrixView<const T> k,
+                                          MatrixView<const T> v, MatrixView<const T> o, const T* lse,
+                                          MatrixView<const T> d_o, Rows rows, Rows keys, MatrixView<T> dq,
+                                          MatrixView<T> dk_sum, MatrixView<T> dv_sum, T* scratch) {
+  constexpr int W = lanes<T>;
+  constexpr Index B = attention_block;
+  const Index width = whole_vectors<T>(q.cols);
+  detail::Carve<T> carve{scratch};
+  const MatrixView<T> k_panel = carve(keys.count, width), dk = carve(keys.count, width), dv = carve(keys.count, width);
+  pad<T>(k.rows_at(keys), T(1), k_panel);
+  std::memset(dk.data, 0, sizeof(T) * 2 * keys.count * width);
+  T* const rest = carve.free;
+  const Pieces blocks{rows.count, B};
   for (Index b = 0; b < blocks.size(); ++b) {
-    const Rows rows = blocks[b];
-    const Index seen = head.visible(rows.first + rows.count - 1);
-    const MatrixView<T> p{scratch, rows.count, seen, seen};
-    const MatrixView<T> ds{scratch + rows.count * seen, rows.count, seen, seen};
-    attention_scores(head, q, k, rows, p);
-    gemm<T>(d_o.rows_at(rows), transposed<T>(v.rows_at({0, seen})), ds);
-    for (Index i = 0; i < rows.count; ++i) {
-      const Index query = rows.first + i, n = head.visible(query);
-      const T delta = dot(d_o[query], o[query], o.cols);
-      map(n, p[i], p[i], [&](Vector<T> s) { return exponential(s - lse[query]); });
-      for (Index j = 0; j < n; ++j) {
-        const T kept = head.dropout > 0 ? head.kept(query, j) : T(1);
-        ds[i][j] = head.scale * p[i][j] * (ds[i][j] * kept - delta);
-        p[i][j] *= kept;
+    const detail::QueryBlock<T> queries{head, {rows.first + blocks[b].first, blocks[b].count}};
+    const Index R = queries.width, end = queries.seen < keys.first + keys.count ? queries.seen : keys.first + keys.count;
+    carve.free = rest;
+    const MatrixView<T> q_panel = carve(R, width), do_panel = carve(R, width), q_t = carve(width, R);
+    const MatrixView<T> do_t = carve(width, R), sum = carve(R, width), p = carve(B, R), ds = carve(B, R);
+    const MatrixView<T> of_query = carve(2, R);
+    const auto words = carve.words(B, R);
+    pad<T>(q.rows_at(queries.rows), head.scale, q_panel);
+    pad<T>(d_o.rows_at(queries.rows), T(1), do_panel);
+    pad<T>(o.rows_at(queries.rows), T(1), sum);
+    transpose<T>(q_panel, q_t);
+    transpose<T>(do_panel, do_t);
+    detail::row_dots<T>(do_panel, sum, of_query[0], p.data);
+    for (Index i = 0; i < R; ++i) of_query[1][i] = i < queries.rows.count ? lse[queries.rows.first + i] : T(0);
+    if (end <= keys.first) std::memset(sum.data, 0, sizeof(T) * R * width);
+    for (Index j0 = keys.first; j0 < end; j0 += B) {
+      const Rows block{j0, end - j0 < B ? end - j0 : B}, own{j0 - keys.first, block.count};
+      queries.scores(k, block, MatrixView<const T>(q_t).rows_at({0, q.cols}), p);
+      queries.scores(v, block, MatrixView<const T>(do_t).rows_at({0, q.cols}), ds);
+      if (head.dropout > 0) queries.draw(block, words);
+      const T kept = static_cast<T>(1 / (1 - head.dropout));
+      for (Index i = 0; i < R; i += W) {
+        const Vector<T> limit = queries.limits(i), delta = load(of_query[0] + i), log_sum = load(of_query[1] + i);
+        const Index any = queries.seen_by_any(i);
+        for (Index j = 0; j < block.count; ++j) {
+          Vector<T> probability{}, d{};
+          if (j0 + j < any) {
+            probability = exponential(load(p[j] + i) - log_sum);
+            probability = static_cast<T>(j0 + j) < limit ? probability : Vector<T>{};
+            d = -delta * probability;
+            if (head.dropout > 0)
+              probability = load(words[j] + i) < queries.threshold() ? Vector<T>{} : probability * kept;
+            d += probability * load(ds[j] + i);
+          }
+          store(p[j] + i, probability);
+          store(ds[j] + i, d);
+        }
       }
-      for (Index j = n; j < seen; ++j) ds[i][j] = 0;
+      if (!dv_sum.empty()) queries.sum_queries(p, block, MatrixView<const T>(do_panel), dv.rows_at(own));
+      if (!dk_sum.empty()) queries.sum_queries(ds, block, MatrixView<const T>(q_panel), dk.rows_at(own));
+      if (!dq.empty()) queries.sum_keys(ds, block, MatrixView<const T>(k_panel).rows_at(own), sum, j0 > keys.first);
     }
-    gemm<T>(transposed<T>(p), d_o.rows_at(rows), dv_sum.rows_at({0, seen}), {.accumulate = true});
-    gemm<T>(MatrixView<const T>(ds), k.rows_at({0, seen}), dq.rows_at(rows));
-    gemm<T>(transposed<T>(ds), q.rows_at(rows), dk_sum.rows_at({0, seen}), {.accumulate = true});
+    if (!dq.empty())
+      for (Index i = 0; i < queries.rows.count; ++i)
+        map(dq.cols, sum[i], dq[queries.rows.first + i], [&](Vector<T> x) { return head.scale * x; });
+  }
+  auto add = [](Vector<T> a, Vector<T> b) { return a + b; };
+  for (Index j = 0; j < keys.count; ++j) {
+    if (!dk_sum.empty()) map2(q.cols, dk[j], dk_sum[keys.first + j], dk_sum[keys.first + j], add);
+    if (!dv_sum.empty()) map2(q.cols, dv[j], dv_sum[keys.first + j], dv_sum[keys.first + j], add);
   }
 }
 

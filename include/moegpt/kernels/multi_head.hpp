@@ -36,22 +36,30 @@ struct MultiHead {
 };
 
 // Numbers of scratch for each worker.
-inline Index multi_head_scratch(Index length, Index keys) { return attention_scratch(keys) + length; }
+inline Index multi_head_scratch(Index length, Index keys, Index width) {
+  return attention_scratch(keys, width) + (length + 15) / 16 * 16;
+}
 
 // mixed_h = softmax(scale q_h k^T) v;  lse [tokens, heads]
 template <class T>
 [[gnu::noinline]] void multi_head_forward(const Exec& exec, const MultiHead<T>& m, MatrixView<const T> q,
                                           MatrixView<const T> k, MatrixView<const T> v, MatrixView<T> mixed,
                                           MatrixView<T> lse, T* scratch) {
-  const Index each = multi_head_scratch(m.length, m.common.first + m.length);
-  exec.parallel_for_worker(m.batch * m.heads, [&](Index task, int worker) {
-    const Index b = task / m.heads, h = task % m.heads, kv = h / m.group();
-    T *head_lse = scratch + worker * each, *scores = head_lse + m.length;
-    attention_forward<T>(m.head(b, h), m.queries(q, b, h), m.keys(k, b, kv), m.keys(v, b, kv), m.queries(mixed, b, h),
-                         head_lse, scores);
-    for (Index t = 0; t < m.length; ++t) lse[b * m.length + t][h] = head_lse[t];
+  const Index each = multi_head_scratch(m.length, m.common.first + m.length, m.width);
+  const Pieces blocks{m.length, attention_block};
+  exec.parallel_for_worker(m.batch * m.heads * blocks.size(), [&](Index task, int worker) {
+    const Index pair = task / blocks.size(), b = pair / m.heads, h = pair % m.heads, kv = h / m.group();
+    const Rows rows = blocks[blocks.size() - 1 - task % blocks.size()];   // the longest first
+    T *lse_h = scratch + worker * each, *rest = lse_h + (m.length + 15) / 16 * 16;
+    attention_forward<T>(m.head(b, h), m.queries(q, b, h), m.keys(k, b, kv), m.keys(v, b, kv), rows,
+                         m.queries(mixed, b, h), lse_h, rest);
+    for (Index t = rows.first; t < rows.first + rows.count; ++t) lse[b * m.length + t][h] = lse_h[t];
   });
 }
+
+// With few key/value heads backward is cut in blocks: each computes its probabilities itself, which costs two of
+// seven products, for as many tasks as there are blocks.
+inline constexpr Index few_heads = 8;
 
 // dq, dk and dv are overwritten.
 template <class T>
@@ -59,18 +67,48 @@ template <class T>
                                            MatrixView<const T> k, MatrixView<const T> v, MatrixView<const T> mixed,
                                            MatrixView<const T> lse, MatrixView<const T> d_mixed, MatrixView<T> dq,
                                            MatrixView<T> dk, MatrixView<T> dv, T* scratch) {
-  const Index each = multi_head_scratch(m.length, m.length);
-  exec.parallel_for_worker(m.batch * m.kv_heads, [&](Index task, int worker) {
-    const Index b = task / m.kv_heads, kv = task % m.kv_heads;
-    T *head_lse = scratch + worker * each, *scores = head_lse + m.length;
-    const MatrixView<T> own_dk = m.keys(dk, b, kv), own_dv = m.keys(dv, b, kv);
-    for (Index t = 0; t < m.key_rows; ++t)
-      for (Index i = 0; i < m.width; ++i) own_dk[t][i] = own_dv[t][i] = 0;
+  const Index each = multi_head_scratch(m.length, m.length, m.width);
+  // Head h: queries `rows`, keys `keys`, and whether dq or dk and dv are wanted.
+  auto head = [&](Index b, Index h, Rows rows, Rows keys, bool of_queries, bool of_keys, int worker) {
+    const Index kv = h / m.group();
+    T *lse_h = scratch + worker * each, *rest = lse_h + (m.length + 15) / 16 * 16;
+    for (Index t = rows.first; t < rows.first + rows.count; ++t) lse_h[t] = lse[b * m.length + t][h];
+    attention_backward<T>(m.head(b, h), m.queries(q, b, h), m.keys(k, b, kv), m.keys(v, b, kv),
+                          m.queries(mixed, b, h), lse_h, m.queries(d_mixed, b, h), rows, keys,
+                          of_queries ? m.queries(dq, b, h) : MatrixView<T>{},
+                          of_keys ? m.keys(dk, b, kv) : MatrixView<T>{}, of_keys ? m.keys(dv, b, kv) : MatrixView<T>{},
+                          rest);
+  };
+  // All queries that see some of these keys, and all heads that share them.
+  auto heads_of_keys = [&](Index b, Index kv, Rows keys, bool of_queries, int worker) {
+    for (const MatrixView<T>& sum : {m.keys(dk, b, kv), m.keys(dv, b, kv)})
+      for (Index j = keys.first; j < keys.first + keys.count; ++j) std::memset(sum[j], 0, sizeof(T) * m.width);
     for (Index h = kv * m.group(); h < (kv + 1) * m.group(); ++h) {
-      for (Index t = 0; t < m.length; ++t) head_lse[t] = lse[b * m.length + t][h];
-      attention_backward<T>(m.head(b, h), m.queries(q, b, h), m.keys(k, b, kv), m.keys(v, b, kv),
-                            m.queries(mixed, b, h), head_lse, m.queries(d_mixed, b, h), m.queries(dq, b, h), own_dk,
-                            own_dv, scores);
+      const AttentionHead<T> one = m.head(b, h);
+      const Index first = one.first_query(keys.first);
+      const Index exist = one.keys < keys.first + keys.count ? one.keys - keys.first : keys.count;
+      head(b, h, {first, m.length - first}, {keys.first, exist > 0 ? exist : 0}, of_queries, true, worker);
+    }
+  };
+  const Index pairs = m.batch * m.kv_heads;
+  if (pairs >= few_heads) {
+    exec.parallel_for_worker(pairs, [&](Index task, int worker) {
+      heads_of_keys(task / m.kv_heads, task % m.kv_heads, {0, m.key_rows}, true, worker);
+    });
+    return;
+  }
+  const Index queries = Pieces{m.length, attention_block}.size(), keys = (m.key_rows + attention_block - 1) / attention_block;
+  const Index first_tasks = m.batch * m.heads * queries;
+  exec.parallel_for_worker(first_tasks + pairs * keys, [&](Index task, int worker) {
+    if (task < first_tasks) {
+      const Index pair = task / queries, b = pair / m.heads;
+      const Rows rows = Pieces{m.length, attention_block}[task % queries];
+      const AttentionHead<T> one = m.head(b, pair % m.heads);
+      head(b, pair % m.heads, rows, {0, one.visible(rows.first + rows.count - 1)}, true, false, worker);
+    } else {
+      const Index pair = (task - first_tasks) / keys, first = (task - first_tasks) % keys * attention_block;
+      const Index count = m.key_rows - first < attention_block ? m.key_rows - first : attention_block;
+      heads_of_keys(pair / m.kv_heads, pair % m.kv_heads, {first, count}, false, worker);
     }
   });
 }

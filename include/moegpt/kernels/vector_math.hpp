@@ -1,7 +1,7 @@
 #pragma once
 // exp and what follows from it, for whole vectors. A lane's result depends on that lane alone, so an element has
 // the same bits wherever it lies.
-#include <moegpt/core/simd.hpp>
+#include <moegpt/core/logarithm.hpp>
 
 #include <cmath>
 #include <cstdint>
@@ -78,6 +78,12 @@ template <class T, class F>
   Index i = 0;
   for (; i + lanes<T> <= n; i += lanes<T>) f(WholeVector<T>{i});
   if (i < n) f(PartOfVector<T>{i, n - i});
+}
+
+// The larger of each pair; b where a is NaN.
+template <class T>
+[[gnu::always_inline]] inline Vector<T> larger(const Vector<T>& a, const Vector<T>& b) {
+  return a > b ? a : b;
 }
 
 // y = f(x) by vectors; what is left at the end goes through the same vector code.

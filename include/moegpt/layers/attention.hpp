@@ -68,7 +68,7 @@ struct Attention {
     Tokens<Dkv, T> d_key, d_value;
     [[gnu::noinline]] void resize(const Pass& pass) {
       const Index length = pass.shape.length;
-      heads.resize(pass.exec.workers() * kernels::multi_head_scratch(length, pass.first_position + length));
+      heads.resize(pass.exec.workers() * kernels::multi_head_scratch(length, pass.first_position + length, d));
       cosine.resize(S.rotary ? length * (d / 2) : 0);
       sine.resize(S.rotary ? length * (d / 2) : 0);
       d_query.resize(pass.tokens());

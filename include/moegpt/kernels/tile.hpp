@@ -1,0 +1,128 @@
+#pragma once
+// Products of tiles that already lie in whole vectors, for kernels that keep their operands in L1 themselves: no
+// packing and no edges. Every element of C is one chain of multiply-adds over k = 0, 1, 2 ...
+#include <moegpt/core/simd.hpp>
+
+#include <utility>
+
+namespace moegpt::inline MOEGPT_BUILD {
+namespace kernels {
+
+// n rounded up to whole vectors.
+template <class T>
+constexpr Index whole_vectors(Index n) {
+  return (n + lanes<T> - 1) / lanes<T> * lanes<T>;
+}
+
+// The left operand: element (i, k) lies at data[i * row + k * step].
+template <class T>
+struct TileOperand {
+  const T* data;
+  Index row, step;
+};
+
+namespace detail {
+
+// c[M][N vectors] = or += sum_k a(., k) b[k]
+template <class T, int M, int N>
+[[gnu::noinline]] void product_tile(Index depth, TileOperand<T> a, const T* b, Index b_row, T* c, Index c_row,
+                                    bool accumulate) {
+  constexpr int W = lanes<T>;
+  Vector<T> sum[M][N];
+#pragma GCC unroll 16
+  for (int i = 0; i < M; ++i)
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) sum[i][n] = accumulate ? load(c + i * c_row + n * W) : Vector<T>{};
+  constexpr int groups = (M + 2) / 3;   // one pointer for every three rows: the others are p + row, p + 2 row
+  const T* p[groups];
+#pragma GCC unroll 8
+  for (int g = 0; g < groups; ++g) p[g] = a.data + 3 * g * a.row;
+  for (Index k = 0; k < depth; ++k, b += b_row) {
+    Vector<T> v[N];
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) v[n] = load(b + n * W);
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i) {
+      const T s = p[i / 3][(i % 3) * a.row];
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) sum[i][n] += s * v[n];
+    }
+#pragma GCC unroll 8
+    for (int g = 0; g < groups; ++g) p[g] += a.step;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < M; ++i)
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) store(c + i * c_row + n * W, sum[i][n]);
+}
+
+template <class T, int N>
+void product_rows(Index rows, Index depth, TileOperand<T> a, const T* b, Index b_row, T* c, Index c_row,
+                  bool accumulate) {
+  constexpr int M = MOEGPT_VECTOR_BYTES == 64 ? 8 : 6;   // M * N sums and N vectors of b fit the registers
+  for (; rows >= M; rows -= M, a.data += M * a.row, c += M * c_row)
+    product_tile<T, M, N>(depth, a, b, b_row, c, c_row, accumulate);
+  for (; rows >= M / 2; rows -= M / 2, a.data += M / 2 * a.row, c += M / 2 * c_row)
+    product_tile<T, M / 2, N>(depth, a, b, b_row, c, c_row, accumulate);
+  for (; rows > 0; --rows, a.data += a.row, c += c_row)
+    product_tile<T, 1, N>(depth, a, b, b_row, c, c_row, accumulate);
+}
+
+// Rows i and i + h of a square exchange the quarters that a transpose of 2h x 2h blocks exchanges.
+template <class T, int h, std::size_t... l>
+[[gnu::always_inline]] inline void exchange(Vector<T>& a, Vector<T>& b, std::index_sequence<l...>) {
+  constexpr int W = lanes<T>;
+  const Vector<T> first = __builtin_shufflevector(a, b, (l & h ? int(l) + W - h : int(l))...);
+  b = __builtin_shufflevector(a, b, (l & h ? int(l) + W : int(l) + h)...);
+  a = first;
+}
+template <class T, int h = lanes<T> / 2>
+[[gnu::always_inline]] inline void transpose_square(Vector<T>* rows) {
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes<T>; ++i)
+    if ((i & h) == 0) exchange<T, h>(rows[i], rows[i + h], std::make_index_sequence<lanes<T>>{});
+  if constexpr (h > 1) transpose_square<T, h / 2>(rows);
+}
+
+}  // namespace detail
+
+// c = A b or c += A b: c [rows, b.cols], A [rows, b.rows]; b.cols is whole vectors.
+template <class T>
+void product(Index rows, TileOperand<T> a, MatrixView<const T> b, T* c, Index c_row, bool accumulate) {
+  constexpr int W = lanes<T>;
+  Index n = 0;
+  for (; n + 2 * W <= b.cols; n += 2 * W)
+    detail::product_rows<T, 2>(rows, b.rows, a, b.data + n, b.stride, c + n, c_row, accumulate);
+  if (n < b.cols) detail::product_rows<T, 1>(rows, b.rows, a, b.data + n, b.stride, c + n, c_row, accumulate);
+}
+
+// panel = scale x, zero beyond x: panel has whole vectors of rows and columns.
+template <class T>
+[[gnu::noinline]] void pad(MatrixView<const T> x, T scale, MatrixView<T> panel) {
+  constexpr int W = lanes<T>;
+  const Index whole = x.cols / W * W;
+  for (Index i = 0; i < panel.rows; ++i) {
+    for (Index j = i < x.rows ? whole : 0; j < panel.cols; j += W) store(panel[i] + j, Vector<T>{});
+    if (i >= x.rows) continue;
+    for (Index j = 0; j < whole; j += W) store(panel[i] + j, scale * load(x[i] + j));
+    for (Index j = whole; j < x.cols; ++j) panel[i][j] = scale * x[i][j];
+  }
+}
+
+// y[j][i] = x[i][j]; extents are whole vectors.
+template <class T>
+[[gnu::noinline]] void transpose(MatrixView<const T> x, MatrixView<T> y) {
+  constexpr int W = lanes<T>;
+  for (Index i = 0; i < x.rows; i += W)
+    for (Index j = 0; j < x.cols; j += W) {
+      Vector<T> rows[W];
+#pragma GCC unroll 16
+      for (int l = 0; l < W; ++l) rows[l] = load(x[i + l] + j);
+      detail::transpose_square<T>(rows);
+#pragma GCC unroll 16
+      for (int l = 0; l < W; ++l) store(y[j + l] + i, rows[l]);
+    }
+}
+
+}  // namespace kernels
+}  // namespace moegpt::inline MOEGPT_BUILD
