@@ -104,7 +104,7 @@ TEST_CASE("a query without keys gets zero, not NaN, and sends no gradient") {
   dq.memory().fill(5);
   Buffer<double> scratch(kernels::attention_scratch(3, d));
   kernels::attention_backward<double>(head, p.q.view(), p.k.view(), p.v.view(), a.o.view(), a.lse.data(), p.q.view(),
-                                      {0, 3}, {0, 0}, dq, dk, dv, scratch.data());
+                                      {0, 3}, {0, 0}, dq, dk, dv, true, scratch.data());
   for (Index i = 0; i < 3 * d; ++i) CHECK((dq[0][i] == 0 && dk[0][i] == 0 && dv[0][i] == 0));
 }
 
@@ -166,7 +166,7 @@ TEST_CASE("backward gives the derivatives of <o, do> for every mask, with paddin
     Buffer<double> scratch(kernels::attention_scratch(8, d));
     const Answer a = attend(head, p);
     kernels::attention_backward<double>(head, p.q.view(), p.k.view(), p.v.view(), a.o.view(), a.lse.data(), d_o.view(),
-                                        {0, 6}, {0, head.keys}, dq, dk, dv, scratch.data());
+                                        {0, 6}, {0, head.keys}, dq, dk, dv, true, scratch.data());
     auto difference = [&](double& x) {
       const double x0 = x, h = 1e-5;   // off by about h^2 + 1e-16 / h
       auto value = [&](double at) {

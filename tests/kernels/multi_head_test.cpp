@@ -56,7 +56,8 @@ TEST_CASE("each head of each sequence is the attention core on its rows and colu
       kernels::attention_forward<double>(head, query(p.q), key(p.k), key(p.v), {0, length}, query(mixed), lse, scratch.data());
       for (Index t = 0; t < length; ++t) CHECK(lse[t] == p.lse[rows.first + t][h]);
       kernels::attention_backward<double>(head, query(p.q), key(p.k), key(p.v), query(mixed), lse, query(p.d_mixed),
-                                          {0, length}, {0, head.keys}, query(dq), key(dk), key(dv), scratch.data());
+                                          {0, length}, {0, head.keys}, query(dq), key(dk), key(dv),
+                                          h % 2 > 0, scratch.data());
     }
   CHECK(same_bits(p.mixed, mixed));
   CHECK(same_bits(p.dq, dq));

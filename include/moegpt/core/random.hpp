@@ -69,8 +69,7 @@ struct Key {
   template <class T>
   [[gnu::noinline]] void normals(std::uint64_t first, T* x, Index n) const {
     constexpr int W = lanes<double>;
-    Vector<std::uint64_t> counter;
-    for (int l = 0; l < W; ++l) counter[l] = first + static_cast<std::uint64_t>(l);
+    Vector<std::uint64_t> counter = lane_numbers<std::uint64_t>() + first;
     for (Index i = 0; i < n; i += W, counter += W) {
       const Vector<double> v = normals(counter);
       for (int l = 0; l < W && i + l < n; ++l) x[i + l] = static_cast<T>(v[l]);

@@ -33,6 +33,13 @@ template <class T>
 [[gnu::always_inline]] inline void store(T* p, const Vector<T>& v) {
   std::memcpy(p, &v, sizeof v);
 }
+// 0, 1, 2 ...
+template <class T>
+[[gnu::always_inline]] inline Vector<T> lane_numbers() {
+  static constexpr T numbers[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  static_assert(lanes<T> <= 16);
+  return load(numbers);
+}
 template <class T>
 [[gnu::always_inline]] inline T sum_lanes(const Vector<T>& v) {
   T s = 0;

@@ -71,9 +71,10 @@ struct QueryBlock {
   }
   // For each lane of the vector at i, the number of keys that it sees.
   Vector<T> limits(Index i) const {
-    Vector<T> limit;
-    for (int l = 0; l < W; ++l) limit[l] = static_cast<T>(head.visible(rows.first + i + l));
-    return limit;
+    const Vector<T> keys = Vector<T>{} + static_cast<T>(head.keys);
+    if (head.mask == Mask::full) return keys;
+    const Vector<T> own = lane_numbers<T>() + static_cast<T>(head.first + rows.first + i + 1);
+    return own < keys ? own : keys;
   }
 
   // s[j][i] = <k_j, q_i> for the keys of `block`; vectors that are masked as a whole are left out.
@@ -112,9 +113,8 @@ struct QueryBlock {
     typedef Word<T> Words __attribute__((vector_size(D * sizeof(Word<T>))));
     for (Index i = 0; i < width; i += D) {
       const Index position = head.first + rows.first + i;
-      Vector<std::uint64_t> counter;
-      for (int l = 0; l < D; ++l)
-        counter[l] = static_cast<std::uint64_t>((position + l) * head.key_stride + block.first / 2);
+      Vector<std::uint64_t> counter = lane_numbers<std::uint64_t>() * static_cast<std::uint64_t>(head.key_stride) +
+                                      static_cast<std::uint64_t>(position * head.key_stride + block.first / 2);
       for (Index j = 0; j < block.count && first_lane(block.first + j) < i + D; j += 2, counter += 1) {
         const Vector<std::uint64_t> bits = head.key.bits(counter);
         const Words low = __builtin_convertvector(bits & 0xffffffffu, Words);
@@ -162,32 +162,34 @@ template <class T>
   for (Index i = 0; i < R; i += W) {   // the maximum over keys
     const Vector<T> limit = queries.limits(i);
     Vector<T> top[2] = {Vector<T>{} + lowest, Vector<T>{} + lowest};
+    const Index all = queries.seen_by_all(i), any = queries.seen_by_any(i);
     Index j = 0;
-    for (; j + 2 <= queries.seen_by_all(i); j += 2)
+    for (; j + 2 <= all; j += 2)
       for (int c = 0; c < 2; ++c) top[c] = larger<T>(load(s[j + c] + i), top[c]);
-    for (; j < queries.seen_by_any(i); ++j)
-      top[0] = static_cast<T>(j) < limit ? larger<T>(load(s[j] + i), top[0]) : top[0];
+    for (Vector<T> key = Vector<T>{} + static_cast<T>(j); j < any; ++j, key += 1)
+      top[0] = key < limit ? larger<T>(load(s[j] + i), top[0]) : top[0];
     store(total[1] + i, larger<T>(top[0], top[1]));
     store(total[0] + i, Vector<T>{});
   }
   if (seen == 0) std::memset(sum.data, 0, sizeof(T) * R * width);
+  const bool dropping = head.dropout > 0;
+  const detail::Word<T> threshold = queries.threshold();
   for (Index j0 = 0; j0 < seen; j0 += attention_block) {
     const Rows block{j0, seen - j0 < attention_block ? seen - j0 : attention_block};
-    if (head.dropout > 0) queries.draw(block, words);
+    if (dropping) queries.draw(block, words);
     for (Index i = 0; i < R; i += W) {
       const Vector<T> limit = queries.limits(i), top = load(total[1] + i);
-      const Index any = queries.seen_by_any(i), end = block.first + block.count;
+      const Index end = j0 + block.count, any = queries.seen_by_any(i);
       Vector<T> t = load(total[0] + i);
-      for (Index j = j0; j < end; ++j) {
-        Vector<T> e{};
-        if (j < any) {
-          e = exponential(load(s[j] + i) - top);
-          e = static_cast<T>(j) < limit ? e : Vector<T>{};
-          t += e;
-          if (head.dropout > 0) e = load(words[j - j0] + i) < queries.threshold() ? Vector<T>{} : e;
-        }
+      Index j = j0;
+      for (Vector<T> key = Vector<T>{} + static_cast<T>(j); j < end && j < any; ++j, key += 1) {
+        Vector<T> e = exponential(load(s[j] + i) - top);
+        e = key < limit ? e : Vector<T>{};
+        t += e;
+        if (dropping) e = load(words[j - j0] + i) < threshold ? Vector<T>{} : e;
         store(s[j] + i, e);
       }
+      for (; j < end; ++j) store(s[j] + i, Vector<T>{});
       store(total[0] + i, t);
     }
     pad<T>(v.rows_at(block), T(1), panel.rows_at({0, block.count}));
@@ -206,18 +208,22 @@ template <class T>
 }
 
 namespace detail {
-// sums[i] = <a_i, b_i> for rows of whole vectors; scratch: 2 lanes numbers for each row.
+// sums[i] = <a_i, b_i>, to the end of the last vector of rows; scratch: 2 lanes numbers for each.
 template <class T>
 void row_dots(MatrixView<const T> a, MatrixView<const T> b, T* sums, T* scratch) {
   constexpr int W = lanes<T>;
-  const MatrixView<T> folded{scratch, a.rows, W, W}, transposed{scratch + a.rows * W, W, a.rows, a.rows};
-  for (Index i = 0; i < a.rows; ++i) {
+  const Index rows = whole_vectors<T>(a.rows), whole = a.cols / W * W;
+  const MatrixView<T> folded{scratch, rows, W, W}, transposed{scratch + rows * W, W, rows, rows};
+  for (Index i = 0; i < rows; ++i) {
     Vector<T> s{};
-    for (Index c = 0; c < a.cols; c += W) s += load(a[i] + c) * load(b[i] + c);
+    if (i < a.rows) {
+      for (Index c = 0; c < whole; c += W) s += load(a[i] + c) * load(b[i] + c);
+      for (Index c = whole; c < a.cols; ++c) s[c - whole] += a[i][c] * b[i][c];
+    }
     store(folded[i], s);
   }
   transpose<T>(folded, transposed);
-  for (Index i = 0; i < a.rows; i += W) {
+  for (Index i = 0; i < rows; i += W) {
     Vector<T> s{};
     for (int l = 0; l < W; ++l) s += load(transposed[l] + i);
     store(sums + i, s);
@@ -225,23 +231,26 @@ void row_dots(MatrixView<const T> a, MatrixView<const T> b, T* sums, T* scratch)
 }
 }  // namespace detail
 
-// Of the terms that queries `rows` and keys `keys` have in common: dq is overwritten by its sum over these keys,
-// dk and dv are added to, since query heads share them; an empty dq, or empty dk and dv, is not wanted.
+// The terms that queries `rows` and keys `keys` have in common. dq is overwritten; dk and dv are overwritten or, since
+// query heads share them, added to; an empty dq, or empty dk and dv, is not wanted.
 //   delta_i = <do_i, o_i>,  dp_ij = <do_i, v_j> m_ij,  ds_ij = p_ij (dp_ij - delta_i)
 //   dv_j += sum_i p_ij m_ij do_i,  dq_i = scale sum_j ds_ij k_j,  dk_j += scale sum_i ds_ij q_i
 template <class T>
 [[gnu::noinline]] void attention_backward(const AttentionHead<T>& head, MatrixView<const T> q, MatrixView<const T> k,
                                           MatrixView<const T> v, MatrixView<const T> o, const T* lse,
                                           MatrixView<const T> d_o, Rows rows, Rows keys, MatrixView<T> dq,
-                                          MatrixView<T> dk_sum, MatrixView<T> dv_sum, T* scratch) {
+                                          MatrixView<T> dk, MatrixView<T> dv, bool accumulate, T* scratch) {
   constexpr int W = lanes<T>;
   constexpr Index B = attention_block;
   const Index width = whole_vectors<T>(q.cols);
   detail::Carve<T> carve{scratch};
-  const MatrixView<T> k_panel = carve(keys.count, width), dk = carve(keys.count, width), dv = carve(keys.count, width);
+  const MatrixView<T> k_panel = carve(keys.count, width);
+  const MatrixView<T> dk_panel = carve(keys.count, width), dv_panel = carve(keys.count, width);
   pad<T>(k.rows_at(keys), T(1), k_panel);
-  std::memset(dk.data, 0, sizeof(T) * 2 * keys.count * width);
+  std::memset(dk_panel.data, 0, sizeof(T) * 2 * keys.count * width);
   T* const rest = carve.free;
+  const bool dropping = head.dropout > 0;
+  const T kept = static_cast<T>(1 / (1 - head.dropout));
   const Pieces blocks{rows.count, B};
   for (Index b = 0; b < blocks.size(); ++b) {
     const detail::QueryBlock<T> queries{head, {rows.first + blocks[b].first, blocks[b].count}};
@@ -251,49 +260,54 @@ template <class T>
     const MatrixView<T> do_t = carve(width, R), sum = carve(R, width), p = carve(B, R), ds = carve(B, R);
     const MatrixView<T> of_query = carve(2, R);
     const auto words = carve.words(B, R);
+    const detail::Word<T> threshold = queries.threshold();
     pad<T>(q.rows_at(queries.rows), head.scale, q_panel);
     pad<T>(d_o.rows_at(queries.rows), T(1), do_panel);
-    pad<T>(o.rows_at(queries.rows), T(1), sum);
     transpose<T>(q_panel, q_t);
     transpose<T>(do_panel, do_t);
-    detail::row_dots<T>(do_panel, sum, of_query[0], p.data);
+    detail::row_dots<T>(d_o.rows_at(queries.rows), o.rows_at(queries.rows), of_query[0], p.data);
     for (Index i = 0; i < R; ++i) of_query[1][i] = i < queries.rows.count ? lse[queries.rows.first + i] : T(0);
     if (end <= keys.first) std::memset(sum.data, 0, sizeof(T) * R * width);
     for (Index j0 = keys.first; j0 < end; j0 += B) {
       const Rows block{j0, end - j0 < B ? end - j0 : B}, own{j0 - keys.first, block.count};
       queries.scores(k, block, MatrixView<const T>(q_t).rows_at({0, q.cols}), p);
       queries.scores(v, block, MatrixView<const T>(do_t).rows_at({0, q.cols}), ds);
-      if (head.dropout > 0) queries.draw(block, words);
-      const T kept = static_cast<T>(1 / (1 - head.dropout));
+      if (dropping) queries.draw(block, words);
       for (Index i = 0; i < R; i += W) {
         const Vector<T> limit = queries.limits(i), delta = load(of_query[0] + i), log_sum = load(of_query[1] + i);
-        const Index any = queries.seen_by_any(i);
-        for (Index j = 0; j < block.count; ++j) {
-          Vector<T> probability{}, d{};
-          if (j0 + j < any) {
-            probability = exponential(load(p[j] + i) - log_sum);
-            probability = static_cast<T>(j0 + j) < limit ? probability : Vector<T>{};
-            d = -delta * probability;
-            if (head.dropout > 0)
-              probability = load(words[j] + i) < queries.threshold() ? Vector<T>{} : probability * kept;
-            d += probability * load(ds[j] + i);
-          }
-          store(p[j] + i, probability);
-          store(ds[j] + i, d);
+        const Index any = queries.seen_by_any(i) - j0;
+        Index j = 0;
+        for (Vector<T> key = Vector<T>{} + static_cast<T>(j0); j < block.count && j < any; ++j, key += 1) {
+          Vector<T> e = exponential(load(p[j] + i) - log_sum);
+          e = key < limit ? e : Vector<T>{};
+          const Vector<T> less = delta * e;
+          if (dropping) e = load(words[j] + i) < threshold ? Vector<T>{} : e * kept;
+          store(p[j] + i, e);
+          store(ds[j] + i, e * load(ds[j] + i) - less);
+        }
+        for (; j < block.count; ++j) {
+          store(p[j] + i, Vector<T>{});
+          store(ds[j] + i, Vector<T>{});
         }
       }
-      if (!dv_sum.empty()) queries.sum_queries(p, block, MatrixView<const T>(do_panel), dv.rows_at(own));
-      if (!dk_sum.empty()) queries.sum_queries(ds, block, MatrixView<const T>(q_panel), dk.rows_at(own));
+      if (!dv.empty()) queries.sum_queries(p, block, MatrixView<const T>(do_panel), dv_panel.rows_at(own));
+      if (!dk.empty()) queries.sum_queries(ds, block, MatrixView<const T>(q_panel), dk_panel.rows_at(own));
       if (!dq.empty()) queries.sum_keys(ds, block, MatrixView<const T>(k_panel).rows_at(own), sum, j0 > keys.first);
     }
     if (!dq.empty())
       for (Index i = 0; i < queries.rows.count; ++i)
         map(dq.cols, sum[i], dq[queries.rows.first + i], [&](Vector<T> x) { return head.scale * x; });
   }
-  auto add = [](Vector<T> a, Vector<T> b) { return a + b; };
+  if (dk.empty()) return;
+  auto write = [&](const T* sum, T* out) {
+    if (accumulate)
+      map2(q.cols, sum, out, out, [](Vector<T> a, Vector<T> b) { return a + b; });
+    else
+      std::memcpy(out, sum, sizeof(T) * q.cols);
+  };
   for (Index j = 0; j < keys.count; ++j) {
-    if (!dk_sum.empty()) map2(q.cols, dk[j], dk_sum[keys.first + j], dk_sum[keys.first + j], add);
-    if (!dv_sum.empty()) map2(q.cols, dv[j], dv_sum[keys.first + j], dv_sum[keys.first + j], add);
+    write(dk_panel[j], dk[keys.first + j]);
+    write(dv_panel[j], dv[keys.first + j]);
   }
 }
 

@@ -59,7 +59,7 @@ template <class T>
 
 // With few key/value heads backward is cut in blocks: each computes its probabilities itself, which costs two of
 // seven products, for as many tasks as there are blocks.
-inline constexpr Index few_heads = 8;
+inline constexpr Index few_heads = 4;
 
 // dq, dk and dv are overwritten.
 template <class T>
@@ -68,7 +68,7 @@ template <class T>
                                            MatrixView<const T> lse, MatrixView<const T> d_mixed, MatrixView<T> dq,
                                            MatrixView<T> dk, MatrixView<T> dv, T* scratch) {
   const Index each = multi_head_scratch(m.length, m.length, m.width);
-  // Head h: queries `rows`, keys `keys`, and whether dq or dk and dv are wanted.
+  // Head h: queries `rows`, keys `keys`, and whether dq, or dk and dv, are wanted.
   auto head = [&](Index b, Index h, Rows rows, Rows keys, bool of_queries, bool of_keys, int worker) {
     const Index kv = h / m.group();
     T *lse_h = scratch + worker * each, *rest = lse_h + (m.length + 15) / 16 * 16;
@@ -76,18 +76,19 @@ template <class T>
     attention_backward<T>(m.head(b, h), m.queries(q, b, h), m.keys(k, b, kv), m.keys(v, b, kv),
                           m.queries(mixed, b, h), lse_h, m.queries(d_mixed, b, h), rows, keys,
                           of_queries ? m.queries(dq, b, h) : MatrixView<T>{},
-                          of_keys ? m.keys(dk, b, kv) : MatrixView<T>{}, of_keys ? m.keys(dv, b, kv) : MatrixView<T>{},
-                          rest);
+                          of_keys ? m.keys(dk, b, kv) : MatrixView<T>{},
+                          of_keys ? m.keys(dv, b, kv) : MatrixView<T>{}, h > kv * m.group(), rest);
   };
-  // All queries that see some of these keys, and all heads that share them.
+  // All heads that share these keys, and all queries that see some of them. Keys that do not exist get zeros.
   auto heads_of_keys = [&](Index b, Index kv, Rows keys, bool of_queries, int worker) {
-    for (const MatrixView<T>& sum : {m.keys(dk, b, kv), m.keys(dv, b, kv)})
-      for (Index j = keys.first; j < keys.first + keys.count; ++j) std::memset(sum[j], 0, sizeof(T) * m.width);
-    for (Index h = kv * m.group(); h < (kv + 1) * m.group(); ++h) {
-      const AttentionHead<T> one = m.head(b, h);
-      const Index first = one.first_query(keys.first);
-      const Index exist = one.keys < keys.first + keys.count ? one.keys - keys.first : keys.count;
-      head(b, h, {first, m.length - first}, {keys.first, exist > 0 ? exist : 0}, of_queries, true, worker);
+    const AttentionHead<T> any = m.head(b, kv * m.group());
+    const Index first = any.first_query(keys.first), end = keys.first + keys.count;
+    const Index exist = any.keys < end ? (any.keys > keys.first ? any.keys : keys.first) : end;
+    for (Index h = kv * m.group(); h < (kv + 1) * m.group(); ++h)
+      head(b, h, {first, m.length - first}, {keys.first, exist - keys.first}, of_queries, true, worker);
+    for (Index j = exist; j < end; ++j) {
+      std::memset(m.keys(dk, b, kv)[j], 0, sizeof(T) * m.width);
+      std::memset(m.keys(dv, b, kv)[j], 0, sizeof(T) * m.width);
     }
   };
   const Index pairs = m.batch * m.kv_heads;

@@ -59,7 +59,7 @@ template <class T, int M, int N>
 template <class T, int N>
 void product_rows(Index rows, Index depth, TileOperand<T> a, const T* b, Index b_row, T* c, Index c_row,
                   bool accumulate) {
-  constexpr int M = MOEGPT_VECTOR_BYTES == 64 ? 8 : 6;   // M * N sums and N vectors of b fit the registers
+  constexpr int M = (MOEGPT_VECTOR_BYTES == 64 ? 16 : 12) / N;   // M * N sums and N vectors of b fit the registers
   for (; rows >= M; rows -= M, a.data += M * a.row, c += M * c_row)
     product_tile<T, M, N>(depth, a, b, b_row, c, c_row, accumulate);
   for (; rows >= M / 2; rows -= M / 2, a.data += M / 2 * a.row, c += M / 2 * c_row)
@@ -101,12 +101,14 @@ template <class T>
 [[gnu::noinline]] void pad(MatrixView<const T> x, T scale, MatrixView<T> panel) {
   constexpr int W = lanes<T>;
   const Index whole = x.cols / W * W;
-  for (Index i = 0; i < panel.rows; ++i) {
-    for (Index j = i < x.rows ? whole : 0; j < panel.cols; j += W) store(panel[i] + j, Vector<T>{});
-    if (i >= x.rows) continue;
+  for (Index i = 0; i < x.rows; ++i) {
     for (Index j = 0; j < whole; j += W) store(panel[i] + j, scale * load(x[i] + j));
+    if (whole == x.cols) continue;
+    store(panel[i] + whole, Vector<T>{});
     for (Index j = whole; j < x.cols; ++j) panel[i][j] = scale * x[i][j];
   }
+  for (Index i = x.rows; i < panel.rows; ++i)
+    for (Index j = 0; j < panel.cols; j += W) store(panel[i] + j, Vector<T>{});
 }
 
 // y[j][i] = x[i][j]; extents are whole vectors.
