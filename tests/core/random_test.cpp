@@ -43,6 +43,10 @@ TEST_CASE("an Rng draws its key's numbers in sequence, and its two numbers are i
   Rng resumed{rng.key};
   resumed.counter = rng.counter;
   CHECK(resumed.bits() == rng.bits());
+  double three[3];
+  rng.normals(three, 3);
+  for (const double x : three) CHECK(x == resumed.normal());
+  CHECK(rng.counter == resumed.counter);
 }
 
 TEST_CASE("uniforms lie in [0, 1) and have the moments of the uniform distribution") {
@@ -77,6 +81,32 @@ TEST_CASE("normals have mean 0, variance 1, no skew and kurtosis 3") {
   CHECK(moment[2] == Approx(1).margin(4 * std::sqrt(2.0) / root));
   CHECK(moment[3] == Approx(0).margin(4 * std::sqrt(15.0) / root));
   CHECK(moment[4] == Approx(3).margin(4 * std::sqrt(96.0) / root));
+}
+
+TEST_CASE("whole vectors draw what single counters draw") {
+  const Key key{13};
+  const std::uint64_t first = 0xfffffffffffffffcu;   // the counter wraps
+  const auto bits = key.bits(lane_numbers<std::uint64_t>() + first);
+  for (int l = 0; l < lanes<std::uint64_t>; ++l) CHECK(bits[l] == key.bits(first + static_cast<std::uint64_t>(l)));
+  float x[38];
+  for (const Index n : {0, 1, 37}) {
+    x[n] = 5;
+    key.normals(100, x, n);
+    for (Index i = 0; i < n; ++i) CHECK(x[i] == static_cast<float>(key.normal(100 + static_cast<std::uint64_t>(i))));
+    CHECK(x[n] == 5);
+  }
+}
+
+TEST_CASE("a normal is Box and Muller's function of its counter's bits") {
+  const Key key{14};
+  double worst = 0;
+  for (std::uint64_t i = 0; i < 20000; ++i) {
+    const std::uint64_t b = key.bits(i);
+    const double u = (static_cast<double>(b >> 32) + 0.5) * 0x1.0p-32;
+    const double angle = 6.283185307179586 * static_cast<double>(b & 0xffffffffu) * 0x1.0p-32;
+    worst = std::max(worst, std::abs(key.normal(i) - std::sqrt(-2 * std::log(u)) * std::cos(angle)));
+  }
+  CHECK(worst < 1e-14);   // an angle near 2 pi is itself rounded by 4e-16, times a radius of at most 6.8
 }
 
 TEST_CASE("below(n) reaches every number below n about equally often and none other") {

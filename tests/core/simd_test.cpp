@@ -18,6 +18,7 @@ TEMPLATE_TEST_CASE("vectors load, compute element by element, sum and store at a
     expected += x;
   }
   CHECK(sum_lanes<TestType>(a) == expected);
+  for (int i = 0; i < W; ++i) CHECK(lane_numbers<TestType>()[i] == static_cast<TestType>(i));
   CHECK(numbers[0] == 0);
   CHECK(numbers[W + 1] == static_cast<TestType>(W + 1));   // not written beyond its lanes
 }

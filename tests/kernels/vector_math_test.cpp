@@ -40,6 +40,21 @@ TEMPLATE_TEST_CASE("exponential of what has no ordinary exp: infinities, NaN, ve
   CHECK(std::isnan(exp_of(std::numeric_limits<T>::quiet_NaN())));
 }
 
+TEMPLATE_TEST_CASE("error_function agrees with erf to four units in the last place, and is odd", "", float, double) {
+  using T = TestType;
+  double worst = 0;
+  for (int i = 1; i <= 20000; ++i) {
+    const T x = static_cast<T>(i) / 4000;
+    const double exact = std::erf(static_cast<double>(x));
+    const T found = kernels::error_function(Vector<T>{} + x)[0];
+    worst = std::max(worst, std::abs(static_cast<double>(found) - exact) / exact);
+    REQUIRE(kernels::error_function(Vector<T>{} - x)[0] == -found);
+  }
+  CHECK(worst <= 4 * static_cast<double>(std::numeric_limits<T>::epsilon()));
+  CHECK(kernels::error_function(Vector<T>{} + 100)[0] == 1);
+  CHECK(std::isnan(kernels::error_function(Vector<T>{} + std::numeric_limits<T>::quiet_NaN())[0]));
+}
+
 TEMPLATE_TEST_CASE("an element has the same bits wherever it lies among others", "", float, double) {
   using T = TestType;
   const Index n = 3 * lanes<T> + 5;

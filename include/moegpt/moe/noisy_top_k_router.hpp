@@ -1,6 +1,7 @@
 #pragma once
 // Noisy top-k routing (Shazeer et al. 2017): h = W x + normal * (softplus(W_noise x) + floor), then top-k and
 // softmax over the chosen h. Noise needs a key in the pass; without one, h = W x.
+#include <moegpt/kernels/noise.hpp>
 #include <moegpt/layers/linear.hpp>
 #include <moegpt/moe/token_choice.hpp>
 
@@ -39,11 +40,12 @@ struct NoisyTopKRouter {
 
     static constexpr auto fields() { return Fields{Field{"gate", &For::gate}, Field{"noise", &For::noise}}; }
     struct Tape : TokenChoiceTape<E, K, T> {
-      Tokens<E, T> spread;       // W_noise x
-      std::optional<Key> key;
+      Tokens<E, T> spread, normal;   // W_noise x; the draws
+      bool noisy = false;
       [[gnu::noinline]] void resize(const Pass& pass) {
         TokenChoiceTape<E, K, T>::resize(pass);
         spread.resize(pass.tokens());
+        normal.resize(pass.tokens());
       }
     };
     struct Scratch {
@@ -57,18 +59,16 @@ struct NoisyTopKRouter {
     void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
       pass.check_fits(x.count, pass.tokens());
       tape.resize(pass);
-      tape.key.reset();
-      if (pass.key) tape.key = pass.key->with(Purpose::router_noise);
+      tape.noisy = pass.key.has_value();
       gate.forward(x, tape.score, pass);
-      if (tape.key) {
+      if (tape.noisy) {
+        const Key key = pass.key->with(Purpose::router_noise);
         noise.forward(x, tape.spread, pass);
         for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
           for (Index n = rows.first; n < rows.first + rows.count; ++n)
-            for (int e = 0; e < E; ++e) {
-              const T a = tape.spread[n][e];
-              const T deviation = (a > 0 ? a : T(0)) + std::log1p(std::exp(-std::abs(a)));   // softplus
-              tape.score[n][e] += draw(*tape.key, pass, n, e) * (deviation + floor);
-            }
+            key.normals(static_cast<std::uint64_t>(pass.number_of(n) * E), tape.normal[n], E);
+          kernels::add_noise(tape.normal[rows.first], tape.spread[rows.first], floor, tape.score[rows.first],
+                             rows.count * E);
         });
       }
       choose_experts<RenormalisedGates, E, K, T>(plan, tape, pass);
@@ -80,21 +80,17 @@ struct NoisyTopKRouter {
       scratch.resize(pass);
       choose_experts_backward<RenormalisedGates, E, K, T>(plan, tape, signal, scratch.d_logits, pass);
       gate.backward_sum(x, scratch.d_logits, dx_sum, grad.gate, pass);
-      if (!tape.key) return;
+      if (!tape.noisy) return;
       for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
-        for (Index n = rows.first; n < rows.first + rows.count; ++n)
-          for (int e = 0; e < E; ++e)
-            scratch.d_spread[n][e] =
-                scratch.d_logits[n][e] * draw(*tape.key, pass, n, e) / (1 + std::exp(-tape.spread[n][e]));
+        kernels::add_noise_backward(tape.normal[rows.first], tape.spread[rows.first],
+                                    scratch.d_logits[rows.first], scratch.d_spread[rows.first],
+                                    rows.count * E);
       });
       noise.backward_sum(x, scratch.d_spread, dx_sum, grad.noise, pass);
     }
 
    private:
     static constexpr T floor = Options.noise_floor ? T(0.01) : T(0);
-    static T draw(Key key, const Pass& pass, Index n, int e) {
-      return static_cast<T>(key.normal(static_cast<std::uint64_t>(pass.number_of(n) * E + e)));
-    }
   };
 };
 static_assert(lists_every_field<NoisyTopKRouter<4, 2>::For<4>>());
