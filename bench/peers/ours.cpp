@@ -10,9 +10,11 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <ctime>
 #include <iostream>
 #include <memory>
 #include <string>
+#include <vector>
 
 using namespace moegpt;
 
@@ -72,6 +74,11 @@ double kept_share(const typename Model::Workspace& work) {
   return wanted > 0 ? kept / wanted : 1;
 }
 
+void print(const char* before, const std::vector<double>& numbers) {
+  std::printf("%s", before);
+  for (std::size_t i = 0; i < numbers.size(); ++i) std::printf("%s%.4f", i > 0 ? ", " : "", numbers[i]);
+}
+
 template <class Model>
 int run(const Recipe& recipe, int threads, int warmup) {
   const Exec exec{threads};
@@ -108,13 +115,17 @@ int run(const Recipe& recipe, int threads, int warmup) {
       std::printf("{\"kept\": %.6f}\n", kept_share<Model>(work));
     } else {
       double loss = 0;
-      std::printf("{\"ms\": [");
+      std::vector<double> times, cpu_times;
       const int count = std::stoi(line.substr(line.find(' ')));
       for (int i = 0; i < count; ++i) {
         const double start = milliseconds();
+        const std::clock_t cpu_start = std::clock();
         loss = step();
-        std::printf("%s%.4f", i > 0 ? ", " : "", milliseconds() - start);
+        times.push_back(milliseconds() - start);
+        cpu_times.push_back(1e3 * static_cast<double>(std::clock() - cpu_start) / CLOCKS_PER_SEC);
       }
+      print("{\"ms\": [", times);
+      print("], \"cpu_ms\": [", cpu_times);
       std::printf("], \"loss\": %.6f}\n", loss);
     }
     std::fflush(stdout);

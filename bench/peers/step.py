@@ -1,7 +1,7 @@
 """Times whole training steps of one workload in PyTorch, when told to:
   python3 step.py WORKLOAD --form FORM --threads N
 says on a line of JSON that it is ready, and answers each line "step n" on stdin with one of JSON: {"ms": [each of n
-steps], "loss": of the last}, and "kept" with {"kept": share of pairs that are not dropped}.
+steps], "cpu_ms": [the processor's time], "loss": of the last}, and "kept" with {"kept": share of pairs that are not dropped}.
 A step: zero_grad(set_to_none) + forward + backward + AdamW. Batches are made before.
 """
 import argparse
@@ -12,10 +12,10 @@ import time
 
 arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 arguments.add_argument("workload")
-arguments.add_argument("--form", default="grouped", help="published, loop, grouped, padded; dense where there are no experts")
+arguments.add_argument("--form", default="grouped", help="published, loop, grouped or padded; dense")
 arguments.add_argument("--threads", type=int, default=1)
 arguments.add_argument("--compile", action="store_true")
-arguments.add_argument("--warmup", type=int, default=3)
+arguments.add_argument("--warmup", type=int, default=2)
 arguments.add_argument("--optimizer", default="fastest", help="fused, foreach or single")
 args = arguments.parse_args()
 
@@ -45,11 +45,11 @@ def make_optimizer(name, learning_rate):
 
 
 def time_optimizer(name):
-    """ms per update, the least of three; infinite where this version does not have it. The weights stay."""
+    """ms per update, the lesser of two; infinite where this version does not have it. The weights stay."""
     try:
         optimizer = make_optimizer(name, 0.0)
         times = []
-        for _ in range(4):
+        for _ in range(3):
             start = now()
             optimizer.step()
             times.append(now() - start)
@@ -99,9 +99,10 @@ for line in sys.stdin:
     if command == ["kept"]:
         say(kept=kept_share(model, batches[0]))
         continue
-    times = []
+    times, cpu_times = [], []
     for _ in range(int(command[1])):
-        start = now()
+        start, cpu_start = now(), time.process_time()
         loss = step()
         times.append(now() - start)
-    say(ms=times, loss=loss.item())
+        cpu_times.append(1e3 * (time.process_time() - cpu_start))
+    say(ms=times, cpu_ms=cpu_times, loss=loss.item())
