@@ -1,0 +1,115 @@
+#pragma once
+// What the machine can do at this moment: its peak of fused multiply-adds and its memory bandwidths. Probes, to be
+// run in turn with whatever is measured against them (in_turn.hpp): on a shared machine a figure of a minute ago
+// says nothing.
+#include <moegpt/core/exec.hpp>
+#include <moegpt/core/simd.hpp>
+
+#include <atomic>
+#include <ctime>
+#include <thread>
+#include <vector>
+
+namespace bench {
+using namespace moegpt;
+
+// What one thread does is timed by the processor time it got, so that other processes of this machine do not count.
+// Two threads wait for each other: for them, only the time on the wall means anything.
+enum class Clock { wall, thread };
+inline Clock clock_for(int threads) { return threads == 1 ? Clock::thread : Clock::wall; }
+inline double now(Clock clock) {
+  timespec t;
+  clock_gettime(clock == Clock::wall ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
+// n links in each of many chains a = a b + c, all in registers: there are more chains than a core's latency times
+// its units, so that nothing but the units limits them.
+template <class T>
+inline constexpr int chains = MOEGPT_VECTOR_BYTES == 64 ? 24 : 12;
+template <class T>
+#if defined(__clang__) && MOEGPT_VECTOR_BYTES == 64
+[[clang::min_vector_width(512)]]   // else clang cuts vectors in two on processors where it thinks that wise
+#endif
+[[gnu::noinline]] T fma_chains(T b_, Index n) {
+  const Vector<T> b = Vector<T>{} + b_, c = Vector<T>{} + (1 - b_);
+  Vector<T> a[chains<T>];
+  for (int i = 0; i < chains<T>; ++i) a[i] = Vector<T>{} + T(i);
+  for (Index k = 0; k < n; ++k)
+#pragma GCC unroll 24
+    for (int i = 0; i < chains<T>; ++i) a[i] = a[i] * b + c;
+  for (int i = 1; i < chains<T>; ++i) a[0] += a[i];
+  return sum_lanes<T>(a[0]);
+}
+
+// FLOP/s of `threads` threads over `seconds`: the sum of what each does between its own start and end. The threads
+// are its own, not Exec's, so that nothing of the library under test is part of the measure.
+template <class T>
+double fma_peak(int threads, double seconds, Clock clock) {
+  constexpr Index links = 10000;   // about 50 us
+  constexpr double flops = 2.0 * links * chains<T> * lanes<T>;
+  std::atomic<int> ready{0};
+  std::atomic<T> sink{0};
+  volatile T factor = T(0.999);   // not known to the compiler, so every call is one
+  std::vector<double> rate(static_cast<std::size_t>(threads));
+  const auto burn = [&](int thread) {
+    ++ready;
+    while (ready < threads) std::this_thread::yield();
+    const double start = now(clock);
+    double done = 0, time = 0;
+    do {
+      sink = fma_chains<T>(factor, links);
+      done += flops;
+    } while ((time = now(clock) - start) < seconds);
+    rate[static_cast<std::size_t>(thread)] = done / time;
+  };
+  std::vector<std::thread> others;
+  for (int i = 1; i < threads; ++i) others.emplace_back(burn, i);
+  burn(0);
+  for (auto& t : others) t.join();
+  double sum = 0;
+  for (double r : rate) sum += r;
+  return sum;
+}
+
+template <class T>
+double fma_peak(int threads, double seconds) {
+  return fma_peak<T>(threads, seconds, clock_for(threads));
+}
+
+// Four arrays of n numbers, as an optimizer walks them.
+class Streams {
+ public:
+  explicit Streams(Index n) : g_(n), w_(n), m_(n), v_(n) {
+    for (auto* a : {&g_, &w_, &m_, &v_}) a->fill(1);
+  }
+  // a = b + s c: two streams read, one written. Bytes without the write's own fetch, as STREAM counts.
+  double triad_bytes() const { return 12.0 * static_cast<double>(g_.size()); }
+  void triad(const Exec& exec) {
+    walk(exec, [](float* w, float* m, float* v, const float*) {
+      store(w, load(m) + load(v) * 0.5f);
+    });
+  }
+  // The shape of Adam: four streams read and three of them written in place, and next to no arithmetic.
+  double update_bytes() const { return 28.0 * static_cast<double>(g_.size()); }
+  void update(const Exec& exec) {
+    walk(exec, [](float* w, float* m, float* v, const float* g) {
+      const Vector<float> gi = load(g), mi = load(m) * 0.9f + gi, vi = load(v) * 0.9f + gi;
+      store(m, mi);
+      store(v, vi);
+      store(w, load(w) - (mi + vi) * 1e-6f);
+    });
+  }
+
+ private:
+  template <class F>
+  void walk(const Exec& exec, F f) {
+    for_each_piece(exec, g_.size() / lanes<float>, 1 << 14, [&](Rows r) {
+      for (Index i = r.first * lanes<float>; i < (r.first + r.count) * lanes<float>; i += lanes<float>)
+        f(w_.data() + i, m_.data() + i, v_.data() + i, g_.data() + i);
+    });
+  }
+  Buffer<float> g_, w_, m_, v_;
+};
+
+}  // namespace bench

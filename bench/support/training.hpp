@@ -1,0 +1,115 @@
+#pragma once
+// A model in training on random tokens, its model FLOPs and its memory.
+#include <moegpt/moegpt.hpp>
+
+#include <array>
+#include <memory>
+
+#include "workloads.hpp"
+
+namespace bench {
+using namespace moegpt;
+
+// Weights of the usual size, drawn fast: a model of half a billion weights should not take a minute to begin.
+template <class Model>
+void random_weights(Model& model) {
+  Rng rng(1);
+  for_each_named_weight([&](const std::string& path, Kind, auto& w) {
+    const bool norm = path.find("norm") != std::string::npos && path.ends_with("weight");
+    std::uint64_t state = rng.bits();
+    for (auto& value : w) {
+      state = state * 6364136223846793005u + 1442695040888963407u;
+      const float uniform = static_cast<float>(state >> 40) * 0x1p-24f - 0.5f;
+      value = norm ? 1 : w.shape.size() > 1 ? 0.07f * uniform : 0;   // deviation 0.02
+    }
+  }, model);
+}
+
+// Model FLOPs of one training step: 6 for each weight that enters a product (an expert's weigh K / E, look-ups do
+// not count, a tied head counts once) and token, and 3 times the causal attention of a forward, which has
+// 2 (T + 1) heads x width for a token. Nothing is dropped.
+template <class Model>
+double model_flops(const Model& model, Shape shape) {
+  constexpr Config C = Model::config;
+  double weights = 0;
+  for_each_named_weight([&](const std::string& path, Kind kind, const auto& w) {
+    if (w.shape.size() < 2 || path.starts_with("position_embedding")) return;
+    if (path.starts_with("token_embedding") && !C.tied) return;
+    double share = 1;
+    if constexpr (Model::has_experts)
+      if (kind == Kind::sparse) share = static_cast<double>(Model::RouterRecipe::active) / Model::RouterRecipe::experts;
+    weights += share * static_cast<double>(w.size());
+  }, model);
+  const double attention = 2.0 * C.layers * C.heads * C.attention().width() * static_cast<double>(shape.length + 1);
+  return static_cast<double>(shape.tokens()) * (6 * weights + 3 * attention);
+}
+
+// Bytes of a training run on T tokens: 16 for each weight (itself, gradient, two moments), and the activations,
+// in numbers for a token, with K slots for each token in a mixture (1 in a dense feed-forward network):
+//   tape, each layer   6 D  stream, normed1, attended, middle, normed2, mixed
+//                      2 D  attention's queries and mixed values, and 2 Dkv keys and values
+//                      K (2 D + 2 Dff)  what goes into and comes out of an expert, before and after activation;
+//                                       3 Dff if gated
+//                      2 E + 16 K + 8   scores and spread, plan, norms, log-sum-exp
+//   tape, once         2 D + V   the last stream and its norm, logits
+//   scratch, once      8 D + 2 Dkv  gradients of the stream and inside attention
+//                      K (2 D + Dff)  gradients of slots; 2 Dff if gated
+//                      V + E        gradient of logits and of routing
+template <class Model>
+double memory_formula(const Model& model, Shape shape) {
+  constexpr Config C = Model::config;
+  constexpr double D = C.dim, V = C.vocab, Dff = C.expert_width(), Dkv = C.attention().key_value_heads() * C.attention().width();
+  double E = 0, K = 1;
+  if constexpr (Model::has_experts) {
+    E = Model::RouterRecipe::experts;
+    K = Model::RouterRecipe::active;
+  }
+  const double wide = C.gated ? 3 : 2;
+  const double layer = 8 * D + 2 * Dkv + K * (2 * D + wide * Dff) + 2 * E + 16 * K + 8;
+  const double once = 10 * D + 2 * Dkv + 2 * V + E + K * (2 * D + (wide - 1) * Dff);
+  const double numbers = C.layers * layer + once;
+  return 16.0 * static_cast<double>(count_weights(model)) +
+         sizeof(typename Model::Scalar) * static_cast<double>(shape.tokens()) * numbers;
+}
+
+template <class Model>
+struct Training {
+  Model model, grad;
+  Adam<Model> adam{{.learning_rate = 1e-4}};
+  typename Model::Workspace work;
+  std::array<Batch, 4> batches;
+  int done = 0;
+
+  Training(Shape shape, int threads, Objective objective, double attention_scale)
+      : work(shape, Exec{.threads = threads}, objective) {
+    model.options.attention_scale = attention_scale;
+    random_weights(model);
+    Rng rng(2);
+    for (Batch& batch : batches) {
+      batch.shape = shape;
+      for (Index n = 0; n < shape.tokens(); ++n) {
+        batch.inputs.push_back(static_cast<int>(rng.below(Model::V)));
+        batch.targets.push_back(static_cast<int>(rng.below(Model::V)));
+      }
+    }
+  }
+  void step() {
+    const Batch& batch = batches[static_cast<std::size_t>(done) % batches.size()];
+    model.forward(batch, work, Key{3}.with(Purpose::step, static_cast<std::uint64_t>(done)));
+    set_zero(grad);
+    model.backward(batch, work, grad);
+    adam.step(model, grad, work.exec);
+    ++done;
+  }
+};
+
+template <class Model>
+Workload workload(std::string name, Shape shape, int threads, Objective objective = {}, double attention_scale = 0) {
+  auto training = std::make_shared<Training<Model>>(shape, threads, objective, attention_scale);
+  return {.name = std::move(name), .tokens = static_cast<double>(shape.tokens()),
+          .flops = model_flops(training->model, shape),
+          .weights = static_cast<double>(count_weights(training->model)),
+          .memory = memory_formula(training->model, shape), .step = [training] { training->step(); }};
+}
+
+}  // namespace bench
