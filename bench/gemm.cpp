@@ -11,9 +11,8 @@ namespace {
 
 void compare(ProductShape shape, const std::optional<Cblas>& openblas, const std::optional<Cblas>& blis) {
   for (const Orientation o : orientations) {
-    const std::string name = shape.text() + "/" + name_of(o) + "/";
     const auto row = [&](const char* who, std::function<void(Products&)> call) {
-      add(name + who, 30, [=](benchmark::State& state) {
+      add(name(shape.text(), name_of(o), who), 30, [=](benchmark::State& state) {
         Products products(shape, o);
         measure(state, {.flops = shape.flops()}, [&] { call(products); });
       });

@@ -1,6 +1,6 @@
 // How near to the FMA peak is a whole training step (zero gradient, forward, backward, Adam), and how many tokens a
-// second is that? Names end in
-// the number of threads.
+// second is that? Names end in the number of threads. Of (b), a block alone as well: forward and backward.
+#include "support/layers.hpp"
 #include "support/table.hpp"
 #include "support/workloads.hpp"
 
@@ -9,9 +9,9 @@
 using namespace bench;
 
 int main(int argc, char** argv) {
-  const auto row = [](const std::string& name, int rounds, Workload (*make)(int), std::initializer_list<int> threads) {
+  const auto row = [](const char* model, int rounds, Workload (*make)(int), std::initializer_list<int> threads) {
     for (const int t : threads)
-      add(name + "/" + std::to_string(t), rounds, [=](benchmark::State& state) {
+      add(name(model, t), rounds, [=](benchmark::State& state) {
         const Workload w = make(t);
         measure(state, {.flops = w.flops, .tokens = w.tokens, .threads = t}, w.step);
       })->Unit(benchmark::kMillisecond);
@@ -22,6 +22,11 @@ int main(int argc, char** argv) {
     row("b_gpt2_moe_12_layers", 2, gpt2_moe, {1, 2});
   else
     std::fputs("less than 14 GB of memory: the 12-layer model is left out\n", stderr);
+  for (const int t : {1, 2})
+    add(name("b_block", t), 10, [=](benchmark::State& state) {
+      const LayerWork block = gpt2_moe_block(t);
+      measure(state, {.flops = block.flops, .tokens = 1024, .threads = t}, block.call);
+    })->Unit(benchmark::kMillisecond);
   row("c_fine_grained_v65", 4, fine_grained, {1, 2});
   row("c_fine_grained_v50257", 4, fine_grained_words, {1});
   row("dense_gpt2_124m", 3, gpt2_dense, {1, 2});

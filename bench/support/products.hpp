@@ -11,6 +11,7 @@
 
 #include <dlfcn.h>
 
+#include <cstdlib>
 #include <optional>
 #include <string>
 #include <vector>
@@ -31,7 +32,8 @@ struct ProductShape {
 };
 
 // cblas_sgemm of a library that may or may not be there. Loaded by name, because two libraries that both define it
-// cannot be linked into one program. One thread.
+// cannot be linked into one program. One thread. A processor that is younger than the library gets its slowest
+// kernel, three to four times below its best: where we use AVX-512, so shall they, unless the environment decides.
 class Cblas {
  public:
   static std::optional<Cblas> load(const char* file, const char* set_threads) {
@@ -43,8 +45,14 @@ class Cblas {
     if (auto* set = reinterpret_cast<void (*)(long)>(dlsym(library, set_threads))) set(1);
     return result;
   }
-  static std::optional<Cblas> openblas() { return load("libopenblas.so.0", "openblas_set_num_threads"); }
-  static std::optional<Cblas> blis() { return load("libblis.so.4", "bli_thread_set_num_threads"); }
+  static std::optional<Cblas> openblas() {
+    if (MOEGPT_VECTOR_BYTES == 64) setenv("OPENBLAS_CORETYPE", "SkylakeX", 0);
+    return load("libopenblas.so.0", "openblas_set_num_threads");
+  }
+  static std::optional<Cblas> blis() {
+    if (MOEGPT_VECTOR_BYTES == 64) setenv("BLIS_ARCH_TYPE", "0", 0);   // skx, in BLIS 0.9
+    return load("libblis.so.4", "bli_thread_set_num_threads");
+  }
 
   // C = A B + beta C; a and b are stored transposed or not, row-major.
   void operator()(bool at, bool bt, Index m, Index n, Index k, const float* a, const float* b, float beta, float* c) const {

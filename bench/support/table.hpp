@@ -5,6 +5,8 @@
 
 #include <benchmark/benchmark.h>
 
+#include <sstream>
+
 namespace bench {
 
 struct Measured {
@@ -37,10 +39,19 @@ inline void measure(benchmark::State& state, const Measured& what, std::function
   if (what.tokens > 0) state.counters["tokens/s"] = what.tokens / typical;
 }
 
+// name("forward", 64, 1) is forward/64/1.
+template <class First, class... Rest>
+std::string name(const First& first, const Rest&... rest) {
+  std::ostringstream text;
+  text << first;
+  ((text << '/' << rest), ...);
+  return text.str();
+}
+
 // Rounds instead of a least time: a round is long enough by itself.
-inline benchmark::internal::Benchmark* add(const std::string& name, int rounds,
+inline benchmark::internal::Benchmark* add(const std::string& row, int rounds,
                                            std::function<void(benchmark::State&)> run) {
-  return benchmark::RegisterBenchmark(name.c_str(), [run = std::move(run)](benchmark::State& s) { run(s); })
+  return benchmark::RegisterBenchmark(row.c_str(), [run = std::move(run)](benchmark::State& s) { run(s); })
       ->Iterations(rounds)->UseManualTime()->Unit(benchmark::kMicrosecond);
 }
 

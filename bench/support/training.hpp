@@ -2,6 +2,7 @@
 // A model in training on random tokens, its model FLOPs and its memory.
 #include <moegpt/moegpt.hpp>
 
+#include <algorithm>
 #include <array>
 #include <memory>
 
@@ -102,6 +103,49 @@ struct Training {
     ++done;
   }
 };
+
+// Sequences that grow by one token at a time: the likeliest of each.
+template <class Model>
+struct Growing {
+  Model model;
+  typename Model::Workspace work;
+  typename Model::Cache cache;
+  std::vector<int> ids;
+
+  Growing(Index sequences, int threads)
+      : work({sequences, Model::config.context / 4}, Exec{.threads = threads}, {}, Use::inference), cache(sequences) {
+    random_weights(model);
+    begin();
+  }
+  void begin() {
+    cache.clear();
+    Rng rng(4);
+    std::vector<int> prompt(static_cast<std::size_t>(work.shape.tokens()));
+    for (int& id : prompt) id = static_cast<int>(rng.below(Model::V));
+    read(prompt);
+  }
+  void next() {
+    if (cache.room() == 0) return begin();
+    read(std::vector<int>(ids));
+  }
+
+ private:
+  void read(const std::vector<int>& from) {
+    const auto logits = model.logits(from, work, cache);
+    const Index length = logits.count / cache.batch();
+    ids.resize(static_cast<std::size_t>(cache.batch()));
+    for (std::size_t b = 0; b < ids.size(); ++b) {
+      const float* z = logits[(static_cast<Index>(b) + 1) * length - 1];
+      ids[b] = static_cast<int>(std::max_element(z, z + Model::V) - z);
+    }
+  }
+};
+
+template <class Model>
+Writing writing(int sequences, int threads) {
+  auto growing = std::make_shared<Growing<Model>>(sequences, threads);
+  return {.active_weights = growing->model.active_weights(), .next = [growing] { growing->next(); }};
+}
 
 template <class Model>
 Workload workload(std::string name, Shape shape, int threads, Objective objective = {}, double attention_scale = 0) {

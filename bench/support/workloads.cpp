@@ -16,11 +16,13 @@ constexpr Config fine_config{.vocab = 65, .context = 256, .dim = 512, .layers = 
 constexpr Config with_layers(Config c, int layers) { return c.layers = layers, c; }
 constexpr Config with_vocab(Config c, int vocab) { return c.vocab = vocab, c; }
 
+using MakeMoE = GPT<makemoe_config, NoisyTopKRouter<8, 2, NoisyTopK{.bias = true}>>;
+using FineGrained = GPT<fine_config, TopKRouter<64, 8>>;
+
 }  // namespace
 
 Workload makemoe(int threads) {
-  using Model = GPT<makemoe_config, NoisyTopKRouter<8, 2, NoisyTopK{.bias = true}>>;
-  return workload<Model>("a: makeMoE", {16, 32}, threads, {.dropout = 0.1}, 0.08838834764831845);   // 1 / sqrt(128)
+  return workload<MakeMoE>("a: makeMoE", {16, 32}, threads, {.dropout = 0.1}, 0.08838834764831845);   // 1 / sqrt(128)
 }
 Workload gpt2_moe_two_layers(int threads) {
   return workload<GPT<with_layers(gpt2_config, 2), TopKRouter<8, 2>>>("b: GPT-2 MoE, 2 layers", {4, 256}, threads);
@@ -29,12 +31,15 @@ Workload gpt2_moe(int threads) {
   return workload<GPT<gpt2_config, TopKRouter<8, 2>>>("b: GPT-2 MoE, 12 layers", {4, 256}, threads);
 }
 Workload fine_grained(int threads) {
-  return workload<GPT<fine_config, TopKRouter<64, 8>>>("c: fine-grained, V 65", {4, 256}, threads);
+  return workload<FineGrained>("c: fine-grained, V 65", {4, 256}, threads);
 }
 Workload fine_grained_words(int threads) {
   return workload<GPT<with_vocab(fine_config, 50257), TopKRouter<64, 8>>>("c: fine-grained, V 50257", {4, 256}, threads);
 }
 Workload gpt2_dense(int threads) { return workload<GPT<gpt2_config>>("dense GPT-2 124M", {4, 64}, threads); }
+
+Writing makemoe_writing(int sequences, int threads) { return writing<MakeMoE>(sequences, threads); }
+Writing fine_grained_writing(int sequences, int threads) { return writing<FineGrained>(sequences, threads); }
 
 double memory_available() {
   std::ifstream info("/proc/meminfo");

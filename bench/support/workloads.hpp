@@ -20,6 +20,14 @@ Workload fine_grained(int threads);       // (c) D 512, 8 layers, E 64, K 8, Dff
 Workload fine_grained_words(int threads); //     the same with V 50,257
 Workload gpt2_dense(int threads);         // GPT-2 124M, tied head, 4 x 64 tokens
 
+// Generation of one token for each sequence, the context refilled from its first quarter when it is full.
+struct Writing {
+  double active_weights = 0;
+  std::function<void()> next;
+};
+Writing makemoe_writing(int sequences, int threads);
+Writing fine_grained_writing(int sequences, int threads);
+
 // Bytes this machine could still hand out.
 double memory_available();
 

@@ -1,0 +1,61 @@
+#pragma once
+// A layer alone, forward and backward on random tokens.
+#include <moegpt/moegpt.hpp>
+
+#include <array>
+#include <memory>
+
+namespace bench {
+using namespace moegpt;
+
+template <class L>
+class LayerRun {
+ public:
+  static constexpr int D = L::dim_in;
+
+  LayerRun(Shape shape, int threads) : pass_{.shape = shape, .exec = Exec{.threads = threads}} {
+    Rng rng(1);
+    for_each_named_weight([&](const std::string& path, Kind, auto& w) {
+      const bool one = path.find("norm") != std::string::npos && path.ends_with("weight");
+      for (auto& value : w) value = one ? 1 : static_cast<float>(0.07 * (rng.uniform() - 0.5));
+    }, layer_);
+    for (auto& x : x_) {
+      x.resize(shape.tokens());
+      for (auto& value : x.memory()) value = static_cast<float>(rng.normal());
+    }
+    y_.resize(shape.tokens());
+    dx_.resize(shape.tokens());
+    dy_.resize(shape.tokens());
+    for (auto& value : dy_.memory()) value = static_cast<float>(1e-3 * rng.normal());
+    tape_.resize(pass_);
+    scratch_.resize(pass_);
+  }
+  // Other tokens, and so another routing, in each call.
+  void forward() {
+    at_ = (at_ + 1) % x_.size();
+    layer_.forward(x_[at_], y_, tape_, scratch_, pass_);
+  }
+  void backward() { layer_.backward(x_[at_], tape_, dy_, dx_, grad_, scratch_, pass_); }
+  void both() {
+    forward();
+    backward();
+  }
+
+ private:
+  L layer_, grad_;
+  Pass pass_;
+  typename L::Tape tape_;
+  typename L::Scratch scratch_;
+  std::array<Tokens<D, float>, 4> x_;
+  Tokens<D, float> y_, dx_, dy_;
+  std::size_t at_ = 0;
+};
+
+// Its forward and backward, to be called by programs that know no types.
+template <class L>
+std::function<void()> both_ways(Shape shape, int threads) {
+  auto run = std::make_shared<LayerRun<L>>(shape, threads);
+  return [run] { run->both(); };
+}
+
+}  // namespace bench
