@@ -9,6 +9,7 @@
 #include "peak.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <functional>
 #include <string>
 
@@ -50,6 +51,8 @@ class Work {
 class InTurn {
  public:
   using Slice = std::function<double()>;
+  double pause = 0;   // seconds of sleep before each slice, so that another's waiting threads have gone to sleep
+
   int add(Slice slice) {
     slices_.push_back(std::move(slice));
     return static_cast<int>(slices_.size()) - 1;
@@ -65,8 +68,8 @@ class InTurn {
   void run(int rounds) {
     rates_.assign(slices_.size(), {});
     for (int r = 0; r < rounds; ++r)
-      for (std::size_t i = 0; i < slices_.size(); ++i) rates_[i].push_back(slices_[i]());
-    rates_[0].push_back(slices_[0]());
+      for (std::size_t i = 0; i < slices_.size(); ++i) take(i);
+    take(0);
   }
   double rate(int a) const { return median(of(a)); }
   std::vector<double> ratios(int a, int b) const {
@@ -79,8 +82,13 @@ class InTurn {
     return result;
   }
   double ratio(int a, int b) const { return median(ratios(a, b)); }
+  double rate(int a, int round) const { return of(a)[static_cast<std::size_t>(round)]; }
 
  private:
+  void take(std::size_t i) {
+    if (pause > 0) std::this_thread::sleep_for(std::chrono::duration<double>(pause));
+    rates_[i].push_back(slices_[i]());
+  }
   const std::vector<double>& of(int i) const { return rates_[static_cast<std::size_t>(i)]; }
   std::vector<Slice> slices_;
   std::vector<std::vector<double>> rates_;

@@ -1,0 +1,69 @@
+#!/bin/bash
+# Builds and runs the benchmarks. On a quiet machine: everything is measured in turn with the machine's peak, but
+# what another process takes is lost all the same.
+#   bench/run.sh              every program in bench/, about ten minutes; arguments go to Google Benchmark
+#   bench/run.sh scorecard    one line for each goal: figure, goal, ok or short
+#   bench/run.sh peers        the same models in PyTorch, in turn with ours
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source cmake/need_packages.sh
+root=$PWD
+
+build() {   # build FOLDER TARGETS... -- CMAKE OPTIONS...
+  local folder=$1 targets=()
+  shift
+  while (( $# )) && [[ $1 != -- ]]; do targets+=("$1"); shift; done
+  [[ ${1-} == -- ]] && shift
+  cmake --preset bench -B "$folder" "$@" > "$folder.log" 2>&1 || { cat "$folder.log" >&2; exit 1; }
+  cmake --build "$folder" --parallel "$(compile_jobs)" ${targets[@]+--target "${targets[@]}"} >> "$folder.log" 2>&1 ||
+    { tail -40 "$folder.log" >&2; exit 1; }
+}
+
+need_packages "the benchmarks" g++=g++ cmake=cmake ninja-build=ninja libeigen3-dev=/usr/include/eigen3/Eigen/Core \
+  nlohmann-json3-dev=/usr/include/nlohmann/json.hpp libbenchmark-dev=/usr/include/benchmark/benchmark.h
+mkdir -p build
+bin=build/bench/bench
+
+case ${1-} in
+scorecard)
+  echo "== building (two to four minutes the first time)" >&2
+  build build/bench bench_scorecard_gemm bench_scorecard_models
+  have_clang=0
+  if command -v clang++ > /dev/null; then
+    have_clang=1
+    build build/bench-clang bench_scorecard_gemm -- -DCMAKE_CXX_COMPILER=clang++
+  fi
+  echo "== measuring (about ten minutes; leave the machine alone)" >&2
+  echo "Date         $(date -u '+%Y-%m-%d %H:%M UTC'), commit $(git rev-parse --short HEAD 2> /dev/null || echo unknown)"
+  echo "Machine      $(lscpu | sed -n 's/^Model name: *//p'), $(nproc) cores, load $(cut -d' ' -f1 /proc/loadavg)"
+  echo "Compilers    $(g++ --version | head -1)$( (( have_clang )) && clang++ --version | head -1 | sed 's/^/; /')"
+  echo "Threads      one, unless a line says two; flags -O3 -march=native"
+  $bin/scorecard_models machine
+  $bin/scorecard_gemm
+  if (( have_clang )); then
+    build/bench-clang/bench/scorecard_gemm --peak-only
+  else
+    printf '\n  no clang++ here: its rows are left out\n'
+  fi
+  $bin/scorecard_models steps layers threads busy
+  $bin/scorecard_models memory
+  printf '\nElsewhere\n'
+  echo "  against PyTorch                                                  ./bench/run.sh peers"
+  echo "  laws 5 and 6, no allocation in a step, gradcheck and parity      ./tests/run.sh"
+  ;;
+peers)
+  shift
+  echo "== building" >&2
+  build build/bench
+  exec bench/peers/run.sh "$root/$bin" "$@"
+  ;;
+*)
+  echo "== building (two to four minutes the first time)" >&2
+  build build/bench
+  for question in machine gemm expert_batch moe_vs_dense experts_sweep attention adam step generation; do
+    echo
+    echo "== $question: $(sed -n '1s,^// *,,p' "bench/$question.cpp")"
+    $bin/$question "$@"
+  done
+  ;;
+esac

@@ -1,0 +1,172 @@
+// The scorecard's rows of layers and whole training steps. Parts by name: machine, steps, layers, threads, busy,
+// memory. Each part may be run alone; memory must be, since it asks for the most that its process ever held.
+#include "rows.hpp"
+#include "support/adam_run.hpp"
+#include "support/layers.hpp"
+#include "support/workloads.hpp"
+
+#include <moegpt/core/build.hpp>
+
+#include <csignal>
+#include <fstream>
+#include <map>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+using namespace bench;
+
+namespace {
+
+void machine() {
+  Streams streams(60000000);
+  std::vector<double> one, two, update;
+  for (int r = 0; r < 5; ++r) {
+    one.push_back(fma_peak<float>(1, 0.1));
+    two.push_back(fma_peak<float>(2, 0.1));
+    const double start = now(Clock::thread);
+    streams.update(Exec{1});
+    update.push_back(streams.update_bytes() / (now(Clock::thread) - start));
+  }
+  std::printf("FMA peak     %.0f GFLOP/s with one thread, %.0f with two, at this moment; kernels for %s\n",
+              1e-9 * median(one), 1e-9 * median(two), build_info().simd);
+  std::printf("Bandwidth    %.1f GB/s for an in-place update, one thread\n", 1e-9 * median(update));
+}
+
+void step_row(Workload (*make)(int), int rounds, double goal) {
+  const Workload w = make(1);
+  scorecard::progress("step of " + w.name);
+  InTurn turn;
+  const int peak = turn.add_peak(1, 0.2), step = turn.add(w.flops, w.step, 0.1);
+  turn.run(rounds);
+  scorecard::at_least(w.name + ", " + std::to_string(static_cast<int>(w.tokens / w.flops * turn.rate(step))) + " tokens/s",
+                      100 * turn.ratio(step, peak), goal, "%");
+}
+void steps() {
+  scorecard::section("Whole training steps, one thread: model FLOPs of the FMA peak");
+  step_row(makemoe, 15, 75);
+  step_row(gpt2_moe_two_layers, 3, 80);
+  if (memory_available() > 14e9)
+    step_row(gpt2_moe, 2, 80);
+  else
+    std::puts("  b: GPT-2 MoE, 12 layers: needs 14 GB of free memory");
+  step_row(fine_grained, 5, 70);
+  step_row(gpt2_dense, 5, 75);
+}
+
+void pair_row(const char* name, Pair (*make)(int), double goal) {
+  scorecard::progress(name);
+  const Pair pair = make(1);
+  InTurn turn;
+  const int dense = turn.add(1, pair.dense.call, 0.1), mixture = turn.add(1, pair.mixture.call, 0.1);
+  turn.run(7);
+  scorecard::at_most(name, turn.ratio(dense, mixture), goal, "x");
+}
+void layers() {
+  scorecard::section("Layers, one thread");
+  pair_row("mixture over dense, 4,096 tokens, E 8, K 2", few_large_experts, 1.08);
+  pair_row("mixture over dense, 4,096 tokens, E 64, K 8", many_small_experts, 1.2);
+  scorecard::progress("number of experts");
+  const LayerWork few = mixture_of(4, 1), many = mixture_of(64, 1);
+  InTurn turn;
+  const int four = turn.add(1, few.call, 0.1), sixty_four = turn.add(1, many.call, 0.1);
+  turn.run(11);
+  scorecard::at_most("time of E 64 over E 4, K 2, D 128, Dff 512, 8,192 tokens", turn.ratio(four, sixty_four), 1.15, "x");
+  scorecard::progress("AdamW");
+  scorecard::at_least("AdamW, 9 M weights, of update bandwidth", 100 * adam_in_turn<NineMillion>(1, 25).of_bandwidth, 85, "%");
+  scorecard::at_least("AdamW, 60 M weights, of update bandwidth", 100 * adam_in_turn<SixtyMillion>(1, 15).of_bandwidth, 85, "%");
+}
+
+// (two threads / one thread) / (peak of two / peak of one), each in turn.
+void threads_row(Workload (*make)(int), int rounds) {
+  const Workload one = make(1), two = make(2);
+  scorecard::progress("two threads, " + one.name);
+  InTurn turn;
+  turn.pause = 0.01;
+  const int peak1 = turn.add_peak(1, 0.1, Clock::wall), step1 = turn.add(1, one.step, 0.1, Clock::wall);
+  const int peak2 = turn.add_peak(2, 0.1, Clock::wall), step2 = turn.add(1, two.step, 0.1, Clock::wall);
+  turn.run(rounds);
+  std::vector<double> figures;
+  for (int r = 0; r < rounds; ++r)
+    figures.push_back(turn.rate(step2, r) / turn.rate(step1, r) * turn.rate(peak1, r) / turn.rate(peak2, r));
+  scorecard::at_least(one.name, median(figures), 0.93, "x");
+}
+void threads() {
+  scorecard::section("Two threads over one, divided by the same ratio of the FMA peaks");
+  threads_row(makemoe, 11);
+  threads_row(fine_grained, 5);
+}
+
+// A process that spins on the second core as long as this object lives.
+class Spinner {
+ public:
+  Spinner() : pid_(fork()) {
+    if (pid_ != 0) return;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    cpu_set_t core;
+    CPU_ZERO(&core);
+    CPU_SET(1, &core);
+    sched_setaffinity(0, sizeof core, &core);
+    for (volatile bool on = true; on;) {}
+  }
+  ~Spinner() {
+    if (pid_ <= 0) return;
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+  Spinner(const Spinner&) = delete;
+  Spinner& operator=(const Spinner&) = delete;
+
+ private:
+  pid_t pid_;
+};
+void busy_row(Workload (*make)(int), int rounds) {
+  const Workload one = make(1), two = make(2);
+  scorecard::progress("two threads on a busy machine, " + one.name);
+  const Spinner spinner;
+  InTurn turn;
+  turn.pause = 0.01;
+  const int step1 = turn.add(1, one.step, 0.4, Clock::wall), step2 = turn.add(1, two.step, 0.4, Clock::wall);
+  turn.run(rounds);
+  const std::vector<double> ratios = turn.ratios(step2, step1);
+  scorecard::at_least(one.name + ", worst of " + std::to_string(rounds), *std::min_element(ratios.begin(), ratios.end()),
+                      1 / 1.3, "x");
+}
+void busy() {
+  scorecard::section("Two threads over one while another process spins on the second core");
+  busy_row(makemoe, 5);
+  busy_row(fine_grained, 3);
+}
+
+double most_memory_held() {
+  std::ifstream status("/proc/self/status");
+  std::string word;
+  double kilobytes = 0;
+  while (status >> word)
+    if (word == "VmHWM:") status >> kilobytes;
+  return 1024 * kilobytes;
+}
+void memory() {
+  const Workload w = gpt2_moe_two_layers(1);
+  scorecard::progress("memory of " + w.name);
+  for (int i = 0; i < 2; ++i) w.step();
+  scorecard::section("Peak memory of a training run over the formula in bench/support/training.hpp");
+  char name[128];
+  std::snprintf(name, sizeof name, "%s: %.0f MB over %.0f MB, of them %.0f for weights", w.name.c_str(),
+                1e-6 * most_memory_held(), 1e-6 * w.memory, 16e-6 * w.weights);
+  scorecard::at_most(name, most_memory_held() / w.memory, 1.1, "x");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::map<std::string, void (*)()> parts{{"machine", machine}, {"steps", steps}, {"layers", layers},
+                                                {"threads", threads}, {"busy", busy}, {"memory", memory}};
+  for (int i = 1; i < argc; ++i) {
+    const auto part = parts.find(argv[i]);
+    if (part == parts.end()) return std::fprintf(stderr, "no part of the scorecard is called %s\n", argv[i]), 2;
+    part->second();
+  }
+  return 0;
+}
