@@ -30,3 +30,22 @@ TEMPLATE_TEST_CASE("the square root of a vector is that of its elements", "", fl
   store(y, square_root(load(x)));
   for (int i = 0; i < W; ++i) CHECK(y[i] == std::sqrt(x[i]));
 }
+
+TEMPLATE_TEST_CASE("a loop over numbers meets each once, in vectors first and then one by one", "", float, double) {
+  constexpr int W = lanes<TestType>;
+  for (Index n = 0; n <= 3 * W + 1; ++n) {
+    Buffer<TestType> x(n + 1);
+    Index next = 0, vectors = 0;
+    for_each_vector<TestType>(n, [&](Index i, auto part) {
+      constexpr bool whole = std::is_same_v<decltype(part), WholeVector<TestType>>;
+      CHECK(i == next);
+      next += whole ? W : 1;
+      vectors += whole;
+      part.store(x.data() + i, part.load(x.data() + i) + 1);
+    });
+    CHECK(next == n);
+    CHECK(vectors == n / W);
+    for (Index i = 0; i < n; ++i) CHECK(x[i] == 1);
+    CHECK(x[n] == 0);
+  }
+}

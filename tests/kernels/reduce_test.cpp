@@ -35,10 +35,38 @@ TEST_CASE("the bits of a sum do not depend on where its numbers lie") {
   }
 }
 
-TEST_CASE("axpy adds a multiple") {
-  const float x[3] = {1, 2, 3};
-  float y[3] = {10, 20, 30};
-  kernels::axpy<float>(3, 2, x, y);
-  CHECK(y[0] == 12);
-  CHECK(y[2] == 36);
+TEMPLATE_TEST_CASE("scale writes a multiple and axpy adds one, at every length and not beyond it", "", float, double) {
+  for (Index n = 0; n <= 40; ++n) {
+    const auto x = random_numbers<TestType>(n, 4);
+    Buffer<TestType> y(n + 1), z(n + 1);
+    y.fill(7);
+    z.fill(7);
+    kernels::scale<TestType>(n, 2, x.data(), y.data());
+    kernels::axpy<TestType>(n, 2, x.data(), z.data());
+    for (Index i = 0; i < n; ++i) {
+      CHECK(y[i] == 2 * x[i]);
+      CHECK(z[i] == 7 + 2 * x[i]);   // doubling is exact, so there is one rounding
+    }
+    CHECK(y[n] == 7);
+    CHECK(z[n] == 7);
+  }
+}
+
+TEMPLATE_TEST_CASE("sum_rows adds row after row to what is there, for any width and number of threads", "", float,
+                   double) {
+  const Index rows = 7;
+  for (Index cols = 1; cols <= 150; cols += cols < 70 ? 1 : 37) {
+    const Index stride = cols + 3;
+    const auto x = random_numbers<TestType>(rows * stride, 5);
+    Buffer<TestType> expected(cols + 1), y(cols + 1);
+    expected.fill(3);
+    for (Index r = 0; r < rows; ++r)
+      for (Index j = 0; j < cols; ++j) expected[j] += x[r * stride + j];
+    for (const int threads : {1, 3}) {
+      y.fill(3);
+      kernels::sum_rows<TestType>(Exec{threads}, {x.data(), rows, cols, stride}, y.data());
+      CAPTURE(cols, threads);
+      CHECK(same_bits(y, expected));
+    }
+  }
 }

@@ -16,9 +16,9 @@ namespace moegpt::inline MOEGPT_BUILD {
 template <class T>
 inline constexpr int lanes = MOEGPT_VECTOR_BYTES / static_cast<int>(sizeof(T));
 
-template <class T>
+template <class T, int Bytes = MOEGPT_VECTOR_BYTES>
 struct VectorOf {
-  typedef T type __attribute__((vector_size(MOEGPT_VECTOR_BYTES)));
+  typedef T type __attribute__((vector_size(Bytes)));
 };
 template <class T>
 using Vector = typename VectorOf<T>::type;
@@ -40,11 +40,38 @@ template <class T>
   static_assert(lanes<T> <= 16);
   return load(numbers);
 }
+
+// What a loop over numbers meets: whole vectors, then single numbers. A body written with `part.load` and
+// `part.store` serves both.
 template <class T>
-[[gnu::always_inline]] inline T sum_lanes(const Vector<T>& v) {
-  T s = 0;
-  for (int i = 0; i < lanes<T>; ++i) s += v[i];
-  return s;
+struct WholeVector {
+  [[gnu::always_inline]] Vector<T> load(const T* p) const { return moegpt::load(p); }
+  [[gnu::always_inline]] void store(T* p, const Vector<T>& v) const { moegpt::store(p, v); }
+};
+template <class T>
+struct SingleNumber {
+  [[gnu::always_inline]] T load(const T* p) const { return *p; }
+  [[gnu::always_inline]] void store(T* p, T x) const { *p = x; }
+};
+
+// f(i, part) for all of [0, n): first for every whole vector, then for every number left.
+template <class T, class F>
+[[gnu::always_inline]] inline void for_each_vector(Index n, F&& f) {
+  Index i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>) f(i, WholeVector<T>{});
+  for (; i < n; ++i) f(i, SingleNumber<T>{});
+}
+
+// The sum of all lanes: its halves are added until two numbers are left.
+template <class T, int Bytes = MOEGPT_VECTOR_BYTES>
+[[gnu::always_inline]] inline T sum_lanes(const typename VectorOf<T, Bytes>::type& v) {
+  if constexpr (Bytes == 2 * sizeof(T)) {
+    return v[0] + v[1];
+  } else {
+    typename VectorOf<T, Bytes / 2>::type halves[2];
+    std::memcpy(halves, &v, sizeof v);
+    return sum_lanes<T, Bytes / 2>(halves[0] + halves[1]);
+  }
 }
 
 

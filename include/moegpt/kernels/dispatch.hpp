@@ -4,6 +4,8 @@
 #include <moegpt/core/exec.hpp>
 #include <moegpt/kernels/reduce.hpp>
 
+#include <algorithm>
+
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 
@@ -17,8 +19,7 @@ void gather(MatrixView<const T> x, const Index* token, MatrixView<T> slots) {
 // x[s] *= weight[s], on one thread
 template <class T>
 void scale_rows(const T* weight, MatrixView<T> x) {
-  for (Index s = 0; s < x.rows; ++s)
-    for (Index i = 0; i < x.cols; ++i) x[s][i] *= weight[s];
+  for (Index s = 0; s < x.rows; ++s) scale(x.cols, weight[s], x[s], x[s]);
 }
 
 // y[n] = sum_j weight[slot(n, j)] slots[slot(n, j)]; a null weight counts as one.
@@ -27,11 +28,15 @@ template <class T>
              MatrixView<T> y) {
   for_each_piece(exec, y.rows, dispatch_piece, [&](Rows r) {
     for (Index n = r.first; n < r.first + r.count; ++n) {
-      for (Index i = 0; i < y.cols; ++i) y[n][i] = 0;
+      bool started = false;
       for (int j = 0; j < choices; ++j) {
         const Index s = slot[n * choices + j];
-        if (s >= 0) axpy(y.cols, weight ? weight[s] : T(1), slots[s], y[n]);
+        if (s < 0) continue;
+        const T a = weight ? weight[s] : T(1);
+        started ? axpy(y.cols, a, slots[s], y[n]) : scale(y.cols, a, slots[s], y[n]);
+        started = true;
       }
+      if (!started) std::fill_n(y[n], y.cols, T(0));
     }
   });
 }

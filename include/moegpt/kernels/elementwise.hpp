@@ -1,6 +1,7 @@
 #pragma once
 // Element by element over many tokens.
 #include <moegpt/core/exec.hpp>
+#include <moegpt/core/simd.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
@@ -9,8 +10,11 @@ namespace kernels {
 template <class T>
 [[gnu::noinline]] void add(const Exec& exec, MatrixView<const T> a, MatrixView<const T> b, MatrixView<T> y) {
   for_each_piece(exec, y.rows, 256, [&](Rows r) {
-    const Index first = r.first * y.cols, last = first + r.count * y.cols;
-    for (Index i = first; i < last; ++i) y.data[i] = a.data[i] + b.data[i];
+    const T *a0 = a.data + r.first * y.cols, *b0 = b.data + r.first * y.cols;
+    T* y0 = y.data + r.first * y.cols;
+    for_each_vector<T>(r.count * y.cols, [&](Index i, auto part) {
+      part.store(y0 + i, part.load(a0 + i) + part.load(b0 + i));
+    });
   });
 }
 

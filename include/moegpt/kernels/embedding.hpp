@@ -1,6 +1,6 @@
 #pragma once
 // Rows of a table looked up by number, and the sum of gradients that comes back.
-#include <moegpt/core/exec.hpp>
+#include <moegpt/kernels/reduce.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
@@ -15,9 +15,9 @@ template <class T>
 // d_table[id_n] += dy_n, token after token: a piece owns a range of features.
 template <class T>
 [[gnu::noinline]] void look_up_backward(const Exec& exec, const int* ids, MatrixView<const T> dy, MatrixView<T> d_table) {
-  for_each_piece(exec, dy.cols, 32, [&](Rows features) {
+  for_each_piece(exec, dy.cols, 128, [&](Rows features) {
     for (Index n = 0; n < dy.rows; ++n)
-      for (Index i = features.first; i < features.first + features.count; ++i) d_table[ids[n]][i] += dy[n][i];
+      axpy<T>(features.count, 1, dy[n] + features.first, d_table[ids[n]] + features.first);
   });
 }
 
@@ -27,16 +27,16 @@ template <class T>
                                      MatrixView<T> y) {
   for_each_piece(exec, y.rows, 64, [&](Rows rows) {
     for (Index n = rows.first; n < rows.first + rows.count; ++n)
-      for (Index i = 0; i < y.cols; ++i) y[n][i] += table[first + n % length][i];
+      axpy<T>(y.cols, 1, table[first + n % length], y[n]);
   });
 }
-// d_table[first + t] += sum over sequences of dy: a task owns a position.
+// d_table[first + t] += sum over sequences of dy: a piece owns positions.
 template <class T>
 [[gnu::noinline]] void add_positions_backward(const Exec& exec, MatrixView<const T> dy, Index first, Index length,
                                               MatrixView<T> d_table) {
-  exec.parallel_for(length, [&](Index t) {
-    for (Index n = t; n < dy.rows; n += length)
-      for (Index i = 0; i < dy.cols; ++i) d_table[first + t][i] += dy[n][i];
+  for_each_piece(exec, length, 16, [&](Rows positions) {
+    for (Index t = positions.first; t < positions.first + positions.count; ++t)
+      for (Index n = t; n < dy.rows; n += length) axpy<T>(dy.cols, 1, dy[n], d_table[first + t]);
   });
 }
 

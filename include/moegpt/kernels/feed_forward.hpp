@@ -65,12 +65,12 @@ template <class T>
     hidden_backward<T>(dy, w_down, b_down, d_pre, d_gate, [&](Index s, Rows cols, T* d) {
       const T gate = g ? g[s] : T(1);
       Vector<T> share{};
-      for_each_vector<T>(cols.count, [&](auto piece) {
-        const auto [value, slope] = activation<decltype(tag)::value, T>(piece.load(pre[s] + cols.first));
-        const Vector<T> dh = piece.load(d);
+      for_each_padded_vector<T>(cols.count, [&](Index i, auto part) {
+        const auto [value, slope] = activation<decltype(tag)::value, T>(part.load(pre[s] + cols.first + i));
+        const Vector<T> dh = part.load(d + i);
         share += dh * value;
-        piece.store(h[s] + cols.first, value);
-        piece.store(d, gate * dh * slope);
+        part.store(h[s] + cols.first + i, value);
+        part.store(d + i, gate * dh * slope);
       });
       return share;
     });
@@ -87,13 +87,13 @@ template <class T>
     hidden_backward<T>(dy, w_down, b_down, d_up, d_gate, [&](Index s, Rows cols, T* d) {
       const T scale = g ? g[s] : T(1);
       Vector<T> share{};
-      for_each_vector<T>(cols.count, [&](auto piece) {
-        const auto [value, slope] = activation<decltype(tag)::value, T>(piece.load(gate[s] + cols.first));
-        const Vector<T> u = piece.load(up[s] + cols.first), dh = piece.load(d), out = value * u;
+      for_each_padded_vector<T>(cols.count, [&](Index i, auto part) {
+        const auto [value, slope] = activation<decltype(tag)::value, T>(part.load(gate[s] + cols.first + i));
+        const Vector<T> u = part.load(up[s] + cols.first + i), dh = part.load(d + i), out = value * u;
         share += dh * out;
-        piece.store(h[s] + cols.first, out);
-        piece.store(d_gate_pre[s] + cols.first, scale * dh * u * slope);
-        piece.store(d, scale * dh * value);
+        part.store(h[s] + cols.first + i, out);
+        part.store(d_gate_pre[s] + cols.first + i, scale * dh * u * slope);
+        part.store(d + i, scale * dh * value);
       });
       return share;
     });

@@ -5,7 +5,7 @@
 //
 // Outer-product kernels: a block of C stays in registers while a packed panel of B streams past and A is broadcast.
 // Few rows, as an expert with few tokens has, are computed as C^T = B^T A^T, which reads weights once, in place.
-#include <moegpt/core/exec.hpp>
+#include <moegpt/kernels/reduce.hpp>
 #include <moegpt/kernels/transpose.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
@@ -309,9 +309,7 @@ template <class T>
 [[gnu::noinline]] void affine_backward_weights(const Exec& exec, Operand<T> x, MatrixView<const T> dy,
                                                MatrixView<T> dw, T* db) {
   if (!dw.empty()) gemm<T>(exec, transposed<T>(dy), x, dw, {.accumulate = true});
-  if (db)
-    for (Index t = 0; t < dy.rows; ++t)
-      for (Index j = 0; j < dy.cols; ++j) db[j] += dy[t][j];
+  if (db) sum_rows<T>(exec, dy, db);
 }
 
 }  // namespace kernels

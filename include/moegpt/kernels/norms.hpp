@@ -13,11 +13,15 @@ namespace kernels {
 template <class T>
 void layer_norm(const T* x, const T* gamma, const T* beta, T* y, T& mean, T& rstd, Index D, T epsilon) {
   const T m = sum(x, D) / T(D);
-  const T var = reduce<T>(
-      D, [&](Index i) { const Vector<T> c = load(x + i) - m; return c * c; },
-      [&](Index i) { return (x[i] - m) * (x[i] - m); }) / T(D);
+  const T var = reduce<T>(D, [&](Index i, auto part) {
+    const auto c = part.load(x + i) - m;
+    return c * c;
+  }) / T(D);
   const T r = 1 / std::sqrt(var + epsilon);
-  for (Index i = 0; i < D; ++i) y[i] = (x[i] - m) * r * gamma[i] + (beta ? beta[i] : T(0));
+  for_each_vector<T>(D, [&](Index i, auto part) {
+    const auto scaled = (part.load(x + i) - m) * r * part.load(gamma + i);
+    part.store(y + i, beta ? scaled + part.load(beta + i) : scaled);
+  });
   mean = m;
   rstd = r;
 }
@@ -25,34 +29,38 @@ void layer_norm(const T* x, const T* gamma, const T* beta, T* y, T& mean, T& rst
 // With g = dy gamma and xhat = (x - mean) rstd:  dx = rstd (g - mean(g) - xhat mean(g xhat)).
 template <class T>
 void layer_norm_backward(const T* x, const T* gamma, T m, T r, const T* dy, T* dx, Index D) {
-  const T mean_g = reduce<T>(
-      D, [&](Index i) { return load(dy + i) * load(gamma + i); },
-      [&](Index i) { return dy[i] * gamma[i]; }) / T(D);
-  const T mean_gx = r * reduce<T>(
-      D, [&](Index i) { return load(dy + i) * load(gamma + i) * (load(x + i) - m); },
-      [&](Index i) { return dy[i] * gamma[i] * (x[i] - m); }) / T(D);
-  for (Index i = 0; i < D; ++i) dx[i] = r * (dy[i] * gamma[i] - mean_g - (x[i] - m) * r * mean_gx);
+  const T mean_g = dot(dy, gamma, D) / T(D);
+  const T mean_gx = r * reduce<T>(D, [&](Index i, auto part) {
+    return part.load(dy + i) * part.load(gamma + i) * (part.load(x + i) - m);
+  }) / T(D);
+  const T slope = r * mean_gx;
+  for_each_vector<T>(D, [&](Index i, auto part) {
+    const auto g = part.load(dy + i) * part.load(gamma + i);
+    part.store(dx + i, r * (g - mean_g - (part.load(x + i) - m) * slope));
+  });
 }
 
 // y = x / sqrt(mean(x^2) + epsilon) * gamma
 template <class T>
 void rms_norm(const T* x, const T* gamma, T* y, T& rstd, Index D, T epsilon) {
   const T r = 1 / std::sqrt(dot(x, x, D) / T(D) + epsilon);
-  for (Index i = 0; i < D; ++i) y[i] = x[i] * r * gamma[i];
+  for_each_vector<T>(D, [&](Index i, auto part) { part.store(y + i, part.load(x + i) * r * part.load(gamma + i)); });
   rstd = r;
 }
 
 // With g = dy gamma and xhat = x rstd:  dx = rstd (g - xhat mean(g xhat)).
 template <class T>
 void rms_norm_backward(const T* x, const T* gamma, T r, const T* dy, T* dx, Index D) {
-  const T mean_gx = r * reduce<T>(
-      D, [&](Index i) { return load(dy + i) * load(gamma + i) * load(x + i); },
-      [&](Index i) { return dy[i] * gamma[i] * x[i]; }) / T(D);
-  for (Index i = 0; i < D; ++i) dx[i] = r * (dy[i] * gamma[i] - x[i] * r * mean_gx);
+  const T mean_gx = r * reduce<T>(D, [&](Index i, auto part) {
+    return part.load(dy + i) * part.load(gamma + i) * part.load(x + i);
+  }) / T(D);
+  const T slope = r * mean_gx;
+  for_each_vector<T>(D, [&](Index i, auto part) {
+    part.store(dx + i, r * (part.load(dy + i) * part.load(gamma + i) - part.load(x + i) * slope));
+  });
 }
 
-// All of these for many tokens. A piece of the backward of gamma and beta owns a range of features and adds token
-// after token.
+// All of these for many tokens. A piece of the backward of gamma and beta owns features and adds token after token.
 template <class T>
 [[gnu::noinline]] void layer_norms(const Exec& exec, MatrixView<const T> x, const T* gamma, const T* beta,
                                    MatrixView<T> y, T* mean, T* rstd, T epsilon) {
@@ -71,15 +79,11 @@ template <class T>
       for (Index n = rows.first; n < rows.first + rows.count; ++n)
         layer_norm_backward(x[n], gamma, mean[n], rstd[n], dy[n], dx[n], x.cols);
     });
-  for_each_piece(exec, x.cols, 32, [&](Rows features) {
-    const Index begin = features.first, end = begin + features.count;
-    for (Index n = 0; n < x.rows; ++n) {
-      if (d_gamma)
-        for (Index i = begin; i < end; ++i) d_gamma[i] += dy[n][i] * ((x[n][i] - mean[n]) * rstd[n]);
-      if (d_beta)
-        for (Index i = begin; i < end; ++i) d_beta[i] += dy[n][i];
-    }
-  });
+  if (d_gamma)
+    add_over_rows<T>(exec, x.rows, x.cols, d_gamma, [&](Index n, Index i, auto part) {
+      return part.load(dy[n] + i) * ((part.load(x[n] + i) - mean[n]) * rstd[n]);
+    });
+  if (d_beta) sum_rows<T>(exec, dy, d_beta);
 }
 template <class T>
 [[gnu::noinline]] void rms_norms(const Exec& exec, MatrixView<const T> x, const T* gamma, MatrixView<T> y, T* rstd,
@@ -97,12 +101,10 @@ template <class T>
       for (Index n = rows.first; n < rows.first + rows.count; ++n)
         rms_norm_backward(x[n], gamma, rstd[n], dy[n], dx[n], x.cols);
     });
-  if (!d_gamma) return;
-  for_each_piece(exec, x.cols, 32, [&](Rows features) {
-    for (Index n = 0; n < x.rows; ++n)
-      for (Index i = features.first; i < features.first + features.count; ++i)
-        d_gamma[i] += dy[n][i] * (x[n][i] * rstd[n]);
-  });
+  if (d_gamma)
+    add_over_rows<T>(exec, x.rows, x.cols, d_gamma, [&](Index n, Index i, auto part) {
+      return part.load(dy[n] + i) * (part.load(x[n] + i) * rstd[n]);
+    });
 }
 
 }  // namespace kernels

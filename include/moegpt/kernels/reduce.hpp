@@ -1,40 +1,77 @@
 #pragma once
-// Sums over one contiguous row, in an order fixed by its length alone.
+// Sums over one row, in an order fixed by its length alone, and sums over many rows, one after another.
+#include <moegpt/core/exec.hpp>
 #include <moegpt/core/simd.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 
-// sum_i term(i), with term_vector(i) the terms i .. i + lanes.
-template <class T, class F, class G>
-[[gnu::always_inline]] inline T reduce(Index n, F&& term_vector, G&& term) {
-  constexpr int W = lanes<T>;
-  Vector<T> a{}, b{};
-  const Index whole = n / (2 * W) * (2 * W);
-  for (Index i = 0; i < whole; i += 2 * W) {
-    a += term_vector(i);
-    b += term_vector(i + W);
-  }
-  a += b;
-  T tail = 0;
-  for (Index i = whole; i < n; ++i) tail += term(i);
-  return sum_lanes<T>(a) + tail;
+// The sum of term(i, part) over [0, n): a vector or a number, as for_each_vector meets them.
+template <class T, class F>
+[[gnu::always_inline]] inline T reduce(Index n, F&& term) {
+  constexpr int W = lanes<T>, chains = 4;   // independent, so that additions overlap
+  Vector<T> s[chains] = {};
+  T rest = 0;
+  Index i = 0;
+  for (; i + chains * W <= n; i += chains * W)
+#pragma GCC unroll 4
+    for (int c = 0; c < chains; ++c) s[c] += term(i + c * W, WholeVector<T>{});
+  for (; i + W <= n; i += W) s[0] += term(i, WholeVector<T>{});
+  for (; i < n; ++i) rest += term(i, SingleNumber<T>{});
+  return sum_lanes<T>((s[0] + s[1]) + (s[2] + s[3])) + rest;
 }
 
 template <class T>
 T sum(const T* x, Index n) {
-  return reduce<T>(n, [&](Index i) { return load(x + i); }, [&](Index i) { return x[i]; });
+  return reduce<T>(n, [&](Index i, auto part) { return part.load(x + i); });
 }
 
 template <class T>
 T dot(const T* x, const T* y, Index n) {
-  return reduce<T>(n, [&](Index i) { return load(x + i) * load(y + i); }, [&](Index i) { return x[i] * y[i]; });
+  return reduce<T>(n, [&](Index i, auto part) { return part.load(x + i) * part.load(y + i); });
+}
+
+// y = a x
+template <class T>
+void scale(Index n, T a, const T* x, T* y) {
+  for_each_vector<T>(n, [&](Index i, auto part) { part.store(y + i, a * part.load(x + i)); });
 }
 
 // y += a x
 template <class T>
 void axpy(Index n, T a, const T* x, T* y) {
-  for (Index i = 0; i < n; ++i) y[i] += a * x[i];
+  for_each_vector<T>(n, [&](Index i, auto part) { part.store(y + i, part.load(y + i) + a * part.load(x + i)); });
+}
+
+// y_j += sum over rows r = 0, 1, 2 ... of term(r, j, part), which is a vector or a number like the columns it is
+// for. A task owns columns and keeps their sums in registers.
+template <class T, class F>
+void add_over_rows(const Exec& exec, Index rows, Index cols, T* y, F&& term) {
+  constexpr int W = lanes<T>, run = 4;
+  const Index tasks = (cols + run * W - 1) / (run * W);
+  exec.parallel_for(tasks, [&](Index task) {
+    const Index first = task * run * W, left = cols - first;
+    if (left >= run * W) {
+      Vector<T> s[run];
+      for (int v = 0; v < run; ++v) s[v] = load(y + first + v * W);
+      for (Index r = 0; r < rows; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < run; ++v) s[v] += term(r, first + v * W, WholeVector<T>{});
+      for (int v = 0; v < run; ++v) store(y + first + v * W, s[v]);
+    } else {
+      for_each_vector<T>(left, [&](Index i, auto part) {
+        auto s = part.load(y + first + i);
+        for (Index r = 0; r < rows; ++r) s += term(r, first + i, part);
+        part.store(y + first + i, s);
+      });
+    }
+  });
+}
+
+// y_j += sum_r x_rj
+template <class T>
+[[gnu::noinline]] void sum_rows(const Exec& exec, MatrixView<const T> x, T* y) {
+  add_over_rows<T>(exec, x.rows, x.cols, y, [&](Index r, Index j, auto part) { return part.load(x[r] + j); });
 }
 
 // sum of squares in double: for norms over many numbers.

@@ -66,29 +66,23 @@ template <class T, class Bits, int terms, int mantissa>
   return x;
 }
 
-// Elements [at, at + count) of rows, at most a vector of them; lanes beyond are zero and are not stored.
+// The last numbers of a row as a vector, for bodies that know only vectors: lanes beyond are zero and not stored.
 template <class T>
-struct WholeVector {
-  Index at;
-  [[gnu::always_inline]] Vector<T> load(const T* x) const { return moegpt::load(x + at); }
-  [[gnu::always_inline]] void store(T* x, const Vector<T>& v) const { moegpt::store(x + at, v); }
-};
-template <class T>
-struct PartOfVector {
-  Index at, count;
-  Vector<T> load(const T* x) const {
+struct PaddedVector {
+  Index count;
+  Vector<T> load(const T* p) const {
     T rest[lanes<T>] = {};
-    std::memcpy(rest, x + at, sizeof(T) * count);
+    std::memcpy(rest, p, sizeof(T) * count);
     return moegpt::load(rest);
   }
-  void store(T* x, const Vector<T>& v) const { std::memcpy(x + at, &v, sizeof(T) * count); }
+  void store(T* p, const Vector<T>& v) const { std::memcpy(p, &v, sizeof(T) * count); }
 };
-// f(piece) for [0, n) vector by vector; what is left at the end goes through the same code.
+// f(i, part) for [0, n) vector by vector, the last one padded.
 template <class T, class F>
-[[gnu::always_inline]] inline void for_each_vector(Index n, F&& f) {
+[[gnu::always_inline]] inline void for_each_padded_vector(Index n, F&& f) {
   Index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>) f(WholeVector<T>{i});
-  if (i < n) f(PartOfVector<T>{i, n - i});
+  for (; i + lanes<T> <= n; i += lanes<T>) f(i, WholeVector<T>{});
+  if (i < n) f(i, PaddedVector<T>{n - i});
 }
 
 // The larger of each pair; b where a is NaN.
