@@ -34,7 +34,7 @@ struct Scene {
     draw(embedding.data(), embedding.size(), 3);
     draw(x[0], N * D, 4);
   }
-  double loss() { return head.loss(x, embedding, targets.data(), tape, scratch, pass); }
+  double loss() { return head.loss(x, embedding, targets.data(), tape, pass); }
   void backward() { head.backward(x, embedding, targets.data(), tape, dx, grad, d_embedding, scratch, pass); }
 };
 
@@ -108,7 +108,11 @@ TEST_CASE("the derivatives of a token's logits sum to zero") {
   s.loss();
   s.backward();
   // softmax sums to one within seven roundings
-  for (Index n = 0; n < N; ++n) CHECK(std::abs(s.scratch.d_logits.eigen().col(n).sum()) <= 1e-16 * V);
+  for (Index n = 0; n < N; ++n) {
+    double sum = 0;
+    for (int v = 0; v < V; ++v) sum += s.scratch.d_logits[n * V + v];
+    CHECK(std::abs(sum) <= 1e-16 * V);
+  }
 }
 
 TEST_CASE("a gradient that is not wanted is not computed, and the others do not change") {
@@ -129,4 +133,70 @@ TEST_CASE("logits of a thousand do not overflow the loss") {
   CHECK(s.loss() == Approx(0).margin(1e-15));
   s.targets.assign(N, 0);
   CHECK(std::isfinite(s.loss()));
+}
+
+namespace {
+constexpr int large = 2500;   // three blocks
+using Large = Head<D, large, double, false, true>;
+
+struct LargeScene {
+  Large head, grad;
+  Large::Table embedding, d_embedding;
+  Tokens<D, double> x{N}, dx{N};
+  Large::Tape tape;
+  Large::Scratch scratch;
+  std::vector<int> targets{0, 833, 834, -1, 1667, 2499};   // the first and last of blocks, and one ignored
+
+  LargeScene() {
+    draw(head.weight.data(), head.weight.size(), 1);
+    draw(head.bias.data(), head.bias.size(), 2);
+    draw(x[0], N * D, 3);
+  }
+  void run(const Pass& pass) {
+    head.loss(x, embedding, targets.data(), tape, pass);
+    head.backward(x, embedding, targets.data(), tape, dx, grad, d_embedding, scratch, pass);
+  }
+};
+}  // namespace
+
+TEST_CASE("the gradients of a vocabulary of several blocks are those of the whole, in less scratch than the logits") {
+  LargeScene s;
+  REQUIRE(Large::blocks.size() == 3);
+  s.run({.shape = {2, 3}});
+  CHECK(s.scratch.d_logits.size() * 2 < N * large);
+  Eigen::MatrixXd dz = s.tape.logits.eigen().array().exp();
+  for (Index n = 0; n < N; ++n) {
+    const int target = s.targets[static_cast<std::size_t>(n)];
+    dz.col(n) /= dz.col(n).sum() * 5;   // the mean over five targets
+    if (target >= 0)
+      dz(target, n) -= 1.0 / 5;
+    else
+      dz.col(n).setZero();
+  }
+  // sums of up to 2,500 terms whose magnitudes add up to less than ten
+  CHECK((s.dx.eigen() - s.head.weight.eigen().transpose() * dz).cwiseAbs().maxCoeff() <= 1e-13);
+  CHECK((s.grad.weight.eigen() - dz * s.x.eigen().transpose()).cwiseAbs().maxCoeff() <= 1e-14);
+  CHECK((s.grad.bias.eigen() - dz.rowwise().sum().transpose()).cwiseAbs().maxCoeff() <= 1e-14);
+}
+
+TEST_CASE("the gradients of a large vocabulary do not depend on the number of threads") {
+  LargeScene one, three;
+  one.run({.shape = {2, 3}});
+  three.run({.shape = {2, 3}, .exec = {3}});
+  CHECK(one.dx.eigen() == three.dx.eigen());
+  CHECK(one.grad.weight.eigen() == three.grad.weight.eigen());
+  CHECK(one.grad.bias.eigen() == three.grad.bias.eigen());
+}
+
+TEST_CASE("what a token gets back from the head does not depend on which other tokens share the call") {
+  LargeScene all, alone;
+  all.targets = {-1, -1, 834, -1, -1, -1};   // one target counts in both
+  all.run({.shape = {2, 3}});
+  alone.x.resize(1);
+  alone.dx.resize(1);
+  alone.x.eigen() = all.x.eigen().col(2);
+  alone.targets = {834};
+  alone.run({.shape = {1, 1}});
+  CHECK(alone.tape.loss[0][0] == all.tape.loss[2][0]);
+  CHECK(alone.dx.eigen() == all.dx.eigen().col(2));
 }

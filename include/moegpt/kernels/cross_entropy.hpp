@@ -1,5 +1,7 @@
 #pragma once
-// Cross-entropy of softmax(logits) against one target per token; targets below zero are ignored.
+// Cross-entropy of softmax(logits) against one target per token; targets below zero are ignored. Backward needs of
+// the softmax only its log sum exp, so any columns of the gradient can be made alone.
+#include <moegpt/core/exec.hpp>
 #include <moegpt/kernels/softmax.hpp>
 
 #include <algorithm>
@@ -7,26 +9,56 @@
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 
-// -log softmax(z)[target] in nats; zero where the target is ignored. scratch: vocab numbers.
-template <class T>
-T cross_entropy(const T* z, Index vocab, int target, T* scratch) {
-  if (target < 0) return 0;
-  std::copy_n(z, vocab, scratch);
-  T total;
-  return exponentials(scratch, vocab, total) - z[target];
+// f(vector) for all of z; what is left at the end is filled up with minus infinity.
+template <class T, class F>
+[[gnu::always_inline]] inline void for_each_filled(const T* z, Index n, F&& f) {
+  constexpr int W = lanes<T>;
+  const Index whole = n / W * W;
+  for (Index i = 0; i < whole; i += W) f(load(z + i));
+  if (whole == n) return;
+  Vector<T> rest = Vector<T>{} + minus_infinity<T>;
+  for (Index i = whole; i < n; ++i) rest[i - whole] = z[i];
+  f(rest);
 }
 
-// dz = scale (softmax(z) - onehot(target)); zero where the target is ignored.
+// log sum_i exp(z_i), without overflow; NaN if there is a NaN among the z, or none above minus infinity.
 template <class T>
-void cross_entropy_backward(const T* z, Index vocab, int target, T scale, T* dz) {
-  if (target < 0) {
-    for (Index i = 0; i < vocab; ++i) dz[i] = 0;
-    return;
-  }
-  std::copy_n(z, vocab, dz);
-  softmax(dz, vocab);
-  dz[target] -= 1;
-  for (Index i = 0; i < vocab; ++i) dz[i] *= scale;
+T log_sum_exp(const T* z, Index n) {
+  Vector<T> tops = Vector<T>{} + minus_infinity<T>, total{};
+  for_each_filled(z, n, [&](Vector<T> v) { tops = v > tops ? v : tops; });
+  T top = tops[0];
+  for (int i = 1; i < lanes<T>; ++i) top = tops[i] > top ? tops[i] : top;
+  for_each_filled(z, n, [&](Vector<T> v) { total += exponential(v - top); });
+  return top + std::log(sum_lanes<T>(total));
+}
+
+// loss_n = -log softmax(z_n)[target_n] = lse_n - z_n[target_n] in nats; both are zero where the target is ignored.
+template <class T>
+[[gnu::noinline]] void cross_entropies(const Exec& exec, MatrixView<const T> z, const int* target, T* loss, T* lse) {
+  for_each_piece(exec, z.rows, 16, [&](Rows rows) {
+    for (Index n = rows.first; n < rows.first + rows.count; ++n) {
+      const bool counts = target[n] >= 0;
+      lse[n] = counts ? log_sum_exp(z[n], z.cols) : T(0);
+      loss[n] = counts ? lse[n] - z[n][target[n]] : T(0);
+    }
+  });
+}
+
+// dz_n = scale (softmax(z_n) - onehot(target_n)) for the columns from `first` that dz has; zero where the target is
+// ignored.
+template <class T>
+[[gnu::noinline]] void cross_entropies_backward(const Exec& exec, MatrixView<const T> z, const int* target,
+                                                const T* lse, T scale, Index first, MatrixView<T> dz) {
+  for_each_piece(exec, z.rows, 16, [&](Rows rows) {
+    for (Index n = rows.first; n < rows.first + rows.count; ++n) {
+      if (target[n] < 0) {
+        std::fill_n(dz[n], dz.cols, T(0));
+        continue;
+      }
+      map(dz.cols, z[n] + first, dz[n], [&](Vector<T> v) { return scale * exponential(v - lse[n]); });
+      if (target[n] >= first && target[n] < first + dz.cols) dz[n][target[n] - first] -= scale;
+    }
+  });
 }
 
 }  // namespace kernels

@@ -134,7 +134,6 @@ struct GPT {
     void resize(const Pass& to, Use use) {
       if constexpr (Blocks::as > 0) dense.resize(to);
       if constexpr (Blocks::bs > 0) mixture.resize(to);
-      head.row.resize(to.exec.workers());
       if (use == Use::inference) return;
       for (auto& d : d_stream) d.resize(to.tokens());
       d_normed.resize(to.tokens());
@@ -174,7 +173,7 @@ struct GPT {
       pass.exec = exec;
       loss = run_blocks(pass, work, nullptr);
       loss.cross_entropy = head.loss(work.tape.normed, token_embedding.weight, batch.targets.data(), work.tape.head,
-                                     work.scratch.head, pass);
+                                     pass);
     });
     if (!std::isfinite(loss.total(work.objective))) not_finite("loss", loss.total(work.objective), first_not_finite(*this));
     return loss;

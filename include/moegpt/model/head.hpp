@@ -1,6 +1,7 @@
 #pragma once
 // The last layer: logits = W x + b over the vocabulary, and the cross-entropy of what follows. With a tied
 // head, W is the token embedding. The one layer whose loss is fused with its forward: logits stay in the tape.
+// Backward takes the vocabulary block by block, so that no second buffer of the logits' size exists.
 #include <moegpt/kernels/cross_entropy.hpp>
 #include <moegpt/kernels/gemm.hpp>
 #include <moegpt/layers/layer.hpp>
@@ -19,16 +20,18 @@ struct Head {
   struct Tape {
     Tokens<V, T> logits;
     Tokens<1, T> loss;      // of each token, in nats
+    Tokens<1, T> lse;       // log sum exp of its logits
     Index counted = 0;      // tokens whose target is not ignored
     void resize(const Pass& pass) {
       logits.resize(pass.tokens());
       loss.resize(pass.tokens());
+      lse.resize(pass.tokens());
     }
   };
+  static constexpr Pieces blocks{V, 1024};   // of the vocabulary; part of no result
   struct Scratch {
-    Tokens<V, T> d_logits;
-    Tokens<V, T> row;       // one for each worker
-    void resize(const Pass& pass) { d_logits.resize(pass.tokens()); }
+    Buffer<T> d_logits;     // tokens x block
+    void resize(const Pass& pass) { d_logits.resize(pass.tokens() * blocks[0].count); }
   };
 
   void forward(In<D, T> x, const Table& embedding, Out<V, T> logits, const Pass& pass) const {
@@ -36,14 +39,10 @@ struct Head {
   }
 
   // Mean cross-entropy in nats over targets that are not ignored.
-  double loss(In<D, T> x, const Table& embedding, const int* targets, Tape& tape, Scratch& scratch,
-              const Pass& pass) const {
+  double loss(In<D, T> x, const Table& embedding, const int* targets, Tape& tape, const Pass& pass) const {
     tape.resize(pass);
-    scratch.row.resize(pass.exec.workers());
     forward(x, embedding, tape.logits, pass);
-    pass.exec.parallel_for_worker(x.count, [&](Index n, int worker) {
-      *tape.loss[n] = targets[n] < 0 ? T(0) : kernels::cross_entropy<T>(tape.logits[n], V, targets[n], scratch.row[worker]);
-    });
+    kernels::cross_entropies<T>(pass.exec, tape.logits.view(), targets, tape.loss[0], tape.lse[0]);
     double total = 0;
     tape.counted = 0;
     for (Index n = 0; n < x.count; ++n)
@@ -59,13 +58,16 @@ struct Head {
                 Table& d_embedding, Scratch& scratch, const Pass& pass) const {
     scratch.resize(pass);
     const T scale = tape.counted > 0 ? T(1) / static_cast<T>(tape.counted) : T(0);
-    pass.exec.parallel_for(x.count, [&](Index n) {
-      kernels::cross_entropy_backward<T>(tape.logits[n], V, targets[n], scale, scratch.d_logits[n]);
-    });
-    const In<V, T> dz = scratch.d_logits;
-    kernels::affine_backward<T>(pass.exec, dz, table(embedding), dx, false);
-    const MatrixView<T> d_table = Tied ? MatrixView<T>(d_embedding) : MatrixView<T>(grad.weight);
-    kernels::affine_backward_weights<T>(pass.exec, x, dz, d_table, grad.bias.data());
+    const MatrixView<const T> w = table(embedding);
+    const MatrixView<T> dw = Tied ? MatrixView<T>(d_embedding) : MatrixView<T>(grad.weight);
+    for (Index b = 0; b < blocks.size(); ++b) {
+      const Rows block = blocks[b];
+      const MatrixView<T> dz{scratch.d_logits.data(), x.count, block.count, block.count};
+      kernels::cross_entropies_backward<T>(pass.exec, tape.logits.view(), targets, tape.lse[0], scale, block.first, dz);
+      kernels::affine_backward<T>(pass.exec, dz, w.rows_at(block), dx, b > 0);
+      kernels::affine_backward_weights<T>(pass.exec, x, dz, dw.empty() ? dw : dw.rows_at(block),
+                                          grad.bias.empty() ? nullptr : grad.bias.data() + block.first);
+    }
   }
 
  private:
