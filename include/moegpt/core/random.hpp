@@ -5,13 +5,18 @@
 // normals within one build.
 #include <moegpt/core/logarithm.hpp>
 
+#include <array>
 #include <cstdint>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Of one 64-bit integer, or of each lane of a vector of them.
-template <class Bits>
-[[gnu::always_inline]] inline constexpr Bits mix64(Bits z) {
+inline constexpr std::uint64_t mix64(std::uint64_t z) {
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+// The same in each lane.
+[[gnu::always_inline]] inline Vector<std::uint64_t> mix64(Vector<std::uint64_t> z) {
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
   return z ^ (z >> 31);
@@ -67,12 +72,14 @@ struct Key {
     // cos(2 pi t) = sin y, y = 2 pi (|t - 1/2| - 1/4) in [-pi / 2, pi / 2], by the Taylor series of the sine
     const Vector<double> t = detail::as_double(b & 0xffffffffu) * 0x1.0p-32 - 0.5;
     const Vector<double> y = 6.283185307179586 * ((t < 0.0 ? -t : t) - 0.25), y2 = y * y;
-    constexpr int terms = 11;
-    double term[terms] = {1};
-    for (int k = 1; k < terms; ++k) term[k] = -term[k - 1] / (2 * k * (2 * k + 1));
-    Vector<double> sine = Vector<double>{} + term[terms - 1];
+    constexpr auto term = [] {
+      std::array<double, 11> c{1};
+      for (int k = 1; k < 11; ++k) c[k] = -c[k - 1] / (2 * k * (2 * k + 1));
+      return c;
+    }();
+    Vector<double> sine = Vector<double>{} + term[10];
 #pragma GCC unroll 16
-    for (int k = terms - 2; k >= 0; --k) sine = sine * y2 + term[k];
+    for (int k = 9; k >= 0; --k) sine = sine * y2 + term[k];
     return detail::root(-2.0 * logarithm<double>(u)) * (sine * y);
   }
   // x[i] = normal(first + i)

@@ -3,6 +3,7 @@
 // the same bits wherever it lies.
 #include <moegpt/core/logarithm.hpp>
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -21,11 +22,15 @@ template <class T, class Bits, int terms, int mantissa>
   const Vector<T> t = x * T(1.4426950408889634) + magic;
   const Vector<T> n = t - magic;
   const Vector<T> r = (x - n * ln2_high) - n * ln2_low;
-  T factorial[terms + 1] = {1};
-  for (int k = 1; k <= terms; ++k) factorial[k] = factorial[k - 1] * T(k);
-  Vector<T> p = Vector<T>{} + 1 / factorial[terms];
+  constexpr auto term = [] {
+    std::array<T, terms + 1> c{};
+    T factorial = 1;
+    for (int k = 0; k <= terms; factorial *= T(++k)) c[k] = 1 / factorial;
+    return c;
+  }();
+  Vector<T> p = Vector<T>{} + term[terms];
 #pragma GCC unroll 16
-  for (int k = terms - 1; k >= 0; --k) p = p * r + 1 / factorial[k];
+  for (int k = terms - 1; k >= 0; --k) p = p * r + term[k];
   BitVector bits;
   std::memcpy(&bits, &t, sizeof t);
   bits = (bits << mantissa) + (Bits(std::numeric_limits<T>::max_exponent - 1) << mantissa);

@@ -42,9 +42,14 @@ template <class T>
     const bool residual = path.ends_with("attention.output.weight") || path.ends_with("down.weight");
     deviation = residual ? 0.02 / std::sqrt(2.0 * layers) : 0.02;
   }
-  for (Index i = 0; i < size; ++i)
-    data[i] = static_cast<T>(constant + (deviation > 0 ? deviation * rng.normal() : 0) +
-                             (spread > 0 ? spread * (2 * rng.uniform() - 1) : 0));
+  double draws[256] = {};
+  for (Index first = 0; first < size; first += 256) {
+    const Index count = size - first < 256 ? size - first : 256;
+    if (deviation > 0) rng.normals(draws, count);
+    for (Index i = 0; i < count; ++i)
+      data[first + i] = static_cast<T>(constant + deviation * draws[i] +
+                                       (spread > 0 ? spread * (2 * rng.uniform() - 1) : 0));
+  }
 }
 
 }  // namespace detail
