@@ -28,7 +28,7 @@ struct Head {
       lse.resize(pass.tokens());
     }
   };
-  static constexpr Pieces blocks{V, 1024};   // of the vocabulary; part of no result
+  static constexpr Pieces blocks{V, 512};   // of the vocabulary; part of no result
   struct Scratch {
     Buffer<T> d_logits;     // tokens x block
     void resize(const Pass& pass) { d_logits.resize(pass.tokens() * blocks[0].count); }
