@@ -1,6 +1,6 @@
 #pragma once
-// Cross-entropy of softmax(logits) against one target per token; targets below zero are ignored. Backward needs of
-// the softmax only its log sum exp, so any columns of the gradient can be made alone.
+// Cross-entropy of softmax(logits) against one target per token; targets below zero are ignored. Backward needs
+// of the softmax only its log sum exp, so any columns of the gradient can be made alone.
 #include <moegpt/core/exec.hpp>
 #include <moegpt/kernels/softmax.hpp>
 
@@ -32,9 +32,10 @@ T log_sum_exp(const T* z, Index n) {
   return top + std::log(sum_lanes<T>(total));
 }
 
-// loss_n = -log softmax(z_n)[target_n] = lse_n - z_n[target_n] in nats; both are zero where the target is ignored.
+// loss_n = -log softmax(z_n)[target_n] = lse_n - z_n[target_n] in nats; both zero where the target is ignored.
 template <class T>
-[[gnu::noinline]] void cross_entropies(const Exec& exec, MatrixView<const T> z, const int* target, T* loss, T* lse) {
+[[gnu::noinline]] void cross_entropies(const Exec& exec, MatrixView<const T> z, const int* target, T* loss,
+                                       T* lse) {
   for_each_piece(exec, z.rows, 16, [&](Rows rows) {
     for (Index n = rows.first; n < rows.first + rows.count; ++n) {
       const bool counts = target[n] >= 0;
@@ -44,8 +45,8 @@ template <class T>
   });
 }
 
-// dz_n = scale (softmax(z_n) - onehot(target_n)) for the columns from `first` that dz has; zero where the target is
-// ignored.
+// dz_n = scale (softmax(z_n) - onehot(target_n)) for the columns from `first` that dz has; zero where the target
+// is ignored.
 template <class T>
 [[gnu::noinline]] void cross_entropies_backward(const Exec& exec, MatrixView<const T> z, const int* target,
                                                 const T* lse, T scale, Index first, MatrixView<T> dz) {

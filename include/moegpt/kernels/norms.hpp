@@ -44,7 +44,9 @@ void layer_norm_backward(const T* x, const T* gamma, T m, T r, const T* dy, T* d
 template <class T>
 void rms_norm(const T* x, const T* gamma, T* y, T& rstd, Index D, T epsilon) {
   const T r = 1 / std::sqrt(dot(x, x, D) / T(D) + epsilon);
-  for_each_vector<T>(D, [&](Index i, auto part) { part.store(y + i, part.load(x + i) * r * part.load(gamma + i)); });
+  for_each_vector<T>(D, [&](Index i, auto part) {
+    part.store(y + i, part.load(x + i) * r * part.load(gamma + i));
+  });
   rstd = r;
 }
 
@@ -60,7 +62,8 @@ void rms_norm_backward(const T* x, const T* gamma, T r, const T* dy, T* dx, Inde
   });
 }
 
-// All of these for many tokens. A piece of the backward of gamma and beta owns features and adds token after token.
+// All of these for many tokens. A task of the backward of gamma and beta owns features and adds token after
+// token.
 template <class T>
 [[gnu::noinline]] void layer_norms(const Exec& exec, MatrixView<const T> x, const T* gamma, const T* beta,
                                    MatrixView<T> y, T* mean, T* rstd, T epsilon) {

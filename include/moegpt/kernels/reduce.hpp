@@ -40,11 +40,13 @@ void scale(Index n, T a, const T* x, T* y) {
 // y += a x
 template <class T>
 void axpy(Index n, T a, const T* x, T* y) {
-  for_each_vector<T>(n, [&](Index i, auto part) { part.store(y + i, part.load(y + i) + a * part.load(x + i)); });
+  for_each_vector<T>(n, [&](Index i, auto part) {
+    part.store(y + i, part.load(y + i) + a * part.load(x + i));
+  });
 }
 
-// y_j += sum over rows r = 0, 1, 2 ... of term(r, j, part), which is a vector or a number like the columns it is
-// for. A task owns columns and keeps their sums in registers.
+// y_j += sum over rows r = 0, 1, 2 ... of term(r, j, part), a vector or a number like the columns it is for.
+// A task owns columns and keeps their sums in registers.
 template <class T, class F>
 void add_over_rows(const Exec& exec, Index rows, Index cols, T* y, F&& term) {
   constexpr int W = lanes<T>, run = 4;

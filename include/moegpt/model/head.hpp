@@ -63,7 +63,8 @@ struct Head {
     for (Index b = 0; b < blocks.size(); ++b) {
       const Rows block = blocks[b];
       const MatrixView<T> dz{scratch.d_logits.data(), x.count, block.count, block.count};
-      kernels::cross_entropies_backward<T>(pass.exec, tape.logits.view(), targets, tape.lse[0], scale, block.first, dz);
+      kernels::cross_entropies_backward<T>(pass.exec, tape.logits.view(), targets, tape.lse[0], scale,
+                                           block.first, dz);
       kernels::affine_backward<T>(pass.exec, dz, w.rows_at(block), dx, b > 0);
       kernels::affine_backward_weights<T>(pass.exec, x, dz, dw.empty() ? dw : dw.rows_at(block),
                                           grad.bias.empty() ? nullptr : grad.bias.data() + block.first);
