@@ -251,6 +251,7 @@ def main():
     if unknown:
         sys.exit(f"no workload is called {unknown[0]}: use {', '.join(ROWS)}")
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no stopped process is left behind
     print(f"{datetime.date.today()}, {machine()}, {os.cpu_count()} cores, load before {os.getloadavg()[0]:.1f}, "
           f"torch {', '.join(version for _, version in pythons)}")
     print(f"milliseconds ({args.clock}) of a training step, medians; ratios are medians over rounds in turn, best: each side with the "
