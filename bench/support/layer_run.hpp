@@ -30,18 +30,23 @@ class LayerRun {
     tape_.resize(pass_);
     scratch_.resize(pass_);
   }
-  // Other tokens, and so another routing, in each call.
-  void forward() {
-    at_ = (at_ + 1) % x_.size();
-    layer_.forward(x_[at_], y_, tape_, scratch_, pass_);
-  }
-  void backward() { layer_.backward(x_[at_], tape_, dy_, dx_, grad_, scratch_, pass_); }
+  // Forward and backward, each in a region of threads as in a model. Other tokens, and so another routing, in each
+  // call.
   void both() {
-    forward();
-    backward();
+    at_ = (at_ + 1) % x_.size();
+    in_region([&](const Pass& pass) { layer_.forward(x_[at_], y_, tape_, scratch_, pass); });
+    in_region([&](const Pass& pass) { layer_.backward(x_[at_], tape_, dy_, dx_, grad_, scratch_, pass); });
   }
 
  private:
+  template <class F>
+  void in_region(F&& f) {
+    pass_.exec.region([&](const Exec& exec) {
+      Pass pass = pass_;
+      pass.exec = exec;
+      f(pass);
+    });
+  }
   L layer_, grad_;
   Pass pass_;
   typename L::Tape tape_;

@@ -97,7 +97,7 @@ struct Training {
   void step() {
     const Batch& batch = batches[static_cast<std::size_t>(done) % batches.size()];
     model.forward(batch, work, Key{3}.with(Purpose::step, static_cast<std::uint64_t>(done)));
-    set_zero(grad);
+    set_zero(grad, work.exec);
     model.backward(batch, work, grad);
     adam.step(model, grad, work.exec);
     ++done;
