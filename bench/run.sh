@@ -60,7 +60,7 @@ peers)
 *)
   echo "== building (two to four minutes the first time)" >&2
   build build/bench
-  for question in machine gemm expert_batch moe_vs_dense experts_sweep attention adam step generation; do
+  for question in machine gemm expert_batch moe_vs_dense experts_sweep attention head adam step generation; do
     echo
     echo "== $question: $(sed -n '1s,^// *,,p' "bench/$question.cpp")"
     $bin/$question "$@"
