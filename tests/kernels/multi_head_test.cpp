@@ -78,6 +78,33 @@ TEST_CASE("the number of threads changes no bit of any head (law 5)") {
   }
 }
 
+TEST_CASE("backward of few heads is cut in blocks of queries and of keys, which changes no bit") {
+  constexpr Index longer = 150;   // three blocks, the last one not whole
+  const Index exist[2] = {140, 150};
+  const auto q = random_tokens<H * width, double>(2 * longer, 6), d_mixed = random_tokens<H * width, double>(2 * longer, 7);
+  const auto k = random_tokens<Hkv * width, double>(2 * longer, 8), v = random_tokens<Hkv * width, double>(2 * longer, 9);
+  for (const Mask mask : {Mask::causal, Mask::full}) {
+    auto m = heads();
+    m.length = m.key_rows = longer;
+    m.lengths = exist;
+    m.common.mask = mask;
+    Tokens<H * width, double> mixed(2 * longer), dq[2] = {mixed, mixed};
+    Tokens<Hkv * width, double> dk[2] = {k, k}, dv[2] = {v, v};   // overwritten
+    Tokens<H, double> lse(2 * longer);
+    Buffer<double> scratch(3 * kernels::multi_head_scratch(longer, longer, width));
+    kernels::multi_head_forward<double>({1}, m, q, k, v, mixed, lse, scratch.data());
+    for (const bool cut : {false, true}) {
+      m.batch = cut ? 1 : 2;
+      CHECK((m.batch * m.kv_heads < kernels::few_heads) == cut);
+      kernels::multi_head_backward<double>({cut ? 3 : 1}, m, q, k, v, mixed, lse, d_mixed, dq[cut], dk[cut], dv[cut],
+                                           scratch.data());
+    }
+    CHECK(same_bits(dq[0][0], dq[1][0], longer * H * width));
+    CHECK(same_bits(dk[0][0], dk[1][0], longer * Hkv * width));
+    CHECK(same_bits(dv[0][0], dv[1][0], longer * Hkv * width));
+  }
+}
+
 TEST_CASE("a sequence's dropout goes by its global number") {
   Problem here, there;
   here.run(heads(0), 1);
