@@ -87,7 +87,7 @@ class Team {
       if (!failed_.exchange(true)) error_ = std::current_exception();
     }
   }
-  // Not std::atomic's wait and notify: GCC's yields before it sleeps, which on a busy machine costs a time slice.
+  // Not std::atomic's wait: GCC's yields before it sleeps, which on a busy machine costs a time slice.
   template <class Done>
   void await(std::condition_variable& bell, Done done) {
     for (int look = 0; look < patience; ++look, relax())
@@ -129,6 +129,7 @@ struct Exec {
 
   // f(exec), with an Exec whose threads stand by until f returns. A few large regions are best: opening one
   // wakes all threads and closing it waits for each. Throws what f throws. Inside a region, just f.
+  // Denormal numbers count as zero.
   template <class F>
   void region(F&& f) const {
     open(FunctionRef<const Exec&>(f));
