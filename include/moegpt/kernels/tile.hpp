@@ -1,9 +1,7 @@
 #pragma once
 // Products of tiles that already lie in whole vectors, for kernels that keep their operands in L1 themselves: no
 // packing and no edges. Every element of C is one chain of multiply-adds over k = 0, 1, 2 ...
-#include <moegpt/core/simd.hpp>
-
-#include <utility>
+#include <moegpt/kernels/transpose.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
@@ -68,22 +66,6 @@ void product_rows(Index rows, Index depth, TileOperand<T> a, const T* b, Index b
     product_tile<T, 1, N>(depth, a, b, b_row, c, c_row, accumulate);
 }
 
-// Rows i and i + h of a square exchange the quarters that a transpose of 2h x 2h blocks exchanges.
-template <class T, int h, std::size_t... l>
-[[gnu::always_inline]] inline void exchange(Vector<T>& a, Vector<T>& b, std::index_sequence<l...>) {
-  constexpr int W = lanes<T>;
-  const Vector<T> first = __builtin_shufflevector(a, b, (l & h ? int(l) + W - h : int(l))...);
-  b = __builtin_shufflevector(a, b, (l & h ? int(l) + W : int(l) + h)...);
-  a = first;
-}
-template <class T, int h = lanes<T> / 2>
-[[gnu::always_inline]] inline void transpose_square(Vector<T>* rows) {
-#pragma GCC unroll 16
-  for (int i = 0; i < lanes<T>; ++i)
-    if ((i & h) == 0) exchange<T, h>(rows[i], rows[i + h], std::make_index_sequence<lanes<T>>{});
-  if constexpr (h > 1) transpose_square<T, h / 2>(rows);
-}
-
 }  // namespace detail
 
 // c = A b or c += A b: c [rows, b.cols], A [rows, b.rows]; b.cols is whole vectors.
@@ -109,21 +91,6 @@ template <class T>
   }
   for (Index i = x.rows; i < panel.rows; ++i)
     for (Index j = 0; j < panel.cols; j += W) store(panel[i] + j, Vector<T>{});
-}
-
-// y[j][i] = x[i][j]; extents are whole vectors.
-template <class T>
-[[gnu::noinline]] void transpose(MatrixView<const T> x, MatrixView<T> y) {
-  constexpr int W = lanes<T>;
-  for (Index i = 0; i < x.rows; i += W)
-    for (Index j = 0; j < x.cols; j += W) {
-      Vector<T> rows[W];
-#pragma GCC unroll 16
-      for (int l = 0; l < W; ++l) rows[l] = load(x[i + l] + j);
-      detail::transpose_square<T>(rows);
-#pragma GCC unroll 16
-      for (int l = 0; l < W; ++l) store(y[j + l] + i, rows[l]);
-    }
 }
 
 }  // namespace kernels
