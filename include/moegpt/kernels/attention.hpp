@@ -38,7 +38,7 @@ struct AttentionHead {
 };
 
 inline constexpr Index attention_block = 64;   // queries, and keys, of a tile
-inline constexpr Index attention_step = 16;    // rows of a product that share one causal limit
+inline constexpr Index attention_step = tile_rows;   // rows of a product that share one causal limit
 
 // Numbers of scratch for attention_forward and attention_backward.
 inline Index attention_scratch(Index keys, Index width) {

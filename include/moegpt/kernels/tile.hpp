@@ -12,6 +12,9 @@ constexpr Index whole_vectors(Index n) {
   return (n + lanes<T> - 1) / lanes<T> * lanes<T>;
 }
 
+// Rows of a product that are computed together where it is one vector wide: the sums fit the registers.
+inline constexpr Index tile_rows = MOEGPT_VECTOR_BYTES == 64 ? 16 : 12;
+
 // The left operand: element (i, k) lies at data[i * row + k * step].
 template <class T>
 struct TileOperand {
@@ -57,7 +60,7 @@ template <class T, int M, int N>
 template <class T, int N>
 void product_rows(Index rows, Index depth, TileOperand<T> a, const T* b, Index b_row, T* c, Index c_row,
                   bool accumulate) {
-  constexpr int M = (MOEGPT_VECTOR_BYTES == 64 ? 16 : 12) / N;   // M * N sums and N vectors of b fit the registers
+  constexpr int M = tile_rows / N;
   for (; rows >= M; rows -= M, a.data += M * a.row, c += M * c_row)
     product_tile<T, M, N>(depth, a, b, b_row, c, c_row, accumulate);
   for (; rows >= M / 2; rows -= M / 2, a.data += M / 2 * a.row, c += M / 2 * c_row)
