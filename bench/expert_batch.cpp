@@ -35,9 +35,12 @@ struct Experts {
   }
   One& next() { return all[at = (at + 1) % all.size()]; }
   static Rows rows(const One& e) { return {0, e.x.count()}; }
-  static void forward(One& e) { e.expert.forward(e.x, e.y, e.tape, rows(e)); }
-  static void backward(One& e) { e.expert.backward(e.x, e.tape, e.dy, e.dx, e.scratch, rows(e)); }
-  static void backward_weights(One& e) { e.expert.backward_weights(e.x, e.tape, e.dy, e.grad, e.scratch, rows(e)); }
+  static void forward(One& e) { e.expert.forward(e.x, e.y, e.tape, e.scratch, rows(e)); }
+  static void backward(One& e) { e.expert.backward(e.x, e.tape, e.dy, nullptr, e.dx, nullptr, e.scratch, rows(e)); }
+  static void backward_weights(One& e) {
+    for (Index part = 0; part < E::weight_parts; ++part)
+      e.expert.backward_weights(part, e.x, e.tape, e.dy, e.grad, e.scratch, rows(e));
+  }
 };
 
 template <int D, int Dff>

@@ -45,32 +45,35 @@ double model_flops(const Model& model, Shape shape) {
   return static_cast<double>(shape.tokens()) * (6 * weights + 3 * attention);
 }
 
-// Bytes of a training run on T tokens: 16 for each weight (itself, gradient, two moments), and the activations,
-// in numbers for a token, with K slots for each token in a mixture (1 in a dense feed-forward network):
-//   tape, each layer   6 D  stream, normed1, attended, middle, normed2, mixed
-//                      2 D  attention's queries and mixed values, and 2 Dkv keys and values
-//                      K (2 D + 2 Dff)  what goes into and comes out of an expert, before and after activation;
-//                                       3 Dff if gated
-//                      2 E + 16 K + 8   scores and spread, plan, norms, log-sum-exp
-//   tape, once         2 D + V   the last stream and its norm, logits
-//   scratch, once      8 D + 2 Dkv  gradients of the stream and inside attention
-//                      K (2 D + Dff)  gradients of slots; 2 Dff if gated
-//                      V + E        gradient of logits and of routing
+// Bytes of a training run: 16 for each weight (itself, gradient, two moments), and the activations, in numbers for a
+// token. K slots for each token in a mixture, 1 in a dense feed-forward network; w = 2 if experts are gated, else 1:
+//   tape, each layer   6 D                stream, normed1, attended, middle, normed2, mixed
+//                      2 Dq + 2 Dkv + H   attention's queries, mixed values, keys, values, log-sum-exp
+//                      K w Dff            experts before activation
+//                      2 E + 8 K + 8      scores and their spread, plan, norms
+//   tape, once         2 D + V            the last stream, its norm, logits
+//   scratch, once      6 D                gradients of the stream and inside a block
+//                      2 Dq + 2 Dkv       gradients inside attention
+//                      3 K D              slots: output, its gradient, the input's; D in a dense network
+//                      K (w + 1) Dff      experts after activation, gradients before it
+//                      E + 512            gradients of routing and of a block of logits
+// What each thread has for itself, and the indices of a few lists, are too small to be counted.
 template <class Model>
 double memory_formula(const Model& model, Shape shape) {
   constexpr Config C = Model::config;
-  constexpr double D = C.dim, V = C.vocab, Dff = C.expert_width(), Dkv = C.attention().key_value_heads() * C.attention().width();
-  double E = 0, K = 1;
+  constexpr AttentionShape A = C.attention();
+  constexpr double D = C.dim, V = C.vocab, Dff = C.expert_width(), H = C.heads, w = C.gated ? 2 : 1;
+  constexpr double Dq = C.heads * A.width(), Dkv = A.key_value_heads() * A.width();
+  double E = 0, K = 1, slots = 1;
   if constexpr (Model::has_experts) {
     E = Model::RouterRecipe::experts;
     K = Model::RouterRecipe::active;
+    slots = 3 * K;
   }
-  const double wide = C.gated ? 3 : 2;
-  const double layer = 8 * D + 2 * Dkv + K * (2 * D + wide * Dff) + 2 * E + 16 * K + 8;
-  const double once = 10 * D + 2 * Dkv + 2 * V + E + K * (2 * D + (wide - 1) * Dff);
-  const double numbers = C.layers * layer + once;
+  const double layer = 6 * D + 2 * Dq + 2 * Dkv + H + K * w * Dff + 2 * E + 8 * K + 8;
+  const double once = 8 * D + V + 2 * Dq + 2 * Dkv + slots * D + K * (w + 1) * Dff + E + 512;
   return 16.0 * static_cast<double>(count_weights(model)) +
-         sizeof(typename Model::Scalar) * static_cast<double>(shape.tokens()) * numbers;
+         sizeof(typename Model::Scalar) * static_cast<double>(shape.tokens()) * (C.layers * layer + once);
 }
 
 template <class Model>
