@@ -9,6 +9,10 @@
 #include <new>
 #include <utility>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 namespace moegpt::inline MOEGPT_BUILD {
 
 using Index = std::ptrdiff_t;
@@ -17,6 +21,14 @@ using Index = std::ptrdiff_t;
 struct Rows {
   Index first, count;
 };
+
+// Long rows meet a new page at every step: with pages of 4 KiB, products of large matrices lose a fifth of their speed.
+inline constexpr std::size_t huge_page = 1 << 21;
+inline void ask_for_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::size_t bytes) {
+#ifdef __linux__
+  if (bytes >= huge_page) madvise(data, bytes, MADV_HUGEPAGE);   // where there are none, nothing is lost
+#endif
+}
 
 // 64-byte aligned heap memory that copies deeply and, once grown, never shrinks: asking again for what it
 // already holds costs nothing.
@@ -42,7 +54,8 @@ class Buffer {
   // New memory is zero; what was held is kept only if it still fits.
   [[gnu::noinline]] void resize(Index size) {
     if (size > capacity_) {
-      T* fresh = static_cast<T*>(::operator new(sizeof(T) * size, alignment));
+      T* fresh = static_cast<T*>(::operator new(sizeof(T) * size, alignment_of(size)));
+      ask_for_huge_pages(fresh, sizeof(T) * size);
       std::memset(static_cast<void*>(fresh), 0, sizeof(T) * size);
       release();
       data_ = fresh;
@@ -51,7 +64,7 @@ class Buffer {
     size_ = size;
   }
   [[gnu::noinline]] void release() {
-    ::operator delete(data_, alignment);
+    ::operator delete(data_, alignment_of(capacity_));
     data_ = nullptr;
     size_ = capacity_ = 0;
   }
@@ -70,7 +83,9 @@ class Buffer {
   const T* end() const { return data_ + size_; }
 
  private:
-  static constexpr std::align_val_t alignment{64};
+  static std::align_val_t alignment_of(Index size) {
+    return std::align_val_t{sizeof(T) * size < huge_page ? 64 : huge_page};
+  }
   void swap(Buffer& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);

@@ -57,9 +57,9 @@ struct SingleNumber {
 // f(i, part) for all of [0, n): first for every whole vector, then for every number left.
 template <class T, class F>
 [[gnu::always_inline]] inline void for_each_vector(Index n, F&& f) {
-  Index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>) f(i, WholeVector<T>{});
-  for (; i < n; ++i) f(i, SingleNumber<T>{});
+  const Index whole = n / lanes<T> * lanes<T>;
+  for (Index i = 0; i < whole; i += lanes<T>) f(i, WholeVector<T>{});
+  for (Index i = whole; i < n; ++i) f(i, SingleNumber<T>{});
 }
 
 // The sum of all lanes: its halves are added until two numbers are left.

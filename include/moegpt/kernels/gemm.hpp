@@ -79,7 +79,7 @@ struct Tile {
 #endif
   static constexpr int MR = 6, NR = vectors * lanes<T>;
   static constexpr Index panel = (MOEGPT_VECTOR_BYTES == 64 ? 32768 : 16384) / Index{sizeof(T)};
-  static constexpr Index depth = panel / NR, rows = 512;
+  static constexpr Index depth = panel / NR, rows = 512, cached = (3 << 19) / Index{sizeof(T)};
 };
 
 // panel[k][j] = B[k][j], and zero for j beyond its columns. panel [b.rows, cols].
@@ -147,28 +147,15 @@ void micro_kernel_of(Index rows, const Operand<T>& a, Index row, const T* panel,
     micro_kernel_of<T, M - 1>(rows, a, row, panel, start, start_row, c, c_row);
 }
 
-// Asks for a share of the memory that the next panel is packed from, while this one is at work.
-template <class T>
-void prefetch(const Operand<T>& b, Index part, Index parts) {
-  const bool rows_lie_together = b.col_stride == 1;
-  const Index runs = rows_lie_together ? b.rows : b.cols, bytes = (rows_lie_together ? b.cols : b.rows) * Index{sizeof(T)};
-  for (Index i = part * runs / parts; i < (part + 1) * runs / parts; ++i) {
-    const auto* run = reinterpret_cast<const char*>(rows_lie_together ? b.row(i) : b.data + i * b.col_stride);
-    for (Index at = 0; at < bytes; at += 128) __builtin_prefetch(run + at, 0, 2);   // lines come in pairs
-  }
-}
-
 // One panel's part of C, for rows of A.
 template <class T>
-void run_panel(const Operand<T>& a, const T* panel, MatrixView<T> c, const T* start, Index start_row,
-               const Operand<T>& next) {
+void run_panel(const Operand<T>& a, const T* panel, MatrixView<T> c, const T* start, Index start_row) {
   using Tile = detail::Tile<T>;
   const Index tiles = (c.rows + Tile::MR - 1) / Tile::MR, fewest = c.rows / tiles, larger = c.rows % tiles;
   Rows r{0, 0};
   for (Index i = 0; i < tiles; ++i) {
     r = {r.first + r.count, fewest + (i < larger)};
     const T* from = start ? start + r.first * start_row : nullptr;
-    prefetch(next, i, tiles);
     if (c.cols == Tile::NR) {
       if (start == c.data && i + 1 < tiles)   // the next block of C is read, too
         for (Index q = r.first + r.count; q < r.first + r.count + fewest; ++q)
@@ -195,21 +182,24 @@ template <class T>
     const Index left = b.cols - n;
     return b.rows_at(depths.size() > 0 ? depths[k] : Rows{0, 0}).cols_at({n, left < Tile::NR ? left : Tile::NR});
   };
-  for (Index i = 0; i < rows.size(); ++i)
-    for (Index n = 0; n < b.cols; n += Tile::NR) {
-      const Rows r = rows[i];
-      for (Index k = 0; k < steps; ++k) {
-        const Operand<T> here = part(n, k);
-        const Operand<T> next = k + 1 < steps ? part(n, k + 1) : n + Tile::NR < b.cols ? part(n + Tile::NR, 0) : part(0, 0);
-        const Operand<T> left = a.rows_at(r).cols_at({k > 0 ? depths[k].first : 0, here.rows});
-        const MatrixView<T> out = c.rows_at(r).cols_at(n, here.cols);
-        const bool resume = k > 0 || start.accumulate;
-        pack<T>(here, Tile::NR, panel);
-        run_panel<T>(left, panel, out, resume ? out.data : start.bias ? start.bias + n : nullptr,
-                     resume ? out.stride : 0, next);
+  for (Index i = 0; i < rows.size(); ++i) {
+    const Rows r = rows[i];
+    const Index fit = Tile::cached / (r.count * Tile::depth), together = fit > 1 ? fit : 1;   // steps whose A stays in L2
+    for (Index first = 0; first < steps; first += together)
+      for (Index n = 0; n < b.cols; n += Tile::NR) {
+        const Index last = first + together < steps ? first + together : steps;
+        for (Index k = first; k < last; ++k) {
+          const Operand<T> here = part(n, k);
+          const Operand<T> left = a.rows_at(r).cols_at({k > 0 ? depths[k].first : 0, here.rows});
+          const MatrixView<T> out = c.rows_at(r).cols_at(n, here.cols);
+          const bool resume = k > 0 || start.accumulate;
+          pack<T>(here, Tile::NR, panel);
+          run_panel<T>(left, panel, out, resume ? out.data : start.bias ? start.bias + n : nullptr,
+                       resume ? out.stride : 0);
+        }
+        if (last == steps) finish(r, {n, b.cols - n < Tile::NR ? b.cols - n : Tile::NR});
       }
-      finish(r, {n, b.cols - n < Tile::NR ? b.cols - n : Tile::NR});
-    }
+  }
 }
 
 // C = start + A B for at most V vectors of rows, which lie in the lanes.
