@@ -171,6 +171,21 @@ void run_panel(const Operand<T>& a, const T* panel, MatrixView<T> c, const T* st
   }
 }
 
+// The same for a narrow panel of V vectors, whose blocks have more rows: a router's few experts, the last columns.
+template <class T, int V>
+[[gnu::noinline]] void run_narrow_panel(const Operand<T>& a, const T* panel, MatrixView<T> c, const T* start,
+                                        Index start_row) {
+  constexpr int M = Tile<T>::MR * Tile<T>::vectors / V, N = V * lanes<T>;
+  T block[M * N] = {};
+  for (Index i = 0; i < c.rows; i += M) {
+    const Index again = i + M > c.rows ? i + M - c.rows : 0;   // the last block repeats some rows, which are not kept
+    for (Index q = again; q < M && start; ++q)
+      std::memcpy(block + q * N, start + (i - again + q) * start_row, sizeof(T) * c.cols);
+    micro_kernel<T, M, V>(a, i - again, panel, start ? block : nullptr, N, block, N);
+    for (Index q = again; q < M; ++q) std::memcpy(c[i - again + q], block + q * N, sizeof(T) * c.cols);
+  }
+}
+
 template <class T>
 [[gnu::noinline]] void gemm_by_panels(const Operand<T>& a, const Operand<T>& b, MatrixView<T> c, Start<T> start,
                                       Finish finish) {
@@ -193,9 +208,18 @@ template <class T>
           const Operand<T> left = a.rows_at(r).cols_at({k > 0 ? depths[k].first : 0, here.rows});
           const MatrixView<T> out = c.rows_at(r).cols_at(n, here.cols);
           const bool resume = k > 0 || start.accumulate;
-          pack<T>(here, Tile::NR, panel);
-          run_panel<T>(left, panel, out, resume ? out.data : start.bias ? start.bias + n : nullptr,
-                       resume ? out.stride : 0);
+          const T* from = resume ? out.data : start.bias ? start.bias + n : nullptr;
+          const Index from_row = resume ? out.stride : 0, vectors = (here.cols + lanes<T> - 1) / lanes<T>;
+          const bool narrow = vectors < Tile::vectors && r.count >= Tile::MR * Tile::vectors && !a.number;
+          pack<T>(here, narrow ? vectors * lanes<T> : Index{Tile::NR}, panel);
+          if (!narrow)
+            run_panel<T>(left, panel, out, from, from_row);
+          else if (vectors == 1)
+            run_narrow_panel<T, 1>(left, panel, out, from, from_row);
+          else if (vectors == 2)
+            run_narrow_panel<T, 2>(left, panel, out, from, from_row);
+          else
+            run_narrow_panel<T, 3>(left, panel, out, from, from_row);
         }
         if (last == steps) finish(r, {n, b.cols - n < Tile::NR ? b.cols - n : Tile::NR});
       }
@@ -261,13 +285,13 @@ template <class T>
   detail::gemm_by_panels<T>(a, b, c, start, finish);
 }
 
-// The same, shared out in tiles of C, about eight for each thread where there is work for them. How C is cut is part
+// The same, shared out in tiles of C, about four for each thread where there is work for them. How C is cut is part
 // of no result.
 template <class T>
 [[gnu::noinline]] void gemm(const Exec& exec, Operand<T> a, Operand<T> b, MatrixView<T> c, Start<T> start = {}) {
   using Tile = detail::Tile<T>;
   constexpr Index least = 1 << 19;   // multiply-adds of a tile
-  const Index work = c.rows * c.cols * b.rows / least, most = 8 * exec.workers(), wanted = work < most ? work : most;
+  const Index work = c.rows * c.cols * b.rows / least, most = 4 * exec.workers(), wanted = work < most ? work : most;
   if (exec.workers() == 1 || wanted < 2) return gemm<T>(a, b, c, start);
   const auto divided = [](Index n, Index by) { return (n + by - 1) / by; };
   const Index panels = divided(c.cols, Tile::NR);
