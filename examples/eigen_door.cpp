@@ -16,14 +16,16 @@ int main() {
   expert.up.weight.eigen().setRandom();
   expert.down.weight.eigen().setRandom();
   Expert<D, Dff>::Tape tape;
-  tape.resize(4);
-  const moegpt::Rows some{.first = 3, .count = 4}, slots{.first = 0, .count = 4};
-  expert.forward(as_tokens<D>(x).rows(some), as_tokens<D>(y).rows(some), tape, slots);
   Expert<D, Dff>::Scratch scratch;
+  tape.resize(4);
   scratch.resize(4);
-  expert.backward(as_tokens<D>(x).rows(some), tape, as_tokens<D>(dy).rows(some), as_tokens<D>(dx).rows(some), scratch,
-                  slots);
-  expert.backward_weights(as_tokens<D>(x).rows(some), tape, as_tokens<D>(dy).rows(some), d_expert, scratch, slots);
+  const moegpt::Rows some{.first = 3, .count = 4}, slots{.first = 0, .count = 4};
+  const auto x4 = as_tokens<D>(x).rows(some), y4 = as_tokens<D>(y).rows(some);
+  const auto dy4 = as_tokens<D>(dy).rows(some), dx4 = as_tokens<D>(dx).rows(some);
+  expert.forward(x4, y4, tape, scratch, slots);
+  expert.backward(x4, tape, dy4, nullptr, dx4, nullptr, scratch, slots);   // null: no gate, and none of its gradient
+  for (Index part = 0; part < expert.weight_parts; ++part)                  // parts may go to different threads
+    expert.backward_weights(part, x4, tape, dy4, d_expert, scratch, slots);
   std::printf("expert:  |y| %.3f  |dx| %.3f  |d up| %.3f\n", y.middleCols(3, 4).norm(), dx.middleCols(3, 4).norm(),
               d_expert.up.weight.eigen().norm());
 

@@ -49,7 +49,7 @@ TEST_CASE("an Rng draws its key's numbers in sequence, and its two numbers are i
   CHECK(rng.counter == resumed.counter);
 }
 
-TEST_CASE("uniforms lie in [0, 1) and have the moments of the uniform distribution") {
+TEST_CASE("uniforms lie between 0 and 1 and have the moments of the uniform distribution") {
   const Key key{11};
   const int n = 100000;
   double sum = 0, squares = 0, product = 0, before = 0.5;

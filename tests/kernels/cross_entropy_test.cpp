@@ -35,7 +35,7 @@ TEMPLATE_TEST_CASE("log sum exp agrees with a plain sum in long double at every 
   }
 }
 
-TEST_CASE("cross-entropy is -log softmax(z)[target], and ln V for equal logits") {
+TEST_CASE("cross-entropy is -log softmax of the target, and ln V for equal logits") {
   const double z[3] = {std::log(1.0), std::log(2.0), std::log(5.0)};
   CHECK(loss(z, 3, 1) == Approx(std::log(4.0)).epsilon(1e-15));
   const double equal[65] = {};

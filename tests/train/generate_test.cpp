@@ -100,7 +100,7 @@ TEST_CASE("of equal logits temperature zero takes the lower id") {
   CHECK(Sampler<float>({.top_k = 1})(logits, 5, 0.99) == 1);
 }
 
-TEST_CASE("a draw at either end of [0, 1) is a token") {
+TEST_CASE("a draw at either end of the unit interval is a token") {
   const std::vector<double> logits = logits_of(probability);
   Sampler<double> sample;
   CHECK(sample(logits.data(), 6, 0) == 1);                  // the likeliest comes first
