@@ -53,7 +53,8 @@ TEMPLATE_TEST_CASE("products agree with Eigen's for any shape, orientation and s
   const Index shapes[][3] = {{0, 3, 2}, {3, 0, 2}, {3, 2, 0}, {1, 1, 1},      {1, 7, 5},  {7, 1, 5},      {5, 3, 1},
                              {6, 8, 8}, {7, 5, 9}, {13, 33, 17}, {12, 64, 16}, {29, 2 * NR + 1, 6},
                              {11, 4 * NR + 3, 31}, {5, 3, deep}, {2, NR, 2 * deep},
-                             {8, 99, 7},  {17, 130, 2 * deep}, {40, 64, 5}, {49, 100, deep}};   // M, N, K
+                             {8, 99, 7},  {17, 130, 2 * deep}, {40, 64, 5}, {49, 100, deep},
+                             {300, 270, 500}};   // M, N, K
   for (const auto& [M, N, K] : shapes) {
     const Matrix<T> a = random_matrix<T>(M, K, 1), b = random_matrix<T>(K, N, 2), c0 = random_matrix<T>(M, N, 3);
     const Matrix<T> at = a.transpose(), bt = b.transpose(), bias = random_matrix<T>(1, N, 4);
@@ -154,6 +155,20 @@ TEST_CASE("every element of a product is finished once, with its final value, in
     kernels::gemm<float>(view(a), view(b), view(expected));
     CHECK(whole);
     CHECK(seen == expected);
+  }
+}
+
+TEST_CASE("rows of a large product, whose operands are both packed, have the bits that they have alone") {
+  const Index M = 600, N = 330, K = 700;
+  const Matrix<float> a = random_matrix<float>(M, K, 24), b = random_matrix<float>(K, N, 25), at = a.transpose();
+  for (const bool transposed : {false, true}) {
+    const Operand<float> left = as_operand(a, at, transposed);
+    Matrix<float> all(M, N), alone(1, N);
+    kernels::gemm<float>(left, view(b), view(all));
+    for (const Index i : {0, 1, 299, 300, 511, 512, 599}) {
+      kernels::gemm<float>(left.rows_at({i, 1}), view(b), view(alone));
+      CHECK(same_bits(all.row(i).data(), alone.data(), N));
+    }
   }
 }
 

@@ -57,7 +57,8 @@ class Finish {
   Finish() = default;
   template <class F>
   Finish(const F& f)
-      : object_(&f), call_([](const void* object, Rows rows, Rows cols) { (*static_cast<const F*>(object))(rows, cols); }) {}
+      : object_(&f),
+        call_([](const void* object, Rows rows, Rows cols) { (*static_cast<const F*>(object))(rows, cols); }) {}
   void operator()(Rows rows, Rows cols) const {
     if (call_) call_(object_, rows, cols);
   }
@@ -80,6 +81,7 @@ struct Tile {
   static constexpr int MR = 6, NR = vectors * lanes<T>;
   static constexpr Index panel = (MOEGPT_VECTOR_BYTES == 64 ? 32768 : 16384) / Index{sizeof(T)};
   static constexpr Index depth = panel / NR, rows = 512, cached = (3 << 19) / Index{sizeof(T)};
+  static constexpr Index large = (1 << 19) / Index{sizeof(T)}, packed_rows = rows + 64 / Index{sizeof(T)};
 };
 
 // panel[k][j] = B[k][j], and zero for j beyond its columns. panel [b.rows, cols].
@@ -95,9 +97,19 @@ template <class T>
     return;
   }
   if (b.cols < cols) std::memset(panel, 0, sizeof(T) * b.rows * cols);
-  if (b.row_stride == 1 && !b.number) return transpose<T>({b.data, b.cols, b.rows, b.col_stride}, {panel, b.rows, b.cols, cols});
+  if (b.row_stride == 1 && !b.number)
+    return transpose<T>({b.data, b.cols, b.rows, b.col_stride}, {panel, b.rows, b.cols, cols});
   for (Index k = 0; k < b.rows; ++k)
     for (Index j = 0; j < b.cols; ++j) panel[k * cols + j] = b.row(k)[j * b.col_stride];
+}
+
+// packed[k][i] = A[i][k]; a row of it is longer than rows are, so that its columns do not meet in the cache.
+template <class T>
+[[gnu::noinline]] void pack_rows(const Operand<T>& a, T* packed) {
+  constexpr Index stride = Tile<T>::packed_rows;
+  if (a.col_stride == 1)
+    return transpose<T>({a.data, a.rows, a.cols, a.row_stride}, {packed, a.cols, a.rows, stride}, a.number);
+  for (Index k = 0; k < a.cols; ++k) std::memcpy(packed + k * stride, a.data + k * a.col_stride, sizeof(T) * a.rows);
 }
 
 // An M x V-vectors block of C = start + A panel. Six rows have a pointer each and may lie anywhere; more share one for
@@ -190,38 +202,48 @@ template <class T>
 [[gnu::noinline]] void gemm_by_panels(const Operand<T>& a, const Operand<T>& b, MatrixView<T> c, Start<T> start,
                                       Finish finish) {
   using Tile = detail::Tile<T>;
-  alignas(64) T panel[Tile::panel];
+  alignas(64) T panel[Tile::panel], packed[Tile::depth * Tile::packed_rows];
   const Pieces depths{b.rows, Tile::depth}, rows{c.rows, Tile::rows};
   const Index steps = depths.size() > 0 ? depths.size() : 1;   // once even if there is nothing to sum
-  const auto part = [&](Index n, Index k) {
-    const Index left = b.cols - n;
-    return b.rows_at(depths.size() > 0 ? depths[k] : Rows{0, 0}).cols_at({n, left < Tile::NR ? left : Tile::NR});
-  };
   for (Index i = 0; i < rows.size(); ++i) {
     const Rows r = rows[i];
-    const Index fit = Tile::cached / (r.count * Tile::depth), together = fit > 1 ? fit : 1;   // steps whose A stays in L2
-    for (Index first = 0; first < steps; first += together)
-      for (Index n = 0; n < b.cols; n += Tile::NR) {
+    // A large A that many panels meet is packed, one depth at a time; columns are then taken in stretches of C that
+    // stay in L2.
+    const bool strided = a.col_stride != 1;
+    const bool pack_a = r.count * b.rows >= Tile::large && c.cols >= 4 * Tile::NR && (!strided || a.row_stride == 1);
+    const Index fit = Tile::cached / r.count / Tile::NR * Tile::NR, stretch = pack_a && fit > Tile::NR ? fit : c.cols;
+    const Index deep = Tile::cached / (r.count * Tile::depth), together = pack_a || deep < 1 ? 1 : deep;
+    for (Index n0 = 0; n0 < c.cols; n0 += stretch)
+      for (Index first = 0; first < steps; first += together) {
         const Index last = first + together < steps ? first + together : steps;
-        for (Index k = first; k < last; ++k) {
-          const Operand<T> here = part(n, k);
-          const Operand<T> left = a.rows_at(r).cols_at({k > 0 ? depths[k].first : 0, here.rows});
-          const MatrixView<T> out = c.rows_at(r).cols_at(n, here.cols);
-          const bool resume = k > 0 || start.accumulate;
-          const T* from = resume ? out.data : start.bias ? start.bias + n : nullptr;
-          const Index from_row = resume ? out.stride : 0, vectors = (here.cols + lanes<T> - 1) / lanes<T>;
-          const bool narrow = vectors < Tile::vectors && r.count >= Tile::MR * Tile::vectors && !a.number;
-          pack<T>(here, narrow ? vectors * lanes<T> : Index{Tile::NR}, panel);
-          if (!narrow)
-            run_panel<T>(left, panel, out, from, from_row);
-          else if (vectors == 1)
-            run_narrow_panel<T, 1>(left, panel, out, from, from_row);
-          else if (vectors == 2)
-            run_narrow_panel<T, 2>(left, panel, out, from, from_row);
-          else
-            run_narrow_panel<T, 3>(left, panel, out, from, from_row);
+        Operand<T> left = a.rows_at(r);
+        if (pack_a) {
+          pack_rows<T>(left.cols_at(depths[first]), packed);
+          left = Operand<T>(packed, r.count, depths[first].count, 1, Tile::packed_rows);
         }
-        if (last == steps) finish(r, {n, b.cols - n < Tile::NR ? b.cols - n : Tile::NR});
+        for (Index n = n0; n < c.cols && n < n0 + stretch; n += Tile::NR) {
+          const Rows cols{n, c.cols - n < Tile::NR ? c.cols - n : Tile::NR};
+          const MatrixView<T> out = c.rows_at(r).cols_at(n, cols.count);
+          for (Index k = first; k < last; ++k) {
+            const Rows depth = depths.size() > 0 ? depths[k] : Rows{0, 0};
+            const Operand<T> here = b.rows_at(depth).cols_at(cols);
+            const Operand<T> mine = left.cols_at(pack_a ? Rows{0, depth.count} : depth);
+            const bool resume = k > 0 || start.accumulate;
+            const T* from = resume ? out.data : start.bias ? start.bias + n : nullptr;
+            const Index from_row = resume ? out.stride : 0, vectors = (cols.count + lanes<T> - 1) / lanes<T>;
+            const bool narrow = vectors < Tile::vectors && r.count >= Tile::MR * Tile::vectors && !mine.number;
+            pack<T>(here, narrow ? vectors * lanes<T> : Index{Tile::NR}, panel);
+            if (!narrow)
+              run_panel<T>(mine, panel, out, from, from_row);
+            else if (vectors == 1)
+              run_narrow_panel<T, 1>(mine, panel, out, from, from_row);
+            else if (vectors == 2)
+              run_narrow_panel<T, 2>(mine, panel, out, from, from_row);
+            else
+              run_narrow_panel<T, 3>(mine, panel, out, from, from_row);
+          }
+          if (last == steps) finish(r, cols);
+        }
       }
   }
 }
@@ -239,7 +261,8 @@ template <class T, int V>
     const Rows depth = b.rows > 0 ? depths[k] : Rows{0, 0};
     if (a.col_stride == 1) {
       if (a.rows < N) std::memset(panel, 0, sizeof(T) * depth.count * N);
-      transpose<T>({a.data + depth.first, a.rows, depth.count, a.row_stride}, {panel, depth.count, a.rows, N}, a.number);
+      transpose<T>({a.data + depth.first, a.rows, depth.count, a.row_stride}, {panel, depth.count, a.rows, N},
+                   a.number);
     } else {
       pack<T>(a.cols_at(depth).transposed(), N, panel);
     }
