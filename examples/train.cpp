@@ -104,7 +104,7 @@ int run(const Arguments& args, const Text& text, Tokenizer tokenizer) {
 
     sample_batch(corpus.train, batch, seed.with(Purpose::batch, step));
     const Loss loss = model.forward(batch, work, seed.with(Purpose::step, step));
-    set_zero(grad);
+    set_zero(grad, exec);
     model.backward(batch, work, grad);
     const double norm = global_norm(grad, exec);
     adam.options.learning_rate = schedule(step);
