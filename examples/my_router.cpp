@@ -13,7 +13,7 @@ struct SigmoidGates {
     for (int j = 0; j < K; ++j) gate[j] = 1 / (1 + std::exp(-z[j]));
   }
   template <class T>
-  static void backward(const T* gate, const T* d_gate, T* dz, T*, int K) {
+  static void backward(const T*, const T* gate, const T* d_gate, T* dz, T*, int K) {
     for (int j = 0; j < K; ++j) dz[j] += d_gate[j] * gate[j] * (1 - gate[j]);
   }
 };

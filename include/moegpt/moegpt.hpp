@@ -23,10 +23,14 @@
 #include <moegpt/moe/balance.hpp>
 #include <moegpt/moe/expert_choice_router.hpp>
 #include <moegpt/moe/feed_forward.hpp>
+#include <moegpt/moe/gates.hpp>
 #include <moegpt/moe/moe_layer.hpp>
 #include <moegpt/moe/noisy_top_k_router.hpp>
 #include <moegpt/moe/router.hpp>
 #include <moegpt/moe/routing_plan.hpp>
+#include <moegpt/moe/scores.hpp>
+#include <moegpt/moe/selection.hpp>
+#include <moegpt/moe/token_choice.hpp>
 #include <moegpt/moe/top_k_router.hpp>
 #include <moegpt/train/adam.hpp>
 #include <moegpt/train/clip.hpp>

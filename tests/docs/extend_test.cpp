@@ -124,7 +124,7 @@ struct ThresholdRouter {
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
                   Out<D, T> dx_sum, For& grad, Scratch& scratch, const Pass& pass) const {
       scratch.resize(pass);
-      const T routed = static_cast<T>(routed_tokens(pass));
+      const Index routed = routed_tokens(pass);
       for (Index n = 0; n < pass.tokens(); ++n) {
         T* dz = scratch.d_logits[n];
         T ds[E] = {};
@@ -133,9 +133,9 @@ struct ThresholdRouter {
           dz[e] = 0;
           if (pass.is_padding(n)) continue;
           if (s >= 0) ds[e] = signal.d_weight[s];
-          if (signal.d_mean_score) ds[e] += signal.d_mean_score[e] / routed;
-          dz[e] = 2 * signal.z / routed * *tape.lse[n] * tape.score[n][e];
+          dz[e] = 2 * signal.z / static_cast<T>(routed) * *tape.lse[n] * tape.score[n][e];
         }
+        signal.add_to_scores(n, routed, pass, E, ds);
         kernels::softmax_backward(tape.score[n], ds, dz, E);
       }
       gate.backward_sum(x, scratch.d_logits, dx_sum, grad.gate, pass);
@@ -151,7 +151,7 @@ struct ForgetfulGates {
     for (int j = 0; j < K; ++j) gate[j] = 1 / (1 + std::exp(-z[j]));
   }
   template <class T>
-  static void backward(const T* gate, const T* d_gate, T* dz, T*, int K) {
+  static void backward(const T*, const T* gate, const T* d_gate, T* dz, T*, int K) {
     for (int j = 0; j < K; ++j) dz[j] += d_gate[j] * gate[j];
   }
 };

@@ -14,19 +14,20 @@ constexpr int E = 5, K = 3;
 constexpr Index tokens = 7;
 
 // What choose_experts makes of given logits, and the way back to them.
-template <class Rule>
+template <class Gates>
 struct Choice {
+  using Rule = Decisions<SoftmaxScores, LargestLogits, Gates>;
   TokenChoiceTape<E, K, double> tape;
   RoutingPlan<double> plan;
   Tokens<E, double> dz{tokens};
   Choice(const Tokens<E, double>& logits, const Pass& pass) {
     tape.resize(pass);
     tape.score = logits;
-    choose_experts<Rule, E, K, double>(plan, tape, pass);
+    choose_experts<Rule>(plan, tape, pass);
   }
   void backward(const RouterSignal<double>& signal, const Pass& pass) {
     dz.memory().fill(99);   // overwritten
-    choose_experts_backward<Rule, E, K, double>(plan, tape, signal, dz, pass);
+    choose_experts_backward<Rule>(plan, tape, signal, dz.view(), pass);
   }
 };
 const Pass pass{.shape = {1, tokens}};

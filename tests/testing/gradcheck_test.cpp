@@ -96,8 +96,8 @@ struct ForgetsRenormalisation {
     RenormalisedGates::forward(z, s, gate, K);
   }
   template <class T>
-  static void backward(const T* gate, const T* d_gate, T* dz, T* ds, int K) {
-    ProbabilityGates::backward(gate, d_gate, dz, ds, K);
+  static void backward(const T* s, const T* gate, const T* d_gate, T* dz, T* ds, int K) {
+    ProbabilityGates::backward(s, gate, d_gate, dz, ds, K);
   }
 };
 using Honest = TopKRouter<5, 2>::For<6, double>;

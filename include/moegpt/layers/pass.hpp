@@ -15,12 +15,24 @@ struct Shape {
   bool operator==(const Shape&) const = default;
 };
 
+// Tokens that share one capacity or one balance loss.
+enum class Group { batch, sequence };
+
+// Which of its tokens an expert keeps that more ask for than it takes.
+enum class Drop {
+  token_order,         // the first in token order (makeMoE, megablocks); no other order is causal
+  slot_major,          // all first choices, then all second ones ... (GShard, Mesh-TensorFlow, Tutel)
+  batch_prioritised,   // likewise, tokens in the order of their best gate (V-MoE)
+  probability,         // those with the largest gates (Megatron)
+};
+
 // Constants of a trained model: saved with it.
 struct ModelOptions {
   double norm_epsilon = 1e-5;
   double rotary_base = 10000;
   double attention_scale = 0;    // of query-key products; 0: 1 / sqrt(head_dim)
   double capacity_factor = 0;    // an expert takes at most factor * tokens * K / E tokens; 0: all (dropless)
+  double min_capacity = 0;       // ... but at least so many
   bool operator==(const ModelOptions&) const = default;
 };
 
@@ -44,6 +56,8 @@ struct Pass {
   const Index* lengths = nullptr;      // [batch] tokens that are not padding; null: all
   const bool* allowed = nullptr;       // [experts] experts that may be chosen; null: all
   int task = 0;
+  Drop drop = Drop::token_order;         // set by the type of the router: Dropping<...>
+  Group capacity_group = Group::batch;   // likewise
 
   Index tokens() const { return shape.tokens(); }
   // For layers that may be used alone: the numbers of tokens in x and y must be the pass's.

@@ -70,7 +70,7 @@ struct GPT {
   template <class Mixture>
   using BlockOf = Block<C.attention(), NormType, Mixture>;
   template <class R>
-  struct BlockFor { using type = BlockOf<MoELayer<R, ExpertType>>; };
+  struct BlockFor { using type = BlockOf<MixtureOf<R, ExpertType>>; };
   template <std::same_as<Dense> R>
   struct BlockFor<R> { using type = BlockOf<FeedForward<ExpertType>>; };
   using DenseBlock = typename BlockFor<Dense>::type;
@@ -233,7 +233,8 @@ struct GPT {
                std::optional<Key> key) const {
     check_shape(ids, shape, work.shape, first_position, C.context);
     work.tape.pass = {.shape = shape, .exec = work.exec, .options = options, .objective = work.objective, .key = key,
-                      .first_position = first_position, .ids = ids.data()};
+                      .first_position = first_position, .ids = ids.data(), .allowed = work.allowed,
+                      .task = work.task};
     return work.tape.pass;
   }
 

@@ -16,6 +16,8 @@ struct Workspace {
   Exec exec;
   Objective objective;
   Use use = Use::training;
+  const bool* allowed = nullptr;      // [experts] that may be chosen; null: all
+  int task = 0;                       // which of a masked router's tasks this is
   typename Model::Tape tape;
   typename Model::Scratch scratch;
 

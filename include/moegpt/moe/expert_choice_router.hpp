@@ -68,7 +68,7 @@ struct ExpertChoiceRouter {
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
                   Out<D, T> dx_sum, For& grad, Scratch& scratch, const Pass& pass) const {
       scratch.resize(pass);
-      const T routed = static_cast<T>(routed_tokens(pass));
+      const Index routed = routed_tokens(pass);
       for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
         for (Index n = rows.first; n < rows.first + rows.count; ++n) {
           T* dz = scratch.d_logits[n];
@@ -76,9 +76,9 @@ struct ExpertChoiceRouter {
           for (int e = 0; e < E; ++e) {
             const Index s = plan.slot[n * E + e];
             d_score[e] = s >= 0 ? signal.d_weight[s] : T(0);
-            if (signal.d_mean_score && !pass.is_padding(n)) d_score[e] += signal.d_mean_score[e] / routed;
-            dz[e] = pass.is_padding(n) ? T(0) : 2 * signal.z / routed * *tape.lse[n] * tape.score[n][e];
+            dz[e] = pass.is_padding(n) ? T(0) : 2 * signal.z / static_cast<T>(routed) * *tape.lse[n] * tape.score[n][e];
           }
+          signal.add_to_scores(n, routed, pass, E, d_score);
           kernels::softmax_backward(tape.score[n], d_score, dz, E);
         }
       });

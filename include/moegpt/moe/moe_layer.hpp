@@ -161,6 +161,23 @@ struct MoELayer {
     }
   }
 };
+
+// The layer that a recipe stands for: a MoELayer, unless the recipe has a layer of its own, Mixture<Self, Expert>,
+// where Self is the recipe as the user wrote it (AllowNonCausal<...> around it counts).
+namespace detail {
+template <class Recipe, ExpertNetwork ExpertType>
+struct MixtureFor {
+  using type = MoELayer<Recipe, ExpertType>;
+};
+template <class Recipe, ExpertNetwork ExpertType>
+  requires requires { typename Recipe::template Mixture<Recipe, ExpertType>; }
+struct MixtureFor<Recipe, ExpertType> {
+  using type = typename Recipe::template Mixture<Recipe, ExpertType>;
+};
+}  // namespace detail
+template <class Recipe, ExpertNetwork ExpertType>
+using MixtureOf = typename detail::MixtureFor<Recipe, ExpertType>::type;
+
 static_assert(lists_every_field<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>());
 static_assert(Layer<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>);
 

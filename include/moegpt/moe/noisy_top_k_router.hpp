@@ -2,7 +2,6 @@
 // Noisy top-k routing (Shazeer et al. 2017): h = W x + normal * (softplus(W_noise x) + floor), then top-k and
 // softmax over the chosen h. Noise needs a key in the pass; without one, h = W x.
 #include <moegpt/kernels/noise.hpp>
-#include <moegpt/layers/linear.hpp>
 #include <moegpt/moe/token_choice.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
@@ -71,14 +70,14 @@ struct NoisyTopKRouter {
                              rows.count * E);
         });
       }
-      choose_experts<RenormalisedGates, E, K, T>(plan, tape, pass);
+      choose_experts<Decisions<>>(plan, static_cast<TokenChoiceTape<E, K, T>&>(tape), pass);
     }
 
     // dW = dh,  da = dh normal sigmoid(a)
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
                   Out<D, T> dx_sum, For& grad, Scratch& scratch, const Pass& pass) const {
       scratch.resize(pass);
-      choose_experts_backward<RenormalisedGates, E, K, T>(plan, tape, signal, scratch.d_logits, pass);
+      choose_experts_backward<Decisions<>>(plan, static_cast<const TokenChoiceTape<E, K, T>&>(tape), signal, scratch.d_logits.view(), pass);
       gate.backward_sum(x, scratch.d_logits, dx_sum, grad.gate, pass);
       if (!tape.noisy) return;
       for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {

@@ -12,23 +12,20 @@ namespace moegpt::inline MOEGPT_BUILD {
 template <class T>
 struct RouterSignal {
   const T* d_weight = nullptr;       // [slots] of the gates
-  const T* d_mean_score = nullptr;   // [E] of the mean over tokens of the full scores; null: none
+  const T* d_mean_score = nullptr;   // [groups, E] of the mean over a group's tokens of the full scores; null: none
   T z = 0;                           // coefficient of the z-loss, mean over tokens of lse^2
+  Group group = Group::batch;        // of d_mean_score
+  const T* d_load = nullptr;         // [E] of the smooth load, for routers whose tape has one; null: none
+
+  // What reaches the full scores of token n from its group's mean: ds[e] += d_mean_score[group][e] / tokens.
+  void add_to_scores(Index n, Index routed, const Pass& pass, int experts, T* ds) const {
+    if (!d_mean_score || pass.is_padding(n)) return;
+    const Index sequence = n / pass.shape.length;
+    const T* d = group == Group::sequence ? d_mean_score + sequence * experts : d_mean_score;
+    const T tokens = static_cast<T>(group == Group::sequence ? pass.length_of(sequence) : routed);
+    for (int e = 0; e < experts; ++e) ds[e] += d[e] / tokens;
+  }
 };
-
-// The mean of scores counts tokens that are not padding.
-inline Index routed_tokens(const Pass& pass) {
-  Index n = 0;
-  for (Index b = 0; b < pass.shape.batch; ++b) n += pass.length_of(b);
-  return n;
-}
-
-// Slots per expert when `pairs` (token, expert) pairs are spread over E experts; 0: no limit.
-inline Index expert_capacity(double factor, double pairs, int experts) {
-  if (factor <= 0) return 0;
-  const auto capacity = static_cast<Index>(pairs / experts * factor);
-  return capacity < 1 ? 1 : capacity;
-}
 
 // For<D, T>: a router with weights.
 template <class R>

@@ -5,6 +5,20 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
+// Tokens that are not padding.
+inline Index routed_tokens(const Pass& pass) {
+  Index n = 0;
+  for (Index b = 0; b < pass.shape.batch; ++b) n += pass.length_of(b);
+  return n;
+}
+
+// Slots per expert when `pairs` (token, expert) pairs are spread over E experts; 0: no limit.
+inline Index expert_capacity(double factor, double pairs, int experts) {
+  if (factor <= 0) return 0;
+  const auto capacity = static_cast<Index>(pairs / experts * factor);
+  return capacity < 1 ? 1 : capacity;
+}
+
 template <class T>
 struct RoutingPlan {
   int experts = 0;
@@ -44,6 +58,10 @@ struct RoutingPlan {
   // is full (capacity > 0) takes the first `capacity` tokens in token order and drops the rest, which is the
   // only order of dropping that does not look into the future. A stable counting sort: within an expert slots
   // stand in token order.
+  void assign(const int* chosen, const T* gate, const Pass& pass) {
+    const double pairs = static_cast<double>(routed_tokens(pass)) * choices;
+    assign(chosen, gate, expert_capacity(pass.options.capacity_factor, pairs, experts));
+  }
   void assign(const int* chosen, const T* gate, Index capacity) {
     for (int e = 0; e < experts; ++e) wanted[e] = 0;
     for (Index pair = 0; pair < tokens * choices; ++pair)

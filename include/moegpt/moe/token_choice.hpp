@@ -1,58 +1,40 @@
 #pragma once
-// What routers have in common in which each token chooses its K experts by a row of logits: selection, gates,
-// the plan, and the way back from gates, balance and z-losses to the logits.
-#include <moegpt/kernels/softmax.hpp>
-#include <moegpt/kernels/top_k.hpp>
+// Routers in which each token chooses its experts make four decisions, and each is a type of its own:
+//   logits      z = W x, or any other layer from D to E              TokenChoiceRouter's last argument
+//   scores      s = softmax(z), sigmoid(z)                           moe/scores.hpp
+//   selection   which experts: the K largest, a nucleus, groups ...  moe/selection.hpp
+//   gates       how much each of them counts                         moe/gates.hpp
+// Here is what they share: the plan, and the way back from gates, balance and z-losses to the logits.
+#include <moegpt/layers/linear.hpp>
+#include <moegpt/moe/gates.hpp>
 #include <moegpt/moe/router.hpp>
-
-#include <algorithm>
+#include <moegpt/moe/scores.hpp>
+#include <moegpt/moe/selection.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-enum class Gates {
-  renormalised,   // softmax over the chosen logits; the same as softmax over all, divided by the chosen sum
-  probability,    // softmax over all: gates of a token sum to less than 1
+// Scores, selection and gates of a rule.
+template <class ScoresType = SoftmaxScores, class SelectionType = LargestLogits, class GatesType = RenormalisedGates>
+struct Decisions {
+  using Scores = ScoresType;
+  using Selection = SelectionType;
+  using Gates = GatesType;
 };
 
-// A rule for the gates of one token's K chosen experts, from their logits z and their probabilities s among all
-// experts. backward adds to dz and ds. Write one like these and give it to TopKRouterWith.
-struct RenormalisedGates {
-  template <class T>
-  static void forward(const T* z, const T*, T* gate, int K) {
-    std::copy_n(z, K, gate);
-    kernels::softmax(gate, K);
-  }
-  template <class T>
-  static void backward(const T* gate, const T* d_gate, T* dz, T*, int K) {
-    kernels::softmax_backward(gate, d_gate, dz, K);   // dz = g (dg - <dg, g>)
-  }
-};
-struct ProbabilityGates {
-  template <class T>
-  static void forward(const T*, const T* s, T* gate, int K) {
-    std::copy_n(s, K, gate);
-  }
-  template <class T>
-  static void backward(const T*, const T* d_gate, T*, T* ds, int K) {
-    for (int j = 0; j < K; ++j) ds[j] += d_gate[j];
-  }
-};
-template <Gates G>
-using GateRule = std::conditional_t<G == Gates::renormalised, RenormalisedGates, ProbabilityGates>;
+// An expert that was selected and then left out keeps its part in the gates of the others: its number is hidden.
+inline constexpr int left_out(int e) { return -2 - e; }
+inline constexpr int selected(int c) { return c <= -2 ? -2 - c : c; }   // negative: none was
 
-// K = 1 with renormalised gates: the gate is the constant 1 and only a balance or z-loss trains the router. For
-// parity with systems that have it.
-template <class Recipe>
-struct AllowConstantGate;
-
-template <int E, int K, class T>
+template <int E, int K, class T, bool KeepsLogits = false>
 struct TokenChoiceTape {
-  Tokens<E, T> score;      // softmax of the logits over all experts
+  Tokens<E, T> score;      // of all experts; a token's sum to 1
+  Tokens<E, T> logits;     // only for scores that cannot do without
   Tokens<1, T> lse;        // log sum exp of the logits
-  Buffer<int> chosen;      // [tokens, K] best first
+  Buffer<int> chosen;      // [tokens, K] best first; negative: none
   Buffer<T> gate;          // [tokens, K]
   [[gnu::noinline]] void resize(const Pass& pass) {
     score.resize(pass.tokens());
+    if (KeepsLogits) logits.resize(pass.tokens());
     lse.resize(pass.tokens());
     chosen.resize(pass.tokens() * K);
     gate.resize(pass.tokens() * K);
@@ -63,75 +45,160 @@ inline constexpr int most_experts = 1024, most_choices = 64;   // of the two fun
 
 // From logits in `score` to scores, choices and gates in place, and to the plan. score [tokens, E].
 template <class Rule, class T>
-[[gnu::noinline]] void choose_experts(MatrixView<T> score, int K, T* lse, int* all_chosen, T* all_gates,
-                                      RoutingPlan<T>& plan, const Pass& pass) {
+[[gnu::noinline]] void choose_experts(MatrixView<T> score, MatrixView<T> logits, const T* bias, int K, T* lse,
+                                      int* all_chosen, T* all_gates, RoutingPlan<T>& plan, const Pass& pass) {
   const int E = static_cast<int>(score.cols);
+  const Key noise = pass.key ? pass.key->with(Purpose::router_noise) : Key{};
   for_each_piece(pass.exec, score.rows, token_piece, [&](Rows rows) {
     for (Index n = rows.first; n < rows.first + rows.count; ++n) {
-      T* z = score[n];
+      T z[most_experts], s[most_experts], gate_logit[most_choices], gate_score[most_choices];
       int* chosen = all_chosen + n * K;
-      if (pass.allowed)
-        for (int e = 0; e < E; ++e)
-          if (!pass.allowed[e]) z[e] = kernels::minus_infinity<T>;
-      kernels::top_k(z, E, K, chosen);
-      T logit[most_choices], probability[most_choices];
-      for (int j = 0; j < K; ++j) logit[j] = z[chosen[j]];
-      lse[n] = kernels::softmax(z, E);
-      for (int j = 0; j < K; ++j) probability[j] = z[chosen[j]];
-      Rule::forward(logit, probability, all_gates + n * K, K);
-      for (int j = 0; j < K; ++j)
-        if (pass.is_padding(n) || (pass.allowed && !pass.allowed[chosen[j]])) chosen[j] = -1;
+      T* gate = all_gates + n * K;
+      for (int e = 0; e < E; ++e) z[e] = pass.allowed && !pass.allowed[e] ? kernels::minus_infinity<T> : score[n][e];
+      if constexpr (Rule::Scores::keeps_logits) std::copy_n(z, E, logits[n]);
+      lse[n] = Rule::Scores::forward(z, s, score[n], E);
+
+      const Candidate<T> token{z, s, bias, E, K, pass.key ? &noise : nullptr, pass.number_of(n)};
+      int count = pass.is_padding(n) ? 0 : Rule::Selection::select(token, chosen);
+      while (count > 0 && z[chosen[count - 1]] == kernels::minus_infinity<T>) --count;   // fewer are allowed than K
+      for (int j = 0; j < count; ++j) {
+        gate_logit[j] = z[chosen[j]];
+        gate_score[j] = s[chosen[j]];
+      }
+      Rule::Gates::forward(gate_logit, gate_score, gate, count);
+      for (int j = count; j < K; ++j) {
+        chosen[j] = -1;
+        gate[j] = 0;
+      }
+      if constexpr (requires { Rule::Selection::keeps(token, gate[0], 0); })
+        for (int j = 0; j < count; ++j)
+          if (!Rule::Selection::keeps(token, gate[j], j)) chosen[j] = left_out(chosen[j]);
     }
   });
   plan.resize(score.rows, K, E);
-  plan.assign(all_chosen, all_gates,
-              expert_capacity(pass.options.capacity_factor, static_cast<double>(routed_tokens(pass)) * K, E));
-}
-template <class Rule, int E, int K, class T>
-void choose_experts(RoutingPlan<T>& plan, TokenChoiceTape<E, K, T>& tape, const Pass& pass) {
-  static_assert(E <= most_experts && K <= most_choices, "token choice: at most 1024 experts and 64 choices");
-  choose_experts<Rule, T>(tape.score, K, tape.lse[0], tape.chosen.data(), tape.gate.data(), plan, pass);
+  plan.assign(all_chosen, all_gates, pass);
 }
 
 // dz of every token, from the gates of its slots, the balance loss and the z-loss. Choices are constants, and a
 // dropped pair's gate is a constant zero.
-//   gates:     dz and ds of the chosen by the rule
-//   balance:   ds += d_mean_score / N            dz += s (ds - <ds, s>)
-//   z-loss:    dz += 2 z / N lse s
+//   gates:     dz and ds of the chosen, by the rule
+//   balance:   of the scores that sum to 1
+//   z-loss:    dz += 2 z / N lse softmax(z)
 template <class Rule, class T>
-[[gnu::noinline]] void choose_experts_backward(const RoutingPlan<T>& plan, MatrixView<const T> score, const T* lse,
-                                               const int* all_chosen, const T* all_gates,
-                                               const RouterSignal<T>& signal, MatrixView<T> dz, const Pass& pass) {
+[[gnu::noinline]] void choose_experts_backward(const RoutingPlan<T>& plan, MatrixView<const T> score,
+                                               MatrixView<const T> logits, const T* lse, const int* all_chosen,
+                                               const T* all_gates, const RouterSignal<T>& signal, MatrixView<T> dz,
+                                               const Pass& pass) {
+  using Scores = typename Rule::Scores;
   const int E = plan.experts, K = plan.choices;
-  const T routed = static_cast<T>(routed_tokens(pass));
+  const Index routed = routed_tokens(pass);
   for_each_piece(pass.exec, score.rows, token_piece, [&](Rows rows) {
     for (Index n = rows.first; n < rows.first + rows.count; ++n) {
-      for (int e = 0; e < E; ++e) dz[n][e] = 0;
+      std::fill_n(dz[n], E, T(0));
       if (pass.is_padding(n)) continue;
       const int* chosen = all_chosen + n * K;
-      T d_score[most_experts], d_gate[most_choices], d_logit[most_choices], d_probability[most_choices];
-      for (int e = 0; e < E; ++e) d_score[e] = signal.d_mean_score ? signal.d_mean_score[e] / routed : T(0);
-      for (int j = 0; j < K; ++j) {
-        const Index s = plan.slot[n * K + j];
-        d_gate[j] = s >= 0 ? signal.d_weight[s] : T(0);
-        d_logit[j] = d_probability[j] = 0;
+      T ds[most_experts] = {}, d_share[most_experts] = {};
+      T gate_score[most_choices], d_gate[most_choices], d_logit[most_choices], d_score[most_choices];
+      int count = 0;
+      for (; count < K && selected(chosen[count]) >= 0; ++count) {
+        const Index slot = plan.slot[n * K + count];
+        gate_score[count] = Scores::score_of(score[n], logits.empty() ? nullptr : logits[n], selected(chosen[count]));
+        d_gate[count] = slot >= 0 ? signal.d_weight[slot] : T(0);
+        d_logit[count] = d_score[count] = 0;
       }
-      Rule::backward(all_gates + n * K, d_gate, d_logit, d_probability, K);
-      for (int j = 0; j < K; ++j) {
-        if (chosen[j] < 0) continue;   // fewer experts were allowed than K
-        dz[n][chosen[j]] += d_logit[j];
-        d_score[chosen[j]] += d_probability[j];
+      Rule::Gates::backward(gate_score, all_gates + n * K, d_gate, d_logit, d_score, count);
+      for (int j = 0; j < count; ++j) {
+        dz[n][selected(chosen[j])] += d_logit[j];
+        ds[selected(chosen[j])] += d_score[j];
       }
-      kernels::softmax_backward(score[n], d_score, dz[n], E);
-      const T z = 2 * signal.z / routed * lse[n];
-      for (int e = 0; e < E; ++e) dz[n][e] += z * score[n][e];
+      signal.add_to_scores(n, routed, pass, E, d_share);
+      Scores::backward(score[n], logits.empty() ? nullptr : logits[n], ds, d_share, dz[n], E);
+      const T z = 2 * signal.z / static_cast<T>(routed) * lse[n];
+      if (z != 0) Scores::add_softmax(score[n], logits.empty() ? nullptr : logits[n], lse[n], z, dz[n], E);
     }
   });
 }
-template <class Rule, int E, int K, class T>
-void choose_experts_backward(const RoutingPlan<T>& plan, const TokenChoiceTape<E, K, T>& tape,
-                             const RouterSignal<T>& signal, Out<E, T> dz, const Pass& pass) {
-  choose_experts_backward<Rule, T>(plan, tape.score, tape.lse[0], tape.chosen.data(), tape.gate.data(), signal, dz, pass);
+
+template <class Rule, int E, int K, class T, bool KeepsLogits>
+void choose_experts(RoutingPlan<T>& plan, TokenChoiceTape<E, K, T, KeepsLogits>& tape, const Pass& pass,
+                    const T* bias = nullptr) {
+  static_assert(E <= most_experts && K <= most_choices, "token choice: at most 1024 experts and 64 choices");
+  choose_experts<Rule, T>(tape.score, tape.logits, bias, K, tape.lse[0], tape.chosen.data(), tape.gate.data(), plan,
+                          pass);
 }
+template <class Rule, int E, int K, class T, bool KeepsLogits>
+void choose_experts_backward(const RoutingPlan<T>& plan, const TokenChoiceTape<E, K, T, KeepsLogits>& tape,
+                             const RouterSignal<T>& signal, Out<E, T> dz, const Pass& pass) {
+  choose_experts_backward<Rule, T>(plan, tape.score, tape.logits, tape.lse[0], tape.chosen.data(), tape.gate.data(),
+                                   signal, dz, pass);
+}
+
+// Logits that are a linear map of the token.
+template <bool HasBias = false>
+struct LinearLogits {
+  template <int D, int E, class T>
+  using For = Linear<D, E, T, HasBias>;
+};
+
+// K = 1 with renormalised gates: the gate is the constant 1 and only a balance or z-loss trains the router. For
+// parity with systems that have it.
+template <class Recipe>
+struct AllowConstantGate;
+
+// A router of any four decisions. Logits::For<D, E, T> is a layer from D to E that has backward_sum.
+template <int E, int K, class Rule, class Logits = LinearLogits<>>
+struct TokenChoiceRouter {
+  static_assert(K >= 1 && K <= E, "router: K must lie in 1 .. E: a token cannot choose more experts than exist");
+  static constexpr int experts = E, active = K;
+  static constexpr bool causal = true;
+
+  template <int D, class T = float>
+  struct For {
+    using Scalar = T;
+    static constexpr int dim = D;
+    using Gate = typename Logits::template For<D, E, T>;
+
+    Gate gate;
+    Weight<T, Rule::Selection::biased ? E : 0> selection_bias;   // moved by balance_selection, never by a gradient
+
+    static constexpr auto fields() {
+      return Fields{Field{"gate", &For::gate}, Field{"selection_bias", &For::selection_bias, Kind::buffer}};
+    }
+    struct Tape : TokenChoiceTape<E, K, T, Rule::Scores::keeps_logits> {
+      typename Gate::Tape gate_tape;
+      void resize(const Pass& pass) {
+        TokenChoiceTape<E, K, T, Rule::Scores::keeps_logits>::resize(pass);
+        gate_tape.resize(pass);
+      }
+    };
+    struct Scratch {
+      Tokens<E, T> d_logits;
+      typename Gate::Scratch gate;
+      void resize(const Pass& pass) {
+        d_logits.resize(pass.tokens());
+        gate.resize(pass);
+      }
+    };
+
+    void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
+      pass.check_fits(x.count, pass.tokens());
+      tape.resize(pass);
+      if constexpr (requires { gate.forward(x, tape.score, tape.gate_tape, pass); })
+        gate.forward(x, tape.score, tape.gate_tape, pass);
+      else
+        gate.forward(x, tape.score, pass);
+      choose_experts<Rule>(plan, tape, pass, selection_bias.data());
+    }
+    void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
+                  Out<D, T> dx_sum, For& grad, Scratch& scratch, const Pass& pass) const {
+      scratch.resize(pass);
+      choose_experts_backward<Rule>(plan, tape, signal, scratch.d_logits.view(), pass);
+      if constexpr (requires { gate.backward_sum(x, scratch.d_logits, dx_sum, grad.gate, pass); })
+        gate.backward_sum(x, scratch.d_logits, dx_sum, grad.gate, pass);
+      else
+        gate.backward_sum(x, tape.gate_tape, scratch.d_logits, dx_sum, grad.gate, scratch.gate, pass);
+    }
+  };
+};
 
 }  // namespace moegpt::inline MOEGPT_BUILD
