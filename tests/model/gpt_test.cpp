@@ -246,7 +246,8 @@ TEST_CASE("only a pre-norm model has a norm after its last block, and a model wi
     return found;
   };
   constexpr auto with = [](Residual residual) {
-    return Config{.vocab = V, .context = 8, .dim = 12, .layers = 1, .heads = 3, .norm = Norm::rms, .residual = residual};
+    return Config{.vocab = V, .context = 8, .dim = 12, .layers = 1, .heads = 3, .norm = Norm::rms,
+                  .residual = residual};
   };
   const std::vector<std::string> both{"blocks.0.norm1.weight", "blocks.0.norm2.weight"};
   CHECK(norms(GPT<with(Residual::post_norm), TopKRouter<4, 2>>()) == both);

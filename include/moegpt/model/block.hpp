@@ -8,22 +8,21 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-namespace detail {
-template <AttentionShape S, class Mixture>
-consteval bool keeps_the_future() {
-  static_assert(Mixture::causal || S.mask != Mask::causal,
+// A decoder takes no mixture that looks ahead.
+template <class Mixture, Mask M>
+consteval bool looks_back_only() {
+  static_assert(Mixture::causal || M != Mask::causal,
                 "Block: this router looks at later tokens, so a decoder that uses it leaks the future and cannot "
                 "generate: choose a causal router, or AllowNonCausal<...> if that is meant");
   return true;
 }
-}  // namespace detail
 
 // Pre-norm (Xiong et al. 2020):
 //   middle = x + dropout(attention(norm1(x)))
 //   y = middle + mixture(norm2(middle))
 template <AttentionShape S, class NormType, class Mixture>
 struct Block {
-  static_assert(detail::keeps_the_future<S, Mixture>());
+  static_assert(looks_back_only<Mixture, S.mask>());
   using Scalar = typename Mixture::Scalar;
   using T = Scalar;
   static constexpr int D = S.dim, dim_in = D, dim_out = D;
@@ -98,7 +97,7 @@ struct Block {
 //   y = norm2(middle + mixture(middle))
 template <AttentionShape S, class NormType, class Mixture>
 struct PostNormBlock {
-  static_assert(detail::keeps_the_future<S, Mixture>());
+  static_assert(looks_back_only<Mixture, S.mask>());
   using Scalar = typename Mixture::Scalar;
   using T = Scalar;
   static constexpr int D = S.dim, dim_in = D, dim_out = D;

@@ -67,7 +67,8 @@ struct Config {
   constexpr int expert_width() const { return hidden > 0 ? hidden : 4 * dim; }
   constexpr int dense_width() const { return dense_hidden > 0 ? dense_hidden : expert_width(); }
   constexpr bool is_moe(int layer) const {
-    return mixture_at.given ? mixture_at.has(layer) : layer >= dense_first && (layer - dense_first + 1) % moe_every == 0;
+    if (mixture_at.given) return mixture_at.has(layer);
+    return layer >= dense_first && (layer - dense_first + 1) % moe_every == 0;
   }
   constexpr AttentionShape attention() const {
     return {.dim = dim, .heads = heads, .kv_heads = kv_heads, .head_dim = head_dim, .mask = mask,

@@ -59,7 +59,8 @@ struct GPT {
   static_assert(C.moe_every >= 1 && C.dense_first >= 0, "Config: moe_every must be at least 1, dense_first at least 0");
   static_assert(!C.mixture_at.given || (C.dense_first == 0 && C.moe_every == 1),
                 "Config: mixture_at says alone which layers are mixtures: leave out dense_first and moe_every");
-  static_assert(!C.mixture_at.given || C.layers <= LayerSet::most, "Config: mixture_at chooses among the first 256 layers");
+  static_assert(!C.mixture_at.given || C.layers <= LayerSet::most,
+                "Config: mixture_at chooses among at most LayerSet::most layers");
 
   using Scalar = T;
   using RouterRecipe = Recipe;
@@ -76,7 +77,8 @@ struct GPT {
   using BlockNorm = std::conditional_t<C.residual == Residual::no_norm, NoNorm<D, T>, NormOfKind>;
   using LastNorm = std::conditional_t<C.residual == Residual::pre_norm, NormOfKind, NoNorm<D, T>>;
   template <class Mixture>
-  using BlockOf = std::conditional_t<C.residual == Residual::post_norm, PostNormBlock<C.attention(), BlockNorm, Mixture>,
+  using BlockOf = std::conditional_t<C.residual == Residual::post_norm,
+                                     PostNormBlock<C.attention(), BlockNorm, Mixture>,
                                      Block<C.attention(), BlockNorm, Mixture>>;
   template <class R>
   struct BlockFor { using type = BlockOf<MixtureOf<R, ExpertType>>; };
@@ -90,8 +92,8 @@ struct GPT {
     static constexpr bool second(int layer) { return has_experts && C.is_moe(layer); }
   };
   using Blocks = Interleaved<DenseBlock, MoEBlock, Pattern>;
-  static_assert(!has_experts || Blocks::bs > 0, "GPT: no layer is a mixture: let Config say which are, or take Dense in "
-                "place of the router");
+  static_assert(!has_experts || Blocks::bs > 0,
+                "GPT: no layer is a mixture: let Config say which are, or take Dense in place of the router");
   using HeadType = Head<D, V, T, C.tied, C.head_bias>;
   using Cache = KVCache<C, T>;
   using Workspace = moegpt::Workspace<GPT>;
