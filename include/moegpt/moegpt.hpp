@@ -26,6 +26,7 @@
 #include <moegpt/moe/feed_forward.hpp>
 #include <moegpt/moe/gates.hpp>
 #include <moegpt/moe/layer_mean.hpp>
+#include <moegpt/moe/load.hpp>
 #include <moegpt/moe/mixture_losses.hpp>
 #include <moegpt/moe/moe_layer.hpp>
 #include <moegpt/moe/noisy_top_k_router.hpp>

@@ -24,7 +24,8 @@ constexpr double balanced_value(const BalanceRule& rule, int K, int mixtures = 1
 template <class T>
 T balance_loss(const T* share, const T* mean_score, int experts, Index groups = 1) {
   double loss = 0;
-  for (Index i = 0; i < groups * experts; ++i) loss += static_cast<double>(share[i]) * static_cast<double>(mean_score[i]);
+  for (Index i = 0; i < groups * experts; ++i)
+    loss += static_cast<double>(share[i]) * static_cast<double>(mean_score[i]);
   return static_cast<T>(loss * experts);
 }
 // dP += coefficient E f

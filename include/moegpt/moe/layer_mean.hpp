@@ -39,7 +39,8 @@ struct LayerMean {
     const double L = std::max(mixtures, 1);
     if (rule.layers == BalanceRule::Layers::sum) return balance;
     if (rule.layers == BalanceRule::Layers::mean) return balance / L;
-    return static_cast<double>(balance_loss(share.data(), mean_score.data(), experts, share.size() / experts)) / (L * L);
+    const T sum = balance_loss(share.data(), mean_score.data(), experts, share.size() / experts);
+    return static_cast<double>(sum) / (L * L);
   }
   // Tells a mixture its part of it.
   [[gnu::noinline]] void divide(const BalanceRule& rule, LossTape<T>& tape) const {

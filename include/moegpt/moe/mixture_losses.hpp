@@ -10,7 +10,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 template <class T>
 struct LossTape {
   Buffer<T> mean_score;   // [groups, E] P of the balance loss, over each group's tokens
-  Buffer<T> share;        // [groups, E] f of the balance loss, over the number of groups (and of layers: layer_mean.hpp)
+  Buffer<T> share;        // [groups, E] f of the balance loss, over the number of groups; also layer_mean.hpp
   Buffer<T> gate_sum;     // [E] importance: the sum of the gates of an expert's slots
   T balance = 0, z = 0, importance = 0, load = 0, variance = 0, count = 0;
 
