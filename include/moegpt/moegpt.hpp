@@ -19,12 +19,16 @@
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/model/init.hpp>
 #include <moegpt/model/kv_cache.hpp>
+#include <moegpt/model/mixtures.hpp>
 #include <moegpt/model/presets.hpp>
 #include <moegpt/model/workspace.hpp>
 #include <moegpt/moe/balance.hpp>
 #include <moegpt/moe/expert_choice_router.hpp>
 #include <moegpt/moe/feed_forward.hpp>
 #include <moegpt/moe/gates.hpp>
+#include <moegpt/moe/layer_mean.hpp>
+#include <moegpt/moe/load.hpp>
+#include <moegpt/moe/mixture_losses.hpp>
 #include <moegpt/moe/moe_layer.hpp>
 #include <moegpt/moe/noisy_top_k_router.hpp>
 #include <moegpt/moe/router.hpp>

@@ -8,8 +8,10 @@
 #include <moegpt/model/head.hpp>
 #include <moegpt/model/interleaved.hpp>
 #include <moegpt/model/kv_cache.hpp>
+#include <moegpt/model/mixtures.hpp>
 #include <moegpt/model/workspace.hpp>
 #include <moegpt/moe/feed_forward.hpp>
+#include <moegpt/moe/layer_mean.hpp>
 #include <moegpt/moe/moe_layer.hpp>
 
 #include <limits>
@@ -23,9 +25,9 @@ struct Dense {};
 // What a batch cost, in nats per token, and what the objective looks at.
 struct Loss {
   double cross_entropy = 0;
-  double balance = 0;   // balance losses, summed over layers; balanced: the number of mixtures
-  double z = 0;         // router z-losses, summed over layers
-  double total(const Objective& o) const { return cross_entropy + o.balance * balance + o.z * z; }
+  // Of routers, before their coefficients, summed over layers; balanced_value says what balance is at best.
+  double balance = 0, z = 0, importance = 0, load = 0, variance = 0, count = 0;
+  double total(const Objective& o) const { return cross_entropy + weighted(o, *this); }
 };
 
 // The doors of a model.
@@ -86,6 +88,7 @@ struct GPT {
   struct BlockFor<R> { using type = BlockOf<FeedForward<ExpertOf<C.dense_width()>>>; };
   using DenseBlock = typename BlockFor<Dense>::type;
   using MoEBlock = typename BlockFor<Recipe>::type;
+  static constexpr bool has_balance = requires(typename MoEBlock::Tape tape) { tape.mixture.share; };
 
   struct Pattern {
     static constexpr int layers = C.layers;
@@ -118,6 +121,7 @@ struct GPT {
     typename LastNorm::Tape norm;
     Tokens<D, T> normed;
     typename HeadType::Tape head;
+    LayerMean<T> layer_mean;
 
     void resize(const Pass& to, Use use) {
       for (int i = 0; i <= C.layers; ++i)
@@ -128,6 +132,7 @@ struct GPT {
       norm.resize(to);
       normed.resize(to.tokens());
       head.resize(to);
+      if constexpr (has_balance) layer_mean.resize(Recipe::experts, to);
     }
     // In inference two streams take turns, and all blocks of a kind share the tape of the first.
     Tokens<D, T>& stream_of(int i, Use use) { return stream[static_cast<std::size_t>(use == Use::training ? i : i % 2)]; }
@@ -257,6 +262,7 @@ struct GPT {
   Loss run_blocks(const Pass& pass, Workspace& work, Cache* cache) const {
     Tape& tape = work.tape;
     Loss loss;
+    if constexpr (has_balance) tape.layer_mean.start(Recipe::experts, pass);
     Tokens<D, T>* x = &tape.stream_of(0, work.use);
     x->resize(pass.tokens());
     token_embedding.forward(pass.ids, *x, pass);
@@ -267,10 +273,9 @@ struct GPT {
       auto run = [&](const auto& block, auto& block_tape) {
         const auto held = cache ? cache->at_layer(i) : typename Cache::View{};
         block.forward(*x, *y, block_tape, work.scratch.of(block), pass.at_layer(i), cache ? &held : nullptr);
-        if constexpr (requires { block_tape.mixture.balance; }) {
-          loss.balance += static_cast<double>(block_tape.mixture.balance);
-          loss.z += static_cast<double>(block_tape.mixture.z);
-        }
+        if constexpr (requires { block_tape.mixture.balance; }) add_losses(block_tape.mixture, loss);
+        if constexpr (has_balance && std::is_same_v<std::remove_cvref_t<decltype(block_tape)>, typename MoEBlock::Tape>)
+          tape.layer_mean.add(block_tape.mixture);
       };
       blocks.at_layer(i, [&](const auto& block) {
         using Wanted = typename std::remove_cvref_t<decltype(block)>::Tape;
@@ -279,6 +284,13 @@ struct GPT {
         });
       });
       x = y;
+    }
+    if constexpr (has_balance) {
+      loss.balance = tape.layer_mean.loss(pass.objective.balance_rule);
+      if (work.use == Use::training)
+        for_each_mixture(*this, work, [&](int, const auto&, auto& mixture_tape) {
+          tape.layer_mean.divide(pass.objective.balance_rule, mixture_tape);
+        });
     }
     tape.normed.resize(pass.tokens());
     norm.forward(*x, tape.normed, tape.norm, pass);

@@ -5,7 +5,7 @@
 #include <moegpt/kernels/dispatch.hpp>
 #include <moegpt/kernels/dropout.hpp>
 #include <moegpt/layers/expert.hpp>
-#include <moegpt/moe/balance.hpp>
+#include <moegpt/moe/mixture_losses.hpp>
 #include <moegpt/moe/top_k_router.hpp>
 
 #include <algorithm>
@@ -33,16 +33,15 @@ struct MoELayer {
   static constexpr auto fields() {
     return Fields{Field{"router", &MoELayer::router}, Field{"experts", &MoELayer::experts, Kind::sparse}};
   }
-  struct Tape {
+  struct Tape : LossTape<T> {
     RoutingPlan<T> plan;
     typename RouterType::Tape router;
     typename ExpertType::Tape expert;    // slots
-    T mean_score[E] = {};                // of the full scores, over tokens
-    T balance = 0, z = 0;                // losses before their coefficients
     double dropout = 0;
     Key noise{};
     [[gnu::noinline]] void resize(const Pass& pass) {
       const Index slots = pass.tokens() * Recipe::active;
+      LossTape<T>::resize(E, pass);
       plan.resize(pass.tokens(), Recipe::active, E);
       router.resize(pass);
       expert.resize(slots);
@@ -54,6 +53,7 @@ struct MoELayer {
     Tokens<D, T> output;                 // slots: what experts answered
     Tokens<D, T> d_output, d_input;      // slots
     Buffer<T> d_weight;                  // [slots]
+    LossScratch<T> losses;
     Buffer<ExpertTask> tasks;
     [[gnu::noinline]] void resize(const Pass& pass) {
       const Index slots = pass.tokens() * Recipe::active;
@@ -64,6 +64,7 @@ struct MoELayer {
       d_output.resize(slots);
       d_input.resize(slots);
       d_weight.resize(slots);
+      losses.resize(E, pass);
     }
   };
 
@@ -82,9 +83,7 @@ struct MoELayer {
     });
     kernels::combine<T>(pass.exec, scratch.output, plan.slot.data(), plan.choices, plan.weight.data(), y);
 
-    mean_scores<E, T>(tape.router.score, pass, tape.mean_score);
-    tape.balance = balance_loss<T>(plan.wanted.data(), tape.mean_score, E);
-    tape.z = z_loss<T>(tape.router.lse, pass);
+    measure_losses<T>(tape.router, plan, tape, pass);
   }
 
   void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, MoELayer& grad, Scratch& scratch,
@@ -108,10 +107,9 @@ struct MoELayer {
     });
     if (!dx.empty())
       kernels::combine<T>(pass.exec, scratch.d_input, plan.slot.data(), plan.choices, nullptr, dx);
-    T d_mean_score[E];
-    balance_loss_backward<T>(plan.wanted.data(), E, T(pass.objective.balance), d_mean_score);
-    router.backward(x, plan, tape.router, {scratch.d_weight.data(), d_mean_score, T(pass.objective.z)}, dx,
-                    grad.router, scratch.router, pass);
+    const RouterSignal<T> signal =
+        signal_of_losses<T>(tape, tape.router, plan, scratch.d_weight.data(), scratch.losses, pass);
+    router.backward(x, plan, tape.router, signal, dx, grad.router, scratch.router, pass);
   }
 
  private:
