@@ -12,6 +12,7 @@
 #include <moegpt/layers/expert.hpp>
 #include <moegpt/layers/layer.hpp>
 #include <moegpt/layers/linear.hpp>
+#include <moegpt/layers/linear_expert.hpp>
 #include <moegpt/layers/norms.hpp>
 #include <moegpt/model/batch.hpp>
 #include <moegpt/model/block.hpp>
@@ -26,6 +27,7 @@
 #include <moegpt/moe/gates.hpp>
 #include <moegpt/moe/moe_layer.hpp>
 #include <moegpt/moe/noisy_top_k_router.hpp>
+#include <moegpt/moe/projected_mixture.hpp>
 #include <moegpt/moe/router.hpp>
 #include <moegpt/moe/routing_plan.hpp>
 #include <moegpt/moe/scores.hpp>
