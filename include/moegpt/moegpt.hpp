@@ -32,6 +32,7 @@
 #include <moegpt/moe/routing_plan.hpp>
 #include <moegpt/moe/scores.hpp>
 #include <moegpt/moe/selection.hpp>
+#include <moegpt/moe/shared_experts.hpp>
 #include <moegpt/moe/token_choice.hpp>
 #include <moegpt/moe/top_k_router.hpp>
 #include <moegpt/train/adam.hpp>
