@@ -12,6 +12,7 @@
 #include <moegpt/layers/expert.hpp>
 #include <moegpt/layers/layer.hpp>
 #include <moegpt/layers/linear.hpp>
+#include <moegpt/layers/linear_expert.hpp>
 #include <moegpt/layers/norms.hpp>
 #include <moegpt/model/batch.hpp>
 #include <moegpt/model/block.hpp>
@@ -31,10 +32,12 @@
 #include <moegpt/moe/mixture_losses.hpp>
 #include <moegpt/moe/moe_layer.hpp>
 #include <moegpt/moe/noisy_top_k_router.hpp>
+#include <moegpt/moe/projected_mixture.hpp>
 #include <moegpt/moe/router.hpp>
 #include <moegpt/moe/routing_plan.hpp>
 #include <moegpt/moe/scores.hpp>
 #include <moegpt/moe/selection.hpp>
+#include <moegpt/moe/shared_experts.hpp>
 #include <moegpt/moe/token_choice.hpp>
 #include <moegpt/moe/top_k_router.hpp>
 #include <moegpt/train/adam.hpp>
