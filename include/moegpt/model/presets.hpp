@@ -9,6 +9,7 @@
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/model/init.hpp>
 #include <moegpt/moe/noisy_top_k_router.hpp>
+#include <moegpt/moe/shared_experts.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 namespace presets {
@@ -72,7 +73,7 @@ struct gpt2_moe {
     return c;
   }();
   using RouterRecipe = TopKRouter<extents.experts, extents.active>;
-  static Objective objective() { return {.dropout = 0.1, .balance = 0.01}; }
+  static Objective objective() { return {.dropout = 0.1, .variance = 0.01}; }
   static ModelOptions options() { return {}; }
   static constexpr Init init = Init::gpt2;
 };
@@ -107,7 +108,7 @@ struct gshard {
     return c;
   }();
   using RouterRecipe = TopKRouter<extents.experts, 2>;
-  static Objective objective() { return {.dropout = 0.1, .balance = 0.01}; }
+  static Objective objective() { return {.dropout = 0.1, .balance = 0.01, .balance_rule = BalanceRule::gshard}; }
   static ModelOptions options() { return {.capacity_factor = 1}; }
   static constexpr Init init = Init::gpt2;
 };
@@ -125,7 +126,7 @@ struct glam {
     return c;
   }();
   using RouterRecipe = TopKRouter<extents.experts, 2>;
-  static Objective objective() { return {.balance = 0.01}; }
+  static Objective objective() { return {.balance = 0.01, .balance_rule = BalanceRule::gshard}; }
   static ModelOptions options() { return {.capacity_factor = 1}; }
   static constexpr Init init = Init::gpt2;
 };
@@ -138,7 +139,7 @@ struct mixtral {
       X.with({.kv_heads = X.heads / 4, .hidden = 7 * X.dim / 2, .experts = 8, .active = 2});
   static constexpr Config config = llama_config_of(extents);
   using RouterRecipe = TopKRouter<extents.experts, extents.active>;
-  static Objective objective() { return {.balance = 0.02}; }
+  static Objective objective() { return {.balance = 0.02, .balance_rule = BalanceRule::huggingface}; }
   static ModelOptions options() { return {.rotary_base = 1e6}; }
   static constexpr Init init = Init::gpt2;
 };
@@ -150,7 +151,7 @@ struct olmoe {
   static constexpr Extents extents = X.with({.hidden = X.dim / 2, .experts = 64, .active = 8});
   static constexpr Config config = llama_config_of(extents);
   using RouterRecipe = TopKRouter<extents.experts, extents.active, TopK{.gates = Gates::probability}>;
-  static Objective objective() { return {.balance = 0.01, .z = 0.001}; }
+  static Objective objective() { return {.balance = 0.01, .balance_rule = BalanceRule::megablocks, .z = 0.001}; }
   static ModelOptions options() { return {}; }
   static constexpr Init init = Init::gpt2;
 };
@@ -165,8 +166,9 @@ struct qwen_moe {
     c.attention_bias = true;
     return c;
   }();
-  using RouterRecipe = TopKRouter<extents.experts, extents.active, TopK{.gates = Gates::probability}>;
-  static Objective objective() { return {.balance = 0.001}; }
+  using Routed = TopKRouter<extents.experts, extents.active, TopK{.gates = Gates::probability}>;
+  using RouterRecipe = SharedExperts<Routed, 4, Shared::gated>;
+  static Objective objective() { return {.balance = 0.001, .balance_rule = BalanceRule::huggingface}; }
   static ModelOptions options() { return {.norm_epsilon = 1e-6, .rotary_base = 1e6}; }
   static constexpr Init init = Init::gpt2;
 };
@@ -183,8 +185,8 @@ struct deepseek_moe {
     c.dense_hidden = 9 * extents.hidden, c.dense_first = (3 * X.layers + 60) / 61;
     return c;
   }();
-  using RouterRecipe = TopKRouter<extents.experts, extents.active>;
-  static Objective objective() { return {.balance = 1e-4}; }
+  using RouterRecipe = SharedExperts<TopKRouter<extents.experts, extents.active>>;
+  static Objective objective() { return {.balance = 1e-4, .balance_rule = BalanceRule::deepseek}; }
   static ModelOptions options() { return {.norm_epsilon = 1e-6}; }
   static constexpr Init init = Init::gpt2;
 };
