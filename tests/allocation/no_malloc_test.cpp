@@ -14,6 +14,9 @@ namespace {
 // What the small preset does not have: learned positions, noise, biases, dense layers.
 constexpr Config learned{.vocab = 29, .context = 16, .dim = 24, .layers = 3, .heads = 3, .hidden = 32,
                          .head_bias = true, .dense_first = 1};
+constexpr Config both_ways{.vocab = 29, .context = 16, .dim = 24, .layers = 3, .heads = 3, .hidden = 32,
+                           .mask = Mask::full, .residual = Residual::post_norm, .mixture_at = {0, 2}};
+using Encoder = GPT<both_ways, ExpertChoiceRouter<4, 2>>;
 using Mixed = GPT<learned, NoisyTopKRouter<4, 2>>;
 using Small = training::Small::Model<>;
 constexpr int steps = 50;
@@ -73,6 +76,12 @@ TEST_CASE("steps 2 to 50 on two threads do not allocate with noise, dense layers
   recipe.batch = {8, 16};
   recipe.objective.z = 0.001;
   CHECK(allocations_of_training<Mixed>(recipe) == 0);
+}
+
+TEST_CASE("steps 2 to 50 of a post-norm encoder do not allocate") {
+  training::Recipe recipe = training::Small::recipe();
+  recipe.batch = {8, 16};
+  CHECK(allocations_of_training<Encoder>(recipe) == 0);
 }
 
 TEST_CASE("steps 2 to 50 on three threads do not allocate either") {

@@ -10,6 +10,8 @@ constexpr Config config{.vocab = 11, .context = 8, .dim = 12, .layers = 2, .head
                         .head_bias = true};
 using Noisy = GPT<config, NoisyTopKRouter<4, 2, NoisyTopK{.bias = true}>>;
 using Plain = GPT<config, TopKRouter<4, 2>>;
+using PostNorm = GPT<[] { Config c = config; c.residual = Residual::post_norm; return c; }(), TopKRouter<4, 2>>;
+using NoNorms = GPT<[] { Config c = config; c.residual = Residual::no_norm; return c; }(), TopKRouter<4, 2>>;
 constexpr int V = 11;
 
 // The door of forward and what it was given, all in order until a test spoils it.
@@ -56,6 +58,8 @@ TEST_CASE("later tokens change no bit of earlier logits, also under capacity, no
     require_causal<Plain>(options, Key{5});
     require_causal<Noisy>(options, {});
     require_causal<Noisy>(options, Key{5});
+    require_causal<PostNorm>(options, Key{5});
+    require_causal<NoNorms>(options, Key{5});
   }
 }
 

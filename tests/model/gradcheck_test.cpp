@@ -1,6 +1,7 @@
 // Every gradient of whole models against differences, in double. 1e-6 is the issue's figure; gradcheck redraws
 // inputs near a top-k tie. One combination per choice that changes the calculus, not their product.
 #include <moegpt/moe/expert_choice_router.hpp>
+#include <moegpt/moe/projected_mixture.hpp>
 #include <moegpt/testing/gradcheck.hpp>
 
 #include "support.hpp"
@@ -97,6 +98,13 @@ TEST_CASE("gradients of a model of dense and mixture layers with probability gat
 TEST_CASE("gradients of a post-norm encoder are its differences, also with a router that looks both ways") {
   examine<GPT<encoder, TopKRouter<4, 2>, double>>({.shape = shape, .objective = all, .key = key});
   examine<GPT<encoder, ExpertChoiceRouter<4, 2>, double>>({.shape = shape, .objective = all, .key = key});
+}
+
+TEST_CASE("gradients of a post-norm encoder whose experts are linear, all at work and projected together, are its "
+          "differences") {
+  using AllOfFour = TopKRouter<4, 4, TopK{.gates = Gates::probability}>;
+  examine<GPT<encoder, WithSharedProjection<AllOfFour, 7, Activation::relu>, double>>(
+      {.shape = shape, .objective = all, .key = key});
 }
 
 TEST_CASE("gradients of an encoder without norms whose mixtures stand where a predicate says are its differences") {

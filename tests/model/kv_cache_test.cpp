@@ -16,6 +16,14 @@ using Learned = GPT<learned, NoisyTopKRouter<5, 2>, T>;
 template <class T>
 using Rotary = GPT<rotary, TopKRouter<4, 2>, T>;
 
+constexpr Config with(Residual residual) {
+  Config c = learned;
+  c.residual = residual;
+  return c;
+}
+using PostNorm = GPT<with(Residual::post_norm), TopKRouter<5, 2>>;
+using NoNorms = GPT<with(Residual::no_norm), TopKRouter<5, 2>>;
+
 constexpr int V = 23;
 constexpr Index L = 19;   // the whole context
 
@@ -93,6 +101,11 @@ void require_greedy_recomputation() {
 }
 
 }  // namespace
+
+TEST_CASE("a sequence's logits have the same bits alone, among others and with a cache: norms of sums, and none") {
+  require_law_6<PostNorm>();
+  require_law_6<NoNorms>();
+}
 
 TEMPLATE_TEST_CASE("a sequence's logits have the same bits alone, among others and with a cache: learned positions",
                    "", float, double) {
