@@ -11,6 +11,8 @@
 #include <moegpt/moe/noisy_top_k_router.hpp>
 #include <moegpt/moe/shared_experts.hpp>
 
+#include <cmath>
+
 namespace moegpt::inline MOEGPT_BUILD {
 namespace presets {
 
