@@ -4,6 +4,7 @@
 // is computed beside it: results do not depend on tiles, threads or batch (laws 5 and 6).
 //
 // Few rows, as an expert with few tokens has, are computed as C^T = B^T A^T, which reads weights once, in place.
+#include <moegpt/kernels/blas.hpp>
 #include <moegpt/kernels/micro_kernel.hpp>
 #include <moegpt/kernels/reduce.hpp>
 
@@ -157,6 +158,16 @@ template <class T, int V>
   }
 }
 
+// C = start + A B, by BLAS and as one block.
+template <class T>
+[[gnu::noinline]] void gemm_by_blas(const Operand<T>& a, const Operand<T>& b, MatrixView<T> c, Start<T> start,
+                                    Finish finish) {
+  const bool biased = start.bias && !start.accumulate;
+  for (Index i = 0; i < c.rows && biased; ++i) std::memcpy(c[i], start.bias, sizeof(T) * c.cols);
+  blas<T>(a, b, c, start.accumulate || biased ? T(1) : T(0));
+  if (finish) finish({0, c.rows}, {0, c.cols});
+}
+
 }  // namespace detail
 
 // C = start + A B on one thread.
@@ -164,6 +175,8 @@ template <class T>
 [[gnu::noinline]] void gemm(Operand<T> a, Operand<T> b, MatrixView<T> c, Start<T> start = {}, Finish finish = {}) {
   constexpr int W = lanes<T>;
   if (c.rows == 0) return;
+  if constexpr (build_info().blas)
+    if (detail::for_blas<T>(a, b)) return detail::gemm_by_blas<T>(a, b, c, start, finish);
   if (c.rows <= 3 * W && b.cols >= 64 && !b.number) {
     if (c.rows <= W) return detail::gemm_few_rows<T, 1>(a, b, c, start, finish);
     if (c.rows <= 2 * W) return detail::gemm_few_rows<T, 2>(a, b, c, start, finish);
