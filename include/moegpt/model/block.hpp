@@ -9,11 +9,24 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-template <AttentionShape S, class NormType, class Mixture>
-struct Block {
-  static_assert(Mixture::causal || S.mask != Mask::causal,
+// A decoder takes no mixture that looks ahead: whoever refuses says which part of it does.
+template <class Mixture, Mask M>
+consteval bool looks_back_only() {
+  constexpr bool refused = M == Mask::causal && !Mixture::causal;
+  constexpr bool by_drop_rule = requires { requires Mixture::RouterType::drop_rule_looks_ahead; };
+  static_assert(!(refused && by_drop_rule),
+                "Dropping: under this drop rule a later token can take an earlier one's place, so a decoder that uses "
+                "it leaks the future: only Drop::token_order or Group::position do not; or AllowNonCausal<...> if that "
+                "is meant");
+  static_assert(!refused || by_drop_rule,
                 "Block: this router looks at later tokens, so a decoder that uses it leaks the future and cannot "
                 "generate: choose a causal router, or AllowNonCausal<...> if that is meant");
+  return true;
+}
+
+template <AttentionShape S, class NormType, class Mixture>
+struct Block {
+  static_assert(looks_back_only<Mixture, S.mask>());
   using Scalar = typename Mixture::Scalar;
   using T = Scalar;
   static constexpr int D = S.dim, dim_in = D, dim_out = D;

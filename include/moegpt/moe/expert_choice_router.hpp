@@ -14,7 +14,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 template <int E, int Average = 2>
 struct ExpertChoiceRouter {
   static constexpr int experts = E, active = E;
-  static constexpr bool causal = false;
+  static constexpr bool causal = false, drops = false;
   static std::string text() {
     return "ExpertChoiceRouter<" + std::to_string(E) + ", " + std::to_string(Average) + ">";
   }
