@@ -86,6 +86,9 @@ TEST_CASE("sorting puts the largest first, the lower number among equals, and Na
   const double nan = std::numeric_limits<double>::quiet_NaN();
   const double value[7] = {1, nan, 3, 1, -2, nan, 3};
   Index numbers[7] = {6, 5, 4, 3, 2, 1, 0};
-  sort_descending(numbers, 7, [&](Index i) { return value[i]; });
+  sort_descending(numbers, 7, 7, [&](Index i) { return value[i]; });
   CHECK(std::vector<Index>(numbers, numbers + 7) == std::vector<Index>{2, 6, 0, 3, 4, 1, 5});
+  Index other[7] = {0, 1, 2, 3, 4, 5, 6};
+  sort_descending(other, 3, 7, [&](Index i) { return value[i]; });
+  CHECK(std::vector<Index>(other, other + 3) == std::vector<Index>{2, 6, 0});
 }

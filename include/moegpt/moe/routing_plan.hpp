@@ -111,13 +111,14 @@ struct RoutingPlan {
       for (Index i = 0; i < group.count; ++i)
         for (int j = 0; j < choices; ++j) ask(group[i] * choices + j);
     } else if (pass.drop == Drop::probability) {
-      for (Index i = 0; i < group.count * choices; ++i) order[i] = group[i / choices] * choices + i % choices;
-      sort_descending(order, group.count * choices, [&](Index pair) { return gate[pair]; });
-      for (Index i = 0; i < group.count * choices; ++i) ask(order[i]);
+      const Index pairs = group.count * choices;
+      for (Index i = 0; i < pairs; ++i) order[i] = group[i / choices] * choices + i % choices;
+      sort_descending(order, pairs, pairs, [&](Index pair) { return gate[pair]; });
+      for (Index i = 0; i < pairs; ++i) ask(order[i]);
     } else {
       for (Index i = 0; i < group.count; ++i) order[i] = group[i];
       if (pass.drop == Drop::batch_prioritised)
-        sort_descending(order, group.count, [&](Index n) { return best_gate(n, chosen, gate); });
+        sort_descending(order, group.count, group.count, [&](Index n) { return best_gate(n, chosen, gate); });
       for (int j = 0; j < choices; ++j)
         for (Index i = 0; i < group.count; ++i) ask(order[i] * choices + j);
     }
