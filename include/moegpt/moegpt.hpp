@@ -22,8 +22,11 @@
 #include <moegpt/model/kv_cache.hpp>
 #include <moegpt/model/mixtures.hpp>
 #include <moegpt/model/presets.hpp>
+#include <moegpt/model/thresholds.hpp>
 #include <moegpt/model/workspace.hpp>
 #include <moegpt/moe/balance.hpp>
+#include <moegpt/moe/capacity.hpp>
+#include <moegpt/moe/dropping.hpp>
 #include <moegpt/moe/expert_choice_router.hpp>
 #include <moegpt/moe/feed_forward.hpp>
 #include <moegpt/moe/gates.hpp>
