@@ -24,6 +24,7 @@
 #include <moegpt/moe/expert_choice_router.hpp>
 #include <moegpt/moe/feed_forward.hpp>
 #include <moegpt/moe/gates.hpp>
+#include <moegpt/moe/metrics.hpp>
 #include <moegpt/moe/moe_layer.hpp>
 #include <moegpt/moe/noisy_top_k_router.hpp>
 #include <moegpt/moe/router.hpp>
