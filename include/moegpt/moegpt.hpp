@@ -18,8 +18,10 @@
 #include <moegpt/model/config.hpp>
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/model/init.hpp>
+#include <moegpt/model/intermediates.hpp>
 #include <moegpt/model/kv_cache.hpp>
 #include <moegpt/model/mixtures.hpp>
+#include <moegpt/model/routing_statistics.hpp>
 #include <moegpt/model/workspace.hpp>
 #include <moegpt/moe/balance.hpp>
 #include <moegpt/moe/expert_choice_router.hpp>
