@@ -19,9 +19,11 @@
 #include <moegpt/model/config.hpp>
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/model/init.hpp>
+#include <moegpt/model/intermediates.hpp>
 #include <moegpt/model/kv_cache.hpp>
 #include <moegpt/model/mixtures.hpp>
 #include <moegpt/model/presets.hpp>
+#include <moegpt/model/routing_statistics.hpp>
 #include <moegpt/model/thresholds.hpp>
 #include <moegpt/model/workspace.hpp>
 #include <moegpt/moe/balance.hpp>
@@ -32,6 +34,7 @@
 #include <moegpt/moe/gates.hpp>
 #include <moegpt/moe/layer_mean.hpp>
 #include <moegpt/moe/load.hpp>
+#include <moegpt/moe/metrics.hpp>
 #include <moegpt/moe/mixture_losses.hpp>
 #include <moegpt/moe/moe_layer.hpp>
 #include <moegpt/moe/noisy_top_k_router.hpp>
