@@ -33,7 +33,8 @@ TEST_CASE("a model comes back from its file with its logits, options and tokeniz
   const TemporaryFile file;
   Model model, other;
   init(model, Key{1});
-  model.options = {.norm_epsilon = 1e-6, .rotary_base = 5000, .attention_scale = 0.1, .capacity_factor = 1.25};
+  model.options = {.norm_epsilon = 1e-6, .rotary_base = 5000, .attention_scale = 0.1, .capacity_factor = 1.25,
+                   .min_capacity = 4};
   const Tokenizer tokenizer = Tokenizer::characters("abcdefgh\n");
   save(file.path, model, tokenizer);
   Tokenizer read;

@@ -65,11 +65,12 @@ std::string to_text() {
 
 namespace detail {
 
-inline constexpr std::array<std::pair<const char*, double ModelOptions::*>, 4> option_fields{{
+inline constexpr std::array<std::pair<const char*, double ModelOptions::*>, 5> option_fields{{
     {"norm_epsilon", &ModelOptions::norm_epsilon},
     {"rotary_base", &ModelOptions::rotary_base},
     {"attention_scale", &ModelOptions::attention_scale},
     {"capacity_factor", &ModelOptions::capacity_factor},
+    {"min_capacity", &ModelOptions::min_capacity},
 }};
 
 inline const std::string& metadata_of(const SafetensorsFile& file, const std::string& key, const std::string& path) {

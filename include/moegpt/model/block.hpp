@@ -8,10 +8,16 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// A decoder takes no mixture that looks ahead.
+// A decoder takes no mixture that looks ahead: whoever refuses says which part of it does.
 template <class Mixture, Mask M>
 consteval bool looks_back_only() {
-  static_assert(Mixture::causal || M != Mask::causal,
+  constexpr bool refused = M == Mask::causal && !Mixture::causal;
+  constexpr bool by_drop_rule = requires { requires Mixture::RouterType::drop_rule_looks_ahead; };
+  static_assert(!(refused && by_drop_rule),
+                "Dropping: under this drop rule a later token can take an earlier one's place, so a decoder that uses "
+                "it leaks the future: only Drop::token_order or Group::position do not; or AllowNonCausal<...> if that "
+                "is meant");
+  static_assert(!refused || by_drop_rule,
                 "Block: this router looks at later tokens, so a decoder that uses it leaks the future and cannot "
                 "generate: choose a causal router, or AllowNonCausal<...> if that is meant");
   return true;

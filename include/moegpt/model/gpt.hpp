@@ -236,6 +236,7 @@ struct GPT {
           " positions, the model's context: no room for ", shape.length, " more");
     Pass pass = prepare(ids, shape, work, cache.length(), key);
     pass.sequence_stride = C.context;
+    pass.generating = true;
     work.tape.head.logits.resize(shape.tokens());
     work.exec.region([&](const Exec& exec) {
       pass.exec = exec;
