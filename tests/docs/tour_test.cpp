@@ -18,6 +18,15 @@ constexpr Config only_gated{.vocab = 256, .context = 128, .dim = 64, .layers = 4
                             .gated = true};
 static_assert(std::is_same_v<GPT<only_gated>::ExpertType, GatedExpert<64, 128, Activation::gelu, float, true>>);
 
+constexpr Config encoder{.vocab = 256, .context = 64, .dim = 64, .layers = 6, .heads = 4, .hidden = 64,
+                         .dense_hidden = 256, .mask = Mask::full, .residual = Residual::post_norm,
+                         .mixture_at = {1, 3, 4}};   // or [](int layer) { return layer % 2 == 1; }
+static_assert(GPT<encoder, ExpertChoiceRouter<4>>::Blocks::bs == 3);
+
+using Preset = presets::mixtral<presets::Extents{.vocab = 256, .context = 64, .dim = 64, .layers = 4, .heads = 4}>;
+using Mixtral = presets::ModelOf<Preset>;   // with Preset::options(), Preset::objective() and Preset::init
+static_assert(Mixtral::config.kv_heads == 1 && Mixtral::config.hidden == 224);
+
 Batch some_batch(Shape shape) {
   Batch batch{shape};
   sample_batch(Tokenizer::bytes().encode("In the beginning was the word, and then a token."), batch, Key{3});

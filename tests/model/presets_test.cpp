@@ -1,6 +1,7 @@
 #include <moegpt/io/model_file.hpp>
 #include <moegpt/model/presets.hpp>
 #include <moegpt/testing/gradcheck.hpp>
+#include <moegpt/testing/leak.hpp>
 #include <moegpt/train/adam.hpp>
 
 #include "support.hpp"
@@ -21,7 +22,8 @@ constexpr Extents tiny_two_of_six = [] {
 }();
 const Shape shape{2, 5};
 
-// A preset's gradients are differences, its first steps lower the loss, and its model comes back from a file.
+// A preset's gradients are differences, it does not look ahead, its first steps lower the loss, and its model comes back
+// from a file.
 template <class Preset>
 void examine() {
   using Model = presets::ModelOf<Preset, double>;
@@ -32,6 +34,11 @@ void examine() {
     REQUIRE(report.ok);
     REQUIRE(report.worst <= 1e-6);
   }
+
+  const LeakReport leak = find_leak<Model>({.shape = shape, .options = Preset::options(),
+                                            .objective = Preset::objective(), .key = Key{4}, .draws = 2});
+  CAPTURE(leak.text());
+  CHECK_FALSE(leak.leaks);
 
   Model model, grad, read;
   init(model, Key{1}, Preset::init);
@@ -60,31 +67,31 @@ void examine() {
 
 }  // namespace
 
-TEST_CASE("makemoe is right in its gradients, learns, and comes back from a file") {
+TEST_CASE("makemoe is right in its gradients, keeps to the past, learns, and comes back from a file") {
   examine<presets::makemoe<tiny_two_of_six>>();
 }
-TEST_CASE("gpt2_moe is right in its gradients, learns, and comes back from a file") {
+TEST_CASE("gpt2_moe is right in its gradients, keeps to the past, learns, and comes back from a file") {
   examine<presets::gpt2_moe<tiny_two_of_six>>();
 }
-TEST_CASE("switch_base is right in its gradients, learns, and comes back from a file") {
+TEST_CASE("switch_base is right in its gradients, keeps to the past, learns, and comes back from a file") {
   examine<presets::switch_base<tiny>>();
 }
-TEST_CASE("gshard is right in its gradients, learns, and comes back from a file") {
+TEST_CASE("gshard is right in its gradients, keeps to the past, learns, and comes back from a file") {
   examine<presets::gshard<tiny>>();
 }
-TEST_CASE("glam is right in its gradients, learns, and comes back from a file") {
+TEST_CASE("glam is right in its gradients, keeps to the past, learns, and comes back from a file") {
   examine<presets::glam<tiny>>();
 }
-TEST_CASE("mixtral is right in its gradients, learns, and comes back from a file") {
+TEST_CASE("mixtral is right in its gradients, keeps to the past, learns, and comes back from a file") {
   examine<presets::mixtral<tiny_two_of_six>>();
 }
-TEST_CASE("olmoe is right in its gradients, learns, and comes back from a file") {
+TEST_CASE("olmoe is right in its gradients, keeps to the past, learns, and comes back from a file") {
   examine<presets::olmoe<tiny_two_of_six>>();
 }
-TEST_CASE("qwen_moe is right in its gradients, learns, and comes back from a file") {
+TEST_CASE("qwen_moe is right in its gradients, keeps to the past, learns, and comes back from a file") {
   examine<presets::qwen_moe<tiny_two_of_six>>();
 }
-TEST_CASE("deepseek_moe is right in its gradients, learns, and comes back from a file") {
+TEST_CASE("deepseek_moe is right in its gradients, keeps to the past, learns, and comes back from a file") {
   examine<presets::deepseek_moe<tiny_two_of_six>>();
 }
 
