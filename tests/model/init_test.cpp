@@ -99,3 +99,18 @@ TEST_CASE("a fresh gpt2 model knows nothing: its loss is ln V") {
   // logits have deviation 0.02 sqrt(48) = 0.14, which adds half its square; the mean over 128 tokens varies by 0.012
   CHECK(std::abs(model->forward(batch, work).cross_entropy - std::log(65.0) - 0.01) <= 0.04);
 }
+
+TEST_CASE("a cosine router begins with scale 2") {
+  using Cosine = GPT<without_bias, CosineRouter<3, 2, 8>>;
+  for (const Init scheme : {Init::gpt2, Init::makemoe}) {
+    const auto model = std::make_unique<Cosine>();
+    init(*model, Key{5}, scheme);
+    int found = 0;
+    for_each_named_weight([&](const std::string& path, Kind, const auto& w) {
+      if (!path.ends_with("log_scale")) return;
+      CHECK(std::exp(w[0]) == Approx(2));
+      ++found;
+    }, std::as_const(*model));
+    CHECK(found > 0);
+  }
+}

@@ -46,7 +46,7 @@ namespace detail {
 // What a stream is for: no two uses of one key may share numbers.
 enum class Purpose : std::uint64_t {
   embedding_dropout = 1, attention_dropout, residual_dropout, expert_dropout, router_noise, step, layer,
-  initial_weights, batch, sampling, evaluation, corpus, check
+  initial_weights, batch, sampling, evaluation, corpus, check, router_jitter
 };
 
 struct Key {
@@ -65,6 +65,16 @@ struct Key {
   }
   // Uniform in [0, 1).
   double uniform(std::uint64_t counter) const { return static_cast<double>(bits(counter) >> 11) * 0x1.0p-53; }
+  // x[i] = uniform(first + i) to 52 bits
+  template <class T>
+  [[gnu::noinline]] void uniforms(std::uint64_t first, T* x, Index n) const {
+    constexpr int W = lanes<double>;
+    Vector<std::uint64_t> counter = lane_numbers<std::uint64_t>() + first;
+    for (Index i = 0; i < n; i += W, counter += W) {
+      const Vector<double> draws = detail::as_double(bits(counter) >> 12) * 0x1.0p-52;
+      for (int l = 0; l < W && i + l < n; ++l) x[i + l] = static_cast<T>(draws[l]);
+    }
+  }
   // Standard normal (Box-Muller) of each lane's counter.
   [[gnu::always_inline]] Vector<double> normals(const Vector<std::uint64_t>& counter) const {
     const Vector<std::uint64_t> b = bits(counter);

@@ -35,6 +35,8 @@ template <class T>
     constant = path.ends_with("weight") ? 1 : 0;
   } else if (kind == Kind::buffer) {
     constant = 0;
+  } else if (path.ends_with("log_scale")) {   // of a cosine router
+    constant = std::log(2.0);
   } else if (scheme == Init::makemoe) {
     deviation = embedding ? 1 : matrix ? std::sqrt(2.0 / fan_in) : 0;
     spread = matrix ? 0 : 1 / std::sqrt(double(fan_in));

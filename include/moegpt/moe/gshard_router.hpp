@@ -1,0 +1,42 @@
+#pragma once
+// GShard's top-2 (Lepikhin et al. 2020; Mesh-TensorFlow): the two gates are divided by their sum, and then the second
+// expert may be left out. What it leaves is not given to the first: g1 stays g1.
+#include <moegpt/moe/token_choice.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// Which tokens keep their second expert, whose gate is g2.
+enum class Second {
+  all,
+  none,
+  threshold,   // those with g2 > threshold
+  random,      // each with probability min(1, g2 / threshold), drawn anew in every pass that has a key; else all
+};
+
+template <Second Policy, class Threshold>
+struct TwoLargest : LargestLogits {
+  template <class T>
+  static bool keeps(const Candidate<T>& token, T gate, int choice) {
+    constexpr T threshold = T(Threshold::num) / T(Threshold::den);
+    if (choice == 0 || Policy == Second::all) return true;
+    if (Policy == Second::none) return false;
+    if (Policy == Second::threshold) return gate > threshold;
+    return !token.noise || token.noise->uniform(static_cast<std::uint64_t>(token.number)) * threshold < gate;
+  }
+};
+
+template <int E, Second Policy = Second::random, class Threshold = std::ratio<1, 5>>
+struct GShardRouter
+    : TokenChoiceRouter<E, 2, Decisions<SoftmaxScores, TwoLargest<Policy, Threshold>, RenormalisedGates>> {
+  static_assert(Threshold::num > 0 && Threshold::num <= Threshold::den,
+                "GShardRouter: the threshold must be more than 0 and at most 1");
+  static std::string text() {
+    constexpr const char* policies[] = {"all", "none", "threshold", "random"};
+    return "GShardRouter<" + std::to_string(E) + ", Second::" + policies[static_cast<int>(Policy)] + ", " +
+           text_of<Threshold>() + ">";
+  }
+};
+static_assert(lists_every_field<GShardRouter<4>::For<4>>());
+static_assert(Router<GShardRouter<4>>);
+
+}  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,69 @@
+#pragma once
+// Hash routing (Roller et al. 2021): a fixed hash of the token's id names its K experts, and each counts 1/K. Nothing
+// is learned and x is not looked at: the baseline that a learned router has to beat. Every layer has the same hash.
+#include <moegpt/core/random.hpp>
+#include <moegpt/moe/router.hpp>
+
+#include <numeric>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+template <int E, int K = 1>
+struct HashRouter {
+  static_assert(K >= 1 && K <= E, "HashRouter: K must lie in 1 .. E: a token cannot choose more experts than exist");
+  static constexpr int experts = E, active = K;
+  static constexpr bool causal = true;
+  static std::string text() { return "HashRouter<" + std::to_string(E) + ", " + std::to_string(K) + ">"; }
+
+  template <int D, class T = float>
+  struct For {
+    using Scalar = T;
+    static constexpr int dim = D;
+
+    static constexpr auto fields() { return Fields{}; }
+    struct Tape {
+      Tokens<E, T> score;    // 1/K for the chosen
+      Tokens<1, T> lse;      // 0: there are no logits
+      Buffer<int> chosen;    // [tokens, K]
+      Buffer<T> gate;        // [tokens, K]
+      void resize(const Pass& pass) {
+        score.resize(pass.tokens());
+        lse.resize(pass.tokens());
+        chosen.resize(pass.tokens() * K);
+        gate.resize(pass.tokens() * K);
+      }
+    };
+    using Scratch = Nothing;
+
+    void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
+      pass.check_fits(x.count, pass.tokens());
+      check(pass.ids, "HashRouter chooses experts by token id, but pass.ids is null: give it the [tokens] ids");
+      tape.resize(pass);
+      int allowed[E], count = 0;
+      for (int e = 0; e < E; ++e)
+        if (!pass.allowed || pass.allowed[e]) allowed[count++] = e;
+      for (Index n = 0; n < pass.tokens(); ++n) {
+        const int taken = pass.is_padding(n) ? 0 : std::min(K, count);
+        int *chosen = tape.chosen.data() + n * K, deck[E];
+        std::copy_n(allowed, count, deck);
+        std::fill_n(tape.score[n], E, T(0));
+        Rng hash{Key{mix64(static_cast<std::uint64_t>(pass.ids[n]))}};
+        for (int j = 0; j < K; ++j) {
+          if (j < taken) std::swap(deck[j], deck[j + static_cast<int>(hash.below(static_cast<std::uint64_t>(count - j)))]);
+          chosen[j] = j < taken ? deck[j] : -1;
+          tape.gate[n * K + j] = j < taken ? T(1) / taken : T(0);
+          if (j < taken) tape.score[n][chosen[j]] = T(1) / taken;
+        }
+        *tape.lse[n] = 0;
+      }
+      plan.resize(pass.tokens(), K, E);
+      plan.assign(tape.chosen.data(), tape.gate.data(), pass);
+    }
+    // Choices and gates are constants.
+    void backward(In<D, T>, const RoutingPlan<T>&, const Tape&, const RouterSignal<T>&, Out<D, T>, For&, Scratch&,
+                  const Pass&) const {}
+  };
+};
+static_assert(Router<HashRouter<4, 2>>);
+
+}  // namespace moegpt::inline MOEGPT_BUILD

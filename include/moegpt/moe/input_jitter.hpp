@@ -1,0 +1,75 @@
+#pragma once
+// Input jitter (Switch, Fedus et al. 2021): in training a router sees x~ = x u with u uniform in 1 +- epsilon, drawn
+// anew for every token and feature; experts see x. Its weights have the paths of the router inside.
+#include <moegpt/core/simd.hpp>
+#include <moegpt/moe/gates.hpp>
+#include <moegpt/moe/router.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// Epsilon: a std::ratio. InputJitter<TopKRouter<8, 1>> is Switch.
+template <Router Recipe, class Epsilon = std::ratio<1, 100>>
+struct InputJitter : Recipe {
+  static_assert(Epsilon::num > 0 && Epsilon::num < Epsilon::den,
+                "InputJitter: epsilon must be more than 0 and less than 1");
+  static std::string text() requires requires { Recipe::text(); } {
+    return "InputJitter<" + Recipe::text() + ", " + text_of<Epsilon>() + ">";
+  }
+
+  template <int D, class T = float>
+  struct For : Recipe::template For<D, T> {
+    using Inner = typename Recipe::template For<D, T>;
+    struct Tape : Inner::Tape {
+      Tokens<D, T> seen;   // x~
+      Key noise{};
+      bool jittered = false;
+      void resize(const Pass& pass) {
+        Inner::Tape::resize(pass);
+        seen.resize(pass.tokens());
+      }
+    };
+    struct Scratch : Inner::Scratch {
+      Tokens<D, T> d_seen;
+      void resize(const Pass& pass) {
+        Inner::Scratch::resize(pass);
+        d_seen.resize(pass.tokens());
+      }
+    };
+
+    void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
+      pass.check_fits(x.count, pass.tokens());
+      tape.resize(pass);
+      tape.jittered = pass.key.has_value();
+      if (!tape.jittered) return Inner::forward(x, plan, tape, pass);
+      tape.noise = pass.key->with(Purpose::router_jitter);
+      for_each_jitter(tape, pass, [&](Index n, int i, T u) { tape.seen[n][i] = x[n][i] * u; });
+      Inner::forward(tape.seen, plan, tape, pass);
+    }
+    // dx += dx~ u
+    void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
+                  Out<D, T> dx_sum, For& grad, Scratch& scratch, const Pass& pass) const {
+      if (!tape.jittered) return Inner::backward(x, plan, tape, signal, dx_sum, grad, scratch, pass);
+      if (dx_sum.empty()) return Inner::backward(tape.seen, plan, tape, signal, dx_sum, grad, scratch, pass);
+      scratch.d_seen.resize(pass.tokens());
+      scratch.d_seen.memory().fill(0);
+      Inner::backward(tape.seen, plan, tape, signal, scratch.d_seen, grad, scratch, pass);
+      for_each_jitter(tape, pass, [&](Index n, int i, T u) { dx_sum[n][i] += scratch.d_seen[n][i] * u; });
+    }
+
+   private:
+    // f(token, feature, u)
+    template <class F>
+    static void for_each_jitter(const Tape& tape, const Pass& pass, F&& f) {
+      constexpr T epsilon = T(Epsilon::num) / T(Epsilon::den);
+      for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
+        T draw[D];
+        for (Index n = rows.first; n < rows.first + rows.count; ++n) {
+          tape.noise.uniforms(static_cast<std::uint64_t>(pass.number_of(n) * D), draw, D);
+          for (int i = 0; i < D; ++i) f(n, i, 1 + epsilon * (2 * draw[i] - 1));
+        }
+      });
+    }
+  };
+};
+
+}  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,11 @@
+// Groups of experts are equal.
+// expect: SigmoidRouter: groups must divide the number of experts
+#include <moegpt/moe/moe_layer.hpp>
+#include <moegpt/moe/sigmoid_router.hpp>
+
+#ifdef FAULT
+using Recipe = moegpt::SigmoidRouter<8, 2, moegpt::Sigmoid{.groups = 3, .groups_kept = 2}>;
+#else
+using Recipe = moegpt::SigmoidRouter<8, 2, moegpt::Sigmoid{.groups = 4, .groups_kept = 2}>;
+#endif
+moegpt::MoELayer<Recipe, moegpt::Expert<6, 9>> layer;

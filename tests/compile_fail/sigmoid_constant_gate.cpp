@@ -1,0 +1,11 @@
+// One expert per token and a normalised gate: it is constant whatever the router says, so it must be meant.
+// expect: SigmoidRouter: K = 1 with normalised gates
+#include <moegpt/moe/moe_layer.hpp>
+#include <moegpt/moe/sigmoid_router.hpp>
+
+using Recipe = moegpt::SigmoidRouter<4, 1, moegpt::Sigmoid{.groups = 2}>;
+#ifdef FAULT
+moegpt::MoELayer<Recipe, moegpt::Expert<6, 9>> layer;
+#else
+moegpt::MoELayer<moegpt::AllowConstantGate<Recipe>, moegpt::Expert<6, 9>> layer;
+#endif
