@@ -20,6 +20,11 @@ constexpr Extents tiny_two_of_six = [] {
   x.active = 2;
   return x;
 }();
+constexpr Extents tiny_in_groups = [] {
+  Extents x = tiny;
+  x.experts = 16, x.active = 3;
+  return x;
+}();
 const Shape shape{2, 5};
 
 // A preset's gradients are differences, it does not look ahead, its first steps lower the loss, and its model comes back
@@ -92,7 +97,7 @@ TEST_CASE("qwen_moe is right in its gradients, keeps to the past, learns, and co
   examine<presets::qwen_moe<tiny_two_of_six>>();
 }
 TEST_CASE("deepseek_moe is right in its gradients, keeps to the past, learns, and comes back from a file") {
-  examine<presets::deepseek_moe<tiny_two_of_six>>();
+  examine<presets::deepseek_moe<tiny_in_groups>>();
 }
 
 TEST_CASE("a preset has the published extents unless it is given others, and keeps their proportions") {

@@ -8,8 +8,11 @@
 // library does not have is said with each.
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/model/init.hpp>
+#include <moegpt/moe/gshard_router.hpp>
+#include <moegpt/moe/input_jitter.hpp>
 #include <moegpt/moe/noisy_top_k_router.hpp>
 #include <moegpt/moe/shared_experts.hpp>
+#include <moegpt/moe/sigmoid_router.hpp>
 
 #include <cmath>
 
@@ -92,7 +95,7 @@ struct switch_base {
     c.output_bias = c.expert_bias = false, c.moe_every = 2;
     return c;
   }();
-  using RouterRecipe = TopKRouter<extents.experts, 1>;
+  using RouterRecipe = InputJitter<TopKRouter<extents.experts, 1>>;
   static Objective objective() { return {.dropout = 0.1, .balance = 0.01}; }
   static ModelOptions options() { return {.norm_epsilon = 1e-6, .capacity_factor = 1.25}; }
   static constexpr Init init = Init::gpt2;
@@ -109,7 +112,7 @@ struct gshard {
     c.residual = Residual::post_norm, c.activation = Activation::relu, c.tied = true, c.moe_every = 2;
     return c;
   }();
-  using RouterRecipe = TopKRouter<extents.experts, 2>;
+  using RouterRecipe = GShardRouter<extents.experts>;
   static Objective objective() { return {.dropout = 0.1, .balance = 0.01, .balance_rule = BalanceRule::gshard}; }
   static ModelOptions options() { return {.capacity_factor = 1}; }
   static constexpr Init init = Init::gpt2;
@@ -127,7 +130,7 @@ struct glam {
     c.output_bias = c.expert_bias = false;
     return c;
   }();
-  using RouterRecipe = TopKRouter<extents.experts, 2>;
+  using RouterRecipe = GShardRouter<extents.experts>;
   static Objective objective() { return {.balance = 0.01, .balance_rule = BalanceRule::gshard}; }
   static ModelOptions options() { return {.capacity_factor = 1}; }
   static constexpr Init init = Init::gpt2;
@@ -187,7 +190,12 @@ struct deepseek_moe {
     c.dense_hidden = 9 * extents.hidden, c.dense_first = (3 * X.layers + 60) / 61;
     return c;
   }();
-  using RouterRecipe = SharedExperts<TopKRouter<extents.experts, extents.active>>;
+  // Of few experts, all are one group.
+  static constexpr bool grouped = extents.experts % 16 == 0 && extents.experts / 2 >= extents.active;
+  static constexpr Sigmoid sigmoid{.normalise = extents.active > 1, .groups = grouped ? 8 : 1,
+                                   .groups_kept = grouped ? 4 : 1};
+  using RouterRecipe = SharedExperts<SigmoidRouter<extents.experts, extents.active, sigmoid, std::ratio<5, 2>>>;
+  static constexpr double balance_rate = 0.001;   // of balance_selection, after each step
   static Objective objective() { return {.balance = 1e-4, .balance_rule = BalanceRule::deepseek}; }
   static ModelOptions options() { return {.norm_epsilon = 1e-6}; }
   static constexpr Init init = Init::gpt2;
