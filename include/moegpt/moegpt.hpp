@@ -20,6 +20,7 @@
 #include <moegpt/model/init.hpp>
 #include <moegpt/model/kv_cache.hpp>
 #include <moegpt/model/mixtures.hpp>
+#include <moegpt/model/selection_bias.hpp>
 #include <moegpt/model/workspace.hpp>
 #include <moegpt/moe/balance.hpp>
 #include <moegpt/moe/expert_choice_router.hpp>
