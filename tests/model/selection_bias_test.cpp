@@ -10,7 +10,7 @@ struct BiasedLogits {
   static constexpr bool biased = true;
   template <class T>
   static int select(const Candidate<T>& token, int* chosen) {
-    T rank[most_experts];
+    T rank[8];
     for (int e = 0; e < token.experts; ++e) rank[e] = token.z[e] + token.bias[e];
     kernels::top_k(rank, token.experts, token.most, chosen);
     return token.most;

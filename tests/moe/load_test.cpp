@@ -40,7 +40,8 @@ struct Route {
 
 TEST_CASE("the chance of an expert is that of its own noise drawn anew, computed by hand") {
   const double clean[4] = {1, 0, 0.5, -1}, noisy[4] = {2, 0.25, 0.5, -0.5}, deviation[4] = {1, 2, 0.5, 1};
-  ChosenChance<double> token{clean, noisy, deviation, 4, 2};   // chosen: 0 and 2; the best of the others is 1
+  int order[3];
+  ChosenChance<double> token{clean, noisy, deviation, 4, 2, order};   // chosen: 0 and 2; the best of the others is 1
   token.rank();
   double chance[4];
   token.forward(chance);

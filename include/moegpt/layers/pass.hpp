@@ -15,16 +15,23 @@ struct Shape {
   bool operator==(const Shape&) const = default;
 };
 
-// Tokens that share one capacity or one balance loss.
-enum class Group { batch, sequence };
-
-// Which of its tokens an expert keeps that more ask for than it takes.
-enum class Drop {
-  token_order,         // the first in token order (makeMoE, megablocks); no other order is causal
-  slot_major,          // all first choices, then all second ones ... (GShard, Mesh-TensorFlow, Tutel)
-  batch_prioritised,   // likewise, tokens in the order of their best gate (V-MoE)
-  probability,         // those with the largest gates (Megatron)
+// Tokens that share one capacity or one balance loss (which knows batch and sequence only).
+enum class Group {
+  batch,
+  sequence,
+  position,   // one position of every sequence: contemporaries, so that no competition among them looks ahead
 };
+
+// Who is kept by an expert that more tokens ask for than it takes: the order in which pairs ask for a place.
+enum class Drop {
+  token_order,         // tokens as they stand (makeMoE, megablocks); over a batch or sequence the only causal order
+  slot_major,          // all first choices, then all second ones ... (GShard, Mesh-TensorFlow, Tutel)
+  batch_prioritised,   // likewise, tokens by their best gate, the largest first (V-MoE)
+  probability,         // pairs by their gate, the largest first (Megatron)
+};
+
+// What becomes of a capacity that is no whole number (up: Megatron).
+enum class Round { down, up };
 
 // Constants of a trained model: saved with it.
 struct ModelOptions {
@@ -32,7 +39,7 @@ struct ModelOptions {
   double rotary_base = 10000;
   double attention_scale = 0;    // of query-key products; 0: 1 / sqrt(head_dim)
   double capacity_factor = 0;    // an expert takes at most factor * tokens * K / E tokens; 0: all (dropless)
-  double min_capacity = 0;       // ... but at least so many
+  double min_capacity = 0;       // ... but at least so many, if there is a limit
   bool operator==(const ModelOptions&) const = default;
 };
 
@@ -117,6 +124,8 @@ struct Pass {
   int task = 0;
   Drop drop = Drop::token_order;         // set by the type of the router: Dropping<...>
   Group capacity_group = Group::batch;   // likewise
+  Round rounding = Round::down;          // of a capacity; likewise
+  bool generating = false;               // with a key/value cache: the tokens are no batch that a capacity is meant for
 
   Index tokens() const { return shape.tokens(); }
   // For layers that may be used alone: the numbers of tokens in x and y must be the pass's.

@@ -1,5 +1,6 @@
 #pragma once
-// GPT: embed, blocks, norm, head. A decoder whose feed-forward networks are mixtures of experts.
+// GPT: embed, blocks, norm, head. A decoder whose feed-forward networks are mixtures of experts; with Mask::full
+// an encoder: what to predict is then up to the batch's targets, and the logits are in the tape after forward.
 #include <moegpt/layers/embedding.hpp>
 #include <moegpt/model/batch.hpp>
 #include <moegpt/model/block.hpp>
@@ -58,6 +59,10 @@ struct GPT {
   static_assert(C.head_dim > 0 || C.dim % C.heads == 0,
                 "Config: dim must be a multiple of heads, or head_dim be given");
   static_assert(C.moe_every >= 1 && C.dense_first >= 0, "Config: moe_every must be at least 1, dense_first at least 0");
+  static_assert(!C.mixture_at.given || (C.dense_first == 0 && C.moe_every == 1),
+                "Config: mixture_at says alone which layers are mixtures: leave out dense_first and moe_every");
+  static_assert(!C.mixture_at.given || C.layers <= LayerSet::most,
+                "Config: mixture_at chooses among at most LayerSet::most layers");
 
   using Scalar = T;
   using RouterRecipe = Recipe;
@@ -66,15 +71,21 @@ struct GPT {
   static constexpr bool has_experts = !std::is_same_v<Recipe, Dense>;
   static constexpr bool learned_positions = C.positions == Positions::learned;
 
-  using ExpertType = std::conditional_t<C.gated, GatedExpert<D, C.expert_width(), C.activation, T, C.expert_bias>,
-                                        Expert<D, C.expert_width(), C.activation, T, C.expert_bias>>;
-  using NormType = std::conditional_t<C.norm == Norm::layer, LayerNorm<D, T>, RMSNorm<D, T>>;
+  template <int Dff>
+  using ExpertOf = std::conditional_t<C.gated, GatedExpert<D, Dff, C.activation, T, C.expert_bias>,
+                                      Expert<D, Dff, C.activation, T, C.expert_bias>>;
+  using ExpertType = ExpertOf<C.expert_width()>;
+  using NormOfKind = std::conditional_t<C.norm == Norm::layer, LayerNorm<D, T>, RMSNorm<D, T>>;
+  using BlockNorm = std::conditional_t<C.residual == Residual::no_norm, NoNorm<D, T>, NormOfKind>;
+  using LastNorm = std::conditional_t<C.residual == Residual::pre_norm, NormOfKind, NoNorm<D, T>>;
   template <class Mixture>
-  using BlockOf = Block<C.attention(), NormType, Mixture>;
+  using BlockOf = std::conditional_t<C.residual == Residual::post_norm,
+                                     PostNormBlock<C.attention(), BlockNorm, Mixture>,
+                                     Block<C.attention(), BlockNorm, Mixture>>;
   template <class R>
   struct BlockFor { using type = BlockOf<MixtureOf<R, ExpertType>>; };
   template <std::same_as<Dense> R>
-  struct BlockFor<R> { using type = BlockOf<FeedForward<ExpertType>>; };
+  struct BlockFor<R> { using type = BlockOf<FeedForward<ExpertOf<C.dense_width()>>>; };
   using DenseBlock = typename BlockFor<Dense>::type;
   using MoEBlock = typename BlockFor<Recipe>::type;
   static constexpr bool has_balance = requires(typename MoEBlock::Tape tape) { tape.mixture.share; };
@@ -84,6 +95,8 @@ struct GPT {
     static constexpr bool second(int layer) { return has_experts && C.is_moe(layer); }
   };
   using Blocks = Interleaved<DenseBlock, MoEBlock, Pattern>;
+  static_assert(!has_experts || Blocks::bs > 0,
+                "GPT: no layer is a mixture: let Config say which are, or take Dense in place of the router");
   using HeadType = Head<D, V, T, C.tied, C.head_bias>;
   using Cache = KVCache<C, T>;
   using Workspace = moegpt::Workspace<GPT>;
@@ -91,7 +104,7 @@ struct GPT {
   Embedding<V, D, T> token_embedding;
   Embedding<learned_positions ? C.context : 0, D, T> position_embedding;
   Blocks blocks;
-  NormType norm;
+  LastNorm norm;
   HeadType head;
   ModelOptions options;
 
@@ -105,7 +118,7 @@ struct GPT {
     Pass pass;                                       // of the last forward
     std::array<Tokens<D, T>, C.layers + 1> stream;   // what enters each block, and what leaves the last
     Interleaved<typename DenseBlock::Tape, typename MoEBlock::Tape, Pattern> blocks;
-    typename NormType::Tape norm;
+    typename LastNorm::Tape norm;
     Tokens<D, T> normed;
     typename HeadType::Tape head;
     LayerMean<T> layer_mean;
@@ -215,12 +228,15 @@ struct GPT {
   // Logits [V] of what follows each of the ids, which continue what the cache holds (its batch x length ids).
   // The view lives in the workspace until its next use. Throws std::runtime_error for a logit that is not finite.
   In<V, T> logits(std::span<const int> ids, Workspace& work, Cache& cache, std::optional<Key> key = {}) const {
+    static_assert(C.mask == Mask::causal, "GPT: with Config::mask = Mask::full a token depends on later ones, so this "
+                  "model cannot generate: call forward and read work.tape.head.logits, or use Mask::causal");
     const Shape shape{cache.batch(), std::ssize(ids) / cache.batch()};
     check_ids(ids, "input", 0, V);
     check(shape.length <= cache.room(), "the cache holds ", cache.length(), " of ", C.context,
           " positions, the model's context: no room for ", shape.length, " more");
     Pass pass = prepare(ids, shape, work, cache.length(), key);
     pass.sequence_stride = C.context;
+    pass.generating = true;
     work.tape.head.logits.resize(shape.tokens());
     work.exec.region([&](const Exec& exec) {
       pass.exec = exec;

@@ -15,7 +15,7 @@ template <class T>
 struct ChosenChance {
   const T *clean, *noisy, *deviation;   // [E]
   int E, K;
-  int order[most_choices + 1] = {};   // the K + 1 largest of noisy
+  int* order;                           // [K + 1] the largest of noisy
 
   void rank() { kernels::top_k(noisy, E, K + 1, order); }
   bool in(int e) const { return noisy[e] > noisy[order[K]]; }

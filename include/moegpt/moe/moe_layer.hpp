@@ -23,7 +23,8 @@ struct MoELayer {
   using Scalar = typename ExpertType::Scalar;
   using T = Scalar;
   using RouterType = typename Recipe::template For<ExpertType::dim, T>;
-  static constexpr int D = ExpertType::dim, E = Recipe::experts, dim_in = D, dim_out = D;
+  static constexpr int D = ExpertType::dim, DOut = output_dim<ExpertType>(), E = Recipe::experts;
+  static constexpr int dim_in = D, dim_out = DOut;
   static constexpr bool causal = Recipe::causal;
   static constexpr std::string_view name = "moe";
 
@@ -50,8 +51,8 @@ struct MoELayer {
   struct Scratch {
     typename RouterType::Scratch router;
     typename ExpertType::Scratch expert;
-    Tokens<D, T> output;                 // slots: what experts answered
-    Tokens<D, T> d_output, d_input;      // slots
+    Tokens<DOut, T> output, d_output;    // slots: what experts answered
+    Tokens<D, T> d_input;                // slots
     Buffer<T> d_weight;                  // [slots]
     LossScratch<T> losses;
     Buffer<ExpertTask> tasks;
@@ -68,7 +69,7 @@ struct MoELayer {
     }
   };
 
-  void forward(In<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
+  void forward(In<D, T> x, Out<DOut, T> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
     pass.check_fits(x.count, y.count);
     tape.resize(pass);
     scratch.resize(pass);
@@ -86,7 +87,7 @@ struct MoELayer {
     measure_losses<T>(tape.router, plan, tape, pass);
   }
 
-  void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, MoELayer& grad, Scratch& scratch,
+  void backward(In<D, T> x, const Tape& tape, In<DOut, T> dy, Out<D, T> dx, MoELayer& grad, Scratch& scratch,
                 const Pass& pass) const {
     scratch.resize(pass);
     const RoutingPlan<T>& plan = tape.plan;
@@ -150,12 +151,12 @@ struct MoELayer {
     });
   }
   // The mask of a slot belongs to its token and choice, not to its place among the expert's tokens.
-  static void drop_slots(const Tape& tape, Out<D, T> slots, Rows rows, const Pass& pass) {
+  static void drop_slots(const Tape& tape, Out<DOut, T> slots, Rows rows, const Pass& pass) {
     if (tape.dropout == 0) return;
     for (Index i = 0; i < rows.count; ++i) {
       const Index s = rows.first + i;
       const Index pair = pass.number_of(tape.plan.token[s]) * tape.plan.choices + tape.plan.choice[s];
-      kernels::drop(slots[i], D, tape.dropout, tape.noise, pair);
+      kernels::drop(slots[i], DOut, tape.dropout, tape.noise, pair);
     }
   }
 };

@@ -122,8 +122,9 @@ struct NoisyTopKRouter {
     // A token's chances, from what the tape holds of it.
     struct Chances {
       T deviation[E], noisy[E];
+      int order[K + 1];
       ChosenChance<T> chance;
-      Chances(const Tape& tape, Index n, const Pass& pass) : chance{tape.clean[n], noisy, deviation, E, K} {
+      Chances(const Tape& tape, Index n, const Pass& pass) : chance{tape.clean[n], noisy, deviation, E, K, order} {
         for (int e = 0; e < E; ++e) {
           const T a = tape.spread[n][e];
           deviation[e] = std::max(a, T(0)) + std::log1p(std::exp(-std::abs(a))) + floor;
@@ -140,7 +141,7 @@ struct NoisyTopKRouter {
         Chances(tape, n, pass).chance.backward(signal.d_load, Options.detached_threshold, d_clean, d_deviation, dh);
       kernels::add_noise_backward(tape.normal[n], tape.spread[n], dh, da, E);
       for (int e = 0; e < E; ++e) {
-        da[e] += d_deviation[e] * Sigmoid::value(tape.spread[n][e]);
+        da[e] += d_deviation[e] / (1 + std::exp(-tape.spread[n][e]));
         dh[e] += d_clean[e];
       }
     }

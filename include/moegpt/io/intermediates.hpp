@@ -1,0 +1,100 @@
+#pragma once
+// Intermediates as files that Python reads. For each mixture, under the number i of its layer,
+//     layers.i.gate_scores [N, E]    layers.i.top_k_indices [N, K]    layers.i.top_k_scores [N, K]
+//     layers.i.gates [N, K]          layers.i.dropped [N, K]          layers.i.expert_outputs [N, K, D], if asked for
+//     layers.i.final_output [N, D]   layers.i.load [E]                layers.i.wanted [E]
+//     layers.i.balance_loss []       layers.i.z_loss []
+// and ids [N], if they are there; what each is: model/intermediates.hpp. N counts the tokens of the batch, one
+// sequence after another. The shape of the batch is in the metadata as "batch" and "length".
+//
+// In safetensors these are tensors: reals of the model's type, ids and top_k_indices I32, dropped BOOL, load and
+// wanted I64, losses F64. In JSON they are {"batch": ..., "length": ..., "ids": [...], "layers": [{"layer": i,
+// "gate_scores": [[...], ...], ...}, ...]}; a number that is not finite is null.
+#include <moegpt/io/safetensors.hpp>
+#include <moegpt/model/intermediates.hpp>
+
+#include <charconv>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+namespace detail {
+
+template <class Number>
+constexpr DType dtype_of_array() {
+  if constexpr (std::is_same_v<Number, int>) return DType::i32;
+  else if constexpr (std::is_same_v<Number, std::int64_t>) return DType::i64;
+  else if constexpr (std::is_same_v<Number, std::uint8_t>) return DType::boolean;
+  else return dtype_of<Number>();
+}
+
+// The shortest text that reads back as the same number.
+template <class Number>
+void append_number(std::string& text, Number x) {
+  if constexpr (std::is_floating_point_v<Number>)
+    if (!is_finite(x)) return void(text += "null");
+  char digits[32];
+  text.append(digits, std::to_chars(digits, digits + sizeof digits, x).ptr);
+}
+// numbers [shape], nested as in Python.
+template <class Number>
+void append_array(std::string& text, const Number* numbers, std::span<const Index> shape) {
+  Index inner = 1;
+  for (const Index extent : shape.subspan(1)) inner *= extent;
+  text += '[';
+  for (Index i = 0; i < shape[0]; ++i) {
+    if (i > 0) text += shape.size() > 1 ? ",\n" : ",";
+    if (shape.size() > 1) append_array(text, numbers + i * inner, shape.subspan(1));
+    else append_number(text, numbers[i]);
+  }
+  text += ']';
+}
+
+}  // namespace detail
+
+// Writes a safetensors file; throws as save_safetensors does. Unlike weights, intermediates may be infinite or NaN.
+template <class T>
+void save_safetensors(const std::filesystem::path& path, const Intermediates<T>& all) {
+  std::vector<NamedTensor> tensors;
+  if (!all.ids.empty()) tensors.push_back({"ids", DType::i32, {std::ssize(all.ids)}, all.ids.data()});
+  for (const auto& layer : all.layers) {
+    const std::string prefix = "layers." + std::to_string(layer.layer) + ".";
+    layer.for_each_array([&]<class Number>(const char* name, const std::vector<Number>& numbers,
+                                           std::vector<Index> shape) {
+      tensors.push_back({prefix + name, detail::dtype_of_array<Number>(), std::move(shape), numbers.data()});
+    });
+    tensors.push_back({prefix + "balance_loss", DType::f64, {}, &layer.balance_loss});
+    tensors.push_back({prefix + "z_loss", DType::f64, {}, &layer.z_loss});
+  }
+  save_safetensors(path, std::move(tensors), {{"batch", std::to_string(all.shape.batch)},
+                                              {"length", std::to_string(all.shape.length)}});
+}
+
+// The same as JSON text.
+template <class T>
+std::string to_json(const Intermediates<T>& all) {
+  std::string text = "{\"batch\": " + std::to_string(all.shape.batch) +
+                     ", \"length\": " + std::to_string(all.shape.length);
+  const Index tokens = std::ssize(all.ids);
+  if (tokens > 0) detail::append_array(text += ",\n\"ids\": ", all.ids.data(), std::span(&tokens, 1));
+  text += ",\n\"layers\": [";
+  for (const auto& layer : all.layers) {
+    (text += &layer == all.layers.data() ? "{\"layer\": " : ",\n{\"layer\": ") += std::to_string(layer.layer);
+    layer.for_each_array([&](const char* name, const auto& numbers, std::vector<Index> shape) {
+      ((text += ",\n\"") += name) += "\": ";
+      detail::append_array(text, numbers.data(), std::span<const Index>(shape));
+    });
+    detail::append_number(text += ",\n\"balance_loss\": ", layer.balance_loss);
+    detail::append_number(text += ",\n\"z_loss\": ", layer.z_loss);
+    text += '}';
+  }
+  return text += "]}\n";
+}
+
+// Writes a JSON file, in one step; throws std::runtime_error if it cannot be written.
+template <class T>
+void save_json(const std::filesystem::path& path, const Intermediates<T>& all) {
+  const std::string text = to_json(all);
+  write_file_atomically(path, [&](FileWriter& out) { out.write(text); });
+}
+
+}  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,155 @@
+#pragma once
+// All that the mixtures of a model computed in a forward, by name. The tape holds most of it already, and what
+// each expert answered is computed again when asked for, so a forward that nobody looks into pays nothing.
+#include <moegpt/model/workspace.hpp>
+#include <moegpt/moe/token_choice.hpp>
+
+#include <cstdint>
+#include <vector>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// Of one mixture, of N tokens. A choice that a token did not make has index -1 and zeros.
+template <class T>
+struct MixtureIntermediates {
+  int layer = 0, experts = 0, choices = 0, dim = 0;
+  Index tokens = 0;
+  std::vector<T> gate_scores{};             // [N, E]     of all experts, as metrics and balance losses see them
+  std::vector<int> top_k_indices{};         // [N, K]     the experts of each token, in the order of its choices
+  std::vector<T> top_k_scores{};            // [N, K]     their scores
+  std::vector<T> gates{};                   // [N, K]     what their answers were multiplied with; dropped: 0
+  std::vector<std::uint8_t> dropped{};      // [N, K]     1: chosen, but full or left out
+  std::vector<T> expert_outputs{};          // [N, K, D]  their answers before dropout, if asked for; dropped: 0
+  std::vector<T> final_output{};            // [N, D]     of the mixture, before the residual connection
+  std::vector<std::int64_t> load{};         // [E]        pairs served
+  std::vector<std::int64_t> wanted{};       // [E]        pairs chosen, before capacity
+  double balance_loss = 0, z_loss = 0;      // before their coefficients
+
+  // f(name, numbers, shape) for each array: the names in files.
+  template <class F>
+  void for_each_array(F&& f) const {
+    const Index N = tokens, E = experts, K = choices, D = dim;
+    f("gate_scores", gate_scores, {N, E});
+    f("top_k_indices", top_k_indices, {N, K});
+    f("top_k_scores", top_k_scores, {N, K});
+    f("gates", gates, {N, K});
+    f("dropped", dropped, {N, K});
+    if (!expert_outputs.empty()) f("expert_outputs", expert_outputs, {N, K, D});
+    f("final_output", final_output, {N, D});
+    f("load", load, {E});
+    f("wanted", wanted, {E});
+  }
+};
+
+template <class T>
+struct Intermediates {
+  Shape shape;                // of the batch
+  std::vector<int> ids{};     // [N] of the tokens, for files, if one puts them here
+  std::vector<MixtureIntermediates<T>> layers{};
+};
+
+struct IntermediatesOptions {
+  bool expert_outputs = false;   // runs every expert once more
+};
+
+namespace detail {
+
+// What the mixture of a block read.
+template <class BlockTape>
+const auto& mixture_input(const BlockTape& tape) {
+  if constexpr (requires { tape.normed2; })
+    return tape.normed2;
+  else
+    return tape.middle;   // of a block whose norms stand behind its branches
+}
+
+template <class T, class Plan, class RouterTape>
+void copy_routes(const Plan& plan, const RouterTape& tape, MixtureIntermediates<T>& to) {
+  const auto pairs = static_cast<std::size_t>(plan.tokens * plan.choices);
+  to.top_k_indices.assign(pairs, -1);
+  to.top_k_scores.assign(pairs, T(0));
+  to.gates.assign(pairs, T(0));
+  to.dropped.assign(pairs, 0);
+  for (int e = 0; e < plan.experts; ++e)
+    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) {
+      const auto pair = static_cast<std::size_t>(plan.token[s] * plan.choices + plan.choice[s]);
+      to.top_k_indices[pair] = e;
+      to.gates[pair] = plan.weight[s];
+    }
+  for (std::size_t pair = 0; pair < pairs; ++pair) {
+    if constexpr (requires { tape.chosen[0]; })
+      if (const int e = selected(tape.chosen[static_cast<Index>(pair)]); to.top_k_indices[pair] < 0 && e >= 0) {
+        to.top_k_indices[pair] = e;
+        to.dropped[pair] = 1;
+      }
+    const int e = to.top_k_indices[pair];
+    if constexpr (requires { tape.score[0]; })
+      if (e >= 0) to.top_k_scores[pair] = tape.score[static_cast<Index>(pair) / plan.choices][e];
+  }
+}
+
+// y_s = expert(x_s) for every slot, into [N, K, D].
+template <class Mixture, class T>
+[[gnu::noinline]] void run_experts(const Mixture& mixture, const RoutingPlan<T>& plan, In<Mixture::D, T> x,
+                                   const Exec& exec, MixtureIntermediates<T>& to) {
+  using ExpertType = std::remove_cvref_t<decltype(mixture.experts[0])>;
+  constexpr int D = Mixture::D;
+  const Index slots = plan.slots();
+  typename ExpertType::Tape tape;
+  typename ExpertType::Scratch scratch;
+  Tokens<D, T> output(slots);
+  tape.resize(slots);
+  scratch.resize(slots);
+  exec.parallel_for(plan.experts, [&](Index e) {
+    const Rows rows = plan.rows(static_cast<int>(e));
+    if (rows.count == 0) return;
+    mixture.experts[static_cast<std::size_t>(e)].forward(
+        Gathered<D, T>{x, plan.token.data() + rows.first, rows.count}, output.rows(rows), tape, scratch, rows);
+  });
+  to.expert_outputs.assign(static_cast<std::size_t>(plan.tokens * plan.choices * D), T(0));
+  for (Index s = 0; s < slots; ++s)
+    std::copy_n(output[s], D, to.expert_outputs.begin() + (plan.token[s] * plan.choices + plan.choice[s]) * D);
+}
+
+template <class B>
+auto copied(const B& numbers, Index count) {
+  return std::vector(numbers, numbers + count);
+}
+
+}  // namespace detail
+
+// Of the last forward of a workspace made for training, whose batch it was does not matter any more.
+template <class Model>
+Intermediates<typename Model::Scalar> intermediates(const Model& model, const Workspace<Model>& work,
+                                                    IntermediatesOptions options = {}) {
+  using T = typename Model::Scalar;
+  constexpr int D = Model::D;
+  check(work.use == Use::training, "the mixtures of an inference workspace share one tape: make it for training");
+  const Pass& pass = work.tape.pass;
+  Intermediates<T> all{pass.shape};
+  for (int layer = 0; layer < Model::config.layers; ++layer)
+    model.blocks.at_layer(layer, [&](const auto& block, const auto& block_tape) {
+      const auto& tape = block_tape.mixture;
+      if constexpr (requires { tape.plan; }) {
+        const RoutingPlan<T>& plan = tape.plan;
+        MixtureIntermediates<T>& to = all.layers.emplace_back();
+        to.layer = layer, to.experts = plan.experts, to.choices = plan.choices, to.dim = D, to.tokens = plan.tokens;
+        detail::copy_routes(plan, tape.router, to);
+        if constexpr (requires { tape.router.score[0]; })
+          to.gate_scores = detail::copied(tape.router.score[0], plan.tokens * plan.experts);
+        if constexpr (requires { block.mixture.experts[0]; })
+          if (options.expert_outputs)
+            detail::run_experts(block.mixture, plan, detail::mixture_input(block_tape).view(), work.exec, to);
+        to.final_output = detail::copied(block_tape.mixed[0], plan.tokens * D);
+        for (int e = 0; e < plan.experts; ++e) {
+          to.load.push_back(plan.load(e));
+          to.wanted.push_back(plan.wanted[e]);
+        }
+        if constexpr (requires { tape.balance; }) to.balance_loss = static_cast<double>(tape.balance);
+        if constexpr (requires { tape.z; }) to.z_loss = static_cast<double>(tape.z);
+      }
+    }, work.tape.blocks);
+  return all;
+}
+
+}  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,215 @@
+#pragma once
+// How a router spreads tokens over experts: figures of routing plans, and of counts summed over as many of them as one
+// likes. Counts add up over batches and machines; figures do not, so counts are what is kept.
+#include <moegpt/moe/routing_plan.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// ---- figures of counts per expert ----
+
+// MaxVio (Wang et al. 2024): (max c - mean c) / mean c. Balanced: 0; all pairs at one expert: E - 1.
+inline double max_violation(std::span<const Index> count) {
+  double most = 0, total = 0;
+  for (const Index c : count) most = std::max(most, static_cast<double>(c)), total += static_cast<double>(c);
+  return total > 0 ? most * static_cast<double>(count.size()) / total - 1 : 0;
+}
+
+// CV (Shazeer et al. 2017): standard deviation over mean, over all E experts (not E - 1).
+inline double coefficient_of_variation(std::span<const Index> count) {
+  const auto experts = static_cast<double>(count.size());
+  double total = 0, squares = 0;
+  for (const Index c : count) total += static_cast<double>(c);
+  if (total == 0) return 0;
+  for (const Index c : count) squares += std::pow(static_cast<double>(c) - total / experts, 2);
+  return std::sqrt(squares / experts) / (total / experts);
+}
+
+// Experts that no token reached.
+inline int dead_experts(std::span<const Index> count) {
+  return static_cast<int>(std::count(count.begin(), count.end(), Index{0}));
+}
+
+// -sum p ln p, in nats, of numbers that need not sum to 1. One for all: 0; uniform: ln of how many.
+template <class T>
+double entropy(const T* weight, Index count) {
+  double total = 0, sum = 0;
+  for (Index i = 0; i < count; ++i) {
+    const auto w = static_cast<double>(weight[i]);
+    if (w > 0) total += w, sum += w * std::log(w);   // 0 ln 0 = 0
+  }
+  return total > 0 ? std::log(total) - sum / total : 0;
+}
+
+// ---- who uses what ----
+
+// expert[n * choices + j]: the expert that serves choice j of token n; -1: none, or it was dropped.
+template <class T>
+void experts_of_pairs(const RoutingPlan<T>& plan, Buffer<int>& expert) {
+  expert.resize(plan.tokens * plan.choices);
+  expert.fill(-1);
+  for (int e = 0; e < plan.experts; ++e)
+    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) expert[plan.token[s] * plan.choices + plan.choice[s]] = e;
+}
+
+// Router saturation (Muennighoff et al. 2024, OLMoE): how much the sets of experts of the same tokens overlap at two
+// checkpoints, 2 |A and B| / (|A| + |B|) over all tokens, which is |A and B| / K where all have K experts.
+// a, b [tokens, choices] as experts_of_pairs writes them. The same routing: 1; two random ones: K / E.
+inline double saturation(std::span<const int> a, std::span<const int> b, int choices) {
+  check(a.size() == b.size() && choices > 0 && std::ssize(a) % choices == 0,
+        "saturation compares routings of the same tokens; found ", a.size(), " and ", b.size(), " pairs with ", choices,
+        " choices for each token");
+  double common = 0, pairs = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    pairs += (a[i] >= 0) + (b[i] >= 0);
+    const auto first = b.begin() + static_cast<Index>(i) / choices * choices;
+    if (a[i] >= 0) common += static_cast<double>(std::count(first, first + choices, a[i]));
+  }
+  return pairs > 0 ? 2 * common / pairs : 0;
+}
+
+// What one mixture did with its tokens, summed over forwards.
+struct RoutingCounts {
+  int experts = 0;
+  Index tokens = 0;                      // that are not padding
+  std::vector<Index> load;               // [E]     pairs served by each expert
+  std::vector<Index> wanted;             // [E]     pairs chosen, before capacity
+  std::vector<Index> together;           // [E, E]  tokens that use both; on the diagonal: that use e
+  std::vector<double> score;             // [E]     sum of scores: importance
+  double entropy_sum = 0;                // over tokens, of the scores of all experts
+  double top_gate_sum = 0;               // over tokens, of the largest gate; a token without experts counts zero
+  double lse2_sum = 0;                   // over tokens, of the squared log sum exp of the logits
+
+  // Adds one forward. score [tokens, E] and lse [tokens, 1] are the router's; empty: it has none.
+  template <class T>
+  void add(const RoutingPlan<T>& plan, std::type_identity_t<MatrixView<const T>> scores,
+           std::type_identity_t<MatrixView<const T>> lse, const Pass& pass) {
+    const int E = plan.experts, K = plan.choices;
+    if (experts == 0) resize(E);
+    check(experts == E, "these counts are of a mixture with ", experts, " experts, the plan has ", E);
+    tokens += routed_tokens(pass);
+    for (int e = 0; e < E; ++e) {
+      load[at(e)] += plan.load(e);
+      wanted[at(e)] += plan.wanted[e];
+    }
+    experts_of_pairs(plan, expert_);
+    for (Index n = 0; n < plan.tokens; ++n) {
+      if (pass.is_padding(n)) continue;
+      const int* expert = expert_.data() + n * K;
+      double top = 0;
+      for (int i = 0; i < K; ++i) {
+        if (expert[i] < 0) continue;
+        top = std::max(top, static_cast<double>(plan.weight[plan.slot[n * K + i]]));
+        for (int j = 0; j < K; ++j)
+          if (expert[j] >= 0) ++together[at(expert[i]) * at(E) + at(expert[j])];
+      }
+      top_gate_sum += top;
+      if (!scores.empty()) {
+        entropy_sum += entropy(scores[n], E);
+        for (int e = 0; e < E; ++e) score[at(e)] += static_cast<double>(scores[n][e]);
+      }
+      if (!lse.empty()) lse2_sum += static_cast<double>(*lse[n]) * static_cast<double>(*lse[n]);
+    }
+  }
+  // Back to nothing counted; the memory stays.
+  void clear() {
+    tokens = 0;
+    entropy_sum = top_gate_sum = lse2_sum = 0;
+    for (auto* counts : {&load, &wanted, &together}) std::fill(counts->begin(), counts->end(), Index{0});
+    std::fill(score.begin(), score.end(), 0.0);
+  }
+
+  double max_violation() const { return moegpt::max_violation(wanted); }   // of what the router wants
+  double cv() const { return coefficient_of_variation(wanted); }
+  int dead() const { return dead_experts(load); }
+  double mean_entropy() const { return per_token(entropy_sum); }           // of the router; balanced at most: ln E
+  double load_entropy() const { return entropy(load.data(), experts); }    // of the load; balanced: ln E
+  double mean_top_gate() const { return per_token(top_gate_sum); }
+  double mean_lse2() const { return per_token(lse2_sum); }                 // the z-loss
+  double importance(int e) const { return per_token(score[at(e)]); }       // mean score of an expert
+  double share(int e) const {                                              // of all pairs served
+    const Index all = total(load);
+    return all > 0 ? static_cast<double>(load[at(e)]) / static_cast<double>(all) : 0;
+  }
+  double dropped() const {                                                 // share of the chosen pairs
+    const Index all = total(wanted);
+    return all > 0 ? static_cast<double>(all - total(load)) / static_cast<double>(all) : 0;
+  }
+  double coactivation(int a, int b) const {                                // share of tokens that use both
+    return per_token(static_cast<double>(together[at(a) * at(experts) + at(b)]));
+  }
+
+ private:
+  static std::size_t at(int i) { return static_cast<std::size_t>(i); }
+  static Index total(const std::vector<Index>& counts) {
+    Index sum = 0;
+    for (const Index c : counts) sum += c;
+    return sum;
+  }
+  double per_token(double sum) const { return tokens > 0 ? sum / static_cast<double>(tokens) : 0; }
+  void resize(int E) {
+    experts = E;
+    load.resize(at(E));
+    wanted.resize(at(E));
+    score.resize(at(E));
+    together.resize(at(E) * at(E));
+  }
+  Buffer<int> expert_;   // scratch of add
+};
+
+// Which experts the tokens of each class use. A class is whatever has a label: a dialect, a token id, a position.
+struct ClassCounts {
+  int classes = 0, experts = 0;
+  std::vector<Index> count{};   // [classes, E] pairs served
+
+  // label[n]: the class of token n, in [0, classes); below zero: not counted.
+  template <class T>
+  void add(const RoutingPlan<T>& plan, std::span<const int> label) {
+    check(std::ssize(label) == plan.tokens, "there are ", label.size(), " labels for ", plan.tokens, " tokens");
+    if (experts == 0) {
+      experts = plan.experts;
+      count.resize(static_cast<std::size_t>(classes * experts));
+    }
+    check(experts == plan.experts, "this table has ", experts, " experts, the plan ", plan.experts);
+    for (int e = 0; e < experts; ++e)
+      for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) {
+        const int c = label[static_cast<std::size_t>(plan.token[s])];
+        check(c < classes, "token ", plan.token[s], " has label ", c, ", expected less than ", classes);
+        if (c >= 0) ++count[static_cast<std::size_t>(c * experts + e)];
+      }
+  }
+  void clear() { std::fill(count.begin(), count.end(), Index{0}); }
+
+  Index at(int c, int e) const { return count[static_cast<std::size_t>(c * experts + e)]; }
+
+  // I(class; expert) = H(class) + H(expert) - H(class, expert), in nats: what knowing one tells of the other.
+  // Independent: 0; one decides the other: ln of the smaller number, if all are equally frequent. Chance alone
+  // adds about (classes - 1) (E - 1) / (2 pairs).
+  double mutual_information() const {
+    const double I = class_entropy() + expert_entropy() - entropy(count.data(), std::ssize(count));
+    return I > 0 ? I : 0;   // rounding
+  }
+  // The same as a share of H(class): 1 where the expert gives the class away.
+  double explained() const {
+    const double H = class_entropy();
+    return H > 0 ? mutual_information() / H : 0;
+  }
+  double class_entropy() const { return marginal(classes, [](int c, int) { return c; }); }
+  double expert_entropy() const { return marginal(experts, [](int, int e) { return e; }); }
+
+ private:
+  template <class F>
+  double marginal(int size, F&& index) const {
+    std::vector<Index> sum(static_cast<std::size_t>(size));
+    for (int c = 0; c < classes; ++c)
+      for (int e = 0; e < experts; ++e) sum[static_cast<std::size_t>(index(c, e))] += at(c, e);
+    return entropy(sum.data(), size);
+  }
+};
+
+}  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,122 @@
+#include <moegpt/model/intermediates.hpp>
+#include <moegpt/model/gpt.hpp>
+#include <moegpt/moe/expert_choice_router.hpp>
+
+#include "support/catch.hpp"
+#include "support/numbers.hpp"
+
+using namespace moegpt;
+
+namespace {
+
+constexpr Config config{.vocab = 7, .context = 6, .dim = 8, .layers = 3, .heads = 2, .hidden = 12, .dense_first = 1};
+using Model = GPT<config, TopKRouter<4, 2>, double>;
+
+// The batch is a temporary: intermediates must not need it any more.
+template <class M>
+void run(const M& model, Workspace<M>& work) {
+  Batch batch{{2, 6}, {}, std::vector<int>(12, 2), {}};
+  for (int n = 0; n < 12; ++n) batch.inputs.push_back(n * n % 7);
+  model.forward(batch, work);
+}
+
+}  // namespace
+
+TEST_CASE("intermediates are what the tape holds, for each mixture") {
+  Model model;
+  draw_weights(model, 1);
+  Model::Workspace work{{2, 6}};
+  run(model, work);
+  const auto all = intermediates(model, work);
+  CHECK(all.shape == Shape{2, 6});
+  REQUIRE(all.layers.size() == 2);
+  const auto& layer = all.layers[1];
+  const auto& tape = work.tape.blocks.second[1].mixture;
+  CHECK(layer.layer == 2);
+  CHECK(layer.experts == 4);
+  CHECK(layer.choices == 2);
+  CHECK(layer.dim == 8);
+  CHECK(layer.tokens == 12);
+  REQUIRE(layer.gate_scores.size() == 12 * 4);
+  for (std::size_t n = 0; n < 12; ++n) {
+    double sum = 0;
+    for (std::size_t e = 0; e < 4; ++e) sum += layer.gate_scores[n * 4 + e];
+    CHECK(sum == Approx(1));
+    for (std::size_t j = 0; j < 2; ++j) {
+      const auto pair = n * 2 + j;
+      const int e = layer.top_k_indices[pair];
+      CHECK(e == tape.router.chosen[static_cast<Index>(pair)]);
+      CHECK(layer.top_k_scores[pair] == layer.gate_scores[n * 4 + static_cast<std::size_t>(e)]);
+      CHECK(layer.dropped[pair] == 0);
+    }
+    CHECK(layer.top_k_scores[n * 2] >= layer.top_k_scores[n * 2 + 1]);
+    CHECK(layer.gates[n * 2] + layer.gates[n * 2 + 1] == Approx(1));
+  }
+  CHECK(layer.load == layer.wanted);
+  CHECK(layer.load[0] + layer.load[1] + layer.load[2] + layer.load[3] == 24);
+  CHECK(layer.balance_loss == tape.balance);
+  CHECK(layer.z_loss == tape.z);
+  CHECK(layer.expert_outputs.empty());   // nobody asked
+}
+
+TEST_CASE("the final output is the gates times what the experts answered") {
+  Model model;
+  draw_weights(model, 2);
+  model.options.capacity_factor = 0.75;   // some pairs are dropped
+  for (const int threads : {1, 2}) {
+    Model::Workspace work{{2, 6}, {.threads = threads}};
+    run(model, work);
+    const auto all = intermediates(model, work, {.expert_outputs = true});
+    int dropped = 0;
+    for (const auto& layer : all.layers) {
+      REQUIRE(layer.expert_outputs.size() == 12 * 2 * 8);
+      double worst = 0, largest = 0;
+      for (std::size_t n = 0; n < 12; ++n)
+        for (std::size_t i = 0; i < 8; ++i) {
+          double y = 0;
+          for (std::size_t j = 0; j < 2; ++j) y += layer.gates[n * 2 + j] * layer.expert_outputs[(n * 2 + j) * 8 + i];
+          worst = std::max(worst, std::abs(y - layer.final_output[n * 8 + i]));
+          largest = std::max(largest, std::abs(y));
+        }
+      CHECK(worst <= 1e-14 * largest);   // at most the order of two additions
+      CHECK(largest > 0.01);
+      for (std::size_t pair = 0; pair < 24; ++pair) {
+        dropped += layer.dropped[pair];
+        CHECK(layer.top_k_indices[pair] >= 0);   // one that was dropped is still named
+        if (layer.dropped[pair]) {
+          CHECK(layer.gates[pair] == 0);
+          CHECK(layer.top_k_scores[pair] > 0);
+          CHECK(layer.expert_outputs[pair * 8] == 0);
+        }
+      }
+    }
+    Index counted = 0;
+    for (const auto& block : work.tape.blocks.second) counted += block.mixture.plan.dropped();
+    CHECK(dropped == counted);
+    CHECK(dropped > 0);
+  }
+}
+
+TEST_CASE("a token that fewer experts chose has no index in the places that are left") {
+  using Chooses = GPT<config, AllowNonCausal<ExpertChoiceRouter<4, 2>>, double>;
+  Chooses model;
+  draw_weights(model, 1);
+  Chooses::Workspace work{{2, 6}};
+  run(model, work);
+  const auto all = intermediates(model, work);
+  const auto& layer = all.layers[0];
+  Index chosen = 0;
+  for (std::size_t pair = 0; pair < layer.gates.size(); ++pair) {
+    CHECK((layer.top_k_indices[pair] >= 0) == (layer.gates[pair] > 0));
+    CHECK(layer.dropped[pair] == 0);
+    chosen += layer.top_k_indices[pair] >= 0;
+  }
+  CHECK(layer.choices == 4);
+  CHECK(chosen == 24);   // 4 experts with 12 * 2 / 4 tokens each
+}
+
+TEST_CASE("intermediates refuse a workspace that keeps one layer only") {
+  Model model;
+  Model::Workspace work{{2, 6}, {}, {}, Use::inference};
+  CHECK(refusal([&] { intermediates(model, work); }).find("make it for training") != std::string::npos);
+}
