@@ -24,6 +24,7 @@
 #include <moegpt/model/mixtures.hpp>
 #include <moegpt/model/presets.hpp>
 #include <moegpt/model/routing_statistics.hpp>
+#include <moegpt/model/selection_bias.hpp>
 #include <moegpt/model/thresholds.hpp>
 #include <moegpt/model/workspace.hpp>
 #include <moegpt/moe/all_experts.hpp>

@@ -88,6 +88,30 @@ TEST_CASE("the total loss weighs the routers' losses by the objective") {
   CHECK(loss.total({.balance = 0.5, .z = 0.1}) == Approx(4).epsilon(1e-15));
 }
 
+TEST_CASE("every loss of the routers has its own coefficient in the total") {
+  const Loss loss{.importance = 1, .load = 10, .variance = 100, .count = 1000};
+  CHECK(loss.total({.importance = 2}) == 2);
+  CHECK(loss.total({.load = 2}) == 20);
+  CHECK(loss.total({.variance = 2}) == 200);
+  CHECK(loss.total({.count = 2}) == 2000);
+}
+
+TEST_CASE("the model's balance loss is one for all layers where the rule says so, in training and in inference") {
+  Door d;
+  for (const BalanceRule& rule : {BalanceRule::huggingface, BalanceRule::megablocks, BalanceRule::deepseek}) {
+    const Objective objective{.balance = 1, .balance_rule = rule};
+    Noisy::Workspace training{d.batch.shape, {}, objective}, inference{d.batch.shape, {}, objective, Use::inference};
+    const Loss loss = d.model->forward(d.batch, training);
+    CHECK(d.model->forward(d.batch, inference).balance == loss.balance);
+    double parts = 0;
+    for_each_mixture(*d.model, training, [&](int, const auto&, const auto& tape) { parts += tape.balance; });
+    CHECK(parts == Approx(loss.balance).epsilon(1e-6));   // float
+    for (auto& block : d.model->blocks.second) set_zero(block.mixture.router);   // every score 1/4
+    CHECK(d.model->forward(d.batch, training).balance == Approx(balanced_value(rule, 2, 2)).epsilon(1e-6));
+    d = Door{};
+  }
+}
+
 TEST_CASE("a model that sends all tokens everywhere is balanced: one per mixture") {
   Door d;
   for (auto& block : d.model->blocks.second) set_zero(block.mixture.router);   // every score 1/4

@@ -89,6 +89,22 @@ TEST_CASE("gradients of a dense model with learned positions, shared keys, wide 
   examine<GPT<wide_heads, Dense, double>>({.shape = shape, .objective = all, .key = key});
 }
 
+TEST_CASE("gradients of every loss of the routers are their differences, also where layers share one loss") {
+  constexpr Config c = [] {   // two mixtures and a dense layer before them
+    Config config = plain;
+    config.layers = 3, config.dense_first = 1;
+    return config;
+  }();
+  Objective o{.balance = 0.5, .balance_rule = BalanceRule::huggingface, .z = 0.3, .importance = 0.7, .load = 0.6,
+              .variance = 5, .count = 0.05};
+  examine<GPT<c, NoisyTopKRouter<5, 2>, double>>({.shape = shape, .objective = o, .key = key});
+  o.balance_rule = BalanceRule::megablocks;
+  examine<GPT<c, TopKRouter<5, 2>, double>>({.shape = shape, .objective = o});
+  o = {.balance = 0.5, .balance_rule = {.choices = BalanceRule::Choices::first, .group = Group::sequence,
+                                        .layers = BalanceRule::Layers::together}};
+  examine<GPT<c, TopKRouter<5, 2>, double>>({.shape = shape, .options = {.capacity_factor = 0.7}, .objective = o});
+}
+
 TEST_CASE("gradients of a model of dense and mixture layers with probability gates are its differences") {
   using Model = GPT<mixed, TopKRouter<3, 1>, double>;
   static_assert(Model::Blocks::as == 3 && Model::Blocks::bs == 1);
