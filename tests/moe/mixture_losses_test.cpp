@@ -101,7 +101,7 @@ TEST_CASE("balanced loads and uniform scores give every rule its balanced value"
   }
 }
 
-TEST_CASE("GShard counts first choices, before capacity; the others count all choices, before capacity") {
+TEST_CASE("GShard counts first choices, before capacity, the others count all choices, before capacity") {
   Pass pass{.shape = {2, 4}, .options = {.capacity_factor = 0.5}, .objective = {.balance_rule = BalanceRule::gshard}};
   const Run<TopKOf<5, 2>> first(pass);
   pass.objective.balance_rule = {};
