@@ -27,8 +27,8 @@ constexpr Extents tiny_in_groups = [] {
 }();
 const Shape shape{2, 5};
 
-// A preset's gradients are differences, it does not look ahead, its first steps lower the loss, and its model comes back
-// from a file.
+// A preset's gradients are differences, it does not look ahead, its first steps lower the loss, and its model comes
+// back from a file.
 template <class Preset>
 void examine() {
   using Model = presets::ModelOf<Preset, double>;
