@@ -1,5 +1,6 @@
 #include <moegpt/io/model_file.hpp>
 #include <moegpt/model/presets.hpp>
+#include <moegpt/model/selection_bias.hpp>
 #include <moegpt/testing/gradcheck.hpp>
 #include <moegpt/testing/leak.hpp>
 #include <moegpt/train/adam.hpp>
@@ -98,6 +99,21 @@ TEST_CASE("qwen_moe is right in its gradients, keeps to the past, learns, and co
 }
 TEST_CASE("deepseek_moe is right in its gradients, keeps to the past, learns, and comes back from a file") {
   examine<presets::deepseek_moe<tiny_in_groups>>();
+}
+
+TEST_CASE("the selection bias of deepseek_moe moves against the load, by the preset's rate") {
+  using Preset = presets::deepseek_moe<tiny_in_groups>;
+  using Model = presets::ModelOf<Preset, double>;
+  Model model;
+  init(model, Key{1}, Preset::init);
+  Model::Workspace work{shape};
+  model.forward(random_batch(shape, Model::config.vocab, 2), work);
+  ExpertCounts<Model> counts;
+  counts.add(model, work);
+  balance_selection(model, counts, Preset::balance_rate, false);
+  const auto& bias = model.blocks.second[0].mixture.routed.router.selection_bias;
+  const auto& wanted = work.tape.blocks.second[0].mixture.plan.wanted;
+  for (int e = 0; e < 16; ++e) CHECK(bias[e] == (16 * wanted[e] < 3 * shape.tokens() ? 0.001 : -0.001));   // 30 / 16
 }
 
 TEST_CASE("a preset has the published extents unless it is given others, and keeps their proportions") {

@@ -62,13 +62,13 @@ struct makemoe {
   using RouterRecipe = NoisyTopKRouter<extents.experts, extents.active, NoisyTopK{.bias = true}>;
   static Objective objective() { return {.dropout = 0.1}; }
   static ModelOptions options() {
-    return {.attention_scale = 1 / std::sqrt(static_cast<double>(X.dim)), .capacity_factor = 1};
+    return {.attention_scale = 1 / std::sqrt(double(X.dim)), .capacity_factor = 1, .min_capacity = 1};
   }
   static constexpr Init init = Init::makemoe;
 };
 
 // GPT-2 small (Radford et al. 2019; its tanh form of GELU, biases, tied head) with a mixture in every layer: softmax,
-// top-2 of 8, renormalised, and the variance of mean scores as balance loss.
+// top-2 of 8, renormalised (one of 8 is not: its gate would be 1), and the variance of mean scores as balance loss.
 template <Extents X = Extents{.vocab = 50257, .context = 1024, .dim = 768, .layers = 12, .heads = 12}>
 struct gpt2_moe {
   static constexpr Extents extents = X.with({.experts = 8, .active = 2});
@@ -84,7 +84,8 @@ struct gpt2_moe {
 };
 
 // Switch-Base (Fedus et al. 2021; google/switch-base-128 on Hugging Face): a mixture in every second layer, one of 128
-// experts for a token, capacity 1.25, router jitter. Here a decoder, its relative positions rotary ones.
+// experts for a token, capacity 1.25 and at least Mesh-TensorFlow's 4, router jitter. Here a decoder, its relative
+// positions rotary ones.
 template <Extents X = Extents{.vocab = 32128, .context = 512, .dim = 768, .layers = 12, .heads = 12}>
 struct switch_base {
   static constexpr Extents extents = X.with({.experts = 128});
@@ -97,7 +98,7 @@ struct switch_base {
   }();
   using RouterRecipe = InputJitter<TopKRouter<extents.experts, 1>>;
   static Objective objective() { return {.dropout = 0.1, .balance = 0.01}; }
-  static ModelOptions options() { return {.norm_epsilon = 1e-6, .capacity_factor = 1.25}; }
+  static ModelOptions options() { return {.norm_epsilon = 1e-6, .capacity_factor = 1.25, .min_capacity = 4}; }
   static constexpr Init init = Init::gpt2;
 };
 
@@ -114,7 +115,7 @@ struct gshard {
   }();
   using RouterRecipe = GShardRouter<extents.experts>;
   static Objective objective() { return {.dropout = 0.1, .balance = 0.01, .balance_rule = BalanceRule::gshard}; }
-  static ModelOptions options() { return {.capacity_factor = 1}; }
+  static ModelOptions options() { return {.capacity_factor = 1, .min_capacity = 4}; }
   static constexpr Init init = Init::gpt2;
 };
 
@@ -132,7 +133,7 @@ struct glam {
   }();
   using RouterRecipe = GShardRouter<extents.experts>;
   static Objective objective() { return {.balance = 0.01, .balance_rule = BalanceRule::gshard}; }
-  static ModelOptions options() { return {.capacity_factor = 1}; }
+  static ModelOptions options() { return {.capacity_factor = 1, .min_capacity = 4}; }
   static constexpr Init init = Init::gpt2;
 };
 
