@@ -20,8 +20,8 @@ struct RouterSignal {
   // What reaches the full scores of token n from its group's mean: ds[e] += d_mean_score[group][e] / tokens.
   void add_to_scores(Index n, Index routed, const Pass& pass, int experts, T* ds) const {
     if (!d_mean_score || pass.is_padding(n)) return;
-    const Index sequence = n / pass.shape.length;
-    const T* d = group == Group::sequence ? d_mean_score + sequence * experts : d_mean_score;
+    const Index sequence = group == Group::sequence ? n / pass.shape.length : 0;
+    const T* d = d_mean_score + sequence * experts;
     const T tokens = static_cast<T>(group == Group::sequence ? pass.length_of(sequence) : routed);
     for (int e = 0; e < experts; ++e) ds[e] += d[e] / tokens;
   }
