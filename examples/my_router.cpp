@@ -18,16 +18,16 @@ struct SigmoidGates {
   }
 };
 template <int E, int K>
-using SigmoidRouter = TopKRouterWith<E, K, SigmoidGates>;
+using MyRouter = TopKRouterWith<E, K, SigmoidGates>;
 
-static_assert(Router<SigmoidRouter<8, 2>>);   // the compiler examines the shape ...
+static_assert(Router<MyRouter<8, 2>>);   // the compiler examines the shape ...
 
 int main() {
-  const GradcheckReport report = gradcheck<SigmoidRouter<5, 2>::For<6, double>>();   // ... and we the calculus
+  const GradcheckReport report = gradcheck<MyRouter<5, 2>::For<6, double>>();   // ... and we the calculus
   std::printf("gradcheck: %s, worst relative error %.1e at %s %s\n", report ? "passed" : "failed", report.worst,
               report.where.c_str(), report.complaint.c_str());
 
-  using Model = GPT<Config{.vocab = 256, .context = 32, .dim = 32, .layers = 2, .heads = 4}, SigmoidRouter<8, 2>>;
+  using Model = GPT<Config{.vocab = 256, .context = 32, .dim = 32, .layers = 2, .heads = 4}, MyRouter<8, 2>>;
   const Corpus corpus = split_corpus(Dialects{}.generate(100000, Key{1}).text, Tokenizer::bytes());
   Model model, grad;
   init(model, Key{1});

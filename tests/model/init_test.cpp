@@ -1,3 +1,5 @@
+#include <moegpt/moe/cosine_router.hpp>
+
 #include "support.hpp"
 
 namespace {

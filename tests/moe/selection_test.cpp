@@ -28,7 +28,7 @@ struct Token {
 template <class Selection>
 std::vector<int> choices(const Token& token, int most) {
   int chosen[E];
-  const int count = Selection::select(Candidate<double>{token.z, token.s, token.bias, E, most, nullptr, 0}, chosen);
+  const int count = Selection::select(Candidate<double>{token.z, token.s, token.bias, E, most, nullptr, Pass{}, 0}, chosen);
   return {chosen, chosen + count};
 }
 

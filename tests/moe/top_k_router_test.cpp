@@ -2,7 +2,7 @@
 
 #include "support/catch.hpp"
 #include "support/gradchecks.hpp"
-#include "support/numbers.hpp"
+#include "support/rules.hpp"
 
 using namespace moegpt;
 
@@ -129,4 +129,65 @@ TEST_CASE("frozen, a router still sends its gradient to x") {
   router.backward(x, route.plan, route.tape, {.d_weight = d_weight.data()}, dx_frozen, frozen, scratch, pass);
   CHECK(same_bits(dx, dx_frozen));
   CHECK(count_weights(frozen) == 0);
+}
+
+TEST_CASE("gates of 1-norm one are renormalised gates, in values and gradients") {
+  const Pass pass{.shape = {1, 30}};
+  const RandomRoute<TopKRouterWith<6, 3, PNormGates<1>>> by_norm(pass);
+  const RandomRoute<TopKRouter<6, 3>> by_softmax(pass);
+  const auto d_weight = random_numbers<double>(90, 3);
+  const auto gradient = [&](const auto& route) {
+    auto grad = std::make_unique<typename std::remove_cvref_t<decltype(route)>::R>();
+    typename std::remove_cvref_t<decltype(route)>::R::Scratch scratch;
+    Tokens<6, double> dx(30);
+    route.router.backward(route.x, route.plan, route.tape, {.d_weight = d_weight.data()}, dx, *grad, scratch, pass);
+    Tokens<6, double> both(36);
+    std::copy_n(dx[0], 180, both[0]);
+    std::copy_n(grad->gate.weight.data(), 36, both[30]);
+    return both;
+  };
+  CHECK(distance(by_norm.plan.weight.data(), by_softmax.plan.weight.data(), 90) < 1e-15);
+  CHECK(distance(gradient(by_norm), gradient(by_softmax)) < 1e-14);
+}
+
+TEST_CASE("the gradients of p-norm gates and of a biased selection agree with differences") {
+  SECTION("1-norm, E = 5") { gradcheck_three_seeds<TopKRouterWith<5, 2, PNormGates<1>>::For<6, double>>(); }
+  SECTION("2-norm, E = 6") { gradcheck_three_seeds<TopKRouterWith<6, 2, PNormGates<2>>::For<6, double>>(); }
+  SECTION("3-norm, E = 8") { gradcheck_three_seeds<TopKRouterWith<8, 3, PNormGates<3>, true>::For<6, double>>(); }
+  SECTION("bias, K = 1") {
+    gradcheck_three_seeds<RouterD<1, TopK{.gates = Gates::probability, .selection_bias = true}>>();
+  }
+  SECTION("bias, K = 2") { gradcheck_three_seeds<RouterD<2, TopK{.selection_bias = true}>>(); }
+}
+
+TEST_CASE("a selection bias of zero is no bias, and any bias changes who is chosen but no probability") {
+  constexpr TopK biased_probability{.gates = Gates::probability, .selection_bias = true};
+  const Pass pass{.shape = {1, 60}};
+  RandomRoute<TopKRouter<6, 2, biased_probability>> biased(pass);
+  const RandomRoute<TopKRouter<6, 2, probability>> plain(pass);
+  CHECK(same_bits(biased.tape.score, plain.tape.score));
+  int moved = 0;
+  for (Index n = 0; n < 60; ++n)
+    for (int e = 0; e < 6; ++e) {
+      const double gate = biased.gates(n)[e];
+      moved += (gate > 0) != (plain.gates(n)[e] > 0);
+      if (gate > 0) CHECK(gate == plain.tape.score[n][e]);
+    }
+  CHECK(moved > 10);
+  biased.router.selection_bias.memory().fill(0);
+  biased.forward(pass);
+  for (Index n = 0; n < 60; ++n) CHECK(biased.gates(n) == plain.gates(n));
+}
+
+TEST_CASE("top-k routing respects padding, forbidden experts, threads and the solitude of tokens") {
+  check_rule<TopKRouter<8, 3>>();
+  check_rule<TopKRouter<8, 3, TopK{.selection_bias = true}>>();
+  check_rule<TopKRouterWith<5, 2, PNormGates<2>>>();
+}
+
+TEST_CASE("the text of a top-k router is the type one writes") {
+  CHECK(TopKRouter<8, 2>::text() == "TopKRouter<8, 2>");
+  CHECK(TopKRouter<8, 2, TopK{.selection_bias = true}>::text() ==
+        "TopKRouter<8, 2, TopK{.gates = Gates::renormalised, .selection_bias = true}>");
+  CHECK(TopKRouterWith<8, 2, PNormGates<2>>::text() == "TopKRouterWith<8, 2, PNormGates<2>>");
 }

@@ -1,21 +1,21 @@
 #pragma once
 // The k largest of a row, largest first; equal values in the order of their index. Every returned index is
-// valid and different even if there are NaNs. The first `known` of them may be there already.
+// valid and different even if there are NaNs.
 #include <moegpt/core/matrix.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 
+// One pass: a number moves up past all that are smaller, and the last of k falls out.
 template <class T>
-void top_k(const T* x, int n, int k, int* index, int known = 0) {
-  for (int j = known; j < k; ++j) {
-    int best = -1;
-    for (int i = 0; i < n; ++i) {
-      bool taken = false;
-      for (int before = 0; before < j; ++before) taken = taken || index[before] == i;
-      if (!taken && (best < 0 || x[i] > x[best])) best = i;
-    }
-    index[j] = best;
+void top_k(const T* x, int n, int k, int* index) {
+  T last{};   // x[index[k - 1]]
+  for (int i = 0; i < n; ++i) {
+    if (i >= k && !(x[i] > last)) continue;
+    int j = i < k ? i : k - 1;
+    for (; j > 0 && x[i] > x[index[j - 1]]; --j) index[j] = index[j - 1];
+    index[j] = i;
+    if (i >= k - 1) last = x[index[k - 1]];
   }
 }
 

@@ -21,7 +21,9 @@ struct TwoLargest : LargestLogits {
     if (choice == 0 || Policy == Second::all) return true;
     if (Policy == Second::none) return false;
     if (Policy == Second::threshold) return gate > threshold;
-    return !token.noise || token.noise->uniform(static_cast<std::uint64_t>(token.number)) * threshold < gate;
+    if (!token.noise) return true;
+    const auto number = static_cast<std::uint64_t>(token.pass.number_of(token.token));
+    return token.noise->uniform(number) * threshold < gate;
   }
 };
 

@@ -23,8 +23,8 @@ struct RouterSignal {
     if (pass.is_padding(n)) return;
     for (int e = 0; d_score && e < experts; ++e) ds[e] += d_score[n * experts + e];
     if (!d_mean_score) return;
-    const Index sequence = n / pass.shape.length;
-    const T* d = group == Group::sequence ? d_mean_score + sequence * experts : d_mean_score;
+    const Index sequence = group == Group::sequence ? n / pass.shape.length : 0;
+    const T* d = d_mean_score + sequence * experts;
     const T tokens = static_cast<T>(group == Group::sequence ? pass.length_of(sequence) : routed);
     for (int e = 0; e < experts; ++e) ds[e] += d[e] / tokens;
   }

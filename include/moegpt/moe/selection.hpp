@@ -2,9 +2,8 @@
 // Selections: which experts a token chooses. select writes at most `most` different experts, best first, and returns
 // how many; experts with logit minus infinity are not allowed and stand last or not at all. A selection may then
 // leave some out by their gate: keeps(token, gate, j). Choices are constants in backward.
-#include <moegpt/core/random.hpp>
-#include <moegpt/kernels/softmax.hpp>
 #include <moegpt/kernels/top_k.hpp>
+#include <moegpt/layers/pass.hpp>
 #include <moegpt/moe/scores.hpp>
 
 #include <ratio>
@@ -18,8 +17,9 @@ struct Candidate {
   const T* s;            // [experts] scores
   const T* bias;         // [experts] of the selection, if it is biased
   int experts, most;     // E, K
-  const Key* noise;      // null: evaluation
-  Index number;          // which token this is, for draws
+  const Key* noise;      // of draws; null: evaluation
+  const Pass& pass;
+  Index token;
   bool allows(int e) const { return !(z[e] == kernels::minus_infinity<T>); }
 };
 
@@ -78,11 +78,12 @@ struct Nucleus {
   static constexpr bool biased = false;
   template <class T>
   static int select(const Candidate<T>& token, int* chosen) {
+    kernels::top_k(token.z, token.experts, token.most, chosen);
+    if (P::num == P::den) return token.most;   // rounding must not end it
     T reached = 0;
-    for (int count = 0; count < token.most;) {
-      kernels::top_k(token.z, token.experts, count + 1, chosen, count);
-      reached += token.s[chosen[count++]];
-      if (P::num < P::den && reached >= T(P::num) / T(P::den)) return count;   // P = 1: rounding must not end it
+    for (int j = 0; j < token.most; ++j) {
+      reached += token.s[chosen[j]];
+      if (reached >= T(P::num) / T(P::den)) return j + 1;
     }
     return token.most;
   }

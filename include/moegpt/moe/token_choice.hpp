@@ -60,7 +60,7 @@ template <class Rule, class T>
       std::copy_n(score[n], E, z);
       lse[n] = Scores::forward(z, s, score[n], E);
 
-      const Candidate<T> token{z, s, bias, E, K, pass.key ? &noise : nullptr, pass.number_of(n)};
+      const Candidate<T> token{z, s, bias, E, K, pass.key ? &noise : nullptr, pass, n};
       int count = pass.is_padding(n) ? 0 : Rule::Selection::select(token, chosen);
       while (count > 0 && !token.allows(chosen[count - 1])) --count;   // fewer are allowed than K
       for (int j = 0; j < count; ++j) {
