@@ -18,9 +18,10 @@ struct Three {
     for (int l = 0; l < 3; ++l) {
       tape[l].resize(4, pass);
       const auto seed = static_cast<std::uint64_t>(l);
-      tape[l].share = random_numbers<double>(tape[l].share.size(), 1 + seed);
-      tape[l].mean_score = random_numbers<double>(tape[l].share.size(), 7 + seed);
-      tape[l].balance = balance_loss(tape[l].share.data(), tape[l].mean_score.data(), 4, tape[l].share.size() / 4);
+      tape[l].load_share = random_numbers<double>(tape[l].load_share.size(), 1 + seed);
+      tape[l].mean_score = random_numbers<double>(tape[l].load_share.size(), 7 + seed);
+      tape[l].balance = balance_loss(tape[l].load_share.data(), tape[l].mean_score.data(), 4,
+                                     groups_in(rule.group, pass));
       mean.add(tape[l]);
     }
   }
@@ -33,7 +34,7 @@ TEST_CASE("together, f and P are averaged over layers before they meet") {
   double loss = 0;
   for (int e = 0; e < 4; ++e) {
     double f = 0, P = 0;
-    for (const auto& t : three.tape) f += t.share[e] / 3, P += t.mean_score[e] / 3;
+    for (const auto& t : three.tape) f += t.load_share[e] / 3, P += t.mean_score[e] / 3;
     loss += 4 * f * P;
   }
   CHECK(three.mean.loss(BalanceRule::huggingface) == Approx(loss).epsilon(1e-14));
@@ -68,5 +69,5 @@ TEST_CASE("a mean over layers starts anew with every forward, also after another
   CHECK(three.mean.loss({}) == 0);
   three.mean.add(three.tape[1]);
   CHECK(three.mean.loss({}) == three.tape[1].balance);
-  CHECK(three.mean.share.size() == 0);
+  CHECK(three.mean.load_share.size() == 0);
 }

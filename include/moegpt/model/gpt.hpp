@@ -88,7 +88,7 @@ struct GPT {
   struct BlockFor<R> { using type = BlockOf<FeedForward<ExpertOf<C.dense_width()>>>; };
   using DenseBlock = typename BlockFor<Dense>::type;
   using MoEBlock = typename BlockFor<Recipe>::type;
-  static constexpr bool has_balance = requires(typename MoEBlock::Tape tape) { tape.mixture.share; };
+  static constexpr bool has_balance = requires(typename MoEBlock::Tape tape) { tape.mixture.load_share; };
 
   struct Pattern {
     static constexpr int layers = C.layers;

@@ -10,25 +10,25 @@ namespace moegpt::inline MOEGPT_BUILD {
 template <class T>
 struct LayerMean {
   int experts = 0, mixtures = 0;
-  Buffer<T> share, mean_score;   // [groups, E] sums over mixtures; empty if the rule takes no mean over layers
+  Buffer<T> load_share, mean_score;   // [groups, E] sums over mixtures; empty if the rule takes no mean over layers
   double balance = 0;
 
   [[gnu::noinline]] void resize(int experts_, const Pass& pass) {
     const BalanceRule& rule = pass.objective.balance_rule;
     experts = experts_;
     const Index size = rule.layers == BalanceRule::Layers::sum ? 0 : groups_in(rule.group, pass) * experts;
-    share.resize(size);
+    load_share.resize(size);
     mean_score.resize(size);
   }
   void start(int experts_, const Pass& pass) {
     resize(experts_, pass);
-    share.fill(0);
+    load_share.fill(0);
     mean_score.fill(0);
     balance = mixtures = 0;
   }
   [[gnu::noinline]] void add(const LossTape<T>& tape) {
-    for (Index i = 0; i < share.size(); ++i) {
-      share[i] += tape.share[i];
+    for (Index i = 0; i < load_share.size(); ++i) {
+      load_share[i] += tape.load_share[i];
       mean_score[i] += tape.mean_score[i];
     }
     balance += static_cast<double>(tape.balance);
@@ -39,16 +39,16 @@ struct LayerMean {
     const double L = std::max(mixtures, 1);
     if (rule.layers == BalanceRule::Layers::sum) return balance;
     if (rule.layers == BalanceRule::Layers::mean) return balance / L;
-    const T sum = balance_loss(share.data(), mean_score.data(), experts, share.size() / experts);
+    const T sum = balance_loss(load_share.data(), mean_score.data(), experts, load_share.size() / experts);
     return static_cast<double>(sum) / (L * L);
   }
   // Tells a mixture its part of it.
   [[gnu::noinline]] void divide(const BalanceRule& rule, LossTape<T>& tape) const {
     if (rule.layers == BalanceRule::Layers::sum) return;
     const T L = static_cast<T>(mixtures);
-    for (Index i = 0; i < share.size(); ++i)
-      tape.share[i] = rule.layers == BalanceRule::Layers::mean ? tape.share[i] / L : share[i] / (L * L);
-    tape.balance = balance_loss(tape.share.data(), tape.mean_score.data(), experts, share.size() / experts);
+    for (Index i = 0; i < load_share.size(); ++i)
+      tape.load_share[i] = rule.layers == BalanceRule::Layers::mean ? tape.load_share[i] / L : load_share[i] / (L * L);
+    tape.balance = balance_loss(tape.load_share.data(), tape.mean_score.data(), experts, load_share.size() / experts);
   }
 };
 

@@ -10,14 +10,14 @@ namespace moegpt::inline MOEGPT_BUILD {
 template <class T>
 struct LossTape {
   Buffer<T> mean_score;   // [groups, E] P of the balance loss, over each group's tokens
-  Buffer<T> share;        // [groups, E] f of the balance loss, over the number of groups; also layer_mean.hpp
+  Buffer<T> load_share;   // [groups, E] f of the balance loss, over the number of groups; also layer_mean.hpp
   Buffer<T> gate_sum;     // [E] importance: the sum of the gates of an expert's slots
   T balance = 0, z = 0, importance = 0, load = 0, variance = 0, count = 0;
 
   [[gnu::noinline]] void resize(int experts, const Pass& pass) {
     const Index groups = groups_in(pass.objective.balance_rule.group, pass);
     mean_score.resize(groups * experts);
-    share.resize(groups * experts);
+    load_share.resize(groups * experts);
     gate_sum.resize(experts);
   }
 };
@@ -100,8 +100,8 @@ template <class T>
   const Index groups = groups_in(o.balance_rule.group, pass);
   tape.resize(E, pass);
   mean_scores(routed.score, o.balance_rule.group, pass, tape.mean_score.data());
-  measure_shares(routed, plan, pass, tape.share.data());
-  tape.balance = balance_loss(tape.share.data(), tape.mean_score.data(), E, groups);
+  measure_shares(routed, plan, pass, tape.load_share.data());
+  tape.balance = balance_loss(tape.load_share.data(), tape.mean_score.data(), E, groups);
   tape.z = z_loss<T>(lse, pass);
 
   for (int e = 0; e < E; ++e) {
@@ -134,7 +134,7 @@ template <class T>
   if (o.balance != 0 || o.variance != 0 || o.count != 0) {
     T* d_mean = scratch.d_mean_score.data();
     scratch.d_mean_score.fill(0);
-    balance_loss_backward(tape.share.data(), E, groups, T(o.balance), d_mean);
+    balance_loss_backward(tape.load_share.data(), E, groups, T(o.balance), d_mean);
     signal.d_mean_score = d_mean;
     if (o.variance != 0 || o.count != 0) {   // m_e = sum over groups of part P_ge
       const BatchScores<T> m{tape.mean_score.data(), groups, E, pass};
