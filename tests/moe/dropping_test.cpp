@@ -146,6 +146,6 @@ TEST_CASE("a capacity below one slot is refused when a batch comes, and one toke
   pass.options.min_capacity = 1;
   CHECK_NOTHROW(Run<Layer>(pass, 1));
   pass.options.min_capacity = 0;
-  pass.generating = true;
+  pass.partial = true;
   CHECK(Run<Layer>(pass, 1).tape.plan.slots() > 0);
 }

@@ -180,9 +180,9 @@ TEST_CASE("too few tokens for one place of an expert are refused, except in gene
   CHECK(text.find("ExpertChoiceRouter's Average 2 gives an expert 0.8 slots (2 * 2 tokens") != std::string::npos);
   CHECK(refusal([&] { plan_of(by_batch, x, {.shape = {2, 7}}); }).empty());
   const auto least = plan_of(by_position, x, {.shape = {2, 7}, .options = {.min_capacity = 1}});
-  const auto generating = plan_of(by_position, x, {.shape = {2, 7}, .generating = true});
+  const auto partial = plan_of(by_position, x, {.shape = {2, 7}, .partial = true});
   for (int e = 0; e < 5; ++e) CHECK(least.load(e) == 7);   // one of two at each of seven positions
-  CHECK(same_bits(least.slot, generating.slot));
+  CHECK(same_bits(least.slot, partial.slot));
 }
 
 TEST_CASE("thresholds learned from a batch give that batch its routes again, and each token alone its own") {
