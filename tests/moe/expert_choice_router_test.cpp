@@ -232,5 +232,6 @@ TEST_CASE("grouped plans do not depend on the number of threads") {
   draw_weights(router, 21);
   const auto x = random_tokens<6, double>(7 * 33, 22);
   const auto one = plan_of(router, x, {.shape = {7, 33}});
-  for (const int threads : {2, 8}) CHECK(same_bits(one.slot, plan_of(router, x, {.shape = {7, 33}, .exec = {threads}}).slot));
+  for (const int threads : {2, 8})
+    CHECK(same_bits(one.slot, plan_of(router, x, {.shape = {7, 33}, .exec = {threads}}).slot));
 }
