@@ -30,6 +30,7 @@ long allocations_of_training(const training::Recipe& recipe, int threads = 2) {
   const Exec exec{.threads = threads};
   const auto model = std::make_unique<Model>(), grad = std::make_unique<Model>();
   init(*model, Key{1}, recipe.init);
+  model->options = recipe.options;
   Adam<Model> adam(recipe.adam);
   Workspace<Model> work(recipe.batch, exec, recipe.objective);
   const WarmupCosine rate{recipe.learning_rate, recipe.final_rate, recipe.warmup, recipe.steps};
@@ -86,6 +87,15 @@ TEST_CASE("steps 2 to 50 of a post-norm encoder do not allocate") {
   training::Recipe recipe = training::Small::recipe();
   recipe.batch = {8, 16};
   CHECK(allocations_of_training<Encoder>(recipe) == 0);
+}
+
+TEST_CASE("steps 2 to 50 on two threads do not allocate where experts drop pairs that are sorted for it") {
+  presets::Recipe recipe = presets::Small::recipe();
+  recipe.batch = {8, 16};
+  recipe.options.capacity_factor = 0.5;
+  using Inner = NoisyTopKRouter<4, 2>;
+  CHECK(allocations_of_training<GPT<learned, AllowNonCausal<Dropping<Inner, Drop::probability>>>>(recipe) == 0);
+  CHECK(allocations_of_training<GPT<learned, Dropping<Inner, Drop::batch_prioritised, Group::position>>>(recipe) == 0);
 }
 
 TEST_CASE("steps 2 to 50 on three threads do not allocate either") {

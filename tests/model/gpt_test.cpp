@@ -73,6 +73,22 @@ TEST_CASE("capacity drops pairs and dropless keeps all") {
     for (int e = 0; e < 4; ++e) CHECK(block.mixture.plan.load(e) <= 1);
 }
 
+TEST_CASE("a batch in which an expert has less than one slot is refused, but not the end of a text nor a generation") {
+  const auto model = random_model<Plain>(1);
+  model->options.capacity_factor = 0.2;   // 6 tokens x 2 / 4 experts x 0.2 = 0.6
+  Workspace<Plain> work{{2, 3}};
+  const Batch batch = random_batch({2, 3}, V, 2), end = random_batch({1, 2}, V, 3);
+  const std::string text = refusal([&] { model->forward(batch, work); });
+  CHECK(contains(text, "capacity_factor 0.2 gives an expert 0.6 slots (0.2 * 6 tokens * 2 choices / 4 experts)"));
+  CHECK(contains(text, "raise capacity_factor to 0.333333 or more, set min_capacity to 1 or more"));
+  CHECK_NOTHROW(model->forward(end, work));
+  Plain::Cache cache;
+  CHECK_NOTHROW(model->logits(std::vector{1, 2, 3}, work, cache));
+  CHECK_NOTHROW(model->logits(std::vector{1}, work, cache));
+  model->options.min_capacity = 1;
+  CHECK_NOTHROW(model->forward(batch, work));
+}
+
 TEST_CASE("without a key a forward repeats itself, and with another key it does not") {
   const auto model = random_model<Noisy>(3);
   const std::vector<int> ids = random_ids(8, V, 4);

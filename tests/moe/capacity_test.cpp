@@ -75,11 +75,11 @@ TEST_CASE("a capacity below one slot is refused with its numbers and its cures, 
   Pass per_sequence = padded;
   per_sequence.capacity_group = Group::sequence;
   CHECK(!refused(1, per_sequence).empty());
-  Pass least = small, up = small, generating = small;
+  Pass least = small, up = small, partial = small;
   least.options.min_capacity = 1;
   up.rounding = Round::up;
-  generating.generating = true;
-  for (const Pass& pass : {least, up, generating}) CHECK(refused(1, pass).empty());
+  partial.partial = true;
+  for (const Pass& pass : {least, up, partial}) CHECK(refused(1, pass).empty());
 }
 
 TEST_CASE("sorting puts the largest first, the lower number among equals, and NaN last") {

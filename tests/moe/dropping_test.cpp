@@ -88,7 +88,8 @@ TEMPLATE_LIST_TEST_CASE("without a factor or with room for all, a drop rule chan
   CHECK(roomy.tape.plan.dropped() == 0);
 }
 
-TEMPLATE_LIST_TEST_CASE("a token that every expert drops leaves the mixture as zero, and what is dropped is counted", "", FourOrders) {
+TEMPLATE_LIST_TEST_CASE("a token that every expert drops leaves the mixture as zero, and what is dropped is counted", "",
+                        FourOrders) {
   const Pass pass{.shape = {2, 20}, .options = {.capacity_factor = 0.25}};
   const Run<TestType> run(pass, 3);
   const auto& plan = run.tape.plan;
@@ -146,6 +147,6 @@ TEST_CASE("a capacity below one slot is refused when a batch comes, and one toke
   pass.options.min_capacity = 1;
   CHECK_NOTHROW(Run<Layer>(pass, 1));
   pass.options.min_capacity = 0;
-  pass.generating = true;
+  pass.partial = true;
   CHECK(Run<Layer>(pass, 1).tape.plan.slots() > 0);
 }

@@ -180,9 +180,9 @@ TEST_CASE("too few tokens for one place of an expert are refused, except in gene
   CHECK(text.find("ExpertChoiceRouter's Average 2 gives an expert 0.8 slots (2 * 2 tokens") != std::string::npos);
   CHECK(refusal([&] { plan_of(by_batch, x, {.shape = {2, 7}}); }).empty());
   const auto least = plan_of(by_position, x, {.shape = {2, 7}, .options = {.min_capacity = 1}});
-  const auto generating = plan_of(by_position, x, {.shape = {2, 7}, .generating = true});
+  const auto partial = plan_of(by_position, x, {.shape = {2, 7}, .partial = true});
   for (int e = 0; e < 5; ++e) CHECK(least.load(e) == 7);   // one of two at each of seven positions
-  CHECK(same_bits(least.slot, generating.slot));
+  CHECK(same_bits(least.slot, partial.slot));
 }
 
 TEST_CASE("thresholds learned from a batch give that batch its routes again, and each token alone its own") {
@@ -228,9 +228,16 @@ TEST_CASE("expert choice says its name as one would write it") {
 }
 
 TEST_CASE("grouped plans do not depend on the number of threads") {
-  Grouped<Group::position> router;
-  draw_weights(router, 21);
-  const auto x = random_tokens<6, double>(7 * 33, 22);
-  const auto one = plan_of(router, x, {.shape = {7, 33}});
-  for (const int threads : {2, 8}) CHECK(same_bits(one.slot, plan_of(router, x, {.shape = {7, 33}, .exec = {threads}}).slot));
+  Grouped<Group::position> by_position;
+  Grouped<Group::sequence> by_sequence;
+  draw_weights(by_position, 21);
+  by_sequence.gate = by_position.gate;
+  const auto x = random_tokens<6, double>(40 * 90, 22);
+  const auto contemporaries = plan_of(by_position, x, {.shape = {40, 90}});
+  const auto sequences = plan_of(by_sequence, x, {.shape = {40, 90}});
+  for (const int threads : {2, 3, 8}) {
+    const Pass pass{.shape = {40, 90}, .exec = {threads}};
+    CHECK(same_bits(contemporaries.slot, plan_of(by_position, x, pass).slot));
+    CHECK(same_bits(sequences.slot, plan_of(by_sequence, x, pass).slot));
+  }
 }

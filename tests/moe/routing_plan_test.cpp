@@ -131,7 +131,7 @@ bool comes_before(const Choices& c, Index a, Index b) {
     case Drop::slot_major: return a % 2 != b % 2 ? a % 2 < b % 2 : n < m;
     case Drop::batch_prioritised:
       if (a % 2 != b % 2) return a % 2 < b % 2;
-      return gate_of(2 * n) != gate_of(2 * m) ? gate_of(2 * n) > gate_of(2 * m) : n < m;   // the first choice has the best gate
+      return gate_of(2 * n) != gate_of(2 * m) ? gate_of(2 * n) > gate_of(2 * m) : n < m;   // the first gate is the best
     default: return gate_of(a) != gate_of(b) ? gate_of(a) > gate_of(b) : a < b;
   }
 }
@@ -237,7 +237,8 @@ TEST_CASE("one order drops what another keeps: second choices, timid tokens, sma
 
 TEST_CASE("with a capacity per sequence another sequence of the batch changes no bit of a sequence's routes") {
   for (const Drop drop : all_drops) {
-    const Pass pass{.shape = {3, 8}, .options = {.capacity_factor = 0.7}, .drop = drop, .capacity_group = Group::sequence};
+    const Pass pass{.shape = {3, 8}, .options = {.capacity_factor = 0.7}, .drop = drop,
+                    .capacity_group = Group::sequence};
     Choices c(pass, 11);
     const auto before = c.plan();
     const Choices other(pass, 12);
@@ -256,6 +257,7 @@ TEST_CASE("NaN gates come last in every order and break none") {
     for (int e = 0; e < 5; ++e) CHECK(plan.load(e) <= 4);
     if (drop == Drop::probability)
       for (int e = 0; e < 5; ++e)
-        for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) CHECK((plan.load(e) < 4 || !std::isnan(plan.weight[s])));
+        for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s)
+          CHECK((plan.load(e) < 4 || !std::isnan(plan.weight[s])));
   }
 }

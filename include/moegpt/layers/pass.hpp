@@ -125,7 +125,7 @@ struct Pass {
   Drop drop = Drop::token_order;         // set by the type of the router: Dropping<...>
   Group capacity_group = Group::batch;   // likewise
   Round rounding = Round::down;          // of a capacity; likewise
-  bool generating = false;               // with a key/value cache: the tokens are no batch that a capacity is meant for
+  bool partial = false;                  // less than a batch: in generation, and at the end of a text
 
   Index tokens() const { return shape.tokens(); }
   // For layers that may be used alone: the numbers of tokens in x and y must be the pass's.

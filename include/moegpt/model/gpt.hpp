@@ -236,7 +236,7 @@ struct GPT {
           " positions, the model's context: no room for ", shape.length, " more");
     Pass pass = prepare(ids, shape, work, cache.length(), key);
     pass.sequence_stride = C.context;
-    pass.generating = true;
+    pass.partial = true;
     work.tape.head.logits.resize(shape.tokens());
     work.exec.region([&](const Exec& exec) {
       pass.exec = exec;
@@ -255,7 +255,7 @@ struct GPT {
     check_shape(ids, shape, work.shape, first_position, C.context);
     work.tape.pass = {.shape = shape, .exec = work.exec, .options = options, .objective = work.objective, .key = key,
                       .first_position = first_position, .ids = ids.data(), .allowed = work.allowed,
-                      .task = work.task};
+                      .task = work.task, .partial = shape != work.shape};
     return work.tape.pass;
   }
 

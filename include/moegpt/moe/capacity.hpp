@@ -52,11 +52,12 @@ inline Index expert_capacity(double factor, double pairs, int experts, Round rou
   return std::min(tokens, std::max(capacity, static_cast<Index>(pass.options.min_capacity)));
 }
 
-// A share below one slot is a mistake in a batch, and is refused by its shape: whether a step fails must not depend
-// on its data. Where padding makes a group smaller than that, and in generation, an expert takes one token.
+// A share below one slot is a mistake in a whole batch (the shape a workspace was made for), and is refused by shape,
+// so that whether a step fails does not depend on its data. Where padding makes a group smaller, at the end of a text
+// and in generation, an expert takes at least one token.
 [[gnu::noinline]] inline void check_capacity(const char* what, double factor, Group kind, int choices, int experts,
                                              const Pass& pass) {
-  if (pass.generating || pass.options.min_capacity >= 1 || pass.rounding == Round::up) return;
+  if (pass.partial || pass.options.min_capacity >= 1 || pass.rounding == Round::up) return;
   const Index tokens = Groups{kind, pass.shape}[0].count;
   const double share = static_cast<double>(tokens) * choices / experts * factor;
   check(share >= 1, "capacity: ", what, " ", factor, " gives an expert ", share, " slots (", factor, " * ", tokens,

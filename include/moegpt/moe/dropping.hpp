@@ -13,7 +13,8 @@ namespace moegpt::inline MOEGPT_BUILD {
 //   HF Switch         Drop::token_order, Group::sequence; a constant capacity: a tiny factor, and min_capacity
 template <Router Recipe, Drop Order, Group Among = Group::batch, Round Rounding = Round::down>
 struct Dropping : Recipe {
-  static_assert(!requires { requires !Recipe::drops; }, "Dropping: this router never drops: it has no use for a drop rule");
+  static_assert(!requires { requires !Recipe::drops; },
+                "Dropping: this router never drops: it has no use for a drop rule");
   static constexpr bool keeps_order = Order == Drop::token_order || Among == Group::position;
   static constexpr bool causal = Recipe::causal && keeps_order;
 

@@ -75,7 +75,7 @@ struct ExpertChoiceRouter {
         check_capacity("ExpertChoiceRouter's Average", Average, Options.group, 1, E, pass);
         const Groups groups{Options.group, pass.shape};
         pass.exec.parallel_for(E * groups.size(), [&](Index i) {
-          take_best(static_cast<int>(i % E), i / E, groups, tape, pass);
+          take_best(static_cast<int>(i / groups.size()), i % groups.size(), groups, tape, pass);
         });
       }
       plan.resize(pass.tokens(), E, E);
