@@ -21,10 +21,13 @@
 #include <moegpt/model/init.hpp>
 #include <moegpt/model/kv_cache.hpp>
 #include <moegpt/model/workspace.hpp>
+#include <moegpt/moe/allowed_experts.hpp>
 #include <moegpt/moe/balance.hpp>
 #include <moegpt/moe/expert_choice_router.hpp>
 #include <moegpt/moe/feed_forward.hpp>
 #include <moegpt/moe/gates.hpp>
+#include <moegpt/moe/hierarchical_router.hpp>
+#include <moegpt/moe/masked.hpp>
 #include <moegpt/moe/moe_layer.hpp>
 #include <moegpt/moe/noisy_top_k_router.hpp>
 #include <moegpt/moe/projected_mixture.hpp>
