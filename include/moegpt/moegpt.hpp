@@ -36,6 +36,7 @@
 #include <moegpt/moe/scores.hpp>
 #include <moegpt/moe/selection.hpp>
 #include <moegpt/moe/shared_experts.hpp>
+#include <moegpt/moe/soft_moe.hpp>
 #include <moegpt/moe/token_choice.hpp>
 #include <moegpt/moe/top_k_router.hpp>
 #include <moegpt/train/adam.hpp>

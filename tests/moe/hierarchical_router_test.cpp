@@ -136,7 +136,7 @@ TEST_CASE("equal experts under two renormalised levels are one expert") {
   CHECK(distance(Ran<L>(layer, x, seven).y, Ran<FeedForward<Small>>(one, x, seven).y) < 1e-14);
 }
 
-TEST_CASE("the names of groups do not matter: permuted with their inner routers and experts they give the same output") {
+TEST_CASE("the names of groups do not matter: permuted with all that is theirs they give the same output") {
   using L = MoELayer<Sparse, Small>;
   const auto layer = drawn<L>(9);
   auto permuted = layer;

@@ -1,7 +1,7 @@
 #pragma once
-// Two levels of routers (Jordan, Jacobs 1994; Shazeer et al. 2017, appendix B): experts stand in G groups of E. An outer
-// router sends a token to groups, and in each of them an inner router of the group's own sends it to experts. Either may
-// be of any kind, sparse or dense; dense on dense is the hierarchical mixture of experts of Jordan and Jacobs.
+// Two levels of routers (Jordan, Jacobs 1994; Shazeer et al. 2017, appendix B): experts stand in G groups of E. An
+// outer router sends a token to groups, and in each of them an inner router of the group's own sends it to experts.
+// Either may be of any kind, sparse or dense; dense on dense is the hierarchical mixture of Jordan and Jacobs.
 //   gate of expert i of group g:  a_g b_gi       number g E + i
 //   its score:                    s_g s_gi       of the two routers' full scores; they sum to 1 as these do
 // Tensor2Tensor has noisy top-k at both levels and the CV^2 losses on all G E importances and loads at once: likewise
@@ -85,7 +85,8 @@ struct HierarchicalRouter {
       plan.assign(tape.chosen.data(), tape.gate.data(), pass);
     }
 
-    // da_g = sum_i b_gi d_weight,  db_gi = a_g d_weight;  ds_g = sum_i s_gi ds,  ds_gi = s_g ds. The rest is the routers'.
+    // da_g = sum_i b_gi d_weight,  db_gi = a_g d_weight;  ds_g = sum_i s_gi ds,  ds_gi = s_g ds. The rest is up to the
+    // routers.
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
                   Out<D, T> dx_sum, For& grad, Scratch& scratch, const Pass& pass) const {
       scratch.resize(pass);
@@ -145,8 +146,8 @@ struct HierarchicalRouter {
         }
       });
     }
-    static void multiply_scores_backward(Index n, Index routed, const Tape& tape, const RouterSignal<T>& signal, Scratch& scratch,
-                              const Levels& levels) {
+    static void multiply_scores_backward(Index n, Index routed, const Tape& tape, const RouterSignal<T>& signal,
+                                         Scratch& scratch, const Levels& levels) {
       T ds[experts] = {};
       signal.add_to_scores(n, routed, levels.pass, experts, ds);
       for (std::size_t g = 0; g < G; ++g) {
@@ -178,8 +179,8 @@ struct HierarchicalRouter {
           }
       });
     }
-    static void multiply_gates_backward(Index n, const RoutingPlan<T>& plan, const Tape& tape, const T* d_weight, Scratch& scratch,
-                             const Levels& levels) {
+    static void multiply_gates_backward(Index n, const RoutingPlan<T>& plan, const Tape& tape, const T* d_weight,
+                                        Scratch& scratch, const Levels& levels) {
       for (std::size_t g = 0; g < G; ++g) {
         if (!levels.allowed[g]) continue;
         const Index j = tape.outer_choice[n * G + static_cast<Index>(g)];

@@ -1,7 +1,7 @@
 #pragma once
 // Masks over experts, one for each task, learned like any weight and not renormalised: the gate of expert e in task t
 // is g_e m_te. They start at one. A task's mask moves only in steps of that task, and may be frozen after it
-// (train/freeze.hpp), as in continual learning. To forbid experts altogether, use AllowedExperts (moe/allowed_experts.hpp).
+// (train/freeze.hpp), as in continual learning. To forbid experts altogether: AllowedExperts (moe/allowed_experts.hpp).
 #include <moegpt/moe/router.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
@@ -46,8 +46,8 @@ struct Masked {
     };
 
     void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
-      check(pass.task >= 0 && pass.task < Tasks, "Masked: this is task ", pass.task, ", but there are masks for tasks 0 .. ",
-            Tasks - 1, "; set task of the workspace");
+      check(pass.task >= 0 && pass.task < Tasks, "Masked: this is task ", pass.task,
+            ", but there are masks for tasks 0 .. ", Tasks - 1, "; set task of the workspace");
       tape.resize(pass);
       tape.task = pass.task;
       unmasked.forward(x, plan, tape, pass);
