@@ -44,6 +44,7 @@
 #include <moegpt/train/corpus.hpp>
 #include <moegpt/train/dialects.hpp>
 #include <moegpt/train/evaluate.hpp>
+#include <moegpt/train/freeze.hpp>
 #include <moegpt/train/generate.hpp>
 #include <moegpt/train/progress.hpp>
 #include <moegpt/train/schedule.hpp>
