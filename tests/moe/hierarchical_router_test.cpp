@@ -142,7 +142,8 @@ TEST_CASE("the names of groups do not matter: permuted with all that is theirs t
   auto permuted = layer;
   const std::size_t order[4] = {2, 0, 3, 1};
   for (std::size_t g = 0; g < 4; ++g) {
-    permuted.router.outer.gate.weight.eigen().row(Index(g)) = layer.router.outer.gate.weight.eigen().row(Index(order[g]));
+    permuted.router.outer.gate.weight.eigen().row(Index(g)) =
+        layer.router.outer.gate.weight.eigen().row(Index(order[g]));
     permuted.router.inner[g] = layer.router.inner[order[g]];
     for (std::size_t i = 0; i < 3; ++i) permuted.experts[3 * g + i] = layer.experts[3 * order[g] + i];
   }

@@ -115,7 +115,8 @@ TEST_CASE("the order of a sequence's tokens does not matter to a soft mixture") 
   Tokens<6, double> reversed(7);
   for (Index n = 0; n < 7; ++n) reversed.eigen().col(n) = x.eigen().col(6 - n);
   const Ran<Soft> run(layer, x, seven), other(layer, reversed, seven);
-  for (Index n = 0; n < 7; ++n) CHECK((run.y.eigen().col(n) - other.y.eigen().col(6 - n)).cwiseAbs().maxCoeff() < 1e-14);
+  for (Index n = 0; n < 7; ++n)
+    CHECK((run.y.eigen().col(n) - other.y.eigen().col(6 - n)).cwiseAbs().maxCoeff() < 1e-14);
 }
 
 TEST_CASE("a sequence keeps its bits whatever stands beside it, padding and dropout included, and padding has zero") {
