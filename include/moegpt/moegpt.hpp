@@ -28,6 +28,7 @@
 #include <moegpt/model/thresholds.hpp>
 #include <moegpt/model/workspace.hpp>
 #include <moegpt/moe/all_experts.hpp>
+#include <moegpt/moe/allowed_experts.hpp>
 #include <moegpt/moe/balance.hpp>
 #include <moegpt/moe/capacity.hpp>
 #include <moegpt/moe/cosine_router.hpp>
@@ -37,9 +38,11 @@
 #include <moegpt/moe/gates.hpp>
 #include <moegpt/moe/gshard_router.hpp>
 #include <moegpt/moe/hash_router.hpp>
+#include <moegpt/moe/hierarchical_router.hpp>
 #include <moegpt/moe/input_jitter.hpp>
 #include <moegpt/moe/layer_mean.hpp>
 #include <moegpt/moe/load.hpp>
+#include <moegpt/moe/masked.hpp>
 #include <moegpt/moe/metrics.hpp>
 #include <moegpt/moe/mixture_losses.hpp>
 #include <moegpt/moe/moe_layer.hpp>
@@ -51,6 +54,7 @@
 #include <moegpt/moe/selection.hpp>
 #include <moegpt/moe/shared_experts.hpp>
 #include <moegpt/moe/sigmoid_router.hpp>
+#include <moegpt/moe/soft_moe.hpp>
 #include <moegpt/moe/token_choice.hpp>
 #include <moegpt/moe/top_k_router.hpp>
 #include <moegpt/moe/top_p_router.hpp>
@@ -59,6 +63,7 @@
 #include <moegpt/train/corpus.hpp>
 #include <moegpt/train/dialects.hpp>
 #include <moegpt/train/evaluate.hpp>
+#include <moegpt/train/freeze.hpp>
 #include <moegpt/train/generate.hpp>
 #include <moegpt/train/progress.hpp>
 #include <moegpt/train/schedule.hpp>

@@ -104,6 +104,16 @@ TEST_CASE("steps 2 to 50 on three threads do not allocate either") {
   CHECK(allocations_of_training<Mixed>(recipe, 3) == 0);
 }
 
+TEST_CASE("steps 2 to 50 with two levels of routers, masks and shared experts do not allocate, nor with soft mixtures") {
+  presets::Recipe recipe = presets::Small::recipe();
+  recipe.batch = {8, 16};
+  recipe.objective.z = 0.001;
+  using Levels = HierarchicalRouter<TopKRouter<3, 2>, NoisyTopKRouter<2, 2>>;
+  CHECK(allocations_of_training<GPT<learned, SharedExperts<Masked<Levels>, 1, Shared::gated>>>(recipe) == 0);
+  CHECK(allocations_of_training<GPT<learned, AllowNonCausal<SoftMoE<4, 2>>>>(recipe) == 0);
+  CHECK(allocations_of_training<GPT<learned, WithSharedProjection<TopKRouter<4, 2>, 8, Activation::relu>>>(recipe) == 0);
+}
+
 TEST_CASE("no generated token after the first allocates, also when the context slides") {
   CHECK(allocations_of_generation<Mixed>({.temperature = 0}) == 0);
   CHECK(allocations_of_generation<Small>({}) == 0);

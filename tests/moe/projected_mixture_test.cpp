@@ -30,7 +30,7 @@ TEST_CASE("the gradients of a mixture with a shared projection agree with differ
   gradcheck_three_seeds<ProjectedMixture<AllOf5, Linear4, Activation::relu>>(options);
 }
 
-TEST_CASE("all linear experts together and the shared projection are W relu of the sum over experts of p times Wx + b") {
+TEST_CASE("all linear experts with a shared projection are W relu of the sum over experts of p times Wx + b") {
   using L = ProjectedMixture<AllOf5, Linear4, Activation::relu>;
   const auto layer = drawn<L>(1);
   const auto x = random_tokens<6, double>(7, 2);

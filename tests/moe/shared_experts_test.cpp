@@ -151,7 +151,8 @@ TEST_CASE("the dropout of a shared expert is not that of a routed one") {
 
 TEST_CASE("the recipe of shared experts says what it is, and its weights are named by what they are") {
   CHECK(SharedExperts<TopKRouter<64, 6>, 2>::text() == "SharedExperts<TopKRouter<64, 6>, 2>");
-  CHECK(SharedExperts<TopKRouter<8, 2>, 1, Shared::gated>::text() == "SharedExperts<TopKRouter<8, 2>, 1, Shared::gated>");
+  CHECK(SharedExperts<TopKRouter<8, 2>, 1, Shared::gated>::text() ==
+        "SharedExperts<TopKRouter<8, 2>, 1, Shared::gated>");
   std::string paths;
   WithGate layer;
   for_each_named_weight([&](const std::string& path, Kind kind, auto&) {

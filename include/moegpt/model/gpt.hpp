@@ -10,6 +10,7 @@
 #include <moegpt/model/kv_cache.hpp>
 #include <moegpt/model/mixtures.hpp>
 #include <moegpt/model/workspace.hpp>
+#include <moegpt/moe/allowed_experts.hpp>
 #include <moegpt/moe/feed_forward.hpp>
 #include <moegpt/moe/layer_mean.hpp>
 #include <moegpt/moe/moe_layer.hpp>
@@ -253,6 +254,7 @@ struct GPT {
   [[gnu::noinline]] Pass prepare(std::span<const int> ids, Shape shape, Workspace& work, Index first_position,
                std::optional<Key> key) const {
     check_shape(ids, shape, work.shape, first_position, C.context);
+    if constexpr (has_experts) check_allowed<Recipe>(work.allowed);
     work.tape.pass = {.shape = shape, .exec = work.exec, .options = options, .objective = work.objective, .key = key,
                       .first_position = first_position, .ids = ids.data(), .allowed = work.allowed,
                       .task = work.task, .partial = shape != work.shape};

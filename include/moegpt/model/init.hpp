@@ -24,6 +24,12 @@ inline bool is_norm(std::string_view path) {
   return owner.ends_with("norm") || owner.ends_with("norm1") || owner.ends_with("norm2");
 }
 
+// mask, or mask.3: the mask of a task
+inline bool is_mask(std::string_view path) {
+  while (!path.empty() && path.back() >= '0' && path.back() <= '9') path.remove_suffix(1);
+  return path.ends_with("mask") || path.ends_with("mask.");
+}
+
 // One weight; fan_in is that of the matrix before.
 template <class T>
 [[gnu::noinline]] void init_weight(T* data, Index size, bool matrix, int fan_in, int layers, const std::string& path,
@@ -33,6 +39,8 @@ template <class T>
   double deviation = 0, spread = 0, constant = 0;
   if (is_norm(path)) {
     constant = path.ends_with("weight") ? 1 : 0;
+  } else if (is_mask(path)) {
+    constant = 1;
   } else if (kind == Kind::buffer) {
     constant = 0;
   } else if (path.ends_with("log_scale")) {   // of a cosine router

@@ -74,8 +74,8 @@ struct ProjectedMixture {
 static_assert(lists_every_field<ProjectedMixture<TopKRouter<4, 2>, LinearExpert<4, 3>>>());
 static_assert(Layer<ProjectedMixture<TopKRouter<4, 2>, LinearExpert<4, 3>, Activation::relu>>);
 
-// In a model: GPT<config, WithSharedProjection<TopKRouter<8, 2>, 128, Activation::relu>>; the experts of its Config give
-// way to linear ones of width 128.
+// In a model: GPT<config, WithSharedProjection<TopKRouter<8, 2>, 128, Activation::relu>>; the experts of its Config
+// give way to linear ones of width 128.
 template <Router Recipe, int F, Activation... A>
 struct WithSharedProjection {
   static constexpr int experts = Recipe::experts, active = Recipe::active;

@@ -1,0 +1,45 @@
+#pragma once
+// Hard masks: only some experts may be chosen. Their logits are minus infinity for a router, so gates of the others
+// still sum as they should, and who is forbidden gets neither tokens nor gradients.
+#include <moegpt/core/check.hpp>
+
+#include <initializer_list>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// The fewest experts that must be allowed: as many as a token takes. A router that may take all takes what is allowed.
+template <class Recipe>
+inline constexpr int fewest_allowed = Recipe::active < Recipe::experts ? Recipe::active : 1;
+
+// The door of a model: null allows all.
+template <class Recipe>
+void check_allowed(const bool* allowed) {
+  if (!allowed) return;
+  int count = 0;
+  for (int e = 0; e < Recipe::experts; ++e) count += allowed[e];
+  check(count >= fewest_allowed<Recipe>, "allowed: ", count, " of ", Recipe::experts,
+        " experts may be chosen, but the router gives each token ", fewest_allowed<Recipe>, ": allow at least so many");
+}
+
+// Experts by their numbers: AllowedExperts<TopKRouter<8, 2>> some{0, 2, 5}; work.allowed = some;
+// It must live as long as it is used.
+template <class Recipe>
+class AllowedExperts {
+ public:
+  AllowedExperts(std::initializer_list<int> numbers) {
+    for (const int e : numbers) {
+      check(e >= 0 && e < Recipe::experts, "AllowedExperts: there is no expert ", e, ", expected 0 .. ",
+            Recipe::experts - 1);
+      check(!allowed_[e], "AllowedExperts: expert ", e, " is named twice");
+      allowed_[e] = true;
+    }
+    check_allowed<Recipe>(allowed_);
+  }
+  operator const bool*() const& { return allowed_; }
+  operator const bool*() && = delete;   // it would not live long enough
+
+ private:
+  bool allowed_[Recipe::experts] = {};
+};
+
+}  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,88 @@
+#pragma once
+// Masks over experts, one for each task, learned like any weight and not renormalised: the gate of expert e in task t
+// is g_e m_te. They start at one. A task's mask moves only in steps of that task, and may be frozen after it
+// (train/freeze.hpp), as in continual learning. To forbid experts altogether: AllowedExperts (moe/allowed_experts.hpp).
+#include <moegpt/moe/router.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// Any router of whole tokens; pass.task says which mask.
+template <Router Recipe, int Tasks = 1>
+struct Masked {
+  static_assert(Tasks >= 1, "Masked: one mask for each task, and at least one task");
+  static constexpr int experts = Recipe::experts, active = Recipe::active, E = experts;
+  static constexpr bool causal = Recipe::causal;
+  static std::string text() requires requires { Recipe::text(); } {
+    return "Masked<" + Recipe::text() + ", " + std::to_string(Tasks) + ">";
+  }
+
+  template <int D, class T = float>
+  struct For {
+    using Scalar = T;
+    using Unmasked = typename Recipe::template For<D, T>;
+    static constexpr int dim = D;
+
+    Unmasked unmasked;
+    std::array<Weight<T, E>, Tasks> mask;
+
+    static constexpr auto fields() {
+      return Fields{Field{"", &For::unmasked}, Field{"mask", &For::mask, Kind::sparse}};
+    }
+    struct Tape : Unmasked::Tape {
+      Buffer<T> unmasked_gate;   // [slots]
+      int task = 0;
+      [[gnu::noinline]] void resize(const Pass& pass) {
+        Unmasked::Tape::resize(pass);
+        unmasked_gate.resize(pass.tokens() * active);
+      }
+    };
+    struct Scratch {
+      typename Unmasked::Scratch unmasked;
+      Buffer<T> d_gate;          // [slots] of unmasked gates
+      [[gnu::noinline]] void resize(const Pass& pass) {
+        unmasked.resize(pass);
+        d_gate.resize(pass.tokens() * active);
+      }
+    };
+
+    void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
+      check(pass.task >= 0 && pass.task < Tasks, "Masked: this is task ", pass.task,
+            ", but there are masks for tasks 0 .. ", Tasks - 1, "; set task of the workspace");
+      tape.resize(pass);
+      tape.task = pass.task;
+      unmasked.forward(x, plan, tape, pass);
+      const auto& m = mask[static_cast<std::size_t>(tape.task)];
+      for_each_slot(plan, pass, [&](int e, Index s) {
+        tape.unmasked_gate[s] = plan.weight[s];
+        plan.weight[s] *= m[e];
+      });
+    }
+
+    // dg = m d_weight,  dm_e += sum over its slots of d_weight g
+    void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
+                  Out<D, T> dx_sum, For& grad, Scratch& scratch, const Pass& pass) const {
+      scratch.resize(pass);
+      const auto task = static_cast<std::size_t>(tape.task);
+      const auto& m = mask[task];
+      auto& dm = grad.mask[task];
+      dm.touched = true;
+      for_each_slot(plan, pass, [&](int e, Index s) {
+        scratch.d_gate[s] = m[e] * signal.d_weight[s];
+        if (!dm.empty()) dm[e] += signal.d_weight[s] * tape.unmasked_gate[s];
+      });
+      RouterSignal<T> inner = signal;
+      inner.d_weight = scratch.d_gate.data();
+      unmasked.backward(x, plan, tape, inner, dx_sum, grad.unmasked, scratch.unmasked, pass);
+    }
+
+   private:
+    template <class F>
+    static void for_each_slot(const RoutingPlan<T>& plan, const Pass& pass, F&& f) {
+      pass.exec.parallel_for(E, [&](Index e) {
+        for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) f(static_cast<int>(e), s);
+      });
+    }
+  };
+};
+
+}  // namespace moegpt::inline MOEGPT_BUILD

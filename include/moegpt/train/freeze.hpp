@@ -1,0 +1,73 @@
+#pragma once
+// Freezing: what need not change needs no gradient. Weights of a gradient are released, which everything takes for
+// "not wanted": their products are not computed, clipping and Adam pass them by (weights, moments and step counts
+// stay as they are), and derivatives still flow through the layers to what lies before them.
+//   freeze(grad, "token_embedding");  freeze(grad, "*.router");  freeze_all_but(grad, {"*.experts.3", "head"});
+#include <moegpt/core/check.hpp>
+#include <moegpt/core/fields.hpp>
+
+#include <initializer_list>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// Whether a pattern names this weight, or something that contains it: "blocks.0.moe" names blocks.0.moe.router and all
+// that is in it. A * stands for any characters.
+constexpr bool names(std::string_view pattern, std::string_view path) {
+  if (pattern.empty()) return path.empty() || path.front() == '.';
+  if (pattern.front() == '*')
+    return names(pattern.substr(1), path) || (!path.empty() && names(pattern, path.substr(1)));
+  return !path.empty() && path.front() == pattern.front() && names(pattern.substr(1), path.substr(1));
+}
+
+namespace detail {
+
+// f(weight, whether a pattern names it) for all. A pattern that names nothing is refused: it must be misspelt.
+template <class Tree, class F>
+void for_each_named_by(std::span<const std::string_view> patterns, Tree& grad, F&& f) {
+  for (const std::string_view pattern : patterns) {
+    bool found = false;
+    for_each_named_weight([&](const std::string& path, Kind, auto&) { found = found || names(pattern, path); }, grad);
+    check(found, "freeze: no weight is named by \"", pattern, "\"; a pattern is a path as in fields(), a beginning of "
+          "one that ends before a dot, or has * for any characters");
+  }
+  for_each_named_weight([&](const std::string& path, Kind, auto& w) {
+    bool named = false;
+    for (const std::string_view pattern : patterns) named = named || names(pattern, path);
+    f(w, named);
+  }, grad);
+}
+
+}  // namespace detail
+
+// Of a gradient. A buffer, such as a selection bias, is moved by no gradient and cannot be frozen here.
+template <class Tree>
+void freeze(Tree& grad, std::initializer_list<std::string_view> patterns) {
+  detail::for_each_named_by(patterns, grad, [](auto& w, bool named) { if (named) w.release(); });
+}
+template <class Tree>
+void freeze(Tree& grad, std::string_view pattern) { freeze(grad, {pattern}); }
+
+// All that the patterns do not name; what they name is wanted again.
+template <class Tree>
+void freeze_all_but(Tree& grad, std::initializer_list<std::string_view> patterns) {
+  detail::for_each_named_by(patterns, grad, [](auto& w, bool named) { named ? w.allocate() : w.release(); });
+}
+
+// Experts by their numbers, in every layer.
+template <class Tree>
+void freeze_experts(Tree& grad, std::initializer_list<int> numbers) {
+  for (const int e : numbers) {
+    check(e >= 0, "freeze_experts: there is no expert ", e);
+    freeze(grad, "*experts." + std::to_string(e));
+  }
+}
+
+// Gradients are wanted again, and zero.
+template <class Tree>
+void unfreeze(Tree& grad, std::initializer_list<std::string_view> patterns) {
+  detail::for_each_named_by(patterns, grad, [](auto& w, bool named) { if (named) w.allocate(); });
+}
+template <class Tree>
+void unfreeze(Tree& grad, std::string_view pattern = "*") { unfreeze(grad, {pattern}); }
+
+}  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,10 @@
+// Shared experts of which there are none are a router alone.
+// expect: at least one expert is shared
+#include <moegpt/moe/shared_experts.hpp>
+
+#ifdef FAULT
+constexpr int shared = 0;
+#else
+constexpr int shared = 1;
+#endif
+moegpt::MixtureOf<moegpt::SharedExperts<moegpt::TopKRouter<4, 2>, shared>, moegpt::Expert<6, 9>> layer;

@@ -1,0 +1,10 @@
+// A soft mixture whose experts have no slots answers nothing.
+// expect: at least one slot for each
+#include <moegpt/moe/soft_moe.hpp>
+
+#ifdef FAULT
+constexpr int slots = 0;
+#else
+constexpr int slots = 1;
+#endif
+moegpt::SoftMoELayer<4, slots, moegpt::Expert<6, 9>> layer;

@@ -1,0 +1,12 @@
+// A soft mixture mixes tokens along time: in a decoder it leaks the future.
+// expect: this router looks at later tokens
+#include <moegpt/model/gpt.hpp>
+#include <moegpt/moe/soft_moe.hpp>
+
+constexpr moegpt::Config config{.vocab = 5, .context = 4, .dim = 8, .layers = 1, .heads = 2};
+using Recipe = moegpt::SoftMoE<4, 2>;
+#ifdef FAULT
+moegpt::GPT<config, Recipe> model;
+#else
+moegpt::GPT<config, moegpt::AllowNonCausal<Recipe>> model;
+#endif

@@ -1,0 +1,49 @@
+#include <moegpt/moe/allowed_experts.hpp>
+#include <moegpt/moe/expert_choice_router.hpp>
+#include <moegpt/moe/moe_layer.hpp>
+
+#include "support/catch.hpp"
+#include "support/layers.hpp"
+#include "support/numbers.hpp"
+
+using namespace moegpt;
+
+namespace {
+
+using Recipe = TopKRouter<5, 2>;
+using L = MoELayer<Recipe, Expert<6, 5, Activation::gelu, double>>;
+
+}  // namespace
+
+TEST_CASE("only allowed experts receive tokens, and their gates still sum to one") {
+  const auto layer = drawn<L>(1);
+  const auto x = random_tokens<6, double>(20, 2);
+  const AllowedExperts<Recipe> some{0, 2, 3};
+  const Ran<L> run(layer, x, {.shape = {1, 20}, .allowed = some});
+  CHECK(run.tape.plan.load(1) + run.tape.plan.load(4) == 0);
+  CHECK(run.tape.plan.slots() == 40);
+  for (Index n = 0; n < 20; ++n) {
+    const Index* slot = &run.tape.plan.slot[2 * n];
+    CHECK(run.tape.plan.weight[slot[0]] + run.tape.plan.weight[slot[1]] == Approx(1).epsilon(1e-15));
+  }
+}
+
+TEST_CASE("experts that do not exist, are named twice or are fewer than a token takes are refused by name") {
+  const auto refused = [](std::initializer_list<int> numbers) {
+    return refusal([&] { AllowedExperts<Recipe> some(numbers); });
+  };
+  CHECK(refused({0, 4}).empty());
+  CHECK(refused({0, 5}) == "moegpt: AllowedExperts: there is no expert 5, expected 0 .. 4");
+  CHECK_FALSE(refused({-1, 1, 2}).empty());
+  CHECK(refused({3, 1, 3}) == "moegpt: AllowedExperts: expert 3 is named twice");
+  CHECK(refused({3}) == "moegpt: allowed: 1 of 5 experts may be chosen, but the router gives each token 2: allow at "
+                        "least so many");
+}
+
+TEST_CASE("a router that may take all experts needs only one that is allowed") {
+  const bool none[5] = {}, one[5] = {false, false, true, false, false};
+  CHECK(refusal([&] { check_allowed<ExpertChoiceRouter<5>>(one); }).empty());
+  CHECK_FALSE(refusal([&] { check_allowed<ExpertChoiceRouter<5>>(none); }).empty());
+  CHECK_FALSE(refusal([&] { check_allowed<Recipe>(one); }).empty());
+  CHECK(refusal([&] { check_allowed<Recipe>(nullptr); }).empty());
+}
