@@ -193,8 +193,8 @@ inline std::string html(const Watched& seen) {
       "expert is above an even share: at 1 it has twice as much. What an expert tells of the dialect is their mutual "
       "information, 0 if routing does not care. The last picture shows how early a router settles.", charts(seen));
   text += section("Load of the experts",
-      "Percent of all choices that go to each expert, while it learns. All rows alike in medium blue: balance. One "
-      "dark row among pale ones: collapse, one expert does the work.", loads(seen));
+      "Percent of all choices that go to each expert, while it learns. All rows alike: balance. One dark row among "
+      "pale ones: collapse, one expert does the work. A white row: an expert that learns nothing.", loads(seen));
   text += section("Which dialect uses which expert",
       "Percent of a dialect's choices that go to each expert, on held-out text; each row sums to 100. Rows that look "
       "alike: experts do not care about dialects. Dark cells in different places: they have specialised.",

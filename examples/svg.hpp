@@ -183,10 +183,9 @@ inline std::string draw(const Chart& c) {
     d.write(x_of(c.end * i / 4), height - bottom + 18, number(c.end * i / 4, "%.0f"), "middle");
   d.write(left + (width - left - right) / 2, height - 10, c.x_name, "middle", "#555");
   double key = left;
-  auto name = [&](const std::string& words, const char* fill) {
-    d.box(key, 33, 16, 3, fill);
-    d.write(key + 22, 38, words, "start", "#333");
-    key += 46 + 7 * static_cast<double>(words.size());
+  auto name = [&](const std::string& words) {
+    d.write(key + 26, 38, words);
+    key += 50 + 7 * static_cast<double>(words.size());
   };
   for (std::size_t i = 0; i < c.series.size(); ++i) {
     std::vector<std::pair<double, double>> points;
@@ -196,11 +195,13 @@ inline std::string draw(const Chart& c) {
         points.emplace_back(x_of(c.end * static_cast<double>(t + 1) / static_cast<double>(value.size())),
                             y_of(value[t]));
     d.curve(points, line_colour(i));
-    name(c.series[i].name, line_colour(i));
+    d.curve({{key, 34}, {key + 20, 34}}, line_colour(i));
+    name(c.series[i].name);
   }
   if (std::isfinite(c.mark)) {
     d.line(left, y_of(c.mark), width - right, y_of(c.mark), "mark dashed");
-    name(c.mark_name, mark_colour);
+    d.line(key, 34, key + 20, 34, "mark dashed");
+    name(c.mark_name);
   }
   return d.str();
 }
