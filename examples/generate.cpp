@@ -61,8 +61,8 @@ int main(int argc, char** argv) {
                                       {"--top-k", "0"}, {"--top-p", "1"}, {"--seed", "1"}, {"--threads", "1"}});
     check(args.has("--model"), "no model was given: --model FILE, a file that train --save FILE wrote");
     const std::string found = model_text(args.text("--model"));
-    if (is<presets::Small, presets::Small::vocab>(found, args) || is<presets::Small, 256>(found, args) ||
-        is<presets::MakeMoE, presets::MakeMoE::vocab>(found, args))
+    if (is<training::Small, training::Small::vocab>(found, args) || is<training::Small, 256>(found, args) ||
+        is<training::MakeMoE, training::MakeMoE::vocab>(found, args))
       return 0;
     check(false, args.text("--model"), " holds a ", found,
           ", which this program is not compiled for. Add it to examples/presets.hpp and compile again");

@@ -2,7 +2,7 @@
 // The models that `train` can make, each a type and the recipe it is trained with.
 #include <moegpt/moegpt.hpp>
 
-namespace presets {
+namespace training {
 using namespace moegpt;
 
 struct Recipe {
@@ -18,20 +18,18 @@ struct Recipe {
   bool noisy_evaluation;              // routers keep their noise in evaluation and generation
 };
 
-// makeMoE (github.com/AviSoori1x/makeMoE), quirks included: attention scaled by the full width, noise in
-// evaluation, biases everywhere but in query, key and value, decay of every tensor, no balance loss.
+// makeMoE (github.com/AviSoori1x/makeMoE), quirks included: those of the library's preset, noise in evaluation, decay
+// of every tensor.
 struct MakeMoE {
   static constexpr const char* name = "makemoe";
   static constexpr int vocab = 65;
   template <int V = vocab>
-  using Model = GPT<Config{.vocab = V, .context = 32, .dim = 128, .layers = 8, .heads = 8,
-                           .activation = Activation::relu, .head_bias = true},
-                    NoisyTopKRouter<8, 2, NoisyTopK{.bias = true}>>;
+  using Model = presets::ModelOf<presets::makemoe<presets::Extents{.vocab = V, .context = 32, .dim = 128, .layers = 8,
+                                                                   .heads = 8}>>;
   static Recipe recipe() {
     return {.batch = {16, 32}, .steps = 5000, .learning_rate = 1e-3, .final_rate = 1e-3, .warmup = 0,
-            .adam = {.weight_decay = 0.01}, .clip = 0, .objective = {.dropout = 0.1},
-            .options = {.attention_scale = 0.08838834764831845, .capacity_factor = 1},   // 1 / sqrt(128)
-            .init = Init::makemoe, .noisy_evaluation = true};
+            .adam = {.weight_decay = 0.01}, .clip = 0, .objective = presets::makemoe<>::objective(),
+            .options = presets::makemoe<>::options(), .init = presets::makemoe<>::init, .noisy_evaluation = true};
   }
 };
 
@@ -52,4 +50,4 @@ struct Small {
   }
 };
 
-}  // namespace presets
+}  // namespace training

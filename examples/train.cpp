@@ -52,7 +52,7 @@ void check_can_write(const std::string& path) {
 template <class Preset, int V>
 int run(const Arguments& args, const Text& text, Tokenizer tokenizer) {
   using Model = typename Preset::template Model<V>;
-  presets::Recipe recipe = Preset::recipe();
+  training::Recipe recipe = Preset::recipe();
   if (args.has("--steps")) recipe.steps = static_cast<int>(args.count("--steps"));
   if (args.has("--batch")) recipe.batch.batch = args.count("--batch");
   if (args.has("--length")) recipe.batch.length = args.count("--length");
@@ -145,12 +145,12 @@ int start(int argc, char** argv) {
   if (args.text("--preset") == "makemoe") {
     check(tokenizer.vocab() <= 65, "preset makemoe has 65 characters, this text ", tokenizer.vocab(),
           ": use --preset small, or another text");
-    return run<presets::MakeMoE, 65>(args, text, std::move(tokenizer));
+    return run<training::MakeMoE, 65>(args, text, std::move(tokenizer));
   }
   check(args.text("--preset") == "small", "no preset is called '", args.text("--preset"), "': use small or makemoe");
-  if (tokenizer.vocab() > presets::Small::vocab) tokenizer = Tokenizer::bytes();
-  if (tokenizer.vocab() <= presets::Small::vocab) return run<presets::Small, presets::Small::vocab>(args, text, std::move(tokenizer));
-  return run<presets::Small, 256>(args, text, std::move(tokenizer));
+  if (tokenizer.vocab() > training::Small::vocab) tokenizer = Tokenizer::bytes();
+  if (tokenizer.vocab() <= training::Small::vocab) return run<training::Small, training::Small::vocab>(args, text, std::move(tokenizer));
+  return run<training::Small, 256>(args, text, std::move(tokenizer));
 }
 
 }  // namespace

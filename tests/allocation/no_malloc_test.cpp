@@ -15,12 +15,12 @@ namespace {
 constexpr Config learned{.vocab = 29, .context = 16, .dim = 24, .layers = 3, .heads = 3, .hidden = 32,
                          .head_bias = true, .dense_first = 1};
 using Mixed = GPT<learned, NoisyTopKRouter<4, 2>>;
-using Small = presets::Small::Model<>;
+using Small = training::Small::Model<>;
 constexpr int steps = 50;
 
 // The most allocations of a step after the first.
 template <class Model>
-long allocations_of_training(const presets::Recipe& recipe, int threads = 2) {
+long allocations_of_training(const training::Recipe& recipe, int threads = 2) {
   std::vector<int> text(10000);
   Rng rng(3);
   for (int& id : text) id = static_cast<int>(rng.below(static_cast<std::uint64_t>(Model::V)));
@@ -65,18 +65,18 @@ long allocations_of_generation(const Sampling& sampling) {
 }  // namespace
 
 TEST_CASE("steps 2 to 50 of the small preset on two threads do not allocate", "[slow]") {
-  CHECK(allocations_of_training<Small>(presets::Small::recipe()) == 0);
+  CHECK(allocations_of_training<Small>(training::Small::recipe()) == 0);
 }
 
 TEST_CASE("steps 2 to 50 on two threads do not allocate with noise, dense layers and learned positions") {
-  presets::Recipe recipe = presets::Small::recipe();
+  training::Recipe recipe = training::Small::recipe();
   recipe.batch = {8, 16};
   recipe.objective.z = 0.001;
   CHECK(allocations_of_training<Mixed>(recipe) == 0);
 }
 
 TEST_CASE("steps 2 to 50 on three threads do not allocate either") {
-  presets::Recipe recipe = presets::Small::recipe();
+  training::Recipe recipe = training::Small::recipe();
   recipe.batch = {8, 16};
   CHECK(allocations_of_training<Mixed>(recipe, 3) == 0);
 }

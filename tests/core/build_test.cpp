@@ -17,14 +17,21 @@ TEST_CASE("build_info says what this unit was compiled with") {
 #else
   CHECK_FALSE(info.openmp);
 #endif
+#ifdef MOEGPT_USE_BLAS
+  CHECK(info.blas);
+#else
+  CHECK_FALSE(info.blas);
+#endif
 #if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
   CHECK(std::string(info.simd) == "avx2");
 #endif
 }
 
-TEST_CASE("the name of every type carries the instruction set and OpenMP, so units of different flags can be linked") {
+TEST_CASE("the name of every type carries the instruction set, OpenMP and BLAS, so units of other flags can be linked") {
   const std::string name = typeid(Exec).name();
-  const std::string expected = std::string(build_info().simd) + (build_info().openmp ? "_openmp" : "_serial");
+  const BuildInfo info = build_info();
+  const std::string threads = info.openmp ? "_openmp" : "_serial";
+  const std::string expected = info.simd + threads + (info.blas ? "_blas" : "");
   CAPTURE(name);
   CHECK(name.find(expected) != std::string::npos);
 }

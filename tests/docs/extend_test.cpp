@@ -40,13 +40,13 @@ static_assert(Layer<Scale<2>>);
 
 // One linear map: the expert of Jacobs et al. 1991.
 template <int D, class T = float>
-struct LinearExpert {
+struct AffineExpert {
   using Scalar = T;
   static constexpr int dim = D;
 
   Linear<D, D, T> map;
 
-  static constexpr auto fields() { return Fields{Field{"map", &LinearExpert::map}}; }
+  static constexpr auto fields() { return Fields{Field{"map", &AffineExpert::map}}; }
   struct Tape {
     void resize(Index) {}
   };
@@ -69,13 +69,13 @@ struct LinearExpert {
     }
   }
   static constexpr Index weight_parts = Linear<D, D, T>::weight_parts;
-  void backward_weights(Index part, Gathered<D, T> x, const Tape&, In<D, T> dy, LinearExpert& grad,
+  void backward_weights(Index part, Gathered<D, T> x, const Tape&, In<D, T> dy, AffineExpert& grad,
                         const Scratch&, Rows) const {
     map.backward_weights(part, x, dy, grad.map);
   }
 };
-static_assert(lists_every_field<LinearExpert<2>>());
-static_assert(ExpertNetwork<LinearExpert<2>>);
+static_assert(lists_every_field<AffineExpert<2>>());
+static_assert(ExpertNetwork<AffineExpert<2>>);
 
 // A token goes to every expert whose probability is at least the uniform one: to one if the router is sure,
 // to several if it is not. The gate is the probability.
@@ -168,7 +168,7 @@ TEST_CASE("a layer, an expert and a router of one's own pass gradcheck") {
     CHECK(router);
     GradcheckOptions options{.seed = seed};
     options.pass.objective = {.balance = 0.1, .z = 0.1};
-    const GradcheckReport mixture = gradcheck<MoELayer<ThresholdRouter<3>, LinearExpert<4, double>>>(options);
+    const GradcheckReport mixture = gradcheck<MoELayer<ThresholdRouter<3>, AffineExpert<4, double>>>(options);
     INFO(mixture.complaint);
     CHECK(mixture);
   }

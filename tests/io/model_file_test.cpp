@@ -33,7 +33,8 @@ TEST_CASE("a model comes back from its file with its logits, options and tokeniz
   const TemporaryFile file;
   Model model, other;
   init(model, Key{1});
-  model.options = {.norm_epsilon = 1e-6, .rotary_base = 5000, .attention_scale = 0.1, .capacity_factor = 1.25};
+  model.options = {.norm_epsilon = 1e-6, .rotary_base = 5000, .attention_scale = 0.1, .capacity_factor = 1.25,
+                   .min_capacity = 4};
   const Tokenizer tokenizer = Tokenizer::characters("abcdefgh\n");
   save(file.path, model, tokenizer);
   Tokenizer read;
@@ -64,6 +65,34 @@ TEST_CASE("a file of another model says which one to compile, and changes nothin
   CHECK(count_weights(other) > 0);
   for_each_weight([](const auto& w) { for (float x : w) REQUIRE(x == 0); }, other);
   CHECK(model_text(file.path) == to_text<Model>());
+}
+
+TEST_CASE("a file of another block layout is refused, and says which layout to compile") {
+  const TemporaryFile file;
+  constexpr auto with = [](Residual residual, LayerSet mixture_at) {
+    return Config{.vocab = 9, .context = 8, .dim = 8, .layers = 3, .heads = 2, .residual = residual,
+                  .mixture_at = mixture_at};
+  };
+  GPT<with(Residual::post_norm, {0, 2}), TopKRouter<4, 2>> model;
+  save(file.path, model, Tokenizer::characters("abc"));
+  Tokenizer tokenizer;
+  GPT<with(Residual::post_norm, {0, 1}), TopKRouter<4, 2>> other_mixtures;   // weights of the same shapes
+  GPT<with(Residual::no_norm, {0, 2}), TopKRouter<4, 2>> other_norms;
+  const std::string wanted = "Compile it with GPT<Config{.vocab = 9, .context = 8, .dim = 8, .layers = 3, .heads = 2, "
+                             ".residual = Residual::post_norm, .mixture_at = {0, 2}}, TopKRouter<4, 2>>";
+  CHECK(contains(message_of([&] { load(file.path, other_mixtures, tokenizer); }), wanted));
+  CHECK(contains(message_of([&] { load(file.path, other_norms, tokenizer); }), wanted));
+  GPT<with(Residual::post_norm, [](int layer) { return layer % 2 == 0; }), TopKRouter<4, 2>> same;   // said otherwise
+  load(file.path, same, tokenizer);
+}
+
+TEST_CASE("a Config is written as one would write it, with all that is not as usual") {
+  CHECK(to_text(Config{.vocab = 9, .context = 8, .dim = 8, .layers = 3, .heads = 2, .dense_hidden = 40,
+                       .mask = Mask::full, .residual = Residual::no_norm, .dense_first = 1, .moe_every = 2}) ==
+        "Config{.vocab = 9, .context = 8, .dim = 8, .layers = 3, .heads = 2, .dense_hidden = 40, .mask = Mask::full, "
+        ".residual = Residual::no_norm, .dense_first = 1, .moe_every = 2}");
+  CHECK(to_text(Config{.vocab = 9, .context = 8, .dim = 8, .layers = 3, .heads = 2, .mixture_at = {2}}) ==
+        "Config{.vocab = 9, .context = 8, .dim = 8, .layers = 3, .heads = 2, .mixture_at = {2}}");
 }
 
 TEST_CASE("a tokenizer that does not fit the model is refused before anything is written") {

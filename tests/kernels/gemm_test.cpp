@@ -151,7 +151,7 @@ TEST_CASE("every element of a product is finished once, with its final value, in
       whole = whole && cols.first % lanes<float> == 0;
       seen.block(rows.first, cols.first, rows.count, cols.count) += c.block(rows.first, cols.first, rows.count, cols.count);
     };
-    kernels::gemm<float>(view(a), view(b), view(c), {}, finish);
+    kernels::gemm<float>(view(a), view(b), view(c), {}, kernels::Finish(finish));
     kernels::gemm<float>(view(a), view(b), view(expected));
     CHECK(whole);
     CHECK(seen == expected);

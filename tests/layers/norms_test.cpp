@@ -65,3 +65,15 @@ TEST_CASE("epsilon is taken from the model's options") {
   layer.forward(x, y, tape, {.options = {.norm_epsilon = 16}});
   CHECK(y[0][0] == Approx(3.0 / 5));   // sqrt(9 + 16)
 }
+
+TEST_CASE("no norm hands on the stream and its gradient as they are, and has no weights") {
+  gradcheck_three_seeds<NoNorm<6, double>>();
+  NoNorm<6, double> none;
+  CHECK(count_weights(none) == 0);
+  const auto x = random_tokens<6, double>(7, 2);
+  Tokens<6, double> y(7);
+  NoNorm<6, double>::Tape tape;
+  none.forward(x, y, tape, {.shape = {1, 7}});
+  CHECK(same_bits(x, y));
+  none.backward(x, tape, x, {}, none, {.shape = {1, 7}});   // dx is not wanted
+}

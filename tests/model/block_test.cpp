@@ -9,6 +9,8 @@ constexpr AttentionShape attention{.dim = 6, .heads = 2, .kv_heads = 1, .mask = 
                                    .output_bias = true};
 using Mixture = MoELayer<NoisyTopKRouter<3, 2>, Expert<6, 5, Activation::tanh, double>>;
 using MoEBlock = Block<attention, LayerNorm<6, double>, Mixture>;
+using PostNorm = PostNormBlock<attention, RMSNorm<6, double>, Mixture>;
+using NormFree = Block<attention, NoNorm<6, double>, Mixture>;
 using DenseBlock = Block<attention, RMSNorm<6, double>, FeedForward<Expert<6, 5, Activation::gelu, double>>>;
 
 const Pass pass{.shape = {2, 4}};
@@ -22,15 +24,16 @@ void draw(BlockType& block, Tokens<6, double>& x) {
 
 }  // namespace
 
-TEST_CASE("a block's gradients are its differences, with noise and dropout") {
+TEST_CASE("gradients of every kind of block are its differences, with noise and dropout") {
   for (const std::uint64_t seed : {1, 2, 3}) {
-    const Pass noisy{.shape = {2, 4}, .objective = {.dropout = 0.3, .balance = 0.5, .z = 0.5}, .key = Key{seed}};
-    const GradcheckReport mixture = gradcheck<MoEBlock>({.seed = seed, .pass = noisy, .per_tensor = 24});
-    INFO(mixture.complaint);
-    CHECK(mixture.ok);
-    const GradcheckReport dense = gradcheck<DenseBlock>({.seed = seed, .pass = noisy, .per_tensor = 24});
-    INFO(dense.complaint);
-    CHECK(dense.ok);
+    GradcheckOptions options{.seed = seed, .per_tensor = 24};
+    options.pass = {.shape = {2, 4}, .objective = {.dropout = 0.3, .balance = 0.5, .z = 0.5}, .key = Key{seed}};
+    for (const GradcheckReport& report : {gradcheck<MoEBlock>(options), gradcheck<DenseBlock>(options),
+                                          gradcheck<PostNorm>(options), gradcheck<NormFree>(options)}) {
+      INFO(report.complaint);
+      CHECK(report.ok);
+      CHECK(report.worst <= 1e-6);
+    }
   }
 }
 
@@ -82,6 +85,53 @@ TEST_CASE("a block passes over the gradient of x where it is not wanted, and the
   draw(block, x);
   MoEBlock::Tape tape;
   MoEBlock::Scratch scratch;
+  block.forward(x, y, tape, scratch, pass);
+  block.backward(x, tape, y, dx, grad, scratch, pass);
+  block.backward(x, tape, y, {}, grad2, scratch, pass);
+  CHECK(first_difference(grad, grad2) == "");
+}
+
+TEST_CASE("a post-norm block norms the sum with attention, then the sum with the mixture") {
+  PostNorm block;
+  Tokens<6, double> x(pass.tokens()), y(pass.tokens());
+  draw(block, x);
+  PostNorm::Tape tape;
+  PostNorm::Scratch scratch;
+  block.forward(x, y, tape, scratch, pass);
+
+  Tokens<6, double> branch(pass.tokens()), sum(pass.tokens()), middle(pass.tokens()), last(pass.tokens());
+  RMSNorm<6, double>::Tape norm_tape;
+  block.attention.forward(x, branch, tape.attention, scratch.attention, pass);
+  sum.eigen() = x.eigen() + branch.eigen();
+  block.norm1.forward(sum, middle, norm_tape, pass);
+  block.mixture.forward(middle, branch, tape.mixture, scratch.mixture, pass);
+  sum.eigen() = middle.eigen() + branch.eigen();
+  block.norm2.forward(sum, last, norm_tape, pass);
+  CHECK(same_bits(y[0], last[0], 6 * pass.tokens()));
+}
+
+TEST_CASE("a block without norms adds attention of the stream, then the mixture of the sum") {
+  NormFree block;
+  Tokens<6, double> x(pass.tokens()), y(pass.tokens());
+  draw(block, x);
+  NormFree::Tape tape;
+  NormFree::Scratch scratch;
+  block.forward(x, y, tape, scratch, pass);
+
+  Tokens<6, double> branch(pass.tokens()), middle(pass.tokens()), sum(pass.tokens());
+  block.attention.forward(x, branch, tape.attention, scratch.attention, pass);
+  middle.eigen() = x.eigen() + branch.eigen();
+  block.mixture.forward(middle, branch, tape.mixture, scratch.mixture, pass);
+  sum.eigen() = middle.eigen() + branch.eigen();
+  CHECK(same_bits(y[0], sum[0], 6 * pass.tokens()));
+}
+
+TEST_CASE("a post-norm block passes over the gradient of x where it is not wanted, and the weights' do not change") {
+  PostNorm block, grad, grad2;
+  Tokens<6, double> x(pass.tokens()), y(pass.tokens()), dx(pass.tokens());
+  draw(block, x);
+  PostNorm::Tape tape;
+  PostNorm::Scratch scratch;
   block.forward(x, y, tape, scratch, pass);
   block.backward(x, tape, y, dx, grad, scratch, pass);
   block.backward(x, tape, y, {}, grad2, scratch, pass);

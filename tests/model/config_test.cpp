@@ -19,6 +19,30 @@ TEST_CASE("the first layers are dense and of the others every n-th is a mixture"
   CHECK(mixtures == std::vector<int>{3, 6});
 }
 
+TEST_CASE("a predicate chooses any layers as mixtures") {
+  Config c{.vocab = 5, .context = 4, .dim = 6, .layers = 6, .heads = 2};
+  const auto mixtures = [&] {
+    std::vector<int> found;
+    for (int i = 0; i < c.layers; ++i)
+      if (c.is_moe(i)) found.push_back(i);
+    return found;
+  };
+  c.mixture_at = {1, 2, 5};
+  CHECK(mixtures() == std::vector<int>{1, 2, 5});
+  c.mixture_at = [](int) { return false; };
+  CHECK(mixtures().empty());
+  c.mixture_at = [](int layer) { return layer >= 2 && layer % 2 == 0; };
+  CHECK(mixtures() == std::vector<int>{2, 4});
+}
+
+TEST_CASE("a dense layer is as wide as an expert unless dense_hidden says otherwise") {
+  Config c{.vocab = 5, .context = 4, .dim = 6, .layers = 1, .heads = 2, .hidden = 7};
+  CHECK(c.dense_width() == 7);
+  c.dense_hidden = 30;
+  CHECK(c.dense_width() == 30);
+  CHECK(c.expert_width() == 7);
+}
+
 TEST_CASE("every layer is a mixture by default") {
   const Config c{.vocab = 5, .context = 4, .dim = 6, .layers = 3, .heads = 2};
   for (int i = 0; i < c.layers; ++i) CHECK(c.is_moe(i));
@@ -34,6 +58,8 @@ TEST_CASE("attention takes its extents from the Config, and by default has one k
   CHECK(c.attention().key_value_heads() == 1);
   CHECK(c.attention().width() == 10);
   CHECK(c.attention().rotary);
+  c.mask = Mask::full;
+  CHECK(c.attention().mask == Mask::full);
 }
 
 TEST_CASE("Configs that differ in one choice are different") {

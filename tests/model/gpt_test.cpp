@@ -217,3 +217,40 @@ TEST_CASE("logits of a model with a weight that is not finite are an error that 
   CHECK(contains(refusal<std::runtime_error>([&] { d.model->logits(std::vector<int>{1, 2}, d.work, cache); }),
                  "norm.weight[7] is not finite"));
 }
+
+TEST_CASE("a predicate puts mixtures at the layers that it names, and dense layers have their own width") {
+  constexpr Config some{.vocab = V, .context = 8, .dim = 12, .layers = 5, .heads = 3, .hidden = 4, .dense_hidden = 20,
+                        .mixture_at = [](int layer) { return layer == 1 || layer == 4; }};
+  GPT<some, TopKRouter<4, 2>> model;
+  int moe = 0, ffn = 0;
+  for_each_named_weight([&](const std::string& path, Kind, const auto& w) {
+    if (path.ends_with("experts.0.up.weight")) {
+      CHECK((path.starts_with("blocks.1.moe.") || path.starts_with("blocks.4.moe.")));
+      CHECK(w.rows == 4);
+      ++moe;
+    } else if (path.ends_with("ffn.up.weight")) {
+      CHECK(w.rows == 20);
+      ++ffn;
+    }
+  }, model);
+  CHECK(moe == 2);
+  CHECK(ffn == 3);
+}
+
+TEST_CASE("only a pre-norm model has a norm after its last block, and a model without norms has none at all") {
+  const auto norms = [](const auto& model) {
+    std::vector<std::string> found;
+    for_each_named_weight([&](const std::string& path, Kind, const auto&) {
+      if (path.find("norm") != std::string::npos) found.push_back(path);
+    }, model);
+    return found;
+  };
+  constexpr auto with = [](Residual residual) {
+    return Config{.vocab = V, .context = 8, .dim = 12, .layers = 1, .heads = 3, .norm = Norm::rms,
+                  .residual = residual};
+  };
+  const std::vector<std::string> both{"blocks.0.norm1.weight", "blocks.0.norm2.weight"};
+  CHECK(norms(GPT<with(Residual::post_norm), TopKRouter<4, 2>>()) == both);
+  CHECK(norms(GPT<with(Residual::no_norm), TopKRouter<4, 2>>()).empty());
+  CHECK(norms(GPT<with(Residual::pre_norm), TopKRouter<4, 2>>()).back() == "norm.weight");
+}

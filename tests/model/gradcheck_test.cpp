@@ -1,5 +1,6 @@
 // Every gradient of whole models against differences, in double. 1e-6 is the issue's figure; gradcheck redraws
 // inputs near a top-k tie. One combination per choice that changes the calculus, not their product.
+#include <moegpt/moe/expert_choice_router.hpp>
 #include <moegpt/testing/gradcheck.hpp>
 
 #include "support.hpp"
@@ -30,6 +31,19 @@ constexpr Config wide_heads = [] {
 constexpr Config mixed = [] {
   Config c = plain;
   c.layers = 4, c.dense_first = 1, c.moe_every = 2, c.positions = Positions::rotary, c.head_dim = 4;
+  return c;
+}();
+
+constexpr Config encoder = [] {
+  Config c = plain;
+  c.heads = 3, c.kv_heads = 1, c.head_dim = 4;
+  c.mask = Mask::full, c.residual = Residual::post_norm, c.norm = Norm::rms;
+  c.positions = Positions::rotary, c.activation = Activation::tanh, c.attention_bias = true;
+  return c;
+}();
+constexpr Config norm_free = [] {
+  Config c = plain;
+  c.mask = Mask::full, c.residual = Residual::no_norm, c.layers = 3, c.dense_hidden = 7, c.mixture_at = {0, 2};
   return c;
 }();
 
@@ -77,5 +91,16 @@ TEST_CASE("gradients of a dense model with learned positions, shared keys, wide 
 TEST_CASE("gradients of a model of dense and mixture layers with probability gates are its differences") {
   using Model = GPT<mixed, TopKRouter<3, 1>, double>;
   static_assert(Model::Blocks::as == 3 && Model::Blocks::bs == 1);
+  examine<Model>({.shape = shape, .objective = all, .key = key});
+}
+
+TEST_CASE("gradients of a post-norm encoder are its differences, also with a router that looks both ways") {
+  examine<GPT<encoder, TopKRouter<4, 2>, double>>({.shape = shape, .objective = all, .key = key});
+  examine<GPT<encoder, ExpertChoiceRouter<4, 2>, double>>({.shape = shape, .objective = all, .key = key});
+}
+
+TEST_CASE("gradients of an encoder without norms whose mixtures stand where a predicate says are its differences") {
+  using Model = GPT<norm_free, TopKRouter<3, 2>, double>;
+  static_assert(Model::Blocks::as == 1 && Model::Blocks::bs == 2);
   examine<Model>({.shape = shape, .objective = all, .key = key});
 }

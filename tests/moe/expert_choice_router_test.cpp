@@ -104,3 +104,133 @@ TEST_CASE("NaN scores still give a balanced plan") {
   const Route route(router, x, {.shape = {1, 10}});
   for (int e = 0; e < 5; ++e) CHECK(route.plan.load(e) == 4);
 }
+
+namespace {
+
+template <Group G>
+using Grouped = typename ExpertChoiceRouter<5, 2, ExpertChoice{.group = G}>::template For<6, double>;
+using Threshold = ThresholdExpertChoice<5, 2>::For<6, double>;
+
+template <class Router>
+RoutingPlan<double> plan_of(const Router& router, In<6, double> x, const Pass& pass) {
+  RoutingPlan<double> plan;
+  typename Router::Tape tape;
+  router.forward(x, plan, tape, pass);
+  return plan;
+}
+
+}  // namespace
+
+TEST_CASE("the gradients of grouped and threshold expert choice agree with differences") {
+  GradcheckOptions options;
+  options.pass.shape = {3, 4};
+  const Index lengths[3] = {4, 2, 3};
+  SECTION("plain") {}
+  SECTION("padding") { options.pass.lengths = lengths; }
+  SECTION("a key") { options.pass.key = Key{1}; }
+  gradcheck_three_seeds<Grouped<Group::sequence>>(options);
+  gradcheck_three_seeds<Grouped<Group::position>>(options);
+  gradcheck_three_seeds<Threshold>(options);
+}
+
+TEST_CASE("each group by itself is expert choice over that group as a batch of its own") {
+  Grouped<Group::sequence> by_sequence;
+  Grouped<Group::position> by_position;
+  R by_batch;
+  draw_weights(by_batch, 12);
+  by_sequence.gate = by_position.gate = by_batch.gate;
+  const auto x = random_tokens<6, double>(35, 13);
+  const Shape shape{5, 7};
+  const auto examine = [&](Group kind, const RoutingPlan<double>& plan) {
+    const Groups groups{kind, shape};
+    for (Index g = 0; g < groups.size(); ++g) {
+      Tokens<6, double> part(groups[g].count);
+      for (Index i = 0; i < part.count(); ++i) std::copy_n(x[groups[g][i]], 6, part[i]);
+      const auto alone = plan_of(by_batch, part, {.shape = {1, part.count()}});
+      for (Index i = 0; i < part.count(); ++i)
+        for (int e = 0; e < 5; ++e)
+          CHECK((plan.slot[groups[g][i] * 5 + e] >= 0) == (alone.slot[i * 5 + e] >= 0));
+    }
+  };
+  examine(Group::sequence, plan_of(by_sequence, x, {.shape = shape}));
+  examine(Group::position, plan_of(by_position, x, {.shape = shape}));
+}
+
+TEST_CASE("by position expert choice is causal: a later token changes no earlier token's route in any sequence") {
+  STATIC_REQUIRE(ExpertChoiceRouter<5, 2, ExpertChoice{.group = Group::position}>::causal);
+  STATIC_REQUIRE_FALSE(ExpertChoiceRouter<5, 2, ExpertChoice{.group = Group::sequence}>::causal);
+  STATIC_REQUIRE_FALSE(ThresholdExpertChoice<5>::causal);
+  Grouped<Group::position> router;
+  draw_weights(router, 14);
+  auto x = random_tokens<6, double>(20, 15);
+  const Pass pass{.shape = {4, 5}};
+  const auto before = plan_of(router, x, pass);
+  for (int i = 0; i < 6; ++i) x[1 * 5 + 3][i] *= -4;   // sequence 1, position 3
+  const auto after = plan_of(router, x, pass);
+  for (Index n = 0; n < 20; ++n)
+    if (n % 5 != 3)
+      for (int e = 0; e < 5; ++e) CHECK((before.slot[n * 5 + e] >= 0) == (after.slot[n * 5 + e] >= 0));
+}
+
+TEST_CASE("too few tokens for one place of an expert are refused, except in generation or with a minimum") {
+  R by_batch;
+  Grouped<Group::position> by_position;
+  const auto x = random_tokens<6, double>(14, 16);
+  const std::string text = refusal([&] { plan_of(by_position, x, {.shape = {2, 7}}); });
+  CHECK(text.find("ExpertChoiceRouter's Average 2 gives an expert 0.8 slots (2 * 2 tokens") != std::string::npos);
+  CHECK(refusal([&] { plan_of(by_batch, x, {.shape = {2, 7}}); }).empty());
+  const auto least = plan_of(by_position, x, {.shape = {2, 7}, .options = {.min_capacity = 1}});
+  const auto generating = plan_of(by_position, x, {.shape = {2, 7}, .generating = true});
+  for (int e = 0; e < 5; ++e) CHECK(least.load(e) == 7);   // one of two at each of seven positions
+  CHECK(same_bits(least.slot, generating.slot));
+}
+
+TEST_CASE("thresholds learned from a batch give that batch its routes again, and each token alone its own") {
+  Threshold router;
+  draw_weights(router, 17);
+  router.threshold.memory().fill(0);
+  const auto x = random_tokens<6, double>(10, 18);
+  const Pass training{.shape = {1, 10}, .key = Key{1}}, evaluation{.shape = {1, 10}};
+  const auto everywhere = plan_of(router, x, evaluation);
+  CHECK(everywhere.slots() == 50);   // nothing learned: all tokens
+  const auto chosen = plan_of(router, x, training);
+  update_thresholds(router, chosen, 0.25);   // the first time all the way
+  const auto again = plan_of(router, x, evaluation);
+  CHECK(same_bits(chosen.slot, again.slot));
+  for (int e = 0; e < 5; ++e) CHECK(again.load(e) == 4);
+  for (Index n = 0; n < 10; ++n) {
+    const auto alone = plan_of(router, x.view().rows({n, 1}), {.shape = {1, 1}});
+    for (int e = 0; e < 5; ++e) CHECK((alone.slot[e] >= 0) == (again.slot[n * 5 + e] >= 0));
+  }
+}
+
+TEST_CASE("a threshold moves by its rate towards the smallest score its expert took, and stays for an idle expert") {
+  Threshold router;
+  draw_weights(router, 19);
+  const bool allowed[5] = {true, true, false, true, true};
+  const auto x = random_tokens<6, double>(10, 20);
+  const auto plan = plan_of(router, x, {.shape = {2, 5}, .key = Key{1}, .allowed = allowed});
+  const auto before = router.threshold;
+  update_thresholds(router, plan, 0.25);
+  for (int e = 0; e < 5; ++e) {
+    double least = before[e];
+    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s)
+      least = s == plan.offset[e] ? plan.weight[s] : std::min(least, plan.weight[s]);
+    CHECK(router.threshold[e] == Approx(0.75 * before[e] + 0.25 * least).epsilon(1e-14));
+  }
+}
+
+TEST_CASE("expert choice says its name as one would write it") {
+  CHECK(ExpertChoiceRouter<5>::text() == "ExpertChoiceRouter<5, 2>");
+  CHECK(ExpertChoiceRouter<5, 1, ExpertChoice{.group = Group::position}>::text() ==
+        "ExpertChoiceRouter<5, 1, ExpertChoice{.group = Group::position}>");
+  CHECK(ThresholdExpertChoice<5>::text() == "ExpertChoiceRouter<5, 2, ExpertChoice{.thresholds = true}>");
+}
+
+TEST_CASE("grouped plans do not depend on the number of threads") {
+  Grouped<Group::position> router;
+  draw_weights(router, 21);
+  const auto x = random_tokens<6, double>(7 * 33, 22);
+  const auto one = plan_of(router, x, {.shape = {7, 33}});
+  for (const int threads : {2, 8}) CHECK(same_bits(one.slot, plan_of(router, x, {.shape = {7, 33}, .exec = {threads}}).slot));
+}

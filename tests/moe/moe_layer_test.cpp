@@ -15,7 +15,7 @@ using Small = Expert<6, 5, Activation::gelu, double>;
 using Two = MoELayer<TopKRouter<5, 2>, Small>;
 using Switch = MoELayer<TopKRouter<5, 1>, Small>;
 using Noisy = MoELayer<NoisyTopKRouter<5, 2, NoisyTopK{.bias = true}>, Small>;
-using ExpertChoice = MoELayer<ExpertChoiceRouter<5, 2>, Small>;
+using ByExperts = MoELayer<ExpertChoiceRouter<5, 2>, Small>;
 using Gated = MoELayer<TopKRouter<5, 3>, GatedExpert<6, 5, Activation::silu, double>>;
 
 template <class L>
@@ -53,7 +53,7 @@ TEST_CASE("the gradients of a mixture agree with differences for every router") 
   SECTION("top-1 with its probability") { gradcheck_three_seeds<Switch>(); }
   SECTION("top-3 of gated experts") { gradcheck_three_seeds<Gated>(); }
   SECTION("noisy top-2 without noise") { gradcheck_three_seeds<Noisy>(); }
-  SECTION("expert choice") { gradcheck_three_seeds<ExpertChoice>(); }
+  SECTION("expert choice") { gradcheck_three_seeds<ByExperts>(); }
 }
 
 TEST_CASE("the gradients of a mixture agree with differences with everything that can be switched on") {
@@ -65,11 +65,14 @@ TEST_CASE("the gradients of a mixture agree with differences with everything tha
     options.pass.objective.dropout = 0.3;
     options.pass.key = Key{3};
   }
-  SECTION("an expert with one token at most") { options.pass.options.capacity_factor = 0.3; }
+  SECTION("an expert with one token at most") { options.pass.options = {.capacity_factor = 0.3, .min_capacity = 1}; }
   SECTION("padding") { options.pass.lengths = lengths; }
   SECTION("an idle expert") { options.pass.allowed = allowed; }
   SECTION("one expert for all") { options.pass.allowed = one; }
-  SECTION("a single token") { options.pass.shape = {1, 1}; }
+  SECTION("a single token") {
+    options.pass.shape = {1, 1};
+    options.pass.options.min_capacity = 1;   // experts that choose have 2/5 of a place for it
+  }
   SECTION("all of it") {
     options.pass.objective = {.dropout = 0.3, .balance = 0.5, .z = 0.3};
     options.pass.key = Key{4};
@@ -80,7 +83,7 @@ TEST_CASE("the gradients of a mixture agree with differences with everything tha
   gradcheck_three_seeds<Two>(options);
   gradcheck_three_seeds<Switch>(options);
   gradcheck_three_seeds<Noisy>(options);
-  gradcheck_three_seeds<ExpertChoice>(options);
+  gradcheck_three_seeds<ByExperts>(options);
 }
 
 TEST_CASE("a mixture of all experts with probability gates is the dense mixture") {

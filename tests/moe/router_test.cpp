@@ -31,18 +31,3 @@ TEST_CASE("a router that looks ahead says so, unless it is called by the name th
   STATIC_REQUIRE_FALSE(ExpertChoiceRouter<5>::causal);
   STATIC_REQUIRE(AllowNonCausal<ExpertChoiceRouter<5>>::causal);
 }
-
-TEST_CASE("capacity is factor * pairs / experts rounded down, at least one, and none without a factor") {
-  CHECK(expert_capacity(1.0, 64 * 2, 8) == 16);
-  CHECK(expert_capacity(1.25, 7 * 2, 5) == 3);   // 3.5
-  CHECK(expert_capacity(1.0, 1 * 2, 8) == 1);
-  CHECK(expert_capacity(0, 64, 8) == 0);
-}
-
-TEST_CASE("padding is not counted among the tokens that are routed") {
-  const Index lengths[3] = {4, 0, 2};
-  Pass pass{.shape = {3, 4}};
-  CHECK(routed_tokens(pass) == 12);
-  pass.lengths = lengths;
-  CHECK(routed_tokens(pass) == 6);
-}

@@ -94,3 +94,168 @@ TEST_CASE("slots and pairs point at each other for any choices, and a plan that 
     }
   }
 }
+
+namespace {
+
+// One batch's choices and gates: tokens x 2, experts 5, padding included.
+struct Choices {
+  static constexpr int E = 5, K = 2;
+  Pass pass;
+  std::vector<int> chosen;
+  std::vector<double> gate;
+
+  Choices(const Pass& pass_, std::uint64_t seed) : pass(pass_) {
+    Rng rng(seed);
+    for (Index n = 0; n < pass.tokens(); ++n) {
+      const int first = static_cast<int>(rng.below(E)), second = (first + 1 + static_cast<int>(rng.below(E - 1))) % E;
+      const double share = 0.5 + 0.1 * static_cast<double>(rng.below(5));   // many tie
+      const bool none = pass.is_padding(n);
+      chosen.insert(chosen.end(), {none ? -1 : first, none || rng.below(4) == 0 ? -1 : second});
+      gate.insert(gate.end(), {share, 1 - share});
+    }
+  }
+  RoutingPlan<double> plan() const {
+    RoutingPlan<double> plan;
+    plan.resize(pass.tokens(), K, E);
+    plan.assign(chosen.data(), gate.data(), pass);
+    return plan;
+  }
+};
+
+// The definition: of all pairs of the expert and group that come before this one, fewer than C are there.
+bool comes_before(const Choices& c, Index a, Index b) {
+  const auto gate_of = [&](Index pair) { return c.gate[static_cast<std::size_t>(pair)]; };
+  const Index n = a / 2, m = b / 2;
+  switch (c.pass.drop) {
+    case Drop::token_order: return a < b;
+    case Drop::slot_major: return a % 2 != b % 2 ? a % 2 < b % 2 : n < m;
+    case Drop::batch_prioritised:
+      if (a % 2 != b % 2) return a % 2 < b % 2;
+      return gate_of(2 * n) != gate_of(2 * m) ? gate_of(2 * n) > gate_of(2 * m) : n < m;   // the first choice has the best gate
+    default: return gate_of(a) != gate_of(b) ? gate_of(a) > gate_of(b) : a < b;
+  }
+}
+Index group_of(const Pass& pass, Index token) {
+  return pass.capacity_group == Group::sequence   ? token / pass.shape.length
+         : pass.capacity_group == Group::position ? token % pass.shape.length : 0;
+}
+std::vector<bool> kept(const Choices& c) {
+  std::vector<bool> keeps(c.chosen.size());
+  for (Index a = 0; a < std::ssize(c.chosen); ++a) {
+    const int e = c.chosen[static_cast<std::size_t>(a)];
+    if (e < 0) continue;
+    Index tokens = 0, before = 0;
+    for (Index n = 0; n < c.pass.tokens(); ++n)
+      tokens += group_of(c.pass, n) == group_of(c.pass, a / 2) && !c.pass.is_padding(n);
+    for (Index b = 0; b < std::ssize(c.chosen); ++b)
+      before += c.chosen[static_cast<std::size_t>(b)] == e && group_of(c.pass, b / 2) == group_of(c.pass, a / 2) &&
+                comes_before(c, b, a);
+    double capacity = static_cast<double>(tokens) * 2 / 5 * c.pass.options.capacity_factor;
+    capacity = c.pass.rounding == Round::up ? std::ceil(capacity) : std::floor(capacity);
+    keeps[static_cast<std::size_t>(a)] =
+        static_cast<double>(before) < std::max({1.0, capacity, c.pass.options.min_capacity});
+  }
+  return keeps;
+}
+
+constexpr Drop all_drops[] = {Drop::token_order, Drop::slot_major, Drop::batch_prioritised, Drop::probability};
+constexpr Group all_groups[] = {Group::batch, Group::sequence, Group::position};
+
+}  // namespace
+
+TEST_CASE("every drop rule keeps the pairs that come first in its order, group by group, whatever the capacity") {
+  const Index lengths[3] = {8, 3, 6};
+  int dropped_somewhere = 0, kept_somewhere = 0;
+  for (const Drop drop : all_drops)
+    for (const Group group : all_groups)
+      for (const ModelOptions options : {ModelOptions{.capacity_factor = 0.5, .min_capacity = 1},
+                                         ModelOptions{.capacity_factor = 1.1, .min_capacity = 1},
+                                         ModelOptions{.capacity_factor = 0.1, .min_capacity = 2}})
+        for (const Round rounding : {Round::down, Round::up})
+          for (const bool padded : {false, true}) {
+            CAPTURE(drop, group, options.capacity_factor, rounding, padded);
+            const Choices c({.shape = {3, 8}, .options = options, .lengths = padded ? lengths : nullptr, .drop = drop,
+                             .capacity_group = group, .rounding = rounding}, 7);
+            const auto plan = c.plan();
+            const std::vector<bool> expected = kept(c);
+            Index met = 0, wanted = 0;
+            for (Index pair = 0; pair < 48; ++pair) {
+              const Index s = plan.slot[pair];
+              CHECK((s >= 0) == expected[static_cast<std::size_t>(pair)]);
+              wanted += c.chosen[static_cast<std::size_t>(pair)] >= 0;
+              if (s < 0) continue;
+              ++met;
+              CHECK(plan.token[s] == pair / 2);
+              CHECK(plan.choice[s] == pair % 2);
+              CHECK(plan.weight[s] == c.gate[static_cast<std::size_t>(pair)]);
+              const Rows rows = plan.rows(c.chosen[static_cast<std::size_t>(pair)]);
+              CHECK((s >= rows.first && s < rows.first + rows.count));
+            }
+            CHECK(met == plan.slots());
+            CHECK(plan.dropped() == wanted - met);
+            for (int e = 0; e < 5; ++e) {
+              CHECK(plan.wanted[e] == std::count(c.chosen.begin(), c.chosen.end(), e));
+              for (Index s = plan.offset[e] + 1; s < plan.offset[e + 1]; ++s) CHECK(plan.token[s - 1] < plan.token[s]);
+            }
+            dropped_somewhere += wanted > met;
+            kept_somewhere += met > 0;
+          }
+  CHECK(dropped_somewhere > 80);   // of 144
+  CHECK(kept_somewhere == 144);
+}
+
+TEST_CASE("a capacity of the largest count or more is dropless under every drop rule") {
+  for (const Drop drop : all_drops)
+    for (const Group group : all_groups) {
+      const Choices free({.shape = {3, 8}}, 9);
+      const Choices limited({.shape = {3, 8}, .options = {.capacity_factor = 2.5}, .drop = drop,
+                             .capacity_group = group}, 9);   // E / K: the group's tokens
+      CHECK(list(limited.plan().slot, 48) == list(free.plan().slot, 48));
+      CHECK(list(limited.plan().wanted, 5) == list(free.plan().wanted, 5));
+      CHECK(limited.plan().dropped() == 0);
+    }
+}
+
+TEST_CASE("one order drops what another keeps: second choices, timid tokens, small gates") {
+  // Three tokens, one place in each of two experts. All want expert 0 and 1; only token 1 has 1 as its first choice.
+  const int wants[6] = {0, 1, 1, 0, 0, 1};
+  const float gates[6] = {0.6f, 0.4f, 0.7f, 0.3f, 0.8f, 0.2f};
+  const auto kept_by = [&](Drop drop) {
+    RoutingPlan<float> plan;
+    plan.resize(3, 2, 2);
+    plan.assign(wants, gates, Pass{.shape = {1, 3}, .options = {.capacity_factor = 0.34}, .drop = drop});
+    std::vector<int> kept;
+    for (Index pair = 0; pair < 6; ++pair)
+      if (plan.slot[pair] >= 0) kept.push_back(static_cast<int>(pair));
+    return kept;
+  };
+  CHECK(kept_by(Drop::token_order) == std::vector{0, 1});
+  CHECK(kept_by(Drop::slot_major) == std::vector{0, 2});
+  CHECK(kept_by(Drop::batch_prioritised) == std::vector{2, 4});
+  CHECK(kept_by(Drop::probability) == std::vector{2, 4});
+}
+
+TEST_CASE("with a capacity per sequence another sequence of the batch changes no bit of a sequence's routes") {
+  for (const Drop drop : all_drops) {
+    const Pass pass{.shape = {3, 8}, .options = {.capacity_factor = 0.7}, .drop = drop, .capacity_group = Group::sequence};
+    Choices c(pass, 11);
+    const auto before = c.plan();
+    const Choices other(pass, 12);
+    std::copy_n(other.chosen.begin(), 16, c.chosen.begin());
+    std::copy_n(other.chosen.begin() + 32, 16, c.chosen.begin() + 32);
+    const auto after = c.plan();
+    for (Index pair = 16; pair < 32; ++pair) CHECK((before.slot[pair] >= 0) == (after.slot[pair] >= 0));
+  }
+}
+
+TEST_CASE("NaN gates come last in every order and break none") {
+  for (const Drop drop : all_drops) {
+    Choices c({.shape = {3, 8}, .options = {.capacity_factor = 0.5}, .drop = drop}, 13);
+    for (std::size_t pair = 0; pair < 48; pair += 5) c.gate[pair] = std::numeric_limits<double>::quiet_NaN();
+    const auto plan = c.plan();
+    for (int e = 0; e < 5; ++e) CHECK(plan.load(e) <= 4);
+    if (drop == Drop::probability)
+      for (int e = 0; e < 5; ++e)
+        for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) CHECK((plan.load(e) < 4 || !std::isnan(plan.weight[s])));
+  }
+}

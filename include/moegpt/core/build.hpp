@@ -1,6 +1,6 @@
 #pragma once
 // How this translation unit was compiled. Everything in moegpt lives in an inline namespace named after the
-// SIMD level and OpenMP, so that units built with different flags keep their own code when linked together.
+// SIMD level, OpenMP and BLAS, so that units built with different flags keep their own code when linked together.
 #include <Eigen/Core>
 
 #if !(defined(_MSVC_LANG) ? _MSVC_LANG >= 202002L : __cplusplus >= 202002L)
@@ -31,9 +31,14 @@ static_assert(EIGEN_VERSION_AT_LEAST(3, 4, 0), "moegpt needs Eigen >= 3.4");
 #define MOEGPT_JOIN_(a, b) a##_##b
 #define MOEGPT_JOIN(a, b) MOEGPT_JOIN_(a, b)
 #ifdef _OPENMP
-#define MOEGPT_BUILD MOEGPT_JOIN(MOEGPT_SIMD, openmp)
+#define MOEGPT_THREADS MOEGPT_JOIN(MOEGPT_SIMD, openmp)
 #else
-#define MOEGPT_BUILD MOEGPT_JOIN(MOEGPT_SIMD, serial)
+#define MOEGPT_THREADS MOEGPT_JOIN(MOEGPT_SIMD, serial)
+#endif
+#ifdef MOEGPT_USE_BLAS
+#define MOEGPT_BUILD MOEGPT_JOIN(MOEGPT_THREADS, blas)
+#else
+#define MOEGPT_BUILD MOEGPT_THREADS
 #endif
 
 #define MOEGPT_VERSION "0.1.0"
@@ -44,6 +49,7 @@ struct BuildInfo {
   const char* version;
   const char* simd;       // the instruction set the kernels were compiled for
   bool openmp;            // whether Exec can use more than one thread
+  bool blas;              // whether large products go to a BLAS
   const char* compiler;
   int eigen[3];           // world, major, minor
 };
@@ -53,6 +59,11 @@ inline constexpr BuildInfo build_info() {
 #define MOEGPT_TEXT(x) MOEGPT_TEXT_(x)
   return {MOEGPT_VERSION, MOEGPT_TEXT(MOEGPT_SIMD),
 #ifdef _OPENMP
+          true,
+#else
+          false,
+#endif
+#ifdef MOEGPT_USE_BLAS
           true,
 #else
           false,

@@ -16,18 +16,20 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Something to call. Not a template parameter, so that what calls it is compiled once.
+// Something to call, or nothing. Not a template parameter, so that what calls it is compiled once.
 template <class... Arguments>
 class FunctionRef {
  public:
+  FunctionRef() = default;
   template <class F>
-  explicit FunctionRef(F& f)
-      : object_(&f), call_([](void* object, Arguments... a) { (*static_cast<F*>(object))(a...); }) {}
+  explicit FunctionRef(const F& f)
+      : object_(&f), call_([](const void* object, Arguments... a) { (*static_cast<const F*>(object))(a...); }) {}
   void operator()(Arguments... a) const { call_(object_, a...); }
+  explicit operator bool() const { return call_ != nullptr; }
 
  private:
-  void* object_;
-  void (*call_)(void*, Arguments...);
+  const void* object_ = nullptr;
+  void (*call_)(const void*, Arguments...) = nullptr;
 };
 using TaskRef = FunctionRef<Index, int>;   // (task, worker)
 using RowsRef = FunctionRef<Rows>;

@@ -74,7 +74,6 @@ template <class T, int Bytes = MOEGPT_VECTOR_BYTES>
   }
 }
 
-
 // Correctly rounded. Compilers do not make this of std::sqrt, which may have to set errno.
 [[gnu::always_inline]] inline Vector<float> square_root(const Vector<float>& x) {
 #if defined(__AVX512F__)

@@ -12,6 +12,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 
 // The Config as one would write it: fields that have their default are left out.
 inline std::string to_text(const Config& c) {
+  static constexpr const char* residuals[] = {"pre_norm", "post_norm", "no_norm"};
   static constexpr const char* activations[] = {"gelu", "gelu_erf", "relu", "silu", "tanh"};
   const Config plain{.vocab = c.vocab, .context = c.context, .dim = c.dim, .layers = c.layers, .heads = c.heads};
   std::string text = "Config{.vocab = " + std::to_string(c.vocab) + ", .context = " + std::to_string(c.context) +
@@ -26,7 +27,11 @@ inline std::string to_text(const Config& c) {
   number("kv_heads", c.kv_heads, plain.kv_heads);
   number("head_dim", c.head_dim, plain.head_dim);
   number("hidden", c.hidden, plain.hidden);
+  number("dense_hidden", c.dense_hidden, plain.dense_hidden);
+  if (c.mask != plain.mask) text += ", .mask = Mask::full";
   if (c.norm != plain.norm) text += ", .norm = Norm::rms";
+  if (c.residual != plain.residual)
+    text += std::string(", .residual = Residual::") + residuals[static_cast<int>(c.residual)];
   if (c.positions != plain.positions) text += ", .positions = Positions::rotary";
   if (c.activation != plain.activation)
     text += std::string(", .activation = Activation::") + activations[static_cast<int>(c.activation)];
@@ -38,6 +43,12 @@ inline std::string to_text(const Config& c) {
   flag("tied", c.tied, plain.tied);
   number("dense_first", c.dense_first, plain.dense_first);
   number("moe_every", c.moe_every, plain.moe_every);
+  if (c.mixture_at.given) {
+    std::string mixtures;
+    for (int i = 0; i < c.layers; ++i)
+      if (c.mixture_at.has(i)) mixtures += (mixtures.empty() ? "" : ", ") + std::to_string(i);
+    text += ", .mixture_at = {" + mixtures + "}";
+  }
   return text + "}";
 }
 
@@ -54,11 +65,12 @@ std::string to_text() {
 
 namespace detail {
 
-inline constexpr std::array<std::pair<const char*, double ModelOptions::*>, 4> option_fields{{
+inline constexpr std::array<std::pair<const char*, double ModelOptions::*>, 5> option_fields{{
     {"norm_epsilon", &ModelOptions::norm_epsilon},
     {"rotary_base", &ModelOptions::rotary_base},
     {"attention_scale", &ModelOptions::attention_scale},
     {"capacity_factor", &ModelOptions::capacity_factor},
+    {"min_capacity", &ModelOptions::min_capacity},
 }};
 
 inline const std::string& metadata_of(const SafetensorsFile& file, const std::string& key, const std::string& path) {

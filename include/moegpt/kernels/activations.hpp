@@ -85,23 +85,9 @@ template <class T>
 void activate_gated_backward(Activation a, const T* gate, const T* up, const T* dy, T* d_gate, T* d_up, Index n) {
   with_activation(a, [&](auto tag) {
     constexpr Activation A = decltype(tag)::value;
-    constexpr Index W = lanes<T>;
-    const Index whole = n / W * W;
-    T rest[3][W] = {};
-    for (Index i = whole; i < n; ++i)
-      rest[0][i - whole] = gate[i], rest[1][i - whole] = up[i], rest[2][i - whole] = dy[i];
-    const T *g = gate, *u = up, *d = dy;
-    T *dg = d_gate, *du = d_up;
-    for (Index count = whole;; count = W, g = dg = rest[0], u = du = rest[1], d = rest[2]) {   // as map does
-      for (Index i = 0; i < count; i += W) {
-        const auto [value, slope] = activation<A, T>(load(g + i));
-        const Vector<T> of_y = load(d + i);
-        store(dg + i, of_y * load(u + i) * slope);
-        store(du + i, of_y * value);
-      }
-      if (whole == n || dg == rest[0]) break;
-    }
-    for (Index i = whole; i < n; ++i) d_gate[i] = rest[0][i - whole], d_up[i] = rest[1][i - whole];
+    map2(n, gate, up, d_gate, [](Vector<T> g, Vector<T> u) { return activation<A, T>(g).slope * u; });
+    map2(n, d_gate, dy, d_gate, [](Vector<T> s, Vector<T> d) { return s * d; });
+    map2(n, gate, dy, d_up, [](Vector<T> g, Vector<T> d) { return activation<A, T>(g).value * d; });
   });
 }
 

@@ -3,45 +3,13 @@
 // or have its rows gathered. Every element of C is one chain of fused multiply-adds over k = 0, 1, 2 ..., whatever
 // is computed beside it: results do not depend on tiles, threads or batch (laws 5 and 6).
 //
-// Outer-product kernels: a block of C stays in registers while a packed panel of B streams past and A is broadcast.
 // Few rows, as an expert with few tokens has, are computed as C^T = B^T A^T, which reads weights once, in place.
+#include <moegpt/kernels/blas.hpp>
+#include <moegpt/kernels/micro_kernel.hpp>
 #include <moegpt/kernels/reduce.hpp>
-#include <moegpt/kernels/transpose.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
-
-// An operand of a product: element (i, j) lies at data[i * row_stride + j * col_stride], or with number[i] for i
-// where rows are gathered.
-template <class T>
-struct Operand {
-  const T* data;
-  Index rows, cols, row_stride, col_stride;
-  const Index* number = nullptr;
-
-  Operand(MatrixView<const T> m) : Operand(m.data, m.rows, m.cols, m.stride, 1) {}
-  Operand(MatrixView<T> m) : Operand(m.data, m.rows, m.cols, m.stride, 1) {}
-  template <int D>
-  Operand(TokensView<D, const T> x) : Operand(MatrixView<const T>(x)) {}
-  template <int D>
-  Operand(Gathered<D, T> x) : Operand(x.x.data, x.count, D, D, 1, x.number) {}
-  Operand(const T* p, Index r, Index c, Index rs, Index cs, const Index* n = nullptr)
-      : data(p), rows(r), cols(c), row_stride(rs), col_stride(cs), number(n) {}
-
-  Operand transposed() const { return {data, cols, rows, col_stride, row_stride}; }   // of rows not gathered
-  Operand rows_at(Rows r) const {
-    if (number) return {data, r.count, cols, row_stride, col_stride, number + r.first};
-    return {data + r.first * row_stride, r.count, cols, row_stride, col_stride};
-  }
-  Operand cols_at(Rows c) const {
-    return {data + c.first * col_stride, rows, c.count, row_stride, col_stride, number};
-  }
-  const T* row(Index i) const { return data + (number ? number[i] : i) * row_stride; }
-};
-template <class T>
-Operand<T> transposed(MatrixView<const T> m) {
-  return Operand<T>(m).transposed();
-}
 
 // What a product starts from: zero, the old C (accumulate), or a bias that is the same for every row.
 template <class T>
@@ -52,112 +20,9 @@ struct Start {
 
 // What is done with a finished block of C, f(rows, columns), while it is in cache. Its columns begin at a multiple of
 // the vector's lanes, so that vector sums along a row do not depend on how a product was cut.
-class Finish {
- public:
-  Finish() = default;
-  template <class F>
-  Finish(const F& f)
-      : object_(&f),
-        call_([](const void* object, Rows rows, Rows cols) { (*static_cast<const F*>(object))(rows, cols); }) {}
-  void operator()(Rows rows, Rows cols) const {
-    if (call_) call_(object_, rows, cols);
-  }
-
- private:
-  const void* object_ = nullptr;
-  void (*call_)(const void*, Rows, Rows) = nullptr;
-};
+using Finish = FunctionRef<Rows, Rows>;
 
 namespace detail {
-
-// The sizes of blocks: C in 24 of 32 registers or 12 of 16, a panel of B in L1, rows of A in L2.
-template <class T>
-struct Tile {
-#if MOEGPT_VECTOR_BYTES == 64 || defined(__ARM_NEON)
-  static constexpr int vectors = 4;
-#else
-  static constexpr int vectors = 2;
-#endif
-  static constexpr int MR = 6, NR = vectors * lanes<T>;
-  static constexpr Index panel = (MOEGPT_VECTOR_BYTES == 64 ? 32768 : 16384) / Index{sizeof(T)};
-  static constexpr Index depth = panel / NR, rows = 512, cached = (3 << 19) / Index{sizeof(T)};
-  static constexpr Index large = (1 << 19) / Index{sizeof(T)}, packed_rows = rows + 64 / Index{sizeof(T)};
-};
-
-// panel[k][j] = B[k][j], and zero for j beyond its columns. panel [b.rows, cols].
-template <class T>
-[[gnu::noinline]] void pack(const Operand<T>& b, Index cols, T* panel) {
-  constexpr int W = lanes<T>, V = Tile<T>::vectors;
-  if (b.col_stride == 1 && b.cols == Tile<T>::NR) {
-    for (Index k = 0; k < b.rows; ++k) {
-      const T* row = b.row(k);
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) store(panel + (k * V + v) * W, load(row + v * W));
-    }
-    return;
-  }
-  if (b.cols < cols) std::memset(panel, 0, sizeof(T) * b.rows * cols);
-  if (b.row_stride == 1 && !b.number)
-    return transpose<T>({b.data, b.cols, b.rows, b.col_stride}, {panel, b.rows, b.cols, cols});
-  for (Index k = 0; k < b.rows; ++k)
-    for (Index j = 0; j < b.cols; ++j) panel[k * cols + j] = b.row(k)[j * b.col_stride];
-}
-
-// packed[k][i] = A[i][k]; a row of it is longer than rows are, so that its columns do not meet in the cache.
-template <class T>
-[[gnu::noinline]] void pack_rows(const Operand<T>& a, T* packed) {
-  constexpr Index stride = Tile<T>::packed_rows;
-  if (a.col_stride == 1)
-    return transpose<T>({a.data, a.rows, a.cols, a.row_stride}, {packed, a.cols, a.rows, stride}, a.number);
-  for (Index k = 0; k < a.cols; ++k) std::memcpy(packed + k * stride, a.data + k * a.col_stride, sizeof(T) * a.rows);
-}
-
-// An M x V-vectors block of C = start + A panel. Six rows have a pointer each and may lie anywhere; more share one for
-// every three, which processors reach as p, p + stride and p + 2 stride.
-template <class T, int M, int V>
-[[gnu::noinline]] void micro_kernel(const Operand<T>& a, Index row, const T* panel, const T* start, Index start_row,
-                                    T* c, Index c_row) {
-  constexpr int W = lanes<T>, shared = M > Tile<T>::MR ? 3 : 1, pointers = (M + shared - 1) / shared;
-  Vector<T> sum[M][V] = {};
-  if (start)
-#pragma GCC unroll 24
-    for (int i = 0; i < M; ++i)
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[i][v] = load(start + i * start_row + v * W);
-  const T* p[pointers];
-#pragma GCC unroll 8
-  for (int g = 0; g < pointers; ++g) p[g] = a.row(row + g * shared);
-  const Index depth = a.cols, a_row = a.row_stride, a_k = a.col_stride;
-  Index at = 0;
-  for (Index k = 0; k < depth; ++k, at += a_k) {
-    Vector<T> b[V];
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) b[v] = load(panel + (k * V + v) * W);
-#pragma GCC unroll 24
-    for (int i = 0; i < M; ++i) {
-      const T s = shared == 1 ? p[i][at] : p[i / shared][i % shared * a_row];
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[i][v] += s * b[v];
-    }
-    if constexpr (shared > 1)
-#pragma GCC unroll 8
-      for (int g = 0; g < pointers; ++g) p[g] += a_k;
-  }
-#pragma GCC unroll 24
-  for (int i = 0; i < M; ++i)
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) store(c + i * c_row + v * W, sum[i][v]);
-}
-
-// The same for a number of rows up to MR that is known at run time, and a full panel.
-template <class T, int M = Tile<T>::MR>
-void micro_kernel_of(Index rows, const Operand<T>& a, Index row, const T* panel, const T* start, Index start_row, T* c,
-                     Index c_row) {
-  if (rows == M)
-    micro_kernel<T, M, Tile<T>::vectors>(a, row, panel, start, start_row, c, c_row);
-  else if constexpr (M > 1)
-    micro_kernel_of<T, M - 1>(rows, a, row, panel, start, start_row, c, c_row);
-}
 
 // One panel's part of C, for rows of A.
 template <class T>
@@ -242,7 +107,7 @@ template <class T>
             else
               run_narrow_panel<T, 3>(mine, panel, out, from, from_row);
           }
-          if (last == steps) finish(r, cols);
+          if (finish && last == steps) finish(r, cols);
         }
       }
   }
@@ -288,9 +153,19 @@ template <class T, int V>
         std::memcpy(out + i * N, tail + again * N, sizeof(T) * (M - again) * N);
       }
       transpose<T>({out, count, c.rows, N}, {c.data + n, c.rows, count, c.stride});
-      if (k + 1 == depths.size()) finish({0, c.rows}, {n, count});
+      if (finish && k + 1 == depths.size()) finish({0, c.rows}, {n, count});
     }
   }
+}
+
+// C = start + A B, by BLAS and as one block.
+template <class T>
+[[gnu::noinline]] void gemm_by_blas(const Operand<T>& a, const Operand<T>& b, MatrixView<T> c, Start<T> start,
+                                    Finish finish) {
+  const bool biased = start.bias && !start.accumulate;
+  for (Index i = 0; i < c.rows && biased; ++i) std::memcpy(c[i], start.bias, sizeof(T) * c.cols);
+  blas<T>(a, b, c, start.accumulate || biased ? T(1) : T(0));
+  if (finish) finish({0, c.rows}, {0, c.cols});
 }
 
 }  // namespace detail
@@ -300,6 +175,8 @@ template <class T>
 [[gnu::noinline]] void gemm(Operand<T> a, Operand<T> b, MatrixView<T> c, Start<T> start = {}, Finish finish = {}) {
   constexpr int W = lanes<T>;
   if (c.rows == 0) return;
+  if constexpr (build_info().blas)
+    if (detail::for_blas<T>(a, b)) return detail::gemm_by_blas<T>(a, b, c, start, finish);
   if (c.rows <= 3 * W && b.cols >= 64 && !b.number) {
     if (c.rows <= W) return detail::gemm_few_rows<T, 1>(a, b, c, start, finish);
     if (c.rows <= 2 * W) return detail::gemm_few_rows<T, 2>(a, b, c, start, finish);

@@ -1,14 +1,14 @@
 #pragma once
 // The k largest of a row, largest first; equal values in the order of their index. Every returned index is
-// valid and different even if there are NaNs.
+// valid and different even if there are NaNs. The first `known` of them may be there already.
 #include <moegpt/core/matrix.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 
 template <class T>
-void top_k(const T* x, int n, int k, int* index) {
-  for (int j = 0; j < k; ++j) {
+void top_k(const T* x, int n, int k, int* index, int known = 0) {
+  for (int j = known; j < k; ++j) {
     int best = -1;
     for (int i = 0; i < n; ++i) {
       bool taken = false;

@@ -22,6 +22,13 @@ namespace moegpt::inline MOEGPT_BUILD {
 // enough to share out. Part of no result.
 inline constexpr Index expert_rows(Index slots) { return slots < 8 * 96 ? 96 : slots > 8 * 256 ? 256 : slots / 8; }
 
+// An expert maps D = dim to D, unless it has a dim_out.
+template <class X>
+constexpr int output_dim() {
+  if constexpr (requires { X::dim_out; }) return X::dim_out;
+  else return X::dim;
+}
+
 // With y_s = expert(x_s) and the gate g_s that y_s is multiplied with, where dy_s is the gradient of g_s y_s:
 //   backward           d_gate_s = <dy_s, y_s>, dx_s = g_s (dy/dx)^T dy_s, and into scratch what the next one needs
 //   backward_weights   part `part` of the weight gradients; dy_s already has its gate
@@ -29,14 +36,15 @@ inline constexpr Index expert_rows(Index slots) { return slots < 8 * 96 ? 96 : s
 template <class X>
 concept ExpertNetwork = requires(const X expert, X grad, typename X::Tape tape, const typename X::Tape read_tape,
                                  typename X::Scratch scratch, const typename X::Scratch read_scratch, Rows rows,
-                                 Gathered<X::dim, typename X::Scalar> x, In<X::dim, typename X::Scalar> dy,
-                                 Out<X::dim, typename X::Scalar> y, typename X::Scalar* numbers) {
+                                 Gathered<X::dim, typename X::Scalar> x, In<output_dim<X>(), typename X::Scalar> dy,
+                                 Out<output_dim<X>(), typename X::Scalar> y, Out<X::dim, typename X::Scalar> dx,
+                                 typename X::Scalar* numbers) {
   X::fields();
   { X::weight_parts } -> std::convertible_to<Index>;
   tape.resize(Index{});
   scratch.resize(Index{});
   expert.forward(x, y, tape, scratch, rows);
-  expert.backward(x, read_tape, dy, numbers, y, numbers, scratch, rows);
+  expert.backward(x, read_tape, dy, numbers, dx, numbers, scratch, rows);
   expert.backward_weights(Index{}, x, read_tape, dy, grad, read_scratch, rows);
 };
 

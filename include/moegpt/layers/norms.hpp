@@ -1,5 +1,5 @@
 #pragma once
-// LayerNorm and RMSNorm over the features of each token.
+// LayerNorm and RMSNorm over the features of each token, and NoNorm where a model has none.
 #include <moegpt/kernels/norms.hpp>
 #include <moegpt/layers/layer.hpp>
 
@@ -64,5 +64,26 @@ struct RMSNorm {
 };
 static_assert(lists_every_field<RMSNorm<2>>());
 static_assert(Layer<RMSNorm<2>>);
+
+// y = x
+template <int D, class T = float>
+struct NoNorm {
+  using Scalar = T;
+  static constexpr int dim_in = D, dim_out = D;
+
+  static constexpr auto fields() { return Fields<>{}; }
+  using Tape = Nothing;
+  using Scratch = Nothing;
+
+  void forward(In<D, T> x, Out<D, T> y, Tape&, const Pass& pass) const {
+    pass.check_fits(x.count, y.count);
+    std::memcpy(y.data, x.data, sizeof(T) * x.count * D);
+  }
+  void backward(In<D, T>, const Tape&, In<D, T> dy, Out<D, T> dx, NoNorm&, const Pass&) const {
+    if (!dx.empty()) std::memcpy(dx.data, dy.data, sizeof(T) * dy.count * D);
+  }
+};
+static_assert(lists_every_field<NoNorm<2>>());
+static_assert(Layer<NoNorm<2>>);
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -15,16 +15,23 @@ struct Shape {
   bool operator==(const Shape&) const = default;
 };
 
-// Tokens that share one capacity or one balance loss.
-enum class Group { batch, sequence };
-
-// Which of its tokens an expert keeps that more ask for than it takes.
-enum class Drop {
-  token_order,         // the first in token order (makeMoE, megablocks); no other order is causal
-  slot_major,          // all first choices, then all second ones ... (GShard, Mesh-TensorFlow, Tutel)
-  batch_prioritised,   // likewise, tokens in the order of their best gate (V-MoE)
-  probability,         // those with the largest gates (Megatron)
+// Tokens that share one capacity or one balance loss (which knows batch and sequence only).
+enum class Group {
+  batch,
+  sequence,
+  position,   // one position of every sequence: contemporaries, so that no competition among them looks ahead
 };
+
+// Who is kept by an expert that more tokens ask for than it takes: the order in which pairs ask for a place.
+enum class Drop {
+  token_order,         // tokens as they stand (makeMoE, megablocks); over a batch or sequence the only causal order
+  slot_major,          // all first choices, then all second ones ... (GShard, Mesh-TensorFlow, Tutel)
+  batch_prioritised,   // likewise, tokens by their best gate, the largest first (V-MoE)
+  probability,         // pairs by their gate, the largest first (Megatron)
+};
+
+// What becomes of a capacity that is no whole number (up: Megatron).
+enum class Round { down, up };
 
 // Constants of a trained model: saved with it.
 struct ModelOptions {
@@ -32,16 +39,75 @@ struct ModelOptions {
   double rotary_base = 10000;
   double attention_scale = 0;    // of query-key products; 0: 1 / sqrt(head_dim)
   double capacity_factor = 0;    // an expert takes at most factor * tokens * K / E tokens; 0: all (dropless)
-  double min_capacity = 0;       // ... but at least so many
+  double min_capacity = 0;       // ... but at least so many, if there is a limit
   bool operator==(const ModelOptions&) const = default;
 };
 
-// What a training run adds to the cross-entropy, and how it is regularised.
-struct Objective {
-  double dropout = 0;    // of attention probabilities and of what each branch adds to the residual
-  double balance = 0;    // coefficient of the balance loss, summed over layers (Switch: 0.01)
-  double z = 0;          // coefficient of the router z-loss, summed over layers (ST-MoE: 0.001)
+// Which load shares f and mean scores P the balance loss E sum_e f_e P_e multiplies: systems differ. "Balanced" is
+// the value of uniform loads and scores, of one mixture unless said otherwise; see balanced_value.
+struct BalanceRule {
+  enum class Choices { all, first };          // of a token's choices f counts all, or the first
+  enum class Share { of_pairs, of_tokens };   // f_e = count_e / pairs counted, which sums to 1, or count_e / tokens
+  enum class Layers { sum, mean, together };  // of losses; together: f and P are means over all layers, one loss
+
+  Choices choices = Choices::all;
+  Share share = Share::of_pairs;
+  Group group = Group::batch;                 // f and P of the batch, or of each sequence and the loss their mean
+  Layers layers = Layers::sum;
+  bool operator==(const BalanceRule&) const = default;
+
+  static const BalanceRule switch_transformer;   // balanced 1; also Megatron's; what an Objective starts with
+  static const BalanceRule gshard;               // balanced 1; Mesh-TensorFlow takes it with .group = Group::sequence
+  static const BalanceRule huggingface;          // balanced K, of the whole model; Mixtral, OLMoE, Qwen as published
+  static const BalanceRule megablocks;           // balanced 1, of the whole model
+  static const BalanceRule deepseek;             // balanced 1; scores that do not sum to 1 are divided by their sum
+  static const BalanceRule flaxformer;           // balanced K
 };
+inline constexpr BalanceRule BalanceRule::switch_transformer{};
+inline constexpr BalanceRule BalanceRule::gshard{.choices = Choices::first};
+inline constexpr BalanceRule BalanceRule::huggingface{.share = Share::of_tokens, .layers = Layers::together};
+inline constexpr BalanceRule BalanceRule::megablocks{.layers = Layers::mean};
+inline constexpr BalanceRule BalanceRule::deepseek{.group = Group::sequence};
+inline constexpr BalanceRule BalanceRule::flaxformer{.share = Share::of_tokens, .group = Group::sequence};
+
+// Variance over experts: sum of squares / E (Tensor2Tensor), or / (E - 1) (Tutel).
+enum class Variance { population, unbiased };
+
+// What a training run adds to the cross-entropy, and how it is regularised. Coefficients are of losses that are
+// summed over layers.
+struct Objective {
+  double dropout = 0;      // of attention probabilities and of what each branch adds to the residual
+  double balance = 0;      // of the balance loss (Switch: 0.01) ...
+  BalanceRule balance_rule{};                  // ... by this rule
+  double z = 0;            // of the router z-loss (ST-MoE: 0.001)
+  double importance = 0;   // of CV^2 of each expert's sum of gates (Shazeer et al. 2017: 0.1)
+  double load = 0;         // of CV^2 of loads, smooth for a noisy router (likewise)
+  Variance variation = Variance::population;   // in both CV^2
+  double variance = 0;     // of the variance of mean scores over experts
+  double count = 0;        // of the mean square deviation of each expert's sum of scores
+};
+
+// What the losses of routers add to the objective; Losses is a mixture's tape or a model's Loss.
+template <class Losses>
+double weighted(const Objective& o, const Losses& l) {
+  double sum = o.balance * static_cast<double>(l.balance) + o.z * static_cast<double>(l.z);
+  if constexpr (requires { l.importance; })
+    sum += o.importance * static_cast<double>(l.importance) + o.load * static_cast<double>(l.load) +
+           o.variance * static_cast<double>(l.variance) + o.count * static_cast<double>(l.count);
+  return sum;
+}
+// sum += one, loss by loss.
+template <class Sum, class Losses>
+void add_losses(const Losses& one, Sum& sum) {
+  sum.balance += static_cast<double>(one.balance);
+  sum.z += static_cast<double>(one.z);
+  if constexpr (requires { one.importance; }) {
+    sum.importance += static_cast<double>(one.importance);
+    sum.load += static_cast<double>(one.load);
+    sum.variance += static_cast<double>(one.variance);
+    sum.count += static_cast<double>(one.count);
+  }
+}
 
 struct Pass {
   Shape shape{};
@@ -58,6 +124,8 @@ struct Pass {
   int task = 0;
   Drop drop = Drop::token_order;         // set by the type of the router: Dropping<...>
   Group capacity_group = Group::batch;   // likewise
+  Round rounding = Round::down;          // of a capacity; likewise
+  bool generating = false;               // with a key/value cache: the tokens are no batch that a capacity is meant for
 
   Index tokens() const { return shape.tokens(); }
   // For layers that may be used alone: the numbers of tokens in x and y must be the pass's.

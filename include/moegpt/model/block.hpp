@@ -1,7 +1,6 @@
 #pragma once
-// One pre-norm transformer block (Xiong et al. 2020):
-//   middle = x + dropout(attention(norm1(x)))
-//   y = middle + mixture(norm2(middle))
+// A transformer block: attention and a mixture, each with a residual connection around it. Where its norms stand
+// makes its kind: before each branch (Block; with NoNorm, nowhere) or after each sum (PostNormBlock).
 #include <moegpt/kernels/elementwise.hpp>
 #include <moegpt/layers/attention.hpp>
 #include <moegpt/layers/dropout.hpp>
@@ -9,11 +8,27 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-template <AttentionShape S, class NormType, class Mixture>
-struct Block {
-  static_assert(Mixture::causal || S.mask != Mask::causal,
+// A decoder takes no mixture that looks ahead: whoever refuses says which part of it does.
+template <class Mixture, Mask M>
+consteval bool looks_back_only() {
+  constexpr bool refused = M == Mask::causal && !Mixture::causal;
+  constexpr bool by_drop_rule = requires { requires Mixture::RouterType::drop_rule_looks_ahead; };
+  static_assert(!(refused && by_drop_rule),
+                "Dropping: under this drop rule a later token can take an earlier one's place, so a decoder that uses "
+                "it leaks the future: only Drop::token_order or Group::position do not; or AllowNonCausal<...> if that "
+                "is meant");
+  static_assert(!refused || by_drop_rule,
                 "Block: this router looks at later tokens, so a decoder that uses it leaks the future and cannot "
                 "generate: choose a causal router, or AllowNonCausal<...> if that is meant");
+  return true;
+}
+
+// Pre-norm (Xiong et al. 2020):
+//   middle = x + dropout(attention(norm1(x)))
+//   y = middle + mixture(norm2(middle))
+template <AttentionShape S, class NormType, class Mixture>
+struct Block {
+  static_assert(looks_back_only<Mixture, S.mask>());
   using Scalar = typename Mixture::Scalar;
   using T = Scalar;
   static constexpr int D = S.dim, dim_in = D, dim_out = D;
@@ -77,6 +92,81 @@ struct Block {
     attention.backward(tape.normed1, tape.attention, s.d_attended, s.d_normed, grad.attention, s.attention, pass);
     norm1.backward(x, tape.norm1, s.d_normed, dx, grad.norm1, pass);
     if (!dx.empty()) kernels::add<T>(pass.exec, dx, s.d_middle, dx);                 // residual
+  }
+
+ private:
+  static constexpr Dropout<D, T> dropout{};
+};
+
+// Post-norm (Vaswani et al. 2017). What it hands on is normed, so a model needs no norm after its last block.
+//   middle = norm1(x + dropout(attention(x)))
+//   y = norm2(middle + mixture(middle))
+template <AttentionShape S, class NormType, class Mixture>
+struct PostNormBlock {
+  static_assert(looks_back_only<Mixture, S.mask>());
+  using Scalar = typename Mixture::Scalar;
+  using T = Scalar;
+  static constexpr int D = S.dim, dim_in = D, dim_out = D;
+  using AttentionType = Attention<S, T>;
+
+  AttentionType attention;
+  NormType norm1;
+  Mixture mixture;
+  NormType norm2;
+
+  static constexpr auto fields() {
+    return Fields{Field{"attention", &PostNormBlock::attention}, Field{"norm1", &PostNormBlock::norm1},
+                  Field{Mixture::name, &PostNormBlock::mixture}, Field{"norm2", &PostNormBlock::norm2}};
+  }
+  struct Tape {
+    Tokens<D, T> attended, sum1, middle, mixed, sum2;
+    typename NormType::Tape norm1, norm2;
+    typename AttentionType::Tape attention;
+    typename Dropout<D, T>::Tape dropout;
+    typename Mixture::Tape mixture;
+    [[gnu::noinline]] void resize(const Pass& pass) {
+      for (auto* t : {&attended, &sum1, &middle, &mixed, &sum2}) t->resize(pass.tokens());
+      norm1.resize(pass);
+      norm2.resize(pass);
+      attention.resize(pass);
+      mixture.resize(pass);
+    }
+  };
+  struct Scratch {
+    Tokens<D, T> d_sum, d_middle, d_attended;
+    typename AttentionType::Scratch attention;
+    typename Mixture::Scratch mixture;
+    [[gnu::noinline]] void resize(const Pass& pass) {
+      for (auto* t : {&d_sum, &d_middle, &d_attended}) t->resize(pass.tokens());
+      attention.resize(pass);
+      mixture.resize(pass);
+    }
+  };
+  using Cache = KeyValues<AttentionType::Dkv, T>;
+
+  void forward(In<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, const Pass& pass,
+               const Cache* cache = nullptr) const {
+    tape.resize(pass);
+    attention.forward(x, tape.attended, tape.attention, scratch.attention, pass, cache);
+    dropout.forward(tape.attended, tape.attended, tape.dropout, pass);
+    kernels::add<T>(pass.exec, x, tape.attended, tape.sum1);                         // residual
+    norm1.forward(tape.sum1, tape.middle, tape.norm1, pass);
+    mixture.forward(tape.middle, tape.mixed, tape.mixture, scratch.mixture, pass);
+    kernels::add<T>(pass.exec, tape.middle, tape.mixed, tape.sum2);                  // residual
+    norm2.forward(tape.sum2, y, tape.norm2, pass);
+  }
+
+  void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, PostNormBlock& grad, Scratch& s,
+                const Pass& pass) const {
+    s.resize(pass);
+    norm2.backward(tape.sum2, tape.norm2, dy, s.d_sum, grad.norm2, pass);
+    mixture.backward(tape.middle, tape.mixture, s.d_sum, s.d_middle, grad.mixture, s.mixture, pass);
+    kernels::add<T>(pass.exec, s.d_middle, s.d_sum, s.d_middle);                     // residual
+    norm1.backward(tape.sum1, tape.norm1, s.d_middle, s.d_sum, grad.norm1, pass);
+    Dropout<D, T> none;
+    dropout.backward(tape.attended, tape.dropout, s.d_sum, s.d_attended, none, pass);
+    attention.backward(x, tape.attention, s.d_attended, dx, grad.attention, s.attention, pass);
+    if (!dx.empty()) kernels::add<T>(pass.exec, dx, s.d_sum, dx);                    // residual
   }
 
  private:

@@ -4,10 +4,40 @@
 #include <moegpt/layers/attention.hpp>
 #include <moegpt/kernels/activations.hpp>
 
+#include <concepts>
+#include <initializer_list>
+
 namespace moegpt::inline MOEGPT_BUILD {
 
 enum class Norm { layer, rms };
 enum class Positions { learned, rotary };
+enum class Residual {
+  pre_norm,    // x + branch(norm(x)), and a norm after the last block (GPT-2, Mixtral)
+  post_norm,   // norm(x + branch(x)) (Vaswani et al. 2017)
+  no_norm,     // x + branch(x)
+};
+
+// A choice of layers, as numbers or as a predicate: {1, 4} or [](int layer) { return layer % 3 == 0; }
+struct LayerSet {
+  static constexpr int most = 256;
+  bool given = false;
+  std::uint64_t bits[most / 64] = {};
+
+  constexpr LayerSet() = default;
+  constexpr LayerSet(std::initializer_list<int> layers) : given(true) {
+    for (int layer : layers) insert(layer);
+  }
+  template <std::predicate<int> Predicate>
+  constexpr LayerSet(Predicate holds) : given(true) {
+    for (int layer = 0; layer < most; ++layer)
+      if (holds(layer)) insert(layer);
+  }
+  constexpr bool has(int layer) const { return layer < most && (bits[layer / 64] >> (layer % 64) & 1) != 0; }
+  bool operator==(const LayerSet&) const = default;
+
+ private:
+  constexpr void insert(int layer) { bits[layer / 64] |= std::uint64_t{1} << (layer % 64); }
+};
 
 struct Config {
   int vocab;                 // tokens the model knows
@@ -18,7 +48,10 @@ struct Config {
   int kv_heads = 0;          // 0: as many as heads
   int head_dim = 0;          // 0: dim / heads
   int hidden = 0;            // Dff, width of an expert; 0: 4 dim
+  int dense_hidden = 0;      // of the feed-forward network of a dense layer; 0: as an expert
+  Mask mask = Mask::causal;  // full: an encoder, whose tokens look both ways and which cannot generate
   Norm norm = Norm::layer;
+  Residual residual = Residual::pre_norm;
   Positions positions = Positions::learned;
   Activation activation = Activation::gelu;
   bool gated = false;        // experts are gated: down(act(gate x) * up x)
@@ -29,13 +62,16 @@ struct Config {
   bool tied = false;         // the head shares its weight with the token embedding
   int dense_first = 0;       // this many layers have a dense feed-forward ...
   int moe_every = 1;         // ... and of the others, every n-th a mixture of experts
+  LayerSet mixture_at{};     // or any other choice of the mixtures
 
   constexpr int expert_width() const { return hidden > 0 ? hidden : 4 * dim; }
+  constexpr int dense_width() const { return dense_hidden > 0 ? dense_hidden : expert_width(); }
   constexpr bool is_moe(int layer) const {
+    if (mixture_at.given) return mixture_at.has(layer);
     return layer >= dense_first && (layer - dense_first + 1) % moe_every == 0;
   }
   constexpr AttentionShape attention() const {
-    return {.dim = dim, .heads = heads, .kv_heads = kv_heads, .head_dim = head_dim, .mask = Mask::causal,
+    return {.dim = dim, .heads = heads, .kv_heads = kv_heads, .head_dim = head_dim, .mask = mask,
             .rotary = positions == Positions::rotary, .bias = attention_bias, .output_bias = output_bias};
   }
   bool operator==(const Config&) const = default;

@@ -1,5 +1,6 @@
 #pragma once
-// GPT: embed, blocks, norm, head. A decoder whose feed-forward networks are mixtures of experts.
+// GPT: embed, blocks, norm, head. A decoder whose feed-forward networks are mixtures of experts; with Mask::full
+// an encoder: what to predict is then up to the batch's targets, and the logits are in the tape after forward.
 #include <moegpt/layers/embedding.hpp>
 #include <moegpt/model/batch.hpp>
 #include <moegpt/model/block.hpp>
@@ -7,8 +8,10 @@
 #include <moegpt/model/head.hpp>
 #include <moegpt/model/interleaved.hpp>
 #include <moegpt/model/kv_cache.hpp>
+#include <moegpt/model/mixtures.hpp>
 #include <moegpt/model/workspace.hpp>
 #include <moegpt/moe/feed_forward.hpp>
+#include <moegpt/moe/layer_mean.hpp>
 #include <moegpt/moe/moe_layer.hpp>
 
 #include <limits>
@@ -22,9 +25,9 @@ struct Dense {};
 // What a batch cost, in nats per token, and what the objective looks at.
 struct Loss {
   double cross_entropy = 0;
-  double balance = 0;   // balance losses, summed over layers; balanced: the number of mixtures
-  double z = 0;         // router z-losses, summed over layers
-  double total(const Objective& o) const { return cross_entropy + o.balance * balance + o.z * z; }
+  // Of routers, before their coefficients, summed over layers; balanced_value says what balance is at best.
+  double balance = 0, z = 0, importance = 0, load = 0, variance = 0, count = 0;
+  double total(const Objective& o) const { return cross_entropy + weighted(o, *this); }
 };
 
 // The doors of a model.
@@ -56,6 +59,10 @@ struct GPT {
   static_assert(C.head_dim > 0 || C.dim % C.heads == 0,
                 "Config: dim must be a multiple of heads, or head_dim be given");
   static_assert(C.moe_every >= 1 && C.dense_first >= 0, "Config: moe_every must be at least 1, dense_first at least 0");
+  static_assert(!C.mixture_at.given || (C.dense_first == 0 && C.moe_every == 1),
+                "Config: mixture_at says alone which layers are mixtures: leave out dense_first and moe_every");
+  static_assert(!C.mixture_at.given || C.layers <= LayerSet::most,
+                "Config: mixture_at chooses among at most LayerSet::most layers");
 
   using Scalar = T;
   using RouterRecipe = Recipe;
@@ -64,23 +71,32 @@ struct GPT {
   static constexpr bool has_experts = !std::is_same_v<Recipe, Dense>;
   static constexpr bool learned_positions = C.positions == Positions::learned;
 
-  using ExpertType = std::conditional_t<C.gated, GatedExpert<D, C.expert_width(), C.activation, T, C.expert_bias>,
-                                        Expert<D, C.expert_width(), C.activation, T, C.expert_bias>>;
-  using NormType = std::conditional_t<C.norm == Norm::layer, LayerNorm<D, T>, RMSNorm<D, T>>;
+  template <int Dff>
+  using ExpertOf = std::conditional_t<C.gated, GatedExpert<D, Dff, C.activation, T, C.expert_bias>,
+                                      Expert<D, Dff, C.activation, T, C.expert_bias>>;
+  using ExpertType = ExpertOf<C.expert_width()>;
+  using NormOfKind = std::conditional_t<C.norm == Norm::layer, LayerNorm<D, T>, RMSNorm<D, T>>;
+  using BlockNorm = std::conditional_t<C.residual == Residual::no_norm, NoNorm<D, T>, NormOfKind>;
+  using LastNorm = std::conditional_t<C.residual == Residual::pre_norm, NormOfKind, NoNorm<D, T>>;
   template <class Mixture>
-  using BlockOf = Block<C.attention(), NormType, Mixture>;
+  using BlockOf = std::conditional_t<C.residual == Residual::post_norm,
+                                     PostNormBlock<C.attention(), BlockNorm, Mixture>,
+                                     Block<C.attention(), BlockNorm, Mixture>>;
   template <class R>
   struct BlockFor { using type = BlockOf<MixtureOf<R, ExpertType>>; };
   template <std::same_as<Dense> R>
-  struct BlockFor<R> { using type = BlockOf<FeedForward<ExpertType>>; };
+  struct BlockFor<R> { using type = BlockOf<FeedForward<ExpertOf<C.dense_width()>>>; };
   using DenseBlock = typename BlockFor<Dense>::type;
   using MoEBlock = typename BlockFor<Recipe>::type;
+  static constexpr bool has_balance = requires(typename MoEBlock::Tape tape) { tape.mixture.share; };
 
   struct Pattern {
     static constexpr int layers = C.layers;
     static constexpr bool second(int layer) { return has_experts && C.is_moe(layer); }
   };
   using Blocks = Interleaved<DenseBlock, MoEBlock, Pattern>;
+  static_assert(!has_experts || Blocks::bs > 0,
+                "GPT: no layer is a mixture: let Config say which are, or take Dense in place of the router");
   using HeadType = Head<D, V, T, C.tied, C.head_bias>;
   using Cache = KVCache<C, T>;
   using Workspace = moegpt::Workspace<GPT>;
@@ -88,7 +104,7 @@ struct GPT {
   Embedding<V, D, T> token_embedding;
   Embedding<learned_positions ? C.context : 0, D, T> position_embedding;
   Blocks blocks;
-  NormType norm;
+  LastNorm norm;
   HeadType head;
   ModelOptions options;
 
@@ -102,9 +118,10 @@ struct GPT {
     Pass pass;                                       // of the last forward
     std::array<Tokens<D, T>, C.layers + 1> stream;   // what enters each block, and what leaves the last
     Interleaved<typename DenseBlock::Tape, typename MoEBlock::Tape, Pattern> blocks;
-    typename NormType::Tape norm;
+    typename LastNorm::Tape norm;
     Tokens<D, T> normed;
     typename HeadType::Tape head;
+    LayerMean<T> layer_mean;
 
     void resize(const Pass& to, Use use) {
       for (int i = 0; i <= C.layers; ++i)
@@ -115,6 +132,7 @@ struct GPT {
       norm.resize(to);
       normed.resize(to.tokens());
       head.resize(to);
+      if constexpr (has_balance) layer_mean.resize(Recipe::experts, to);
     }
     // In inference two streams take turns, and all blocks of a kind share the tape of the first.
     Tokens<D, T>& stream_of(int i, Use use) { return stream[static_cast<std::size_t>(use == Use::training ? i : i % 2)]; }
@@ -210,12 +228,15 @@ struct GPT {
   // Logits [V] of what follows each of the ids, which continue what the cache holds (its batch x length ids).
   // The view lives in the workspace until its next use. Throws std::runtime_error for a logit that is not finite.
   In<V, T> logits(std::span<const int> ids, Workspace& work, Cache& cache, std::optional<Key> key = {}) const {
+    static_assert(C.mask == Mask::causal, "GPT: with Config::mask = Mask::full a token depends on later ones, so this "
+                  "model cannot generate: call forward and read work.tape.head.logits, or use Mask::causal");
     const Shape shape{cache.batch(), std::ssize(ids) / cache.batch()};
     check_ids(ids, "input", 0, V);
     check(shape.length <= cache.room(), "the cache holds ", cache.length(), " of ", C.context,
           " positions, the model's context: no room for ", shape.length, " more");
     Pass pass = prepare(ids, shape, work, cache.length(), key);
     pass.sequence_stride = C.context;
+    pass.generating = true;
     work.tape.head.logits.resize(shape.tokens());
     work.exec.region([&](const Exec& exec) {
       pass.exec = exec;
@@ -242,6 +263,7 @@ struct GPT {
   Loss run_blocks(const Pass& pass, Workspace& work, Cache* cache) const {
     Tape& tape = work.tape;
     Loss loss;
+    if constexpr (has_balance) tape.layer_mean.start(Recipe::experts, pass);
     Tokens<D, T>* x = &tape.stream_of(0, work.use);
     x->resize(pass.tokens());
     token_embedding.forward(pass.ids, *x, pass);
@@ -252,10 +274,9 @@ struct GPT {
       auto run = [&](const auto& block, auto& block_tape) {
         const auto held = cache ? cache->at_layer(i) : typename Cache::View{};
         block.forward(*x, *y, block_tape, work.scratch.of(block), pass.at_layer(i), cache ? &held : nullptr);
-        if constexpr (requires { block_tape.mixture.balance; }) {
-          loss.balance += static_cast<double>(block_tape.mixture.balance);
-          loss.z += static_cast<double>(block_tape.mixture.z);
-        }
+        if constexpr (requires { block_tape.mixture.balance; }) add_losses(block_tape.mixture, loss);
+        if constexpr (has_balance && std::is_same_v<std::remove_cvref_t<decltype(block_tape)>, typename MoEBlock::Tape>)
+          tape.layer_mean.add(block_tape.mixture);
       };
       blocks.at_layer(i, [&](const auto& block) {
         using Wanted = typename std::remove_cvref_t<decltype(block)>::Tape;
@@ -264,6 +285,13 @@ struct GPT {
         });
       });
       x = y;
+    }
+    if constexpr (has_balance) {
+      loss.balance = tape.layer_mean.loss(pass.objective.balance_rule);
+      if (work.use == Use::training)
+        for_each_mixture(*this, work, [&](int, const auto&, auto& mixture_tape) {
+          tape.layer_mean.divide(pass.objective.balance_rule, mixture_tape);
+        });
     }
     tape.normed.resize(pass.tokens());
     norm.forward(*x, tape.normed, tape.norm, pass);

@@ -29,7 +29,8 @@ struct Workspace {
           " tokens per sequence was asked for, but the model's context is ", Model::config.context);
     check(exec.threads >= 1, "Exec has ", exec.threads, " threads: at least 1 is needed");
     // as if the model already remembered all it can, so that no later call needs more
-    const Pass pass{.shape = shape, .exec = exec, .first_position = Model::config.context - shape.length};
+    const Pass pass{.shape = shape, .exec = exec, .objective = objective,
+                    .first_position = Model::config.context - shape.length};
     tape.resize(pass, use);
     scratch.resize(pass, use);
   }

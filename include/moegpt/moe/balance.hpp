@@ -1,41 +1,74 @@
 #pragma once
-// Losses that keep experts busy. They take counts as arguments, so that counts may first be summed over layers,
-// micro-batches or machines.
+// Losses that keep experts busy, as functions of loads and scores: arguments, so that they may first be summed over
+// layers, micro-batches or machines. What a mixture does with them is in moe/mixture_losses.hpp.
 #include <moegpt/moe/router.hpp>
 
 #include <algorithm>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Switch balance loss (Fedus et al. 2021): L = E sum_e f_e P_e, with f_e the share of pairs sent to e (a
-// constant) and P_e the mean score. Balanced: 1.
+// Groups of tokens that have a balance loss of their own.
+inline Index groups_in(Group group, const Pass& pass) { return group == Group::sequence ? pass.shape.batch : 1; }
+inline Index tokens_in(Group group, Index which, const Pass& pass) {   // that are not padding
+  return group == Group::sequence ? pass.length_of(which) : routed_tokens(pass);
+}
+
+// What Loss::balance is for uniform loads and scores of all mixtures, K choices each.
+constexpr double balanced_value(const BalanceRule& rule, int K, int mixtures = 1) {
+  const bool per_token = rule.share == BalanceRule::Share::of_tokens && rule.choices == BalanceRule::Choices::all;
+  return (per_token ? K : 1) * (rule.layers == BalanceRule::Layers::sum ? mixtures : 1);
+}
+
+// Balance loss (Shazeer et al. 2018 and Fedus et al. 2021): L = E sum_e f_e P_e, over [groups, E], with f the share
+// of load, a constant, and P the mean score. 1 is no minimum: f and P may disagree.
 template <class T>
-T balance_loss(const Index* count, const T* mean_score, int experts) {
-  double pairs = 0, loss = 0;
-  for (int e = 0; e < experts; ++e) pairs += static_cast<double>(count[e]);
-  if (pairs == 0) return 0;
-  for (int e = 0; e < experts; ++e) loss += static_cast<double>(count[e]) / pairs * static_cast<double>(mean_score[e]);
+T balance_loss(const T* share, const T* mean_score, int experts, Index groups = 1) {
+  double loss = 0;
+  for (Index i = 0; i < groups * experts; ++i)
+    loss += static_cast<double>(share[i]) * static_cast<double>(mean_score[i]);
   return static_cast<T>(loss * experts);
 }
-
-// dL/dP_e = coefficient E f_e
+// dP += coefficient E f
 template <class T>
-void balance_loss_backward(const Index* count, int experts, T coefficient, T* d_mean_score) {
-  double pairs = 0;
-  for (int e = 0; e < experts; ++e) pairs += static_cast<double>(count[e]);
-  for (int e = 0; e < experts; ++e)
-    d_mean_score[e] = pairs > 0 ? coefficient * static_cast<T>(experts * static_cast<double>(count[e]) / pairs) : T(0);
+void balance_loss_backward(const T* share, int experts, Index groups, T coefficient, T* d_mean_score) {
+  for (Index i = 0; i < groups * experts; ++i) d_mean_score[i] += coefficient * static_cast<T>(experts) * share[i];
 }
 
-// mean[e] over tokens that are not padding, summed in double in token order.
-template <int E, class T>
-void mean_scores(In<E, T> score, const Pass& pass, T* mean) {
-  const double routed = std::max(1.0, static_cast<double>(routed_tokens(pass)));   // nothing routed: zero
-  double total[E] = {};
-  for (Index n = 0; n < score.count; ++n)
-    if (!pass.is_padding(n))
-      for (int e = 0; e < E; ++e) total[e] += static_cast<double>(score[n][e]);
-  for (int e = 0; e < E; ++e) mean[e] = static_cast<T>(total[e] / routed);
+// f_e = count_e / (sum of counts) or count_e / tokens, times weight. Without a count: zero.
+template <class Count, class T>
+void load_shares(const BalanceRule& rule, const Count* count, int experts, Index tokens, double weight, T* share) {
+  double whole = static_cast<double>(tokens);
+  if (rule.share == BalanceRule::Share::of_pairs) {
+    whole = 0;
+    for (int e = 0; e < experts; ++e) whole += static_cast<double>(count[e]);
+  }
+  for (int e = 0; e < experts; ++e)
+    share[e] = whole > 0 ? static_cast<T>(weight * static_cast<double>(count[e]) / whole) : T(0);
+}
+
+// take(e, sum of x[n][e]) over those of `rows` that are not padding, in double and in token order.
+template <class T, class F>
+void sum_over_tokens(MatrixView<const T> x, Rows rows, const Pass& pass, F&& take) {
+  constexpr Index most = 16;
+  for (Index first = 0; first < x.cols; first += most) {
+    const Index count = std::min(most, x.cols - first);
+    double total[most] = {};
+    for (Index n = rows.first; n < rows.first + rows.count; ++n)
+      if (!pass.is_padding(n))
+        for (Index e = 0; e < count; ++e) total[e] += static_cast<double>(x[n][first + e]);
+    for (Index e = 0; e < count; ++e) take(first + e, total[e]);
+  }
+}
+
+// P: mean[group, e] of the scores of a group's tokens; nothing routed: zero.
+template <class T>
+[[gnu::noinline]] void mean_scores(MatrixView<const T> score, Group group, const Pass& pass, T* mean) {
+  const Index groups = groups_in(group, pass), length = score.rows / groups;
+  for (Index g = 0; g < groups; ++g) {
+    const double tokens = std::max(1.0, static_cast<double>(tokens_in(group, g, pass)));
+    sum_over_tokens(score, {g * length, length}, pass,
+                    [&](Index e, double total) { mean[g * score.cols + e] = static_cast<T>(total / tokens); });
+  }
 }
 
 // Router z-loss (Zoph et al. 2022): mean over tokens of lse^2.
@@ -47,5 +80,32 @@ T z_loss(In<1, T> lse, const Pass& pass) {
     if (!pass.is_padding(n)) total += static_cast<double>(*lse[n]) * static_cast<double>(*lse[n]);
   return static_cast<T>(total / routed);
 }
+
+// How E numbers v_e spread, and derivatives of that by each of them.
+struct Spread {
+  double mean = 0, squares = 0;   // sum of (v_e - mean)^2
+  int experts = 0;
+
+  // v(e): a double.
+  template <class V>
+  Spread(int experts_, V&& v) : experts(experts_) {
+    for (int e = 0; e < experts; ++e) mean += v(e) / experts;
+    for (int e = 0; e < experts; ++e) squares += (v(e) - mean) * (v(e) - mean);
+  }
+  double divisor(Variance form) const { return form == Variance::unbiased ? std::max(experts - 1, 1) : experts; }
+
+  // V = squares / divisor,  dV/dv_e = 2 (v_e - mean) / divisor
+  double variance(Variance form) const { return squares / divisor(form); }
+  double d_variance(Variance form, double v) const { return 2 * (v - mean) / divisor(form); }
+
+  // CV^2 = V / q,  q = mean^2 + 1e-10;  dCV^2/dv_e = dV/dv_e / q - 2 mean V / (E q^2)
+  double variation(Variance form) const { return variance(form) / q(); }
+  double d_variation(Variance form, double v) const {
+    return d_variance(form, v) / q() - 2 * mean * variance(form) / (experts * q() * q());
+  }
+
+ private:
+  double q() const { return mean * mean + 1e-10; }
+};
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,37 +1,50 @@
 #pragma once
 // Expert choice (Zhou et al. 2022): s = softmax(W x) over experts, then each expert takes the C tokens with the
-// largest s[:, e], C = tokens * Average / E. The gate is s, not renormalised; a token may have 0 .. E experts;
-// the load is balanced by construction. Whether a token is taken depends on later tokens: not causal.
+// largest s[:, e] among those that compete, C = tokens * Average / E. The gate is s, not renormalised; a token may
+// have 0 .. E experts; the load is balanced by construction. Whether a token is taken depends on later tokens, so it
+// is not causal, except among contemporaries.
 #include <moegpt/kernels/softmax.hpp>
 #include <moegpt/layers/linear.hpp>
 #include <moegpt/moe/router.hpp>
 
-#include <algorithm>
-
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Average: experts per token on average, which sets the capacity.
-template <int E, int Average = 2>
+struct ExpertChoice {
+  Group group = Group::batch;   // who competes; position: causal, and generation repeats it for the same batch
+  bool thresholds = false;      // without a key, route by thresholds instead: see ThresholdExpertChoice
+};
+
+// Average: experts per token on average, which sets the capacity. Fewer tokens than E / Average compete for less than
+// one place: an error (check_capacity), unless min_capacity is at least 1.
+template <int E, int Average = 2, ExpertChoice Options = ExpertChoice{}>
 struct ExpertChoiceRouter {
   static constexpr int experts = E, active = E;
-  static constexpr bool causal = false;
+  static constexpr bool causal = Options.group == Group::position, drops = false;
   static std::string text() {
-    return "ExpertChoiceRouter<" + std::to_string(E) + ", " + std::to_string(Average) + ">";
+    constexpr const char* others[] = {"", ", ExpertChoice{.group = Group::sequence}",
+                                      ", ExpertChoice{.group = Group::position}"};
+    return "ExpertChoiceRouter<" + std::to_string(E) + ", " + std::to_string(Average) +
+           (Options.thresholds ? ", ExpertChoice{.thresholds = true}" : others[static_cast<int>(Options.group)]) + ">";
   }
 
   template <int D, class T = float>
   struct For {
     static_assert(Average >= 1 && Average <= E, "ExpertChoiceRouter: Average must lie in 1 .. E");
+    static_assert(!Options.thresholds || Options.group == Group::batch,
+                  "ExpertChoiceRouter: thresholds are learned from whole batches: use Group::batch");
     using Scalar = T;
     static constexpr int dim = D;
 
     Linear<D, E, T, false> gate;
+    Weight<T, Options.thresholds ? E : 0> threshold;   // moved by update_thresholds, never by a gradient
 
-    static constexpr auto fields() { return Fields{Field{"gate", &For::gate}}; }
+    static constexpr auto fields() {
+      return Fields{Field{"gate", &For::gate}, Field{"threshold", &For::threshold, Kind::buffer}};
+    }
     struct Tape {
       Tokens<E, T> score;       // softmax of the logits over experts
       Tokens<1, T> lse;
-      Buffer<Index> order;      // [E, tokens] each expert's tokens, best first up to its capacity
+      Buffer<Index> order;      // [E, tokens] each expert's tokens, group by group, best first up to its capacity
       Buffer<int> chosen;       // [tokens, E] e where expert e took the token
       [[gnu::noinline]] void resize(const Pass& pass) {
         score.resize(pass.tokens());
@@ -55,11 +68,16 @@ struct ExpertChoiceRouter {
             for (int e = 0; e < E; ++e)
               if (!pass.allowed[e]) tape.score[n][e] = kernels::minus_infinity<T>;
           *tape.lse[n] = kernels::softmax(tape.score[n], E);
-          for (int e = 0; e < E; ++e) tape.chosen[n * E + e] = -1;
+          for (int e = 0; e < E; ++e) tape.chosen[n * E + e] = by_threshold(e, n, tape, pass) ? e : -1;
         }
       });
-      const Index capacity = expert_capacity(1, static_cast<double>(routed_tokens(pass)) * Average, E);
-      pass.exec.parallel_for(E, [&](Index e) { take_best(static_cast<int>(e), capacity, tape, pass); });
+      if (!Options.thresholds || pass.key) {
+        check_capacity("ExpertChoiceRouter's Average", Average, Options.group, 1, E, pass);
+        const Groups groups{Options.group, pass.shape};
+        pass.exec.parallel_for(E * groups.size(), [&](Index i) {
+          take_best(static_cast<int>(i % E), i / E, groups, tape, pass);
+        });
+      }
       plan.resize(pass.tokens(), E, E);
       plan.assign(tape.chosen.data(), tape.score[0], 0);
     }
@@ -86,26 +104,45 @@ struct ExpertChoiceRouter {
     }
 
    private:
+    bool by_threshold(int e, Index n, const Tape& tape, const Pass& pass) const {
+      return Options.thresholds && !pass.key && !pass.is_padding(n) && (!pass.allowed || pass.allowed[e]) &&
+             tape.score[n][e] >= threshold[e];
+    }
     // Equal scores: the earlier token.
-    static void take_best(int e, Index capacity, Tape& tape, const Pass& pass) {
+    static void take_best(int e, Index g, const Groups& groups, Tape& tape, const Pass& pass) {
       if (pass.allowed && !pass.allowed[e]) return;
-      Index* order = tape.order.data() + e * pass.tokens();
+      const TokenGroup group = groups[g];
+      Index* order = tape.order.data() + e * pass.tokens() + g * group.count;
       Index count = 0;
-      for (Index n = 0; n < pass.tokens(); ++n)
-        if (!pass.is_padding(n)) order[count++] = n;
-      const Index taken = capacity < count ? capacity : count;
-      std::partial_sort(order, order + taken, order + count, [&](Index a, Index b) {
-        const auto rank = [&](Index n) {   // NaN comes last: the order must be an order
-          const T s = tape.score[n][e];
-          return s == s ? s : kernels::minus_infinity<T>;
-        };
-        return rank(a) > rank(b) || (rank(a) == rank(b) && a < b);
-      });
+      for (Index i = 0; i < group.count; ++i)
+        if (!pass.is_padding(group[i])) order[count++] = group[i];
+      const Index taken = capacity_of(count, Average, 1, E, pass);
+      sort_descending(order, taken, count, [&](Index n) { return tape.score[n][e]; });
       for (Index i = 0; i < taken; ++i) tape.chosen[order[i] * E + e] = e;
     }
   };
 };
 static_assert(lists_every_field<ExpertChoiceRouter<4>::For<4>>());
 static_assert(Router<ExpertChoiceRouter<4>>);
+
+// With a key (training) expert choice over the batch, without (evaluation, generation) each token for itself: expert e
+// takes it if s_e >= threshold_e, an average of what was just enough in training (update_thresholds). Evaluation is
+// causal and training is not, so a decoder wants it as AllowNonCausal<...>. Thresholds begin at zero: every expert
+// takes every token until they are learned.
+template <int E, int Average = 2>
+using ThresholdExpertChoice = ExpertChoiceRouter<E, Average, ExpertChoice{.thresholds = true}>;
+
+// threshold_e += rate (smallest score that expert e took - threshold_e); the first time, all the way. After a forward
+// with a key.
+template <class Router, class T>
+void update_thresholds(Router& router, const RoutingPlan<T>& plan, double rate) {
+  for (int e = 0; e < plan.experts; ++e) {
+    if (plan.load(e) == 0) continue;
+    const T* weight = plan.weight.data();
+    const T enough = *std::min_element(weight + plan.offset[e], weight + plan.offset[e + 1]);
+    T& threshold = router.threshold[e];
+    threshold = threshold == 0 ? enough : threshold + static_cast<T>(rate) * (enough - threshold);
+  }
+}
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -9,7 +9,7 @@ template <ExpertNetwork ExpertType>
 struct FeedForward {
   using Scalar = typename ExpertType::Scalar;
   using T = Scalar;
-  static constexpr int D = ExpertType::dim, dim_in = D, dim_out = D;
+  static constexpr int D = ExpertType::dim, DOut = output_dim<ExpertType>(), dim_in = D, dim_out = DOut;
   static constexpr bool causal = true;
   static constexpr std::string_view name = "ffn";
 
@@ -24,14 +24,14 @@ struct FeedForward {
   };
   struct Scratch {
     typename ExpertType::Scratch network;
-    Tokens<D, T> d_output;
+    Tokens<DOut, T> d_output;
     [[gnu::noinline]] void resize(const Pass& pass) {
       network.resize(pass.tokens());
       d_output.resize(pass.tokens());
     }
   };
 
-  void forward(In<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
+  void forward(In<D, T> x, Out<DOut, T> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
     pass.check_fits(x.count, y.count);
     tape.resize(pass);
     scratch.resize(pass);
@@ -43,12 +43,12 @@ struct FeedForward {
     });
   }
 
-  void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, FeedForward& grad, Scratch& scratch,
+  void backward(In<D, T> x, const Tape& tape, In<DOut, T> dy, Out<D, T> dx, FeedForward& grad, Scratch& scratch,
                 const Pass& pass) const {
     scratch.resize(pass);
-    const Out<D, T> d_output = scratch.d_output;
+    const Out<DOut, T> d_output = scratch.d_output;
     for_each_piece(pass.exec, x.count, expert_rows(x.count), [&](Rows rows) {
-      std::memcpy(d_output[rows.first], dy[rows.first], sizeof(T) * rows.count * D);
+      std::memcpy(d_output[rows.first], dy[rows.first], sizeof(T) * rows.count * DOut);
       drop_rows(tape, d_output.rows(rows), rows, pass);
       network.backward(x.rows(rows), tape.network, d_output.rows(rows), nullptr, dx.rows(rows), nullptr,
                        scratch.network, rows);
@@ -59,10 +59,10 @@ struct FeedForward {
   }
 
  private:
-  static void drop_rows(const Tape& tape, Out<D, T> y, Rows rows, const Pass& pass) {
+  static void drop_rows(const Tape& tape, Out<DOut, T> y, Rows rows, const Pass& pass) {
     if (tape.dropout == 0) return;
     for (Index i = 0; i < rows.count; ++i)
-      kernels::drop(y[i], D, tape.dropout, tape.noise, pass.number_of(rows.first + i));
+      kernels::drop(y[i], DOut, tape.dropout, tape.noise, pass.number_of(rows.first + i));
   }
 };
 static_assert(lists_every_field<FeedForward<Expert<2, 3>>>());

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <ratio>
+#include <string>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
@@ -13,6 +14,13 @@ enum class Gates {
   renormalised,   // softmax over the chosen logits; the same as softmax over all, divided by the chosen sum
   probability,    // softmax over all: gates of a token sum to less than 1
 };
+inline std::string text_of(Gates gates) {
+  return gates == Gates::renormalised ? "Gates::renormalised" : "Gates::probability";
+}
+
+inline std::string text_of(bool yes) { return yes ? "true" : "false"; }
+template <class Ratio>
+std::string text_of() { return "std::ratio<" + std::to_string(Ratio::num) + ", " + std::to_string(Ratio::den) + ">"; }
 
 struct RenormalisedGates {
   template <class T>
@@ -25,17 +33,64 @@ struct RenormalisedGates {
     kernels::softmax_backward(gate, d_gate, dz, count);   // dz = g (dg - <dg, g>)
   }
 };
-struct ProbabilityGates {
+
+// g = a s, with a = Scale, a std::ratio (DeepSeek's routed scaling factor).
+template <class Scale = std::ratio<1>>
+struct ScoreGates {
+  template <class T>
+  static constexpr T scale = T(Scale::num) / T(Scale::den);
   template <class T>
   static void forward(const T*, const T* s, T* gate, int count) {
-    std::copy_n(s, count, gate);
+    for (int j = 0; j < count; ++j) gate[j] = scale<T> * s[j];
   }
   template <class T>
   static void backward(const T*, const T*, const T* d_gate, T*, T* ds, int count) {
-    for (int j = 0; j < count; ++j) ds[j] += d_gate[j];
+    for (int j = 0; j < count; ++j) ds[j] += scale<T> * d_gate[j];
   }
 };
+using ProbabilityGates = ScoreGates<>;
 template <Gates G>
 using GateRule = std::conditional_t<G == Gates::renormalised, RenormalisedGates, ProbabilityGates>;
+
+// g = a s / r with r = (sum_j s_j^P)^(1/P) over the chosen: the p-norm of g is a (megablocks'
+// moe_normalize_expert_weights). P = 1 divides by the sum, as DeepSeek does with sigmoids. With u = s / r:
+//   ds_j = a (dg_j - <dg, u> u_j^(P-1)) / r
+// Chosen scores that are all zero have gates of zero.
+template <int P, class Scale = std::ratio<1>>
+struct PNormGates {
+  static_assert(P >= 1, "PNormGates: P must be at least 1");
+  static constexpr bool constant_alone = true;   // one expert's gate is `a`, whatever its score
+  static std::string text() { return "PNormGates<" + std::to_string(P) + ">"; }
+  template <class T>
+  static constexpr T scale = T(Scale::num) / T(Scale::den);
+
+  template <class T>
+  static void forward(const T*, const T* s, T* gate, int count) {
+    const T r = norm(s, count);
+    for (int j = 0; j < count; ++j) gate[j] = r == 0 ? T(0) : scale<T> * (s[j] / r);
+  }
+  template <class T>
+  static void backward(const T* s, const T*, const T* d_gate, T*, T* ds, int count) {
+    const T r = norm(s, count);
+    if (r == 0) return;
+    T mean = 0;
+    for (int j = 0; j < count; ++j) mean += d_gate[j] * (s[j] / r);
+    for (int j = 0; j < count; ++j) ds[j] += scale<T> * (d_gate[j] - mean * power(s[j] / r, P - 1)) / r;
+  }
+
+ private:
+  template <class T>
+  static T power(T x, int n) {
+    T y = 1;
+    while (n-- > 0) y *= x;
+    return y;
+  }
+  template <class T>
+  static T norm(const T* s, int count) {
+    T total = 0;
+    for (int j = 0; j < count; ++j) total += power(s[j], P);
+    return P == 1 ? total : P == 2 ? std::sqrt(total) : std::pow(total, T(1) / P);
+  }
+};
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -5,7 +5,7 @@
 #include <moegpt/kernels/dispatch.hpp>
 #include <moegpt/kernels/dropout.hpp>
 #include <moegpt/layers/expert.hpp>
-#include <moegpt/moe/balance.hpp>
+#include <moegpt/moe/mixture_losses.hpp>
 #include <moegpt/moe/top_k_router.hpp>
 
 #include <algorithm>
@@ -23,7 +23,8 @@ struct MoELayer {
   using Scalar = typename ExpertType::Scalar;
   using T = Scalar;
   using RouterType = typename Recipe::template For<ExpertType::dim, T>;
-  static constexpr int D = ExpertType::dim, E = Recipe::experts, dim_in = D, dim_out = D;
+  static constexpr int D = ExpertType::dim, DOut = output_dim<ExpertType>(), E = Recipe::experts;
+  static constexpr int dim_in = D, dim_out = DOut;
   static constexpr bool causal = Recipe::causal;
   static constexpr std::string_view name = "moe";
 
@@ -33,16 +34,15 @@ struct MoELayer {
   static constexpr auto fields() {
     return Fields{Field{"router", &MoELayer::router}, Field{"experts", &MoELayer::experts, Kind::sparse}};
   }
-  struct Tape {
+  struct Tape : LossTape<T> {
     RoutingPlan<T> plan;
     typename RouterType::Tape router;
     typename ExpertType::Tape expert;    // slots
-    T mean_score[E] = {};                // of the full scores, over tokens
-    T balance = 0, z = 0;                // losses before their coefficients
     double dropout = 0;
     Key noise{};
     [[gnu::noinline]] void resize(const Pass& pass) {
       const Index slots = pass.tokens() * Recipe::active;
+      LossTape<T>::resize(E, pass);
       plan.resize(pass.tokens(), Recipe::active, E);
       router.resize(pass);
       expert.resize(slots);
@@ -51,9 +51,10 @@ struct MoELayer {
   struct Scratch {
     typename RouterType::Scratch router;
     typename ExpertType::Scratch expert;
-    Tokens<D, T> output;                 // slots: what experts answered
-    Tokens<D, T> d_output, d_input;      // slots
+    Tokens<DOut, T> output, d_output;    // slots: what experts answered
+    Tokens<D, T> d_input;                // slots
     Buffer<T> d_weight;                  // [slots]
+    LossScratch<T> losses;
     Buffer<ExpertTask> tasks;
     [[gnu::noinline]] void resize(const Pass& pass) {
       const Index slots = pass.tokens() * Recipe::active;
@@ -64,10 +65,11 @@ struct MoELayer {
       d_output.resize(slots);
       d_input.resize(slots);
       d_weight.resize(slots);
+      losses.resize(E, pass);
     }
   };
 
-  void forward(In<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
+  void forward(In<D, T> x, Out<DOut, T> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
     pass.check_fits(x.count, y.count);
     tape.resize(pass);
     scratch.resize(pass);
@@ -82,12 +84,10 @@ struct MoELayer {
     });
     kernels::combine<T>(pass.exec, scratch.output, plan.slot.data(), plan.choices, plan.weight.data(), y);
 
-    mean_scores<E, T>(tape.router.score, pass, tape.mean_score);
-    tape.balance = balance_loss<T>(plan.wanted.data(), tape.mean_score, E);
-    tape.z = z_loss<T>(tape.router.lse, pass);
+    measure_losses<T>(tape.router, plan, tape, pass);
   }
 
-  void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, MoELayer& grad, Scratch& scratch,
+  void backward(In<D, T> x, const Tape& tape, In<DOut, T> dy, Out<D, T> dx, MoELayer& grad, Scratch& scratch,
                 const Pass& pass) const {
     scratch.resize(pass);
     const RoutingPlan<T>& plan = tape.plan;
@@ -108,10 +108,9 @@ struct MoELayer {
     });
     if (!dx.empty())
       kernels::combine<T>(pass.exec, scratch.d_input, plan.slot.data(), plan.choices, nullptr, dx);
-    T d_mean_score[E];
-    balance_loss_backward<T>(plan.wanted.data(), E, T(pass.objective.balance), d_mean_score);
-    router.backward(x, plan, tape.router, {scratch.d_weight.data(), d_mean_score, T(pass.objective.z)}, dx,
-                    grad.router, scratch.router, pass);
+    const RouterSignal<T> signal =
+        signal_of_losses<T>(tape, tape.router, plan, scratch.d_weight.data(), scratch.losses, pass);
+    router.backward(x, plan, tape.router, signal, dx, grad.router, scratch.router, pass);
   }
 
  private:
@@ -152,12 +151,12 @@ struct MoELayer {
     });
   }
   // The mask of a slot belongs to its token and choice, not to its place among the expert's tokens.
-  static void drop_slots(const Tape& tape, Out<D, T> slots, Rows rows, const Pass& pass) {
+  static void drop_slots(const Tape& tape, Out<DOut, T> slots, Rows rows, const Pass& pass) {
     if (tape.dropout == 0) return;
     for (Index i = 0; i < rows.count; ++i) {
       const Index s = rows.first + i;
       const Index pair = pass.number_of(tape.plan.token[s]) * tape.plan.choices + tape.plan.choice[s];
-      kernels::drop(slots[i], D, tape.dropout, tape.noise, pair);
+      kernels::drop(slots[i], DOut, tape.dropout, tape.noise, pair);
     }
   }
 };

@@ -16,10 +16,13 @@ struct RouterSignal {
   T z = 0;                           // coefficient of the z-loss, mean over tokens of lse^2
   Group group = Group::batch;        // of d_mean_score
   const T* d_load = nullptr;         // [E] of the smooth load, for routers whose tape has one; null: none
+  const T* d_score = nullptr;        // [tokens, E] of the full scores themselves; null: none
 
-  // What reaches the full scores of token n from its group's mean: ds[e] += d_mean_score[group][e] / tokens.
+  // What reaches the full scores of token n, from its group's mean: ds[e] += d_mean_score[group][e] / tokens.
   void add_to_scores(Index n, Index routed, const Pass& pass, int experts, T* ds) const {
-    if (!d_mean_score || pass.is_padding(n)) return;
+    if (pass.is_padding(n)) return;
+    for (int e = 0; d_score && e < experts; ++e) ds[e] += d_score[n * experts + e];
+    if (!d_mean_score) return;
     const Index sequence = n / pass.shape.length;
     const T* d = group == Group::sequence ? d_mean_score + sequence * experts : d_mean_score;
     const T tokens = static_cast<T>(group == Group::sequence ? pass.length_of(sequence) : routed);
@@ -60,5 +63,9 @@ struct AllowNonCausal : Recipe {
     return "AllowNonCausal<" + Recipe::text() + ">";
   }
 };
+
+// What a recipe around Recipe gives its inner layer: if the whole was allowed, so is the part.
+template <class Self, class Recipe>
+using AllowedAs = std::conditional_t<Self::causal && !Recipe::causal, AllowNonCausal<Recipe>, Recipe>;
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,23 +1,11 @@
 #pragma once
 // The routing plan: who goes where, sorted by expert. One form for every rule that sends whole tokens: top-k,
 // expert choice, capacity, dense, hashed. Experts share one slot-ordered buffer, and each owns its rows of it.
-#include <moegpt/layers/pass.hpp>
+#include <moegpt/moe/capacity.hpp>
+
+#include <limits>
 
 namespace moegpt::inline MOEGPT_BUILD {
-
-// Tokens that are not padding.
-inline Index routed_tokens(const Pass& pass) {
-  Index n = 0;
-  for (Index b = 0; b < pass.shape.batch; ++b) n += pass.length_of(b);
-  return n;
-}
-
-// Slots per expert when `pairs` (token, expert) pairs are spread over E experts; 0: no limit.
-inline Index expert_capacity(double factor, double pairs, int experts) {
-  if (factor <= 0) return 0;
-  const auto capacity = static_cast<Index>(pairs / experts * factor);
-  return capacity < 1 ? 1 : capacity;
-}
 
 template <class T>
 struct RoutingPlan {
@@ -54,18 +42,35 @@ struct RoutingPlan {
     slot.resize(tokens * choices);
   }
 
-  // Builds the plan from chosen[token][choice], an expert or `none`, and the gate of each choice. An expert that
-  // is full (capacity > 0) takes the first `capacity` tokens in token order and drops the rest, which is the
-  // only order of dropping that does not look into the future. A stable counting sort: within an expert slots
-  // stand in token order.
+  // Builds the plan from chosen[token][choice], an expert or `none`, and the gate of each choice: a stable counting
+  // sort, so that within an expert slots stand in token order. Under a capacity the pairs of each group ask for a
+  // place in the order of the pass's drop rule, and who finds an expert full is dropped. Throws
+  // std::invalid_argument for a capacity below one slot (check_capacity).
   void assign(const int* chosen, const T* gate, const Pass& pass) {
-    const double pairs = static_cast<double>(routed_tokens(pass)) * choices;
-    assign(chosen, gate, expert_capacity(pass.options.capacity_factor, pairs, experts));
+    const double factor = pass.options.capacity_factor;
+    if (factor <= 0) return assign(chosen, gate, 0);
+    check_capacity("capacity_factor", factor, pass.capacity_group, choices, experts, pass);
+    if (pass.drop == Drop::token_order && pass.capacity_group == Group::batch)
+      return assign(chosen, gate, capacity_of(routed_tokens(pass), factor, choices, experts, pass));
+    const Groups groups{pass.capacity_group, pass.shape};
+    for (Index g = 0; g < groups.size(); ++g) keep_what_fits(groups[g], chosen, gate, pass);
+    sort(slot.data(), gate, 0);
+    count(chosen);
   }
-  void assign(const int* chosen, const T* gate, Index capacity) {
+  // With a limit of its own, in token order; 0: none.
+  void assign(const int* chosen, const T* gate, Index capacity) { sort(chosen, gate, capacity); }
+
+ private:
+  template <class Expert>
+  void count(const Expert* chosen) {
     for (int e = 0; e < experts; ++e) wanted[e] = 0;
     for (Index pair = 0; pair < tokens * choices; ++pair)
       if (chosen[pair] >= 0) ++wanted[chosen[pair]];
+  }
+  // `chosen` may be `slot`, of which each number is read before it is written.
+  template <class Expert>
+  void sort(const Expert* chosen, const T* gate, Index capacity) {
+    count(chosen);
     offset[0] = 0;
     for (int e = 0; e < experts; ++e)
       offset[e + 1] = offset[e] + (capacity > 0 && wanted[e] > capacity ? capacity : wanted[e]);
@@ -73,7 +78,7 @@ struct RoutingPlan {
     for (Index n = 0; n < tokens; ++n)
       for (int j = 0; j < choices; ++j) {
         const Index pair = n * choices + j;
-        const int e = chosen[pair];
+        const Expert e = chosen[pair];
         slot[pair] = none;
         if (e < 0) continue;
         const Index s = wanted[e]++;
@@ -84,6 +89,39 @@ struct RoutingPlan {
         weight[s] = gate[pair];
       }
     for (int e = 0; e < experts; ++e) wanted[e] -= offset[e];
+  }
+
+  T best_gate(Index n, const int* chosen, const T* gate) const {
+    T best = std::numeric_limits<T>::lowest();
+    for (Index pair = n * choices; pair < (n + 1) * choices; ++pair)
+      if (chosen[pair] >= 0 && gate[pair] > best) best = gate[pair];
+    return best;
+  }
+  // Leaves in slot[pair] the expert, or none. `offset` and `token` are not filled yet and lend their memory.
+  [[gnu::noinline]] void keep_what_fits(const TokenGroup& group, const int* chosen, const T* gate, const Pass& pass) {
+    Index* free = offset.data();
+    Index* order = token.data();
+    std::fill_n(free, experts, capacity_of(routed_tokens(group, pass), pass.options.capacity_factor, choices, experts,
+                                           pass));
+    auto ask = [&](Index pair) {
+      const int e = chosen[pair];
+      slot[pair] = e >= 0 && free[e]-- > 0 ? e : none;
+    };
+    if (pass.drop == Drop::token_order) {
+      for (Index i = 0; i < group.count; ++i)
+        for (int j = 0; j < choices; ++j) ask(group[i] * choices + j);
+    } else if (pass.drop == Drop::probability) {
+      const Index pairs = group.count * choices;
+      for (Index i = 0; i < pairs; ++i) order[i] = group[i / choices] * choices + i % choices;
+      sort_descending(order, pairs, pairs, [&](Index pair) { return gate[pair]; });
+      for (Index i = 0; i < pairs; ++i) ask(order[i]);
+    } else {
+      for (Index i = 0; i < group.count; ++i) order[i] = group[i];
+      if (pass.drop == Drop::batch_prioritised)
+        sort_descending(order, group.count, group.count, [&](Index n) { return best_gate(n, chosen, gate); });
+      for (int j = 0; j < choices; ++j)
+        for (Index i = 0; i < group.count; ++i) ask(order[i] * choices + j);
+    }
   }
 };
 

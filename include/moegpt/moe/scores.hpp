@@ -1,31 +1,29 @@
 #pragma once
 // Scores: how much each expert suits a token, from its row of logits z. Of every kind
-//   forward      s from z, and `share`, which is s divided by its sum: what balance losses and metrics look at;
-//                returns log sum exp of z
+//   forward      s from z, and `share`, which is s divided by its sum: what balance losses and metrics look at.
+//                On entry share is a copy of z. Returns log sum exp of z
+//   again        s in backward, from what the tape kept: the shares, and the logits where a kind needs them
 //   backward     dz += what reaches z from ds, the gradient of s, and d_share
 //   add_softmax  dz += a softmax(z)
-// Tapes keep the shares, and the logits where a kind cannot do without.
+// Where `are_shares`, s and share are one row, and so are ds and d_share.
+#include <moegpt/kernels/noise.hpp>
 #include <moegpt/kernels/softmax.hpp>
 
 #include <algorithm>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// s = softmax(z), which is its own share.
+inline constexpr int most_experts = 1024;   // of a token-choice router, for rows on the stack
+
+// s = softmax(z)
 struct SoftmaxScores {
-  static constexpr bool keeps_logits = false;
+  static constexpr bool are_shares = true;
   template <class T>
-  static T forward(const T* z, T* s, T* share, int E) {
-    std::copy_n(z, E, share);
-    const T lse = kernels::softmax(share, E);
-    std::copy_n(share, E, s);
-    return lse;
-  }
+  static T forward(const T*, T*, T* share, int E) { return kernels::softmax(share, E); }
   template <class T>
-  static T score_of(const T* share, const T*, int e) { return share[e]; }
+  static const T* again(const T* share, const T*, T*, int) { return share; }
   template <class T>
-  static void backward(const T* s, const T*, T* ds, const T* d_share, T* dz, int E) {
-    for (int e = 0; e < E; ++e) ds[e] += d_share[e];
+  static void backward(const T* s, const T*, const T* ds, const T*, T* dz, int E) {
     kernels::softmax_backward(s, ds, dz, E);   // dz = s (ds - <ds, s>)
   }
   template <class T>
@@ -38,54 +36,55 @@ struct SoftmaxScores {
 //   ds += (d_share - <d_share, share>) / S,   dz += ds f'(z)
 template <class Function>
 struct PointwiseScores {
-  static constexpr bool keeps_logits = true;
+  static constexpr bool are_shares = false;
   template <class T>
   static T forward(const T* z, T* s, T* share, int E) {
-    std::copy_n(z, E, s);
     T total;
-    const T lse = kernels::exponentials(s, E, total);
-    for (int e = 0; e < E; ++e) s[e] = Function::value(z[e]);
+    const T lse = kernels::exponentials(share, E, total);
+    Function::values(z, s, E);
     total = kernels::sum(s, E);
-    for (int e = 0; e < E; ++e) share[e] = total > 0 ? s[e] / total : T(0);
+    for (int e = 0; e < E; ++e) share[e] = total == 0 ? T(0) : s[e] / total;
     return lse;
   }
   template <class T>
-  static T score_of(const T*, const T* z, int e) { return Function::value(z[e]); }
+  static const T* again(const T*, const T* z, T* s, int E) {
+    Function::values(z, s, E);
+    return s;
+  }
   template <class T>
-  static void backward(const T* share, const T* z, T* ds, const T* d_share, T* dz, int E) {
-    T total = 0, mean = 0;
-    for (int e = 0; e < E; ++e) {
-      total += Function::value(z[e]);
-      mean += d_share[e] * share[e];
-    }
+  static void backward(const T* s, const T* share, const T* ds, const T* d_share, T* dz, int E) {
+    const T total = kernels::sum(s, E), mean = kernels::dot(d_share, share, E);
     for (int e = 0; e < E; ++e)
-      dz[e] += (ds[e] + (total > 0 ? (d_share[e] - mean) / total : T(0))) * Function::slope(z[e]);
+      dz[e] += (ds[e] + (total == 0 ? T(0) : (d_share[e] - mean) / total)) * Function::slope(s[e]);
   }
   template <class T>
   static void add_softmax(const T*, const T* z, T lse, T a, T* dz, int E) {
-    for (int e = 0; e < E; ++e) dz[e] += a * std::exp(z[e] - lse);
+    T p[most_experts];
+    kernels::map(E, z, p, [&](Vector<T> v) { return kernels::exponential(v - lse); });
+    for (int e = 0; e < E; ++e) dz[e] += a * p[e];
   }
 };
 
 // DeepSeek-V3: every expert is judged by itself.
-struct Sigmoid {
+struct SigmoidFunction {
   template <class T>
-  static T value(T z) { return 1 / (1 + std::exp(-z)); }
-  template <class T>
-  static T slope(T z) { return value(z) * (1 - value(z)); }
-};
-using SigmoidScores = PointwiseScores<Sigmoid>;
-
-// sqrt(log(1 + exp z)), Megatron's option.
-struct RootSoftplus {
-  template <class T>
-  static T value(T z) { return std::sqrt(std::max(z, T(0)) + std::log1p(std::exp(-std::abs(z)))); }
-  template <class T>
-  static T slope(T z) {
-    const T s = value(z);
-    return s > 0 ? Sigmoid::value(z) / (2 * s) : T(0);
+  static void values(const T* z, T* s, int E) {
+    kernels::map(E, z, s, [](Vector<T> v) { return T(1) / (T(1) + kernels::exponential(-v)); });
   }
+  template <class T>
+  static T slope(T s) { return s * (1 - s); }
 };
-using RootSoftplusScores = PointwiseScores<RootSoftplus>;
+using SigmoidScores = PointwiseScores<SigmoidFunction>;
+
+// sqrt(log(1 + exp z)), Megatron's option. With s^2 = softplus(z): 2 s ds = sigmoid(z) dz, sigmoid(z) = 1 - exp(-s^2).
+struct RootSoftplusFunction {
+  template <class T>
+  static void values(const T* z, T* s, int E) {
+    kernels::map(E, z, s, [](Vector<T> v) { return square_root(kernels::softplus<T>(v)); });
+  }
+  template <class T>
+  static T slope(T s) { return s == 0 ? T(0) : -std::expm1(-s * s) / (2 * s); }
+};
+using RootSoftplusScores = PointwiseScores<RootSoftplusFunction>;
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -5,6 +5,9 @@
 #include <moegpt/core/random.hpp>
 #include <moegpt/kernels/softmax.hpp>
 #include <moegpt/kernels/top_k.hpp>
+#include <moegpt/moe/scores.hpp>
+
+#include <ratio>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
@@ -17,6 +20,7 @@ struct Candidate {
   int experts, most;     // E, K
   const Key* noise;      // null: evaluation
   Index number;          // which token this is, for draws
+  bool allows(int e) const { return !(z[e] == kernels::minus_infinity<T>); }
 };
 
 // The K largest logits. Equal logits: the lower expert.
@@ -26,6 +30,73 @@ struct LargestLogits {
   static int select(const Candidate<T>& token, int* chosen) {
     kernels::top_k(token.z, token.experts, token.most, chosen);
     return token.most;
+  }
+};
+
+// The K largest s + b, with b the selection bias (Wang et al. 2024), or the K largest s. With groups (DeepSeek-V3):
+// experts lie in `Groups` equal groups, and only those of the `Kept` best groups may be chosen. A group is as good as
+// its two best experts together, without a bias as its best one.
+template <bool Biased, int Groups = 1, int Kept = 1>
+struct LargestScores {
+  static constexpr bool biased = Biased;
+  template <class T>
+  static int select(const Candidate<T>& token, int* chosen) {
+    T rank[most_experts];
+    for (int e = 0; e < token.experts; ++e) {
+      rank[e] = Biased ? token.s[e] + token.bias[e] : token.s[e];
+      if (!token.allows(e)) rank[e] = kernels::minus_infinity<T>;
+    }
+    if constexpr (Kept < Groups) keep_best_groups(rank, token.experts / Groups);
+    kernels::top_k(rank, token.experts, token.most, chosen);
+    int count = token.most;
+    while (count > 0 && rank[chosen[count - 1]] == kernels::minus_infinity<T>) --count;
+    return count;
+  }
+
+ private:
+  template <class T>
+  static void keep_best_groups(T* rank, int size) {
+    T value[Groups];
+    for (int g = 0; g < Groups; ++g) {
+      int best[2];
+      kernels::top_k(rank + g * size, size, Biased && size > 1 ? 2 : 1, best);
+      value[g] = rank[g * size + best[0]];
+      if (Biased && size > 1 && rank[g * size + best[1]] != kernels::minus_infinity<T>)
+        value[g] += rank[g * size + best[1]];
+    }
+    int kept[Kept];
+    kernels::top_k(value, Groups, Kept, kept);
+    for (int g = 0; g < Groups; ++g)
+      if (std::find(kept, kept + Kept, g) == kept + Kept)
+        std::fill_n(rank + g * size, size, kernels::minus_infinity<T>);
+  }
+};
+
+// The fewest experts whose scores reach P together, at most K: best first, as many as it takes.
+template <class P>
+struct Nucleus {
+  static constexpr bool biased = false;
+  template <class T>
+  static int select(const Candidate<T>& token, int* chosen) {
+    T reached = 0;
+    for (int count = 0; count < token.most;) {
+      kernels::top_k(token.z, token.experts, count + 1, chosen, count);
+      reached += token.s[chosen[count++]];
+      if (P::num < P::den && reached >= T(P::num) / T(P::den)) return count;   // P = 1: rounding must not end it
+    }
+    return token.most;
+  }
+};
+
+// All experts, in their order.
+struct EveryExpert {
+  static constexpr bool biased = false;
+  template <class T>
+  static int select(const Candidate<T>& token, int* chosen) {
+    int count = 0;
+    for (int e = 0; e < token.experts; ++e)
+      if (token.allows(e)) chosen[count++] = e;
+    return count;
   }
 };
 

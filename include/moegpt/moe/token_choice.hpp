@@ -41,26 +41,28 @@ struct TokenChoiceTape {
   }
 };
 
-inline constexpr int most_experts = 1024, most_choices = 64;   // of the two functions below, for their stack
-
 // From logits in `score` to scores, choices and gates in place, and to the plan. score [tokens, E].
 template <class Rule, class T>
 [[gnu::noinline]] void choose_experts(MatrixView<T> score, MatrixView<T> logits, const T* bias, int K, T* lse,
                                       int* all_chosen, T* all_gates, RoutingPlan<T>& plan, const Pass& pass) {
+  using Scores = typename Rule::Scores;
   const int E = static_cast<int>(score.cols);
   const Key noise = pass.key ? pass.key->with(Purpose::router_noise) : Key{};
   for_each_piece(pass.exec, score.rows, token_piece, [&](Rows rows) {
+    T kept[most_experts], apart[most_experts], gate_logit[most_experts], gate_score[most_experts];
     for (Index n = rows.first; n < rows.first + rows.count; ++n) {
-      T z[most_experts], s[most_experts], gate_logit[most_choices], gate_score[most_choices];
       int* chosen = all_chosen + n * K;
       T* gate = all_gates + n * K;
-      for (int e = 0; e < E; ++e) z[e] = pass.allowed && !pass.allowed[e] ? kernels::minus_infinity<T> : score[n][e];
-      if constexpr (Rule::Scores::keeps_logits) std::copy_n(z, E, logits[n]);
-      lse[n] = Rule::Scores::forward(z, s, score[n], E);
+      T *z = Scores::are_shares ? kept : logits[n], *s = Scores::are_shares ? score[n] : apart;
+      if (pass.allowed)
+        for (int e = 0; e < E; ++e)
+          if (!pass.allowed[e]) score[n][e] = kernels::minus_infinity<T>;
+      std::copy_n(score[n], E, z);
+      lse[n] = Scores::forward(z, s, score[n], E);
 
       const Candidate<T> token{z, s, bias, E, K, pass.key ? &noise : nullptr, pass.number_of(n)};
       int count = pass.is_padding(n) ? 0 : Rule::Selection::select(token, chosen);
-      while (count > 0 && z[chosen[count - 1]] == kernels::minus_infinity<T>) --count;   // fewer are allowed than K
+      while (count > 0 && !token.allows(chosen[count - 1])) --count;   // fewer are allowed than K
       for (int j = 0; j < count; ++j) {
         gate_logit[j] = z[chosen[j]];
         gate_score[j] = s[chosen[j]];
@@ -93,16 +95,20 @@ template <class Rule, class T>
   const int E = plan.experts, K = plan.choices;
   const Index routed = routed_tokens(pass);
   for_each_piece(pass.exec, score.rows, token_piece, [&](Rows rows) {
+    T ds[most_experts], apart[most_experts], s_apart[most_experts];
+    T gate_score[most_experts], d_gate[most_experts], d_logit[most_experts], d_score[most_experts];
+    T* d_share = Scores::are_shares ? ds : apart;
     for (Index n = rows.first; n < rows.first + rows.count; ++n) {
       std::fill_n(dz[n], E, T(0));
       if (pass.is_padding(n)) continue;
+      std::fill_n(ds, E, T(0));
+      if (!Scores::are_shares) std::fill_n(d_share, E, T(0));
       const int* chosen = all_chosen + n * K;
-      T ds[most_experts] = {}, d_share[most_experts] = {};
-      T gate_score[most_choices], d_gate[most_choices], d_logit[most_choices], d_score[most_choices];
+      const T *z = Scores::are_shares ? nullptr : logits[n], *s = Scores::again(score[n], z, s_apart, E);
       int count = 0;
       for (; count < K && selected(chosen[count]) >= 0; ++count) {
         const Index slot = plan.slot[n * K + count];
-        gate_score[count] = Scores::score_of(score[n], logits.empty() ? nullptr : logits[n], selected(chosen[count]));
+        gate_score[count] = s[selected(chosen[count])];
         d_gate[count] = slot >= 0 ? signal.d_weight[slot] : T(0);
         d_logit[count] = d_score[count] = 0;
       }
@@ -112,9 +118,9 @@ template <class Rule, class T>
         ds[selected(chosen[j])] += d_score[j];
       }
       signal.add_to_scores(n, routed, pass, E, d_share);
-      Scores::backward(score[n], logits.empty() ? nullptr : logits[n], ds, d_share, dz[n], E);
-      const T z = 2 * signal.z / static_cast<T>(routed) * lse[n];
-      if (z != 0) Scores::add_softmax(score[n], logits.empty() ? nullptr : logits[n], lse[n], z, dz[n], E);
+      Scores::backward(s, score[n], ds, d_share, dz[n], E);
+      const T a = 2 * signal.z / static_cast<T>(routed) * lse[n];
+      if (a != 0) Scores::add_softmax(s, z, lse[n], a, dz[n], E);
     }
   });
 }
@@ -122,7 +128,7 @@ template <class Rule, class T>
 template <class Rule, int E, int K, class T, bool KeepsLogits>
 void choose_experts(RoutingPlan<T>& plan, TokenChoiceTape<E, K, T, KeepsLogits>& tape, const Pass& pass,
                     const T* bias = nullptr) {
-  static_assert(E <= most_experts && K <= most_choices, "token choice: at most 1024 experts and 64 choices");
+  static_assert(E <= most_experts, "token choice: at most 1024 experts");
   choose_experts<Rule, T>(tape.score, tape.logits, bias, K, tape.lse[0], tape.chosen.data(), tape.gate.data(), plan,
                           pass);
 }
@@ -164,10 +170,10 @@ struct TokenChoiceRouter {
     static constexpr auto fields() {
       return Fields{Field{"gate", &For::gate}, Field{"selection_bias", &For::selection_bias, Kind::buffer}};
     }
-    struct Tape : TokenChoiceTape<E, K, T, Rule::Scores::keeps_logits> {
+    struct Tape : TokenChoiceTape<E, K, T, !Rule::Scores::are_shares> {
       typename Gate::Tape gate_tape;
       void resize(const Pass& pass) {
-        TokenChoiceTape<E, K, T, Rule::Scores::keeps_logits>::resize(pass);
+        TokenChoiceTape<E, K, T, !Rule::Scores::are_shares>::resize(pass);
         gate_tape.resize(pass);
       }
     };

@@ -73,9 +73,8 @@ template <class Tape>
 double value_of(const Buffer<double>& y, const Buffer<double>& dy, const Tape& tape, const Pass& pass) {
   double f = 0;
   for (Index i = 0; i < y.size(); ++i) f += y[i] * dy[i];
-  if constexpr (requires { tape.balance; }) f += pass.objective.balance * tape.balance + pass.objective.z * tape.z;
-  if constexpr (requires { tape.mixture.balance; })
-    f += pass.objective.balance * tape.mixture.balance + pass.objective.z * tape.mixture.z;
+  if constexpr (requires { tape.balance; }) f += weighted(pass.objective, tape);
+  if constexpr (requires { tape.mixture.balance; }) f += weighted(pass.objective, tape.mixture);
   return f;
 }
 
@@ -138,7 +137,7 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
   });
 }
 
-// A router: gates, mean scores and z-loss are given random derivatives.
+// A router: gates, mean scores, loads if its tape has any, and z-loss are given random derivatives.
 template <RouterOf R>
 GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
   static_assert(std::is_same_v<typename R::Scalar, double>, "gradcheck examines in double: give the router T = double");
@@ -157,20 +156,24 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     router.forward(other, plan, tape, pass);   // stale values must not matter
     router.forward(x, plan, tape, pass);
     const int E = plan.experts;
-    Buffer<double> d_pair(plan.tokens * plan.choices), d_slot(plan.slots()), d_mean(E), mean(E);
+    Buffer<double> d_pair(plan.tokens * plan.choices), d_slot(plan.slots()), d_mean(E), mean(E), d_load(E);
     draw(d_pair, rng, 1);
     draw(d_mean, rng, 1);
+    draw(d_load, rng, 1);
     const double z = 0.3;
     auto value = [&] {   // derivatives belong to (token, choice) pairs: slots move if the routing does
       router.forward(x, plan, tape, pass);
       double f = 0;
       for (Index s = 0; s < plan.slots(); ++s) f += d_pair[plan.token[s] * plan.choices + plan.choice[s]] * plan.weight[s];
-      mean_scores<decltype(tape.score)::dim, double>(tape.score, pass, mean.data());
+      mean_scores<double>(tape.score, Group::batch, pass, mean.data());
       for (int e = 0; e < E; ++e) f += d_mean[e] * mean[e];
+      if constexpr (requires { tape.load[0]; })
+        for (int e = 0; e < E; ++e) f += d_load[e] * tape.load[e];
       return f + z * z_loss<double>(tape.lse, pass);
     };
     for (Index s = 0; s < plan.slots(); ++s) d_slot[s] = d_pair[plan.token[s] * plan.choices + plan.choice[s]];
-    router.backward(x, plan, tape, {d_slot.data(), d_mean.data(), z}, dx, grad, scratch, pass);
+    const RouterSignal<double> signal{d_slot.data(), d_mean.data(), z, Group::batch, d_load.data()};
+    router.backward(x, plan, tape, signal, dx, grad, scratch, pass);
 
     RoutingPlan<double> plan_threads;
     typename R::Tape tape_threads;
@@ -182,7 +185,7 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     const bool same_plan = plan_threads.slots() == plan.slots() &&
         std::memcmp(plan_threads.weight.data(), plan.weight.data(), sizeof(double) * plan.slots()) == 0;
     router.forward(other, plan_threads, tape_threads, pass);   // lies between a forward and its backward
-    router.backward(x, plan, tape, {d_slot.data(), d_mean.data(), z}, dx_threads, grad_threads, scratch_threads, pass);
+    router.backward(x, plan, tape, signal, dx_threads, grad_threads, scratch_threads, pass);
     pass.exec.threads = 1;
     if (!same_plan || !same_bits(grad, grad_threads) ||
         std::memcmp(dx[0], dx_threads[0], sizeof(double) * pass.tokens() * D) != 0)
@@ -192,8 +195,8 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     dx2.memory().fill(1);
     R grad2;
     for_each_weight([](auto& w) { for (auto& v : w) v = 1; }, grad2);
-    router.backward(x, plan, tape, {d_slot.data(), d_mean.data(), z}, dx2, grad2, scratch, pass);
-    router.backward(x, plan, tape, {d_slot.data(), d_mean.data(), z}, dx2, grad2, scratch, pass);
+    router.backward(x, plan, tape, signal, dx2, grad2, scratch, pass);
+    router.backward(x, plan, tape, signal, dx2, grad2, scratch, pass);
     if (!adds(grad, grad2, 1)) complain(report, "gradients of weights do not add to what they find");
     for (Index i = 0; i < pass.tokens() * D; ++i)
       if (std::abs(dx2.memory()[i] - 1 - 2 * dx.memory()[i]) > 1e-9) complain(report, "dx_sum is not added to");

@@ -1,0 +1,50 @@
+#pragma once
+// An expert that is one linear map, y = W x + b, as in Jacobs et al. 1991. Its width may change: what follows a
+// mixture of such experts must then bring it back (moe/projected_mixture.hpp).
+#include <moegpt/layers/expert.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+template <int D, int DOut = D, class T = float, bool HasBias = true>
+struct LinearExpert {
+  using Scalar = T;
+  static constexpr int dim = D, dim_out = DOut;
+
+  Linear<D, DOut, T, HasBias> map;
+
+  static constexpr auto fields() { return Fields{Field{"", &LinearExpert::map}}; }
+  struct Tape {
+    void resize(Index) {}
+  };
+  struct Scratch {
+    Tokens<D, T> h;                    // W^T dy
+    void resize(Index slots) { h.resize(slots); }
+  };
+
+  void forward(Gathered<D, T> x, Out<DOut, T> y, Tape&, Scratch& scratch, Rows rows) const {
+    check_expert(x.count, y.count, rows, scratch.h.count(), scratch.h.count());
+    kernels::affine<T>({}, x, map.weight, map.bias.data(), y);
+  }
+
+  // With h = W^T dy:  d_gate = <dy, W x + b> = <h, x> + <dy, b>,  dx = g h
+  void backward(Gathered<D, T> x, const Tape&, In<DOut, T> dy, const T* gate, Out<D, T> dx, T* d_gate,
+                Scratch& scratch, Rows rows) const {
+    if (dx.empty() && !d_gate) return;
+    const auto h = scratch.h.rows(rows);
+    kernels::affine_backward<T>({}, dy, map.weight, h, false);
+    for (Index s = 0; s < rows.count; ++s) {
+      if (d_gate) d_gate[s] = kernels::dot(h[s], x[s], D) + (HasBias ? kernels::dot(dy[s], map.bias.data(), DOut) : T(0));
+      if (!dx.empty()) kernels::scale(D, gate ? gate[s] : T(1), h[s], dx[s]);
+    }
+  }
+
+  static constexpr Index weight_parts = decltype(map)::weight_parts;
+  void backward_weights(Index part, Gathered<D, T> x, const Tape&, In<DOut, T> dy, LinearExpert& grad, const Scratch&,
+                        Rows) const {
+    map.backward_weights(part, x, dy, grad.map);
+  }
+};
+static_assert(lists_every_field<LinearExpert<2, 3>>());
+static_assert(ExpertNetwork<LinearExpert<2, 3>>);
+
+}  // namespace moegpt::inline MOEGPT_BUILD

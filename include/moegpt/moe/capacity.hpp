@@ -1,0 +1,83 @@
+#pragma once
+// Capacity: how many tokens an expert takes at most, of those that compete for it.
+#include <moegpt/layers/pass.hpp>
+
+#include <algorithm>
+#include <cmath>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// Tokens that compete: number first + i step, i in 0 .. count - 1.
+struct TokenGroup {
+  Index first, step, count;
+  Index operator[](Index i) const { return first + i * step; }
+};
+
+// The groups of a pass's tokens, all of one size.
+struct Groups {
+  Group kind;
+  Shape shape;
+  Index size() const { return kind == Group::batch ? 1 : kind == Group::sequence ? shape.batch : shape.length; }
+  TokenGroup operator[](Index g) const {
+    if (kind == Group::sequence) return {g * shape.length, 1, shape.length};
+    if (kind == Group::position) return {g, shape.length, shape.batch};
+    return {0, 1, shape.tokens()};
+  }
+};
+
+// Tokens that are not padding.
+inline Index routed_tokens(const Pass& pass) {
+  Index n = 0;
+  for (Index b = 0; b < pass.shape.batch; ++b) n += pass.length_of(b);
+  return n;
+}
+inline Index routed_tokens(const TokenGroup& group, const Pass& pass) {
+  Index n = 0;
+  for (Index i = 0; i < group.count; ++i) n += !pass.is_padding(group[i]);
+  return n;
+}
+
+// Slots per expert when `pairs` (token, expert) pairs are spread over E experts; 0: no limit.
+inline Index expert_capacity(double factor, double pairs, int experts, Round round = Round::down) {
+  if (factor <= 0) return 0;
+  const double share = pairs / experts * factor;
+  const auto capacity = static_cast<Index>(round == Round::up ? std::ceil(share) : share);
+  return capacity < 1 ? 1 : capacity;
+}
+
+// Slots per expert for a group of `tokens` tokens with `choices` experts each: at least one and the pass's minimum,
+// never more than there are tokens.
+[[gnu::noinline]] inline Index capacity_of(Index tokens, double factor, int choices, int experts, const Pass& pass) {
+  const Index capacity = expert_capacity(factor, static_cast<double>(tokens) * choices, experts, pass.rounding);
+  return std::min(tokens, std::max(capacity, static_cast<Index>(pass.options.min_capacity)));
+}
+
+// A share below one slot is a mistake in a batch, and is refused by its shape: whether a step fails must not depend
+// on its data. Where padding makes a group smaller than that, and in generation, an expert takes one token.
+[[gnu::noinline]] inline void check_capacity(const char* what, double factor, Group kind, int choices, int experts,
+                                             const Pass& pass) {
+  if (pass.generating || pass.options.min_capacity >= 1 || pass.rounding == Round::up) return;
+  const Index tokens = Groups{kind, pass.shape}[0].count;
+  const double share = static_cast<double>(tokens) * choices / experts * factor;
+  check(share >= 1, "capacity: ", what, " ", factor, " gives an expert ", share, " slots (", factor, " * ", tokens,
+        " tokens * ", choices, " choices / ", experts, " experts), but at least 1 is needed: raise ", what, " to ",
+        factor / share, " or more, set min_capacity to 1 or more, or let more tokens share a capacity");
+}
+
+// Sorts numbers by what `value` says of them, the largest first and as far as the first `wanted`; of equal ones the
+// lower. NaN counts as the least.
+template <class F>
+void sort_descending(Index* numbers, Index wanted, Index count, F&& value) {
+  const auto comes_first = [&](Index a, Index b) {
+    const auto x = value(a), y = value(b);
+    const bool x_is_nan = x != x, y_is_nan = y != y;
+    if (x_is_nan || y_is_nan) return x_is_nan == y_is_nan ? a < b : y_is_nan;
+    return x != y ? x > y : a < b;
+  };
+  if (wanted < count)
+    std::partial_sort(numbers, numbers + wanted, numbers + count, comes_first);
+  else
+    std::sort(numbers, numbers + count, comes_first);
+}
+
+}  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,55 @@
+#pragma once
+// The balance loss under rules that average over layers. With L mixtures, sums over them of f and P give
+//   mean      sum_l E <f_l, P_l> / L:                     f_l becomes f_l / L
+//   together  E <sum_l f_l, sum_l P_l> / L^2:             f_l becomes sum_l f_l / L^2
+// so that each mixture's own loss E <f_l, P_l> and its gradient are its part of the whole.
+#include <moegpt/moe/mixture_losses.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+template <class T>
+struct LayerMean {
+  int experts = 0, mixtures = 0;
+  Buffer<T> share, mean_score;   // [groups, E] sums over mixtures; empty if the rule takes no mean over layers
+  double balance = 0;
+
+  [[gnu::noinline]] void resize(int experts_, const Pass& pass) {
+    const BalanceRule& rule = pass.objective.balance_rule;
+    experts = experts_;
+    const Index size = rule.layers == BalanceRule::Layers::sum ? 0 : groups_in(rule.group, pass) * experts;
+    share.resize(size);
+    mean_score.resize(size);
+  }
+  void start(int experts_, const Pass& pass) {
+    resize(experts_, pass);
+    share.fill(0);
+    mean_score.fill(0);
+    balance = mixtures = 0;
+  }
+  [[gnu::noinline]] void add(const LossTape<T>& tape) {
+    for (Index i = 0; i < share.size(); ++i) {
+      share[i] += tape.share[i];
+      mean_score[i] += tape.mean_score[i];
+    }
+    balance += static_cast<double>(tape.balance);
+    ++mixtures;
+  }
+  // The balance loss of the model.
+  double loss(const BalanceRule& rule) const {
+    const double L = std::max(mixtures, 1);
+    if (rule.layers == BalanceRule::Layers::sum) return balance;
+    if (rule.layers == BalanceRule::Layers::mean) return balance / L;
+    const T sum = balance_loss(share.data(), mean_score.data(), experts, share.size() / experts);
+    return static_cast<double>(sum) / (L * L);
+  }
+  // Tells a mixture its part of it.
+  [[gnu::noinline]] void divide(const BalanceRule& rule, LossTape<T>& tape) const {
+    if (rule.layers == BalanceRule::Layers::sum) return;
+    const T L = static_cast<T>(mixtures);
+    for (Index i = 0; i < share.size(); ++i)
+      tape.share[i] = rule.layers == BalanceRule::Layers::mean ? tape.share[i] / L : share[i] / (L * L);
+    tape.balance = balance_loss(tape.share.data(), tape.mean_score.data(), experts, share.size() / experts);
+  }
+};
+
+}  // namespace moegpt::inline MOEGPT_BUILD

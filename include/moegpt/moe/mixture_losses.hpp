@@ -1,0 +1,180 @@
+#pragma once
+// The losses of one mixture: in forward their values go to its tape, in backward they become the signal to its
+// router. Functions of any tape of a router, so that mixtures of other kinds can use them.
+#include <moegpt/moe/balance.hpp>
+#include <moegpt/moe/token_choice.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// Base of a mixture's tape. Losses are before their coefficients, and one layer's part of what is summed over layers.
+template <class T>
+struct LossTape {
+  Buffer<T> mean_score;   // [groups, E] P of the balance loss, over each group's tokens
+  Buffer<T> share;        // [groups, E] f of the balance loss, over the number of groups; also layer_mean.hpp
+  Buffer<T> gate_sum;     // [E] importance: the sum of the gates of an expert's slots
+  T balance = 0, z = 0, importance = 0, load = 0, variance = 0, count = 0;
+
+  [[gnu::noinline]] void resize(int experts, const Pass& pass) {
+    const Index groups = groups_in(pass.objective.balance_rule.group, pass);
+    mean_score.resize(groups * experts);
+    share.resize(groups * experts);
+    gate_sum.resize(experts);
+  }
+};
+template <class T>
+struct LossScratch {
+  Buffer<T> d_mean_score, d_load;   // [groups, E], [E]
+  [[gnu::noinline]] void resize(int experts, const Pass& pass) {
+    d_mean_score.resize(groups_in(pass.objective.balance_rule.group, pass) * experts);
+    d_load.resize(experts);
+  }
+};
+
+namespace detail {
+
+// What losses look at, as a router left it; null: it has none.
+template <class T>
+struct Routed {
+  MatrixView<const T> score;
+  const int* chosen = nullptr;   // [tokens, K]
+  const T* load = nullptr;       // [E] smooth
+  template <class Tape>
+  explicit Routed(const Tape& tape) : score(tape.score) {
+    if constexpr (requires { { tape.chosen.data() } -> std::same_as<const int*>; }) chosen = tape.chosen.data();
+    if constexpr (requires { { tape.load.data() } -> std::same_as<const T*>; }) load = tape.load.data();
+  }
+};
+
+// f of the rule, over the number of groups that have tokens. Counts are those before capacity; a router whose tape
+// does not say what was chosen is asked what its slots hold.
+template <class T>
+[[gnu::noinline]] void measure_shares(const Routed<T>& routed, const RoutingPlan<T>& plan, const Pass& pass,
+                                      T* share) {
+  const BalanceRule& rule = pass.objective.balance_rule;
+  const int E = plan.experts, K = plan.choices;
+  const bool first = rule.choices == BalanceRule::Choices::first;
+  const Index groups = groups_in(rule.group, pass), length = plan.tokens / groups;
+  double filled = 0;
+  for (Index g = 0; g < groups; ++g) filled += tokens_in(rule.group, g, pass) > 0;
+  if (groups == 1 && !first) return load_shares(rule, plan.wanted.data(), E, routed_tokens(pass), 1, share);
+
+  std::fill_n(share, groups * E, T(0));   // for a moment: counts
+  if (routed.chosen)
+    for (Index n = 0; n < plan.tokens; ++n)
+      for (int j = 0; j < (first ? 1 : K); ++j) {
+        const int e = first ? selected(routed.chosen[n * K]) : routed.chosen[n * K + j];
+        if (e >= 0) share[n / length * E + e] += 1;
+      }
+  else
+    for (int e = 0; e < E; ++e)
+      for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s)
+        if (!first || plan.choice[s] == 0) share[plan.token[s] / length * E + e] += 1;
+  for (Index g = 0; g < groups; ++g)
+    load_shares(rule, share + g * E, E, tokens_in(rule.group, g, pass), 1 / filled, share + g * E);
+}
+
+// Spread over experts of the mean scores of the batch, and the part of it that each group is.
+template <class T>
+struct BatchScores {
+  const T* mean;
+  Index groups;
+  int E;
+  const Pass& pass;
+  double tokens = static_cast<double>(std::max<Index>(1, routed_tokens(pass)));
+
+  double part(Index g) const {
+    return groups == 1 ? 1 : static_cast<double>(tokens_in(pass.objective.balance_rule.group, g, pass)) / tokens;
+  }
+  double operator()(int e) const {
+    double sum = 0;
+    for (Index g = 0; g < groups; ++g) sum += part(g) * static_cast<double>(mean[g * E + e]);
+    return sum;
+  }
+};
+
+template <class T>
+[[gnu::noinline]] void measure_losses(const Routed<T>& routed, In<1, T> lse, const RoutingPlan<T>& plan,
+                                      LossTape<T>& tape, const Pass& pass) {
+  const Objective& o = pass.objective;
+  const int E = plan.experts;
+  const Index groups = groups_in(o.balance_rule.group, pass);
+  tape.resize(E, pass);
+  mean_scores(routed.score, o.balance_rule.group, pass, tape.mean_score.data());
+  measure_shares(routed, plan, pass, tape.share.data());
+  tape.balance = balance_loss(tape.share.data(), tape.mean_score.data(), E, groups);
+  tape.z = z_loss<T>(lse, pass);
+
+  for (int e = 0; e < E; ++e) {
+    double sum = 0;
+    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) sum += static_cast<double>(plan.weight[s]);
+    tape.gate_sum[e] = static_cast<T>(sum);
+  }
+  const T* gates = tape.gate_sum.data();
+  const Spread importance(E, [&](int e) { return static_cast<double>(gates[e]); });
+  const Spread load(E, [&](int e) { return static_cast<double>(routed.load ? routed.load[e] : T(plan.wanted[e])); });
+  const BatchScores<T> scores{tape.mean_score.data(), groups, E, pass};
+  const Spread spread(E, scores);
+  tape.importance = static_cast<T>(importance.variation(o.variation));
+  tape.load = static_cast<T>(load.variation(o.variation));
+  tape.variance = static_cast<T>(spread.variance(Variance::unbiased));
+  tape.count = static_cast<T>(spread.variance(Variance::population) * scores.tokens * scores.tokens);
+}
+
+// dP, d_load, and d_weight += what comes from importance.
+template <class T>
+[[gnu::noinline]] RouterSignal<T> signal_of_losses(const LossTape<T>& tape, const T* smooth_load,
+                                                   const RoutingPlan<T>& plan, T* d_weight, LossScratch<T>& scratch,
+                                                   const Pass& pass) {
+  const Objective& o = pass.objective;
+  const Group group = o.balance_rule.group;
+  const int E = plan.experts;
+  const Index groups = groups_in(group, pass);
+  RouterSignal<T> signal{.d_weight = d_weight, .z = T(o.z), .group = group};
+  scratch.resize(E, pass);
+  if (o.balance != 0 || o.variance != 0 || o.count != 0) {
+    T* d_mean = scratch.d_mean_score.data();
+    scratch.d_mean_score.fill(0);
+    balance_loss_backward(tape.share.data(), E, groups, T(o.balance), d_mean);
+    signal.d_mean_score = d_mean;
+    if (o.variance != 0 || o.count != 0) {   // m_e = sum over groups of part P_ge
+      const BatchScores<T> m{tape.mean_score.data(), groups, E, pass};
+      const Spread spread(E, m);
+      const double count = o.count * m.tokens * m.tokens;
+      for (int e = 0; e < E; ++e) {
+        const double d = o.variance * spread.d_variance(Variance::unbiased, m(e)) +
+                         count * spread.d_variance(Variance::population, m(e));
+        for (Index g = 0; g < groups; ++g) d_mean[g * E + e] += static_cast<T>(m.part(g) * d);
+      }
+    }
+  }
+  if (o.importance != 0) {
+    const Spread importance(E, [&](int e) { return static_cast<double>(tape.gate_sum[e]); });
+    for (int e = 0; e < E; ++e) {
+      const T d = T(o.importance * importance.d_variation(o.variation, static_cast<double>(tape.gate_sum[e])));
+      for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) d_weight[s] += d;
+    }
+  }
+  if (o.load != 0 && smooth_load) {
+    const Spread load(E, [&](int e) { return static_cast<double>(smooth_load[e]); });
+    for (int e = 0; e < E; ++e)
+      scratch.d_load[e] = T(o.load * load.d_variation(o.variation, static_cast<double>(smooth_load[e])));
+    signal.d_load = scratch.d_load.data();
+  }
+  return signal;
+}
+
+}  // namespace detail
+
+// Forward: the losses of what was routed.
+template <class T, class RouterTape>
+void measure_losses(const RouterTape& router, const RoutingPlan<T>& plan, LossTape<T>& tape, const Pass& pass) {
+  detail::measure_losses<T>(detail::Routed<T>(router), router.lse, plan, tape, pass);
+}
+// Backward: what the router is told, d_weight [slots] of the gates among it, which the importance loss adds to.
+template <class T, class RouterTape>
+RouterSignal<T> signal_of_losses(const LossTape<T>& tape, const RouterTape& router, const RoutingPlan<T>& plan,
+                                 T* d_weight, LossScratch<T>& scratch, const Pass& pass) {
+  return detail::signal_of_losses<T>(tape, detail::Routed<T>(router).load, plan, d_weight, scratch, pass);
+}
+
+}  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,138 @@
+#pragma once
+// Shared experts: a mixture and beside it a feed-forward network that every token meets (DeepSeekMoE, Dai et al. 2024).
+// Several shared experts are one network of so many times the width.
+//   y = a mixture(x) + b shared(x)
+#include <moegpt/kernels/elementwise.hpp>
+#include <moegpt/moe/moe_layer.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+enum class Shared {
+  plain,      // a = b = 1 (DeepSeek)
+  gated,      // a = 1, b = sigmoid(<w, x>) (Qwen2-MoE)
+  weighted,   // a = K / (K + 1), b = 1 / (K + 1), with K experts routed to (megablocks)
+};
+
+template <class Routed, ExpertNetwork ExpertType, int K, Shared How = Shared::plain>
+struct SharedMixture {
+  using Scalar = typename ExpertType::Scalar;
+  using T = Scalar;
+  static constexpr int D = ExpertType::dim, dim_in = D, dim_out = D;
+  static constexpr bool causal = Routed::causal;
+  static constexpr std::string_view name = Routed::name;
+
+  Routed routed;
+  ExpertType shared;
+  Linear<D, How == Shared::gated ? 1 : 0, T, false> shared_gate;
+
+  static constexpr auto fields() {
+    return Fields{Field{"", &SharedMixture::routed}, Field{"shared", &SharedMixture::shared},
+                      Field{"shared_gate", &SharedMixture::shared_gate}};
+  }
+  struct Tape : Routed::Tape {         // plan, scores and losses are those of the routed experts
+    typename ExpertType::Tape shared;
+    Buffer<T> share;                   // [tokens] b
+    Key shared_noise{};
+    [[gnu::noinline]] void resize(const Pass& pass) {
+      Routed::Tape::resize(pass);
+      shared.resize(pass.tokens());
+      share.resize(pass.tokens());
+    }
+  };
+  struct Scratch {
+    typename Routed::Scratch routed;
+    typename ExpertType::Scratch shared;
+    Tokens<D, T> output, d_output, d_input;
+    Tokens<D, T> d_routed;             // only where the routed experts do not count in full
+    Tokens<1, T> d_share;
+    [[gnu::noinline]] void resize(const Pass& pass) {
+      routed.resize(pass);
+      shared.resize(pass.tokens());
+      for (auto* t : {&output, &d_output, &d_input}) t->resize(pass.tokens());
+      if constexpr (How == Shared::weighted) d_routed.resize(pass.tokens());
+      d_share.resize(pass.tokens());
+    }
+  };
+
+  void forward(In<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
+    pass.check_fits(x.count, y.count);
+    tape.resize(pass);
+    scratch.resize(pass);
+    tape.shared_noise = pass.key ? pass.key->with(Purpose::expert_dropout, 1) : Key{};
+    routed.forward(x, y, tape, scratch.routed, pass);
+    if constexpr (How == Shared::gated) shared_gate.forward(x, Out<1, T>{tape.share.data(), x.count}, pass);
+    for_each_piece(pass.exec, x.count, expert_rows(x.count), [&](Rows rows) {
+      shared.forward(x.rows(rows), scratch.output.rows(rows), tape.shared, scratch.shared, rows);
+      drop(tape, scratch.output, rows, pass);
+      for (Index n = rows.first; n < rows.first + rows.count; ++n) {
+        tape.share[n] = How == Shared::gated ? 1 / (1 + std::exp(-tape.share[n])) : shared_share;
+        if constexpr (How == Shared::weighted) kernels::scale(D, routed_share, y[n], y[n]);
+        kernels::axpy(D, tape.share[n], scratch.output[n], y[n]);
+      }
+    });
+  }
+
+  // d_mixture = a dy,  d_shared = b dy,  db = <dy, shared(x)>;  gated: d_logit = db b (1 - b)
+  void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, SharedMixture& grad, Scratch& scratch,
+                const Pass& pass) const {
+    scratch.resize(pass);
+    const Out<D, T> d_output = scratch.d_output;
+    for_each_piece(pass.exec, x.count, expert_rows(x.count), [&](Rows rows) {
+      std::memcpy(d_output[rows.first], dy[rows.first], sizeof(T) * static_cast<std::size_t>(rows.count * D));
+      drop(tape, d_output, rows, pass);
+      shared.backward(x.rows(rows), tape.shared, d_output.rows(rows), tape.share.data() + rows.first,
+                      dx.empty() ? Out<D, T>{} : scratch.d_input.rows(rows),
+                      How == Shared::gated ? scratch.d_share[rows.first] : nullptr, scratch.shared, rows);
+      kernels::scale_rows<T>(tape.share.data() + rows.first, d_output.rows(rows));
+      for (Index n = rows.first; n < rows.first + rows.count; ++n) {
+        if constexpr (How == Shared::gated) *scratch.d_share[n] *= tape.share[n] * (1 - tape.share[n]);
+        if constexpr (How == Shared::weighted) kernels::scale(D, routed_share, dy[n], scratch.d_routed[n]);
+      }
+    });
+    pass.exec.parallel_for(ExpertType::weight_parts, [&](Index part) {
+      shared.backward_weights(part, x, tape.shared, d_output, grad.shared, scratch.shared, {0, x.count});
+    });
+    const In<D, T> d_routed = How == Shared::weighted ? In<D, T>(scratch.d_routed) : dy;
+    routed.backward(x, tape, d_routed, dx, grad.routed, scratch.routed, pass);
+    if (!dx.empty()) kernels::add<T>(pass.exec, dx, scratch.d_input, dx);
+    if constexpr (How == Shared::gated) shared_gate.backward_sum(x, scratch.d_share, dx, grad.shared_gate, pass);
+  }
+
+ private:
+  static constexpr T shared_share = How == Shared::weighted ? T(1) / (K + 1) : T(1);
+  static constexpr T routed_share = How == Shared::weighted ? T(K) / (K + 1) : T(1);
+  static void drop(const Tape& tape, Out<D, T> y, Rows rows, const Pass& pass) {
+    if (tape.dropout == 0) return;
+    for (Index n = rows.first; n < rows.first + rows.count; ++n)
+      kernels::drop(y[n], D, tape.dropout, tape.shared_noise, pass.number_of(n));
+  }
+};
+
+// The same expert, so many times as wide. Specialise it for experts of your own.
+template <ExpertNetwork X, int Times>
+struct Wider;
+template <ExpertNetwork X>
+struct Wider<X, 1> { using type = X; };
+template <int D, int Dff, Activation A, class T, bool HasBias, int Times>
+  requires(Times > 1)
+struct Wider<Expert<D, Dff, A, T, HasBias>, Times> { using type = Expert<D, Times * Dff, A, T, HasBias>; };
+template <int D, int Dff, Activation A, class T, bool HasBias, int Times>
+  requires(Times > 1)
+struct Wider<GatedExpert<D, Dff, A, T, HasBias>, Times> { using type = GatedExpert<D, Times * Dff, A, T, HasBias>; };
+
+// In a model: GPT<config, SharedExperts<TopKRouter<64, 6>, 2>>, with two shared experts of the width of the others.
+template <class Recipe, int Count = 1, Shared How = Shared::plain>
+struct SharedExperts {
+  static_assert(Count >= 1, "SharedExperts: at least one expert is shared; without, use the router alone");
+  static constexpr int experts = Recipe::experts, active = Recipe::active;
+  static constexpr bool causal = Recipe::causal;
+  static std::string text() requires requires { Recipe::text(); } {
+    const char* how[] = {"", ", Shared::gated", ", Shared::weighted"};
+    return "SharedExperts<" + Recipe::text() + ", " + std::to_string(Count) + how[static_cast<int>(How)] + ">";
+  }
+  template <class Self, ExpertNetwork X>
+  using Mixture = SharedMixture<MixtureOf<AllowedAs<Self, Recipe>, X>, typename Wider<X, Count>::type, active, How>;
+};
+static_assert(Layer<SharedMixture<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>, Expert<4, 16>, 2, Shared::gated>>);
+
+}  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,225 @@
+#include <moegpt/moe/mixture_losses.hpp>
+#include <moegpt/moe/moe_layer.hpp>
+#include <moegpt/moe/noisy_top_k_router.hpp>
+#include <moegpt/moe/expert_choice_router.hpp>
+
+#include "support/catch.hpp"
+#include "support/gradchecks.hpp"
+#include "support/numbers.hpp"
+
+using namespace moegpt;
+
+namespace {
+
+using Small = Expert<4, 3, Activation::gelu, double>;
+template <int E, int K>
+using TopKOf = MoELayer<TopKRouter<E, K>, Small>;
+template <int E, int K>
+using NoisyOf = MoELayer<
+    std::conditional_t<K == 1, AllowConstantGate<NoisyTopKRouter<E, K>>, NoisyTopKRouter<E, K>>, Small>;
+
+const BalanceRule every_rule[] = {BalanceRule::switch_transformer, BalanceRule::gshard, BalanceRule::huggingface,
+                                  BalanceRule::megablocks, BalanceRule::deepseek, BalanceRule::flaxformer};
+
+// All at once, in sizes that show an error in any.
+Objective all_losses(const BalanceRule& rule, Variance variation = Variance::population) {
+  return {.balance = 0.5, .balance_rule = rule, .z = 0.3, .importance = 0.7, .load = 0.6, .variation = variation,
+          .variance = 5, .count = 0.05};
+}
+Pass pass_of(const Objective& objective) {
+  return {.shape = {2, 4}, .objective = objective, .key = Key{3}};
+}
+
+template <class L>
+struct Run {
+  L layer;
+  Tokens<4, double> x, y;
+  typename L::Tape tape;
+  typename L::Scratch scratch;
+  explicit Run(const Pass& pass, double spread = 0.5) : x(random_tokens<4, double>(pass.tokens(), 2)), y(pass.tokens()) {
+    draw_weights(layer, 1, spread);
+    layer.forward(x, y, tape, scratch, pass);
+  }
+};
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("all losses at once have the gradients of their differences, through a mixture", "",
+                   (TopKOf<5, 1>), (TopKOf<6, 2>), (TopKOf<8, 3>), (NoisyOf<5, 1>), (NoisyOf<6, 2>), (NoisyOf<8, 3>),
+                   (NoisyOf<3, 3>), (MoELayer<ExpertChoiceRouter<5, 2>, Small>)) {
+  GradcheckOptions options;
+  options.per_tensor = 12;
+  options.pass = pass_of(all_losses(BalanceRule::switch_transformer));
+  const Index lengths[2] = {4, 2};
+  const bool idle[8] = {true, true, false, true, true, true, true, true};
+  SECTION("as it is") {}
+  SECTION("without noise") { options.pass.key.reset(); }
+  SECTION("unbiased variances") { options.pass.objective.variation = Variance::unbiased; }
+  SECTION("per sequence, with padding") {
+    options.pass.objective.balance_rule = BalanceRule::deepseek;
+    options.pass.lengths = lengths;
+  }
+  SECTION("first choices, with an expert that takes one token") {
+    options.pass.objective.balance_rule = BalanceRule::gshard;
+    options.pass.options.capacity_factor = 0.3;
+  }
+  SECTION("an idle expert and shares of tokens") {
+    options.pass.objective.balance_rule = BalanceRule::flaxformer;
+    options.pass.allowed = idle;
+  }
+  gradcheck_three_seeds<TestType>(options);
+}
+
+TEST_CASE("each loss alone has the gradient of its differences") {
+  GradcheckOptions options;
+  options.per_tensor = 12;
+  options.pass = pass_of({});
+  Objective& o = options.pass.objective;
+  SECTION("balance") { o.balance = 1; }
+  SECTION("z") { o.z = 1; }
+  SECTION("importance") { o.importance = 1; }
+  SECTION("load") { o.load = 1; }
+  SECTION("variance") { o.variance = 1; }
+  SECTION("count") { o.count = 1; }
+  gradcheck_three_seeds<TopKOf<6, 2>>(options);
+  gradcheck_three_seeds<NoisyOf<6, 2>>(options);
+}
+
+TEST_CASE("balanced loads and uniform scores give every rule its balanced value") {
+  using Layer = MoELayer<TopKRouter<4, 2>, Small>;
+  for (const BalanceRule& rule : every_rule) {
+    Layer layer;   // zero weights: every score is 1/4
+    Pass pass{.shape = {2, 4}, .objective = {.balance_rule = rule}};
+    Tokens<4, double> x(8), y(8);
+    Layer::Tape tape;
+    Layer::Scratch scratch;
+    layer.forward(x, y, tape, scratch, pass);
+    // equal scores choose experts 0 and 1, yet the loss is linear in f
+    CHECK(tape.balance == Approx(balanced_value(rule, 2)).epsilon(1e-15));
+    CHECK(tape.variance == 0);
+    CHECK(tape.count == 0);
+  }
+}
+
+TEST_CASE("GShard counts first choices, before capacity, the others count all choices, before capacity") {
+  Pass pass{.shape = {2, 4}, .options = {.capacity_factor = 0.5}, .objective = {.balance_rule = BalanceRule::gshard}};
+  const Run<TopKOf<5, 2>> first(pass);
+  pass.objective.balance_rule = {};
+  const Run<TopKOf<5, 2>> all(pass);
+  double firsts[5] = {}, choices[5] = {};
+  for (Index n = 0; n < 8; ++n) {
+    const int* chosen = first.tape.router.chosen.data() + 2 * n;
+    firsts[chosen[0]] += 1. / 8;
+    for (int j = 0; j < 2; ++j) choices[chosen[j]] += 1. / 16;
+  }
+  REQUIRE(first.tape.plan.dropped() > 0);
+  for (int e = 0; e < 5; ++e) {
+    CHECK(first.tape.share[e] == firsts[e]);
+    CHECK(all.tape.share[e] == choices[e]);
+  }
+}
+
+TEST_CASE("the loss per sequence is the mean of each sequence's own loss") {
+  Pass pass{.shape = {2, 4}, .objective = {.balance_rule = BalanceRule::deepseek}};
+  Run<TopKOf<5, 2>> both(pass);
+  double mean = 0;
+  pass.shape = {1, 4};
+  for (const Index b : {0, 1}) {
+    TopKOf<5, 2>::Tape tape;
+    both.layer.forward(both.x.rows({4 * b, 4}), both.y.rows({4 * b, 4}), tape, both.scratch, pass);
+    mean += tape.balance / 2;
+  }
+  CHECK(both.tape.balance == Approx(mean).epsilon(1e-14));
+}
+
+TEST_CASE("a sequence of nothing but padding has no part in the loss per sequence") {
+  const Index lengths[2] = {4, 0};
+  Pass pass{.shape = {2, 4}, .objective = {.balance_rule = BalanceRule::deepseek}, .lengths = lengths};
+  Run<TopKOf<5, 2>> padded(pass);
+  TopKOf<5, 2>::Tape alone;
+  pass.shape = {1, 4};
+  padded.layer.forward(padded.x.rows({0, 4}), padded.y.rows({0, 4}), alone, padded.scratch, pass);
+  CHECK(padded.tape.balance == alone.balance);
+  CHECK(padded.tape.variance == alone.variance);
+}
+
+TEST_CASE("importance is the spread of sums of gates over the slots that were kept, load that of wanted pairs") {
+  const Pass pass{.shape = {1, 7}, .options = {.capacity_factor = 0.6}, .objective = {.variation = Variance::unbiased}};
+  const Run<TopKOf<3, 2>> run(pass);
+  const auto& plan = run.tape.plan;
+  REQUIRE(plan.dropped() > 0);
+  double gates[3] = {}, mean = 0, load_mean = 0, variance = 0, load_variance = 0;
+  for (int e = 0; e < 3; ++e) {
+    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) gates[e] += plan.weight[s];
+    mean += gates[e] / 3;
+    load_mean += static_cast<double>(plan.wanted[e]) / 3;
+  }
+  for (int e = 0; e < 3; ++e) {
+    variance += (gates[e] - mean) * (gates[e] - mean) / 2;
+    load_variance += (static_cast<double>(plan.wanted[e]) - load_mean) * (static_cast<double>(plan.wanted[e]) - load_mean) / 2;
+  }
+  CHECK(run.tape.importance == Approx(variance / (mean * mean)).epsilon(1e-8));   // 1e-10 in the denominator
+  CHECK(run.tape.load == Approx(load_variance / (load_mean * load_mean)).epsilon(1e-8));
+}
+
+TEST_CASE("the variance loss is that of mean scores, the count loss the mean square deviation of their sums") {
+  const Pass pass{.shape = {2, 4}};
+  const Run<TopKOf<5, 2>> run(pass);
+  double squares = 0;
+  for (int e = 0; e < 5; ++e) squares += (run.tape.mean_score[e] - 0.2) * (run.tape.mean_score[e] - 0.2);
+  CHECK(run.tape.variance == Approx(squares / 4).epsilon(1e-12));
+  CHECK(run.tape.count == Approx(64 * squares / 5).epsilon(1e-12));
+}
+
+TEST_CASE("rows of the logits' gradient sum to zero for every loss but the z-loss") {
+  // W' = dz x^T: with x of ones in one feature the gradient of that column is the sum of dz over tokens
+  for (const BalanceRule& rule : every_rule) {
+    Pass pass{.shape = {2, 4}, .objective = all_losses(rule)};
+    for (const double z : {0.0, 1.0}) {
+      pass.objective.z = z;
+      Run<TopKOf<5, 2>> run(pass);
+      for (Index n = 0; n < 8; ++n) run.x[n][0] = 1;
+      run.layer.forward(run.x, run.y, run.tape, run.scratch, pass);
+      TopKOf<5, 2> grad;
+      Tokens<4, double> dy(8), dx(8);
+      run.layer.backward(run.x, run.tape, dy, dx, grad, run.scratch, pass);
+      double sum = 0, size = 0;
+      for (int e = 0; e < 5; ++e) {
+        sum += grad.router.gate.weight[e * 4];
+        size += std::abs(grad.router.gate.weight[e * 4]);
+      }
+      REQUIRE(size > 0.01);
+      if (z == 0) CHECK(std::abs(sum) < 1e-14 * size);
+      else CHECK(std::abs(sum) > 1e-3 * size);
+    }
+  }
+}
+
+TEST_CASE("losses that are switched off leave no trace in the gradient") {
+  const Pass off{.shape = {2, 4}}, none{.shape = {2, 4}, .objective = {.balance_rule = BalanceRule::deepseek}};
+  Run<TopKOf<5, 2>> a(off), b(none);
+  TopKOf<5, 2> grad_a, grad_b;
+  const auto dy = random_tokens<4, double>(8, 5);
+  Tokens<4, double> dx_a(8), dx_b(8);
+  a.layer.backward(a.x, a.tape, dy, dx_a, grad_a, a.scratch, off);
+  b.layer.backward(b.x, b.tape, dy, dx_b, grad_b, b.scratch, none);
+  CHECK(same_bits(dx_a, dx_b));
+  CHECK(same_weights(grad_a, grad_b));
+}
+
+TEST_CASE("every loss has the same bits on one thread and on three") {
+  Pass pass{.shape = {3, 50}, .objective = all_losses(BalanceRule::deepseek), .key = Key{1}};
+  Run<NoisyOf<6, 2>> one(pass);
+  pass.exec.threads = 3;
+  Run<NoisyOf<6, 2>> three(pass);
+  NoisyOf<6, 2> grad_one, grad_three;
+  Tokens<4, double> dy(150), dx_one(150), dx_three(150);
+  three.layer.backward(three.x, three.tape, dy, dx_three, grad_three, three.scratch, pass);
+  pass.exec.threads = 1;
+  one.layer.backward(one.x, one.tape, dy, dx_one, grad_one, one.scratch, pass);
+  CHECK(one.tape.load == three.tape.load);
+  CHECK(one.tape.importance == three.tape.importance);
+  CHECK(one.tape.balance == three.tape.balance);
+  CHECK(same_bits(dx_one, dx_three));
+  CHECK(same_weights(grad_one, grad_three));
+}
