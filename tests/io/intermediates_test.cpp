@@ -88,7 +88,8 @@ TEST_CASE("intermediates become JSON in which every number is what it was") {
   const auto& layer = json["layers"][0];
   CHECK(layer["layer"] == 3);
   for (std::size_t n = 0; n < 2; ++n)
-    for (std::size_t e = 0; e < 3; ++e) CHECK(layer["gate_scores"][n][e].get<float>() == all.layers[0].gate_scores[n * 3 + e]);
+    for (std::size_t e = 0; e < 3; ++e)
+      CHECK(layer["gate_scores"][n][e].get<float>() == all.layers[0].gate_scores[n * 3 + e]);
   CHECK(layer["gate_scores"].size() == 2);
   CHECK(layer["gate_scores"][0].size() == 3);
   CHECK(layer["top_k_indices"].dump() == "[[1,2],[0,-1]]");

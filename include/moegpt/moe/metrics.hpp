@@ -54,7 +54,8 @@ void experts_of_pairs(const RoutingPlan<T>& plan, Buffer<int>& expert) {
   expert.resize(plan.tokens * plan.choices);
   expert.fill(-1);
   for (int e = 0; e < plan.experts; ++e)
-    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) expert[plan.token[s] * plan.choices + plan.choice[s]] = e;
+    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s)
+      expert[plan.token[s] * plan.choices + plan.choice[s]] = e;
 }
 
 // Router saturation (Muennighoff et al. 2024, OLMoE): how much the sets of experts of the same tokens overlap at two
