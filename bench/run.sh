@@ -4,6 +4,8 @@
 #   bench/run.sh              every program in bench/, about ten minutes; arguments go to Google Benchmark
 #   bench/run.sh scorecard    one line for each goal: figure, goal, ok or short
 #   bench/run.sh peers        the same models in PyTorch, in turn with ours
+#   bench/run.sh collapse     do experts collapse, and what prevents it? trains small models, twenty minutes
+#   bench/run.sh expert_choice   does expert choice learn in fewer steps than top-2? ten minutes
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source cmake/need_packages.sh
@@ -57,10 +59,17 @@ peers)
   build build/bench
   exec bench/peers/run.sh "$root/$bin" "$@"
   ;;
+collapse | expert_choice)
+  experiment=$1
+  shift
+  echo "== building" >&2
+  build build/bench "bench_$experiment"
+  exec "$bin/$experiment" "$@"
+  ;;
 *)
   echo "== building (two to four minutes the first time)" >&2
   build build/bench
-  for question in machine gemm expert_batch moe_vs_dense experts_sweep attention head adam step generation; do
+  for question in machine gemm expert_batch moe_vs_dense experts_sweep routing attention head adam step generation; do
     echo
     echo "== $question: $(sed -n '1s,^// *,,p' "bench/$question.cpp")"
     $bin/$question "$@"

@@ -84,9 +84,9 @@ struct Training {
   std::array<Batch, 4> batches;
   int done = 0;
 
-  Training(Shape shape, int threads, Objective objective, double attention_scale)
+  Training(Shape shape, int threads, Objective objective, const ModelOptions& options)
       : work(shape, Exec{.threads = threads}, objective) {
-    model.options.attention_scale = attention_scale;
+    model.options = options;
     random_weights(model);
     Rng rng(2);
     for (Batch& batch : batches) {
@@ -151,8 +151,9 @@ Writing writing(int sequences, int threads) {
 }
 
 template <class Model>
-Workload workload(std::string name, Shape shape, int threads, Objective objective = {}, double attention_scale = 0) {
-  auto training = std::make_shared<Training<Model>>(shape, threads, objective, attention_scale);
+Workload workload(std::string name, Shape shape, int threads, Objective objective = {},
+                  const ModelOptions& options = {}) {
+  auto training = std::make_shared<Training<Model>>(shape, threads, objective, options);
   return {.name = std::move(name), .tokens = static_cast<double>(shape.tokens()),
           .flops = model_flops(training->model, shape),
           .weights = static_cast<double>(count_weights(training->model)),

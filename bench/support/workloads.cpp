@@ -22,7 +22,8 @@ using FineGrained = GPT<fine_config, TopKRouter<64, 8>>;
 }  // namespace
 
 Workload makemoe(int threads) {
-  return workload<MakeMoE>("a: makeMoE", {16, 32}, threads, {.dropout = 0.1}, 0.08838834764831845);   // 1 / sqrt(128)
+  return workload<MakeMoE>("a: makeMoE", {16, 32}, threads, {.dropout = 0.1},
+                           {.attention_scale = 0.08838834764831845});   // 1 / sqrt(128)
 }
 Workload gpt2_moe_two_layers(int threads) {
   return workload<GPT<with_layers(gpt2_config, 2), TopKRouter<8, 2>>>("b: GPT-2 MoE, 2 layers", {4, 256}, threads);

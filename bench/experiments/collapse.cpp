@@ -7,7 +7,7 @@
 
 #include <cstdio>
 
-#include "../examples/arguments.hpp"
+#include "../../examples/arguments.hpp"
 
 using namespace moegpt;
 
@@ -30,7 +30,7 @@ struct Result {
 };
 
 template <class Router>
-Result train(const Setup& setup, const Objective& objective, Key seed) {
+Result train(const Setup& setup, const Objective& objective, double bias_rate, Key seed) {
   using Model = GPT<config, Router>;
   Model model, grad;
   init(model, seed);
@@ -46,6 +46,7 @@ Result train(const Setup& setup, const Objective& objective, Key seed) {
     model.backward(batch, work, grad);
     adam.options.learning_rate = schedule(step);
     adam.step(model, grad, setup.exec, clip_scale(global_norm(grad, setup.exec), 1));
+    if (bias_rate > 0) balance_selection(model, work, bias_rate);
   }
 
   Result result;
@@ -71,14 +72,30 @@ Result train(const Setup& setup, const Objective& objective, Key seed) {
 // One line for each way of balancing.
 struct Row {
   const char* name;
-  Result (*train)(const Setup&, const Objective&, Key);
+  Result (*train)(const Setup&, const Objective&, double bias_rate, Key);
   Objective objective;
+  double bias_rate = 0;
 };
+using Plain = TopKRouter<E, 1>;
+using Biased = TopKRouter<E, 1, TopK{.gates = Gates::probability, .selection_bias = true}>;
+using Noisy = AllowConstantGate<NoisyTopKRouter<E, 1>>;
 const Row rows[] = {
-    {"none", train<TopKRouter<E, 1>>, {}},
-    {"z-loss 0.001 alone", train<TopKRouter<E, 1>>, {.z = 0.001}},
-    {"Switch balance loss 0.01", train<TopKRouter<E, 1>>, {.balance = 0.01}},
-    {"Switch balance loss 0.03", train<TopKRouter<E, 1>>, {.balance = 0.03}},
+    {"none", train<Plain>, {}},
+    {"z-loss 0.001", train<Plain>, {.z = 0.001}},
+    {"count: Switch 0.01", train<Plain>, {.balance = 0.01}},
+    {"count: Switch 0.03", train<Plain>, {.balance = 0.03}},
+    {"count: GShard 0.01", train<Plain>, {.balance = 0.01, .balance_rule = BalanceRule::gshard}},
+    {"count: megablocks 0.1", train<Plain>, {.balance = 0.1, .balance_rule = BalanceRule::megablocks}},
+    {"count: Hugging Face 0.1", train<Plain>, {.balance = 0.1, .balance_rule = BalanceRule::huggingface}},
+    {"count: DeepSeek per sequence 0.01", train<Plain>, {.balance = 0.01, .balance_rule = BalanceRule::deepseek}},
+    {"count: selection bias, rate 0.001", train<Biased>, {}, 0.001},
+    {"count: selection bias, rate 0.01", train<Biased>, {}, 0.01},
+    {"count: selection bias 0.01, sigmoid", train<SigmoidRouter<E, 1>>, {}, 0.01},
+    {"importance 0.1", train<Plain>, {.importance = 0.1}},
+    {"noisy, importance and load 0.1", train<Noisy>, {.importance = 0.1, .load = 0.1}},
+    {"variance of scores 1", train<Plain>, {.variance = 1}},
+    {"expert choice, by batch", train<AllowNonCausal<ExpertChoiceRouter<E, 1>>>, {}},
+    {"hash of the character", train<HashRouter<E, 1>>, {}},
 };
 
 int start(int argc, char** argv) {
@@ -97,7 +114,7 @@ int start(int argc, char** argv) {
   for (const Row& row : rows)
     if (std::string(row.name).find(args.text("--rows")) != std::string::npos)
       for (long seed = 1; seed <= setup.seeds; ++seed) {
-        const Result r = row.train(setup, row.objective, Key{static_cast<std::uint64_t>(seed)});
+        const Result r = row.train(setup, row.objective, row.bias_rate, Key{static_cast<std::uint64_t>(seed)});
         std::printf("| %s | %ld | %.2f | %d | %.3f | %.4f |\n", row.name, seed, r.violation, r.dead, r.information,
                     r.loss);
         std::fflush(stdout);
