@@ -4,6 +4,7 @@
 //   psi = (K+1)-th largest h if h_i is above it ("in"), the K-th largest otherwise ("out")
 //   P_i = Phi((c_i - psi) / d_i),   load_i = sum over tokens of P_i
 #include <moegpt/kernels/top_k.hpp>
+#include <moegpt/kernels/vector_math.hpp>
 #include <moegpt/moe/token_choice.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
@@ -27,8 +28,10 @@ struct ChosenChance {
   T distance(int e) const { return (clean[e] - noisy[threshold(e)]) / deviation[e]; }
 
   void forward(T* chance) const {
+    for (int e = 0; e < E; ++e) chance[e] = fixed(e) ? T(0) : distance(e) * T(0.70710678118654752);
+    kernels::map(E, chance, chance, [](Vector<T> u) { return T(0.5) + T(0.5) * kernels::error_function(u); });
     for (int e = 0; e < E; ++e)
-      chance[e] = fixed(e) ? T(in(e)) : std::erfc(-distance(e) * T(0.70710678118654752)) / 2;
+      if (fixed(e)) chance[e] = T(in(e));
   }
   // With u = (c - psi) / d and r = dP phi(u) / d:  dc += r,  dd += -r u,  and at psi's expert dh += -r.
   void backward(const T* d_chance, bool detached, T* d_clean, T* d_deviation, T* d_noisy) const {

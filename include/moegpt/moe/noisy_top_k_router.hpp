@@ -125,12 +125,11 @@ struct NoisyTopKRouter {
       int order[K + 1];
       ChosenChance<T> chance;
       Chances(const Tape& tape, Index n, const Pass& pass) : chance{tape.clean[n], noisy, deviation, E, K, order} {
-        for (int e = 0; e < E; ++e) {
-          const T a = tape.spread[n][e];
-          deviation[e] = std::max(a, T(0)) + std::log1p(std::exp(-std::abs(a))) + floor;
+        const T* a = tape.spread[n];
+        kernels::map(E, a, deviation, [](Vector<T> v) { return kernels::softplus<T>(v) + floor; });
+        for (int e = 0; e < E; ++e)
           noisy[e] = pass.allowed && !pass.allowed[e] ? kernels::minus_infinity<T>
                                                       : tape.clean[n][e] + tape.normal[n][e] * deviation[e];
-        }
         chance.rank();
       }
     };
