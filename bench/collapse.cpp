@@ -2,7 +2,7 @@
 // balancing on the generated text in four dialects, and measures on held-out text: how far the busiest expert of the
 // worst layer is above an even share (MaxVio), how many experts get nothing, what an expert tells of the dialect, and
 // the loss, over 16k tokens.
-//     collapse [--steps 1000] [--seeds 1] [--lr 0.003] [--rows part of their names]
+//     collapse [--steps 1000] [--seeds 1] [--lr 0.01] [--rows part of their names]
 #include <moegpt/moegpt.hpp>
 
 #include <cstdio>
@@ -68,21 +68,27 @@ Result train(const Setup& setup, const Objective& objective, Key seed) {
   return result;
 }
 
-// One line for each way of balancing.
+// One line for each way of balancing. Coefficients are as published; those of variance and count make their gradient as
+// large as the Switch loss's.
+using Plain = TopKRouter<E, 1>;
 struct Row {
   const char* name;
   Result (*train)(const Setup&, const Objective&, Key);
   Objective objective;
 };
 const Row rows[] = {
-    {"none", train<TopKRouter<E, 1>>, {}},
-    {"z-loss 0.001 alone", train<TopKRouter<E, 1>>, {.z = 0.001}},
-    {"Switch balance loss 0.01", train<TopKRouter<E, 1>>, {.balance = 0.01}},
-    {"Switch balance loss 0.03", train<TopKRouter<E, 1>>, {.balance = 0.03}},
+    {"none", train<Plain>, {}},
+    {"z-loss 0.001 alone", train<Plain>, {.z = 0.001}},
+    {"Switch balance loss 0.01", train<Plain>, {.balance = 0.01}},
+    {"Switch balance loss 0.03", train<Plain>, {.balance = 0.03}},
+    {"DeepSeek's, by sequence, 0.01", train<Plain>, {.balance = 0.01, .balance_rule = BalanceRule::deepseek}},
+    {"importance 0.1", train<Plain>, {.importance = 0.1}},
+    {"variance of mean scores 0.3", train<Plain>, {.variance = 0.3}},
+    {"count of sums of scores 3e-7", train<Plain>, {.count = 3e-7}},
 };
 
 int start(int argc, char** argv) {
-  const Arguments args(argc, argv, {{"--steps", "1000"}, {"--seeds", "1"}, {"--lr", "0.003"}, {"--rows", ""},
+  const Arguments args(argc, argv, {{"--steps", "1000"}, {"--seeds", "1"}, {"--lr", "0.01"}, {"--rows", ""},
                                     {"--threads", "2"}});
   const Dialects dialects;
   Setup setup{.text = dialects.generate(600000, Key{1}.with(Purpose::corpus)), .corpus = {},
