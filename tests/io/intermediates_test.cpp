@@ -11,7 +11,7 @@ template <class T>
 Intermediates<T> small() {
   Intermediates<T> all{{1, 2}, {5, 6}, {}};
   auto& layer = all.layers.emplace_back();
-  layer.layer = 3, layer.experts = 3, layer.choices = 2, layer.dim = 2, layer.tokens = 2;
+  layer.layer = 3, layer.experts = 3, layer.choices = 2, layer.dim = layer.expert_dim = 2, layer.tokens = 2;
   layer.gate_scores = {T(0.1), T(0.7), T(0.2), T(0.5), T(0.25), T(0.25)};
   layer.top_k_indices = {1, 2, 0, -1};
   layer.top_k_scores = {T(0.7), T(0.2), T(0.5), 0};
@@ -22,6 +22,7 @@ Intermediates<T> small() {
   layer.wanted = {1, 1, 1};
   layer.balance_loss = 1.25;
   layer.z_loss = 0.1;
+  layer.count_loss = 7;
   return all;
 }
 
@@ -43,7 +44,7 @@ TEST_CASE("intermediates become tensors under their names") {
   const auto& layer = all.layers[0];
   CHECK(file.header.metadata.at("batch") == "1");
   CHECK(file.header.metadata.at("length") == "2");
-  CHECK(file.header.tensors.size() == 11);
+  CHECK(file.header.tensors.size() == 15);
   CHECK(numbers<int>(file, "ids") == all.ids);
   CHECK(numbers<float>(file, "layers.3.gate_scores") == layer.gate_scores);
   CHECK(numbers<int>(file, "layers.3.top_k_indices") == layer.top_k_indices);
@@ -55,6 +56,7 @@ TEST_CASE("intermediates become tensors under their names") {
   CHECK(numbers<std::int64_t>(file, "layers.3.wanted") == layer.wanted);
   CHECK(numbers<double>(file, "layers.3.balance_loss") == std::vector<double>{1.25});
   CHECK(numbers<double>(file, "layers.3.z_loss") == std::vector<double>{0.1});
+  CHECK(numbers<double>(file, "layers.3.count_loss") == std::vector<double>{7});
   CHECK(file.header.tensors.at("layers.3.gate_scores").shape == std::vector<Index>{2, 3});
   CHECK(file.header.tensors.at("layers.3.gates").shape == std::vector<Index>{2, 2});
   CHECK(file.header.tensors.at("layers.3.balance_loss").shape.empty());
@@ -98,6 +100,7 @@ TEST_CASE("intermediates become JSON in which every number is what it was") {
   CHECK(layer["expert_outputs"][1][0][1] == 6);
   CHECK(layer["balance_loss"] == 1.25);
   CHECK(layer["z_loss"] == 0.1);
+  CHECK(layer["count_loss"] == 7);
 }
 
 TEST_CASE("what is not finite is null in JSON, which has no word for it") {

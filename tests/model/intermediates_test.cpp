@@ -1,6 +1,8 @@
 #include <moegpt/model/intermediates.hpp>
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/moe/expert_choice_router.hpp>
+#include <moegpt/moe/projected_mixture.hpp>
+#include <moegpt/moe/shared_experts.hpp>
 
 #include "support/catch.hpp"
 #include "support/numbers.hpp"
@@ -56,6 +58,7 @@ TEST_CASE("intermediates are what the tape holds, for each mixture") {
   CHECK(layer.load[0] + layer.load[1] + layer.load[2] + layer.load[3] == 24);
   CHECK(layer.balance_loss == tape.balance);
   CHECK(layer.z_loss == tape.z);
+  CHECK(layer.importance_loss == tape.importance);
   CHECK(layer.expert_outputs.empty());   // nobody asked
 }
 
@@ -113,6 +116,35 @@ TEST_CASE("a token that fewer experts chose has no index in the places that are 
   }
   CHECK(layer.choices == 4);
   CHECK(chosen == 24);   // 4 experts with 12 * 2 / 4 tokens each
+}
+
+TEST_CASE("experts beside shared ones and before a shared projection answer too") {
+  using Shared = GPT<config, SharedExperts<TopKRouter<4, 2>, 1>, double>;
+  using Projected = GPT<config, WithSharedProjection<TopKRouter<4, 2>, 5>, double>;
+  Shared shared;
+  draw_weights(shared, 1);
+  Shared::Workspace shared_work{{2, 6}};
+  run(shared, shared_work);
+  const auto beside = intermediates(shared, shared_work, {.expert_outputs = true});
+  CHECK(beside.layers[0].expert_dim == 8);
+  REQUIRE(beside.layers[0].expert_outputs.size() == 12 * 2 * 8);
+
+  Projected projected;
+  draw_weights(projected, 1);
+  Projected::Workspace work{{2, 6}};
+  run(projected, work);
+  const auto all = intermediates(projected, work, {.expert_outputs = true});
+  const auto& layer = all.layers[0];
+  CHECK(layer.expert_dim == 5);
+  REQUIRE(layer.expert_outputs.size() == 12 * 2 * 5);
+  CHECK(layer.final_output.size() == 12 * 8);
+  const auto& mixed = work.tape.blocks.second[0].mixture.mixed;   // before the projection
+  for (std::size_t n = 0; n < 12; ++n)
+    for (std::size_t i = 0; i < 5; ++i) {
+      double y = 0;
+      for (std::size_t j = 0; j < 2; ++j) y += layer.gates[n * 2 + j] * layer.expert_outputs[(n * 2 + j) * 5 + i];
+      CHECK(y == Approx(mixed[static_cast<Index>(n)][i]).margin(1e-14));
+    }
 }
 
 TEST_CASE("intermediates refuse a workspace that keeps one layer only") {

@@ -1,9 +1,9 @@
 #pragma once
 // Intermediates as files that Python reads. For each mixture, under the number i of its layer,
 //     layers.i.gate_scores [N, E]    layers.i.top_k_indices [N, K]    layers.i.top_k_scores [N, K]
-//     layers.i.gates [N, K]          layers.i.dropped [N, K]          layers.i.expert_outputs [N, K, D], if asked for
+//     layers.i.gates [N, K]          layers.i.dropped [N, K]          layers.i.expert_outputs [N, K, DE], if asked for
 //     layers.i.final_output [N, D]   layers.i.load [E]                layers.i.wanted [E]
-//     layers.i.balance_loss []       layers.i.z_loss []
+//     layers.i.balance_loss []       layers.i.z_loss []      and importance_loss, load_loss, variance_loss, count_loss
 // and ids [N], if they are there; what each is: model/intermediates.hpp. N counts the tokens of the batch, one
 // sequence after another. The shape of the batch is in the metadata as "batch" and "length".
 //
@@ -62,8 +62,9 @@ void save_safetensors(const std::filesystem::path& path, const Intermediates<T>&
                                            std::vector<Index> shape) {
       tensors.push_back({prefix + name, detail::dtype_of_array<Number>(), std::move(shape), numbers.data()});
     });
-    tensors.push_back({prefix + "balance_loss", DType::f64, {}, &layer.balance_loss});
-    tensors.push_back({prefix + "z_loss", DType::f64, {}, &layer.z_loss});
+    layer.for_each_loss([&](const char* name, const double& loss) {
+      tensors.push_back({prefix + name, DType::f64, {}, &loss});
+    });
   }
   save_safetensors(path, std::move(tensors), {{"batch", std::to_string(all.shape.batch)},
                                               {"length", std::to_string(all.shape.length)}});
@@ -83,8 +84,10 @@ std::string to_json(const Intermediates<T>& all) {
       ((text += ",\n\"") += name) += "\": ";
       detail::append_array(text, numbers.data(), std::span<const Index>(shape));
     });
-    detail::append_number(text += ",\n\"balance_loss\": ", layer.balance_loss);
-    detail::append_number(text += ",\n\"z_loss\": ", layer.z_loss);
+    layer.for_each_loss([&](const char* name, double loss) {
+      ((text += ",\n\"") += name) += "\": ";
+      detail::append_number(text, loss);
+    });
     text += '}';
   }
   return text += "]}\n";

@@ -1,6 +1,7 @@
 #pragma once
 // All that the mixtures of a model computed in a forward, by name. The tape holds most of it already, and what
 // each expert answered is computed again when asked for, so a forward that nobody looks into pays nothing.
+#include <moegpt/layers/expert.hpp>
 #include <moegpt/model/workspace.hpp>
 #include <moegpt/moe/token_choice.hpp>
 
@@ -13,31 +14,42 @@ namespace moegpt::inline MOEGPT_BUILD {
 template <class T>
 struct MixtureIntermediates {
   int layer = 0, experts = 0, choices = 0, dim = 0;
+  int expert_dim = 0;                       // DE, of an expert's answer: D, unless experts share a projection
   Index tokens = 0;
   std::vector<T> gate_scores{};             // [N, E]     of all experts, as metrics and balance losses see them
   std::vector<int> top_k_indices{};         // [N, K]     the experts of each token, in the order of its choices
   std::vector<T> top_k_scores{};            // [N, K]     their scores
   std::vector<T> gates{};                   // [N, K]     what their answers were multiplied with; dropped: 0
   std::vector<std::uint8_t> dropped{};      // [N, K]     1: chosen, but full or left out
-  std::vector<T> expert_outputs{};          // [N, K, D]  their answers before dropout, if asked for; dropped: 0
-  std::vector<T> final_output{};            // [N, D]     of the mixture, before the residual connection
+  std::vector<T> expert_outputs{};          // [N, K, DE] their answers before dropout, if asked for; dropped: 0
+  std::vector<T> final_output{};            // [N, D]     of the mixture, shared experts included, before the residual
   std::vector<std::int64_t> load{};         // [E]        pairs served
   std::vector<std::int64_t> wanted{};       // [E]        pairs chosen, before capacity
-  double balance_loss = 0, z_loss = 0;      // before their coefficients
+  double balance_loss = 0, z_loss = 0, importance_loss = 0, load_loss = 0, variance_loss = 0,
+         count_loss = 0;                    // before their coefficients
 
-  // f(name, numbers, shape) for each array: the names in files.
+  // The names in files: f(name, numbers, shape) for each array, f(name, number) for each loss.
   template <class F>
   void for_each_array(F&& f) const {
-    const Index N = tokens, E = experts, K = choices, D = dim;
+    const Index N = tokens, E = experts, K = choices;
     f("gate_scores", gate_scores, {N, E});
     f("top_k_indices", top_k_indices, {N, K});
     f("top_k_scores", top_k_scores, {N, K});
     f("gates", gates, {N, K});
     f("dropped", dropped, {N, K});
-    if (!expert_outputs.empty()) f("expert_outputs", expert_outputs, {N, K, D});
-    f("final_output", final_output, {N, D});
+    if (!expert_outputs.empty()) f("expert_outputs", expert_outputs, {N, K, Index{expert_dim}});
+    f("final_output", final_output, {N, Index{dim}});
     f("load", load, {E});
     f("wanted", wanted, {E});
+  }
+  template <class F>
+  void for_each_loss(F&& f) const {
+    f("balance_loss", balance_loss);
+    f("z_loss", z_loss);
+    f("importance_loss", importance_loss);
+    f("load_loss", load_loss);
+    f("variance_loss", variance_loss);
+    f("count_loss", count_loss);
   }
 };
 
@@ -53,6 +65,19 @@ struct IntermediatesOptions {
 };
 
 namespace detail {
+
+// The experts that tokens are routed to; null: a mixture of another kind.
+template <class Mixture>
+auto routed_experts(const Mixture& mixture) {
+  if constexpr (requires { mixture.experts[0]; })
+    return mixture.experts.data();
+  else if constexpr (requires { mixture.routed; })    // beside shared experts
+    return routed_experts(mixture.routed);
+  else if constexpr (requires { mixture.mixture; })   // before a shared projection
+    return routed_experts(mixture.mixture);
+  else
+    return nullptr;
+}
 
 // What the mixture of a block read.
 template <class BlockTape>
@@ -88,27 +113,26 @@ void copy_routes(const Plan& plan, const RouterTape& tape, MixtureIntermediates<
   }
 }
 
-// y_s = expert(x_s) for every slot, into [N, K, D].
-template <class Mixture, class T>
-[[gnu::noinline]] void run_experts(const Mixture& mixture, const RoutingPlan<T>& plan, In<Mixture::D, T> x,
+// y_s = expert(x_s) for every slot, into [N, K, DE].
+template <ExpertNetwork ExpertType, class T>
+[[gnu::noinline]] void run_experts(const ExpertType* experts, const RoutingPlan<T>& plan, In<ExpertType::dim, T> x,
                                    const Exec& exec, MixtureIntermediates<T>& to) {
-  using ExpertType = std::remove_cvref_t<decltype(mixture.experts[0])>;
-  constexpr int D = Mixture::D;
+  constexpr int DE = output_dim<ExpertType>();
   const Index slots = plan.slots();
   typename ExpertType::Tape tape;
   typename ExpertType::Scratch scratch;
-  Tokens<D, T> output(slots);
+  Tokens<DE, T> output(slots);
   tape.resize(slots);
   scratch.resize(slots);
   exec.parallel_for(plan.experts, [&](Index e) {
     const Rows rows = plan.rows(static_cast<int>(e));
     if (rows.count == 0) return;
-    mixture.experts[static_cast<std::size_t>(e)].forward(
-        Gathered<D, T>{x, plan.token.data() + rows.first, rows.count}, output.rows(rows), tape, scratch, rows);
+    experts[e].forward({x, plan.token.data() + rows.first, rows.count}, output.rows(rows), tape, scratch, rows);
   });
-  to.expert_outputs.assign(static_cast<std::size_t>(plan.tokens * plan.choices * D), T(0));
+  to.expert_dim = DE;
+  to.expert_outputs.assign(static_cast<std::size_t>(plan.tokens * plan.choices * DE), T(0));
   for (Index s = 0; s < slots; ++s)
-    std::copy_n(output[s], D, to.expert_outputs.begin() + (plan.token[s] * plan.choices + plan.choice[s]) * D);
+    std::copy_n(output[s], DE, to.expert_outputs.begin() + (plan.token[s] * plan.choices + plan.choice[s]) * DE);
 }
 
 template <class B>
@@ -118,7 +142,7 @@ auto copied(const B& numbers, Index count) {
 
 }  // namespace detail
 
-// Of the last forward of a workspace made for training, whose batch it was does not matter any more.
+// Of the last forward of a workspace made for training; its batch is not needed any more.
 template <class Model>
 Intermediates<typename Model::Scalar> intermediates(const Model& model, const Workspace<Model>& work,
                                                     IntermediatesOptions options = {}) {
@@ -137,9 +161,10 @@ Intermediates<typename Model::Scalar> intermediates(const Model& model, const Wo
         detail::copy_routes(plan, tape.router, to);
         if constexpr (requires { tape.router.score[0]; })
           to.gate_scores = detail::copied(tape.router.score[0], plan.tokens * plan.experts);
-        if constexpr (requires { block.mixture.experts[0]; })
+        if constexpr (!std::is_null_pointer_v<decltype(detail::routed_experts(block.mixture))>)
           if (options.expert_outputs)
-            detail::run_experts(block.mixture, plan, detail::mixture_input(block_tape).view(), work.exec, to);
+            detail::run_experts(detail::routed_experts(block.mixture), plan,
+                                detail::mixture_input(block_tape).view(), work.exec, to);
         to.final_output = detail::copied(block_tape.mixed[0], plan.tokens * D);
         for (int e = 0; e < plan.experts; ++e) {
           to.load.push_back(plan.load(e));
@@ -147,6 +172,12 @@ Intermediates<typename Model::Scalar> intermediates(const Model& model, const Wo
         }
         if constexpr (requires { tape.balance; }) to.balance_loss = static_cast<double>(tape.balance);
         if constexpr (requires { tape.z; }) to.z_loss = static_cast<double>(tape.z);
+        if constexpr (requires { tape.importance; }) {
+          to.importance_loss = static_cast<double>(tape.importance);
+          to.load_loss = static_cast<double>(tape.load);
+          to.variance_loss = static_cast<double>(tape.variance);
+          to.count_loss = static_cast<double>(tape.count);
+        }
       }
     }, work.tape.blocks);
   return all;
