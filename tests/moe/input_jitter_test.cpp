@@ -21,7 +21,9 @@ TEST_CASE("the gradients of a jittered router agree with differences, with jitte
   options.pass.key = Key{3};
   SECTION("top-2") { gradcheck_three_seeds<Double<Jittered>>(options); }
   SECTION("evaluation") { gradcheck_three_seeds<Double<Jittered>>(); }
-  SECTION("noisy top-3") { gradcheck_three_seeds<Double<InputJitter<NoisyTopKRouter<6, 3>, std::ratio<1, 4>>>>(options); }
+  SECTION("noisy top-3") {
+    gradcheck_three_seeds<Double<InputJitter<NoisyTopKRouter<6, 3>, std::ratio<1, 4>>>>(options);
+  }
   SECTION("Switch in a mixture") {
     gradcheck_three_seeds<MoELayer<InputJitter<TopKRouter<8, 1>>, Expert<6, 7, Activation::gelu, double>>>(options);
   }

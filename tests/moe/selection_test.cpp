@@ -28,7 +28,8 @@ struct Token {
 template <class Selection>
 std::vector<int> choices(const Token& token, int most) {
   int chosen[E];
-  const int count = Selection::select(Candidate<double>{token.z, token.s, token.bias, E, most, nullptr, Pass{}, 0}, chosen);
+  const Candidate<double> candidate{token.z, token.s, token.bias, E, most, nullptr, one_thread, 0};
+  const int count = Selection::select(candidate, chosen);
   return {chosen, chosen + count};
 }
 

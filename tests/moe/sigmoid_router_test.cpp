@@ -9,7 +9,8 @@ using namespace moegpt;
 namespace {
 
 constexpr Sigmoid plain{.normalise = false, .selection_bias = false}, grouped{.groups = 4, .groups_kept = 2};
-constexpr Sigmoid raw{.normalise = false}, root{.root_softplus = true}, root_raw{.normalise = false, .root_softplus = true};
+constexpr Sigmoid raw{.normalise = false}, root{.root_softplus = true};
+constexpr Sigmoid root_raw{.normalise = false, .root_softplus = true};
 using FiveHalves = std::ratio<5, 2>;
 template <class Recipe>
 using Double = typename Recipe::template For<6, double>;

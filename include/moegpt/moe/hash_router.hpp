@@ -49,7 +49,7 @@ struct HashRouter {
         std::fill_n(tape.score[n], E, T(0));
         Rng hash{Key{mix64(static_cast<std::uint64_t>(pass.ids[n]))}};
         for (int j = 0; j < K; ++j) {
-          if (j < taken) std::swap(deck[j], deck[j + static_cast<int>(hash.below(static_cast<std::uint64_t>(count - j)))]);
+          if (j < taken) std::swap(deck[j], deck[j + static_cast<Index>(hash.below(static_cast<unsigned>(count - j)))]);
           chosen[j] = j < taken ? deck[j] : -1;
           tape.gate[n * K + j] = j < taken ? T(1) / taken : T(0);
           if (j < taken) tape.score[n][chosen[j]] = T(1) / taken;
