@@ -90,7 +90,7 @@ TEST_CASE("steps 2 to 50 of a post-norm encoder do not allocate") {
 }
 
 TEST_CASE("steps 2 to 50 on two threads do not allocate where experts drop pairs that are sorted for it") {
-  presets::Recipe recipe = presets::Small::recipe();
+  training::Recipe recipe = training::Small::recipe();
   recipe.batch = {8, 16};
   recipe.options.capacity_factor = 0.5;
   using Inner = NoisyTopKRouter<4, 2>;
@@ -104,8 +104,21 @@ TEST_CASE("steps 2 to 50 on three threads do not allocate either") {
   CHECK(allocations_of_training<Mixed>(recipe, 3) == 0);
 }
 
+TEST_CASE("steps 2 to 50 with any rule by which tokens choose do not allocate, whatever losses are on") {
+  training::Recipe recipe = training::Small::recipe();
+  recipe.batch = {8, 16};
+  recipe.objective = {.balance = 0.01, .balance_rule = BalanceRule::huggingface, .z = 0.001, .importance = 0.1,
+                      .load = 0.1, .variance = 0.1, .count = 1e-6};
+  CHECK(allocations_of_training<GPT<learned, NoisyTopKRouter<4, 2>>>(recipe) == 0);
+  CHECK(allocations_of_training<GPT<learned, InputJitter<SigmoidRouter<4, 2, Sigmoid{.groups = 2}>>>>(recipe) == 0);
+  CHECK(allocations_of_training<GPT<learned, CosineRouter<4, 2>>>(recipe) == 0);
+  CHECK(allocations_of_training<GPT<learned, TopPRouter<4, 3>>>(recipe) == 0);
+  CHECK(allocations_of_training<GPT<learned, GShardRouter<4>>>(recipe) == 0);
+  CHECK(allocations_of_training<GPT<learned, HashRouter<4, 2>>>(recipe) == 0);
+}
+
 TEST_CASE("steps 2 to 50 with two levels of routers, masks and shared experts do not allocate, nor with soft mixtures") {
-  presets::Recipe recipe = presets::Small::recipe();
+  training::Recipe recipe = training::Small::recipe();
   recipe.batch = {8, 16};
   recipe.objective.z = 0.001;
   using Levels = HierarchicalRouter<TopKRouter<3, 2>, NoisyTopKRouter<2, 2>>;

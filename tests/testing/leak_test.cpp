@@ -1,6 +1,4 @@
-#include <moegpt/moe/dropping.hpp>
-#include <moegpt/moe/expert_choice_router.hpp>
-#include <moegpt/moe/noisy_top_k_router.hpp>
+#include <moegpt/moegpt.hpp>
 #include <moegpt/testing/leak.hpp>
 
 #include "support/catch.hpp"
@@ -15,6 +13,10 @@ constexpr Config plain{.vocab = 11, .context = 8, .dim = 8, .layers = 2, .heads 
 constexpr Config modern{.vocab = 11, .context = 8, .dim = 8, .layers = 3, .heads = 4, .kv_heads = 2, .hidden = 8,
                         .norm = Norm::rms, .positions = Positions::rotary, .activation = Activation::silu,
                         .gated = true, .tied = true, .dense_first = 1};
+constexpr Config post_norm{.vocab = 11, .context = 8, .dim = 8, .layers = 2, .heads = 2, .hidden = 8,
+                           .residual = Residual::post_norm, .mixture_at = {1}};
+constexpr Config no_norm{.vocab = 11, .context = 8, .dim = 8, .layers = 2, .heads = 2, .hidden = 8,
+                         .residual = Residual::no_norm};
 using Top = TopKRouter<4, 2>;
 
 // Decoders that must not leak under any option, one line each.
@@ -25,7 +27,19 @@ using Causal = std::tuple<
     GPT<plain, TopKRouter<4, 1>>,
     GPT<plain, TopKRouter<4, 4, TopK{.gates = Gates::probability, .bias = true}>>,
     GPT<plain, NoisyTopKRouter<4, 2, NoisyTopK{.bias = true}>>,
-    GPT<plain, TokenChoiceRouter<4, 2, Decisions<SigmoidScores>>>,
+    GPT<post_norm, Top>,
+    GPT<no_norm, Top>,
+    GPT<plain, TopKRouterWith<4, 2, PNormGates<2>>>,
+    GPT<modern, SharedExperts<SigmoidRouter<4, 2, Sigmoid{.groups = 2, .groups_kept = 1}>, 1, Shared::gated>>,
+    GPT<plain, TopPRouter<4, 3>>,
+    GPT<plain, GShardRouter<4>>,
+    GPT<plain, CosineRouter<4, 2, 4>>,
+    GPT<plain, InputJitter<Top>>,
+    GPT<plain, AllExperts<4>>,
+    GPT<plain, HashRouter<4, 2>>,
+    GPT<plain, Masked<Top>>,
+    GPT<plain, HierarchicalRouter<TopKRouter<2, 1>, Top>>,
+    GPT<plain, WithSharedProjection<AllExperts<4>, 6, Activation::relu>>,
     GPT<plain, Dropping<Top, Drop::token_order, Group::sequence>>,
     GPT<modern, Dropping<Top, Drop::slot_major, Group::position, Round::up>>,
     GPT<plain, Dropping<Top, Drop::batch_prioritised, Group::position>>,
@@ -35,6 +49,8 @@ using Causal = std::tuple<
 // Decoders that leak as soon as experts are contested, one line each.
 using Leaking = std::tuple<
     GPT<plain, AllowNonCausal<ExpertChoiceRouter<4, 2>>>,
+    GPT<plain, AllowNonCausal<SoftMoE<4, 2>>>,
+    GPT<plain, AllowNonCausal<Masked<ExpertChoiceRouter<4, 2>>>>,
     GPT<modern, AllowNonCausal<ExpertChoiceRouter<4, 1, ExpertChoice{.group = Group::sequence}>>>,
     GPT<plain, AllowNonCausal<Dropping<Top, Drop::slot_major>>>,
     GPT<modern, AllowNonCausal<Dropping<Top, Drop::slot_major, Group::sequence>>>,
