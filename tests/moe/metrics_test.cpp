@@ -117,7 +117,8 @@ TEST_CASE("co-activation is the share of tokens that use both experts") {
 
 TEST_CASE("dropped pairs are wanted, not served") {
   const RoutingCounts counts = counts_of(2);
-  CHECK(counts.load == std::vector<Index>{2, 2, 2, 0});
+  static const Index served[4] = {2, 2, 2, 0};   // static: g++ 12 with AVX-512 makes a temporary list of them {2, 2, 2, 2}
+  CHECK(std::equal(counts.load.begin(), counts.load.end(), served, served + 4));
   CHECK(counts.wanted == std::vector<Index>{4, 3, 2, 0});
   CHECK(counts.dropped() == Approx(3. / 9));
   CHECK(counts.max_violation() == Approx(4 / 2.25 - 1));         // capacity does not hide what the router wants
