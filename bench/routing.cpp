@@ -44,6 +44,7 @@ void rules() {
   row<E, NoisyTopKRouter<E, 2>>("noisy");
   row<E, NoisyTopKRouter<E, 2>>("noisy_with_load", {.importance = 0.1, .load = 0.1});
   row<E, CosineRouter<E, 2>>("cosine");
+  row<E, CosineRouter<E, 2, 32>>("cosine_narrow");
   row<E, InputJitter<TopKRouter<E, 2>>>("jitter");
   row<E, HashRouter<E, 2>>("hash");
   row<E, Masked<TopKRouter<E, 2>>>("masked");

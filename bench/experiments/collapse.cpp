@@ -33,7 +33,7 @@ template <class Router>
 Result train(const Setup& setup, const Objective& objective, double bias_rate, Key seed) {
   using Model = GPT<config, Router>;
   Model model, grad;
-  init(model, seed);
+  init(model, seed, Init::makemoe);
   Adam<Model> adam{{.weight_decay = 0.1, .decay_of = DecayOf::matrices}};
   const WarmupCosine schedule{.peak = setup.rate, .floor = setup.rate / 10, .warmup = 50, .steps = setup.steps};
   typename Model::Workspace work{{.batch = 16, .length = 64}, setup.exec, objective};

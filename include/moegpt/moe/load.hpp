@@ -20,28 +20,41 @@ struct ChosenChance {
 
   void rank() { kernels::top_k(noisy, E, K + 1, order); }
   bool in(int e) const { return noisy[e] > noisy[order[K]]; }
-  int threshold(int e) const { return in(e) ? order[K] : order[K - 1]; }   // whose h is psi
-  bool fixed(int e) const {
-    return noisy[e] == kernels::minus_infinity<T> || noisy[threshold(e)] == kernels::minus_infinity<T> ||
-           deviation[e] < T(1e-20);
-  }
-  T distance(int e) const { return (clean[e] - noisy[threshold(e)]) / deviation[e]; }
 
-  void forward(T* chance) const {
-    for (int e = 0; e < E; ++e) chance[e] = fixed(e) ? T(0) : distance(e) * T(0.70710678118654752);
-    kernels::map(E, chance, chance, [](Vector<T> u) { return T(0.5) + T(0.5) * kernels::error_function(u); });
-    for (int e = 0; e < E; ++e)
-      if (fixed(e)) chance[e] = T(in(e));
-  }
-  // With u = (c - psi) / d and r = dP phi(u) / d:  dc += r,  dd += -r u,  and at psi's expert dh += -r.
-  void backward(const T* d_chance, bool detached, T* d_clean, T* d_deviation, T* d_noisy) const {
+  // u = (c - psi) / d; where it is fixed, so far out that Phi(u) is 0 or 1 and phi(u) is 0.
+  void distances(T* u) const {
+    constexpr T never = kernels::minus_infinity<T>, far = 40;
+    const T inside = noisy[order[K]], outside = noisy[order[K - 1]];
     for (int e = 0; e < E; ++e) {
-      if (fixed(e)) continue;
-      const T u = distance(e), r = d_chance[e] * T(0.39894228040143268) * std::exp(-u * u / 2) / deviation[e];
-      d_clean[e] += r;
-      d_deviation[e] -= r * u;
-      if (!detached) d_noisy[threshold(e)] -= r;
+      const bool chosen = noisy[e] > inside;
+      const T psi = chosen ? inside : outside;
+      const bool fixed = noisy[e] == never || psi == never || deviation[e] < T(1e-20);
+      u[e] = fixed ? (chosen ? far : -far) : (clean[e] - psi) / deviation[e];
     }
+  }
+  void forward(T* chance) const {
+    distances(chance);
+    kernels::map(E, chance, chance, [](Vector<T> u) {
+      return T(0.5) + T(0.5) * kernels::error_function(u * T(0.70710678118654752));
+    });
+  }
+  // With r = dP phi(u) / d:  dc += r,  dd += -r u,  and at psi's expert dh += -r.
+  void backward(const T* d_chance, bool detached, T* d_clean, T* d_deviation, T* d_noisy) const {
+    T u[most_experts], density[most_experts];
+    distances(u);
+    kernels::map(E, u, density, [](Vector<T> v) {
+      return T(0.39894228040143268) * kernels::exponential(v * v * T(-0.5));
+    });
+    T d_inside = 0, d_outside = 0;
+    for (int e = 0; e < E; ++e) {
+      const T r = density[e] > 0 && deviation[e] >= T(1e-20) ? d_chance[e] * density[e] / deviation[e] : T(0);
+      d_clean[e] += r;
+      d_deviation[e] -= r * u[e];
+      (in(e) ? d_inside : d_outside) += r;
+    }
+    if (detached) return;
+    d_noisy[order[K]] -= d_inside;
+    d_noisy[order[K - 1]] -= d_outside;
   }
 };
 

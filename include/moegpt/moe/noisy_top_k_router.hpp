@@ -139,8 +139,11 @@ struct NoisyTopKRouter {
       if (!pass.is_padding(n))
         Chances(tape, n, pass).chance.backward(signal.d_load, Options.detached_threshold, d_clean, d_deviation, dh);
       kernels::add_noise_backward(tape.normal[n], tape.spread[n], dh, da, E);
+      kernels::map2(E, d_deviation, tape.spread[n], d_deviation, [](Vector<T> d, Vector<T> a) {
+        return d / (T(1) + kernels::exponential(-a));
+      });
       for (int e = 0; e < E; ++e) {
-        da[e] += d_deviation[e] / (1 + std::exp(-tape.spread[n][e]));
+        da[e] += d_deviation[e];
         dh[e] += d_clean[e];
       }
     }
