@@ -10,9 +10,9 @@ using namespace moegpt;
 
 namespace {
 
-constexpr int vocab = 128, mask_id = 127, steps = 1500, every = 50;   // the corpus is ASCII, and has no character 127
+constexpr int vocab = 128, mask_id = 127, steps = 2000, every = 50;   // the corpus is ASCII, and has no character 127
 constexpr Config config{.vocab = vocab, .context = 64, .dim = 64, .layers = 2, .heads = 4, .hidden = 128,
-                        .mask = Mask::full};
+                        .mask = Mask::full, .positions = Positions::rotary};
 
 // One in seven characters is hidden, and only those are targets.
 void hide(Batch& batch, Key key) {
@@ -30,10 +30,10 @@ std::vector<double> train(std::span<const int> text, std::span<const int> val, K
   using Model = GPT<config, Recipe>;
   const Shape shape{16, 64};
   auto model = std::make_unique<Model>(), grad = std::make_unique<Model>();
-  init(*model, seed);
-  Adam<Model> adam{{.learning_rate = 3e-3}};
+  init(*model, seed, Init::makemoe);
+  Adam<Model> adam{{.learning_rate = 5e-3}};
   typename Model::Workspace work{shape, Exec{.threads = 2}, {.balance = balance}};
-  const WarmupCosine schedule{.peak = 3e-3, .floor = 3e-4, .warmup = 50, .steps = steps};
+  const WarmupCosine schedule{.peak = 5e-3, .floor = 5e-4, .warmup = 50, .steps = steps};
   Batch batch{shape};
   std::vector<double> losses;
   for (int step = 0; step <= steps; ++step) {

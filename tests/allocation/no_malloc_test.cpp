@@ -110,7 +110,7 @@ TEST_CASE("steps 2 to 50 with any rule by which tokens choose do not allocate, w
   recipe.objective = {.balance = 0.01, .balance_rule = BalanceRule::huggingface, .z = 0.001, .importance = 0.1,
                       .load = 0.1, .variance = 0.1, .count = 1e-6};
   CHECK(allocations_of_training<GPT<learned, NoisyTopKRouter<4, 2>>>(recipe) == 0);
-  CHECK(allocations_of_training<GPT<learned, InputJitter<SigmoidRouter<4, 2, Sigmoid{.groups = 2}>>>>(recipe) == 0);
+  CHECK(allocations_of_training<GPT<learned, InputJitter<SigmoidRouter<4, 2, Sigmoid{.groups = 2, .groups_kept = 1}>>>>(recipe) == 0);
   CHECK(allocations_of_training<GPT<learned, CosineRouter<4, 2>>>(recipe) == 0);
   CHECK(allocations_of_training<GPT<learned, TopPRouter<4, 3>>>(recipe) == 0);
   CHECK(allocations_of_training<GPT<learned, GShardRouter<4>>>(recipe) == 0);

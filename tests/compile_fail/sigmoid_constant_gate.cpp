@@ -3,7 +3,7 @@
 #include <moegpt/moe/moe_layer.hpp>
 #include <moegpt/moe/sigmoid_router.hpp>
 
-using Recipe = moegpt::SigmoidRouter<4, 1, moegpt::Sigmoid{.groups = 2}>;
+using Recipe = moegpt::SigmoidRouter<4, 1, moegpt::Sigmoid{.groups = 2, .groups_kept = 1}>;
 #ifdef FAULT
 moegpt::MoELayer<Recipe, moegpt::Expert<6, 9>> layer;
 #else

@@ -2,6 +2,7 @@
 #include "support/numbers.hpp"
 
 #include <moegpt/io.hpp>
+#include <moegpt/testing/leak.hpp>
 
 using namespace moegpt;
 
@@ -83,6 +84,24 @@ TEST_CASE("the tape and the plan show what every layer did") {
   });
   CHECK(middle.size() == 8);
   for (float sum : gates) CHECK(sum == Approx(1));
+}
+
+TEST_CASE("statistics, intermediates and the leak test look at routing") {
+  Model model;
+  init(model, Key{1});
+  Model::Workspace work{{.batch = 2, .length = 8}};
+  const Batch batch = some_batch(work.shape);
+
+  RoutingStatistics<Model> seen;
+  model.forward(batch, work);
+  seen.add(model, work);   // after as many forwards as you like
+  const double worst = seen.worst_violation(), first = seen.layers[0].routing.max_violation();
+  const std::string json = to_json(intermediates(model, work, {.expert_outputs = true}));
+  const std::string leak = find_leak<Model>({.options = {.capacity_factor = 1}}).text();
+
+  CHECK(worst >= first);
+  CHECK(json.find("gate_scores") != std::string::npos);
+  CHECK(leak == "no leak");
 }
 
 TEST_CASE("a weight whose gradient is empty stays as it is") {

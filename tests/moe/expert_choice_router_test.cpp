@@ -29,6 +29,11 @@ TEST_CASE("the gradients of expert choice agree with differences, with padding a
   gradcheck_three_seeds<R>(options);
 }
 
+TEST_CASE("likewise for one and three experts per token on average") {
+  gradcheck_three_seeds<ExpertChoiceRouter<6, 1>::For<6, double>>();
+  gradcheck_three_seeds<ExpertChoiceRouter<8, 3>::For<6, double>>();
+}
+
 TEST_CASE("every expert takes exactly tokens * average / experts tokens, whatever the scores") {
   R router;
   draw_weights(router, 1, 3);

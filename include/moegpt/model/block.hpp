@@ -18,8 +18,8 @@ consteval bool looks_back_only() {
                 "it leaks the future: only Drop::token_order or Group::position do not; or AllowNonCausal<...> if that "
                 "is meant");
   static_assert(!refused || by_drop_rule,
-                "Block: this router looks at later tokens, so a decoder that uses it leaks the future and cannot "
-                "generate: choose a causal router, or AllowNonCausal<...> if that is meant");
+                "Block: this router looks at later tokens, so a decoder that uses it leaks the future, and what "
+                "it generates is not what it learned: choose a causal router, or AllowNonCausal<...> if that is meant");
   return true;
 }
 

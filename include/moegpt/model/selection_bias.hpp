@@ -34,6 +34,7 @@ namespace detail {
 template <class Bias>
 void move_selection_bias(Bias& bias, const Buffer<Index>& count, double rate, bool centred) {
   using T = typename Bias::Scalar;
+  check(rate >= 0 && std::isfinite(rate), "balance_selection: the rate is ", rate, ": it must be a number, 0 or more");
   const Index E = count.size();
   Index total = 0;
   for (const Index c : count) total += c;

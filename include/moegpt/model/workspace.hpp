@@ -27,6 +27,8 @@ struct Workspace {
           " tokens was asked for: both must be at least 1");
     check(shape.length <= Model::config.context, "a workspace for ", shape.length,
           " tokens per sequence was asked for, but the model's context is ", Model::config.context);
+    check(objective.dropout >= 0 && objective.dropout < 1, "the objective's dropout is ", objective.dropout,
+          ": it must be at least 0 and below 1");
     check(exec.threads >= 1, "Exec has ", exec.threads, " threads: at least 1 is needed");
     // as if the model already remembered all it can, so that no later call needs more
     const Pass pass{.shape = shape, .exec = exec, .objective = objective,

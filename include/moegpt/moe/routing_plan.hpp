@@ -48,7 +48,9 @@ struct RoutingPlan {
   // std::invalid_argument for a capacity below one slot (check_capacity).
   void assign(const int* chosen, const T* gate, const Pass& pass) {
     const double factor = pass.options.capacity_factor;
-    if (factor <= 0) return assign(chosen, gate, 0);
+    check(factor >= 0 && std::isfinite(factor), "capacity: capacity_factor is ", factor,
+          ": it must be a number above 0, or 0 for no limit");
+    if (factor == 0) return assign(chosen, gate, 0);
     check_capacity("capacity_factor", factor, pass.capacity_group, choices, experts, pass);
     if (pass.drop == Drop::token_order && pass.capacity_group == Group::batch)
       return assign(chosen, gate, capacity_of(routed_tokens(pass), factor, choices, experts, pass));

@@ -11,9 +11,10 @@ struct Sigmoid {
   bool normalise = true;         // gates of a token sum to `a` (route_norm, norm_topk_prob)
   bool selection_bias = true;
   int groups = 1;                // DeepSeek-V3: 8 groups, of which 4 are kept
-  int groups_kept = 1;
+  int groups_kept = 0;           // to be given if there are groups
   bool root_softplus = false;    // s = sqrt(softplus(z)), Megatron's other option
   bool constant_gate = false;    // set by AllowConstantGate
+  constexpr int kept() const { return groups == 1 ? 1 : groups_kept; }
   bool operator==(const Sigmoid&) const = default;
 };
 
@@ -22,16 +23,16 @@ template <int E, int K, Sigmoid Options = Sigmoid{.normalise = (K > 1)}, class S
 struct SigmoidRouter
     : TokenChoiceRouter<E, K,
                         Decisions<std::conditional_t<Options.root_softplus, RootSoftplusScores, SigmoidScores>,
-                                  LargestScores<Options.selection_bias, Options.groups, Options.groups_kept>,
+                                  LargestScores<Options.selection_bias, Options.groups, Options.kept()>,
                                   std::conditional_t<Options.normalise, PNormGates<1, Scale>, ScoreGates<Scale>>>> {
   static_assert(K > 1 || !Options.normalise || Options.constant_gate,
                 "SigmoidRouter: K = 1 with normalised gates never trains the router, its gate is constant: use "
                 ".normalise = false, or AllowConstantGate<...> if that is meant");
   static_assert(Options.groups >= 1 && E % Options.groups == 0,
                 "SigmoidRouter: groups must divide the number of experts");
-  static_assert(Options.groups_kept >= 1 && Options.groups_kept <= Options.groups,
-                "SigmoidRouter: groups_kept must lie in 1 .. groups");
-  static_assert(Options.groups_kept * (E / Options.groups) >= K,
+  static_assert(Options.kept() >= 1 && Options.kept() <= Options.groups,
+                "SigmoidRouter: with groups, groups_kept must be given and lie in 1 .. groups");
+  static_assert(Options.kept() * (E / Options.groups) >= K,
                 "SigmoidRouter: the groups kept hold fewer than K experts: keep more groups");
   static std::string text() {
     std::string options;

@@ -120,6 +120,7 @@ template <class Model>
 std::string generate(const Model& model, const Tokenizer& tokenizer, std::string_view prompt, const Generate& how = {}) {
   check(tokenizer.vocab() <= Model::config.vocab, "the tokenizer has ", tokenizer.vocab(),
         " tokens, the model only ", Model::config.vocab);
+  check(how.tokens >= 0, "cannot generate ", how.tokens, " tokens");
   std::vector<int> ids = tokenizer.encode(prompt);
   if (ids.empty()) ids.push_back(0);
   Sampling sampling = how.sampling;
