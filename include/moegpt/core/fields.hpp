@@ -93,7 +93,7 @@ namespace walk {
 class Path {
  public:
   std::string_view text() const { return {text_, length_}; }
-  std::size_t push(std::string_view name) {
+  [[gnu::noinline]] std::size_t push(std::string_view name) {
     const std::size_t before = length_;
     if (!name.empty() && length_ + name.size() + 1 < sizeof text_) {
       if (length_ > 0) text_[length_++] = '.';
