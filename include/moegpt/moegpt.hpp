@@ -17,6 +17,7 @@
 #include <moegpt/model/batch.hpp>
 #include <moegpt/model/block.hpp>
 #include <moegpt/model/config.hpp>
+#include <moegpt/model/doors.hpp>
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/model/init.hpp>
 #include <moegpt/model/intermediates.hpp>

@@ -23,6 +23,38 @@ consteval bool looks_back_only() {
   return true;
 }
 
+// What blocks of either kind keep from forward to backward, and need inside a call.
+template <class NormType, class AttentionType, class Mixture>
+struct BlockTape {
+  static constexpr int D = Mixture::dim_in;
+  using T = typename Mixture::Scalar;
+  Tokens<D, T> attended, middle, mixed;
+  typename NormType::Tape norm1, norm2;
+  typename AttentionType::Tape attention;
+  typename Dropout<D, T>::Tape dropout;
+  typename Mixture::Tape mixture;
+  [[gnu::noinline]] void resize(const Pass& pass) {
+    for (auto* t : {&attended, &middle, &mixed}) t->resize(pass.tokens());
+    norm1.resize(pass);
+    norm2.resize(pass);
+    attention.resize(pass);
+    mixture.resize(pass);
+  }
+};
+template <class AttentionType, class Mixture>
+struct BlockScratch {
+  static constexpr int D = Mixture::dim_in;
+  using T = typename Mixture::Scalar;
+  Tokens<D, T> d_middle, d_attended;
+  typename AttentionType::Scratch attention;
+  typename Mixture::Scratch mixture;
+  [[gnu::noinline]] void resize(const Pass& pass) {
+    for (auto* t : {&d_middle, &d_attended}) t->resize(pass.tokens());
+    attention.resize(pass);
+    mixture.resize(pass);
+  }
+};
+
 // Pre-norm (Xiong et al. 2020):
 //   middle = x + dropout(attention(norm1(x)))
 //   y = middle + mixture(norm2(middle))
@@ -43,28 +75,18 @@ struct Block {
     return Fields{Field{"norm1", &Block::norm1}, Field{"attention", &Block::attention},
                       Field{"norm2", &Block::norm2}, Field{Mixture::name, &Block::mixture}};
   }
-  struct Tape {
-    Tokens<D, T> normed1, attended, middle, normed2, mixed;
-    typename NormType::Tape norm1, norm2;
-    typename AttentionType::Tape attention;
-    typename Dropout<D, T>::Tape dropout;
-    typename Mixture::Tape mixture;
-    [[gnu::noinline]] void resize(const Pass& pass) {
-      for (auto* t : {&normed1, &attended, &middle, &normed2, &mixed}) t->resize(pass.tokens());
-      norm1.resize(pass);
-      norm2.resize(pass);
-      attention.resize(pass);
-      mixture.resize(pass);
+  struct Tape : BlockTape<NormType, AttentionType, Mixture> {
+    Tokens<D, T> normed1, normed2;
+    void resize(const Pass& pass) {
+      BlockTape<NormType, AttentionType, Mixture>::resize(pass);
+      for (auto* t : {&normed1, &normed2}) t->resize(pass.tokens());
     }
   };
-  struct Scratch {
-    Tokens<D, T> d_normed, d_middle, d_attended;
-    typename AttentionType::Scratch attention;
-    typename Mixture::Scratch mixture;
-    [[gnu::noinline]] void resize(const Pass& pass) {
-      for (auto* t : {&d_normed, &d_middle, &d_attended}) t->resize(pass.tokens());
-      attention.resize(pass);
-      mixture.resize(pass);
+  struct Scratch : BlockScratch<AttentionType, Mixture> {
+    Tokens<D, T> d_normed;
+    void resize(const Pass& pass) {
+      BlockScratch<AttentionType, Mixture>::resize(pass);
+      d_normed.resize(pass.tokens());
     }
   };
   using Cache = KeyValues<AttentionType::Dkv, T>;
@@ -118,28 +140,18 @@ struct PostNormBlock {
     return Fields{Field{"attention", &PostNormBlock::attention}, Field{"norm1", &PostNormBlock::norm1},
                   Field{Mixture::name, &PostNormBlock::mixture}, Field{"norm2", &PostNormBlock::norm2}};
   }
-  struct Tape {
-    Tokens<D, T> attended, sum1, middle, mixed, sum2;
-    typename NormType::Tape norm1, norm2;
-    typename AttentionType::Tape attention;
-    typename Dropout<D, T>::Tape dropout;
-    typename Mixture::Tape mixture;
-    [[gnu::noinline]] void resize(const Pass& pass) {
-      for (auto* t : {&attended, &sum1, &middle, &mixed, &sum2}) t->resize(pass.tokens());
-      norm1.resize(pass);
-      norm2.resize(pass);
-      attention.resize(pass);
-      mixture.resize(pass);
+  struct Tape : BlockTape<NormType, AttentionType, Mixture> {
+    Tokens<D, T> sum1, sum2;
+    void resize(const Pass& pass) {
+      BlockTape<NormType, AttentionType, Mixture>::resize(pass);
+      for (auto* t : {&sum1, &sum2}) t->resize(pass.tokens());
     }
   };
-  struct Scratch {
-    Tokens<D, T> d_sum, d_middle, d_attended;
-    typename AttentionType::Scratch attention;
-    typename Mixture::Scratch mixture;
-    [[gnu::noinline]] void resize(const Pass& pass) {
-      for (auto* t : {&d_sum, &d_middle, &d_attended}) t->resize(pass.tokens());
-      attention.resize(pass);
-      mixture.resize(pass);
+  struct Scratch : BlockScratch<AttentionType, Mixture> {
+    Tokens<D, T> d_sum;
+    void resize(const Pass& pass) {
+      BlockScratch<AttentionType, Mixture>::resize(pass);
+      d_sum.resize(pass.tokens());
     }
   };
   using Cache = KeyValues<AttentionType::Dkv, T>;

@@ -5,6 +5,7 @@
 #include <moegpt/model/batch.hpp>
 #include <moegpt/model/block.hpp>
 #include <moegpt/model/config.hpp>
+#include <moegpt/model/doors.hpp>
 #include <moegpt/model/head.hpp>
 #include <moegpt/model/interleaved.hpp>
 #include <moegpt/model/kv_cache.hpp>
@@ -16,7 +17,6 @@
 #include <moegpt/moe/moe_layer.hpp>
 
 #include <limits>
-#include <span>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
@@ -30,28 +30,6 @@ struct Loss {
   double balance = 0, z = 0, importance = 0, load = 0, variance = 0, count = 0;
   double total(const Objective& o) const { return cross_entropy + weighted(o, *this); }
 };
-
-// The doors of a model.
-inline void check_ids(std::span<const int> ids, const char* what, int lowest, int vocab) {
-  for (std::size_t n = 0; n < ids.size(); ++n)
-    check(ids[n] >= lowest && ids[n] < vocab, what, " ", n, " has token id ", ids[n], ", expected 0 .. ", vocab - 1);
-}
-inline void check_shape(std::span<const int> ids, Shape shape, Shape room, Index first_position, Index context) {
-  check(shape.batch > 0 && shape.length > 0, "a batch of ", shape.batch, " sequences of ", shape.length,
-        " tokens: both must be at least 1");
-  check(first_position + shape.length <= context, "a sequence of ", first_position + shape.length,
-        " tokens, but the model's context is ", context);
-  check(shape.tokens() <= room.tokens(), "a batch of ", shape.batch, " x ", shape.length,
-        " tokens, but the workspace was made for ", room.batch, " x ", room.length);
-  check(std::ssize(ids) == shape.tokens(), "the batch has ", ids.size(), " ids for ", shape.batch, " x ", shape.length,
-        " tokens");
-}
-[[noreturn]] inline void not_finite(const std::string& what, double found, const std::string& weight) {
-  throw std::runtime_error("moegpt: the " + what + " is " + std::to_string(found) +
-                           (weight.empty() ? ": all weights are finite, so activations overflowed; lower the "
-                                             "learning rate or clip gradients"
-                                           : ": the weight " + weight + " is not finite"));
-}
 
 template <Config C, class Recipe = Dense, class T = float>
 struct GPT {

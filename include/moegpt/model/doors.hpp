@@ -1,0 +1,32 @@
+#pragma once
+// The doors of a model: what a user may hand it, and what is said when a number is not one.
+#include <moegpt/layers/pass.hpp>
+
+#include <span>
+#include <stdexcept>
+#include <string>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+inline void check_ids(std::span<const int> ids, const char* what, int lowest, int vocab) {
+  for (std::size_t n = 0; n < ids.size(); ++n)
+    check(ids[n] >= lowest && ids[n] < vocab, what, " ", n, " has token id ", ids[n], ", expected 0 .. ", vocab - 1);
+}
+inline void check_shape(std::span<const int> ids, Shape shape, Shape room, Index first_position, Index context) {
+  check(shape.batch > 0 && shape.length > 0, "a batch of ", shape.batch, " sequences of ", shape.length,
+        " tokens: both must be at least 1");
+  check(first_position + shape.length <= context, "a sequence of ", first_position + shape.length,
+        " tokens, but the model's context is ", context);
+  check(shape.tokens() <= room.tokens(), "a batch of ", shape.batch, " x ", shape.length,
+        " tokens, but the workspace was made for ", room.batch, " x ", room.length);
+  check(std::ssize(ids) == shape.tokens(), "the batch has ", ids.size(), " ids for ", shape.batch, " x ", shape.length,
+        " tokens");
+}
+[[noreturn]] inline void not_finite(const std::string& what, double found, const std::string& weight) {
+  throw std::runtime_error("moegpt: the " + what + " is " + std::to_string(found) +
+                           (weight.empty() ? ": all weights are finite, so activations overflowed; lower the "
+                                             "learning rate or clip gradients"
+                                           : ": the weight " + weight + " is not finite"));
+}
+
+}  // namespace moegpt::inline MOEGPT_BUILD
