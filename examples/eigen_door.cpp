@@ -19,13 +19,13 @@ int main() {
   Expert<D, Dff>::Scratch scratch;
   tape.resize(4);
   scratch.resize(4);
-  const moegpt::Rows some{.first = 3, .count = 4}, slots{.first = 0, .count = 4};
+  const moegpt::Rows some{.first = 3, .count = 4}, slot_count{.first = 0, .count = 4};
   const auto x4 = as_tokens<D>(x).rows(some), y4 = as_tokens<D>(y).rows(some);
   const auto dy4 = as_tokens<D>(dy).rows(some), dx4 = as_tokens<D>(dx).rows(some);
-  expert.forward(x4, y4, tape, scratch, slots);
-  expert.backward(x4, tape, dy4, nullptr, dx4, nullptr, scratch, slots);   // null: no gate, and none of its gradient
+  expert.forward(x4, y4, tape, scratch, slot_count);
+  expert.backward(x4, tape, dy4, nullptr, dx4, nullptr, scratch, slot_count);   // null: no gate, and none of its gradient
   for (Index part = 0; part < expert.weight_parts; ++part)                  // parts may go to different threads
-    expert.backward_weights(part, x4, tape, dy4, d_expert, scratch, slots);
+    expert.backward_weights(part, x4, tape, dy4, d_expert, scratch, slot_count);
   std::printf("expert:  |y| %.3f  |dx| %.3f  |d up| %.3f\n", y.middleCols(3, 4).norm(), dx.middleCols(3, 4).norm(),
               d_expert.up.weight.eigen().norm());
 

@@ -67,8 +67,8 @@ double kept_share(const typename Model::Workspace& work) {
     for (int layer = 0; layer < Model::config.layers; ++layer)
       work.tape.blocks.at_layer(layer, [&](const auto& block) {
         if constexpr (requires { block.mixture.plan; }) {
-          kept += static_cast<double>(block.mixture.plan.slots());
-          wanted += static_cast<double>(block.mixture.plan.slots() + block.mixture.plan.dropped());
+          kept += static_cast<double>(block.mixture.plan.slot_count());
+          wanted += static_cast<double>(block.mixture.plan.slot_count() + block.mixture.plan.dropped());
         }
       });
   return wanted > 0 ? kept / wanted : 1;

@@ -7,7 +7,7 @@ namespace bench {
 namespace {
 
 // Forward, dx and dW of every matrix, each 2 FLOP for a weight and token.
-double expert_flops(double D, double Dff, double slots) { return 6 * 2 * D * Dff * slots; }
+double expert_flops(double D, double Dff, double slot_count) { return 6 * 2 * D * Dff * slot_count; }
 
 template <int E, int K, int D, int Dff>
 LayerWork mixture(Index tokens, int threads) {

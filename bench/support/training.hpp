@@ -64,14 +64,14 @@ double memory_formula(const Model& model, Shape shape) {
   constexpr AttentionShape A = C.attention();
   constexpr double D = C.dim, V = C.vocab, Dff = C.expert_width(), H = C.heads, w = C.gated ? 2 : 1;
   constexpr double Dq = C.heads * A.width(), Dkv = A.key_value_heads() * A.width();
-  double E = 0, K = 1, slots = 1;
+  double E = 0, K = 1, slot_count = 1;
   if constexpr (Model::has_experts) {
     E = Model::RouterRecipe::experts;
     K = Model::RouterRecipe::active;
-    slots = 3 * K;
+    slot_count = 3 * K;
   }
   const double layer = 6 * D + 2 * Dq + 2 * Dkv + H + K * w * Dff + 2 * E + 8 * K + 8;
-  const double once = 8 * D + V + 2 * Dq + 2 * Dkv + slots * D + K * (w + 1) * Dff + E + 512;
+  const double once = 8 * D + V + 2 * Dq + 2 * Dkv + slot_count * D + K * (w + 1) * Dff + E + 512;
   return 16.0 * static_cast<double>(count_weights(model)) +
          sizeof(typename Model::Scalar) * static_cast<double>(shape.tokens()) * (C.layers * layer + once);
 }

@@ -3,8 +3,8 @@
 #include <moegpt/moe/soft_moe.hpp>
 
 #ifdef FAULT
-constexpr int slots = 0;
+constexpr int slot_count = 0;
 #else
-constexpr int slots = 1;
+constexpr int slot_count = 1;
 #endif
-moegpt::SoftMoELayer<4, slots, moegpt::Expert<6, 9>> layer;
+moegpt::SoftMoELayer<4, slot_count, moegpt::Expert<6, 9>> layer;

@@ -52,7 +52,7 @@ struct AffineExpert {
   };
   struct Scratch {
     Tokens<D, T> h;
-    void resize(Index slots) { h.resize(slots); }
+    void resize(Index slot_count) { h.resize(slot_count); }
   };
 
   void forward(Gathered<D, T> x, Out<D, T> y, Tape&, Scratch&, Rows) const {
@@ -181,7 +181,7 @@ TEST_CASE("every token has at least one expert under a threshold of the uniform 
   RoutingPlan<float> plan;
   ThresholdRouter<4>::For<3>::Tape tape;
   router.forward(x, plan, tape, pass);
-  CHECK(plan.slots() == 5 * 4);
+  CHECK(plan.slot_count() == 5 * 4);
 }
 
 TEST_CASE("gradcheck names the tensor, both derivatives and the error of a wrong backward") {

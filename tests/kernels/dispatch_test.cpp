@@ -14,9 +14,9 @@ const Index token[3] = {0, 2, 0};
 
 TEST_CASE("gather copies each slot's token") {
   const auto x = random_tokens<D, float>(3, 1);
-  Tokens<D, float> slots(3);
-  kernels::gather<float>(x.view(), token, slots);
-  for (Index s = 0; s < 3; ++s) CHECK(same_bits(slots[s], x[token[s]], D));
+  Tokens<D, float> slot_count(3);
+  kernels::gather<float>(x.view(), token, slot_count);
+  for (Index s = 0; s < 3; ++s) CHECK(same_bits(slot_count[s], x[token[s]], D));
 }
 
 TEST_CASE("scale_rows multiplies each row with its own number") {
@@ -29,30 +29,30 @@ TEST_CASE("scale_rows multiplies each row with its own number") {
 }
 
 TEST_CASE("combine sums weight times slot over a token's choices, and writes zero for a token that has none") {
-  const auto slots = random_tokens<D, double>(3, 2);
+  const auto slot_count = random_tokens<D, double>(3, 2);
   const double weight[3] = {0.25, 2, -1};
   Tokens<D, double> y(3);
   y.memory().fill(99);   // overwritten
-  kernels::combine<double>(Exec{2}, slots.view(), slot, 2, weight, y);
+  kernels::combine<double>(Exec{2}, slot_count.view(), slot, 2, weight, y);
   for (int i = 0; i < D; ++i) {
-    CHECK(y[0][i] == Approx(-slots[2][i] + 0.25 * slots[0][i]).epsilon(1e-14).margin(1e-15));
+    CHECK(y[0][i] == Approx(-slot_count[2][i] + 0.25 * slot_count[0][i]).epsilon(1e-14).margin(1e-15));
     CHECK(y[1][i] == 0);
-    CHECK(y[2][i] == 2 * slots[1][i]);
+    CHECK(y[2][i] == 2 * slot_count[1][i]);
   }
-  kernels::combine<double>(Exec{1}, slots.view(), slot, 2, nullptr, y);   // no weights: a plain sum
-  for (int i = 0; i < D; ++i) CHECK(y[0][i] == slots[2][i] + slots[0][i]);
+  kernels::combine<double>(Exec{1}, slot_count.view(), slot, 2, nullptr, y);   // no weights: a plain sum
+  for (int i = 0; i < D; ++i) CHECK(y[0][i] == slot_count[2][i] + slot_count[0][i]);
 }
 
 TEST_CASE("the number of threads does not change a bit of what is combined") {
   const Index tokens = 300;
-  const auto slots = random_tokens<D, float>(2 * tokens, 5);
+  const auto slot_count = random_tokens<D, float>(2 * tokens, 5);
   const auto weight = random_numbers<float>(2 * tokens, 6);
   Buffer<Index> where(2 * tokens);
   for (Index i = 0; i < 2 * tokens; ++i) where[i] = (i * 7) % (2 * tokens);   // 7 and 600 share no factor
   Tokens<D, float> one(tokens), many(tokens);
-  kernels::combine<float>(Exec{1}, slots.view(), where.data(), 2, weight.data(), one);
+  kernels::combine<float>(Exec{1}, slot_count.view(), where.data(), 2, weight.data(), one);
   for (const int threads : {2, 3, 8}) {
-    kernels::combine<float>(Exec{threads}, slots.view(), where.data(), 2, weight.data(), many);
+    kernels::combine<float>(Exec{threads}, slot_count.view(), where.data(), 2, weight.data(), many);
     CHECK(same_bits(one, many));
   }
 }

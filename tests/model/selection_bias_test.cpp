@@ -129,7 +129,7 @@ TEST_CASE("a biased selection balances a router that sends everything to one exp
   }
   CHECK(worst() <= 0.5);
   for (const auto& tape : work.tape.blocks.second)
-    for (Index s = 0; s < tape.mixture.plan.slots(); ++s) {
+    for (Index s = 0; s < tape.mixture.plan.slot_count(); ++s) {
       const Index n = tape.mixture.plan.token[s];
       const int e = tape.mixture.router.chosen[n];
       REQUIRE(tape.mixture.plan.weight[s] == tape.mixture.router.score[n][e]);

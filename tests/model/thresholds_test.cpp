@@ -20,13 +20,13 @@ TEST_CASE("learned thresholds keep the load of evaluation near that of training,
     model->forward(batch, work, Key{step});
     model->backward(batch, work, grad);
     update_thresholds(*model, work, 0.1);
-    for (const auto& block : work.tape.blocks.second) CHECK(block.mixture.plan.slots() == 64 * 2);
+    for (const auto& block : work.tape.blocks.second) CHECK(block.mixture.plan.slot_count() == 64 * 2);
   }
   for (auto& block : grad.blocks.second)
     for (const float g : block.mixture.router.threshold) CHECK(g == 0);
   for (std::uint64_t step = 101; step <= 120; ++step) {
     model->forward(random_batch({8, 8}, 11, step), work);
-    for (const auto& block : work.tape.blocks.second) pairs += static_cast<double>(block.mixture.plan.slots());
+    for (const auto& block : work.tape.blocks.second) pairs += static_cast<double>(block.mixture.plan.slot_count());
   }
   CHECK(pairs / 20 / 2 / 64 == Approx(2).epsilon(0.1));   // experts per token; batches differ by some per cent
 }

@@ -21,7 +21,7 @@ TEST_CASE("only allowed experts receive tokens, and their gates still sum to one
   const AllowedExperts<Recipe> some{0, 2, 3};
   const Ran<L> run(layer, x, {.shape = {1, 20}, .allowed = some});
   CHECK(run.tape.plan.load(1) + run.tape.plan.load(4) == 0);
-  CHECK(run.tape.plan.slots() == 40);
+  CHECK(run.tape.plan.slot_count() == 40);
   for (Index n = 0; n < 20; ++n) {
     const Index* slot = &run.tape.plan.slot[2 * n];
     CHECK(run.tape.plan.weight[slot[0]] + run.tape.plan.weight[slot[1]] == Approx(1).epsilon(1e-15));

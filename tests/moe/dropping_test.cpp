@@ -148,5 +148,5 @@ TEST_CASE("a capacity below one slot is refused when a batch comes, and one toke
   CHECK_NOTHROW(Run<Layer>(pass, 1));
   pass.options.min_capacity = 0;
   pass.partial = true;
-  CHECK(Run<Layer>(pass, 1).tape.plan.slots() > 0);
+  CHECK(Run<Layer>(pass, 1).tape.plan.slot_count() > 0);
 }

@@ -97,7 +97,7 @@ TEST_CASE("the plan does not depend on the number of threads") {
   for (const int threads : {2, 3, 8}) {
     const Route many(router, x, {.shape = {1, 131}, .exec = {threads}});
     CHECK(same_bits(one.plan.slot, many.plan.slot));
-    CHECK(same_bits(one.plan.weight.data(), many.plan.weight.data(), one.plan.slots()));
+    CHECK(same_bits(one.plan.weight.data(), many.plan.weight.data(), one.plan.slot_count()));
   }
 }
 
@@ -197,7 +197,7 @@ TEST_CASE("thresholds learned from a batch give that batch its routes again, and
   const auto x = random_tokens<6, double>(10, 18);
   const Pass training{.shape = {1, 10}, .key = Key{1}}, evaluation{.shape = {1, 10}};
   const auto everywhere = plan_of(router, x, evaluation);
-  CHECK(everywhere.slots() == 50);   // nothing learned: all tokens
+  CHECK(everywhere.slot_count() == 50);   // nothing learned: all tokens
   const auto chosen = plan_of(router, x, training);
   update_thresholds(router, chosen, 0.25);   // the first time all the way
   const auto again = plan_of(router, x, evaluation);

@@ -59,8 +59,8 @@ TEST_CASE("a second expert that is left out leaves the first gate as it was") {
   const RandomRoute<GShardRouter<6, Second::none>> none(pass);
   const RandomRoute<GShardRouter<6, Second::threshold, std::ratio<2, 5>>> some(pass);
   const RandomRoute<TopKRouter<6, 2>> top(pass);
-  CHECK(none.plan.slots() == 60);
-  CHECK((some.plan.slots() > 60 && some.plan.slots() < 120));
+  CHECK(none.plan.slot_count() == 60);
+  CHECK((some.plan.slot_count() > 60 && some.plan.slot_count() < 120));
   for (Index n = 0; n < 60; ++n) {
     const auto expected = top.gates(n), gate = some.gates(n);
     const double first = *std::max_element(expected.begin(), expected.end());
@@ -82,14 +82,14 @@ TEST_CASE("a second expert is kept with probability g2 / threshold, drawn anew f
     variance += p * (1 - p);
   }
   constexpr int keys = 50;
-  std::set<Index> slots;
+  std::set<Index> slot_count;
   for (int k = 0; k < keys; ++k) {
     route.forward({.shape = {1, 200}, .key = Key{mix64(static_cast<std::uint64_t>(k))}});
-    kept += static_cast<double>(route.plan.slots() - 200);
-    slots.insert(route.plan.slots());
+    kept += static_cast<double>(route.plan.slot_count() - 200);
+    slot_count.insert(route.plan.slot_count());
   }
   CHECK(std::abs(kept / keys - expected) < 4 * std::sqrt(variance / keys));
-  CHECK(slots.size() > 5);
+  CHECK(slot_count.size() > 5);
 }
 
 TEST_CASE("the text of a GShard router is the type one writes") {

@@ -39,7 +39,7 @@ TEST_CASE("each of a token's K different experts counts 1/K, and over many ids a
   RoutingPlan<float> plan;
   const Tokens<4, float> x(words);
   router.forward(x, plan, tape, {.shape = {1, words}, .ids = ids.data()});
-  CHECK(plan.slots() == words * K);
+  CHECK(plan.slot_count() == words * K);
   for (Index n = 0; n < words; ++n) {
     const int* c = tape.chosen.data() + n * K;
     REQUIRE((c[0] != c[1] && c[1] != c[2] && c[0] != c[2]));

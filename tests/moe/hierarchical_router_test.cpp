@@ -84,7 +84,7 @@ TEST_CASE("dense on dense is the mixture of Jordan and Jacobs: sum over groups o
     expected += of_group * a.row(Index(g)).asDiagonal();
   }
   CHECK((run.y.eigen() - expected).cwiseAbs().maxCoeff() < 1e-14);   // sums of order one, another order
-  CHECK(run.tape.plan.slots() == 7 * 6);
+  CHECK(run.tape.plan.slot_count() == 7 * 6);
 }
 
 TEST_CASE("a token goes to the experts that its inner routers choose in the groups that its outer router chooses") {
@@ -96,7 +96,7 @@ TEST_CASE("a token goes to the experts that its inner routers choose in the grou
   const Route both(router, x, tape, pass);
   TopKRouter<4, 2>::For<6, double>::Tape outer;
   const Route outside(router.outer, x, outer, pass);
-  CHECK(both.plan.slots() == 40 * 4);
+  CHECK(both.plan.slot_count() == 40 * 4);
   for (Index n = 0; n < 40; ++n)
     for (int j = 0; j < 2; ++j) {
       const auto g = static_cast<std::size_t>(outer.chosen[2 * n + j]);
@@ -183,7 +183,7 @@ TEST_CASE("the capacity of two levels is that of the experts, and dropped pairs 
   pass.options.capacity_factor = 0.5;   // 6 of 40 * 4 / 12
   const Route route(router, x, tape, pass);
   for (int e = 0; e < 12; ++e) CHECK(route.plan.load(e) <= 6);
-  CHECK(route.plan.slots() + route.plan.dropped() == 160);
+  CHECK(route.plan.slot_count() + route.plan.dropped() == 160);
   CHECK(tape.outer_plan.dropped() == 0);
 }
 

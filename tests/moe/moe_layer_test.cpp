@@ -166,7 +166,7 @@ TEST_CASE("a capacity that nobody exceeds changes no bit, and a smaller one leav
   CHECK(same_bits(dropless.y, enough.y));
   pass.options.capacity_factor = 0.4;   // one token for each expert
   const Run<Two> few(layer, x, pass);
-  CHECK(few.tape.plan.slots() + few.tape.plan.dropped() == 14);
+  CHECK(few.tape.plan.slot_count() + few.tape.plan.dropped() == 14);
   int without = 0;
   for (Index n = 0; n < 7; ++n)
     if (few.tape.plan.slot[2 * n] < 0 && few.tape.plan.slot[2 * n + 1] < 0) {
@@ -313,7 +313,7 @@ TEST_CASE("a NaN in the router reaches the output, and the plan stays valid") {
   layer.router.gate.weight.eigen().setConstant(std::numeric_limits<double>::quiet_NaN());
   const auto x = random_tokens<6, double>(7, 34);
   const Run<Two> run(layer, x, seven);
-  CHECK(run.tape.plan.slots() == 14);
+  CHECK(run.tape.plan.slot_count() == 14);
   for (Index n = 0; n < 7; ++n) CHECK(std::isnan(run.y[n][0]));
   CHECK(std::isnan(run.tape.balance));
 }

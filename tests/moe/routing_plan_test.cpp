@@ -29,7 +29,7 @@ RoutingPlan<float> plan_of(Index capacity) {
 
 TEST_CASE("pairs are sorted by expert, and by token within an expert") {
   const auto plan = plan_of(0);
-  CHECK(plan.slots() == 11);
+  CHECK(plan.slot_count() == 11);
   CHECK(plan.dropped() == 0);
   CHECK(list(plan.offset, 6) == std::vector<Index>{0, 5, 7, 8, 8, 11});
   CHECK(list(plan.wanted, 5) == std::vector<Index>{5, 2, 1, 0, 3});
@@ -47,7 +47,7 @@ TEST_CASE("a full expert keeps its first tokens and drops the rest, which are co
   const auto plan = plan_of(2);
   CHECK(list(plan.offset, 6) == std::vector<Index>{0, 2, 4, 5, 5, 7});
   CHECK(list(plan.wanted, 5) == std::vector<Index>{5, 2, 1, 0, 3});   // as chosen, before dropping
-  CHECK(plan.slots() == 7);
+  CHECK(plan.slot_count() == 7);
   CHECK(plan.dropped() == 4);
   CHECK(list(plan.token, 7) == std::vector<Index>{0, 1, 1, 4, 2, 0, 2});
   CHECK(list(plan.slot, 14) == std::vector<Index>{5, 0, 1, 2, 6, 4, -1, -1, 3, -1, -1, -1, -1, -1});
@@ -74,7 +74,7 @@ TEST_CASE("slots and pairs point at each other for any choices, and a plan that 
       }
       plan.resize(tokens, 3, 5);
       plan.assign(choices.data(), gates.data(), capacity);
-      CHECK(plan.slots() + plan.dropped() == wanted);
+      CHECK(plan.slot_count() + plan.dropped() == wanted);
       Index met = 0;
       for (Index pair = 0; pair < tokens * 3; ++pair) {
         const Index s = plan.slot[pair];
@@ -86,7 +86,7 @@ TEST_CASE("slots and pairs point at each other for any choices, and a plan that 
         const Rows rows = plan.rows(choices[pair]);
         CHECK((s >= rows.first && s < rows.first + rows.count));
       }
-      CHECK(met == plan.slots());
+      CHECK(met == plan.slot_count());
       for (int e = 0; e < 5; ++e) {
         CHECK((capacity == 0 || plan.load(e) <= capacity));
         for (Index s = plan.offset[e] + 1; s < plan.offset[e + 1]; ++s) CHECK(plan.token[s - 1] <= plan.token[s]);
@@ -191,7 +191,7 @@ TEST_CASE("every drop rule keeps the pairs that come first in its order, group b
               const Rows rows = plan.rows(c.chosen[static_cast<std::size_t>(pair)]);
               CHECK((s >= rows.first && s < rows.first + rows.count));
             }
-            CHECK(met == plan.slots());
+            CHECK(met == plan.slot_count());
             CHECK(plan.dropped() == wanted - met);
             for (int e = 0; e < 5; ++e) {
               CHECK(plan.wanted[e] == std::count(c.chosen.begin(), c.chosen.end(), e));

@@ -45,12 +45,12 @@ TEST_CASE("a soft mixture is its formula: means of tokens to slots, means of ans
     const Eigen::RowVectorXd over_slots = l.colwise().sum();
     const Eigen::MatrixXd dispatch = over_tokens.cwiseInverse().asDiagonal() * l;
     const Eigen::MatrixXd combine = l * over_slots.cwiseInverse().asDiagonal();
-    Tokens<6, double> slots(6), answers(6);
-    slots.eigen() = X * dispatch.transpose();
+    Tokens<6, double> slot_count(6), answers(6);
+    slot_count.eigen() = X * dispatch.transpose();
     for (std::size_t e = 0; e < 3; ++e) {
       FeedForward<Small> expert;
       expert.network = layer.experts[e];
-      const Ran<FeedForward<Small>> answer(expert, slots.rows({2 * Index(e), 2}), {.shape = {1, 2}});
+      const Ran<FeedForward<Small>> answer(expert, slot_count.rows({2 * Index(e), 2}), {.shape = {1, 2}});
       answers.eigen().middleCols(2 * Index(e), 2) = answer.y.eigen();
     }
     const Eigen::MatrixXd expected = answers.eigen() * combine;

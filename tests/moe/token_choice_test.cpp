@@ -39,7 +39,7 @@ double row_sum(const Tokens<E, double>& x, Index n) { return std::accumulate(x[n
 TEST_CASE("each token takes the K largest logits, largest first, and there are N K pairs") {
   const auto z = random_tokens<E, double>(tokens, 1);
   const Choice<RenormalisedGates> choice(z, pass);
-  CHECK(choice.plan.slots() == tokens * K);
+  CHECK(choice.plan.slot_count() == tokens * K);
   for (Index n = 0; n < tokens; ++n) {
     const int* c = choice.tape.chosen.data() + n * K;
     CHECK(z[n][c[0]] > z[n][c[1]]);
@@ -110,7 +110,7 @@ TEST_CASE("padding is not routed, has no gradient, and leaves other tokens' gate
   const Pass padded{.shape = {1, tokens}, .lengths = lengths};
   const auto z = random_tokens<E, double>(tokens, 6);
   Choice<RenormalisedGates> all(z, pass), some(z, padded);
-  CHECK(some.plan.slots() == 4 * K);
+  CHECK(some.plan.slot_count() == 4 * K);
   for (Index pair = 0; pair < tokens * K; ++pair) {
     if (pair >= 4 * K)
       CHECK(some.plan.slot[pair] == some.plan.none);
@@ -136,11 +136,11 @@ TEST_CASE("an expert that is not allowed is never chosen, not even when fewer ar
   const Choice<RenormalisedGates> first(z, some);
   CHECK(first.plan.load(1) == 0);
   CHECK(first.plan.load(3) == 0);
-  CHECK(first.plan.slots() == tokens * 3);
+  CHECK(first.plan.slot_count() == tokens * 3);
   for (Index n = 0; n < tokens; ++n) CHECK(first.tape.score[n][1] == 0);
   some.allowed = two;
   Choice<RenormalisedGates> second(z, some);
-  CHECK(second.plan.slots() == tokens * 2);
+  CHECK(second.plan.slot_count() == tokens * 2);
   CHECK(second.plan.load(1) == tokens);
   CHECK(second.plan.load(4) == tokens);
   Buffer<double> d_slot(tokens * 2);
@@ -159,7 +159,7 @@ TEST_CASE("capacity counts pairs of tokens that are not padding, and a dropped p
   Pass limited = pass;
   limited.options.capacity_factor = 1;   // 7 * 3 / 5 = 4 tokens for each expert
   Choice<ProbabilityGates> choice(z, limited);
-  CHECK(choice.plan.slots() == 12);
+  CHECK(choice.plan.slot_count() == 12);
   CHECK(choice.plan.dropped() == 9);
   Buffer<double> d_slot(12);
   d_slot.fill(1);
@@ -177,7 +177,7 @@ TEST_CASE("NaN logits give valid and different experts, and gates that show the 
   for (int e = 0; e < E; ++e) z[2][e] = std::numeric_limits<double>::quiet_NaN();
   z[4][1] = std::numeric_limits<double>::quiet_NaN();
   const Choice<RenormalisedGates> choice(z, pass);
-  CHECK(choice.plan.slots() == tokens * K);
+  CHECK(choice.plan.slot_count() == tokens * K);
   for (Index n = 0; n < tokens; ++n) {
     const int* c = choice.tape.chosen.data() + n * K;
     CHECK(std::set<int>(c, c + K).size() == K);

@@ -31,7 +31,7 @@ double gradient_of_gates() {
   const auto x = random_tokens<6, double>(7, 2);
   const Pass pass{.shape = {1, 7}};
   const Route<R> route(router, x, pass);
-  const auto d_weight = random_numbers<double>(route.plan.slots(), 3);
+  const auto d_weight = random_numbers<double>(route.plan.slot_count(), 3);
   typename R::Scratch scratch;
   Tokens<6, double> dx(7);
   router.backward(x, route.plan, route.tape, {.d_weight = d_weight.data()}, dx, grad, scratch, pass);

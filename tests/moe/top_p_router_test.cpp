@@ -41,7 +41,7 @@ TEST_CASE("top-p with p = 1 is top-k with K = most, bit for bit") {
   const Pass pass{.shape = {1, 60}};
   const RandomRoute<TopPRouter<6, 3, std::ratio<1>>, float> nucleus(pass);
   const RandomRoute<TopKRouter<6, 3>, float> top(pass);
-  CHECK(nucleus.plan.slots() == 180);
+  CHECK(nucleus.plan.slot_count() == 180);
   for (Index n = 0; n < 60; ++n) CHECK(nucleus.gates(n) == top.gates(n));
 }
 

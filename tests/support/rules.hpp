@@ -67,7 +67,7 @@ void check_allowed() {
   for (const bool* allowed : {even, last}) {
     pass.allowed = allowed;
     const RandomRoute<Recipe> route(pass);
-    CHECK(route.plan.slots() > 0);
+    CHECK(route.plan.slot_count() > 0);
     for (int e = 0; e < E; ++e)
       if (!allowed[e]) {
         CHECK(route.plan.wanted[e] == 0);
@@ -87,8 +87,8 @@ void check_bits(std::optional<moegpt::Key> key = {}) {
     many.exec.threads = threads;
     const RandomRoute<Recipe, float> other(many);
     CHECK(same_bits(one.tape.score, other.tape.score));
-    CHECK(same_bits(one.plan.token.data(), other.plan.token.data(), one.plan.slots()));
-    CHECK(same_bits(one.plan.weight.data(), other.plan.weight.data(), one.plan.slots()));
+    CHECK(same_bits(one.plan.token.data(), other.plan.token.data(), one.plan.slot_count()));
+    CHECK(same_bits(one.plan.weight.data(), other.plan.weight.data(), one.plan.slot_count()));
   }
   for (const moegpt::Index n : {0, 63, 64, 149}) {
     typename RandomRoute<Recipe, float>::R::Tape tape;

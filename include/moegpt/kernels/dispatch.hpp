@@ -11,10 +11,10 @@ namespace kernels {
 
 inline constexpr Index dispatch_piece = 64;
 
-// slots[s] = x[token[s]], on one thread
+// slot_rows[s] = x[token[s]], on one thread
 template <class T>
-void gather(MatrixView<const T> x, const Index* token, MatrixView<T> slots) {
-  for (Index s = 0; s < slots.rows; ++s) std::memcpy(slots[s], x[token[s]], sizeof(T) * x.cols);
+void gather(MatrixView<const T> x, const Index* token, MatrixView<T> slot_rows) {
+  for (Index s = 0; s < slot_rows.rows; ++s) std::memcpy(slot_rows[s], x[token[s]], sizeof(T) * x.cols);
 }
 // x[s] *= weight[s], on one thread
 template <class T>
@@ -22,9 +22,9 @@ void scale_rows(const T* weight, MatrixView<T> x) {
   for (Index s = 0; s < x.rows; ++s) scale(x.cols, weight[s], x[s], x[s]);
 }
 
-// y[n] = sum_j weight[slot(n, j)] slots[slot(n, j)]; a null weight counts as one.
+// y[n] = sum_j weight[slot(n, j)] slot_rows[slot(n, j)]; a null weight counts as one.
 template <class T>
-[[gnu::noinline]] void combine(const Exec& exec, MatrixView<const T> slots, const Index* slot, int choices, const T* weight,
+[[gnu::noinline]] void combine(const Exec& exec, MatrixView<const T> slot_rows, const Index* slot, int choices, const T* weight,
              MatrixView<T> y) {
   for_each_piece(exec, y.rows, dispatch_piece, [&](Rows r) {
     for (Index n = r.first; n < r.first + r.count; ++n) {
@@ -33,7 +33,7 @@ template <class T>
         const Index s = slot[n * choices + j];
         if (s < 0) continue;
         const T a = weight ? weight[s] : T(1);
-        started ? axpy(y.cols, a, slots[s], y[n]) : scale(y.cols, a, slots[s], y[n]);
+        started ? axpy(y.cols, a, slot_rows[s], y[n]) : scale(y.cols, a, slot_rows[s], y[n]);
         started = true;
       }
       if (!started) std::fill_n(y[n], y.cols, T(0));

@@ -15,12 +15,12 @@ namespace moegpt::inline MOEGPT_BUILD {
   check(x == rows.count && y == rows.count && rows.first >= 0 && end <= tape && end <= scratch,
         "an expert got ", x, " tokens and room for ", y, " in y, for ", rows.count, " rows from ", rows.first,
         " on of a tape with ", tape, " slots and a scratch with ", scratch,
-        ": all must fit; call tape.resize(slots) and scratch.resize(slots) first");
+        ": all must fit; call tape.resize(slot_count) and scratch.resize(slot_count) first");
 }
 
-// Rows that an expert works on together, of `slots` rows in all: many enough to be worth packing its weights, few
+// Rows that an expert works on together, of `slot_count` rows in all: many enough to be worth packing its weights, few
 // enough to share out. Part of no result.
-inline constexpr Index expert_rows(Index slots) { return slots < 8 * 96 ? 96 : slots > 8 * 256 ? 256 : slots / 8; }
+inline constexpr Index expert_rows(Index slot_count) { return slot_count < 8 * 96 ? 96 : slot_count > 8 * 256 ? 256 : slot_count / 8; }
 
 // An expert maps D = dim to D, unless it has a dim_out.
 template <class X>
@@ -59,13 +59,13 @@ struct Expert {
   static constexpr auto fields() { return Fields{Field{"up", &Expert::up}, Field{"down", &Expert::down}}; }
   struct Tape {
     Tokens<Dff, T> pre;          // up x
-    void resize(Index slots) { pre.resize(slots); }
+    void resize(Index slot_count) { pre.resize(slot_count); }
   };
   struct Scratch {
     Tokens<Dff, T> act, d_pre;   // act(pre), computed again in backward
-    [[gnu::noinline]] void resize(Index slots) {
-      act.resize(slots);
-      d_pre.resize(slots);
+    [[gnu::noinline]] void resize(Index slot_count) {
+      act.resize(slot_count);
+      d_pre.resize(slot_count);
     }
   };
 
@@ -113,17 +113,17 @@ struct GatedExpert {
   }
   struct Tape {
     Tokens<Dff, T> gate, up;           // gate x, up x
-    [[gnu::noinline]] void resize(Index slots) {
-      gate.resize(slots);
-      up.resize(slots);
+    [[gnu::noinline]] void resize(Index slot_count) {
+      gate.resize(slot_count);
+      up.resize(slot_count);
     }
   };
   struct Scratch {
     Tokens<Dff, T> act, d_gate, d_up;  // act(gate x) * (up x), computed again in backward
-    [[gnu::noinline]] void resize(Index slots) {
-      act.resize(slots);
-      d_gate.resize(slots);
-      d_up.resize(slots);
+    [[gnu::noinline]] void resize(Index slot_count) {
+      act.resize(slot_count);
+      d_gate.resize(slot_count);
+      d_up.resize(slot_count);
     }
   };
 

@@ -18,7 +18,7 @@ struct LinearExpert {
   };
   struct Scratch {
     Tokens<D, T> h;                    // W^T dy
-    void resize(Index slots) { h.resize(slots); }
+    void resize(Index slot_count) { h.resize(slot_count); }
   };
 
   void forward(Gathered<D, T> x, Out<DOut, T> y, Tape&, Scratch& scratch, Rows rows) const {

@@ -118,12 +118,12 @@ template <ExpertNetwork ExpertType, class T>
 [[gnu::noinline]] void run_experts(const ExpertType* experts, const RoutingPlan<T>& plan, In<ExpertType::dim, T> x,
                                    const Exec& exec, MixtureIntermediates<T>& to) {
   constexpr int DE = output_dim<ExpertType>();
-  const Index slots = plan.slots();
+  const Index slot_count = plan.slot_count();
   typename ExpertType::Tape tape;
   typename ExpertType::Scratch scratch;
-  Tokens<DE, T> output(slots);
-  tape.resize(slots);
-  scratch.resize(slots);
+  Tokens<DE, T> output(slot_count);
+  tape.resize(slot_count);
+  scratch.resize(slot_count);
   exec.parallel_for(plan.experts, [&](Index e) {
     const Rows rows = plan.rows(static_cast<int>(e));
     if (rows.count == 0) return;
@@ -131,7 +131,7 @@ template <ExpertNetwork ExpertType, class T>
   });
   to.expert_dim = DE;
   to.expert_outputs.assign(static_cast<std::size_t>(plan.tokens * plan.choices * DE), T(0));
-  for (Index s = 0; s < slots; ++s)
+  for (Index s = 0; s < slot_count; ++s)
     std::copy_n(output[s], DE, to.expert_outputs.begin() + (plan.token[s] * plan.choices + plan.choice[s]) * DE);
 }
 

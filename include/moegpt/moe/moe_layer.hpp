@@ -41,11 +41,11 @@ struct MoELayer {
     double dropout = 0;
     Key noise{};
     [[gnu::noinline]] void resize(const Pass& pass) {
-      const Index slots = pass.tokens() * Recipe::active;
+      const Index slot_count = pass.tokens() * Recipe::active;
       LossTape<T>::resize(E, pass);
       plan.resize(pass.tokens(), Recipe::active, E);
       router.resize(pass);
-      expert.resize(slots);
+      expert.resize(slot_count);
     }
   };
   struct Scratch {
@@ -57,14 +57,14 @@ struct MoELayer {
     LossScratch<T> losses;
     Buffer<ExpertTask> tasks;
     [[gnu::noinline]] void resize(const Pass& pass) {
-      const Index slots = pass.tokens() * Recipe::active;
-      tasks.resize(E + slots / expert_rows(slots) + 1);
+      const Index slot_count = pass.tokens() * Recipe::active;
+      tasks.resize(E + slot_count / expert_rows(slot_count) + 1);
       router.resize(pass);
-      expert.resize(slots);
-      output.resize(slots);
-      d_output.resize(slots);
-      d_input.resize(slots);
-      d_weight.resize(slots);
+      expert.resize(slot_count);
+      output.resize(slot_count);
+      d_output.resize(slot_count);
+      d_input.resize(slot_count);
+      d_weight.resize(slot_count);
       losses.resize(E, pass);
     }
   };
@@ -151,12 +151,12 @@ struct MoELayer {
     });
   }
   // The mask of a slot belongs to its token and choice, not to its place among the expert's tokens.
-  static void drop_slots(const Tape& tape, Out<DOut, T> slots, Rows rows, const Pass& pass) {
+  static void drop_slots(const Tape& tape, Out<DOut, T> slot_rows, Rows rows, const Pass& pass) {
     if (tape.dropout == 0) return;
     for (Index i = 0; i < rows.count; ++i) {
       const Index s = rows.first + i;
       const Index pair = pass.number_of(tape.plan.token[s]) * tape.plan.choices + tape.plan.choice[s];
-      kernels::drop(slots[i], DOut, tape.dropout, tape.noise, pair);
+      kernels::drop(slot_rows[i], DOut, tape.dropout, tape.noise, pair);
     }
   }
 };

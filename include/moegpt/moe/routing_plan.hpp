@@ -20,13 +20,13 @@ struct RoutingPlan {
   Buffer<Index> wanted;      // [experts]           pairs chosen, before capacity
   static constexpr Index none = -1;
 
-  Index slots() const { return offset[experts]; }
+  Index slot_count() const { return offset[experts]; }
   Rows rows(int e) const { return {offset[e], offset[e + 1] - offset[e]}; }
   Index load(int e) const { return offset[e + 1] - offset[e]; }
   Index dropped() const {
     Index n = 0;
     for (Index w : wanted) n += w;
-    return n - slots();
+    return n - slot_count();
   }
 
   // Memory for the most that `tokens` tokens can need.

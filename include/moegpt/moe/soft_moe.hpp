@@ -39,13 +39,13 @@ struct SoftMoELayer {
     double dropout = 0;
     Key noise{};
     [[gnu::noinline]] void resize(const Pass& pass) {
-      const Index slots = pass.shape.batch * S;
+      const Index slot_count = pass.shape.batch * S;
       combine.resize(pass.tokens());
       dispatch.resize(pass.tokens() * S);
-      slot.resize(slots);
-      answer.resize(slots);
-      place.resize(slots);
-      expert.resize(slots);
+      slot.resize(slot_count);
+      answer.resize(slot_count);
+      place.resize(slot_count);
+      expert.resize(slot_count);
     }
   };
   struct Scratch {
@@ -55,9 +55,9 @@ struct SoftMoELayer {
     Tokens<S, T> d_combine, d_logits;
     Buffer<T> d_dispatch;                     // [batch, S, length]
     [[gnu::noinline]] void resize(const Pass& pass) {
-      const Index slots = pass.shape.batch * S;
-      expert.resize(slots);
-      for (auto* t : {&output, &d_output, &d_input, &d_slot, &d_answer}) t->resize(slots);
+      const Index slot_count = pass.shape.batch * S;
+      expert.resize(slot_count);
+      for (auto* t : {&output, &d_output, &d_input, &d_slot, &d_answer}) t->resize(slot_count);
       d_combine.resize(pass.tokens());
       d_logits.resize(pass.tokens());
       d_dispatch.resize(pass.tokens() * S);
@@ -188,11 +188,11 @@ struct SoftMoELayer {
     std::fill_n(rows.data, rows.count * Width, T(0));
   }
   // The mask of a slot belongs to its sequence, not to the batch.
-  static void drop(const Tape& tape, Out<D, T> slots, Rows rows, const Pass& pass) {
+  static void drop(const Tape& tape, Out<D, T> slot_rows, Rows rows, const Pass& pass) {
     if (tape.dropout == 0) return;
     const Index first = pass.first_token / pass.stride() * S;
     for (Index i = 0; i < rows.count; ++i)
-      kernels::drop(slots[i], D, tape.dropout, tape.noise, first + tape.place[rows.first + i]);
+      kernels::drop(slot_rows[i], D, tape.dropout, tape.noise, first + tape.place[rows.first + i]);
   }
 };
 static_assert(lists_every_field<SoftMoELayer<2, 3, Expert<4, 8>>>());

@@ -156,7 +156,7 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     router.forward(other, plan, tape, pass);   // stale values must not matter
     router.forward(x, plan, tape, pass);
     const int E = plan.experts;
-    Buffer<double> d_pair(plan.tokens * plan.choices), d_slot(plan.slots()), d_mean(E), mean(E), d_load(E);
+    Buffer<double> d_pair(plan.tokens * plan.choices), d_slot(plan.slot_count()), d_mean(E), mean(E), d_load(E);
     draw(d_pair, rng, 1);
     draw(d_mean, rng, 1);
     draw(d_load, rng, 1);
@@ -164,14 +164,14 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     auto value = [&] {   // derivatives belong to (token, choice) pairs: slots move if the routing does
       router.forward(x, plan, tape, pass);
       double f = 0;
-      for (Index s = 0; s < plan.slots(); ++s) f += d_pair[plan.token[s] * plan.choices + plan.choice[s]] * plan.weight[s];
+      for (Index s = 0; s < plan.slot_count(); ++s) f += d_pair[plan.token[s] * plan.choices + plan.choice[s]] * plan.weight[s];
       mean_scores<double>(tape.score, Group::batch, pass, mean.data());
       for (int e = 0; e < E; ++e) f += d_mean[e] * mean[e];
       if constexpr (requires { tape.load[0]; })
         for (int e = 0; e < E; ++e) f += d_load[e] * tape.load[e];
       return f + z * z_loss<double>(tape.lse, pass);
     };
-    for (Index s = 0; s < plan.slots(); ++s) d_slot[s] = d_pair[plan.token[s] * plan.choices + plan.choice[s]];
+    for (Index s = 0; s < plan.slot_count(); ++s) d_slot[s] = d_pair[plan.token[s] * plan.choices + plan.choice[s]];
     const RouterSignal<double> signal{d_slot.data(), d_mean.data(), z, Group::batch, d_load.data()};
     router.backward(x, plan, tape, signal, dx, grad, scratch, pass);
 
@@ -182,8 +182,8 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     R grad_threads;
     pass.exec.threads = 2;
     router.forward(x, plan_threads, tape_threads, pass);
-    const bool same_plan = plan_threads.slots() == plan.slots() &&
-        std::memcmp(plan_threads.weight.data(), plan.weight.data(), sizeof(double) * plan.slots()) == 0;
+    const bool same_plan = plan_threads.slot_count() == plan.slot_count() &&
+        std::memcmp(plan_threads.weight.data(), plan.weight.data(), sizeof(double) * plan.slot_count()) == 0;
     router.forward(other, plan_threads, tape_threads, pass);   // lies between a forward and its backward
     router.backward(x, plan, tape, signal, dx_threads, grad_threads, scratch_threads, pass);
     pass.exec.threads = 1;
