@@ -1,3 +1,4 @@
+#include <moegpt/core/random.hpp>
 #include <moegpt/core/runs.hpp>
 
 #include "support/catch.hpp"
@@ -86,5 +87,34 @@ TEST_CASE("set_zero on threads clears what set_zero alone does: numbers, buffers
       CHECK_FALSE(w.touched);
     }, tree);
     CHECK(tree.vector.empty());
+  }
+}
+
+TEST_CASE("a sum of gradients adds every number once on any threads, joins the marks, and leaves buffers and empty weights") {
+  const auto make = [](std::uint64_t seed) {
+    auto forest = std::make_unique<Forest>();
+    Rng rng(seed);
+    for_each_weight([&](auto& w) { for (auto& x : w) x = static_cast<float>(rng.normal()); }, *forest);
+    return forest;
+  };
+  const auto start = make(1), from = make(2);
+  start->trees[3].experts[0].touched = true;
+  start->trees[3].matrix.release();
+  from->trees[3].experts[1].touched = true;
+  from->trees[4].vector.release();
+  for (const int threads : {1, 2, 5}) {
+    auto into = std::make_unique<Forest>(*start);
+    add(*into, *from, {threads});
+    for_each_weight_of_kind([&](Kind kind, const auto& sum, const auto& a, const auto& b) {
+      REQUIRE(sum.size() == a.size());
+      const bool added = kind != Kind::buffer && !a.empty() && !b.empty();
+      bool right = true;
+      for (Index i = 0; i < sum.size(); ++i) right = right && sum[i] == (added ? a[i] + b[i] : a[i]);
+      REQUIRE(right);
+    }, *into, *start, *from);
+    CHECK(into->trees[3].experts[0].touched);
+    CHECK(into->trees[3].experts[1].touched);
+    CHECK_FALSE(into->trees[3].experts[2].touched);
+    CHECK_FALSE(from->trees[3].experts[0].touched);
   }
 }

@@ -63,4 +63,35 @@ void set_zero(Tree& tree, const Exec& exec) {
   });
 }
 
+// into += from: the sum of the gradients of micro-batches or of threads. A weight is touched that either tree marks
+// as touched, so Adam moves every expert that one of them reached. Weights that are empty in either tree (not wanted,
+// or not held here) and buffers stay as they are.
+template <class Tree>
+void add(Tree& into, const Tree& from, const Exec& exec = {}) {
+  using T = walk::Scalar<Tree>;
+  struct Sum {
+    Index size, end;
+    T* into;
+    const T* from;
+  };
+  std::array<Sum, 1024> sums;
+  std::size_t count = 0;
+  auto add_up = [&] {
+    const std::span<const Sum> all(sums.data(), std::exchange(count, 0));
+    for_each_piece(exec, all.back().end, 4096, [&](Rows lines) {
+      for_each_run(all, lines, [](const Sum& sum, Rows r) {
+        for (Index i = r.first; i < r.first + r.count; ++i) sum.into[i] += sum.from[i];
+      });
+    });
+  };
+  for_each_weight_of_kind([&](Kind kind, auto& w, const auto& g) {
+    if (kind == Kind::buffer || w.empty() || g.empty()) return;
+    w.touched = w.touched || g.touched;
+    if (count == sums.size()) add_up();
+    sums[count] = {w.size(), lines_of(w.size()) + (count > 0 ? sums[count - 1].end : 0), w.data(), g.data()};
+    ++count;
+  }, into, from);
+  if (count > 0) add_up();
+}
+
 }  // namespace moegpt::inline MOEGPT_BUILD
