@@ -30,8 +30,8 @@ struct RoutingStatistics {
       MatrixView<const T> score{}, lse{};
       if constexpr (requires { tape.router.score[0]; }) score = tape.router.score;
       if constexpr (requires { tape.router.lse[0]; }) lse = tape.router.lse;
+      if (!label.empty()) layer.classes.add(tape.plan, label);   // first: it may throw
       layer.routing.add(tape.plan, score, lse, work.tape.pass);
-      if (!label.empty()) layer.classes.add(tape.plan, label);
     });
   }
   // Back to nothing counted; the memory stays.

@@ -177,12 +177,12 @@ struct ClassCounts {
       count.resize(static_cast<std::size_t>(classes * experts));
     }
     check(experts == plan.experts, "this table has ", experts, " experts, the plan ", plan.experts);
+    for (std::size_t n = 0; n < label.size(); ++n)
+      check(label[n] < classes, "token ", n, " has label ", label[n], ", expected less than ", classes);
     for (int e = 0; e < experts; ++e)
-      for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) {
-        const int c = label[static_cast<std::size_t>(plan.token[s])];
-        check(c < classes, "token ", plan.token[s], " has label ", c, ", expected less than ", classes);
-        if (c >= 0) ++count[static_cast<std::size_t>(c * experts + e)];
-      }
+      for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s)
+        if (const int c = label[static_cast<std::size_t>(plan.token[s])]; c >= 0)
+          ++count[static_cast<std::size_t>(c * experts + e)];
   }
   void clear() { std::fill(count.begin(), count.end(), Index{0}); }
 

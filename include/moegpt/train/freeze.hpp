@@ -7,6 +7,7 @@
 #include <moegpt/core/fields.hpp>
 
 #include <initializer_list>
+#include <vector>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
@@ -56,10 +57,13 @@ void freeze_all_but(Tree& grad, std::initializer_list<std::string_view> patterns
 // Experts by their numbers, in every layer.
 template <class Tree>
 void freeze_experts(Tree& grad, std::initializer_list<int> numbers) {
+  std::vector<std::string> names;
   for (const int e : numbers) {
     check(e >= 0, "freeze_experts: there is no expert ", e);
-    freeze(grad, "*experts." + std::to_string(e));
+    names.push_back("*experts." + std::to_string(e));
   }
+  const std::vector<std::string_view> patterns(names.begin(), names.end());
+  detail::for_each_named_by(patterns, grad, [](auto& w, bool named) { if (named) w.release(); });
 }
 
 // Gradients are wanted again, and zero.
