@@ -33,7 +33,7 @@ struct LastLayer {
   }
   void backward() {
     pass.exec.region([&](const Exec& exec) {
-      head.backward(x, embedding, targets.data(), tape, dx, grad, d_embedding, scratch, with(exec));
+      head.backward(x, embedding, tape, dx, grad, d_embedding, scratch, with(exec));
     });
   }
   Pass with(const Exec& exec) const {

@@ -35,7 +35,7 @@ struct Scene {
     draw(x[0], N * D, 4);
   }
   double loss() { return head.loss(x, embedding, targets.data(), tape, pass); }
-  void backward() { head.backward(x, embedding, targets.data(), tape, dx, grad, d_embedding, scratch, pass); }
+  void backward() { head.backward(x, embedding, tape, dx, grad, d_embedding, scratch, pass); }
 };
 
 // Mean of -log softmax over the targets that count, by Eigen.
@@ -154,7 +154,7 @@ struct LargeScene {
   }
   void run(const Pass& pass) {
     head.loss(x, embedding, targets.data(), tape, pass);
-    head.backward(x, embedding, targets.data(), tape, dx, grad, d_embedding, scratch, pass);
+    head.backward(x, embedding, tape, dx, grad, d_embedding, scratch, pass);
   }
 };
 }  // namespace

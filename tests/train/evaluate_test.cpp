@@ -29,6 +29,17 @@ TEST_CASE("evaluate is the mean over every token of its window's loss") {
   CHECK(work.objective.balance == 1);
 }
 
+TEST_CASE("an error in an evaluation leaves the workspace's objective as it was") {
+  Model model;
+  init(model, Key{3});
+  Model::Workspace work{{3, 4}, {}, {.dropout = 0.5, .balance = 1}};
+  const std::vector<int> wrong{1, 2, 3, 4, 5, 6, 99, 1, 3, 5};
+  CHECK_THROWS_AS(evaluate(model, std::span<const int>(wrong), work), std::invalid_argument);
+  CHECK_THROWS_AS(estimate_loss(model, wrong, work, 50, Key{9}), std::invalid_argument);
+  CHECK(work.objective.dropout == 0.5);
+  CHECK(work.objective.balance == 1);
+}
+
 TEST_CASE("an estimate depends on its key alone, and leaves the objective as it was") {
   Model model;
   init(model, Key{3});

@@ -1,4 +1,5 @@
 #include <moegpt/model/init.hpp>
+#include <moegpt/moe/masked.hpp>
 #include <moegpt/train/generate.hpp>
 
 #include "../support/catch.hpp"
@@ -205,4 +206,31 @@ TEST_CASE("a model with NaN in a weight generates an error that names it") {
   const auto model = random_model();
   model->head.weight[5] = std::numeric_limits<float>::quiet_NaN();
   CHECK(contains(refusal<std::runtime_error>([&] { generate(*model, letters, "abc"); }), "head.weight[5]"));
+}
+
+TEST_CASE("generation keeps to the allowed experts") {
+  const auto model = random_model();
+  const AllowedExperts<TopKRouter<3, 2>> some{0, 2};
+  const std::string text = generate(*model, letters, "abc", {.tokens = 30, .seed = 3, .allowed = some});
+  auto without = std::make_unique<Model>(*model);   // nobody asks expert 1, so its weights do not matter
+  for_each_named_weight([](const std::string& path, Kind, auto& w) {
+    if (path.find("experts.1.") != std::string::npos) for (auto& x : w) x = 100;
+  }, *without);
+  CHECK(text == generate(*without, letters, "abc", {.tokens = 30, .seed = 3, .allowed = some}));
+  CHECK(text != generate(*model, letters, "abc", {.tokens = 30, .seed = 3}));
+  const bool one[3] = {true, false, false};
+  CHECK(contains(refusal([&] { generate(*model, letters, "abc", {.allowed = one}); }), "1 of 3 experts"));
+}
+
+TEST_CASE("generation uses the masks of its task") {
+  using Tasks = GPT<config, Masked<TopKRouter<3, 2>, 2>>;
+  auto model = std::make_unique<Tasks>();
+  init(*model, Key{1}, Init::makemoe);
+  for_each_named_weight([](const std::string& path, Kind, auto& w) {
+    if (path.ends_with("mask.1")) for (auto& x : w) x = -3;
+  }, *model);
+  const auto write = [&](int task) { return generate(*model, letters, "abc", {.tokens = 30, .seed = 3, .task = task}); };
+  CHECK(write(0) == generate(*model, letters, "abc", {.tokens = 30, .seed = 3}));
+  CHECK(write(0) != write(1));
+  CHECK(contains(refusal([&] { write(2); }), "task 2"));
 }

@@ -77,6 +77,7 @@ enum class Variance { population, unbiased };
 // summed over layers.
 struct Objective {
   double dropout = 0;      // of attention probabilities and of what each branch adds to the residual
+  std::optional<double> expert_dropout{};      // of the outputs of experts; none: as dropout
   double balance = 0;      // of the balance loss (Switch: 0.01) ...
   BalanceRule balance_rule{};                  // ... by this rule
   double z = 0;            // of the router z-loss (ST-MoE: 0.001)
@@ -95,6 +96,13 @@ double weighted(const Objective& o, const Losses& l) {
     sum += o.importance * static_cast<double>(l.importance) + o.load * static_cast<double>(l.load) +
            o.variance * static_cast<double>(l.variance) + o.count * static_cast<double>(l.count);
   return sum;
+}
+// The same objective with all coefficients multiplied by `weight`; dropout stays.
+inline Objective scaled(Objective o, double weight) {
+  for (double Objective::*coefficient : {&Objective::balance, &Objective::z, &Objective::importance, &Objective::load,
+                                         &Objective::variance, &Objective::count})
+    o.*coefficient *= weight;
+  return o;
 }
 // sum += one, loss by loss.
 template <class Sum, class Losses>
@@ -143,6 +151,7 @@ struct Pass {
     return lengths && token % shape.length >= lengths[token / shape.length];
   }
   double dropout() const { return key ? objective.dropout : 0; }
+  double expert_dropout() const { return key ? objective.expert_dropout.value_or(objective.dropout) : 0; }
   // The same pass inside layer `number`: its noise is its own.
   [[gnu::noinline]] Pass at_layer(int number) const {
     Pass inner = *this;

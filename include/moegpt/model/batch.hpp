@@ -1,5 +1,5 @@
 #pragma once
-// What a training step reads: token ids and what should follow each of them.
+// What a training step reads: token ids, what should follow each of them, and which of them are padding.
 #include <moegpt/layers/pass.hpp>
 
 #include <vector>
@@ -11,6 +11,7 @@ struct Batch {
   std::vector<int> inputs{};      // [tokens] ids, one sequence after another
   std::vector<int> targets{};     // [tokens] the id that follows; below zero: ignored
   std::vector<Index> starts{};    // [batch] where in its text each sequence begins, if it comes from one
+  std::vector<Index> lengths{};   // [batch] tokens of each sequence before its padding, 0 .. length; empty: all
 };
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -22,6 +22,13 @@ inline void check_shape(std::span<const int> ids, Shape shape, Shape room, Index
   check(std::ssize(ids) == shape.tokens(), "the batch has ", ids.size(), " ids for ", shape.batch, " x ", shape.length,
         " tokens");
 }
+inline void check_lengths(std::span<const Index> lengths, Shape shape) {
+  check(lengths.empty() || std::ssize(lengths) == shape.batch, "the batch has ", lengths.size(), " lengths for ",
+        shape.batch, " sequences: one each, or none if there is no padding");
+  for (std::size_t b = 0; b < lengths.size(); ++b)
+    check(lengths[b] >= 0 && lengths[b] <= shape.length, "sequence ", b, " has length ", lengths[b], ", expected 0 .. ",
+          shape.length, ", the tokens of a sequence with its padding");
+}
 [[noreturn]] inline void not_finite(const std::string& what, double found, const std::string& weight) {
   throw std::runtime_error("moegpt: the " + what + " is " + std::to_string(found) +
                            (weight.empty() ? ": all weights are finite, so activations overflowed; lower the "

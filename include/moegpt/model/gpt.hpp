@@ -26,6 +26,7 @@ struct Dense {};
 // What a batch cost, in nats per token, and what the objective looks at.
 struct Loss {
   double cross_entropy = 0;
+  Index targets = 0;   // that count: the cross-entropy is their mean
   // Of routers, before their coefficients, summed over layers; balanced_value says what balance is at best.
   double balance = 0, z = 0, importance = 0, load = 0, variance = 0, count = 0;
   double total(const Objective& o) const { return cross_entropy + weighted(o, *this); }
@@ -95,6 +96,8 @@ struct GPT {
 
   struct Tape {
     Pass pass;                                       // of the last forward
+    Buffer<Index> lengths;                           // [batch] pass.lengths, if the batch has any
+    bool complete = false;                           // the last forward came to its end
     std::array<Tokens<D, T>, C.layers + 1> stream;   // what enters each block, and what leaves the last
     Interleaved<typename DenseBlock::Tape, typename MoEBlock::Tape, Pattern> blocks;
     typename LastNorm::Tape norm;
@@ -108,6 +111,7 @@ struct GPT {
       for (int i = 0; i < C.layers; ++i)
         if (use == Use::training || shared_tape(i) == i)
           blocks.at_layer(i, [&](auto& block) { block.resize(to); });
+      lengths.resize(to.shape.batch);
       norm.resize(to);
       normed.resize(to.tokens());
       head.resize(to);
@@ -157,40 +161,52 @@ struct GPT {
     return active;
   }
 
-  // Mean cross-entropy of what follows, and the losses of the routers. With a key: noise and dropout.
+  // Mean cross-entropy of what follows, and the losses of the routers. With a key: noise and dropout. Padding
+  // (batch.lengths) is not routed, not attended to, and counts in no loss; its ids must be valid ones all the same.
   // Throws std::invalid_argument for ids or shapes that do not fit, std::runtime_error for a loss that is not finite.
   Loss forward(const Batch& batch, Workspace& work, std::optional<Key> key = {}) const {
+    return forward(batch, work, key, work.objective);
+  }
+  // The same with another objective than the workspace's: evaluation wants none of it.
+  Loss forward(const Batch& batch, Workspace& work, std::optional<Key> key, const Objective& objective) const {
     check_ids(batch.inputs, "input", 0, V);
     check_ids(batch.targets, "target", std::numeric_limits<int>::min(), V);
     check(std::ssize(batch.targets) == batch.shape.tokens(), "the batch has ", batch.targets.size(), " targets for ",
           batch.shape.tokens(), " tokens: one each, below zero to ignore it");
-    Pass pass = prepare(batch.inputs, batch.shape, work, 0, key);
+    check_lengths(batch.lengths, batch.shape);
+    Pass pass = prepare(batch.inputs, batch.lengths, batch.shape, work, 0, key, objective);
     Loss loss;
     work.exec.region([&](const Exec& exec) {
       pass.exec = exec;
       loss = run_blocks(pass, work, nullptr);
       loss.cross_entropy = head.loss(work.tape.normed, token_embedding.weight, batch.targets.data(), work.tape.head,
                                      pass);
+      loss.targets = work.tape.head.counted;
     });
-    if (!std::isfinite(loss.total(work.objective))) not_finite("loss", loss.total(work.objective), first_not_finite(*this));
+    if (!std::isfinite(loss.total(objective))) not_finite("loss", loss.total(objective), first_not_finite(*this));
+    work.tape.complete = true;
     return loss;
   }
 
-  // Adds the gradient of loss.total(objective) of the last forward of `work` to `grad`.
-  void backward(const Batch& batch, Workspace& work, GPT& grad) const {
+  // Adds the gradient of weight * loss.total(objective) of the last forward of `work` to `grad`. To accumulate
+  // micro-batches with different numbers of targets, weigh each by loss.targets over their sum.
+  void backward(const Batch& batch, Workspace& work, GPT& grad, double weight = 1) const {
     check(work.use == Use::training, "backward needs a workspace made for training");
     const Tape& tape = work.tape;
     Scratch& s = work.scratch;
     Pass pass = tape.pass;
-    check(pass.shape == batch.shape && pass.ids == batch.inputs.data(),
-          "backward was called with another batch than the last forward of this workspace");
+    check(tape.complete && pass.shape == batch.shape && pass.ids == batch.inputs.data(),
+          "backward was called with another batch than the last forward of this workspace, or after a forward that "
+          "threw: call forward(batch, work) first");
+    check(std::isfinite(weight), "backward: the weight of this batch is ", weight, ", expected a finite number");
+    pass.objective = scaled(pass.objective, weight);
     Tokens<D, T>*dy = &s.d_stream[0], *dx = &s.d_stream[1];
     for (auto* t : {dy, dx, &s.d_normed}) t->resize(pass.tokens());
 
     work.exec.region([&](const Exec& exec) {
       pass.exec = exec;
-      head.backward(tape.normed, token_embedding.weight, batch.targets.data(), tape.head, s.d_normed, grad.head,
-                    grad.token_embedding.weight, s.head, pass);
+      head.backward(tape.normed, token_embedding.weight, tape.head, s.d_normed, grad.head, grad.token_embedding.weight,
+                    s.head, pass, weight);
       norm.backward(tape.stream[C.layers], tape.norm, s.d_normed, *dy, grad.norm, pass);
       for (int i = C.layers - 1; i >= 0; --i) {
         blocks.at_layer(i, [&](const auto& block, const auto& block_tape, auto& block_grad) {
@@ -213,7 +229,7 @@ struct GPT {
     check_ids(ids, "input", 0, V);
     check(shape.length <= cache.room(), "the cache holds ", cache.length(), " of ", C.context,
           " positions, the model's context: no room for ", shape.length, " more");
-    Pass pass = prepare(ids, shape, work, cache.length(), key);
+    Pass pass = prepare(ids, {}, shape, work, cache.length(), key, work.objective);
     pass.sequence_stride = C.context;
     pass.partial = true;
     work.tape.head.logits.resize(shape.tokens());
@@ -222,21 +238,27 @@ struct GPT {
       run_blocks(pass, work, &cache);
       head.forward(work.tape.normed, token_embedding.weight, work.tape.head.logits, pass);
     });
-    cache.advance(shape.length);
     for (const T logit : work.tape.head.logits.memory())
       if (!std::isfinite(logit)) not_finite("logit of a token", static_cast<double>(logit), first_not_finite(*this));
+    cache.advance(shape.length);
     return work.tape.head.logits;
   }
 
  private:
-  [[gnu::noinline]] Pass prepare(std::span<const int> ids, Shape shape, Workspace& work, Index first_position,
-               std::optional<Key> key) const {
+  [[gnu::noinline]] Pass prepare(std::span<const int> ids, std::span<const Index> lengths, Shape shape,
+                                 Workspace& work, Index first_position, std::optional<Key> key,
+                                 const Objective& objective) const {
     check_shape(ids, shape, work.shape, first_position, C.context);
     if constexpr (has_experts) check_allowed<Recipe>(work.allowed);
-    work.tape.pass = {.shape = shape, .exec = work.exec, .options = options, .objective = work.objective, .key = key,
-                      .first_position = first_position, .ids = ids.data(), .allowed = work.allowed,
-                      .task = work.task, .partial = shape != work.shape};
-    return work.tape.pass;
+    Tape& tape = work.tape;
+    tape.complete = false;
+    tape.lengths.resize(std::ssize(lengths));
+    std::copy(lengths.begin(), lengths.end(), tape.lengths.begin());
+    tape.pass = {.shape = shape, .exec = work.exec, .options = options, .objective = objective, .key = key,
+                 .first_position = first_position, .ids = ids.data(),
+                 .lengths = lengths.empty() ? nullptr : tape.lengths.data(), .allowed = work.allowed,
+                 .task = work.task, .partial = shape != work.shape};
+    return tape.pass;
   }
 
   // From ids to tape.normed. Returns the routers' losses.

@@ -21,11 +21,13 @@ struct Head {
     Tokens<V, T> logits;
     Tokens<1, T> loss;      // of each token, in nats
     Tokens<1, T> lse;       // log sum exp of its logits
+    Buffer<int> targets;    // [tokens] of the last loss; below zero: ignored, as those of padding are
     Index counted = 0;      // tokens whose target is not ignored
     void resize(const Pass& pass) {
       logits.resize(pass.tokens());
       loss.resize(pass.tokens());
       lse.resize(pass.tokens());
+      targets.resize(pass.tokens());
     }
   };
   static constexpr Pieces blocks{V, 512};   // of the vocabulary; part of no result
@@ -38,32 +40,34 @@ struct Head {
     kernels::affine<T>(pass.exec, x, table(embedding), bias.data(), logits);
   }
 
-  // Mean cross-entropy in nats over targets that are not ignored.
+  // Mean cross-entropy in nats over targets that are not ignored: those at least zero, of tokens that are not padding.
   double loss(In<D, T> x, const Table& embedding, const int* targets, Tape& tape, const Pass& pass) const {
     tape.resize(pass);
     forward(x, embedding, tape.logits, pass);
-    kernels::cross_entropies<T>(pass.exec, tape.logits.view(), targets, tape.loss[0], tape.lse[0]);
+    for (Index n = 0; n < x.count; ++n) tape.targets[n] = pass.is_padding(n) ? -1 : targets[n];
+    kernels::cross_entropies<T>(pass.exec, tape.logits.view(), tape.targets.data(), tape.loss[0], tape.lse[0]);
     double total = 0;
     tape.counted = 0;
     for (Index n = 0; n < x.count; ++n)
-      if (targets[n] >= 0) {
+      if (tape.targets[n] >= 0) {
         total += static_cast<double>(*tape.loss[n]);
         ++tape.counted;
       }
     return tape.counted > 0 ? total / static_cast<double>(tape.counted) : 0;
   }
 
-  // dz = (softmax(z) - onehot) / counted,  dx = W^T dz,  dW += dz x^T,  db += dz
-  void backward(In<D, T> x, const Table& embedding, const int* targets, const Tape& tape, Out<D, T> dx, Head& grad,
-                Table& d_embedding, Scratch& scratch, const Pass& pass) const {
+  // Of factor times the loss:
+  // dz = factor (softmax(z) - onehot) / counted,  dx = W^T dz,  dW += dz x^T,  db += dz
+  void backward(In<D, T> x, const Table& embedding, const Tape& tape, Out<D, T> dx, Head& grad, Table& d_embedding,
+                Scratch& scratch, const Pass& pass, double factor = 1) const {
     scratch.resize(pass);
-    const T scale = tape.counted > 0 ? T(1) / static_cast<T>(tape.counted) : T(0);
+    const T scale = tape.counted > 0 ? static_cast<T>(factor) / static_cast<T>(tape.counted) : T(0);
     const MatrixView<const T> w = table(embedding);
     const MatrixView<T> dw = Tied ? MatrixView<T>(d_embedding) : MatrixView<T>(grad.weight);
     for (Index b = 0; b < blocks.size(); ++b) {
       const Rows block = blocks[b];
       const MatrixView<T> dz{scratch.d_logits.data(), x.count, block.count, block.count};
-      kernels::cross_entropies_backward<T>(pass.exec, tape.logits.view(), targets, tape.lse[0], scale,
+      kernels::cross_entropies_backward<T>(pass.exec, tape.logits.view(), tape.targets.data(), tape.lse[0], scale,
                                            block.first, dz);
       kernels::affine_backward<T>(pass.exec, dz, w.rows_at(block), dx, b > 0);
       kernels::affine_backward_weights<T>(pass.exec, x, dz, dw.empty() ? dw : dw.rows_at(block),

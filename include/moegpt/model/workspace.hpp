@@ -21,6 +21,9 @@ struct Workspace {
   typename Model::Tape tape;
   typename Model::Scratch scratch;
 
+  Workspace(Workspace&&) = default;   // not copied: the tape's pass points into the tape
+  Workspace& operator=(Workspace&&) = default;
+
   explicit Workspace(Shape shape_, Exec exec_ = {}, Objective objective_ = {}, Use use_ = Use::training)
       : shape(shape_), exec(exec_), objective(objective_), use(use_) {
     check(shape.batch > 0 && shape.length > 0, "a workspace for ", shape.batch, " sequences of ", shape.length,
@@ -28,6 +31,9 @@ struct Workspace {
     check(shape.length <= Model::config.context, "a workspace for ", shape.length,
           " tokens per sequence was asked for, but the model's context is ", Model::config.context);
     check(objective.dropout >= 0 && objective.dropout < 1, "the objective's dropout is ", objective.dropout,
+          ": it must be at least 0 and below 1");
+    const double expert_dropout = objective.expert_dropout.value_or(0);
+    check(expert_dropout >= 0 && expert_dropout < 1, "the objective's expert_dropout is ", expert_dropout,
           ": it must be at least 0 and below 1");
     check(exec.threads >= 1, "Exec has ", exec.threads, " threads: at least 1 is needed");
     // as if the model already remembered all it can, so that no later call needs more

@@ -73,7 +73,7 @@ struct MoELayer {
     pass.check_fits(x.count, y.count);
     tape.resize(pass);
     scratch.resize(pass);
-    tape.dropout = pass.dropout();
+    tape.dropout = pass.expert_dropout();
     tape.noise = pass.key ? pass.key->with(Purpose::expert_dropout) : Key{};
     RoutingPlan<T>& plan = tape.plan;
 

@@ -68,7 +68,7 @@ struct SoftMoELayer {
     pass.check_fits(x.count, y.count);
     tape.resize(pass);
     scratch.resize(pass);
-    tape.dropout = pass.dropout();
+    tape.dropout = pass.expert_dropout();
     tape.noise = pass.key ? pass.key->with(Purpose::expert_dropout) : Key{};
     for (Index i = 0; i < tape.place.size(); ++i)
       tape.place[i] = i / P % pass.shape.batch * S + i / (P * pass.shape.batch) * P + i % P;

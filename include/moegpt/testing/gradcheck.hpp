@@ -229,6 +229,7 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
       batch.inputs.push_back(static_cast<int>(rng.below(Model::config.vocab)));
       batch.targets.push_back(n == 1 ? -1 : static_cast<int>(rng.below(Model::config.vocab)));   // one is ignored
     }
+    if (options.pass.lengths) batch.lengths.assign(options.pass.lengths, options.pass.lengths + batch.shape.batch);
     typename Model::Workspace work{batch.shape, options.pass.exec, options.pass.objective};
     model.forward(batch, work, options.pass.key);
     model.backward(batch, work, grad);

@@ -52,6 +52,7 @@ inline void resize(Batch& b) {
   b.inputs.resize(static_cast<std::size_t>(b.shape.tokens()));
   b.targets.resize(static_cast<std::size_t>(b.shape.tokens()));
   b.starts.resize(static_cast<std::size_t>(b.shape.batch));
+  b.lengths.clear();   // windows have no padding
 }
 
 inline void set_row(std::span<const int> tokens, Batch& b, Index row, Index start) {

@@ -10,31 +10,27 @@ namespace moegpt::inline MOEGPT_BUILD {
 template <class Model>
 double estimate_loss(const Model& model, std::span<const int> tokens, Workspace<Model>& work, int batches, Key key,
                      std::optional<Key> noise = {}) {
-  const Objective objective = std::exchange(work.objective, {});
   Batch batch{work.shape};
   double total = 0;
   for (int i = 0; i < batches; ++i) {
     const auto number = static_cast<std::uint64_t>(i);
     sample_batch(tokens, batch, key.with(Purpose::evaluation, number));
     if (noise) noise = key.with(Purpose::step, number);
-    total += model.forward(batch, work, noise).cross_entropy;
+    total += model.forward(batch, work, noise, Objective{}).cross_entropy;
   }
-  work.objective = objective;
   return total / batches;
 }
 
 // Mean over the whole text, read in windows of the workspace's length that do not overlap. In nats per token.
 template <class Model>
 double evaluate(const Model& model, std::span<const int> tokens, Workspace<Model>& work) {
-  const Objective objective = std::exchange(work.objective, {});
   const Windows windows{tokens, work.shape.batch, work.shape.length};
   Batch batch;
   double total = 0;
   for (Index i = 0; i < windows.size(); ++i) {
     windows.read(i, batch);
-    total += model.forward(batch, work).cross_entropy * static_cast<double>(batch.shape.tokens());
+    total += model.forward(batch, work, {}, Objective{}).cross_entropy * static_cast<double>(batch.shape.tokens());
   }
-  work.objective = objective;
   return total / static_cast<double>(tokens.size() - 1);
 }
 

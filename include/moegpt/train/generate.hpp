@@ -62,9 +62,13 @@ class Generator {
  public:
   using T = typename Model::Scalar;
 
-  Generator(const Model& model, Sampling sampling, Rng rng, Exec exec = {}, std::optional<Key> noise = {})
+  // allowed [experts] and task: as of a workspace.
+  Generator(const Model& model, Sampling sampling, Rng rng, Exec exec = {}, std::optional<Key> noise = {},
+            const bool* allowed = nullptr, int task = 0)
       : model_(model), work_({1, Model::config.context}, exec, {}, Use::inference), sample_(sampling), rng_(rng),
         noise_(noise) {
+    work_.allowed = allowed;
+    work_.task = task;
     seen_.resize(Model::config.context);
     sample_(probe().data, Model::config.vocab, 0);
   }
@@ -112,6 +116,8 @@ struct Generate {
   std::uint64_t seed = 1;
   Exec exec{};
   std::optional<Key> noise{};                         // for models whose routers are noisy in generation too
+  const bool* allowed = nullptr;                      // [experts] that may be chosen; null: all
+  int task = 0;                                       // which of a masked router's tasks this is
   std::function<void(std::string_view)> on_token{};   // called with each piece of text as it is drawn
 };
 
@@ -125,7 +131,8 @@ std::string generate(const Model& model, const Tokenizer& tokenizer, std::string
   if (ids.empty()) ids.push_back(0);
   Sampling sampling = how.sampling;
   sampling.vocab = tokenizer.vocab();
-  Generator<Model> generator(model, sampling, Rng{Key{how.seed}.with(Purpose::sampling)}, how.exec, how.noise);
+  Generator<Model> generator(model, sampling, Rng{Key{how.seed}.with(Purpose::sampling)}, how.exec, how.noise,
+                             how.allowed, how.task);
   std::string text;
   int id = generator.next(ids);
   for (int i = 0; i < how.tokens; ++i) {
