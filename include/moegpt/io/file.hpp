@@ -104,11 +104,21 @@ class FileWriter {
 
 namespace file {
 
+// What a path stands for: links are followed, to a file that may not exist yet.
+inline std::filesystem::path resolved(std::filesystem::path path) {
+  for (int links = 0; std::filesystem::is_symlink(path); ++links) {
+    if (links == 40) fail("follow the links of", path, ELOOP);
+    const std::filesystem::path to = std::filesystem::read_symlink(path);
+    path = to.is_absolute() ? to : path.parent_path() / to;
+  }
+  return path;
+}
+
 // A new file beside its target, which it replaces on publish(); otherwise it disappears.
 class Replacement {
  public:
-  explicit Replacement(const std::filesystem::path& path) : path_(path), target_(path) {
-    if (std::filesystem::is_symlink(path)) target_ = std::filesystem::canonical(path);
+  explicit Replacement(const std::filesystem::path& path) : path_(path), target_(resolved(path)) {
+    if (!target_.has_filename()) refuse_file("'" + path.string() + "'", "names no file");
     struct stat old {};
     const bool exists = ::stat(target_.c_str(), &old) == 0;
     if (exists && !S_ISREG(old.st_mode)) refuse_file(path.string(), "exists and is not a regular file");
@@ -154,6 +164,10 @@ class Replacement {
 };
 
 }  // namespace file
+
+// Throws what write_file_atomically would throw before it writes: for a target that is a directory or a device, or a
+// directory in which no file can be made. The target is not opened and does not change, nor does one come to be.
+inline void check_can_write(const std::filesystem::path& path) { file::Replacement unused(path); }
 
 // Replaces the file at `path` by what writer(FileWriter&) writes: into a new file beside it, flushed to disk,
 // then renamed over it, then the directory flushed. An existing file keeps its permissions; a symbolic link

@@ -27,6 +27,20 @@ inline std::string read_text(const std::string& path) {
   return text;
 }
 
+// The length of a text, so that its loss can be stated for each character or byte: a loss for each token times
+// tokens / characters, or tokens / bytes.
+struct TextLength {
+  Index characters = 0;   // Unicode code points; 0: the text is not UTF-8
+  Index bytes = 0;
+};
+// `text` may be cut within a character: one counts where it begins. `whole` is the text that it is a part of.
+inline TextLength length_of(std::string_view text, std::string_view whole) {
+  TextLength length{0, std::ssize(text)};
+  if (utf8::first_invalid(whole) == std::string_view::npos)
+    for (const char c : text) length.characters += (static_cast<unsigned char>(c) & 0xc0) != 0x80;
+  return length;
+}
+
 struct Corpus {
   std::vector<int> train, val;   // tokens of the first and the second part of the text
   Tokenizer tokenizer;

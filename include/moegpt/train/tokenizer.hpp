@@ -49,6 +49,16 @@ inline void append(std::string& text, char32_t c) {
   }
 }
 
+// The first byte that is not UTF-8; npos: there is none.
+inline std::size_t first_invalid(std::string_view text) {
+  for (std::size_t offset = 0; offset < text.size();) {
+    const Character c = read(text, offset);
+    if (c.bytes == 0) return offset;
+    offset += c.bytes;
+  }
+  return std::string_view::npos;
+}
+
 // f(character, byte offset) for every character; std::invalid_argument where the text is not UTF-8.
 template <class F>
 void for_each_character(std::string_view text, F&& f) {
@@ -95,6 +105,17 @@ class Tokenizer {
     for (char32_t c = 0; c < occurs.size(); ++c)
       if (occurs[c]) tokenizer.characters_.push_back(c);
     return tokenizer;
+  }
+
+  // Whether encode takes this text.
+  bool knows(std::string_view text) const {
+    if (is_bytes()) return true;
+    for (std::size_t offset = 0; offset < text.size();) {
+      const utf8::Character c = utf8::read(text, offset);
+      if (c.bytes == 0 || !std::binary_search(characters_.begin(), characters_.end(), c.value)) return false;
+      offset += c.bytes;
+    }
+    return true;
   }
 
   // The number of ids.
