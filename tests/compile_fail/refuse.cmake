@@ -1,5 +1,6 @@
 # cmake -DCXX=compiler -DFLAGS=file.rsp -DCASE=file.cpp [-DOPENMP=-fopenmp] -P refuse.cmake
 cmake_policy(VERSION 3.22)
+set(ENV{LC_ALL} C)   # diagnostics in English
 set(compile "${CXX}" "@${FLAGS}" ${OPENMP} -fsyntax-only "${CASE}")
 file(STRINGS "${CASE}" expectations REGEX "// expect: ")
 if(NOT expectations)
