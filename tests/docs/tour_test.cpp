@@ -1,5 +1,6 @@
 // The excerpts of docs/tour.md.
 #include "support/numbers.hpp"
+#include "support/temporary_folder.hpp"
 
 #include <moegpt/io.hpp>
 #include <moegpt/testing/leak.hpp>
@@ -162,7 +163,8 @@ TEST_CASE("a file carries all that a model needs") {
   Model model;
   Tokenizer tokenizer = Tokenizer::bytes();
   init(model, Key{1});
-  const std::string path = (std::filesystem::temp_directory_path() / "moegpt_tour.safetensors").string();
+  const TemporaryFolder folder;
+  const std::string path = (folder / "model.safetensors").string();
 
   save(path, model, tokenizer);
   CHECK(model_text(path) ==
@@ -171,7 +173,6 @@ TEST_CASE("a file carries all that a model needs") {
   Model same;
   load(path, same, tokenizer);
   CHECK(same_weights(model, same));
-  std::filesystem::remove(path);
 }
 
 TEST_CASE("an error says what was found and what was expected") {

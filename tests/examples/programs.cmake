@@ -1,7 +1,5 @@
 # cmake -DCASE=name -DTRAIN=program -DGENERATE=program -DWATCH_ROUTING=program -DWORK_DIR=dir -P programs.cmake
 cmake_policy(VERSION 3.22)
-file(REMOVE_RECURSE "${WORK_DIR}")
-file(MAKE_DIRECTORY "${WORK_DIR}")
 
 # A text of 4,000 lines: enough for a few batches of any preset.
 set(line "To be, or not to be: that is the question.\n")
@@ -9,7 +7,7 @@ string(REPEAT "${line}" 4000 text)
 file(WRITE "${WORK_DIR}/text.txt" "${text}")
 
 macro(run)
-  execute_process(COMMAND ${ARGN} WORKING_DIRECTORY "${WORK_DIR}" TIMEOUT 300
+  execute_process(COMMAND ${ARGN} WORKING_DIRECTORY "${WORK_DIR}" TIMEOUT 900
     RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE errors)
 endmacro()
 function(succeed)

@@ -1,6 +1,5 @@
 # cmake -DWORK_DIR=dir -P planted.cmake: writes headers with one fault each and expects that each is found.
 cmake_policy(VERSION 3.22)
-file(REMOVE_RECURSE "${WORK_DIR}")
 function(plant header text expected)
   file(WRITE "${WORK_DIR}/include/moegpt/${header}" "#pragma once\n${text}\n")
   execute_process(

@@ -3,7 +3,6 @@
 cmake_policy(VERSION 3.22)
 
 # Eigen is read once, precompiled; a header that does not reach Eigen by itself is compiled without it.
-file(MAKE_DIRECTORY "${WORK_DIR}")
 set(eigen "${WORK_DIR}/eigen.hpp")
 file(WRITE "${eigen}" "#include <Eigen/Core>\n")
 execute_process(COMMAND "${CXX}" "@${FLAGS}" ${OPENMP} -x c++-header "${eigen}" -o "${eigen}.gch"

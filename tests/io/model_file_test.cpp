@@ -1,8 +1,7 @@
 #include <moegpt/io.hpp>
 
-#include <cstdio>
-
 #include "support/catch.hpp"
+#include "support/temporary_folder.hpp"
 
 using namespace moegpt;
 
@@ -12,8 +11,8 @@ constexpr Config config{.vocab = 9, .context = 8, .dim = 8, .layers = 2, .heads 
 using Model = GPT<config, TopKRouter<4, 2>>;
 
 struct TemporaryFile {
-  std::string path = (std::filesystem::temp_directory_path() / "moegpt-model-file-test.safetensors").string();
-  ~TemporaryFile() { std::remove(path.c_str()); }
+  TemporaryFolder folder;
+  std::string path = (folder / "model.safetensors").string();
 };
 
 template <class F>

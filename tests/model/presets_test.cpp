@@ -6,9 +6,7 @@
 #include <moegpt/train/adam.hpp>
 
 #include "support.hpp"
-
-#include <cstdio>
-#include <filesystem>
+#include "support/temporary_folder.hpp"
 
 namespace {
 
@@ -62,11 +60,11 @@ void examine() {
   const double after = model.forward(batch, work).cross_entropy;
   CHECK(after < before);
 
-  const std::string path = (std::filesystem::temp_directory_path() / "moegpt-presets-test.safetensors").string();
+  const TemporaryFolder folder;
+  const std::string path = (folder / "model.safetensors").string();
   save(path, model, Tokenizer::characters("abcdefg"));
   Tokenizer tokenizer;
   load(path, read, tokenizer);
-  std::remove(path.c_str());
   CHECK(read.forward(batch, work).cross_entropy == after);
   CHECK_FALSE(contains(to_text<Model>(), "your router"));
 }

@@ -1,10 +1,10 @@
 #include <moegpt/train/corpus.hpp>
 
 #include "../support/catch.hpp"
+#include "../support/temporary_folder.hpp"
 
-#include <filesystem>
+#include <cstdio>
 #include <numeric>
-#include <unistd.h>
 
 using namespace moegpt;
 
@@ -22,12 +22,9 @@ std::string refusal(F f) {
 
 bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
 
-// A path of this process; what is there is removed at the end.
 struct TemporaryFile {
-  std::string path;
-  TemporaryFile()
-      : path(std::filesystem::temp_directory_path() / ("moegpt_corpus_" + std::to_string(getpid()))) {}
-  ~TemporaryFile() { std::filesystem::remove_all(path); }
+  TemporaryFolder folder;
+  std::string path = (folder / "corpus.txt").string();
   void write(std::string_view text) const {
     std::FILE* file = std::fopen(path.c_str(), "wb");
     REQUIRE(file != nullptr);
@@ -62,7 +59,7 @@ TEST_CASE("a missing file, a directory and an empty file are refused by name") {
   const std::string empty = refusal([&] { read_text(file.path); });
   CHECK(contains(empty, file.path));
   CHECK(contains(empty, "empty"));
-  const std::string place = std::filesystem::temp_directory_path().string();
+  const std::string place = file.folder.path.string();
   const std::string directory = refusal([&] { read_text(place); });
   CHECK(contains(directory, "'" + place + "'"));
   CHECK(contains(directory, "s a directory"));

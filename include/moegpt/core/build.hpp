@@ -9,6 +9,18 @@
 #if defined(_OPENMP) && !defined(EIGEN_DONT_PARALLELIZE)
 #error "moegpt with OpenMP needs EIGEN_DONT_PARALLELIZE: link moegpt::moegpt or pass -DEIGEN_DONT_PARALLELIZE"
 #endif
+// exp() rounds by adding and subtracting a large number, masks are minus infinity, and a loss that is NaN is
+// reported: all need the arithmetic that the code states.
+#if defined(__FAST_MATH__)
+#error "moegpt needs IEEE arithmetic: leave out -ffast-math (-Ofast implies it: use -O3)"
+#elif defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ == 1
+#error "moegpt needs infinities and NaN: leave out -ffinite-math-only"
+#elif defined(__ASSOCIATIVE_MATH__)
+#error "moegpt needs sums in their order: leave out -fassociative-math or -funsafe-math-optimizations"
+#elif defined(__RECIPROCAL_MATH__)
+#error "moegpt needs divisions that round once: leave out -freciprocal-math"
+#endif
+static_assert(sizeof(1.0) == sizeof(double), "moegpt needs doubles: leave out -fsingle-precision-constant");
 static_assert(EIGEN_VERSION_AT_LEAST(3, 4, 0), "moegpt needs Eigen >= 3.4");
 
 #if defined(__AVX512F__)

@@ -1,0 +1,1 @@
+// A planted fault: void test() { std::ofstream("model") << 1; }

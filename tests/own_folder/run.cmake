@@ -1,0 +1,21 @@
+# cmake -P run.cmake -- COMMAND...: makes a folder, runs the command with its path for @FOLDER@, and removes it.
+cmake_policy(VERSION 3.22)
+set(command "")
+set(begun OFF)
+math(EXPR last "${CMAKE_ARGC} - 1")
+foreach(i RANGE ${last})
+  if(begun)
+    list(APPEND command "${CMAKE_ARGV${i}}")
+  elseif("${CMAKE_ARGV${i}}" STREQUAL "--")
+    set(begun ON)
+  endif()
+endforeach()
+
+execute_process(COMMAND mktemp -d
+  OUTPUT_VARIABLE folder OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
+string(REPLACE "@FOLDER@" "${folder}" command "${command}")
+execute_process(COMMAND ${command} RESULT_VARIABLE result)
+file(REMOVE_RECURSE "${folder}")
+if(NOT result EQUAL 0)
+  message(FATAL_ERROR "ended with ${result}")
+endif()
