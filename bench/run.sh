@@ -22,7 +22,8 @@ build() {   # build FOLDER TARGETS... -- CMAKE OPTIONS...
 }
 
 need_packages "the benchmarks" g++=g++ cmake=cmake ninja-build=ninja libeigen3-dev=/usr/include/eigen3/Eigen/Core \
-  nlohmann-json3-dev=/usr/include/nlohmann/json.hpp libbenchmark-dev=/usr/include/benchmark/benchmark.h
+  nlohmann-json3-dev=/usr/include/nlohmann/json.hpp libcli11-dev=/usr/include/CLI/CLI.hpp \
+  libbenchmark-dev=/usr/include/benchmark/benchmark.h
 mkdir -p build
 bin=build/bench/bench
 

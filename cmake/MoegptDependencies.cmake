@@ -50,6 +50,19 @@ macro(moegpt_need_catch2)
   include(Catch)
 endmacro()
 
+# Command lines of the examples. 2.4.2, by its commit.
+macro(moegpt_need_cli11)
+  find_package(CLI11 CONFIG QUIET)
+  if(NOT TARGET CLI11::CLI11)
+    message(STATUS "moegpt: CLI11 is not on this system, fetching 2.4.2")
+    set(CLI11_BUILD_TESTS OFF)
+    set(CLI11_BUILD_EXAMPLES OFF)
+    FetchContent_Declare(CLI11 GIT_REPOSITORY https://github.com/CLIUtils/CLI11
+      GIT_TAG 6c7b07a878ad834957b98d0f9ce1dbe0cb204fc9)
+    FetchContent_MakeAvailable(CLI11)
+  endif()
+endmacro()
+
 macro(moegpt_need_benchmark)
   find_package(benchmark CONFIG QUIET)
   if(NOT TARGET benchmark::benchmark)

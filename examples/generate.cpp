@@ -2,73 +2,78 @@
 #include <moegpt/io.hpp>
 
 #include <cstdio>
-#include <thread>
 
-#include "arguments.hpp"
+#include "options.hpp"
 #include "presets.hpp"
 
 using namespace moegpt;
 
 namespace {
 
-const char* help = R"(generate: continues a text with a model saved by train
-  --model FILE       a model of one of the presets
-  --prompt TEXT      what to continue (default: a new line)
-  --tokens N         how much to write (default 400)
-  --temperature X    0: always the likeliest (default 0.8)
-  --top-k K          choose among the K likeliest only; 0: all (default)
-  --top-p P          choose among the fewest likeliest that reach probability P (default 1: all)
-  --seed S           another seed, another text (default 1)
-  --threads N        default 1
-)";
+struct Options {
+  std::string model;
+  std::optional<std::string> prompt;
+  int tokens = 400;
+  Sampling sampling{.temperature = 0.8};
+  std::uint64_t seed = 1;
+  int threads = 1;
+};
+
+void declare(CLI::App& app, Options& o) {
+  using namespace options;
+  app.add_option("--model", o.model, "A model of one of the presets: what train --save wrote")
+      ->required()->check(given());
+  app.add_option("--prompt", o.prompt, "What to continue (default: a new line, or the model's first token)");
+  app.add_option("--tokens", o.tokens, "How much to write (default 400)")->check(whole(0));
+  app.add_option("--temperature", o.sampling.temperature, "0: always the likeliest (default 0.8)")->check(real(0));
+  app.add_option("--top-k", o.sampling.top_k, "Choose among the K likeliest only; 0: all (default)")->check(whole(0));
+  app.add_option("--top-p", o.sampling.top_p, "Choose among the fewest likeliest that reach probability P "
+                 "(default 1: all)")->check(real(0, 1, From::exclusive));
+  app.add_option("--seed", o.seed, "Another seed, another text (default 1)")->check(seed());
+  app.add_option("--threads", o.threads, "Default 1")->check(threads());
+}
 
 template <class Model>
-void run(const Arguments& args, bool noisy) {
+void run(const Options& o, bool noisy) {
   Model model;
   Tokenizer tokenizer;
-  load(args.text("--model"), model, tokenizer);
-  Generate how{.tokens = static_cast<int>(args.count("--tokens")),
-               .sampling = {args.number("--temperature"), static_cast<int>(args.count("--top-k")), args.number("--top-p")},
-               .seed = static_cast<std::uint64_t>(args.count("--seed")),
-               .exec = {static_cast<int>(args.count("--threads", 1))}};
+  load(o.model, model, tokenizer);
+  Generate how{.tokens = o.tokens, .sampling = o.sampling, .seed = o.seed, .exec = {o.threads}};
   if (noisy) how.noise = Key{how.seed}.with(Purpose::router_noise);
   how.on_token = [](std::string_view piece) {
     std::fwrite(piece.data(), 1, piece.size(), stdout);
     std::fflush(stdout);
   };
-  const std::string& prompt = args.text("--prompt");
+  const std::string prompt = o.prompt.value_or(tokenizer.knows("\n") ? "\n" : "");
   tokenizer.encode(prompt);   // complains before anything is printed
-  std::fputs(prompt.c_str(), stdout);
+  std::fwrite(prompt.data(), 1, prompt.size(), stdout);
   generate(model, tokenizer, prompt, how);
   std::fputs("\n", stdout);
 }
 
 // Tries the preset's model with vocabulary V; whether it was this one.
 template <class Preset, int V>
-bool is(const std::string& found, const Arguments& args) {
+bool is(const std::string& found, const Options& o) {
   using Model = typename Preset::template Model<V>;
   if (found != to_text<Model>()) return false;
-  run<Model>(args, Preset::recipe().noisy_evaluation);
+  run<Model>(o, Preset::recipe().noisy_evaluation);
   return true;
+}
+
+void start(const Options& o) {
+  const std::string found = model_text(o.model);
+  if (is<training::Small, training::Small::vocab>(found, o) || is<training::Small, 256>(found, o) ||
+      is<training::MakeMoE, training::MakeMoE::vocab>(found, o))
+    return;
+  check(false, o.model, " holds a ", found,
+        ", which this program is not compiled for. Add it to examples/presets.hpp and compile again");
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc > 1 && (std::string(argv[1]) == "--help" || std::string(argv[1]) == "-h")) return std::fputs(help, stdout), 0;
-  try {
-    const Arguments args(argc, argv, {{"--model", ""}, {"--prompt", "\n"}, {"--tokens", "400"}, {"--temperature", "0.8"},
-                                      {"--top-k", "0"}, {"--top-p", "1"}, {"--seed", "1"}, {"--threads", "1"}});
-    check(args.has("--model"), "no model was given: --model FILE, a file that train --save FILE wrote");
-    const std::string found = model_text(args.text("--model"));
-    if (is<training::Small, training::Small::vocab>(found, args) || is<training::Small, 256>(found, args) ||
-        is<training::MakeMoE, training::MakeMoE::vocab>(found, args))
-      return 0;
-    check(false, args.text("--model"), " holds a ", found,
-          ", which this program is not compiled for. Add it to examples/presets.hpp and compile again");
-  } catch (const std::exception& e) {
-    std::fflush(stdout);
-    std::fprintf(stderr, "generate: %s\n", e.what());
-    return 1;
-  }
+  CLI::App app("Continues a text with a model saved by train", "generate");
+  Options o;
+  declare(app, o);
+  return options::run(app, argc, argv, [&] { start(o); });
 }

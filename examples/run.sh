@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source cmake/need_packages.sh
 
 packages=(g++=g++ cmake=cmake ninja-build=ninja libeigen3-dev=/usr/include/eigen3/Eigen/Core
-  nlohmann-json3-dev=/usr/include/nlohmann/json.hpp)
+  nlohmann-json3-dev=/usr/include/nlohmann/json.hpp libcli11-dev=/usr/include/CLI/CLI.hpp)
 if [[ ! -s data/tinyshakespeare.txt ]] && ! command -v wget > /dev/null && can_install; then
   packages+=(curl=curl ca-certificates=/etc/ssl/certs/ca-certificates.crt)   # to fetch a text; without, see get_corpus.sh
 fi
@@ -18,13 +18,19 @@ cmake --build --preset release --parallel "$(compile_jobs)"
 
 # Options given on the command line replace ours.
 data="" preset=small model=runs/small.safetensors
-given() { local name=$1 word; shift; for word in "$@"; do [[ $word == "$name" ]] && return 0; done; return 1; }
+given() { local name=$1 word; shift; for word in "$@"; do [[ $word == "$name" || $word == "$name="* ]] && return 0; done; return 1; }
 options=()
 given --data "$@" || { data=$(examples/get_corpus.sh) || data=""; }
 [[ -n $data ]] && options+=(--data "$data")
 given --preset "$@" || options+=(--preset "$preset")
 if given --save "$@"; then
-  for (( i = 1; i < $#; ++i )); do [[ ${!i} == --save ]] && j=$(( i + 1 )) && model=${!j}; done
+  for (( i = 1; i <= $#; ++i )); do
+    j=$(( i + 1 ))
+    case ${!i} in
+      --save) model=${!j-} ;;
+      --save=*) model=${!i#--save=} ;;
+    esac
+  done
 else
   options+=(--save "$model")
 fi

@@ -3,27 +3,45 @@
 
 #include <chrono>
 #include <cstdio>
-#include <thread>
 
-#include "arguments.hpp"
+#include "options.hpp"
 #include "presets.hpp"
 
 using namespace moegpt;
 
 namespace {
 
-const char* help = R"(train: trains a GPT with mixtures of experts on a text
-  --data FILE        any text; without it, one is generated whose entropy is known
-  --preset NAME      small (default) or makemoe
-  --save FILE        where the trained model goes, as safetensors
-  --steps N  --batch B  --length T  --lr X   instead of the preset's
-  --capacity X       each expert takes at most X times its share of the tokens; 0: all
-  --seed S           of weights, batches, noise and samples (default 1337)
-  --threads N        default: 2, or 1 on a machine with one core
-  --eval-every N     validation loss every N steps (default 250; 0: only at the end)
-  --sample-every N   some generated text every N steps (default 0: never)
-  --log-every N      a line of progress every N steps (default 50)
-)";
+struct Options {
+  std::string data, save, preset = "small", tokenizer = "auto";
+  std::optional<int> steps;
+  std::optional<Index> batch, length;
+  std::optional<double> learning_rate, capacity;
+  std::uint64_t seed = 1337;
+  int threads = options::default_threads(), eval_every = 250, sample_every = 0, log_every = 50;
+};
+
+void declare(CLI::App& app, Options& o) {
+  using namespace options;
+  app.add_option("--data", o.data, "Any text; without it, one is generated whose entropy is known")
+      ->check(given());
+  app.add_option("--preset", o.preset, "small (default) or makemoe")->check(CLI::IsMember({"small", "makemoe"}));
+  app.add_option("--tokenizer", o.tokenizer, "auto (default: characters, or bytes if the text is not UTF-8 or has more "
+                 "than 256 different ones), characters, bytes")->check(CLI::IsMember({"auto", "characters", "bytes"}));
+  app.add_option("--save", o.save, "Where the trained model goes, as safetensors")->check(given());
+  app.add_option("--steps", o.steps, "Training steps, instead of the preset's")->check(whole(0));
+  app.add_option("--batch", o.batch, "Sequences in a batch, instead of the preset's")->check(whole(1, 1000000));
+  app.add_option("--length", o.length, "Tokens in a sequence, instead of the preset's")->check(whole(1, 1000000));
+  app.add_option("--lr", o.learning_rate, "Learning rate, instead of the preset's")
+      ->check(real(0, std::numeric_limits<double>::max(), From::exclusive));
+  app.add_option("--capacity", o.capacity, "Each expert takes at most so many times its share of the tokens; 0: all")
+      ->check(real(0, 1e6));
+  app.add_option("--seed", o.seed, "Of weights, batches, noise and samples (default 1337)")->check(seed());
+  app.add_option("--threads", o.threads, "Default: 2, or 1 on a machine with one core")->check(threads());
+  app.add_option("--eval-every", o.eval_every, "Steps between validation losses (default 250; 0: only at the end)")
+      ->check(whole(0));
+  app.add_option("--sample-every", o.sample_every, "Steps between samples of text (default 0: none)")->check(whole(0));
+  app.add_option("--log-every", o.log_every, "Steps between lines of progress (default 50)")->check(whole(1));
+}
 
 double seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -34,35 +52,59 @@ struct Text {
   double floor = 0;   // nats per character below which no model can get; 0: unknown
 };
 
-Text read_or_generate(const Arguments& args, Key seed) {
-  if (args.has("--data")) return {read_text(args.text("--data"))};
+Text read_or_generate(const Options& o) {
+  if (!o.data.empty()) return {read_text(o.data)};
   const Dialects dialects;
-  return {dialects.generate(1100000, seed.with(Purpose::corpus)).text, dialects.entropy_rate()};
+  return {dialects.generate(1100000, Key{o.seed}.with(Purpose::corpus)).text, dialects.entropy_rate()};
 }
 
-void check_can_write(const std::string& path) {
-  if (path.empty()) return;
-  std::FILE* file = std::fopen(path.c_str(), "ab");   // now, not after an hour of training
-  check(file != nullptr, "cannot write the model to '", path, "': ", std::strerror(errno));
-  const bool fresh = std::ftell(file) == 0;
-  std::fclose(file);
-  if (fresh) std::remove(path.c_str());
+Tokenizer tokenizer_for(const Options& o, const std::string& text) {
+  const std::size_t invalid = utf8::first_invalid(text);
+  if (o.tokenizer == "bytes") return Tokenizer::bytes();
+  if (o.tokenizer == "auto" && invalid != std::string::npos) {
+    std::printf("the text is not UTF-8 (byte %zu): its tokens are bytes\n", invalid);
+    return Tokenizer::bytes();
+  }
+  Tokenizer characters = Tokenizer::characters(text);
+  if (characters.vocab() <= 256) return characters;
+  check(o.tokenizer == "auto", "the text has ", characters.vocab(), " different characters, this program's models at most "
+        "256: use --tokenizer bytes");
+  std::printf("the text has %d different characters: its tokens are bytes\n", characters.vocab());
+  return Tokenizer::bytes();
 }
+
+// States a loss in nats per token for each character and byte of the validation part.
+struct Units {
+  double tokens;
+  TextLength length;
+  Units(const Corpus& corpus, std::string_view whole)
+      : tokens(static_cast<double>(corpus.val.size() - 1)),
+        length(length_of(corpus.tokenizer.decode(std::span(corpus.val).subspan(1)), whole)) {}
+  double per_character(double loss) const { return loss * tokens / static_cast<double>(length.characters); }
+  double per_byte(double loss) const { return loss * tokens / static_cast<double>(length.bytes); }
+  std::string text(double loss) const {
+    char both[80];
+    if (length.characters > 0)
+      std::snprintf(both, sizeof both, "%.4f nats/char, %.4f nats/byte", per_character(loss), per_byte(loss));
+    else
+      std::snprintf(both, sizeof both, "%.4f nats/byte", per_byte(loss));
+    return both;
+  }
+};
 
 template <class Preset, int V>
-int run(const Arguments& args, const Text& text, Tokenizer tokenizer) {
+void run(const Options& o, const Text& text, Tokenizer tokenizer) {
   using Model = typename Preset::template Model<V>;
   training::Recipe recipe = Preset::recipe();
-  if (args.has("--steps")) recipe.steps = static_cast<int>(args.count("--steps"));
-  if (args.has("--batch")) recipe.batch.batch = args.count("--batch");
-  if (args.has("--length")) recipe.batch.length = args.count("--length");
-  if (args.has("--lr")) recipe.final_rate *= args.number("--lr") / recipe.learning_rate, recipe.learning_rate = args.number("--lr");
-  if (args.has("--capacity")) recipe.options.capacity_factor = args.number("--capacity");
-  const Key seed{static_cast<std::uint64_t>(args.count("--seed"))};
-  const Exec exec{static_cast<int>(args.count("--threads", 1))};
-  const long log_every = args.count("--log-every", 1), eval_every = args.count("--eval-every"),
-             sample_every = args.count("--sample-every");
+  if (o.steps) recipe.steps = *o.steps;
+  if (o.batch) recipe.batch.batch = *o.batch;
+  if (o.length) recipe.batch.length = *o.length;
+  if (o.learning_rate) recipe.final_rate *= *o.learning_rate / recipe.learning_rate, recipe.learning_rate = *o.learning_rate;
+  if (o.capacity) recipe.options.capacity_factor = *o.capacity;
+  const Key seed{o.seed};
+  const Exec exec{o.threads};
   const Corpus corpus = split_corpus(text.text, std::move(tokenizer));
+  const Units units(corpus, text.text);
 
   Model model, grad;
   init(model, seed, recipe.init);
@@ -70,14 +112,19 @@ int run(const Arguments& args, const Text& text, Tokenizer tokenizer) {
   Adam<Model> adam{recipe.adam};
   typename Model::Workspace work{recipe.batch, exec, recipe.objective};
   typename Model::Workspace eval_work{recipe.batch, exec, {}, Use::inference};
+  for (const auto* part : {&corpus.train, &corpus.val})
+    check(std::ssize(*part) > recipe.batch.length, "the text is too short: of its ", corpus.train.size() + corpus.val.size(),
+          " tokens the last tenth, ", corpus.val.size(), ", is for validation, and each part needs at least ",
+          recipe.batch.length + 1, ": use a longer text, or a smaller --length");
   const WarmupCosine schedule{.peak = recipe.learning_rate, .floor = recipe.final_rate, .warmup = recipe.warmup, .steps = recipe.steps};
   std::optional<Key> noise;
   if (recipe.noisy_evaluation) noise = seed.with(Purpose::evaluation);
   auto validate = [&](int batches) {
     return estimate_loss(model, corpus.val, eval_work, batches, seed.with(Purpose::evaluation), noise);
   };
+  const std::string prompt = corpus.tokenizer.knows("\n") ? "\n" : "";
   auto sample = [&](int tokens) {
-    return generate(model, corpus.tokenizer, "\n", {.tokens = tokens, .sampling = {.temperature = 0.8},
+    return generate(model, corpus.tokenizer, prompt, {.tokens = tokens, .sampling = {.temperature = 0.8},
                     .seed = seed.value, .exec = exec, .noise = noise});
   };
 
@@ -85,22 +132,24 @@ int run(const Arguments& args, const Text& text, Tokenizer tokenizer) {
               model.active_weights());
   std::printf("text: %zu tokens to train on, %zu to judge by, %d different; %d threads, %s\n", corpus.train.size(),
               corpus.val.size(), corpus.tokenizer.vocab(), exec.threads, build_info().simd);
+  std::printf("losses are in nats per token, and a token is a %s\n",
+              corpus.tokenizer == Tokenizer::bytes() ? "byte" : "character");
   if (text.floor > 0) std::printf("the text was generated: no model can get below %.4f nats/char\n", text.floor);
   std::fflush(stdout);
 
   Batch batch{recipe.batch};
   double since = seconds(), tokens = 0;
-  for (int step = 0; step <= recipe.steps; ++step) {
+  for (int step = 0; step < recipe.steps; ++step) {
     std::string val;
-    if (eval_every > 0 && step % eval_every == 0) {
+    if (o.eval_every > 0 && step % o.eval_every == 0) {
       const double start = seconds();
       char shown[32];
       std::snprintf(shown, sizeof shown, "  val %.4f", validate(20));
       val = shown;
       since += seconds() - start;
     }
-    if (sample_every > 0 && step > 0 && step % sample_every == 0) std::printf("---\n%s\n---\n", sample(200).c_str());
-    if (step == recipe.steps) break;
+    if (o.sample_every > 0 && step > 0 && step % o.sample_every == 0)
+      std::printf("---\n%s\n---\n", sample(200).c_str());
 
     sample_batch(corpus.train, batch, seed.with(Purpose::batch, step));
     const Loss loss = model.forward(batch, work, seed.with(Purpose::step, step));
@@ -111,7 +160,7 @@ int run(const Arguments& args, const Text& text, Tokenizer tokenizer) {
     adam.step(model, grad, exec, clip_scale(norm, recipe.clip));
     tokens += static_cast<double>(batch.shape.tokens());
 
-    if (step % log_every == 0 || !val.empty()) {
+    if (step % o.log_every == 0 || !val.empty()) {
       const double now = seconds(), steps_done = tokens / static_cast<double>(batch.shape.tokens());
       std::printf("step %5d/%d  loss %.4f%s  %.0f tokens/s  %.0f ms  lr %.1e  |g| %.2f  %s\n", step, recipe.steps,
                   loss.cross_entropy, val.c_str(), tokens / (now - since), 1e3 * (now - since) / steps_done,
@@ -122,46 +171,35 @@ int run(const Arguments& args, const Text& text, Tokenizer tokenizer) {
     }
   }
 
-  if (args.has("--save")) {
-    save(args.text("--save"), model, corpus.tokenizer);
-    std::printf("saved %s\n", args.text("--save").c_str());
+  if (!o.save.empty()) {   // first: what follows may fail
+    save(o.save, model, corpus.tokenizer);
+    std::printf("saved %s\n", o.save.c_str());
   }
   std::printf("a sample:\n%s\n", sample(300).c_str());
   const double final_loss = recipe.noisy_evaluation ? validate(400) : evaluate(model, std::span<const int>(corpus.val), eval_work);
-  if (text.floor > 0) std::printf("%.4f above the floor\n", final_loss - text.floor);
-  std::printf("final val loss: %.4f nats/char\n", final_loss);
-  return 0;
+  if (text.floor > 0) std::printf("%.4f nats/char above the floor\n", units.per_character(final_loss) - text.floor);
+  std::printf("final val loss: %s\n", units.text(final_loss).c_str());
 }
 
-int start(int argc, char** argv) {
-  const char* threads = std::thread::hardware_concurrency() == 1 ? "1" : "2";
-  const Arguments args(argc, argv, {{"--data", ""}, {"--preset", "small"}, {"--save", ""}, {"--steps", ""},
-                                    {"--batch", ""}, {"--length", ""}, {"--lr", ""}, {"--capacity", ""},
-                                    {"--seed", "1337"}, {"--threads", threads}, {"--eval-every", "250"},
-                                    {"--sample-every", "0"}, {"--log-every", "50"}});
-  const Text text = read_or_generate(args, Key{static_cast<std::uint64_t>(args.count("--seed"))});
-  check_can_write(args.text("--save"));
-  Tokenizer tokenizer = Tokenizer::characters(text.text);
-  if (args.text("--preset") == "makemoe") {
-    check(tokenizer.vocab() <= 65, "preset makemoe has 65 characters, this text ", tokenizer.vocab(),
-          ": use --preset small, or another text");
-    return run<training::MakeMoE, 65>(args, text, std::move(tokenizer));
+void start(const Options& o) {
+  if (!o.save.empty()) check_can_write(o.save);   // now, not after an hour of training
+  const Text text = read_or_generate(o);
+  Tokenizer tokenizer = tokenizer_for(o, text.text);
+  if (o.preset == "makemoe") {
+    check(tokenizer.vocab() <= training::MakeMoE::vocab, "preset makemoe has ", training::MakeMoE::vocab,
+          " tokens, this text ", tokenizer.vocab(), ": use --preset small, or another text");
+    return run<training::MakeMoE, training::MakeMoE::vocab>(o, text, std::move(tokenizer));
   }
-  check(args.text("--preset") == "small", "no preset is called '", args.text("--preset"), "': use small or makemoe");
-  if (tokenizer.vocab() > training::Small::vocab) tokenizer = Tokenizer::bytes();
-  if (tokenizer.vocab() <= training::Small::vocab) return run<training::Small, training::Small::vocab>(args, text, std::move(tokenizer));
-  return run<training::Small, 256>(args, text, std::move(tokenizer));
+  if (tokenizer.vocab() <= training::Small::vocab)
+    return run<training::Small, training::Small::vocab>(o, text, std::move(tokenizer));
+  run<training::Small, 256>(o, text, std::move(tokenizer));
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc > 1 && (std::string(argv[1]) == "--help" || std::string(argv[1]) == "-h")) return std::fputs(help, stdout), 0;
-  try {
-    return start(argc, argv);
-  } catch (const std::exception& e) {
-    std::fflush(stdout);
-    std::fprintf(stderr, "train: %s\n", e.what());
-    return 1;
-  }
+  CLI::App app("Trains a GPT with mixtures of experts on a text", "train");
+  Options o;
+  declare(app, o);
+  return options::run(app, argc, argv, [&] { start(o); });
 }

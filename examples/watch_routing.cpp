@@ -1,26 +1,36 @@
 // Trains a small GPT with experts on a text in four invented dialects, and shows where its tokens go: a table on
 // the terminal and a page of pictures. See --help.
-#include <moegpt/moegpt.hpp>
+#include <moegpt/io.hpp>
 
 #include <cstdio>
-#include <fstream>
-#include <thread>
 
-#include "arguments.hpp"
+#include "options.hpp"
 #include "routing_page.hpp"
 
 using namespace moegpt;
 
 namespace {
 
-const char* help = R"(watch_routing: which expert takes which token, watched while it is learned
-  --out FILE      the page it writes (default routing.html): one file, opens in any browser
-  --steps N       of training (default 1500)
-  --balance X     coefficient of the balance loss (default 0.01; 0: see what happens without)
-  --lr X          learning rate (default 0.003)
-  --seed S        of the text, the weights and the batches (default 1)
-  --threads N     default: 2, or 1 on a machine with one core
-)";
+struct Options {
+  std::string out = "routing.html";
+  long steps = 1500;
+  double balance = 0.01, learning_rate = 0.003;
+  std::uint64_t seed = 1;
+  int threads = options::default_threads();
+};
+
+void declare(CLI::App& app, Options& o) {
+  using namespace options;
+  app.add_option("--out", o.out, "The page it writes (default routing.html): one file, opens in any browser")
+      ->check(given());
+  app.add_option("--steps", o.steps, "Training steps (default 1500)")->check(whole(1));
+  app.add_option("--balance", o.balance, "Coefficient of the balance loss (default 0.01; 0: see what happens without)")
+      ->check(real(0));
+  app.add_option("--lr", o.learning_rate, "Learning rate (default 0.003)")
+      ->check(real(0, std::numeric_limits<double>::max(), From::exclusive));
+  app.add_option("--seed", o.seed, "Of the text, the weights and the batches (default 1)")->check(seed());
+  app.add_option("--threads", o.threads, "Default: 2, or 1 on a machine with one core")->check(threads());
+}
 
 constexpr int K = 2, frames = 60;   // choices of a token; points in time that the page shows
 constexpr Config config{.vocab = 64, .context = 64, .dim = 64, .layers = 2, .heads = 4, .hidden = 128};
@@ -65,21 +75,20 @@ void print(const Frame& now, const RoutingStatistics<Model>& recent, long step, 
   std::fflush(stdout);
 }
 
-Watched train(const Arguments& args) {
-  const Key seed{static_cast<std::uint64_t>(args.count("--seed"))};
-  const Exec exec{static_cast<int>(args.count("--threads", 1))};
+Watched train(const Options& o) {
+  const Key seed{o.seed};
+  const Exec exec{o.threads};
   const Dialects dialects;
   const Dialects::Text text = dialects.generate(500000, seed.with(Purpose::corpus));
   const Corpus corpus = split_corpus(text.text, Tokenizer::characters(text.text), 0.95);
   const std::span<const std::uint8_t> dialect{text.dialect_of_char};
-  Watched seen{.steps = args.count("--steps", 1), .balance = args.number("--balance"), .floor = dialects.entropy_rate(),
+  Watched seen{.steps = o.steps, .balance = o.balance, .floor = dialects.entropy_rate(),
                .choices = K, .samples = first_sentences(text, dialects.options().dialects)};
 
   Model model, grad;
   init(model, seed);
   Adam<Model> adam{{.weight_decay = 0.1, .decay_of = DecayOf::matrices}};
-  const double rate = args.number("--lr");
-  const WarmupCosine schedule{.peak = rate, .floor = rate / 10, .warmup = 50, .steps = seen.steps};
+  const WarmupCosine schedule{.peak = o.learning_rate, .floor = o.learning_rate / 10, .warmup = 50, .steps = seen.steps};
   Model::Workspace work{{.batch = 16, .length = 64}, exec, {.balance = seen.balance}};
   const Windows held_out{corpus.val, work.shape.batch, work.shape.length};
   Batch batch{work.shape}, fixed;
@@ -149,31 +158,20 @@ void print_tables(const Watched& seen) {
   }
 }
 
-int start(int argc, char** argv) {
-  const char* threads = std::thread::hardware_concurrency() == 1 ? "1" : "2";
-  const Arguments args(argc, argv, {{"--out", "routing.html"}, {"--steps", "1500"}, {"--balance", "0.01"},
-                                    {"--lr", "0.003"}, {"--seed", "1"}, {"--threads", threads}});
-  std::ofstream out(args.text("--out"));   // now, not after a minute of training
-  check(out.good(), "cannot write the page to '", args.text("--out"), "'");
-  const Watched seen = train(args);
+void start(const Options& o) {
+  check_can_write(o.out);   // now, not after a minute of training
+  const Watched seen = train(o);
   print_tables(seen);
-  out << routing_page::html(seen);
-  out.close();
-  check(out.good(), "could not write all of '", args.text("--out"), "'");
-  std::printf("\nwrote %s\n", args.text("--out").c_str());
-  return 0;
+  const std::string page = routing_page::html(seen);
+  write_file_atomically(o.out, [&](FileWriter& out) { out.write(page); });
+  std::printf("\nwrote %s\n", o.out.c_str());
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::string first = argc > 1 ? argv[1] : "";
-  if (first == "--help" || first == "-h") return std::fputs(help, stdout), 0;
-  try {
-    return start(argc, argv);
-  } catch (const std::exception& e) {
-    std::fflush(stdout);
-    std::fprintf(stderr, "watch_routing: %s\n", e.what());
-    return 1;
-  }
+  CLI::App app("Which expert takes which token, watched while it is learned", "watch_routing");
+  Options o;
+  declare(app, o);
+  return options::run(app, argc, argv, [&] { start(o); });
 }

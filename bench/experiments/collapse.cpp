@@ -7,7 +7,7 @@
 
 #include <cstdio>
 
-#include "../../examples/arguments.hpp"
+#include "../../examples/options.hpp"
 
 using namespace moegpt;
 
@@ -100,13 +100,17 @@ const Row rows[] = {
     {"hash of the character", train<HashRouter<E, 1>>, {}},
 };
 
-int start(int argc, char** argv) {
-  const Arguments args(argc, argv, {{"--steps", "1000"}, {"--seeds", "1"}, {"--lr", "0.01"}, {"--rows", ""},
-                                    {"--threads", "2"}});
+struct Options {
+  long steps = 1000, seeds = 1;
+  double learning_rate = 0.01;
+  std::string rows;
+  int threads = 2;
+};
+
+void start(const Options& o) {
   const Dialects dialects;
-  Setup setup{.text = dialects.generate(600000, Key{1}.with(Purpose::corpus)), .corpus = {},
-              .steps = args.count("--steps"), .seeds = args.count("--seeds", 1), .rate = args.number("--lr"),
-              .exec = {static_cast<int>(args.count("--threads", 1))}};
+  Setup setup{.text = dialects.generate(600000, Key{1}.with(Purpose::corpus)), .corpus = {}, .steps = o.steps,
+              .seeds = o.seeds, .rate = o.learning_rate, .exec = {o.threads}};
   setup.corpus = split_corpus(setup.text.text, Tokenizer::characters(setup.text.text));
   std::printf("%d layers, %d experts, K = 1, %ld steps of 1,024 tokens, learning rate %g; entropy of the text: "
               "%.4f nats per character\n\n", config.layers, E, setup.steps, setup.rate,
@@ -114,23 +118,26 @@ int start(int argc, char** argv) {
   std::printf("| balancing | seed | MaxVio of the worst layer | dead experts of %d | I(dialect; expert) of the best "
               "layer, nats | held-out loss |\n|---|---|---|---|---|---|\n", E * config.layers);
   for (const Row& row : rows)
-    if (std::string(row.name).find(args.text("--rows")) != std::string::npos)
+    if (std::string(row.name).find(o.rows) != std::string::npos)
       for (long seed = 1; seed <= setup.seeds; ++seed) {
         const Result r = row.train(setup, row.objective, row.bias_rate, Key{static_cast<std::uint64_t>(seed)});
         std::printf("| %s | %ld | %.2f | %d | %.3f | %.4f |\n", row.name, seed, r.violation, r.dead, r.information,
                     r.loss);
         std::fflush(stdout);
       }
-  return 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    return start(argc, argv);
-  } catch (const std::exception& e) {
-    std::fprintf(stderr, "collapse: %s\n", e.what());
-    return 1;
-  }
+  CLI::App app("Do experts collapse, and what prevents it?", "collapse");
+  Options o;
+  using namespace options;
+  app.add_option("--steps", o.steps, "Training steps of each run (default 1000)")->check(whole(1));
+  app.add_option("--seeds", o.seeds, "Runs of each row (default 1)")->check(whole(1, 1000));
+  app.add_option("--lr", o.learning_rate, "Learning rate (default 0.01)")
+      ->check(real(0, std::numeric_limits<double>::max(), From::exclusive));
+  app.add_option("--rows", o.rows, "Only rows whose name has this text");
+  app.add_option("--threads", o.threads, "Default 2")->check(threads());
+  return run(app, argc, argv, [&] { start(o); });
 }

@@ -122,3 +122,47 @@ TEST_CASE("a device that is full is an error of the write") {
   FileWriter out(full.number(), "a.safetensors");
   CHECK(error_of([&] { out.write("x"); }) == "moegpt: cannot write a.safetensors: No space left on device");
 }
+
+TEST_CASE("asking whether a file can be written says what writing would say, and changes nothing") {
+  TemporaryFolder folder;
+  put(folder / "old", "old");
+  put(folder / "empty", "");
+  std::filesystem::permissions(folder / "empty", std::filesystem::perms(0600));
+  std::filesystem::create_directory(folder / "directory");
+  std::filesystem::create_symlink("missing", folder / "dangling");
+  std::filesystem::create_symlink("empty", folder / "link");
+  std::filesystem::create_symlink("directory/../link", folder / "link to a link");
+  std::filesystem::create_symlink("loop", folder / "loop");
+  REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
+  const int files = folder.files();
+  for (const char* name : {"old", "empty", "dangling", "link", "link to a link", "fresh"}) {
+    CAPTURE(name);
+    CHECK(error_of([&] { check_can_write(folder / name); }) == "");
+  }
+  const auto wrong = {folder / "directory", folder / "pipe", folder / "loop", folder / "no/such/a", folder / "old/a",
+                      folder / "fresh/", folder / std::string(300, 'x'), std::filesystem::path(),
+                      std::filesystem::path("/dev/null")};
+  for (const auto& path : wrong) {
+    CAPTURE(path);
+    const std::string error = error_of([&] { check_can_write(path); });
+    CHECK(error != "");
+    CHECK(error == error_of([&] { write_file_atomically(path, [](FileWriter&) {}); }));
+  }
+  CHECK(folder.files() == files);
+  CHECK(get(folder / "old") == "old");
+  CHECK(std::filesystem::file_size(folder / "empty") == 0);
+  CHECK(std::filesystem::status(folder / "empty").permissions() == std::filesystem::perms(0600));
+  CHECK(std::filesystem::is_symlink(folder / "dangling"));
+  CHECK_FALSE(std::filesystem::exists(folder / "missing"));
+  CHECK(std::filesystem::is_fifo(folder / "pipe"));
+  CHECK(std::filesystem::is_character_file("/dev/null"));
+}
+
+TEST_CASE("a link to a file that is not there yet is followed") {
+  TemporaryFolder folder;
+  std::filesystem::create_symlink("fresh", folder / "link");
+  write_file_atomically(folder / "link", [](FileWriter& out) { out.write("new"); });
+  CHECK(get(folder / "fresh") == "new");
+  CHECK(std::filesystem::is_symlink(folder / "link"));
+  CHECK(folder.files() == 2);
+}

@@ -205,3 +205,13 @@ TEST_CASE("the evaluation walk refuses sizes of zero, too short a text and a bat
   CHECK(contains(refusal([&] { Windows{ten, 2, 4}.read(2, batch); }), "batch 2 is outside [0, 2)"));
   CHECK(contains(refusal([&] { Windows{ten, 2, 4}.read(-1, batch); }), "batch -1"));
 }
+
+TEST_CASE("a text has a length in characters and one in bytes, and in bytes alone if it is not UTF-8") {
+  const std::string text = "caf\u00e9 \u4e2d\U0001F600\n";   // 1 1 1 2 1 3 4 1 bytes
+  CHECK(length_of(text, text).characters == 8);
+  CHECK(length_of(text, text).bytes == 14);
+  CHECK(length_of(std::string_view(text).substr(4), text).characters == 4);   // begins within the accented letter
+  CHECK(length_of("caf\xe9", "caf\xe9").characters == 0);
+  CHECK(length_of("caf", "caf\xe9").characters == 0);
+  CHECK(length_of("caf\xe9", "caf\xe9").bytes == 4);
+}

@@ -115,3 +115,21 @@ TEST_CASE("a damaged description of a tokenizer is refused") {
   CHECK(contains(read("characters:aab"), "character 1 (byte 12"));
   CHECK(contains(read("characters:a\xff"), "not valid UTF-8"));
 }
+
+TEST_CASE("a tokenizer knows what it encodes, and no other text") {
+  const Tokenizer letters = Tokenizer::characters("ab\u00e9\U0001F600");
+  for (const char* text : {"", "a", "ba\u00e9\U0001F600"}) CHECK(letters.knows(text));
+  for (const char* text : {"\n", "abc", "\xe9", "a\xf0\x9f"}) {
+    CHECK_FALSE(letters.knows(text));
+    CHECK(refusal([&] { letters.encode(text); }) != "");
+  }
+  CHECK(Tokenizer::bytes().knows("\xff\n"));
+}
+
+TEST_CASE("the first byte that is not UTF-8 is found, and none in a text that is") {
+  CHECK(utf8::first_invalid("") == std::string_view::npos);
+  CHECK(utf8::first_invalid("caf\u00e9 \U0001F600\n") == std::string_view::npos);
+  CHECK(utf8::first_invalid("caf\xe9") == 3);
+  CHECK(utf8::first_invalid("ab\xf0\x9f\x98") == 2);   // cut short
+  CHECK(utf8::first_invalid("\xed\xa0\x80") == 0);      // a surrogate
+}
