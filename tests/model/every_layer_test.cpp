@@ -1,11 +1,15 @@
-// What every layer outside of mixtures, and whole models, have to keep: tests/moe/every_mixture_test.cpp for these.
+// What every layer outside of mixtures has to keep: tests/moe/every_mixture_test.cpp for these.
+#include <moegpt/layers/linear_expert.hpp>
+#include <moegpt/model/block.hpp>
+#include <moegpt/moe/feed_forward.hpp>
 #include <moegpt/moe/gshard_router.hpp>
 #include <moegpt/moe/input_jitter.hpp>
-#include <moegpt/moe/masked.hpp>
-#include <moegpt/model/gpt.hpp>
+#include <moegpt/moe/moe_layer.hpp>
+#include <moegpt/moe/noisy_top_k_router.hpp>
 
-#include "support.hpp"
 #include "support/any_layer.hpp"
+
+using namespace moegpt;
 
 namespace {
 
@@ -45,10 +49,6 @@ const Layers& layers() {
   return all;
 }
 
-constexpr Config config{.vocab = 13, .context = 8, .dim = 12, .layers = 3, .heads = 4, .kv_heads = 2, .hidden = 5,
-                        .positions = Positions::rotary, .dense_first = 1};
-using Model = GPT<config, Masked<NoisyTopKRouter<5, 2>, 2>>;
-
 }  // namespace
 
 TEST_CASE("every layer gives a token the same bits in a batch, alone, in pieces and token by token, keyed or not") {
@@ -70,41 +70,5 @@ TEST_CASE("every layer treats a padded sequence as one without padding, forward 
   for (const auto& layer : layers()) {
     check_padding(*layer, {});
     check_padding(*layer, Key{73});
-  }
-}
-
-TEST_CASE("a workspace forgets batches of every shape, key, objective, task and choice of experts") {
-  const auto model = random_model<Model>(1);
-  Rng rng(9);
-  Workspace<Model> used({4, 8});
-  for (int call = 0; call < 30; ++call) {
-    const auto coin = [&] { return rng.below(2) == 0; };
-    const Shape shape{1 + static_cast<Index>(rng.below(4)), 1 + static_cast<Index>(rng.below(8))};
-    Objective objective{.dropout = coin() ? 0.2 : 0, .balance = 0.2, .z = coin() ? 0.1 : 0,
-                        .importance = coin() ? 0.1 : 0, .load = coin() ? 0.1 : 0};
-    if (coin()) objective.balance_rule = BalanceRule::huggingface;
-    if (coin()) objective.balance_rule.group = Group::sequence;
-    std::optional<Key> key;
-    if (coin()) key = Key{rng.bits()};
-    model->options.capacity_factor = coin() ? 0.6 : 0;
-    model->options.min_capacity = 1;
-    const bool some[] = {true, coin(), true, coin(), true}, restricted = coin();
-    Batch batch = random_batch(shape, config.vocab, rng.bits());
-    if (coin()) batch.targets[0] = -1;
-    Workspace<Model> fresh(shape, {}, objective);
-    Loss loss[2];
-    Model grad[2];
-    for (const int i : {0, 1}) {
-      Workspace<Model>& work = i == 0 ? used : fresh;
-      work.objective = objective;
-      work.allowed = restricted ? some : nullptr;
-      work.task = call / 3 % 2;
-      loss[i] = model->forward(batch, work, key);
-      model->backward(batch, work, grad[i]);
-    }
-    CAPTURE(call, shape.batch, shape.length);
-    CHECK(loss[0].cross_entropy == loss[1].cross_entropy);
-    CHECK(loss[0].total(objective) == loss[1].total(objective));
-    CHECK(first_difference(grad[0], grad[1]) == "");
   }
 }
