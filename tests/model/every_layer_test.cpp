@@ -66,6 +66,11 @@ TEST_CASE("every layer forgets what its memory held: other lengths, shapes, keys
   for (const auto& layer : layers()) check_memory(*layer);
 }
 
+TEST_CASE("every layer without attention gives parts of a call the bits of the whole, and gradients that add up") {
+  for (const auto& layer : layers())
+    if (layer->alike) check_sizes(*layer);
+}
+
 TEST_CASE("every layer treats a padded sequence as one without padding, forward and backward, keyed or not") {
   for (const auto& layer : layers()) {
     check_padding(*layer, {});

@@ -113,6 +113,7 @@ void require_greedy_recomputation() {
     ids.push_back(id);
     id = generator.next(id);
   }
+  REQUIRE(id == likeliest(*model, ids));   // after the last position of the context
 }
 
 }  // namespace

@@ -124,6 +124,11 @@ TEST_CASE("every mixture forgets what its memory held: other lengths, shapes, ke
   for (const auto& layer : mixtures()) check_memory(*layer);
 }
 
+TEST_CASE("every mixture of tokens gives parts of a call the bits of the whole, and gradients that add up, at any size") {
+  for (const auto& layer : mixtures())
+    if (layer->mates == Mates::none) check_sizes(*layer);
+}
+
 TEST_CASE("every mixture treats a padded sequence as one without padding, forward and backward, keyed or not") {
   for (const auto& layer : mixtures()) {
     if (layer->mates != Mates::none && layer->mates != Mates::sequence) continue;

@@ -332,12 +332,42 @@ inline void check_memory(AnyLayer& layer, int calls = 40) {
   CHECK(differing == 0);
 }
 
+// Calls of any size, at every edge of the pieces that tokens are cut in (64 tokens, 96 and 256 rows of an expert): the
+// bits of each of two parts, and gradients that are their sum.
+inline void check_sizes(AnyLayer& layer) {
+  using moegpt::Index;
+  const Index D = layer.dim_in, F = layer.dim_out;
+  INFO(layer.name);
+  for (const Index size : {2, 63, 64, 65, 95, 96, 97, 192, 193, 255, 256, 257, 767, 768, 769, 2047, 2048, 2049}) {
+    INFO(size << " tokens");
+    const std::vector<int> ids = ids_of(size);
+    moegpt::Pass pass{.shape = {1, size}, .objective = {.dropout = 0.2}, .key = moegpt::Key{81}, .ids = ids.data()};
+    const auto x = random_numbers<float>(size * D, 82), dy = random_numbers<float>(size * F, 83);
+    const Outcome whole = layer.run(pass, x.data(), dy.data());
+    std::vector<double> sum(whole.grad.size());
+    const Index half = size / 3 + 1;
+    for (const auto& [first, count] : {moegpt::Rows{0, half}, moegpt::Rows{half, size - half}}) {
+      pass.shape.length = count;
+      pass.first_token = first;
+      pass.ids = ids.data() + first;
+      const Outcome part = layer.run(pass, x.data() + first * D, dy.data() + first * F);
+      CHECK(same_bits(part.rows.data(), whole.row(first), std::ssize(part.rows)));
+      CHECK(same_bits(part.dx.data(), whole.dx.data() + first * D, count * D));
+      for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += static_cast<double>(part.grad[i]);
+    }
+    double worst = 0;   // sums of up to 2049 floats of size one: some dozens of roundings of their sum
+    for (std::size_t i = 0; i < sum.size(); ++i)
+      if (const double off = std::abs(sum[i] - static_cast<double>(whole.grad[i])); !(off <= worst)) worst = off;
+    CHECK(worst < 2e-3);
+  }
+}
+
 // A padded sequence is the sequence without its padding: the same bits forward, and gradients that add up to those of
 // the batch. Padding gets no gradient from its neighbours and gives them none.
 inline void check_padding(AnyLayer& layer, std::optional<moegpt::Key> key) {
   using moegpt::Index;
-  const Index lengths[] = {9, 0, 4, 1}, L = 9, D = layer.dim_in, F = layer.dim_out;
-  moegpt::Pass pass{.shape = {4, L}, .objective = {.dropout = 0.3}, .key = key, .lengths = lengths, .partial = true};
+  const Index batch = 7, L = 66, lengths[batch] = {66, 0, 64, 65, 63, 4, 1}, D = layer.dim_in, F = layer.dim_out;
+  moegpt::Pass pass{.shape = {batch, L}, .objective = {.dropout = 0.3}, .key = key, .lengths = lengths, .partial = true};
   const std::vector<int> ids = ids_of(pass.tokens());
   pass.ids = ids.data();
   const auto x = random_numbers<float>(pass.tokens() * D, 51);
@@ -347,7 +377,7 @@ inline void check_padding(AnyLayer& layer, std::optional<moegpt::Key> key) {
   const Outcome whole = layer.run(pass, x.data(), dy.data());
   INFO(layer.name << (key ? ", with a key" : ", without a key"));
   std::vector<double> sum(whole.grad.size());
-  for (Index b = 0; b < 4; ++b) {
+  for (Index b = 0; b < batch; ++b) {
     if (lengths[b] == 0) continue;
     moegpt::Pass alone = pass;
     alone.shape = {1, lengths[b]};
