@@ -95,8 +95,9 @@ class LayerOf : public AnyLayer {
     moegpt::Tokens<L::dim_in, float> dx(pass.tokens());
     dx.memory().fill(7);
     L grad;
+    typename L::Scratch of_backward;   // fresh memory holds nothing of forward but its tape
     if constexpr (requires { layer.backward(x, m.tape, dy, dx, grad, m.scratch, pass); })
-      layer.backward(x, m.tape, dy, dx, grad, m.scratch, pass);
+      layer.backward(x, m.tape, dy, dx, grad, fresh ? of_backward : m.scratch, pass);
     else if constexpr (requires { layer.backward(x, m.tape, dy, dx, grad, pass); })
       layer.backward(x, m.tape, dy, dx, grad, pass);
     else layer.backward(x, dy, dx, grad, pass);
