@@ -129,6 +129,10 @@ TEST_CASE("every mixture of tokens gives parts of a call the bits of the whole, 
     if (layer->mates == Mates::none) check_sizes(*layer);
 }
 
+TEST_CASE("every mixture has the same losses of the batch whether balance is of the batch or of its sequences") {
+  for (const auto& layer : mixtures()) check_losses(*layer);
+}
+
 TEST_CASE("every mixture treats a padded sequence as one without padding, forward and backward, keyed or not") {
   for (const auto& layer : mixtures()) {
     if (layer->mates != Mates::none && layer->mates != Mates::sequence) continue;

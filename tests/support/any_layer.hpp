@@ -14,6 +14,7 @@ enum class Mates { none, position, sequence, batch };
 // Numbers that a layer computed. rows: of each token y and, of a mixture, scores, lse, experts and gates.
 struct Outcome {
   moegpt::Index width = 0;
+  bool marked = true;   // every sparse weight that has a gradient is marked as touched
   std::vector<float> rows, dx, grad, losses;
   const float* row(moegpt::Index token) const { return rows.data() + token * width; }
   bool operator==(const Outcome& other) const {
@@ -73,7 +74,8 @@ class LayerOf : public AnyLayer {
     Memory& m = fresh ? fresh_memory : used_;
     const moegpt::In<L::dim_in, float> x{x_data, pass.tokens()};
     moegpt::Tokens<L::dim_out, float> y(pass.tokens());
-    y.memory().fill(7);
+    const float found = fresh ? std::numeric_limits<float>::quiet_NaN() : 7;   // y and dx are overwritten
+    y.memory().fill(found);
     if constexpr (Dkv > 0) layer.forward(x, y, m.tape, m.scratch, pass, held_ ? &cache_ : nullptr);
     else if constexpr (requires { layer.forward(x, y, m.tape, m.scratch, pass); })
       layer.forward(x, y, m.tape, m.scratch, pass);
@@ -93,7 +95,7 @@ class LayerOf : public AnyLayer {
 
     const moegpt::In<L::dim_out, float> dy{dy_data, pass.tokens()};
     moegpt::Tokens<L::dim_in, float> dx(pass.tokens());
-    dx.memory().fill(7);
+    dx.memory().fill(found);
     L grad;
     typename L::Scratch of_backward;   // fresh memory holds nothing of forward but its tape
     if constexpr (requires { layer.backward(x, m.tape, dy, dx, grad, m.scratch, pass); })
@@ -102,7 +104,11 @@ class LayerOf : public AnyLayer {
       layer.backward(x, m.tape, dy, dx, grad, pass);
     else layer.backward(x, dy, dx, grad, pass);
     out.dx.assign(dx.memory().begin(), dx.memory().end());
-    moegpt::for_each_weight([&](const auto& g) { out.grad.insert(out.grad.end(), g.begin(), g.end()); }, grad);
+    moegpt::for_each_weight_of_kind([&](moegpt::Kind kind, const auto& g) {
+      out.grad.insert(out.grad.end(), g.begin(), g.end());
+      if (kind == moegpt::Kind::sparse && !g.touched)
+        out.marked = out.marked && std::all_of(g.begin(), g.end(), [](float v) { return v == 0; });
+    }, grad);
     return out;
   }
 
@@ -324,6 +330,7 @@ inline void check_memory(AnyLayer& layer, int calls = 40) {
     const auto x = random_numbers<float>(pass.tokens() * layer.dim_in, rng.bits());
     const auto dy = random_numbers<float>(pass.tokens() * layer.dim_out, rng.bits());
     const Outcome used = layer.run(pass, x.data(), dy.data());
+    CHECK(used.marked);
     pass.exec.threads = call % 20 == 0 ? 2 : 1;
     if (used == layer.run(pass, x.data(), dy.data(), true)) continue;
     if (first < 0) first = call;
@@ -331,6 +338,28 @@ inline void check_memory(AnyLayer& layer, int calls = 40) {
   }
   CAPTURE(first);
   CHECK(differing == 0);
+}
+
+// Losses other than the balance loss are of the batch: they do not depend on whose balance is measured, with padding
+// neither, and nor do their gradients.
+inline void check_losses(AnyLayer& layer) {
+  using moegpt::Index;
+  const Index lengths[] = {6, 0, 2, 5}, D = layer.dim_in;
+  moegpt::Pass pass{.shape = {4, 6}, .objective = {.z = 0.3, .importance = 0.4, .load = 0.5, .variance = 6, .count = 0.7},
+                    .key = moegpt::Key{91}, .lengths = lengths};
+  const std::vector<int> ids = ids_of(24);
+  pass.ids = ids.data();
+  pass.partial = true;
+  const auto x = random_numbers<float>(24 * D, 92);
+  const std::vector<float> dy(static_cast<std::size_t>(24 * layer.dim_out));
+  const Outcome batch = layer.run(pass, x.data(), dy.data());
+  pass.objective.balance_rule.group = moegpt::Group::sequence;
+  const Outcome sequences = layer.run(pass, x.data(), dy.data());
+  INFO(layer.name);
+  for (std::size_t i = 1; i < batch.losses.size(); ++i)
+    CHECK(sequences.losses[i] == Approx(batch.losses[i]).epsilon(1e-4).margin(1e-6));
+  CHECK(distance(sequences.dx.data(), batch.dx.data(), 24 * D) < 1e-4);
+  CHECK(distance(sequences.grad.data(), batch.grad.data(), std::ssize(batch.grad)) < 1e-3);
 }
 
 // Calls of any size, at every edge of the pieces that tokens are cut in (64 tokens, 96 and 256 rows of an expert): the
