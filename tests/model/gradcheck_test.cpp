@@ -65,6 +65,23 @@ const Objective both{.balance = 0.3, .z = 0.2};   // large, so that an error in 
 const Objective all{.dropout = 0.2, .balance = 0.3, .z = 0.2};
 const Key key{42};
 
+// A router that goes on jittering once it had a key, as it would if its tape were not reset.
+struct Remembers : TopKRouter<3, 2> {
+  template <int D, class T>
+  struct For : TopKRouter<3, 2>::For<D, T> {
+    using Inner = TopKRouter<3, 2>::For<D, T>;
+    struct Tape : Inner::Tape {
+      bool keyed = false;
+    };
+    void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
+      Inner::forward(x, plan, tape, pass);
+      tape.keyed = tape.keyed || pass.key.has_value();
+      if (tape.keyed)
+        for (T& g : plan.weight) g *= T(0.5);
+    }
+  };
+};
+
 }  // namespace
 
 TEST_CASE("gradients of a makeMoE-like model are its differences, with and without noise, dropout and capacity") {
@@ -127,4 +144,10 @@ TEST_CASE("gradients of an encoder without norms whose mixtures stand where a pr
   using Model = GPT<norm_free, TopKRouter<3, 2>, double>;
   static_assert(Model::Blocks::as == 1 && Model::Blocks::bs == 2);
   examine<Model>({.shape = shape, .objective = all, .key = key});
+}
+
+TEST_CASE("gradcheck refuses a model whose workspace remembers that an earlier batch had a key") {
+  const GradcheckReport report = gradcheck<GPT<plain, Remembers, double>>({.pass = {.shape = shape}});
+  CAPTURE(report.complaint);
+  CHECK(contains(report.complaint, "a workspace that was used before changes the gradient"));
 }

@@ -200,3 +200,49 @@ TEST_CASE("what a token gets back from the head does not depend on which other t
   CHECK(alone.tape.loss[0][0] == all.tape.loss[2][0]);
   CHECK(alone.dx.eigen() == all.dx.eigen().col(2));
 }
+
+namespace {
+// A vocabulary at an edge of the blocks of 512 that backward takes it in; one target at each end of each block.
+template <int V>
+void check_vocabulary() {
+  using Edge = Head<3, V, float, false, true>;
+  Edge head, grad;
+  typename Edge::Table embedding, d_embedding;
+  typename Edge::Tape tape;
+  typename Edge::Scratch scratch;
+  Rng rng(4);
+  for_each_weight([&](auto& w) { for (float& x : w) x = static_cast<float>(rng.normal()); }, head);
+  std::vector<int> targets{-1};
+  for (const int id : {0, 511, 512, 1023, 1024, V / 2, V - 1}) targets.push_back(std::min(id, V - 1));
+  const auto tokens = std::ssize(targets);
+  Tokens<3, float> x(tokens), dx(tokens);
+  for (float& v : x.memory()) v = static_cast<float>(rng.normal());
+  const Pass pass{.shape = {1, tokens}};
+  head.loss(x, embedding, targets.data(), tape, pass);
+  head.backward(x, embedding, targets.data(), tape, dx, grad, d_embedding, scratch, pass);
+  Eigen::MatrixXd z = head.weight.eigen().template cast<double>() * x.eigen().template cast<double>();
+  z.colwise() += head.bias.eigen().row(0).transpose().template cast<double>();
+  Eigen::MatrixXd dz = z.array().exp();
+  for (Index n = 0; n < tokens; ++n) {
+    const int target = targets[static_cast<std::size_t>(n)];
+    dz.col(n) /= dz.col(n).sum() * static_cast<double>(tokens - 1);
+    if (target < 0) dz.col(n).setZero();
+    else dz(target, n) -= 1.0 / static_cast<double>(tokens - 1);
+  }
+  CAPTURE(V);
+  CHECK((dx.eigen().template cast<double>() - head.weight.eigen().template cast<double>().transpose() * dz)
+            .cwiseAbs().maxCoeff() <= 1e-5);
+  CHECK((grad.weight.eigen().template cast<double>() - dz * x.eigen().template cast<double>().transpose())
+            .cwiseAbs().maxCoeff() <= 1e-6);
+  CHECK((grad.bias.eigen().template cast<double>() - dz.rowwise().sum().transpose()).cwiseAbs().maxCoeff() <= 1e-6);
+}
+}  // namespace
+
+TEST_CASE("the gradients of a vocabulary at and beside the edges of blocks are those of the whole") {
+  check_vocabulary<1>();
+  check_vocabulary<17>();
+  check_vocabulary<511>();
+  check_vocabulary<512>();
+  check_vocabulary<513>();
+  check_vocabulary<1025>();
+}

@@ -1,5 +1,7 @@
 // Law 6: a token's numbers do not depend on what else is computed in the same call. So a sequence has the same
 // bits alone and among others, and whether a cache is filled in one piece, in three or token by token.
+#include <moegpt/moe/gshard_router.hpp>
+#include <moegpt/moe/input_jitter.hpp>
 #include <moegpt/train/generate.hpp>
 
 #include "support.hpp"
@@ -21,8 +23,8 @@ constexpr Config with(Residual residual) {
   c.residual = residual;
   return c;
 }
-using PostNorm = GPT<with(Residual::post_norm), TopKRouter<5, 2>>;
-using NoNorms = GPT<with(Residual::no_norm), TopKRouter<5, 2>>;
+using PostNorm = GPT<with(Residual::post_norm), GShardRouter<5>>;
+using NoNorms = GPT<with(Residual::no_norm), InputJitter<TopKRouter<5, 2>>>;
 
 constexpr int V = 23;
 constexpr Index L = 19;   // the whole context
@@ -30,19 +32,22 @@ constexpr Index L = 19;   // the whole context
 template <class Model>
 using Scalars = std::vector<typename Model::Scalar>;
 
+const Objective dropping{.dropout = 0.3};   // with a key
+
 // Logits of a batch as training computes them.
 template <class Model>
-Scalars<Model> trained(const Model& model, Shape shape, const std::vector<int>& ids) {
-  Workspace<Model> work(shape);
-  model.forward({shape, ids, ids}, work);
+Scalars<Model> trained(const Model& model, Shape shape, const std::vector<int>& ids, std::optional<Key> key = {}) {
+  Workspace<Model> work(shape, {}, dropping);
+  model.forward({shape, ids, ids}, work, key);
   const auto* logits = work.tape.head.logits[0];
   return {logits, logits + shape.tokens() * V};
 }
 
 // Logits of sequences that continue a cache in pieces of at most `piece` tokens, [batch, length, V].
 template <class Model>
-Scalars<Model> cached(const Model& model, Shape shape, const std::vector<int>& ids, Index piece) {
-  Workspace<Model> work({shape.batch, piece}, {}, {}, Use::inference);
+Scalars<Model> cached(const Model& model, Shape shape, const std::vector<int>& ids, Index piece,
+                      std::optional<Key> key = {}) {
+  Workspace<Model> work({shape.batch, piece}, {}, dropping, Use::inference);
   typename Model::Cache cache(shape.batch);
   Scalars<Model> all(static_cast<std::size_t>(shape.tokens() * V));
   for (Index first = 0; first < shape.length; first += piece) {
@@ -50,7 +55,7 @@ Scalars<Model> cached(const Model& model, Shape shape, const std::vector<int>& i
     std::vector<int> part;
     for (Index b = 0; b < shape.batch; ++b)
       part.insert(part.end(), ids.begin() + b * shape.length + first, ids.begin() + b * shape.length + first + length);
-    const auto logits = model.logits(part, work, cache);
+    const auto logits = model.logits(part, work, cache, key);
     for (Index b = 0; b < shape.batch; ++b)
       std::copy(logits[b * length], logits[b * length] + length * V,
                 all.begin() + (b * shape.length + first) * V);
@@ -79,6 +84,16 @@ void require_law_6() {
     INFO("three sequences in pieces of " << piece);
     REQUIRE(same_bits(cached(*model, shape, ids, piece).data(), batched.data(), std::ssize(batched)));
   }
+
+  // With a key the number of a token, position and sequence, decides its noise and dropout, not its row.
+  const Scalars<Model> drawn = trained(*model, shape, ids, Key{14});
+  REQUIRE_FALSE(same_bits(drawn.data(), batched.data(), std::ssize(batched)));
+  for (const Index piece : {Index{1}, Index{3}, L}) {
+    INFO("with a key, three sequences in pieces of " << piece);
+    REQUIRE(same_bits(cached(*model, shape, ids, piece, Key{14}).data(), drawn.data(), std::ssize(drawn)));
+  }
+  const std::vector<int> first(ids.begin(), ids.begin() + L);
+  REQUIRE(same_bits(cached(*model, {1, L}, first, 1, Key{14}).data(), drawn.data(), L * V));
 }
 
 template <class Model>
@@ -98,6 +113,7 @@ void require_greedy_recomputation() {
     ids.push_back(id);
     id = generator.next(id);
   }
+  REQUIRE(id == likeliest(*model, ids));   // after the last position of the context
 }
 
 }  // namespace

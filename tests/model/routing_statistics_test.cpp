@@ -71,6 +71,15 @@ TEST_CASE("statistics add up what each forward left in the tape") {
   statistics.clear();
   CHECK(statistics.layers[0].routing.tokens == 0);
   CHECK(statistics.layers[0].classes.mutual_information() == 0);
+  RoutingStatistics<Model> fresh{7};
+  const Batch batch = batch_of(5);
+  model.forward(batch, work);
+  for (auto* s : {&statistics, &fresh}) s->add(model, work, batch.inputs);
+  for (std::size_t i = 0; i < 2; ++i) {
+    CHECK(statistics.layers[i].routing.wanted == fresh.layers[i].routing.wanted);
+    CHECK(statistics.layers[i].routing.mean_lse2() == fresh.layers[i].routing.mean_lse2());
+    CHECK(statistics.layers[i].classes.count == fresh.layers[i].classes.count);
+  }
 }
 
 TEST_CASE("routes of a model are saturated at themselves, and less at those of another") {

@@ -84,6 +84,9 @@ TEST_CASE("counts of micro-batches add up to those of the whole batch, before ca
   CHECK(all.layer[0].size() == 0);
   all.clear();
   for (const Index c : all.layer[1]) CHECK(c == 0);
+  model->forward(whole, work);
+  all.add(*model, work);   // as if nothing had been counted before
+  CHECK(std::equal(all.layer[1].begin(), all.layer[1].end(), parts.layer[1].begin()));
 }
 
 TEST_CASE("one micro-batch may be balanced from the workspace, with the same result") {

@@ -1,3 +1,5 @@
+#include <moegpt/moe/masked.hpp>
+
 #include "support.hpp"
 
 namespace {
@@ -6,6 +8,12 @@ constexpr Config config{.vocab = 13, .context = 8, .dim = 12, .layers = 3, .head
                         .dense_first = 1};
 using Model = GPT<config, TopKRouter<3, 2>>;
 constexpr int V = 13;
+constexpr Config turning = [] {
+  Config c = config;
+  c.heads = 4, c.kv_heads = 2, c.head_dim = 4, c.positions = Positions::rotary, c.residual = Residual::post_norm;
+  return c;
+}();
+using Masks = GPT<turning, Masked<NoisyTopKRouter<5, 2>, 2>>;   // one for each of two tasks
 
 // The gradient of a batch by a workspace that has seen other batches, or none.
 std::unique_ptr<Model> gradient(const Model& model, const Batch& batch, Workspace<Model>& work) {
@@ -27,6 +35,42 @@ TEST_CASE("what a workspace did before does not change a bit of what it does now
     const Batch batch = random_batch(shape, V, 4);
     Workspace<Model> fresh(shape, {}, objective);
     CHECK(first_difference(*gradient(*model, batch, used), *gradient(*model, batch, fresh)) == "");
+  }
+}
+
+TEST_CASE("a workspace forgets batches of every shape, key, objective, task and choice of experts") {
+  const auto model = random_model<Masks>(1);
+  Rng rng(9);
+  Workspace<Masks> used({4, 8});
+  for (int call = 0; call < 30; ++call) {
+    const auto coin = [&] { return rng.below(2) == 0; };
+    const Shape shape{1 + static_cast<Index>(rng.below(4)), 1 + static_cast<Index>(rng.below(8))};
+    Objective objective{.dropout = coin() ? 0.2 : 0, .balance = 0.2, .z = coin() ? 0.1 : 0,
+                        .importance = coin() ? 0.1 : 0, .load = coin() ? 0.1 : 0};
+    if (coin()) objective.balance_rule = BalanceRule::huggingface;
+    if (coin()) objective.balance_rule.group = Group::sequence;
+    std::optional<Key> key;
+    if (coin()) key = Key{rng.bits()};
+    model->options.capacity_factor = coin() ? 0.6 : 0;
+    model->options.min_capacity = 1;
+    const bool some[] = {true, coin(), true, coin(), true}, restricted = coin();
+    Batch batch = random_batch(shape, V, rng.bits());
+    if (coin()) batch.targets[0] = -1;
+    Workspace<Masks> fresh(shape, {}, objective);
+    Loss loss[2];
+    Masks grad[2];
+    for (const int i : {0, 1}) {
+      Workspace<Masks>& work = i == 0 ? used : fresh;
+      work.objective = objective;
+      work.allowed = restricted ? some : nullptr;
+      work.task = call / 3 % 2;
+      loss[i] = model->forward(batch, work, key);
+      model->backward(batch, work, grad[i]);
+    }
+    CAPTURE(call, shape.batch, shape.length);
+    CHECK(loss[0].cross_entropy == loss[1].cross_entropy);
+    CHECK(loss[0].total(objective) == loss[1].total(objective));
+    CHECK(first_difference(grad[0], grad[1]) == "");
   }
 }
 

@@ -143,3 +143,12 @@ TEST_CASE("the derivatives of variance and variation are their differences") {
       CHECK(at.d_variation(form, x) == Approx((up.variation(form) - down.variation(form)) / (2 * h)).margin(1e-8));
     }
 }
+
+TEST_CASE("CV^2 has Tensor2Tensor's 1e-10 beside the squared mean, which counts where experts are hardly used") {
+  const double tiny[2] = {1e-5, 3e-5}, mean = 2e-5, variance = 1e-10;   // squares / 2
+  const Spread spread(2, [&](int e) { return tiny[e]; });
+  CHECK(spread.variation(Variance::population) == Approx(variance / (mean * mean + 1e-10)).epsilon(1e-12));
+  CHECK(spread.variation(Variance::unbiased) == Approx(2 * variance / (mean * mean + 1e-10)).epsilon(1e-12));
+  const Spread none(2, [](int) { return 0.0; });
+  CHECK(none.variation(Variance::population) == 0);
+}

@@ -17,6 +17,13 @@ TEST_CASE("capacity is factor * pairs / experts rounded down, at least one, and 
   CHECK(expert_capacity(1.25, 7 * 2, 5) == 3);   // 3.5
   CHECK(expert_capacity(1.0, 1 * 2, 8) == 1);
   CHECK(expert_capacity(0, 64, 8) == 0);
+  for (const Round round : {Round::down, Round::up}) {   // a whole number is no other
+    CHECK(expert_capacity(1.0, 64 * 2, 8, round) == 16);
+    CHECK(expert_capacity(0.5, 6, 3, round) == 1);
+    CHECK(expert_capacity(1.5, 8, 4, round) == 3);
+  }
+  CHECK(expert_capacity(1.0, 129, 8, Round::up) == 17);
+  CHECK(expert_capacity(1.0, 127, 8) == 15);
 }
 
 TEST_CASE("the capacities of other systems are a factor, a minimum, a group and a rounding") {

@@ -140,6 +140,30 @@ TEST_CASE("counts add up over forwards, and figures stay the same") {
   CHECK(cleared.mean_top_gate() == 0);
 }
 
+TEST_CASE("cleared counts are as new: what is added afterwards is all they know") {
+  const Pass pass{.shape = {1, 6}, .lengths = lengths};
+  RoutingCounts used = counts_of(0, 3), fresh;
+  used.clear();
+  used.add(plan_of(1), scores(), lse(), pass);
+  fresh.add(plan_of(1), scores(), lse(), pass);
+  CHECK(used.tokens == fresh.tokens);
+  CHECK(used.load == fresh.load);
+  CHECK(used.wanted == fresh.wanted);
+  CHECK(used.together == fresh.together);
+  CHECK(used.score == fresh.score);
+  CHECK(used.entropy_sum == fresh.entropy_sum);
+  CHECK(used.top_gate_sum == fresh.top_gate_sum);
+  CHECK(used.lse2_sum == fresh.lse2_sum);
+
+  const int label[6] = {0, 1, 2, 0, 1, 2}, other[6] = {2, 2, 1, 1, 0, 0};
+  ClassCounts classes{.classes = 3}, new_classes{.classes = 3};
+  classes.add(plan_of(0), std::span(label));
+  classes.clear();
+  classes.add(plan_of(1), std::span(other));
+  new_classes.add(plan_of(1), std::span(other));
+  CHECK(classes.count == new_classes.count);
+}
+
 TEST_CASE("counts of one mixture refuse the plan of another") {
   RoutingCounts counts = counts_of(0);
   RoutingPlan<double> other;

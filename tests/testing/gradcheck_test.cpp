@@ -8,7 +8,8 @@ namespace {
 
 enum class Fault {
   none, wrong_sign_of_dx, weight_forgotten, dx_added_to, gradient_assigned, reads_the_last_input, reads_scratch,
-  tape_worn_out, tape_not_cleared, result_by_threads, not_a_number, not_smooth
+  tape_worn_out, tape_not_cleared, key_remembered, size_remembered, padding_remembered, result_by_threads, not_a_number,
+  not_smooth
 };
 
 Fault planted = Fault::none;   // at run time: one layer to compile instead of one for each fault
@@ -26,6 +27,9 @@ struct Planted {
   struct Tape {
     Tokens<3, double> squares;
     mutable double wear = 0;
+    double noise = 0;
+    Index most = 0;
+    bool padded = false;
     void resize(const Pass& pass) { squares.resize(pass.tokens()); }
   };
   struct Scratch {
@@ -38,11 +42,17 @@ struct Planted {
     tape.resize(pass);
     scratch.resize(pass);
     last.resize(pass.tokens());
+    if (pass.key) tape.noise = 1;
+    if (pass.tokens() > tape.most) tape.most = pass.tokens();
+    if (pass.lengths) tape.padded = true;
     for (Index i = 0; i < 3 * x.count; ++i) {
       const double before = planted == Fault::tape_not_cleared ? tape.squares[0][i] : 0;
       tape.squares[0][i] = before + x.data[i] * x.data[i];
       scratch.input[0][i] = last[0][i] = x.data[i];
       y.data[i] = weight[i % 3] * tape.squares[0][i] + offset[i % 3];
+      if (planted == Fault::key_remembered) y.data[i] += tape.noise;
+      if (planted == Fault::size_remembered) y.data[i] += static_cast<double>(tape.most);
+      if (planted == Fault::padding_remembered && tape.padded) y.data[i] += 1;
       if (planted == Fault::result_by_threads && pass.exec.threads > 1) y.data[i] *= 1 + 1e-16 * 4;
       if (planted == Fault::not_smooth) y.data[i] += 1e-3 * std::sin(1e7 * x.data[i]);
     }
@@ -161,6 +171,12 @@ TEST_CASE("gradcheck refuses a backward that changes what the next one finds") {
 TEST_CASE("gradcheck refuses a forward that trusts what lies in its tape, and one that depends on threads") {
   names(complaint(Fault::tape_not_cleared), "fresh memory");
   names(complaint(Fault::result_by_threads), "two threads");
+}
+
+TEST_CASE("gradcheck refuses a layer whose memory remembers a key, a larger batch or padding of an earlier call") {
+  names(complaint(Fault::key_remembered), "fresh memory");
+  names(complaint(Fault::size_remembered), "fresh memory");
+  names(complaint(Fault::padding_remembered), "fresh memory");
 }
 
 TEST_CASE("gradcheck says when it finds no smooth point") {

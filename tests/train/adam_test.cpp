@@ -208,6 +208,24 @@ TEST_CASE("a step has the same bits for any number of threads, also where weight
     return tree;
   };
   const auto one = trained(1), begin = draw(1);
+  // each number once, wherever the cuts are: the kernel's bits on whole weights
+  {
+    const auto tree = draw(1), m = std::make_unique<Large>(), v = std::make_unique<Large>();
+    constexpr AdamOptions o;
+    for (int step = 0; step < 3; ++step)
+      for_each_weight([&](auto& w, const auto& g, auto& m_, auto& v_) {
+        const double t = step + 1;
+        kernels::adam<float>({1, float(o.beta1), float(o.beta2), float(o.learning_rate / (1 - std::pow(o.beta1, t))),
+                              float(1 / std::sqrt(1 - std::pow(o.beta2, t))), float(o.epsilon),
+                              float(1 - o.learning_rate * o.weight_decay), 0},
+                             g.data(), w.data(), m_.data(), v_.data(), w.size());
+      }, *tree, *draw(2 + static_cast<std::uint64_t>(step)), *m, *v);
+    Index differing = 0;
+    for_each_weight([&](const auto& a, const auto& b) {
+      for (Index i = 0; i < a.size(); ++i) differing += a[i] != b[i];
+    }, *one, *tree);
+    CHECK(differing == 0);
+  }
   for (const int threads : {2, 3, 8}) {
     bool equal = true;
     Index moved = 0;
@@ -221,4 +239,12 @@ TEST_CASE("a step has the same bits for any number of threads, also where weight
     CHECK(equal);
     CHECK(moved > 0.999 * static_cast<double>(count_weights(*one)));   // some may come back to where they were
   }
+}
+
+// torch.optim.AdamW: lr 1e-3, betas (0.9, 0.999), eps 1e-8, weight_decay 1e-2
+TEST_CASE("an Adam that is not told otherwise is PyTorch's AdamW") {
+  constexpr AdamOptions usual;
+  STATIC_REQUIRE((usual.learning_rate == 1e-3 && usual.beta1 == 0.9 && usual.beta2 == 0.999 && usual.epsilon == 1e-8));
+  STATIC_REQUIRE((usual.weight_decay == 0.01 && usual.decay == Decay::decoupled));
+  STATIC_REQUIRE((usual.decay_of == DecayOf::everything && usual.empty_expert == EmptyExpert::skip));
 }

@@ -3,6 +3,8 @@
 
 #include "../support/catch.hpp"
 
+#include <limits>
+
 using namespace moegpt;
 
 namespace {
@@ -63,11 +65,20 @@ TEST_CASE("a norm that is not finite is reported, not hidden") {
   CHECK(std::isnan(global_norm(tree)));
 }
 
+TEST_CASE("no scale is given for a norm that is not finite, whatever the limit") {
+  const double infinity = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  for (const double norm : {infinity, -infinity, nan})
+    for (const double limit : {1.0, 0.0, infinity}) CHECK_THROWS_AS(clip_scale(norm, limit), std::runtime_error);
+}
+
 TEST_CASE("a norm within the limit is left alone and a larger one comes down to it") {
   CHECK(clip_scale(0.5, 1) == 1);
   CHECK(clip_scale(0, 1) == 1);
   CHECK(clip_scale(4, 1) == Approx(0.25).epsilon(1e-6));   // PyTorch divides by norm + 1e-6
   CHECK(4 * clip_scale(4, 1) <= 1);
+  CHECK(clip_scale(1, 1) == 1 / (1 + 1e-6));   // PyTorch: min(1, limit / (norm + 1e-6))
+  CHECK(clip_scale(1 - 2e-6, 1) == 1);
+  CHECK(clip_scale(3, std::numeric_limits<double>::infinity()) == 1);
 }
 
 TEST_CASE("a limit of zero or less means no clipping") {

@@ -101,6 +101,29 @@ TEST_CASE("of equal logits temperature zero takes the lower id") {
   CHECK(Sampler<float>({.top_k = 1})(logits, 5, 0.99) == 1);
 }
 
+TEST_CASE("of equal logits top_k keeps the lower ids, and top_p stops as soon as it is reached exactly") {
+  const float logits[] = {1, 1, 1, 1};
+  Sampler<float> two({.top_k = 2}), half({.top_p = 0.5}), three_quarters({.top_p = 0.75}), all({.top_k = 4}), more({.top_k = 9});
+  for (const double u : {0.0, 0.3, 0.5, 0.7, 0.999}) {
+    CHECK(two(logits, 4, u) == (u < 0.5 ? 0 : 1));
+    CHECK(half(logits, 4, u) == (u < 0.5 ? 0 : 1));
+    CHECK(three_quarters(logits, 4, u) == static_cast<int>(3 * u));
+    CHECK(all(logits, 4, u) == static_cast<int>(4 * u));
+    CHECK(more(logits, 4, u) == static_cast<int>(4 * u));
+  }
+}
+
+TEST_CASE("a sampling of fewer ids than the model has draws none beyond them, and its defaults leave softmax alone") {
+  const float logits[] = {1, 2, 3, 9};
+  for (const double temperature : {0.0, 1.0})
+    for (const double u : {0.0, 0.5, 0.999}) {
+      CHECK(Sampler<float>({.temperature = temperature, .vocab = 3})(logits, 4, u) < 3);
+      CHECK(Sampler<float>({.temperature = temperature, .vocab = 7})(logits, 4, u) == Sampler<float>({.temperature = temperature})(logits, 4, u));
+    }
+  constexpr Sampling usual;
+  STATIC_REQUIRE((usual.temperature == 1 && usual.top_k == 0 && usual.top_p == 1 && usual.vocab == 0));
+}
+
 TEST_CASE("a draw at either end of the unit interval is a token") {
   const std::vector<double> logits = logits_of(probability);
   Sampler<double> sample;

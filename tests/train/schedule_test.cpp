@@ -18,7 +18,9 @@ TEST_CASE("warm-up climbs by equal steps from above zero to below the peak") {
 
 TEST_CASE("the peak is reached when warm-up ends, the mean of peak and floor half-way, the floor at the end") {
   CHECK(rate(4) == 1);
+  CHECK(rate(9) == Approx(0.1 + 0.45 * (1 + std::sqrt(0.5))).epsilon(1e-14));    // a quarter: cos(pi / 4)
   CHECK(rate(14) == Approx(0.55).epsilon(1e-15));
+  CHECK(rate(23) == Approx(0.1 + 0.45 * (1 + std::cos(std::acos(-1) * 19 / 20))).epsilon(1e-14));
   CHECK(rate(24) == 0.1);
 }
 
@@ -39,4 +41,10 @@ TEST_CASE("a warm-up longer than the run still climbs, and what follows is the f
   const WarmupCosine slow{.peak = 1, .floor = 0.1, .warmup = 10, .steps = 5};
   CHECK(slow(9) == Approx(10.0 / 11).epsilon(1e-15));
   CHECK(slow(10) == 0.1);
+}
+
+// nanoGPT, config/train_shakespeare_char.py
+TEST_CASE("a schedule that is not told otherwise is nanoGPT's for characters") {
+  constexpr WarmupCosine usual;
+  STATIC_REQUIRE((usual.peak == 1e-3 && usual.floor == 1e-4 && usual.warmup == 100 && usual.steps == 5000));
 }

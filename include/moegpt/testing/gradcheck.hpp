@@ -3,8 +3,9 @@
 //
 // With f(w) = <y, dy> (plus the losses a mixture adds), every derivative is compared with differences
 // (testing/differences.hpp); near a kink or a top-k tie everything is drawn anew. Laws of layers/layer.hpp are
-// examined too: gradients add to what they find, dx is overwritten, backward may run twice, and for layers stale
-// tapes and scratch do not matter and two threads give the bits of one.
+// examined too: gradients add to what they find, dx is overwritten, backward may run twice, and for layers and models
+// stale memory does not matter, of other shapes, lengths, keys and capacities too; for layers two threads give the
+// bits of one.
 #include <moegpt/model/batch.hpp>
 #include <moegpt/moe/feed_forward.hpp>
 #include <moegpt/moe/moe_layer.hpp>
@@ -68,6 +69,33 @@ void backward(const L& layer, In<L::dim_in, double> x, const Tape& tape, In<L::d
     layer.backward(x, tape, dy, dx, grad, pass);
   else layer.backward(x, dy, dx, grad, pass);
 }
+// Calls f(pass) with passes unlike `pass`, for what they leave in memory: one with another sequence, without padding,
+// and with a key if `pass` has none; the same with much padding and a capacity; one of a single token.
+template <class F>
+void for_each_other_pass(const Pass& pass, F&& f) {
+  const Shape larger{pass.shape.batch + 1, pass.shape.length};
+  std::vector<int> ids(static_cast<std::size_t>(larger.tokens()));
+  for (Index i = 0; pass.ids && i < std::ssize(ids); ++i) ids[static_cast<std::size_t>(i)] = pass.ids[i % pass.tokens()];
+  std::vector<Index> lengths(static_cast<std::size_t>(larger.batch), 1);
+  lengths[0] = 0;
+  Pass other = pass;
+  other.shape = larger;
+  other.ids = ids.data();
+  other.lengths = nullptr;
+  other.allowed = nullptr;
+  other.partial = true;
+  other.key = Key{7};
+  other.objective.dropout = other.objective.balance = other.objective.load = 0.25;
+  if (pass.key) other.key.reset();
+  f(other);
+  other.lengths = lengths.data();
+  other.options.capacity_factor = 0.5;
+  other.allowed = pass.allowed;
+  f(other);
+  other.shape = {1, 1};
+  other.lengths = nullptr;
+  f(other);
+}
 // <y, dy> and what a mixture adds to the objective.
 template <class Tape>
 double value_of(const Buffer<double>& y, const Buffer<double>& dy, const Tape& tape, const Pass& pass) {
@@ -95,7 +123,15 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     typename L::Tape tape, tape2;
     typename L::Scratch scratch, scratch2;
 
-    forward(layer, other, y, tape, scratch, pass);   // stale values in tape and scratch ...
+    for_each_other_pass(pass, [&](const Pass& stale) {   // stale values in tape and scratch ...
+      Tokens<L::dim_in, double> stale_x(stale.tokens()), stale_dx(stale.tokens());
+      Tokens<L::dim_out, double> stale_y(stale.tokens()), stale_dy(stale.tokens());
+      draw(stale_x.memory(), rng, options.spread);
+      draw(stale_dy.memory(), rng, options.spread);
+      forward(layer, stale_x, stale_y, tape, scratch, stale);
+      backward(layer, stale_x, tape, stale_dy, stale_dx, grad, scratch, stale);
+    });
+    forward(layer, other, y, tape, scratch, pass);
     backward(layer, other, tape, dy, dx, grad, scratch, pass);
     set_zero(grad);
     dx.memory().fill(std::numeric_limits<double>::quiet_NaN());
@@ -231,8 +267,21 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     }
     if (options.pass.lengths) batch.lengths.assign(options.pass.lengths, options.pass.lengths + batch.shape.batch);
     typename Model::Workspace work{batch.shape, options.pass.exec, options.pass.objective};
+    typename Model::Workspace used{batch.shape, options.pass.exec, options.pass.objective};
+    Batch other{{1, batch.shape.length}, {batch.inputs.begin(), batch.inputs.begin() + batch.shape.length},
+                {batch.targets.begin(), batch.targets.begin() + batch.shape.length}};
+    for (const bool keyed : {true, false}) {   // stale values in the workspace must not matter
+      used.objective.dropout = 0.25;
+      model.forward(other, used, keyed ? std::optional<Key>(Key{7}) : std::nullopt);
+      model.backward(other, used, grad2);
+    }
+    used.objective = options.pass.objective;
+    set_zero(grad2);
+    model.forward(batch, used, options.pass.key);
+    model.backward(batch, used, grad2);
     model.forward(batch, work, options.pass.key);
     model.backward(batch, work, grad);
+    if (!same_bits(grad, grad2)) complain(report, "a workspace that was used before changes the gradient");
     for_each_weight([](auto& w) { for (auto& v : w) v = 1; }, grad2);
     model.backward(batch, work, grad2);
     model.backward(batch, work, grad2);
