@@ -11,7 +11,7 @@ template <Router Recipe, int Tasks = 1>
 struct Masked {
   static_assert(Tasks >= 1, "Masked: one mask for each task, and at least one task");
   static constexpr int experts = Recipe::experts, active = Recipe::active, E = experts;
-  static constexpr bool causal = Recipe::causal;
+  static constexpr bool causal = Recipe::causal, constant_gate = moegpt::constant_gate<Recipe>;
   static std::string text() requires requires { Recipe::text(); } {
     return "Masked<" + Recipe::text() + ", " + std::to_string(Tasks) + ">";
   }

@@ -20,6 +20,7 @@ struct ExpertTask {
 
 template <Router Recipe, ExpertNetwork ExpertType>
 struct MoELayer {
+  static_assert(gate_learns<Recipe>());
   using Scalar = typename ExpertType::Scalar;
   using T = Scalar;
   using RouterType = typename Recipe::template For<ExpertType::dim, T>;

@@ -64,6 +64,28 @@ struct AllowNonCausal : Recipe {
   }
 };
 
+// K = 1 with renormalised gates: the gate is constant and only a balance or z-loss trains the router. For parity with
+// systems that have it.
+template <class Recipe>
+struct AllowConstantGate : Recipe {
+  static constexpr bool constant_gate = false;
+  static std::string text() requires requires { Recipe::text(); } {
+    return "AllowConstantGate<" + Recipe::text() + ">";
+  }
+};
+template <class Recipe>
+inline constexpr bool constant_gate = requires { requires Recipe::constant_gate; };
+
+// A mixture asks, and no recipe's body: a recipe inside AllowConstantGate is fine.
+template <class Recipe>
+consteval bool gate_learns() {
+  static_assert(!constant_gate<Recipe>,
+                "router: K = 1 with renormalised gates never trains the router, its gate is constant: use "
+                "Gates::probability (SigmoidRouter: .normalise = false; TopKRouterWith: ProbabilityGates), or "
+                "AllowConstantGate<...> if that is meant");
+  return true;
+}
+
 // What a recipe around Recipe gives its inner layer: if the whole was allowed, so is the part.
 template <class Self, class Recipe>
 using AllowedAs = std::conditional_t<Self::causal && !Recipe::causal, AllowNonCausal<Recipe>, Recipe>;

@@ -146,17 +146,12 @@ struct LinearLogits {
   using For = Linear<D, E, T, HasBias>;
 };
 
-// K = 1 with renormalised gates: the gate is the constant 1 and only a balance or z-loss trains the router. For
-// parity with systems that have it.
-template <class Recipe>
-struct AllowConstantGate;
-
 // A router of any four decisions. Logits::For<D, E, T> is a layer from D to E that has backward_sum.
 template <int E, int K, class Rule, class Logits = LinearLogits<>>
 struct TokenChoiceRouter {
   static_assert(K >= 1 && K <= E, "router: K must lie in 1 .. E: a token cannot choose more experts than exist");
   static constexpr int experts = E, active = K;
-  static constexpr bool causal = true;
+  static constexpr bool causal = true, constant_gate = K == 1 && constant_alone<typename Rule::Gates>;
 
   template <int D, class T = float>
   struct For {
