@@ -42,6 +42,7 @@ struct ExpertChoiceRouter {
       return Fields{Field{"gate", &For::gate}, Field{"threshold", &For::threshold, Kind::buffer}};
     }
     struct Tape {
+      static constexpr bool has_choices = true;
       Tokens<E, T> score;       // softmax of the logits over experts
       Tokens<1, T> lse;
       Buffer<Index> order;      // [E, tokens] each expert's tokens, group by group, best first up to its capacity

@@ -35,6 +35,7 @@ struct HierarchicalRouter {
 
     static constexpr auto fields() { return Fields{Field{"outer", &For::outer}, Field{"inner", &For::inner}}; }
     struct Tape {
+      static constexpr bool has_choices = true;
       Tokens<experts, T> score;
       Tokens<1, T> lse;              // lse^2 sums the lse^2 of all routers, so that a z-loss is the sum of theirs
       RoutingPlan<T> outer_plan;

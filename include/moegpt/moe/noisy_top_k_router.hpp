@@ -42,6 +42,7 @@ struct NoisyTopKRouter {
 
     static constexpr auto fields() { return Fields{Field{"gate", &For::gate}, Field{"noise", &For::noise}}; }
     struct Tape : TokenChoiceTape<E, K, T> {
+      static constexpr bool has_smooth_load = true;
       Tokens<E, T> spread, normal;   // W_noise x; the draws
       Tokens<E, T> clean, chance;    // logits without noise; of being chosen. Only for a smooth load
       Buffer<T> load;                // [E]

@@ -46,6 +46,16 @@ concept RouterOf = requires(const R router, R grad, typename R::Tape tape, const
   { read_tape.lse[0] };     // log sum exp of its logits, for the z-loss
 };
 
+// What else a tape tells, if it says so: `static constexpr bool has_choices = true`. Without the word a member of the
+// same name is the router's own affair.
+template <class Tape>
+concept HasChoices = requires { requires Tape::has_choices; };         // Buffer<int> chosen [tokens, K]; negative: none
+template <class Tape>
+concept HasSelected = requires { requires Tape::has_selected; };       // Buffer<int> selected, as chosen, before some
+                                                                       // were left out by their gates
+template <class Tape>
+concept HasSmoothLoad = requires { requires Tape::has_smooth_load; };  // Buffer<T> load [E], which d_load is of
+
 // The recipe. `active` is the most experts a token can have; `causal` says that a token's route depends on
 // nothing after it.
 template <class Recipe>
