@@ -55,11 +55,9 @@ inline std::string to_text(const Config& c) {
 // The whole model type, "GPT<Config{...}, TopKRouter<8, 2>>". A router without text() is called "your router".
 template <class Model>
 std::string to_text() {
-  using Recipe = typename Model::RouterRecipe;
   std::string router;
   if constexpr (!Model::has_experts) router = "Dense";
-  else if constexpr (requires { Recipe::text(); }) router = Recipe::text();
-  else router = "your router";
+  else router = router_text<typename Model::RouterRecipe>();
   return "GPT<" + to_text(Model::config) + ", " + router + ">";
 }
 

@@ -19,7 +19,7 @@ struct ExpertChoice {
 template <int E, int Average = 2, ExpertChoice Options = ExpertChoice{}>
 struct ExpertChoiceRouter {
   static constexpr int experts = E, active = E;
-  static constexpr bool causal = Options.group == Group::position, drops = false;
+  static constexpr bool causal = Options.group == Group::position;
   static std::string text() {
     constexpr const char* others[] = {"", ", ExpertChoice{.group = Group::sequence}",
                                       ", ExpertChoice{.group = Group::position}"};
@@ -34,6 +34,7 @@ struct ExpertChoiceRouter {
                   "ExpertChoiceRouter: thresholds are learned from whole batches: use Group::batch");
     using Scalar = T;
     static constexpr int dim = D;
+    static constexpr CapacityRule capacity_rule{.applies = false};   // C instead
 
     Linear<D, E, T, false> gate;
     Weight<T, Options.thresholds ? E : 0> threshold;   // moved by update_thresholds, never by a gradient

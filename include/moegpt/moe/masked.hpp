@@ -21,6 +21,8 @@ struct Masked {
     using Scalar = T;
     using Unmasked = typename Recipe::template For<D, T>;
     static constexpr int dim = D;
+    static constexpr CapacityRule capacity_rule = capacity_rule_of<Unmasked>();
+    static constexpr bool drop_rule_looks_ahead = requires { requires Unmasked::drop_rule_looks_ahead; };
 
     Unmasked unmasked;
     std::array<Weight<T, E>, Tasks> mask;

@@ -79,6 +79,7 @@ struct MoELayer {
     RoutingPlan<T>& plan = tape.plan;
 
     router.forward(x, plan, tape.router, pass);
+    check_plan(plan, E, Recipe::active, capacity_rule_of<RouterType>(), router_text<Recipe>, pass);
     for_each_task(plan, scratch, pass, [&](int e, Rows rows) {
       experts[e].forward(tokens_of(x, plan, rows), scratch.output.rows(rows), tape.expert, scratch.expert, rows);
       drop_slots(tape, scratch.output.rows(rows), rows, pass);

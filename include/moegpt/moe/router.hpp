@@ -65,6 +65,13 @@ concept Router = requires {
   { Recipe::causal } -> std::convertible_to<bool>;
 } && RouterOf<typename Recipe::template For<4, float>>;
 
+// What a recipe calls itself in model files and messages.
+template <class Recipe>
+std::string router_text() {
+  if constexpr (requires { Recipe::text(); }) return Recipe::text();
+  else return "your router";
+}
+
 // A decoder refuses a router that looks into the future unless it is asked for by this name.
 template <class Recipe>
 struct AllowNonCausal : Recipe {
