@@ -134,6 +134,12 @@ static_assert(Router<ExpertChoiceRouter<4>>);
 template <int E, int Average = 2>
 using ThresholdExpertChoice = ExpertChoiceRouter<E, Average, ExpertChoice{.thresholds = true}>;
 
+// All the way if it was never moved.
+template <class T>
+void move_threshold(T& threshold, T enough, double rate) {
+  threshold = threshold == 0 ? enough : threshold + static_cast<T>(rate) * (enough - threshold);
+}
+
 // threshold_e += rate (smallest score that expert e took - threshold_e); the first time, all the way. After a forward
 // with a key.
 template <class Router, class T>
@@ -142,8 +148,7 @@ void update_thresholds(Router& router, const RoutingPlan<T>& plan, double rate) 
     if (plan.load(e) == 0) continue;
     const T* weight = plan.weight.data();
     const T enough = *std::min_element(weight + plan.offset[e], weight + plan.offset[e + 1]);
-    T& threshold = router.threshold[e];
-    threshold = threshold == 0 ? enough : threshold + static_cast<T>(rate) * (enough - threshold);
+    move_threshold(router.threshold[e], enough, rate);
   }
 }
 
