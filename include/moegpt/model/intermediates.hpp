@@ -3,7 +3,7 @@
 // each expert answered is computed again when asked for, so a forward that nobody looks into pays nothing.
 #include <moegpt/layers/expert.hpp>
 #include <moegpt/model/workspace.hpp>
-#include <moegpt/moe/token_choice.hpp>
+#include <moegpt/moe/mixture_losses.hpp>
 
 #include <cstdint>
 #include <vector>
@@ -176,9 +176,9 @@ Intermediates<typename Model::Scalar> intermediates(const Model& model, const Wo
           to.load.push_back(plan.load(e));
           to.wanted.push_back(plan.wanted[e]);
         }
-        if constexpr (requires { tape.balance; }) to.balance_loss = static_cast<double>(tape.balance);
-        if constexpr (requires { tape.z; }) to.z_loss = static_cast<double>(tape.z);
-        if constexpr (requires { tape.importance; }) {
+        if constexpr (HasLosses<std::remove_cvref_t<decltype(tape)>>) {
+          to.balance_loss = static_cast<double>(tape.balance);
+          to.z_loss = static_cast<double>(tape.z);
           to.importance_loss = static_cast<double>(tape.importance);
           to.load_loss = static_cast<double>(tape.load);
           to.variance_loss = static_cast<double>(tape.variance);

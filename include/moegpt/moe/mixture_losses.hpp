@@ -21,6 +21,14 @@ struct LossTape {
     gate_sum.resize(experts);
   }
 };
+namespace detail {
+template <class T>
+void take_losses(const LossTape<T>&);
+}
+// A tape without this base has no losses, whatever its members are called.
+template <class Tape>
+concept HasLosses = requires(const Tape tape) { detail::take_losses(tape); };
+
 template <class T>
 struct LossScratch {
   Buffer<T> d_mean_score, d_load;   // [groups, E], [E]

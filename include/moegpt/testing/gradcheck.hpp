@@ -73,8 +73,8 @@ template <class Tape>
 double value_of(const Buffer<double>& y, const Buffer<double>& dy, const Tape& tape, const Pass& pass) {
   double f = 0;
   for (Index i = 0; i < y.size(); ++i) f += y[i] * dy[i];
-  if constexpr (requires { tape.balance; }) f += weighted(pass.objective, tape);
-  if constexpr (requires { tape.mixture.balance; }) f += weighted(pass.objective, tape.mixture);
+  if constexpr (HasLosses<Tape>) f += weighted(pass.objective, tape);
+  if constexpr (requires { requires HasLosses<decltype(tape.mixture)>; }) f += weighted(pass.objective, tape.mixture);
   return f;
 }
 
