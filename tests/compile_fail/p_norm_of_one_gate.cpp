@@ -1,5 +1,6 @@
 // One gate divided by its norm is constant.
-// expect: TopKRouterWith: K = 1 with gates divided by their norm
+// expect: K = 1 with renormalised gates
+// expect: TopKRouterWith: ProbabilityGates
 #include <moegpt/moe/moe_layer.hpp>
 
 #ifdef FAULT

@@ -1,5 +1,6 @@
 // One expert per token and a normalised gate: it is constant whatever the router says, so it must be meant.
-// expect: SigmoidRouter: K = 1 with normalised gates
+// expect: K = 1 with renormalised gates
+// expect: SigmoidRouter: .normalise = false
 #include <moegpt/moe/moe_layer.hpp>
 #include <moegpt/moe/sigmoid_router.hpp>
 

@@ -1,7 +1,10 @@
 // The excerpts of docs/extend.md: a layer, an expert and a router of one's own, and what gradcheck says of a
 // wrong one.
 #include "support/catch.hpp"
+#include "support/numbers.hpp"
 
+#include <moegpt/moe/allowed_experts.hpp>
+#include <moegpt/moe/dropping.hpp>
 #include <moegpt/testing/gradcheck.hpp>
 
 using namespace moegpt;
@@ -94,6 +97,7 @@ struct ThresholdRouter {
 
     static constexpr auto fields() { return Fields{Field{"gate", &For::gate}}; }
     struct Tape {
+      static constexpr bool has_choices = true;   // losses and intermediates may read `chosen`
       Tokens<E, T> score;   // softmax of the logits
       Tokens<1, T> lse;     // log sum exp of the logits
       Buffer<int> chosen;   // [tokens, E] e where expert e is wanted, else -1
@@ -113,11 +117,13 @@ struct ThresholdRouter {
       gate.forward(x, tape.score, pass);
       for (Index n = 0; n < pass.tokens(); ++n) {
         T* s = tape.score[n];
+        for (int e = 0; e < E && pass.allowed; ++e)
+          if (!pass.allowed[e]) s[e] = kernels::minus_infinity<T>;
         *tape.lse[n] = kernels::softmax(s, E);
         for (int e = 0; e < E; ++e) tape.chosen[n * E + e] = s[e] >= T(1) / E && !pass.is_padding(n) ? e : -1;
       }
       plan.resize(pass.tokens(), E, E);
-      plan.assign(tape.chosen.data(), tape.score[0], 0);
+      plan.assign(tape.chosen.data(), tape.score[0], pass);
     }
 
     // gates: ds = dg;  balance: ds += d_mean_score / N;  dz = s (ds - <ds, s>);  z-loss: dz += 2 z / N lse s
@@ -182,6 +188,38 @@ TEST_CASE("every token has at least one expert under a threshold of the uniform 
   ThresholdRouter<4>::For<3>::Tape tape;
   router.forward(x, plan, tape, pass);
   CHECK(plan.slot_count() == 5 * 4);
+}
+
+TEST_CASE("the router of the guide heeds capacity, drop rules, allowed experts and padding") {
+  using Recipe = ThresholdRouter<5>;
+  const auto x = random_tokens<6, double>(40, 1);
+  const auto route = [&](auto recipe, const Pass& pass) {
+    typename decltype(recipe)::template For<6, double> router;
+    typename decltype(recipe)::template For<6, double>::Tape tape;
+    draw_weights(router, 2);
+    RoutingPlan<double> plan;
+    router.forward(x, plan, tape, pass);
+    return plan;
+  };
+  const Pass pass{.shape = {2, 20}};
+  const auto all = route(Recipe{}, pass);
+  Pass limited = pass;
+  limited.options.capacity_factor = 0.1;   // 40 tokens * 5 choices / 5 experts * 0.1 = 4
+  const auto few = route(Recipe{}, limited), best = route(Dropping<Recipe, Drop::probability>{}, limited);
+  for (int e = 0; e < 5; ++e) {
+    CHECK(few.wanted[e] == all.wanted[e]);
+    CHECK(few.load(e) == std::min<Index>(4, all.load(e)));
+    CHECK(best.load(e) == few.load(e));
+  }
+  CHECK(few.dropped() > 0);
+  CHECK_FALSE(same_bits(few.slot, best.slot));
+  const AllowedExperts<Recipe> two{1, 3};
+  const auto some = route(Recipe{}, {.shape = {2, 20}, .allowed = two});
+  CHECK(some.wanted[0] + some.wanted[2] + some.wanted[4] == 0);
+  CHECK(some.slot_count() >= 40);   // every token still has one
+  const Index lengths[2] = {20, 3};
+  const auto padded = route(Recipe{}, {.shape = {2, 20}, .lengths = lengths});
+  for (Index s = 0; s < padded.slot_count(); ++s) CHECK(padded.token[s] < 23);
 }
 
 TEST_CASE("gradcheck names the tensor, both derivatives and the error of a wrong backward") {

@@ -49,6 +49,53 @@ TEST_CASE("a model comes back from its file with its logits, options and tokeniz
   CHECK(std::equal(logits.begin(), logits.end(), second.data));
 }
 
+TEST_CASE("options go with the weights of a model, whichever way they are written and read") {
+  const TemporaryFile file;
+  Model model;
+  init(model, Key{1});
+  model.options = {.norm_epsilon = 1e-6, .rotary_base = 5000, .attention_scale = 0.1, .capacity_factor = 1.25,
+                   .min_capacity = 4};
+  Model from_model_file, from_bare_weights;
+  save(file.path, model, Tokenizer::characters("abc"));
+  load_safetensors(file.path, from_model_file);
+  CHECK(from_model_file.options == model.options);
+  save_safetensors(file.path, model, {{"moegpt.options.norm_epsilon", "1"}});   // the model knows better
+  load_safetensors(file.path, from_bare_weights);
+  CHECK(from_bare_weights.options == model.options);
+}
+
+TEST_CASE("weights that say nothing of options leave a model's own, and what they say must be understood") {
+  const TemporaryFile file;
+  const auto with = [&](const char* key, const char* value) {
+    const Model zeros;
+    std::vector<NamedTensor> tensors;
+    for_each_named_weight([&](const std::string& path, Kind, const auto& w) {
+      if (!w.empty()) tensors.push_back({path, DType::f32, {w.shape.begin(), w.shape.end()}, w.data()});
+    }, zeros);
+    save_safetensors(file.path, std::move(tensors), Metadata{{key, value}});
+  };
+  Model model;
+  model.options.norm_epsilon = 0.5;
+  model.options.capacity_factor = 2;
+  const ModelOptions own = model.options;
+  with("author", "somebody");
+  load_safetensors(file.path, model);
+  CHECK(model.options == own);
+  init(model, Key{1});
+  const float before = model.token_embedding.weight[0];
+  for (const auto& [key, value] : {std::pair{"moegpt.options.new_one", "1"}, {"moegpt.options.norm_epsilon", "small"},
+                                   {"moegpt.options.norm_epsilon", "nan"}, {"moegpt.options.norm_epsilon", ""}}) {
+    with(key, value);
+    CHECK(contains(message_of([&] { load_safetensors(file.path, model); }), "option "));
+    CHECK(model.options == own);
+    CHECK(model.token_embedding.weight[0] == before);
+  }
+  with("moegpt.options.norm_epsilon", "0.25");
+  load_safetensors(file.path, model);
+  CHECK(model.options.norm_epsilon == 0.25);
+  CHECK(model.options.capacity_factor == 2);
+}
+
 TEST_CASE("a file of another model says which one to compile, and changes nothing") {
   const TemporaryFile file;
   Model model;

@@ -1,6 +1,7 @@
 #include <moegpt/model/intermediates.hpp>
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/moe/expert_choice_router.hpp>
+#include <moegpt/moe/gshard_router.hpp>
 #include <moegpt/moe/projected_mixture.hpp>
 #include <moegpt/moe/shared_experts.hpp>
 
@@ -116,6 +117,22 @@ TEST_CASE("a token that fewer experts chose has no index in the places that are 
   }
   CHECK(layer.choices == 4);
   CHECK(chosen == 24);   // 4 experts with 12 * 2 / 4 tokens each
+}
+
+TEST_CASE("a second expert that was left out is named, and counts as dropped") {
+  using LeavesOut = GPT<config, GShardRouter<4, Second::none>, double>;
+  LeavesOut model;
+  draw_weights(model, 1);
+  LeavesOut::Workspace work{{2, 6}};
+  run(model, work);
+  const auto layer = intermediates(model, work).layers[0];
+  for (std::size_t n = 0; n < 12; ++n) {
+    CHECK(layer.dropped[2 * n] == 0);
+    CHECK(layer.dropped[2 * n + 1] == 1);
+    CHECK(layer.top_k_indices[2 * n + 1] >= 0);
+    CHECK(layer.top_k_indices[2 * n + 1] != layer.top_k_indices[2 * n]);
+    CHECK(layer.gates[2 * n + 1] == 0);
+  }
 }
 
 TEST_CASE("experts beside shared ones and before a shared projection answer too") {

@@ -1,4 +1,8 @@
 #include <moegpt/model/thresholds.hpp>
+#include <moegpt/moe/input_jitter.hpp>
+#include <moegpt/moe/masked.hpp>
+#include <moegpt/moe/projected_mixture.hpp>
+#include <moegpt/moe/shared_experts.hpp>
 
 #include "support.hpp"
 
@@ -40,6 +44,35 @@ TEST_CASE("thresholds are learned only from a training forward and at a rate abo
   model->forward(batch, work, Key{1});
   CHECK(contains(refusal([&] { update_thresholds(*model, work, 0); }), "the rate is 0"));
   CHECK_NOTHROW(update_thresholds(*model, work, 1));
+}
+
+TEMPLATE_TEST_CASE("thresholds are learned wherever the router lies, from scores and not from masked gates", "",
+                   (SharedExperts<ThresholdExpertChoice<4, 2>>), (Masked<ThresholdExpertChoice<4, 2>>),
+                   (WithSharedProjection<InputJitter<ThresholdExpertChoice<4, 2>>, 5>)) {
+  using Wrapped = GPT<config, AllowNonCausal<TestType>>;
+  const auto model = random_model<Wrapped>(6);
+  Workspace<Wrapped> work({8, 8});
+  model->forward(random_batch({8, 8}, 11, 7), work, Key{1});
+  update_thresholds(*model, work, 1);
+  for_each_mixture(*model, work, [&](int, auto& mixture, const auto& tape) {
+    for_each_named_weight([&](const std::string& path, Kind, auto& threshold) {
+      if (!path.ends_with("threshold")) return;
+      for (int e = 0; e < 4; ++e) {
+        float least = 1;
+        for (Index s = tape.plan.offset[e]; s < tape.plan.offset[e + 1]; ++s)
+          least = std::min(least, tape.router.score[tape.plan.token[s]][e]);
+        CHECK(threshold[e] == Approx(least).epsilon(1e-6));
+      }
+    }, mixture);
+  });
+}
+
+TEST_CASE("a model without thresholds refuses to learn them") {
+  using Plain = GPT<config, TopKRouter<4, 2>>;
+  const auto model = random_model<Plain>(8);
+  Workspace<Plain> work({2, 8});
+  model->forward(random_batch({2, 8}, 11, 9), work, Key{1});
+  CHECK(contains(refusal([&] { update_thresholds(*model, work, 0.1); }), "no router of this model has thresholds"));
 }
 
 TEST_CASE("a model that evaluates by thresholds generates the logits of its evaluation") {

@@ -72,6 +72,22 @@ TEST_CASE("a second expert that is left out leaves the first gate as it was") {
   }
 }
 
+TEST_CASE("the tape tells a second expert that was left out from none: chosen is negative, selected names it") {
+  const Index lengths[1] = {40};
+  const RandomRoute<GShardRouter<6, Second::threshold, std::ratio<2, 5>>> some({.shape = {1, 60}, .lengths = lengths});
+  const RandomRoute<TopKRouter<6, 2>> top({.shape = {1, 60}, .lengths = lengths});
+  Index left_out = 0;
+  for (Index pair = 0; pair < 120; ++pair) {
+    CHECK(some.tape.selected[pair] == top.tape.chosen[pair]);
+    CHECK((some.plan.slot[pair] >= 0) == (some.tape.chosen[pair] >= 0));
+    if (some.tape.chosen[pair] >= 0) CHECK(some.tape.chosen[pair] == some.tape.selected[pair]);
+    else CHECK(some.tape.chosen[pair] == -1);
+    left_out += some.tape.chosen[pair] < 0 && some.tape.selected[pair] >= 0;
+  }
+  CHECK((left_out > 0 && left_out < 40));
+  CHECK(top.tape.selected.size() == 0);
+}
+
 TEST_CASE("a second expert is kept with probability g2 / threshold, drawn anew for every key and token") {
   RandomRoute<GShardRouter<6, Second::random, Half>> route({.shape = {1, 200}});
   double expected = 0;

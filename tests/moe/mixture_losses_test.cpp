@@ -42,6 +42,46 @@ struct Run {
   }
 };
 
+// Top-2 whose tape has members of its own with the names of what losses may read; Says: it claims to have them.
+template <bool Says>
+struct OwnNames {
+  static constexpr int experts = 5, active = 2;
+  static constexpr bool causal = true;
+  template <int D, class T>
+  struct For {
+    using Scalar = T;
+    static constexpr int dim = D;
+    using Router = typename TopKRouter<5, 2>::template For<D, T>;
+    Router router;
+    static constexpr auto fields() { return Fields{Field{"", &For::router}}; }
+    struct Tape {
+      static constexpr bool has_choices = Says, has_smooth_load = Says;
+      Tokens<5, T> score;
+      Tokens<1, T> lse;
+      Buffer<int> chosen{1};    // not [tokens, 2]
+      Buffer<T> load{5};        // not a load
+      typename Router::Tape inner;
+      void resize(const Pass& pass) {
+        inner.resize(pass);
+        load.fill(T(7));
+        load[0] = 0;
+      }
+    };
+    using Scratch = typename Router::Scratch;
+    void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
+      tape.resize(pass);
+      router.forward(x, plan, tape.inner, pass);
+      tape.score = tape.inner.score;
+      tape.lse = tape.inner.lse;
+    }
+    void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
+                  Out<D, T> dx_sum, For& grad, Scratch& scratch, const Pass& pass) const {
+      CHECK(signal.d_load == nullptr);
+      router.backward(x, plan, tape.inner, signal, dx_sum, grad.router, scratch, pass);
+    }
+  };
+};
+
 }  // namespace
 
 TEMPLATE_TEST_CASE("all losses at once have the gradients of their differences, through a mixture", "",
@@ -223,4 +263,42 @@ TEST_CASE("every loss has the same bits on one thread and on three") {
   CHECK(one.tape.balance == three.tape.balance);
   CHECK(same_bits(dx_one, dx_three));
   CHECK(same_weights(grad_one, grad_three));
+}
+
+TEST_CASE("a tape's own `chosen` and `load` are not read by losses, and of a wrong size refused if it offers them") {
+  for (const BalanceRule& rule : every_rule) {
+    Pass pass{.shape = {2, 4}, .objective = all_losses(rule)};
+    Run<TopKOf<5, 2>> plain(pass);
+    Run<MoELayer<OwnNames<false>, Small>> own(pass);
+    CHECK(own.tape.balance == plain.tape.balance);
+    CHECK(own.tape.load == plain.tape.load);
+    TopKOf<5, 2> grad;
+    MoELayer<OwnNames<false>, Small> own_grad;
+    Tokens<4, double> dx(8), own_dx(8);
+    const auto dy = random_tokens<4, double>(8, 6);
+    plain.layer.backward(plain.x, plain.tape, dy, dx, grad, plain.scratch, pass);
+    own.layer.backward(own.x, own.tape, dy, own_dx, own_grad, own.scratch, pass);
+    CHECK(same_bits(dx, own_dx));
+    const std::string text = refusal([&] { Run<MoELayer<OwnNames<true>, Small>> offers(pass); });
+    CAPTURE(text);
+    CHECK(text.find("`chosen` (or `selected`) has 1 numbers: it must be [tokens, choices], here 8 x 2") !=
+          std::string::npos);
+  }
+}
+
+TEST_CASE("any negative number in `chosen` means none") {
+  const Pass pass{.shape = {2, 4}, .objective = {.balance_rule = BalanceRule::gshard}};
+  Run<TopKOf<5, 2>> run(pass);
+  LossTape<double> losses;
+  measure_losses<double>(run.tape.router, run.tape.plan, losses, pass);
+  const double whole = losses.load_share[run.tape.router.chosen[0]];
+  const int first = run.tape.router.chosen[0];
+  for (const int none : {-1, -2, -2 - first, -1000}) {
+    run.tape.router.chosen[0] = none;
+    measure_losses<double>(run.tape.router, run.tape.plan, losses, pass);
+    CHECK(losses.load_share[first] < whole);
+    double sum = 0;
+    for (int e = 0; e < 5; ++e) sum += losses.load_share[e];
+    CHECK(sum == Approx(1));
+  }
 }

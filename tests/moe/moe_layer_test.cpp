@@ -1,11 +1,15 @@
+#include <moegpt/moe/allowed_experts.hpp>
+#include <moegpt/moe/dropping.hpp>
 #include <moegpt/moe/expert_choice_router.hpp>
 #include <moegpt/moe/feed_forward.hpp>
+#include <moegpt/moe/masked.hpp>
 #include <moegpt/moe/moe_layer.hpp>
 #include <moegpt/moe/noisy_top_k_router.hpp>
 
 #include "support/catch.hpp"
 #include "support/gradchecks.hpp"
 #include "support/numbers.hpp"
+#include "support/planted_router.hpp"
 
 using namespace moegpt;
 
@@ -316,4 +320,81 @@ TEST_CASE("a NaN in the router reaches the output, and the plan stays valid") {
   CHECK(run.tape.plan.slot_count() == 14);
   for (Index n = 0; n < 7; ++n) CHECK(std::isnan(run.y[n][0]));
   CHECK(std::isnan(run.tape.balance));
+}
+
+TEST_CASE("a mixture refuses a plan that ignores the pass or is none, naming the router and what to call") {
+  using L = MoELayer<PlantedRouter, Small>;
+  const auto layer = drawn<L>(35);
+  const auto x = random_tokens<6, double>(40, 36);
+  const AllowedExperts<PlantedRouter> two{0, 3};
+  const Index lengths[2] = {20, 3};
+  Pass pass{.shape = {2, 20}, .options = {.capacity_factor = 0.2}};   // 40 * 2 / 4 * 0.2 = 4 of each expert
+  const auto refused = [&](RouterFault fault) {
+    router_fault = fault;
+    const std::string text = refusal([&] { Run<L>(layer, x, pass); });
+    router_fault = RouterFault::none;
+    return text;
+  };
+  const auto says = [&](RouterFault fault, std::string_view what) {
+    const std::string text = refused(fault);
+    CAPTURE(text);
+    return text.find("moegpt: PlantedRouter: ") == 0 && text.find(what) != std::string::npos;
+  };
+  CHECK(refused(RouterFault::none).empty());
+  CHECK(says(RouterFault::ignores_capacity, "under capacity_factor 0.2 at most 4: call plan.assign(chosen, gate, pass)"));
+  pass.options = {};
+  CHECK(says(RouterFault::offsets_descend, "let plan.assign(chosen, gate, pass) fill it"));
+  CHECK(says(RouterFault::too_few_tokens, "its plan is for 39 tokens with 2 choices among 4 experts"));
+  pass.allowed = two;
+  CHECK(refused(RouterFault::none).empty());
+  CHECK(says(RouterFault::ignores_allowed, "but that expert is not allowed"));
+  pass.allowed = nullptr;
+  pass.lengths = lengths;
+  CHECK(refused(RouterFault::none).empty());
+  CHECK(says(RouterFault::routes_padding, "choose nothing where pass.is_padding(n)"));
+  CHECK(refused(RouterFault::expert_does_not_exist) ==
+        "moegpt: a router chose expert 4 of 4: experts are numbered 0 .. 3, and a negative number is none");
+}
+
+TEST_CASE("a mixture takes whatever a drop rule of any group and rounding keeps, and the limits of expert choice") {
+  const auto x = random_tokens<6, double>(60, 37);
+  const Index lengths[3] = {20, 0, 7};
+  const auto takes = [&](auto recipe) {
+    using L = MoELayer<decltype(recipe), Small>;
+    const auto layer = drawn<L>(38);
+    Index dropped = 0;
+    for (const double factor : {0.05, 0.3, 1.0, 4.0})
+      for (const double least : {0.0, 1.0, 3.0})
+        for (const bool padded : {false, true})
+          for (const bool partial : {false, true}) {
+            const Pass pass{.shape = {3, 20}, .options = {.capacity_factor = factor, .min_capacity = least},
+                            .key = Key{1}, .lengths = padded ? lengths : nullptr, .partial = partial};
+            const std::string text = refusal([&] { dropped += Run<L>(layer, x, pass).tape.plan.dropped(); });
+            CAPTURE(factor, least, padded, text);
+            CHECK((text.empty() || text.find("moegpt: capacity: ") == 0));   // less than a slot
+          }
+    return dropped;
+  };
+  using Top = TopKRouter<5, 2>;
+  CHECK(takes(Top{}) > 0);
+  CHECK(takes(Dropping<Top, Drop::slot_major, Group::sequence>{}) > 0);
+  CHECK(takes(Dropping<Top, Drop::probability, Group::position>{}) > 0);
+  CHECK(takes(Dropping<Top, Drop::batch_prioritised, Group::batch, Round::up>{}) > 0);
+  CHECK(takes(Masked<Dropping<Top, Drop::token_order, Group::sequence, Round::up>>{}) > 0);
+  CHECK(takes(Dropping<Masked<Top>, Drop::token_order, Group::position, Round::up>{}) > 0);
+  CHECK(takes(ExpertChoiceRouter<5, 2>{}) == 0);
+  CHECK(takes(Masked<ExpertChoiceRouter<5, 2>>{}) == 0);
+}
+
+TEST_CASE("a router full of NaN sends no token to an expert that is not allowed") {
+  auto layer = drawn<Two>(39);
+  layer.router.gate.weight.eigen().setConstant(std::numeric_limits<double>::quiet_NaN());
+  const auto x = random_tokens<6, double>(7, 40);
+  const AllowedExperts<TopKRouter<5, 2>> last{2, 4};
+  Pass pass = seven;
+  pass.allowed = last;
+  const Run<Two> run(layer, x, pass);
+  CHECK(run.tape.plan.load(2) == 7);
+  CHECK(run.tape.plan.load(4) == 7);
+  for (Index n = 0; n < 7; ++n) CHECK(std::isnan(run.y[n][0]));
 }

@@ -1,8 +1,15 @@
+#include <moegpt/moe/dropping.hpp>
 #include <moegpt/moe/expert_choice_router.hpp>
+#include <moegpt/moe/hierarchical_router.hpp>
+#include <moegpt/moe/input_jitter.hpp>
+#include <moegpt/moe/masked.hpp>
+#include <moegpt/moe/projected_mixture.hpp>
 #include <moegpt/moe/router.hpp>
+#include <moegpt/moe/shared_experts.hpp>
 #include <moegpt/moe/top_k_router.hpp>
 
 #include "support/catch.hpp"
+#include "support/numbers.hpp"
 
 using namespace moegpt;
 
@@ -15,6 +22,28 @@ struct OneWay {
   struct For : TopKRouter<3, 1>::For<D, T> {
     static constexpr auto fields() { return Fields<>{}; }
     void backward() const {}
+  };
+};
+
+// Top-2, and a note of the passes that it saw last.
+Pass forward_saw, backward_saw;
+struct Spy {
+  static constexpr int experts = 4, active = 2;
+  static constexpr bool causal = true;
+  static std::string text() { return "Spy"; }
+  template <int D, class T = float>
+  struct For : TopKRouter<4, 2>::For<D, T> {
+    using Base = typename TopKRouter<4, 2>::template For<D, T>;
+    void forward(In<D, T> x, RoutingPlan<T>& plan, typename Base::Tape& tape, const Pass& pass) const {
+      forward_saw = pass;
+      Base::forward(x, plan, tape, pass);
+    }
+    void backward(In<D, T> x, const RoutingPlan<T>& plan, const typename Base::Tape& tape,
+                  const RouterSignal<T>& signal, Out<D, T> dx_sum, For& grad, typename Base::Scratch& scratch,
+                  const Pass& pass) const {
+      backward_saw = pass;
+      Base::backward(x, plan, tape, signal, dx_sum, grad, scratch, pass);
+    }
   };
 };
 }  // namespace
@@ -30,4 +59,65 @@ TEST_CASE("a router that looks ahead says so, unless it is called by the name th
   STATIC_REQUIRE(TopKRouter<5, 3>::causal);
   STATIC_REQUIRE_FALSE(ExpertChoiceRouter<5>::causal);
   STATIC_REQUIRE(AllowNonCausal<ExpertChoiceRouter<5>>::causal);
+}
+
+TEST_CASE("a constant gate is seen through every recipe around it, until it is allowed") {
+  using Constant = TopKRouter<4, 1, TopK{.gates = Gates::renormalised}>;
+  STATIC_REQUIRE(constant_gate<Constant>);
+  STATIC_REQUIRE(constant_gate<TopKRouterWith<4, 1, RenormalisedGates>>);
+  STATIC_REQUIRE(constant_gate<InputJitter<Constant>>);
+  STATIC_REQUIRE(constant_gate<Masked<Constant>>);
+  STATIC_REQUIRE(constant_gate<AllowNonCausal<Dropping<Constant, Drop::probability>>>);
+  STATIC_REQUIRE(constant_gate<HierarchicalRouter<TopKRouter<2, 1>, Constant>>);
+  STATIC_REQUIRE_FALSE(constant_gate<AllowConstantGate<Constant>>);
+  STATIC_REQUIRE_FALSE(constant_gate<Masked<AllowConstantGate<Constant>>>);
+  STATIC_REQUIRE_FALSE(constant_gate<TopKRouter<4, 1>>);
+  STATIC_REQUIRE_FALSE(constant_gate<TopKRouterWith<4, 2, RenormalisedGates>>);
+}
+
+TEMPLATE_TEST_CASE("a recipe around a router hands all of the pass on to it", "", AllowNonCausal<Spy>,
+                   AllowConstantGate<Spy>, InputJitter<Spy>, (Masked<Spy, 3>), (SharedExperts<Spy, 2, Shared::gated>),
+                   (WithSharedProjection<Spy, 5>), (Dropping<Spy, Drop::probability, Group::sequence, Round::up>),
+                   (AllowNonCausal<SharedExperts<InputJitter<Masked<Spy, 3>>>>),
+                   (InputJitter<AllowNonCausal<Dropping<Masked<Spy, 3>, Drop::probability, Group::sequence, Round::up>>>),
+                   (SharedExperts<Masked<Dropping<Spy, Drop::probability, Group::sequence, Round::up>, 3>>),
+                   (HierarchicalRouter<TopKRouter<2, 1>, Spy>)) {
+  using L = MixtureOf<TestType, Expert<6, 5, Activation::gelu, double>>;
+  constexpr int E = TestType::experts;
+  constexpr bool two_levels = E == 8;
+  L layer, grad;
+  draw_weights(layer, 1);
+  const auto x = random_tokens<6, double>(10, 2), dy = random_tokens<6, double>(10, 3);
+  Tokens<6, double> y(10), dx(10);
+  typename L::Tape tape;
+  typename L::Scratch scratch;
+  const Index lengths[2] = {5, 3};
+  const bool allowed[8] = {true, false, true, true, true, true, false, true};
+  const int ids[10] = {};
+  const Pass pass{.shape = {2, 5}, .exec = {.threads = 1}, .options = {.capacity_factor = 0.9, .min_capacity = 2},
+                  .objective = {.dropout = 0.1, .balance = 0.2, .z = 0.3}, .key = Key{4}, .first_position = 3,
+                  .first_token = 20, .sequence_stride = 9, .ids = ids, .lengths = lengths, .allowed = allowed,
+                  .task = 2, .partial = true};
+  forward_saw = backward_saw = {};
+  layer.forward(x, y, tape, scratch, pass);
+  layer.backward(x, tape, dy, dx, grad, scratch, pass);
+  for (const Pass* seen : {&forward_saw, &backward_saw}) {
+    CHECK(seen->shape == pass.shape);
+    CHECK(seen->lengths == lengths);
+    CHECK(seen->ids == ids);
+    CHECK(seen->task == 2);
+    CHECK(seen->partial);
+    CHECK(seen->key.has_value());
+    CHECK(seen->first_position == 3);
+    CHECK(seen->first_token == 20);
+    CHECK(seen->sequence_stride == 9);
+    CHECK(seen->objective.z == 0.3);
+    CHECK(seen->allowed == (two_levels ? allowed + 4 : allowed));   // of the second group: the last that ran
+    CHECK(seen->options.capacity_factor == (two_levels ? 0 : 0.9));   // capacity is the experts', not the levels'
+  }
+  if (TestType::text().find("Drop::probability, Group::sequence, Round::up") != std::string::npos) {
+    CHECK(forward_saw.drop == Drop::probability);
+    CHECK(forward_saw.capacity_group == Group::sequence);
+    CHECK(forward_saw.rounding == Round::up);
+  }
 }

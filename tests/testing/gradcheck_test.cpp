@@ -1,6 +1,7 @@
 #include <moegpt/testing/gradcheck.hpp>
 
 #include "support/catch.hpp"
+#include "support/planted_router.hpp"
 
 using namespace moegpt;
 
@@ -196,6 +197,26 @@ TEST_CASE("gradcheck refuses a router that overwrites dx, one that ignores the b
   names(gradcheck<IgnoresBalance>().complaint, "backward says");
   names(gradcheck<AssignsGradient>().complaint, "do not add");
   CHECK(gradcheck<Honest>().ok);
+}
+
+TEST_CASE("gradcheck refuses a router whose plan ignores the pass or contradicts itself") {
+  const auto complaint = [](RouterFault fault) {
+    router_fault = fault;
+    const GradcheckReport report = gradcheck<PlantedRouter::For<6, double>>();
+    router_fault = RouterFault::none;
+    return report.complaint;
+  };
+  CHECK(complaint(RouterFault::none).empty());
+  names(complaint(RouterFault::ignores_capacity), "under a capacity factor of 0.4: capacity is ignored: expert ");
+  names(complaint(RouterFault::ignores_allowed), "without some experts: expert ");
+  names(complaint(RouterFault::ignores_allowed), "gets tokens, but pass.allowed forbids it");
+  names(complaint(RouterFault::routes_padding), "with padding: padding is routed: token ");
+  names(complaint(RouterFault::same_expert_twice), "token 0 chose expert ");
+  names(complaint(RouterFault::same_expert_twice), " twice");
+  names(complaint(RouterFault::slots_disagree), "the plan is inconsistent: slot ");
+  names(complaint(RouterFault::offsets_descend), "the plan is inconsistent: the slots of expert 0 ");
+  names(complaint(RouterFault::too_few_tokens), "the plan is inconsistent: it is for 9 tokens, the pass has 10");
+  names(complaint(RouterFault::tape_disagrees), "the tape says that choice 0 of token 0 is expert ");
 }
 
 TEST_CASE("a layer with a kink is examined at smooth points, for any seed") {

@@ -6,8 +6,6 @@
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/train/tokenizer.hpp>
 
-#include <charconv>
-
 namespace moegpt::inline MOEGPT_BUILD {
 
 // The Config as one would write it: fields that have their default are left out.
@@ -55,23 +53,13 @@ inline std::string to_text(const Config& c) {
 // The whole model type, "GPT<Config{...}, TopKRouter<8, 2>>". A router without text() is called "your router".
 template <class Model>
 std::string to_text() {
-  using Recipe = typename Model::RouterRecipe;
   std::string router;
   if constexpr (!Model::has_experts) router = "Dense";
-  else if constexpr (requires { Recipe::text(); }) router = Recipe::text();
-  else router = "your router";
+  else router = router_text<typename Model::RouterRecipe>();
   return "GPT<" + to_text(Model::config) + ", " + router + ">";
 }
 
 namespace detail {
-
-inline constexpr std::array<std::pair<const char*, double ModelOptions::*>, 5> option_fields{{
-    {"norm_epsilon", &ModelOptions::norm_epsilon},
-    {"rotary_base", &ModelOptions::rotary_base},
-    {"attention_scale", &ModelOptions::attention_scale},
-    {"capacity_factor", &ModelOptions::capacity_factor},
-    {"min_capacity", &ModelOptions::min_capacity},
-}};
 
 inline const std::string& metadata_of(const SafetensorsFile& file, const std::string& key, const std::string& path) {
   const auto found = file.header.metadata.find(key);
@@ -92,11 +80,6 @@ void save(const std::string& path, const Model& model, const Tokenizer& tokenize
   extra["moegpt.version"] = MOEGPT_VERSION;
   extra["moegpt.model"] = to_text<Model>();
   extra["moegpt.tokenizer"] = tokenizer.to_text();
-  for (const auto& [name, member] : detail::option_fields) {
-    char text[32];
-    const auto end = std::to_chars(text, text + sizeof text, model.options.*member).ptr;
-    extra[std::string("moegpt.options.") + name] = std::string(text, end);
-  }
   save_safetensors(path, model, extra);
 }
 
@@ -113,18 +96,12 @@ void load(const std::string& path, Model& model, Tokenizer& tokenizer) {
   const std::string& found = detail::metadata_of(file, "moegpt.model", path);
   check(found == to_text<Model>(), path, " holds a ", found, ", this program is compiled for a ", to_text<Model>(),
         ". Compile it with ", found);
-  ModelOptions options;
-  for (const auto& [name, member] : detail::option_fields) {
-    const std::string& text = detail::metadata_of(file, std::string("moegpt.options.") + name, path);
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), options.*member);
-    check(error == std::errc{} && end == text.data() + text.size(), path, ": option ", name, " is \"", text,
-          "\", expected a number");
-  }
+  for (const auto& [name, member] : safetensors::option_fields)
+    detail::metadata_of(file, std::string(safetensors::options_prefix) + std::string(name), path);
   Tokenizer read = Tokenizer::from_text(detail::metadata_of(file, "moegpt.tokenizer", path));
   check(read.vocab() <= Model::config.vocab, path, ": its tokenizer has ", read.vocab(), " tokens, its model ",
         Model::config.vocab);
   load_safetensors(file, model);
-  model.options = options;
   tokenizer = std::move(read);
 }
 

@@ -3,6 +3,9 @@
 // its fields(). Reading checks the whole file before it changes the tree.
 #include <moegpt/core/fields.hpp>
 #include <moegpt/io/safetensors_header.hpp>
+#include <moegpt/layers/pass.hpp>
+
+#include <charconv>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
@@ -54,7 +57,46 @@ inline SafetensorsFile read_safetensors(const std::filesystem::path& path) {
   return parse_safetensors(read_file(path), path.string());
 }
 
+// A model: weights and constants, which go with them.
+template <class Tree>
+concept HasModelOptions = requires(Tree& tree) { requires std::same_as<decltype(tree.options), ModelOptions>; };
+
 namespace safetensors {
+
+inline constexpr std::string_view options_prefix = "moegpt.options.";
+inline constexpr std::array<std::pair<std::string_view, double ModelOptions::*>, 5> option_fields{{
+    {"norm_epsilon", &ModelOptions::norm_epsilon},
+    {"rotary_base", &ModelOptions::rotary_base},
+    {"attention_scale", &ModelOptions::attention_scale},
+    {"capacity_factor", &ModelOptions::capacity_factor},
+    {"min_capacity", &ModelOptions::min_capacity},
+}};
+
+// Sets the options that the file's metadata names and returns how many these are.
+inline std::size_t read_options(const SafetensorsFile& file, ModelOptions& options) {
+  std::size_t count = 0;
+  for (const auto& [key, text] : file.header.metadata) {
+    if (!key.starts_with(options_prefix)) continue;
+    const std::string_view name = std::string_view(key).substr(options_prefix.size());
+    const auto field = std::find_if(option_fields.begin(), option_fields.end(),
+                                    [&](const auto& known) { return known.first == name; });
+    if (field == option_fields.end())
+      refuse_file(file.name, "has an option ", shown(name), " that this version of moegpt does not know");
+    double& number = options.*field->second;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc{} || end != text.data() + text.size() || !std::isfinite(number))
+      refuse_file(file.name, "option ", shown(name), " is ", shown(text), ", expected a number");
+    ++count;
+  }
+  return count;
+}
+inline void write_options(const ModelOptions& options, Metadata& metadata) {
+  for (const auto& [name, member] : option_fields) {
+    char text[32];
+    const auto end = std::to_chars(text, text + sizeof text, options.*member).ptr;
+    metadata[std::string(options_prefix) + std::string(name)] = std::string(text, end);
+  }
+}
 
 template <class W>
 std::vector<Index> shape_of(const W& weight) {
@@ -118,8 +160,11 @@ void check_finite(const std::string& owner, const std::string& path, DType dtype
 }  // namespace safetensors
 
 // Fills the weights of `tree` from the tensors of the same path and shape; F64, F32, F16 and BF16 are
-// converted. A weight that is empty stays so. Throws std::runtime_error that lists tensors missing, unknown
-// or of another shape or type, or names the first number that is not finite; the tree is then unchanged.
+// converted. A weight that is empty stays so. A model takes over the options that the file's metadata names, as
+// those belong to the weights; change them afterwards. Other metadata, such as the type of the model, is not looked
+// at: see load in io/model_file.hpp. Throws std::runtime_error that lists tensors missing, unknown or of another
+// shape or type, or names the first number that is not finite, or an option that is unknown; the tree is then
+// unchanged.
 template <HasFields Tree>
 void load_safetensors(const SafetensorsFile& file, Tree& tree, SafetensorsOptions options = {}) {
   safetensors::check_fit(file, tree);
@@ -133,6 +178,11 @@ void load_safetensors(const SafetensorsFile& file, Tree& tree, SafetensorsOption
           safetensors::check_finite<T>(file.name, path, tensor.dtype, file.data(tensor), weight.size());
         },
         std::as_const(tree));
+  if constexpr (HasModelOptions<Tree>) {
+    ModelOptions read = tree.options;
+    safetensors::read_options(file, read);
+    tree.options = read;
+  }
   for_each_named_weight(
       [&](const std::string& path, Kind, auto& weight) {
         using T = typename std::remove_cvref_t<decltype(weight)>::Scalar;
@@ -204,11 +254,12 @@ inline void save_safetensors(const std::filesystem::path& path, std::vector<Name
   });
 }
 
-// Writes every weight of `tree` that is not empty, under its path, without copying it. Throws
-// std::runtime_error if a weight holds NaN or infinity; nothing is written then.
+// Writes every weight of `tree` that is not empty, under its path, without copying it, and a model's options in
+// the metadata. Throws std::runtime_error if a weight holds NaN or infinity; nothing is written then.
 template <HasFields Tree>
-void save_safetensors(const std::filesystem::path& path, const Tree& tree, const Metadata& metadata = {},
+void save_safetensors(const std::filesystem::path& path, const Tree& tree, Metadata metadata = {},
                       SafetensorsOptions options = {}) {
+  if constexpr (HasModelOptions<const Tree>) safetensors::write_options(tree.options, metadata);
   std::vector<NamedTensor> tensors;
   for_each_named_weight(
       [&](const std::string& name, Kind, const auto& weight) {

@@ -68,7 +68,7 @@ struct GPT {
   struct BlockFor<R> { using type = BlockOf<FeedForward<ExpertOf<C.dense_width()>>>; };
   using DenseBlock = typename BlockFor<Dense>::type;
   using MoEBlock = typename BlockFor<Recipe>::type;
-  static constexpr bool has_balance = requires(typename MoEBlock::Tape tape) { tape.mixture.load_share; };
+  static constexpr bool has_balance = HasLosses<decltype(MoEBlock::Tape::mixture)>;
 
   struct Pattern {
     static constexpr int layers = C.layers;
@@ -276,7 +276,7 @@ struct GPT {
       auto run = [&](const auto& block, auto& block_tape) {
         const auto held = cache ? cache->at_layer(i) : typename Cache::View{};
         block.forward(*x, *y, block_tape, work.scratch.of(block), pass.at_layer(i), cache ? &held : nullptr);
-        if constexpr (requires { block_tape.mixture.balance; }) add_losses(block_tape.mixture, loss);
+        if constexpr (HasLosses<decltype(block_tape.mixture)>) add_losses(block_tape.mixture, loss);
         if constexpr (has_balance && std::is_same_v<std::remove_cvref_t<decltype(block_tape)>, typename MoEBlock::Tape>)
           tape.layer_mean.add(block_tape.mixture);
       };

@@ -3,7 +3,7 @@
 // each expert answered is computed again when asked for, so a forward that nobody looks into pays nothing.
 #include <moegpt/layers/expert.hpp>
 #include <moegpt/model/workspace.hpp>
-#include <moegpt/moe/token_choice.hpp>
+#include <moegpt/moe/mixture_losses.hpp>
 
 #include <cstdint>
 #include <vector>
@@ -88,6 +88,12 @@ const auto& mixture_input(const BlockTape& tape) {
     return tape.middle;   // of a block whose norms stand behind its branches
 }
 
+template <HasChoices RouterTape>
+const Buffer<int>& selected_in(const RouterTape& tape) {
+  if constexpr (HasSelected<RouterTape>) return tape.selected;
+  else return tape.chosen;
+}
+
 template <class T, class Plan, class RouterTape>
 void copy_routes(const Plan& plan, const RouterTape& tape, MixtureIntermediates<T>& to) {
   const auto pairs = static_cast<std::size_t>(plan.tokens * plan.choices);
@@ -102,8 +108,8 @@ void copy_routes(const Plan& plan, const RouterTape& tape, MixtureIntermediates<
       to.gates[pair] = plan.weight[s];
     }
   for (std::size_t pair = 0; pair < pairs; ++pair) {
-    if constexpr (requires { tape.chosen[0]; })
-      if (const int e = selected(tape.chosen[static_cast<Index>(pair)]); to.top_k_indices[pair] < 0 && e >= 0) {
+    if constexpr (HasChoices<RouterTape>)
+      if (const int e = selected_in(tape)[static_cast<Index>(pair)]; to.top_k_indices[pair] < 0 && e >= 0) {
         to.top_k_indices[pair] = e;
         to.dropped[pair] = 1;
       }
@@ -170,9 +176,9 @@ Intermediates<typename Model::Scalar> intermediates(const Model& model, const Wo
           to.load.push_back(plan.load(e));
           to.wanted.push_back(plan.wanted[e]);
         }
-        if constexpr (requires { tape.balance; }) to.balance_loss = static_cast<double>(tape.balance);
-        if constexpr (requires { tape.z; }) to.z_loss = static_cast<double>(tape.z);
-        if constexpr (requires { tape.importance; }) {
+        if constexpr (HasLosses<std::remove_cvref_t<decltype(tape)>>) {
+          to.balance_loss = static_cast<double>(tape.balance);
+          to.z_loss = static_cast<double>(tape.z);
           to.importance_loss = static_cast<double>(tape.importance);
           to.load_loss = static_cast<double>(tape.load);
           to.variance_loss = static_cast<double>(tape.variance);

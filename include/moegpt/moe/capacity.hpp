@@ -52,6 +52,34 @@ inline Index expert_capacity(double factor, double pairs, int experts, Round rou
   return std::min(tokens, std::max(capacity, static_cast<Index>(pass.options.min_capacity)));
 }
 
+// How a router limits its experts, if not as an ordinary one does. Beside `dim` in its For:
+//     static constexpr CapacityRule capacity_rule{.applies = false};
+struct CapacityRule {
+  bool applies = true;             // false: capacity_factor means nothing to it, its limits are its own
+  Group group = Group::batch;      // who shares a capacity ...
+  Round rounding = Round::down;    // ... and what becomes of one that is no whole number
+  bool by_type = false;            // set by Dropping<...>
+};
+template <class Router>
+consteval CapacityRule capacity_rule_of() {
+  if constexpr (requires { Router::capacity_rule; }) return Router::capacity_rule;
+  else return {};
+}
+
+// The most pairs an expert can have in the whole pass; with lengths and Group::position no more than that.
+[[gnu::noinline]] inline Index most_load(const CapacityRule& rule, int choices, int experts, const Pass& pass) {
+  Pass under = pass;
+  under.rounding = rule.rounding;
+  const auto of = [&](Index tokens) {
+    return capacity_of(tokens, pass.options.capacity_factor, choices, experts, under);
+  };
+  if (rule.group == Group::batch) return of(routed_tokens(pass));
+  if (rule.group == Group::position) return pass.shape.length * of(pass.shape.batch);
+  Index sum = 0;
+  for (Index b = 0; b < pass.shape.batch; ++b) sum += of(pass.length_of(b));
+  return sum;
+}
+
 // A share below one slot is a mistake in a whole batch (the shape a workspace was made for), and is refused by shape,
 // so that whether a step fails does not depend on its data. Where padding makes a group smaller, at the end of a text
 // and in generation, an expert takes at least one token.

@@ -122,9 +122,6 @@ static_assert(Layer<CosineLogits<3>::For<4, 2, float>>);
 template <int E, int K, int Width = 256, Gates GatesRule = K == 1 ? Gates::probability : Gates::renormalised>
 struct CosineRouter
     : TokenChoiceRouter<E, K, Decisions<SoftmaxScores, LargestLogits, GateRule<GatesRule>>, CosineLogits<Width>> {
-  static_assert(K > 1 || GatesRule == Gates::probability,
-                "CosineRouter: K = 1 with renormalised gates never trains the router, its gate is the constant 1: use "
-                "Gates::probability");
   static std::string text() {
     return "CosineRouter<" + std::to_string(E) + ", " + std::to_string(K) + ", " + std::to_string(Width) + ", " +
            text_of(GatesRule) + ">";

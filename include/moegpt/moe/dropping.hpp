@@ -13,8 +13,10 @@ namespace moegpt::inline MOEGPT_BUILD {
 //   HF Switch         Drop::token_order, Group::sequence; a constant capacity: a tiny factor, and min_capacity
 template <Router Recipe, Drop Order, Group Among = Group::batch, Round Rounding = Round::down>
 struct Dropping : Recipe {
-  static_assert(!requires { requires !Recipe::drops; },
-                "Dropping: this router never drops: it has no use for a drop rule");
+  using OfInner = typename Recipe::template For<4, float>;
+  static_assert(capacity_rule_of<OfInner>().applies, "Dropping: this router never drops: it has no use for a drop rule");
+  static_assert(!capacity_rule_of<OfInner>().by_type,
+                "Dropping: this router has a drop rule already, which would be the only one that counts");
   static constexpr bool keeps_order = Order == Drop::token_order || Among == Group::position;
   static constexpr bool causal = Recipe::causal && keeps_order;
 
@@ -31,6 +33,7 @@ struct Dropping : Recipe {
   template <int D, class T = float>
   struct For : Recipe::template For<D, T> {
     using Inner = typename Recipe::template For<D, T>;
+    static constexpr CapacityRule capacity_rule{true, Among, Rounding, true};
     static constexpr bool drop_rule_looks_ahead = !keeps_order;   // for the message of a decoder that refuses it
 
     void forward(In<D, T> x, RoutingPlan<T>& plan, typename Inner::Tape& tape, const Pass& pass) const {

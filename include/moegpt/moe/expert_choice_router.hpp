@@ -19,7 +19,7 @@ struct ExpertChoice {
 template <int E, int Average = 2, ExpertChoice Options = ExpertChoice{}>
 struct ExpertChoiceRouter {
   static constexpr int experts = E, active = E;
-  static constexpr bool causal = Options.group == Group::position, drops = false;
+  static constexpr bool causal = Options.group == Group::position;
   static std::string text() {
     constexpr const char* others[] = {"", ", ExpertChoice{.group = Group::sequence}",
                                       ", ExpertChoice{.group = Group::position}"};
@@ -34,6 +34,7 @@ struct ExpertChoiceRouter {
                   "ExpertChoiceRouter: thresholds are learned from whole batches: use Group::batch");
     using Scalar = T;
     static constexpr int dim = D;
+    static constexpr CapacityRule capacity_rule{.applies = false};   // C instead
 
     Linear<D, E, T, false> gate;
     Weight<T, Options.thresholds ? E : 0> threshold;   // moved by update_thresholds, never by a gradient
@@ -42,6 +43,7 @@ struct ExpertChoiceRouter {
       return Fields{Field{"gate", &For::gate}, Field{"threshold", &For::threshold, Kind::buffer}};
     }
     struct Tape {
+      static constexpr bool has_choices = true;
       Tokens<E, T> score;       // softmax of the logits over experts
       Tokens<1, T> lse;
       Buffer<Index> order;      // [E, tokens] each expert's tokens, group by group, best first up to its capacity
@@ -132,6 +134,12 @@ static_assert(Router<ExpertChoiceRouter<4>>);
 template <int E, int Average = 2>
 using ThresholdExpertChoice = ExpertChoiceRouter<E, Average, ExpertChoice{.thresholds = true}>;
 
+// All the way if it was never moved.
+template <class T>
+void move_threshold(T& threshold, T enough, double rate) {
+  threshold = threshold == 0 ? enough : threshold + static_cast<T>(rate) * (enough - threshold);
+}
+
 // threshold_e += rate (smallest score that expert e took - threshold_e); the first time, all the way. After a forward
 // with a key.
 template <class Router, class T>
@@ -140,8 +148,7 @@ void update_thresholds(Router& router, const RoutingPlan<T>& plan, double rate) 
     if (plan.load(e) == 0) continue;
     const T* weight = plan.weight.data();
     const T enough = *std::min_element(weight + plan.offset[e], weight + plan.offset[e + 1]);
-    T& threshold = router.threshold[e];
-    threshold = threshold == 0 ? enough : threshold + static_cast<T>(rate) * (enough - threshold);
+    move_threshold(router.threshold[e], enough, rate);
   }
 }
 

@@ -22,7 +22,12 @@ inline std::string text_of(bool yes) { return yes ? "true" : "false"; }
 template <class Ratio>
 std::string text_of() { return "std::ratio<" + std::to_string(Ratio::num) + ", " + std::to_string(Ratio::den) + ">"; }
 
+// Whether one gate alone is constant, whatever its score: such a rule says `constant_alone = true`.
+template <class GatesType>
+inline constexpr bool constant_alone = requires { requires GatesType::constant_alone; };
+
 struct RenormalisedGates {
+  static constexpr bool constant_alone = true;
   template <class T>
   static void forward(const T* z, const T*, T* gate, int count) {
     std::copy_n(z, count, gate);
@@ -59,7 +64,7 @@ using GateRule = std::conditional_t<G == Gates::renormalised, RenormalisedGates,
 template <int P, class Scale = std::ratio<1>>
 struct PNormGates {
   static_assert(P >= 1, "PNormGates: P must be at least 1");
-  static constexpr bool constant_alone = true;   // one expert's gate is `a`, whatever its score
+  static constexpr bool constant_alone = true;   // it is `a`
   static std::string text() { return "PNormGates<" + std::to_string(P) + ">"; }
   template <class T>
   static constexpr T scale = T(Scale::num) / T(Scale::den);

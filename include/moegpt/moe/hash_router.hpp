@@ -22,6 +22,7 @@ struct HashRouter {
 
     static constexpr auto fields() { return Fields{}; }
     struct Tape {
+      static constexpr bool has_choices = true;
       Tokens<E, T> score;    // 1/K for the chosen
       Tokens<1, T> lse;      // 0: there are no logits
       Buffer<int> chosen;    // [tokens, K]

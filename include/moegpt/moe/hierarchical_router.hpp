@@ -15,9 +15,14 @@ namespace moegpt::inline MOEGPT_BUILD {
 
 template <Router Outer, Router Inner>
 struct HierarchicalRouter {
+  static_assert(!capacity_rule_of<typename Outer::template For<4, float>>().by_type &&
+                    !capacity_rule_of<typename Inner::template For<4, float>>().by_type,
+                "HierarchicalRouter: capacity is the experts', so a drop rule stands around both levels and not inside: "
+                "Dropping<HierarchicalRouter<...>, ...>");
   static constexpr int groups = Outer::experts, group_experts = Inner::experts;
   static constexpr int experts = groups * group_experts, active = Outer::active * Inner::active;
   static constexpr bool causal = Outer::causal && Inner::causal;
+  static constexpr bool constant_gate = moegpt::constant_gate<Outer> || moegpt::constant_gate<Inner>;
   static std::string text() requires requires { Outer::text(), Inner::text(); } {
     return "HierarchicalRouter<" + Outer::text() + ", " + Inner::text() + ">";
   }
@@ -34,6 +39,7 @@ struct HierarchicalRouter {
 
     static constexpr auto fields() { return Fields{Field{"outer", &For::outer}, Field{"inner", &For::inner}}; }
     struct Tape {
+      static constexpr bool has_choices = true;
       Tokens<experts, T> score;
       Tokens<1, T> lse;              // lse^2 sums the lse^2 of all routers, so that a z-loss is the sum of theirs
       RoutingPlan<T> outer_plan;

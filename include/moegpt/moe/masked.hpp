@@ -11,7 +11,7 @@ template <Router Recipe, int Tasks = 1>
 struct Masked {
   static_assert(Tasks >= 1, "Masked: one mask for each task, and at least one task");
   static constexpr int experts = Recipe::experts, active = Recipe::active, E = experts;
-  static constexpr bool causal = Recipe::causal;
+  static constexpr bool causal = Recipe::causal, constant_gate = moegpt::constant_gate<Recipe>;
   static std::string text() requires requires { Recipe::text(); } {
     return "Masked<" + Recipe::text() + ", " + std::to_string(Tasks) + ">";
   }
@@ -21,6 +21,8 @@ struct Masked {
     using Scalar = T;
     using Unmasked = typename Recipe::template For<D, T>;
     static constexpr int dim = D;
+    static constexpr CapacityRule capacity_rule = capacity_rule_of<Unmasked>();
+    static constexpr bool drop_rule_looks_ahead = requires { requires Unmasked::drop_rule_looks_ahead; };
 
     Unmasked unmasked;
     std::array<Weight<T, E>, Tasks> mask;

@@ -21,6 +21,14 @@ struct LossTape {
     gate_sum.resize(experts);
   }
 };
+namespace detail {
+template <class T>
+void take_losses(const LossTape<T>&);
+}
+// A tape without this base has no losses, whatever its members are called.
+template <class Tape>
+concept HasLosses = requires(const Tape tape) { detail::take_losses(tape); };
+
 template <class T>
 struct LossScratch {
   Buffer<T> d_mean_score, d_load;   // [groups, E], [E]
@@ -32,16 +40,28 @@ struct LossScratch {
 
 namespace detail {
 
-// What losses look at, as a router left it; null: it has none.
+// What losses look at, as a router left it; null: it does not tell.
 template <class T>
 struct Routed {
   MatrixView<const T> score;
-  const int* chosen = nullptr;   // [tokens, K]
-  const T* load = nullptr;       // [E] smooth
+  In<1, T> lse;
+  const Buffer<int>*chosen = nullptr, *selected = nullptr;   // [tokens, K]
+  const Buffer<T>* load = nullptr;                           // [E] smooth
   template <class Tape>
-  explicit Routed(const Tape& tape) : score(tape.score) {
-    if constexpr (requires { { tape.chosen.data() } -> std::same_as<const int*>; }) chosen = tape.chosen.data();
-    if constexpr (requires { { tape.load.data() } -> std::same_as<const T*>; }) load = tape.load.data();
+  explicit Routed(const Tape& tape) : score(tape.score), lse(tape.lse) {
+    if constexpr (HasChoices<Tape>) chosen = selected = &tape.chosen;
+    if constexpr (HasSelected<Tape>) selected = &tape.selected;
+    if constexpr (HasSmoothLoad<Tape>) load = &tape.load;
+  }
+  void check_sizes(Index tokens, int K, int E) const {
+    check(score.rows == tokens && score.cols == E && lse.count == tokens, "a router's tape has scores of ", score.rows,
+          " tokens and ", score.cols, " experts and lse of ", lse.count, ", but the mixture has ", tokens,
+          " tokens and ", E, " experts: resize them in its resize(pass)");
+    for (const Buffer<int>* table : {chosen, selected})
+      check(!table || table->size() == tokens * K, "a router's tape says has_choices, but `chosen` (or `selected`) has ",
+            table ? table->size() : 0, " numbers: it must be [tokens, choices], here ", tokens, " x ", K);
+    check(!load || load->size() == E, "a router's tape says has_smooth_load, but `load` has ", load ? load->size() : 0,
+          " numbers: it must be [experts], here ", E);
   }
 };
 
@@ -59,10 +79,11 @@ template <class T>
   if (groups == 1 && !first) return load_shares(rule, plan.wanted.data(), E, routed_tokens(pass), 1, share);
 
   std::fill_n(share, groups * E, T(0));   // for a moment: counts
-  if (routed.chosen)
+  if (const Buffer<int>* chosen = first ? routed.selected : routed.chosen)
     for (Index n = 0; n < plan.tokens; ++n)
       for (int j = 0; j < (first ? 1 : K); ++j) {
-        const int e = first ? selected(routed.chosen[n * K]) : routed.chosen[n * K + j];
+        const int e = (*chosen)[n * K + j];
+        check(e < E, "a router's tape says that it chose expert ", e, ", but there are ", E);
         if (e >= 0) share[n / length * E + e] += 1;
       }
   else
@@ -93,16 +114,17 @@ struct BatchScores {
 };
 
 template <class T>
-[[gnu::noinline]] void measure_losses(const Routed<T>& routed, In<1, T> lse, const RoutingPlan<T>& plan,
-                                      LossTape<T>& tape, const Pass& pass) {
+[[gnu::noinline]] void measure_losses(const Routed<T>& routed, const RoutingPlan<T>& plan, LossTape<T>& tape,
+                                      const Pass& pass) {
   const Objective& o = pass.objective;
   const int E = plan.experts;
+  routed.check_sizes(plan.tokens, plan.choices, E);
   const Index groups = groups_in(o.balance_rule.group, pass);
   tape.resize(E, pass);
   mean_scores(routed.score, o.balance_rule.group, pass, tape.mean_score.data());
   measure_shares(routed, plan, pass, tape.load_share.data());
   tape.balance = balance_loss(tape.load_share.data(), tape.mean_score.data(), E, groups);
-  tape.z = z_loss<T>(lse, pass);
+  tape.z = z_loss<T>(routed.lse, pass);
 
   for (int e = 0; e < E; ++e) {
     double sum = 0;
@@ -111,7 +133,7 @@ template <class T>
   }
   const T* gates = tape.gate_sum.data();
   const Spread importance(E, [&](int e) { return static_cast<double>(gates[e]); });
-  const Spread load(E, [&](int e) { return static_cast<double>(routed.load ? routed.load[e] : T(plan.wanted[e])); });
+  const Spread load(E, [&](int e) { return static_cast<double>(routed.load ? (*routed.load)[e] : T(plan.wanted[e])); });
   const BatchScores<T> scores{tape.mean_score.data(), groups, E, pass};
   const Spread spread(E, scores);
   tape.importance = static_cast<T>(importance.variation(o.variation));
@@ -168,13 +190,14 @@ template <class T>
 // Forward: the losses of what was routed.
 template <class T, class RouterTape>
 void measure_losses(const RouterTape& router, const RoutingPlan<T>& plan, LossTape<T>& tape, const Pass& pass) {
-  detail::measure_losses<T>(detail::Routed<T>(router), router.lse, plan, tape, pass);
+  detail::measure_losses<T>(detail::Routed<T>(router), plan, tape, pass);
 }
 // Backward: what the router is told, d_weight [slots] of the gates among it, which the importance loss adds to.
 template <class T, class RouterTape>
 RouterSignal<T> signal_of_losses(const LossTape<T>& tape, const RouterTape& router, const RoutingPlan<T>& plan,
                                  T* d_weight, LossScratch<T>& scratch, const Pass& pass) {
-  return detail::signal_of_losses<T>(tape, detail::Routed<T>(router).load, plan, d_weight, scratch, pass);
+  const Buffer<T>* load = detail::Routed<T>(router).load;
+  return detail::signal_of_losses<T>(tape, load ? load->data() : nullptr, plan, d_weight, scratch, pass);
 }
 
 }  // namespace moegpt::inline MOEGPT_BUILD

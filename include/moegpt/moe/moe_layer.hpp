@@ -20,6 +20,7 @@ struct ExpertTask {
 
 template <Router Recipe, ExpertNetwork ExpertType>
 struct MoELayer {
+  static_assert(gate_learns<Recipe>());
   using Scalar = typename ExpertType::Scalar;
   using T = Scalar;
   using RouterType = typename Recipe::template For<ExpertType::dim, T>;
@@ -78,6 +79,7 @@ struct MoELayer {
     RoutingPlan<T>& plan = tape.plan;
 
     router.forward(x, plan, tape.router, pass);
+    check_plan(plan, E, Recipe::active, capacity_rule_of<RouterType>(), router_text<Recipe>, pass);
     for_each_task(plan, scratch, pass, [&](int e, Rows rows) {
       experts[e].forward(tokens_of(x, plan, rows), scratch.output.rows(rows), tape.expert, scratch.expert, rows);
       drop_slots(tape, scratch.output.rows(rows), rows, pass);

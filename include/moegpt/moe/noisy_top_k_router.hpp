@@ -13,7 +13,6 @@ struct NoisyTopK {
   bool bias = false;              // makeMoE has biases in both maps, the paper in neither
   bool noise_floor = false;       // adds 0.01 to the standard deviation (Tensor2Tensor)
   bool detached_threshold = false;   // the smooth load's thresholds are constants in backward
-  bool constant_gate = false;     // set by AllowConstantGate
 };
 
 template <int E, int K, NoisyTopK Options = NoisyTopK{}>
@@ -21,7 +20,7 @@ struct NoisyTopKRouter {
   static_assert(K >= 1 && K <= E,
                 "NoisyTopKRouter: K must lie in 1 .. E: a token cannot choose more experts than exist");
   static constexpr int experts = E, active = K;
-  static constexpr bool causal = true;
+  static constexpr bool causal = true, constant_gate = K == 1;
   static std::string text() {
     std::string options;
     const auto add = [&](bool on, const char* option) {
@@ -31,15 +30,11 @@ struct NoisyTopKRouter {
     add(Options.noise_floor, "noise_floor");
     add(Options.detached_threshold, "detached_threshold");
     if (!options.empty()) options = ", NoisyTopK{" + options + "}";
-    const std::string text = "NoisyTopKRouter<" + std::to_string(E) + ", " + std::to_string(K) + options + ">";
-    return Options.constant_gate ? "AllowConstantGate<" + text + ">" : text;
+    return "NoisyTopKRouter<" + std::to_string(E) + ", " + std::to_string(K) + options + ">";
   }
 
   template <int D, class T = float>
   struct For {
-    static_assert(K > 1 || Options.constant_gate,
-                  "NoisyTopKRouter: K = 1 with renormalised gates never trains the router, its gate is the constant "
-                  "1: use AllowConstantGate<...> if that is meant");
     using Scalar = T;
     static constexpr int dim = D;
 
@@ -47,6 +42,7 @@ struct NoisyTopKRouter {
 
     static constexpr auto fields() { return Fields{Field{"gate", &For::gate}, Field{"noise", &For::noise}}; }
     struct Tape : TokenChoiceTape<E, K, T> {
+      static constexpr bool has_smooth_load = true;
       Tokens<E, T> spread, normal;   // W_noise x; the draws
       Tokens<E, T> clean, chance;    // logits without noise; of being chosen. Only for a smooth load
       Buffer<T> load;                // [E]
@@ -151,9 +147,5 @@ struct NoisyTopKRouter {
 };
 static_assert(lists_every_field<NoisyTopKRouter<4, 2>::For<4>>());
 static_assert(Router<NoisyTopKRouter<4, 2>>);
-
-template <int E, int K, NoisyTopK Options>
-struct AllowConstantGate<NoisyTopKRouter<E, K, Options>>
-    : NoisyTopKRouter<E, K, NoisyTopK{Options.bias, Options.noise_floor, Options.detached_threshold, true}> {};
 
 }  // namespace moegpt::inline MOEGPT_BUILD

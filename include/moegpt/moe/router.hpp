@@ -46,6 +46,16 @@ concept RouterOf = requires(const R router, R grad, typename R::Tape tape, const
   { read_tape.lse[0] };     // log sum exp of its logits, for the z-loss
 };
 
+// What else a tape tells, if it says so: `static constexpr bool has_choices = true`. Without the word a member of the
+// same name is the router's own affair.
+template <class Tape>
+concept HasChoices = requires { requires Tape::has_choices; };         // Buffer<int> chosen [tokens, K]; negative: none
+template <class Tape>
+concept HasSelected = requires { requires Tape::has_selected; };       // Buffer<int> selected, as chosen, before some
+                                                                       // were left out by their gates
+template <class Tape>
+concept HasSmoothLoad = requires { requires Tape::has_smooth_load; };  // Buffer<T> load [E], which d_load is of
+
 // The recipe. `active` is the most experts a token can have; `causal` says that a token's route depends on
 // nothing after it.
 template <class Recipe>
@@ -55,6 +65,13 @@ concept Router = requires {
   { Recipe::causal } -> std::convertible_to<bool>;
 } && RouterOf<typename Recipe::template For<4, float>>;
 
+// What a recipe calls itself in model files and messages.
+template <class Recipe>
+std::string router_text() {
+  if constexpr (requires { Recipe::text(); }) return Recipe::text();
+  else return "your router";
+}
+
 // A decoder refuses a router that looks into the future unless it is asked for by this name.
 template <class Recipe>
 struct AllowNonCausal : Recipe {
@@ -63,6 +80,28 @@ struct AllowNonCausal : Recipe {
     return "AllowNonCausal<" + Recipe::text() + ">";
   }
 };
+
+// K = 1 with renormalised gates: the gate is constant and only a balance or z-loss trains the router. For parity with
+// systems that have it.
+template <class Recipe>
+struct AllowConstantGate : Recipe {
+  static constexpr bool constant_gate = false;
+  static std::string text() requires requires { Recipe::text(); } {
+    return "AllowConstantGate<" + Recipe::text() + ">";
+  }
+};
+template <class Recipe>
+inline constexpr bool constant_gate = requires { requires Recipe::constant_gate; };
+
+// A mixture asks, and no recipe's body: a recipe inside AllowConstantGate is fine.
+template <class Recipe>
+consteval bool gate_learns() {
+  static_assert(!constant_gate<Recipe>,
+                "router: K = 1 with renormalised gates never trains the router, its gate is constant: use "
+                "Gates::probability (SigmoidRouter: .normalise = false; TopKRouterWith: ProbabilityGates), or "
+                "AllowConstantGate<...> if that is meant");
+  return true;
+}
 
 // What a recipe around Recipe gives its inner layer: if the whole was allowed, so is the part.
 template <class Self, class Recipe>

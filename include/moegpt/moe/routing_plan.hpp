@@ -4,6 +4,7 @@
 #include <moegpt/moe/capacity.hpp>
 
 #include <limits>
+#include <string>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
@@ -45,7 +46,7 @@ struct RoutingPlan {
   // Builds the plan from chosen[token][choice], an expert or `none`, and the gate of each choice: a stable counting
   // sort, so that within an expert slots stand in token order. Under a capacity the pairs of each group ask for a
   // place in the order of the pass's drop rule, and who finds an expert full is dropped. Throws
-  // std::invalid_argument for a capacity below one slot (check_capacity).
+  // std::invalid_argument for a capacity below one slot (check_capacity) and for an expert that does not exist.
   void assign(const int* chosen, const T* gate, const Pass& pass) {
     const double factor = pass.options.capacity_factor;
     check(factor >= 0 && std::isfinite(factor), "capacity: capacity_factor is ", factor,
@@ -54,15 +55,25 @@ struct RoutingPlan {
     check_capacity("capacity_factor", factor, pass.capacity_group, choices, experts, pass);
     if (pass.drop == Drop::token_order && pass.capacity_group == Group::batch)
       return assign(chosen, gate, capacity_of(routed_tokens(pass), factor, choices, experts, pass));
+    check_experts(chosen);
     const Groups groups{pass.capacity_group, pass.shape};
     for (Index g = 0; g < groups.size(); ++g) keep_what_fits(groups[g], chosen, gate, pass);
     sort(slot.data(), gate, 0);
     count(chosen);
   }
-  // With a limit of its own, in token order; 0: none.
-  void assign(const int* chosen, const T* gate, Index capacity) { sort(chosen, gate, capacity); }
+  // With a limit of its own, in token order; 0: none. Only for routers that say so (CapacityRule): it heeds no pass.
+  void assign(const int* chosen, const T* gate, Index capacity) {
+    check_experts(chosen);
+    sort(chosen, gate, capacity);
+  }
 
  private:
+  void check_experts(const int* chosen) const {
+    int largest = -1;
+    for (Index pair = 0; pair < tokens * choices; ++pair) largest = std::max(largest, chosen[pair]);
+    check(largest < experts, "a router chose expert ", largest, " of ", experts, ": experts are numbered 0 .. ",
+          experts - 1, ", and a negative number is none");
+  }
   template <class Expert>
   void count(const Expert* chosen) {
     for (int e = 0; e < experts; ++e) wanted[e] = 0;
@@ -126,5 +137,43 @@ struct RoutingPlan {
     }
   }
 };
+
+// What a mixture demands of the plan that a router hands it, in the time of a few numbers per expert. Throws
+// std::invalid_argument with the router's name and what it should do; `name` is asked only then.
+template <class T>
+[[gnu::noinline]] void check_plan(const RoutingPlan<T>& plan, int experts, int choices, const CapacityRule& rule,
+                                  std::string (*name)(), const Pass& pass) {
+  const auto demand = [&](bool holds, const auto&... parts) {
+    if (!holds) [[unlikely]]
+      refuse(name(), ": ", parts...);
+  };
+  demand(plan.experts == experts && plan.choices == choices && plan.tokens == pass.tokens() &&
+             plan.offset.size() == experts + 1 && plan.wanted.size() == experts,
+         "its plan is for ", plan.tokens, " tokens with ", plan.choices, " choices among ", plan.experts,
+         " experts, but the mixture has ", pass.tokens(), " tokens, ", choices, " choices and ", experts,
+         " experts: call plan.resize(pass.tokens(), active, experts)");
+  const Index routed = routed_tokens(pass);
+  const Index most = rule.applies && pass.options.capacity_factor > 0 ? most_load(rule, choices, experts, pass) : routed;
+  Index wanted = 0;
+  for (int e = 0; e < experts; ++e) {
+    const Index load = plan.load(e);
+    wanted += plan.wanted[e];
+    demand((e > 0 || plan.offset[0] == 0) && load >= 0 && load <= plan.wanted[e], "its plan gives expert ", e,
+           " the slots ", plan.offset[e], " .. ", plan.offset[e + 1], " and ", plan.wanted[e],
+           " pairs: let plan.assign(chosen, gate, pass) fill it");
+    demand(!pass.allowed || pass.allowed[e] || plan.wanted[e] == 0, "it chose expert ", e, " for ", plan.wanted[e],
+           " tokens, but that expert is not allowed: choose e only where !pass.allowed || pass.allowed[e]");
+    demand(plan.wanted[e] <= routed, "it chose expert ", e, " ", plan.wanted[e], " times for ", routed,
+           " tokens that are not padding: choose nothing where pass.is_padding(n), and no expert twice for a token");
+    demand(load <= most, "expert ", e, " takes ", load, " tokens, but under capacity_factor ",
+           pass.options.capacity_factor, " at most ", most, ": call plan.assign(chosen, gate, pass), or say that its "
+           "limits are its own: static constexpr CapacityRule capacity_rule{.applies = false} in its For");
+  }
+  demand(wanted <= routed * choices, "it chose ", wanted, " experts, but ", routed, " tokens that are not padding have ",
+         choices, " choices each: choose nothing where pass.is_padding(n)");
+  demand(plan.slot.size() == plan.tokens * choices && plan.token.size() >= plan.slot_count() &&
+             plan.choice.size() >= plan.slot_count() && plan.weight.size() >= plan.slot_count(),
+         "its plan has less memory than slots: call plan.resize(pass.tokens(), active, experts)");
+}
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -13,7 +13,6 @@ struct Sigmoid {
   int groups = 1;                // DeepSeek-V3: 8 groups, of which 4 are kept
   int groups_kept = 0;           // to be given if there are groups
   bool root_softplus = false;    // s = sqrt(softplus(z)), Megatron's other option
-  bool constant_gate = false;    // set by AllowConstantGate
   constexpr int kept() const { return groups == 1 ? 1 : groups_kept; }
   bool operator==(const Sigmoid&) const = default;
 };
@@ -25,9 +24,6 @@ struct SigmoidRouter
                         Decisions<std::conditional_t<Options.root_softplus, RootSoftplusScores, SigmoidScores>,
                                   LargestScores<Options.selection_bias, Options.groups, Options.kept()>,
                                   std::conditional_t<Options.normalise, PNormGates<1, Scale>, ScoreGates<Scale>>>> {
-  static_assert(K > 1 || !Options.normalise || Options.constant_gate,
-                "SigmoidRouter: K = 1 with normalised gates never trains the router, its gate is constant: use "
-                ".normalise = false, or AllowConstantGate<...> if that is meant");
   static_assert(Options.groups >= 1 && E % Options.groups == 0,
                 "SigmoidRouter: groups must divide the number of experts");
   static_assert(Options.kept() >= 1 && Options.kept() <= Options.groups,
@@ -36,23 +32,15 @@ struct SigmoidRouter
                 "SigmoidRouter: the groups kept hold fewer than K experts: keep more groups");
   static std::string text() {
     std::string options;
-    if (Options != Sigmoid{.normalise = (K > 1), .constant_gate = Options.constant_gate} || Scale::num != Scale::den)
+    if (Options != Sigmoid{.normalise = (K > 1)} || Scale::num != Scale::den)
       options = ", Sigmoid{.normalise = " + text_of(Options.normalise) + ", .selection_bias = " +
                 text_of(Options.selection_bias) + ", .groups = " + std::to_string(Options.groups) +
                 ", .groups_kept = " + std::to_string(Options.groups_kept) + ", .root_softplus = " +
                 text_of(Options.root_softplus) + "}, " + text_of<Scale>();
-    const std::string text = "SigmoidRouter<" + std::to_string(E) + ", " + std::to_string(K) + options + ">";
-    return Options.constant_gate ? "AllowConstantGate<" + text + ">" : text;
+    return "SigmoidRouter<" + std::to_string(E) + ", " + std::to_string(K) + options + ">";
   }
 };
 static_assert(lists_every_field<SigmoidRouter<4, 2>::For<4>>());
 static_assert(Router<SigmoidRouter<4, 2>>);
-
-template <int E, int K, Sigmoid Options, class Scale>
-struct AllowConstantGate<SigmoidRouter<E, K, Options, Scale>>
-    : SigmoidRouter<E, K,
-                    Sigmoid{Options.normalise, Options.selection_bias, Options.groups, Options.groups_kept,
-                            Options.root_softplus, true},
-                    Scale> {};
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -21,30 +21,45 @@ struct Decisions {
   using Gates = GatesType;
 };
 
-// An expert that was selected and then left out keeps its part in the gates of the others: its number is hidden.
-inline constexpr int left_out(int e) { return -2 - e; }
-inline constexpr int selected(int c) { return c <= -2 ? -2 - c : c; }   // negative: none was
+// Whether a selection leaves out by their gates some of those it selected.
+template <class Selection>
+inline constexpr bool leaves_out =
+    requires(const Candidate<float> token) { Selection::keeps(token, 0.f, 0); };
 
-template <int E, int K, class T, bool KeepsLogits = false>
+template <int E, int K, class T, bool KeepsLogits = false, bool LeavesOut = false>
 struct TokenChoiceTape {
+  static constexpr bool has_choices = true, has_selected = LeavesOut;
   Tokens<E, T> score;      // of all experts; a token's sum to 1
   Tokens<E, T> logits;     // only for scores that cannot do without
   Tokens<1, T> lse;        // log sum exp of the logits
   Buffer<int> chosen;      // [tokens, K] best first; negative: none
+  Buffer<int> selected;    // likewise, before some were left out, which keep their part in the gates of the others
   Buffer<T> gate;          // [tokens, K]
   [[gnu::noinline]] void resize(const Pass& pass) {
     score.resize(pass.tokens());
     if (KeepsLogits) logits.resize(pass.tokens());
     lse.resize(pass.tokens());
     chosen.resize(pass.tokens() * K);
+    if (LeavesOut) selected.resize(pass.tokens() * K);
     gate.resize(pass.tokens() * K);
   }
 };
 
-// From logits in `score` to scores, choices and gates in place, and to the plan. score [tokens, E].
+// In the order of their numbers.
+template <class T>
+int first_allowed(const Candidate<T>& token, int* chosen) {
+  int count = 0;
+  for (int e = 0; e < token.experts && count < token.most; ++e)
+    if (token.allows(e)) chosen[count++] = e;
+  return count;
+}
+
+// From logits in `score` to scores, choices and gates in place, and to the plan. score [tokens, E]. all_selected: only
+// of a selection that leaves out.
 template <class Rule, class T>
 [[gnu::noinline]] void choose_experts(MatrixView<T> score, MatrixView<T> logits, const T* bias, int K, T* lse,
-                                      int* all_chosen, T* all_gates, RoutingPlan<T>& plan, const Pass& pass) {
+                                      int* all_chosen, [[maybe_unused]] int* all_selected, T* all_gates,
+                                      RoutingPlan<T>& plan, const Pass& pass) {
   using Scores = typename Rule::Scores;
   const int E = static_cast<int>(score.cols);
   const Key noise = pass.key ? pass.key->with(Purpose::router_noise) : Key{};
@@ -63,6 +78,7 @@ template <class Rule, class T>
       const Candidate<T> token{z, s, bias, E, K, pass.key ? &noise : nullptr, pass, n};
       int count = pass.is_padding(n) ? 0 : Rule::Selection::select(token, chosen);
       while (count > 0 && !token.allows(chosen[count - 1])) --count;   // fewer are allowed than K
+      if (pass.allowed && lse[n] != lse[n] && !pass.is_padding(n)) count = first_allowed(token, chosen);   // NaN
       for (int j = 0; j < count; ++j) {
         gate_logit[j] = z[chosen[j]];
         gate_score[j] = s[chosen[j]];
@@ -72,9 +88,11 @@ template <class Rule, class T>
         chosen[j] = -1;
         gate[j] = 0;
       }
-      if constexpr (requires { Rule::Selection::keeps(token, gate[0], 0); })
+      if constexpr (leaves_out<typename Rule::Selection>) {
+        std::copy_n(chosen, K, all_selected + n * K);
         for (int j = 0; j < count; ++j)
-          if (!Rule::Selection::keeps(token, gate[j], j)) chosen[j] = left_out(chosen[j]);
+          if (!Rule::Selection::keeps(token, gate[j], j)) chosen[j] = -1;
+      }
     }
   });
   plan.resize(score.rows, K, E);
@@ -82,13 +100,13 @@ template <class Rule, class T>
 }
 
 // dz of every token, from the gates of its slots, the balance loss and the z-loss. Choices are constants, and a
-// dropped pair's gate is a constant zero.
+// dropped pair's gate is a constant zero. all_selected: all that gates are of.
 //   gates:     dz and ds of the chosen, by the rule
 //   balance:   of the scores that sum to 1
 //   z-loss:    dz += 2 z / N lse softmax(z)
 template <class Rule, class T>
 [[gnu::noinline]] void choose_experts_backward(const RoutingPlan<T>& plan, MatrixView<const T> score,
-                                               MatrixView<const T> logits, const T* lse, const int* all_chosen,
+                                               MatrixView<const T> logits, const T* lse, const int* all_selected,
                                                const T* all_gates, const RouterSignal<T>& signal, MatrixView<T> dz,
                                                const Pass& pass) {
   using Scores = typename Rule::Scores;
@@ -103,19 +121,19 @@ template <class Rule, class T>
       if (pass.is_padding(n)) continue;
       std::fill_n(ds, E, T(0));
       if (!Scores::are_shares) std::fill_n(d_share, E, T(0));
-      const int* chosen = all_chosen + n * K;
+      const int* selected = all_selected + n * K;
       const T *z = Scores::are_shares ? nullptr : logits[n], *s = Scores::again(score[n], z, s_apart, E);
       int count = 0;
-      for (; count < K && selected(chosen[count]) >= 0; ++count) {
+      for (; count < K && selected[count] >= 0; ++count) {
         const Index slot = plan.slot[n * K + count];
-        gate_score[count] = s[selected(chosen[count])];
+        gate_score[count] = s[selected[count]];
         d_gate[count] = slot >= 0 ? signal.d_weight[slot] : T(0);
         d_logit[count] = d_score[count] = 0;
       }
       Rule::Gates::backward(gate_score, all_gates + n * K, d_gate, d_logit, d_score, count);
       for (int j = 0; j < count; ++j) {
-        dz[n][selected(chosen[j])] += d_logit[j];
-        ds[selected(chosen[j])] += d_score[j];
+        dz[n][selected[j]] += d_logit[j];
+        ds[selected[j]] += d_score[j];
       }
       signal.add_to_scores(n, routed, pass, E, d_share);
       Scores::backward(s, score[n], ds, d_share, dz[n], E);
@@ -125,18 +143,21 @@ template <class Rule, class T>
   });
 }
 
-template <class Rule, int E, int K, class T, bool KeepsLogits>
-void choose_experts(RoutingPlan<T>& plan, TokenChoiceTape<E, K, T, KeepsLogits>& tape, const Pass& pass,
+template <class Rule, int E, int K, class T, bool KeepsLogits, bool LeavesOut>
+void choose_experts(RoutingPlan<T>& plan, TokenChoiceTape<E, K, T, KeepsLogits, LeavesOut>& tape, const Pass& pass,
                     const T* bias = nullptr) {
   static_assert(E <= most_experts, "token choice: at most 1024 experts");
-  choose_experts<Rule, T>(tape.score, tape.logits, bias, K, tape.lse[0], tape.chosen.data(), tape.gate.data(), plan,
-                          pass);
+  static_assert(LeavesOut == leaves_out<typename Rule::Selection>,
+                "token choice: a tape holds what was selected if, and only if, the selection leaves out");
+  choose_experts<Rule, T>(tape.score, tape.logits, bias, K, tape.lse[0], tape.chosen.data(), tape.selected.data(),
+                          tape.gate.data(), plan, pass);
 }
-template <class Rule, int E, int K, class T, bool KeepsLogits>
-void choose_experts_backward(const RoutingPlan<T>& plan, const TokenChoiceTape<E, K, T, KeepsLogits>& tape,
+template <class Rule, int E, int K, class T, bool KeepsLogits, bool LeavesOut>
+void choose_experts_backward(const RoutingPlan<T>& plan, const TokenChoiceTape<E, K, T, KeepsLogits, LeavesOut>& tape,
                              const RouterSignal<T>& signal, Out<E, T> dz, const Pass& pass) {
-  choose_experts_backward<Rule, T>(plan, tape.score, tape.logits, tape.lse[0], tape.chosen.data(), tape.gate.data(),
-                                   signal, dz, pass);
+  choose_experts_backward<Rule, T>(plan, tape.score, tape.logits, tape.lse[0],
+                                   (LeavesOut ? tape.selected : tape.chosen).data(), tape.gate.data(), signal, dz,
+                                   pass);
 }
 
 // Logits that are a linear map of the token.
@@ -146,17 +167,12 @@ struct LinearLogits {
   using For = Linear<D, E, T, HasBias>;
 };
 
-// K = 1 with renormalised gates: the gate is the constant 1 and only a balance or z-loss trains the router. For
-// parity with systems that have it.
-template <class Recipe>
-struct AllowConstantGate;
-
 // A router of any four decisions. Logits::For<D, E, T> is a layer from D to E that has backward_sum.
 template <int E, int K, class Rule, class Logits = LinearLogits<>>
 struct TokenChoiceRouter {
   static_assert(K >= 1 && K <= E, "router: K must lie in 1 .. E: a token cannot choose more experts than exist");
   static constexpr int experts = E, active = K;
-  static constexpr bool causal = true;
+  static constexpr bool causal = true, constant_gate = K == 1 && constant_alone<typename Rule::Gates>;
 
   template <int D, class T = float>
   struct For {
@@ -170,10 +186,11 @@ struct TokenChoiceRouter {
     static constexpr auto fields() {
       return Fields{Field{"gate", &For::gate}, Field{"selection_bias", &For::selection_bias, Kind::buffer}};
     }
-    struct Tape : TokenChoiceTape<E, K, T, !Rule::Scores::are_shares> {
+    using ChoiceTape = TokenChoiceTape<E, K, T, !Rule::Scores::are_shares, leaves_out<typename Rule::Selection>>;
+    struct Tape : ChoiceTape {
       typename Gate::Tape gate_tape;
       void resize(const Pass& pass) {
-        TokenChoiceTape<E, K, T, !Rule::Scores::are_shares>::resize(pass);
+        ChoiceTape::resize(pass);
         gate_tape.resize(pass);
       }
     };

@@ -9,7 +9,6 @@ struct TopK {
   Gates gates = Gates::renormalised;
   bool bias = false;
   bool selection_bias = false;   // the K largest s + b, with b moved by balance_selection (Wang et al. 2024)
-  bool constant_gate = false;    // set by AllowConstantGate
 };
 
 // K = 1 takes the probability as its gate: renormalised it would be 1 whatever the router says.
@@ -20,33 +19,22 @@ struct TopKRouter
                                   std::conditional_t<Options.selection_bias, LargestScores<true>, LargestLogits>,
                                   GateRule<Options.gates>>,
                         LinearLogits<Options.bias>> {
-  static_assert(K > 1 || Options.gates == Gates::probability || Options.constant_gate,
-                "TopKRouter: K = 1 with renormalised gates never trains the router, its gate is the constant 1: "
-                "use Gates::probability, or AllowConstantGate<...> if that is meant");
   static std::string text() {
     std::string options;
     if (Options.gates != (K == 1 ? Gates::probability : Gates::renormalised) || Options.bias || Options.selection_bias)
       options = ", TopK{.gates = " + text_of(Options.gates) + (Options.bias ? ", .bias = true" : "") +
                 (Options.selection_bias ? ", .selection_bias = true}" : "}");
-    const std::string text = "TopKRouter<" + std::to_string(E) + ", " + std::to_string(K) + options + ">";
-    return Options.constant_gate ? "AllowConstantGate<" + text + ">" : text;
+    return "TopKRouter<" + std::to_string(E) + ", " + std::to_string(K) + options + ">";
   }
 };
 static_assert(lists_every_field<TopKRouter<4, 2>::For<4>>());
 static_assert(Router<TopKRouter<4, 2>>);
 static_assert(Router<TopKRouter<4, 2, TopK{.selection_bias = true}>>);
 
-template <int E, int K, TopK Options>
-struct AllowConstantGate<TopKRouter<E, K, Options>>
-    : TopKRouter<E, K, TopK{Options.gates, Options.bias, Options.selection_bias, true}> {};
-
 // The general form: gates by any rule (moe/gates.hpp).
 template <int E, int K, class GatesType, bool HasBias = false>
 struct TopKRouterWith
     : TokenChoiceRouter<E, K, Decisions<SoftmaxScores, LargestLogits, GatesType>, LinearLogits<HasBias>> {
-  static_assert(K > 1 || !requires { GatesType::constant_alone; },
-                "TopKRouterWith: K = 1 with gates divided by their norm never trains the router, its gate is "
-                "constant: use ProbabilityGates");
   static std::string text() requires requires { GatesType::text(); } {
     return "TopKRouterWith<" + std::to_string(E) + ", " + std::to_string(K) + ", " + GatesType::text() +
            (HasBias ? ", true>" : ">");

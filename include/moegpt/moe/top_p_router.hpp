@@ -9,9 +9,6 @@ namespace moegpt::inline MOEGPT_BUILD {
 template <int E, int K, class P = std::ratio<1, 2>, Gates GatesRule = Gates::renormalised>
 struct TopPRouter : TokenChoiceRouter<E, K, Decisions<SoftmaxScores, Nucleus<P>, GateRule<GatesRule>>> {
   static_assert(P::num > 0 && P::num <= P::den, "TopPRouter: p must be more than 0 and at most 1");
-  static_assert(K > 1 || GatesRule == Gates::probability,
-                "TopPRouter: K = 1 with renormalised gates never trains the router, its gate is the constant 1: use "
-                "Gates::probability");
   static std::string text() {
     return "TopPRouter<" + std::to_string(E) + ", " + std::to_string(K) + ", " + text_of<P>() + ", " +
            text_of(GatesRule) + ">";
