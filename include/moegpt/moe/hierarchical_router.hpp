@@ -15,6 +15,8 @@ namespace moegpt::inline MOEGPT_BUILD {
 
 template <Router Outer, Router Inner>
 struct HierarchicalRouter {
+  static_assert(Outer::experts >= 1 && Inner::experts >= 1 && Inner::experts <= (1 << 16) / Outer::experts,
+                "HierarchicalRouter: at least one and at most 65536 experts in all groups together");
   static constexpr int groups = Outer::experts, group_experts = Inner::experts;
   static constexpr int experts = groups * group_experts, active = Outer::active * Inner::active;
   static constexpr bool causal = Outer::causal && Inner::causal;

@@ -45,7 +45,7 @@ struct RoutingPlan {
   // Builds the plan from chosen[token][choice], an expert or `none`, and the gate of each choice: a stable counting
   // sort, so that within an expert slots stand in token order. Under a capacity the pairs of each group ask for a
   // place in the order of the pass's drop rule, and who finds an expert full is dropped. Throws
-  // std::invalid_argument for a capacity below one slot (check_capacity).
+  // std::invalid_argument for a capacity below one slot (check_capacity), and for an expert that does not exist.
   void assign(const int* chosen, const T* gate, const Pass& pass) {
     const double factor = pass.options.capacity_factor;
     check(factor >= 0 && std::isfinite(factor), "capacity: capacity_factor is ", factor,
@@ -54,6 +54,7 @@ struct RoutingPlan {
     check_capacity("capacity_factor", factor, pass.capacity_group, choices, experts, pass);
     if (pass.drop == Drop::token_order && pass.capacity_group == Group::batch)
       return assign(chosen, gate, capacity_of(routed_tokens(pass), factor, choices, experts, pass));
+    count(chosen);   // looks at all of them before they are numbers of places
     const Groups groups{pass.capacity_group, pass.shape};
     for (Index g = 0; g < groups.size(); ++g) keep_what_fits(groups[g], chosen, gate, pass);
     sort(slot.data(), gate, 0);
@@ -66,8 +67,11 @@ struct RoutingPlan {
   template <class Expert>
   void count(const Expert* chosen) {
     for (int e = 0; e < experts; ++e) wanted[e] = 0;
-    for (Index pair = 0; pair < tokens * choices; ++pair)
+    for (Index pair = 0; pair < tokens * choices; ++pair) {
+      check(chosen[pair] < experts, "routing plan: choice ", pair % choices, " of token ", pair / choices,
+            " is expert ", chosen[pair], ", expected 0 .. ", experts - 1, ", or below zero for none");
       if (chosen[pair] >= 0) ++wanted[chosen[pair]];
+    }
   }
   // `chosen` may be `slot`, of which each number is read before it is written.
   template <class Expert>

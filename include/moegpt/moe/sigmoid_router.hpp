@@ -28,10 +28,13 @@ struct SigmoidRouter
   static_assert(K > 1 || !Options.normalise || Options.constant_gate,
                 "SigmoidRouter: K = 1 with normalised gates never trains the router, its gate is constant: use "
                 ".normalise = false, or AllowConstantGate<...> if that is meant");
+  static_assert(Scale::num > 0 && Scale::den > 0, "SigmoidRouter: the scale must be more than 0");
   static_assert(Options.groups >= 1 && E % Options.groups == 0,
                 "SigmoidRouter: groups must divide the number of experts");
   static_assert(Options.kept() >= 1 && Options.kept() <= Options.groups,
                 "SigmoidRouter: with groups, groups_kept must be given and lie in 1 .. groups");
+  static_assert(Options.groups > 1 || (Options.groups_kept >= 0 && Options.groups_kept <= 1),
+                "SigmoidRouter: groups_kept is given, but there is one group: give groups, too");
   static_assert(Options.kept() * (E / Options.groups) >= K,
                 "SigmoidRouter: the groups kept hold fewer than K experts: keep more groups");
   static std::string text() {
