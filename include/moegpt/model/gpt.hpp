@@ -33,8 +33,7 @@ struct Loss {
 
 template <Config C, class Recipe = Dense, class T = float>
 struct GPT {
-  static_assert(C.vocab > 0 && C.context > 0 && C.dim > 0 && C.layers > 0 && C.heads > 0,
-                "Config: vocab, context, dim, layers and heads must be positive");
+  static_assert(extents_make_sense<C>());
   static_assert(C.head_dim > 0 || C.dim % C.heads == 0,
                 "Config: dim must be a multiple of heads, or head_dim be given");
   static_assert(C.moe_every >= 1 && C.dense_first >= 0, "Config: moe_every must be at least 1, dense_first at least 0");
