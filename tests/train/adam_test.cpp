@@ -4,6 +4,7 @@
 #include "../support/catch.hpp"
 
 #include <memory>
+#include <limits>
 
 using namespace moegpt;
 
@@ -221,4 +222,27 @@ TEST_CASE("a step has the same bits for any number of threads, also where weight
     CHECK(equal);
     CHECK(moved > 0.999 * static_cast<double>(count_weights(*one)));   // some may come back to where they were
   }
+}
+
+TEST_CASE("a step with options or a scale that make no sense is refused and moves nothing") {
+  const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
+  const Tree before = random_tree(1), grad = touched(random_tree(2));
+  const auto refuses = [&](const AdamOptions& options, const std::string& part, double scale = 1) {
+    Tree tree = before;
+    Adam<Tree> adam;
+    adam.options = options;
+    CHECK_THROWS_WITH(adam.step(tree, grad, {}, scale), ContainsSubstring(part));
+    CHECK(tree.matrix[0] == before.matrix[0]);
+    for (const auto steps : adam.steps()) CHECK(steps == 0);
+  };
+  for (const double x : {-1e-3, nan, inf}) {
+    refuses({.learning_rate = x}, "learning_rate is ");
+    refuses({.weight_decay = x}, "weight_decay is ");
+  }
+  for (const double x : {-0.1, 1.0, 1.5, nan}) {
+    refuses({.beta1 = x}, "beta1 is ");
+    refuses({.beta2 = x}, "beta2 is ");
+  }
+  for (const double x : {0.0, -1e-8, nan, inf}) refuses({.epsilon = x}, "epsilon is ");
+  for (const double x : {nan, inf}) refuses({}, "gradient_scale is ", x);
 }

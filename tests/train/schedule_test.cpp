@@ -1,6 +1,7 @@
 #include <moegpt/train/schedule.hpp>
 
 #include "../support/catch.hpp"
+#include <limits>
 
 using namespace moegpt;
 
@@ -39,4 +40,14 @@ TEST_CASE("a warm-up longer than the run still climbs, and what follows is the f
   const WarmupCosine slow{.peak = 1, .floor = 0.1, .warmup = 10, .steps = 5};
   CHECK(slow(9) == Approx(10.0 / 11).epsilon(1e-15));
   CHECK(slow(10) == 0.1);
+}
+
+TEST_CASE("a schedule that climbs to its floor, has no rate or a negative step is refused") {
+  const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
+  for (const WarmupCosine& wrong : {WarmupCosine{.peak = 5e-5}, WarmupCosine{.floor = -1}, WarmupCosine{.peak = nan},
+                                    WarmupCosine{.floor = nan}, WarmupCosine{.peak = inf}})
+    CHECK_THROWS_WITH(wrong(0), ContainsSubstring("expected 0 <= floor <= peak"));
+  CHECK_THROWS_WITH((WarmupCosine{.warmup = -1}(0)), ContainsSubstring("warmup -1"));
+  CHECK_THROWS_WITH((WarmupCosine{.steps = -1}(0)), ContainsSubstring("steps -1"));
+  CHECK_THROWS_WITH(rate(-1), ContainsSubstring("step -1"));
 }
