@@ -120,6 +120,7 @@ void load(const std::string& path, Model& model, Tokenizer& tokenizer) {
     check(error == std::errc{} && end == text.data() + text.size(), path, ": option ", name, " is \"", text,
           "\", expected a number");
   }
+  check_options(options);
   Tokenizer read = Tokenizer::from_text(detail::metadata_of(file, "moegpt.tokenizer", path));
   check(read.vocab() <= Model::config.vocab, path, ": its tokenizer has ", read.vocab(), " tokens, its model ",
         Model::config.vocab);
