@@ -200,3 +200,12 @@ TEST_CASE("what a token gets back from the head does not depend on which other t
   CHECK(alone.tape.loss[0][0] == all.tape.loss[2][0]);
   CHECK(alone.dx.eigen() == all.dx.eigen().col(2));
 }
+
+TEST_CASE("a head refuses a target beyond its vocabulary and tokens that the pass does not have") {
+  Scene<Separate> scene;
+  scene.targets[4] = V;
+  CHECK_THROWS_WITH(scene.loss(), ContainsSubstring("target 4 is 7, expected less than 7"));
+  scene.targets[4] = 0;
+  scene.pass.shape = {1, 3};
+  CHECK_THROWS_AS(scene.loss(), std::invalid_argument);
+}

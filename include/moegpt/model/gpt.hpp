@@ -94,6 +94,8 @@ struct GPT {
 
   struct Tape {
     Pass pass;                                       // of the last forward
+    bool complete = false;                           // whether that, or logits, has returned; see check_forward
+    const int* targets = nullptr;                    // of its batch; null after logits
     std::array<Tokens<D, T>, C.layers + 1> stream;   // what enters each block, and what leaves the last
     Interleaved<typename DenseBlock::Tape, typename MoEBlock::Tape, Pattern> blocks;
     typename LastNorm::Tape norm;
@@ -172,17 +174,20 @@ struct GPT {
                                      pass);
     });
     if (!std::isfinite(loss.total(work.objective))) not_finite("loss", loss.total(work.objective), first_not_finite(*this));
+    work.tape.complete = true, work.tape.targets = batch.targets.data();
     return loss;
   }
 
   // Adds the gradient of loss.total(objective) of the last forward of `work` to `grad`.
   void backward(const Batch& batch, Workspace& work, GPT& grad) const {
     check(work.use == Use::training, "backward needs a workspace made for training");
+    check_forward(work, "backward");
     const Tape& tape = work.tape;
     Scratch& s = work.scratch;
     Pass pass = tape.pass;
     check(pass.shape == batch.shape && pass.ids == batch.inputs.data(),
           "backward was called with another batch than the last forward of this workspace");
+    check_targets(batch.targets, tape.targets, pass.tokens());
     Tokens<D, T>*dy = &s.d_stream[0], *dx = &s.d_stream[1];
     for (auto* t : {dy, dx, &s.d_normed}) t->resize(pass.tokens());
 
@@ -224,14 +229,17 @@ struct GPT {
     cache.advance(shape.length);
     for (const T logit : work.tape.head.logits.memory())
       if (!std::isfinite(logit)) not_finite("logit of a token", static_cast<double>(logit), first_not_finite(*this));
+    work.tape.complete = true;
     return work.tape.head.logits;
   }
 
  private:
   [[gnu::noinline]] Pass prepare(std::span<const int> ids, Shape shape, Workspace& work, Index first_position,
                std::optional<Key> key) const {
+    check_options(options), check_objective(work.objective);
     check_shape(ids, shape, work.shape, first_position, C.context);
     if constexpr (has_experts) check_allowed<Recipe>(work.allowed);
+    work.tape.complete = false, work.tape.targets = nullptr;
     work.tape.pass = {.shape = shape, .exec = work.exec, .options = options, .objective = work.objective, .key = key,
                       .first_position = first_position, .ids = ids.data(), .allowed = work.allowed,
                       .task = work.task, .partial = shape != work.shape};
