@@ -165,3 +165,13 @@ TEST_CASE("for_each_piece visits every element once") {
   });
   CHECK(visits == std::vector<int>(131, 1));
 }
+
+TEST_CASE("more threads than a process can have, negative tasks and pieces of nothing are refused") {
+  const auto nothing = [](auto) {};
+  CHECK_THROWS_WITH(Exec{1 << 30}.region([](const Exec&) {}), ContainsSubstring("1073741824 threads: at most 1024"));
+  CHECK_THROWS_AS(Exec{1025}.parallel_for(4, nothing), std::invalid_argument);
+  CHECK_THROWS_WITH(Exec{}.parallel_for(-1, nothing), ContainsSubstring("parallel_for got -1 tasks"));
+  CHECK_THROWS_WITH(for_each_piece(Exec{2}, 10, 0, nothing), ContainsSubstring("10 elements in pieces of at most 0"));
+  CHECK_THROWS_AS(for_each_piece(Exec{2}, 10, -3, nothing), std::invalid_argument);
+  CHECK_THROWS_AS(for_each_piece(Exec{2}, -10, 3, nothing), std::invalid_argument);
+}

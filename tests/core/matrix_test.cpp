@@ -4,6 +4,7 @@
 #include "support/numbers.hpp"
 
 #include <cstdint>
+#include <limits>
 
 using namespace moegpt;
 
@@ -173,4 +174,22 @@ TEST_CASE("a matrix of another width is refused with both widths and the storage
   const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> rows(7, 5);
   const std::string of_rows = refusal([&] { as_tokens<6>(rows); });
   CHECK(of_rows == "moegpt: a token of this matrix has 5 features, expected 6 columns (row-major: one row per token)");
+}
+
+TEST_CASE("a buffer of a negative size, or of more bytes than there are addresses, is refused and stays as it was") {
+  Buffer<double> buffer(3);
+  buffer[2] = 7;
+  constexpr Index most = std::numeric_limits<Index>::max();
+  for (const Index size : {Index{-1}, std::numeric_limits<Index>::min(), most / 8 + 1, most}) {
+    CAPTURE(size);
+    CHECK(refusal([&] { buffer.resize(size); }).find("a buffer of " + std::to_string(size)) != std::string::npos);
+    CHECK(buffer.size() == 3);
+    CHECK(buffer[2] == 7);
+  }
+  CHECK_FALSE(refusal([] { Buffer<char>(-5); }).empty());
+  Tokens<8, float> tokens;
+  for (const Index count : {Index{-1}, most / 8 + 1, most, Index{1} << 61, -(Index{1} << 61)}) {   // times 8 wraps
+    CAPTURE(count);
+    CHECK_FALSE(refusal([&] { tokens.resize(count); }).empty());
+  }
 }

@@ -116,3 +116,12 @@ TEST_CASE("below(n) reaches every number below n about equally often and none ot
   for (const int c : count) CHECK(c == Approx(10000).margin(4 * 100));   // four standard errors
   CHECK(rng.below(1) == 0);
 }
+
+TEST_CASE("no number is below zero, and a negative count of normals is refused without moving the counter") {
+  Rng rng(1);
+  double x = 0;
+  CHECK_THROWS_WITH(rng.below(0), ContainsSubstring("no number is below 0"));
+  CHECK_THROWS_WITH(rng.normals(&x, -1), ContainsSubstring("-1 numbers"));
+  CHECK(rng.counter == 0);
+  CHECK(rng.below(1) == 0);
+}

@@ -253,3 +253,13 @@ TEST_CASE("a file with any one bit flipped is read or refused, never anything el
   }
   CHECK(refused > 64);  // all of the length's upper bits at least
 }
+
+TEST_CASE("a tensor without data is refused unless its shape has a zero") {
+  TemporaryFolder folder;
+  const auto says = [&](std::vector<Index> shape) {
+    return error_of([&] { save_safetensors(folder / "m.safetensors", {{"x", DType::f32, shape, nullptr}}); });
+  };
+  CHECK(says({2, 3}).find("has null data") != std::string::npos);
+  CHECK(says({}).find("has null data") != std::string::npos);
+  CHECK(says({2, 0}).find("null data") == std::string::npos);
+}

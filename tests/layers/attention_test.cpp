@@ -220,3 +220,21 @@ TEST_CASE("gradients of attention that are not wanted are skipped, and the other
   layer.backward(x, run.tape, dy, {}, no_dx, run.scratch, pass);
   CHECK(same_weights(grad, no_dx));
 }
+
+TEST_CASE("a cache that is too small, or missing for tokens that have a past, is refused") {
+  Grouped layer;
+  Run<Grouped> run;
+  const auto x = random_tokens<6, double>(4, 1);
+  run.y.resize(4);
+  Tokens<Grouped::Dkv, double> rows(11);
+  const auto says = [&](const Pass& pass, const KeyValues<Grouped::Dkv, double>* cache) {
+    return refusal([&] { layer.forward(x, run.y, run.tape, run.scratch, pass, cache); });
+  };
+  const KeyValues<Grouped::Dkv, double> short_one{rows, rows, 5}, few_rows{rows, rows, 6};
+  CHECK(says({.shape = {1, 4}, .first_position = 2}, nullptr).find("begin at position 2") != std::string::npos);
+  CHECK(says({.shape = {1, 4}, .first_position = 2}, &short_one).find("6 positions, but the cache has room for 5") !=
+        std::string::npos);
+  CHECK(says({.shape = {2, 2}, .first_position = 2}, &few_rows).find("2 sequences of 6 positions need 12") !=
+        std::string::npos);
+  CHECK(says({.shape = {1, 4}, .first_position = 2}, &few_rows).empty());
+}

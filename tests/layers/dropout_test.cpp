@@ -50,3 +50,13 @@ TEST_CASE("dropout works in place") {
   L{}.forward(x, x, tape, pass);
   CHECK(same_bits(x, y));
 }
+
+TEST_CASE("dropout alone refuses a probability outside 0 .. 1") {
+  Tokens<4, float> x(2);
+  Dropout<4> layer;
+  Dropout<4>::Tape tape;
+  for (const double p : {-0.1, 1.0, std::nan("")})
+    CHECK_FALSE(refusal([&] {
+      layer.forward(x, x, tape, {.shape = {1, 2}, .objective = {.dropout = p}, .key = Key{1}});
+    }).empty());
+}

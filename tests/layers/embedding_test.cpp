@@ -66,3 +66,24 @@ TEST_CASE("a frozen table's gradient stays empty") {
   table.add_positions_backward(dy, grad, {.shape = {2, 3}});
   CHECK(grad.weight.empty());
 }
+
+TEST_CASE("an id outside the table is refused by its token, forward and backward") {
+  Embedding<4, 6> table, grad;
+  Tokens<6, float> y(2);
+  for (const int wrong : {4, -1, 1 << 30}) {
+    const int bad[2] = {1, wrong};
+    const std::string expected = "token 1 has id " + std::to_string(wrong) + ", expected 0 .. 3";
+    CHECK(refusal([&] { table.forward(bad, y, {.shape = {1, 2}}); }).find(expected) != std::string::npos);
+    CHECK(refusal([&] { table.backward(bad, y, grad, {.shape = {1, 2}}); }).find(expected) != std::string::npos);
+  }
+}
+
+TEST_CASE("positions beyond the table and tokens that the pass does not have are refused") {
+  Embedding<4, 6> table, grad;
+  Tokens<6, float> y(6);
+  const Pass beyond{.shape = {2, 3}, .first_position = 2};
+  CHECK(refusal([&] { table.add_positions(y, beyond); }).find("positions up to 5, but the table holds 4") !=
+        std::string::npos);
+  CHECK_FALSE(refusal([&] { table.add_positions_backward(y, grad, beyond); }).empty());
+  CHECK_FALSE(refusal([&] { table.add_positions(y, {.shape = {1, 3}}); }).empty());
+}

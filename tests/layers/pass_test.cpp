@@ -1,6 +1,8 @@
 #include <moegpt/layers/pass.hpp>
 
 #include "support/catch.hpp"
+#include "support/numbers.hpp"
+#include <limits>
 
 using namespace moegpt;
 
@@ -64,4 +66,38 @@ TEST_CASE("each named balance rule is its system's") {
   STATIC_REQUIRE(R::megablocks == R{R::Choices::all, R::Share::of_pairs, Group::batch, R::Layers::mean});
   STATIC_REQUIRE(R::deepseek == R{R::Choices::all, R::Share::of_pairs, Group::sequence, R::Layers::sum});
   STATIC_REQUIRE(R::flaxformer == R{R::Choices::all, R::Share::of_tokens, Group::sequence, R::Layers::sum});
+}
+
+TEST_CASE("a pass that makes no sense is refused by the field that is wrong") {
+  const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
+  const auto says = [](const Pass& pass, const std::string& part) {
+    const std::string found = refusal([&] { pass.check_fits(pass.tokens(), pass.tokens()); });
+    INFO(found);
+    CHECK(found.find(part) != std::string::npos);
+  };
+  CHECK(refusal([] { Pass{.shape = {2, 3}}.check_fits(6, 6); }).empty());
+  says({.shape = {-1, -1}}, "-1 x -1 tokens");
+  says({.shape = {2, 3}, .first_position = -1}, "first_position is -1");
+  says({.shape = {2, 3}, .first_token = -4}, "first_token -4");
+  says({.shape = {2, 3}, .sequence_stride = 2}, "sequence_stride is 2");
+  const Index beyond[2] = {3, 4}, negative[2] = {-1, 3};
+  says({.shape = {2, 3}, .lengths = beyond}, "lengths[1] is 4, expected 0 .. 3");
+  says({.shape = {2, 3}, .lengths = negative}, "lengths[0] is -1");
+  says({.exec = {1 << 20}}, "1048576 threads");
+  for (const double x : {0.0, -1.0, nan, inf}) {
+    says({.options = {.norm_epsilon = x}}, "norm_epsilon is ");
+    says({.options = {.rotary_base = x}}, "rotary_base is ");
+  }
+  for (const double x : {-1.0, nan, inf}) {
+    says({.options = {.attention_scale = x}}, "attention_scale is ");
+    says({.options = {.min_capacity = x}}, "min_capacity is ");
+    says({.objective = {.balance = x}}, "coefficient balance is ");
+    says({.objective = {.z = x}}, "coefficient z is ");
+    says({.objective = {.importance = x}}, "coefficient importance is ");
+    says({.objective = {.load = x}}, "coefficient load is ");
+    says({.objective = {.variance = x}}, "coefficient variance is ");
+    says({.objective = {.count = x}}, "coefficient count is ");
+  }
+  for (const double x : {-0.1, 1.0, 1.5, nan}) says({.objective = {.dropout = x}}, "dropout is ");
+  says({.objective = {.balance_rule = {.group = Group::position}}}, "Group::position");
 }

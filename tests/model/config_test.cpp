@@ -69,3 +69,16 @@ TEST_CASE("Configs that differ in one choice are different") {
   other.tied = true;
   CHECK_FALSE(c == other);
 }
+
+TEST_CASE("a list of layers remembers its ends, and no layer outside the numbers of layers is in a choice") {
+  const LayerSet list{2, 4, -3, 1000};
+  CHECK(list.has(2));
+  CHECK(list.has(4));
+  for (const int layer : {-3, -1, 0, 3, 255, 256, 1000}) CHECK_FALSE(list.has(layer));
+  CHECK(list.lowest == -3);
+  CHECK(list.highest == 1000);
+  const LayerSet all = [](int) { return true; };
+  CHECK(all.has(0));
+  CHECK_FALSE(all.has(-1));
+  CHECK_FALSE(all.has(256));
+}

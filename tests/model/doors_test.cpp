@@ -29,3 +29,8 @@ TEST_CASE("a number that is none is blamed on a weight, or on activations if no 
   CHECK(contains(blames("head.weight[3]"), "the weight head.weight[3] is not finite"));
   CHECK(contains(blames(""), "activations overflowed"));
 }
+
+TEST_CASE("a batch so large that its number of tokens wraps to zero is refused") {
+  const Index huge = Index{1} << 62;
+  CHECK(contains(refusal([&] { check_shape({}, {huge, 4}, {2, 4}, 0, 8); }), "made for 2 x 4"));
+}

@@ -244,7 +244,8 @@ TEST_CASE("backward refuses another batch than its forward's, and a workspace ma
   d.model->forward(d.batch, inference);
   CHECK(contains(refusal([&] { d.model->backward(d.batch, inference, grad); }), "made for training"));
   Workspace<Noisy> fresh({2, 6});
-  CHECK(contains(refusal([&] { d.model->backward(d.batch, fresh, grad); }), "another batch"));
+  CHECK(contains(refusal([&] { d.model->backward(d.batch, fresh, grad); }),
+                 "no forward of this workspace has returned"));
 }
 
 TEST_CASE("logits refuse an id that the model does not have") {
@@ -297,4 +298,54 @@ TEST_CASE("only a pre-norm model has a norm after its last block, and a model wi
   CHECK(norms(GPT<with(Residual::post_norm), TopKRouter<4, 2>>()) == both);
   CHECK(norms(GPT<with(Residual::no_norm), TopKRouter<4, 2>>()).empty());
   CHECK(norms(GPT<with(Residual::pre_norm), TopKRouter<4, 2>>()).back() == "norm.weight");
+}
+
+TEST_CASE("options and objectives that make no sense are refused in the step that reads them") {
+  auto model = random_model<Plain>(1);
+  Workspace<Plain> work({2, 4});
+  const Batch batch = random_batch({2, 4}, V, 2);
+  model->forward(batch, work);
+  model->options.norm_epsilon = 0;
+  CHECK(contains(refusal([&] { model->forward(batch, work); }), "norm_epsilon is 0"));
+  model->options = {.attention_scale = -1};
+  CHECK(contains(refusal([&] { model->forward(batch, work); }), "attention_scale is -1"));
+  model->options = {};
+  work.objective.z = std::nan("");
+  CHECK(contains(refusal([&] { model->forward(batch, work); }), "coefficient z is nan"));
+  work.objective = {.dropout = 1};
+  CHECK(contains(refusal([&] { model->forward(batch, work); }), "dropout is 1"));
+}
+
+TEST_CASE("backward needs a forward with its batch that has returned") {
+  auto model = random_model<Plain>(1);
+  Plain grad;
+  Workspace<Plain> work({2, 4});
+  Batch batch = random_batch({2, 4}, V, 2);
+  const auto backward = [&] { return refusal([&] { model->backward(batch, work, grad); }); };
+  CHECK(contains(backward(), "no forward of this workspace has returned"));
+  model->forward(batch, work);
+  CHECK(backward() == "");
+  CHECK(backward() == "");   // a second one adds the same again
+  std::vector<int> other = batch.targets;
+  std::swap(other, batch.targets);
+  CHECK(contains(backward(), "other targets"));
+  std::swap(other, batch.targets);
+  const float weight = model->head.weight[0];
+  model->head.weight[0] = std::numeric_limits<float>::quiet_NaN();
+  CHECK_THROWS_AS(model->forward(batch, work), std::runtime_error);
+  model->head.weight[0] = weight;
+  CHECK(contains(backward(), "since one failed"));
+  model->forward(batch, work);
+  CHECK(backward() == "");
+}
+
+TEST_CASE("backward after logits is refused, though they read the same ids") {
+  auto model = random_model<Plain>(1);
+  Plain grad;
+  Workspace<Plain> work({1, 4});
+  const Batch batch = random_batch({1, 4}, V, 2);
+  model->forward(batch, work);
+  Plain::Cache cache;
+  model->logits(batch.inputs, work, cache);
+  CHECK(contains(refusal([&] { model->backward(batch, work, grad); }), "after logits"));
 }

@@ -219,7 +219,7 @@ void check_vocabulary() {
   for (float& v : x.memory()) v = static_cast<float>(rng.normal());
   const Pass pass{.shape = {1, tokens}};
   head.loss(x, embedding, targets.data(), tape, pass);
-  head.backward(x, embedding, targets.data(), tape, dx, grad, d_embedding, scratch, pass);
+  head.backward(x, embedding, tape, dx, grad, d_embedding, scratch, pass);
   Eigen::MatrixXd z = head.weight.eigen().template cast<double>() * x.eigen().template cast<double>();
   z.colwise() += head.bias.eigen().row(0).transpose().template cast<double>();
   Eigen::MatrixXd dz = z.array().exp();
@@ -245,4 +245,13 @@ TEST_CASE("the gradients of a vocabulary at and beside the edges of blocks are t
   check_vocabulary<512>();
   check_vocabulary<513>();
   check_vocabulary<1025>();
+}
+
+TEST_CASE("a head refuses a target beyond its vocabulary and tokens that the pass does not have") {
+  Scene<Separate> scene;
+  scene.targets[4] = V;
+  CHECK_THROWS_WITH(scene.loss(), ContainsSubstring("target 4 is 7, expected less than 7"));
+  scene.targets[4] = 0;
+  scene.pass.shape = {1, 3};
+  CHECK_THROWS_AS(scene.loss(), std::invalid_argument);
 }

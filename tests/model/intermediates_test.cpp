@@ -169,3 +169,10 @@ TEST_CASE("intermediates refuse a workspace that keeps one layer only") {
   Model::Workspace work{{2, 6}, {}, {}, Use::inference};
   CHECK(refusal([&] { intermediates(model, work); }).find("make it for training") != std::string::npos);
 }
+
+TEST_CASE("a workspace without a forward that returned has no intermediates") {
+  const Model model;
+  const Model::Workspace work{{2, 6}};
+  CHECK(refusal([&] { intermediates(model, work); }).find("no forward of this workspace has returned") !=
+        std::string::npos);
+}

@@ -197,3 +197,13 @@ TEST_CASE("ids that do not divide among the sequences of a cache are refused") {
 TEST_CASE("a cache of no sequences is refused") {
   CHECK(contains(refusal([&] { KVCache<learned> cache(0); }), "0 sequences"));
 }
+
+TEST_CASE("a cache refuses more sequences than can be, and to advance back or beyond the context") {
+  using Cache = KVCache<Config{.vocab = 5, .context = 4, .dim = 4, .layers = 1, .heads = 1}>;
+  CHECK(contains(refusal([] { Cache cache(Index{1} << 62); }), "at most 2147483648 tokens"));
+  Cache cache(2);
+  cache.advance(3);
+  CHECK(contains(refusal([&] { cache.advance(2); }), "2 tokens, expected 0 .. 1"));
+  CHECK(contains(refusal([&] { cache.advance(-1); }), "-1 tokens"));
+  CHECK(cache.length() == 3);
+}

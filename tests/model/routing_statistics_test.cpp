@@ -3,6 +3,7 @@
 
 #include "support/catch.hpp"
 #include "support/numbers.hpp"
+#include <limits>
 
 using namespace moegpt;
 
@@ -102,4 +103,31 @@ TEST_CASE("statistics refuse a workspace that keeps one layer only") {
   Model::Workspace work{{2, 6}, {}, {}, Use::inference};
   RoutingStatistics<Model> statistics;
   CHECK(refusal([&] { statistics.add(model, work); }).find("make it for training") != std::string::npos);
+}
+
+TEST_CASE("statistics and routes of a workspace without a forward that returned are refused") {
+  Model model = model_of(1);
+  Model::Workspace work{{2, 6}};
+  RoutingStatistics<Model> statistics{7};
+  const std::string none = "no forward of this workspace has returned";
+  CHECK(refusal([&] { statistics.add(model, work); }).find(none) != std::string::npos);
+  CHECK(refusal([&] { routes(model, work); }).find(none) != std::string::npos);
+  const Batch batch = batch_of(1);
+  model.head.weight[0] = std::numeric_limits<float>::quiet_NaN();
+  CHECK_THROWS_AS(model.forward(batch, work), std::runtime_error);
+  CHECK(refusal([&] { statistics.add(model, work); }).find("since one failed") != std::string::npos);
+  CHECK(statistics.layers.empty());
+}
+
+TEST_CASE("labels that do not fit are refused, and nothing is counted") {
+  const Model model = model_of(1);
+  Model::Workspace work{{2, 6}};
+  RoutingStatistics<Model> statistics{3};
+  const Batch batch = batch_of(1);
+  model.forward(batch, work);
+  statistics.add(model, work, std::vector<int>(12, 2));
+  CHECK_FALSE(refusal([&] { statistics.add(model, work, std::vector<int>(12, 3)); }).empty());
+  CHECK_FALSE(refusal([&] { statistics.add(model, work, std::vector<int>(11, 2)); }).empty());
+  CHECK(statistics.layers[0].routing.tokens == 12);
+  CHECK(statistics.layers[1].routing.tokens == 12);
 }

@@ -151,3 +151,11 @@ TEST_CASE("the optimizer neither moves nor decays a selection bias") {
   adam.step(*model, grad);
   CHECK(same_bits(before.data(), bias_of(*model, 0).data(), 4));
 }
+
+TEST_CASE("counts and biases of a workspace without a forward that returned are refused") {
+  Model model;
+  Workspace<Model> work({2, 6});
+  ExpertCounts<Model> counts;
+  CHECK(contains(refusal([&] { counts.add(model, work); }), "no forward of this workspace has returned"));
+  CHECK(contains(refusal([&] { balance_selection(model, work, 0.1); }), "no forward of this workspace has returned"));
+}

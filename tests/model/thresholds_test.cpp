@@ -88,3 +88,9 @@ TEST_CASE("a model that evaluates by thresholds generates the logits of its eval
     for (int v = 0; v < 11; ++v) CHECK(one[0][v] == Approx(all[t * 11 + static_cast<std::size_t>(v)]).margin(1e-5));
   }
 }
+
+TEST_CASE("thresholds of a workspace without a forward that returned are refused") {
+  const auto model = random_model<Model>(2);
+  const Workspace<Model> work({2, 8});
+  CHECK(contains(refusal([&] { update_thresholds(*model, work, 0.1); }), "no forward of this workspace has returned"));
+}

@@ -99,3 +99,12 @@ TEST_CASE("sorting puts the largest first, the lower number among equals, and Na
   sort_descending(other, 3, 7, [&](Index i) { return value[i]; });
   CHECK(std::vector<Index>(other, other + 3) == std::vector<Index>{2, 6, 0});
 }
+
+TEST_CASE("a capacity of no number, or of no experts, is refused, and an enormous one does not overflow") {
+  const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
+  for (const double factor : {-1.0, nan, inf}) CHECK(contains(refusal([&] { expert_capacity(factor, 8, 2); }), "factor"));
+  for (const double pairs : {-1.0, nan, inf}) CHECK(contains(refusal([&] { expert_capacity(1, pairs, 2); }), "pairs"));
+  CHECK(contains(refusal([] { expert_capacity(1, 8, 0); }), "0 experts"));
+  CHECK(expert_capacity(1e300, 8, 2) > 1000000);
+  CHECK(capacity_of(5, 1e300, 2, 4, {}) == 5);
+}

@@ -246,3 +246,13 @@ TEST_CASE("grouped plans do not depend on the number of threads") {
     CHECK(same_bits(sequences.slot, plan_of(by_sequence, x, pass).slot));
   }
 }
+
+TEST_CASE("thresholds move at a rate above zero and at most one, by a plan of as many experts") {
+  ThresholdExpertChoice<4, 2>::For<6, double> router;
+  RoutingPlan<double> plan, other;
+  plan.resize(8, 4, 4);
+  other.resize(8, 5, 5);
+  for (const double rate : {0.0, -0.1, 1.1, std::nan("")})
+    CHECK(refusal([&] { update_thresholds(router, plan, rate); }).find("must lie in (0, 1]") != std::string::npos);
+  CHECK(refusal([&] { update_thresholds(router, other, 0.5); }).find("4 thresholds, the plan 5") != std::string::npos);
+}

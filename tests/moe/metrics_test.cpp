@@ -223,3 +223,33 @@ TEST_CASE("a table refuses labels that it has no row for, and too few of them") 
   CHECK(refusal([] { table_of(2, 2, {0, 2}, {0, 1}); }).find("label 2") != std::string::npos);
   CHECK(refusal([] { table_of(2, 2, {0}, {0, 1}); }).find("1 labels for 2 tokens") != std::string::npos);
 }
+
+TEST_CASE("a label beyond the classes is refused before anything is counted, and so is a table without classes") {
+  const auto plan = plan_of(0);
+  ClassCounts counts{.classes = 2};
+  const std::vector<int> good(6, 1), bad{1, 1, 1, 1, 1, 2};   // the padding at the end, too
+  counts.add(plan, good);
+  const auto before = counts.count;
+  CHECK(refusal([&] { counts.add(plan, bad); }).find("token 5 has label 2, expected less than 2") != std::string::npos);
+  CHECK(counts.count == before);
+  for (const int classes : {0, -1}) {
+    ClassCounts none{.classes = classes};
+    const std::vector<int> unlabelled(6, -1);
+    CHECK(refusal([&] { none.add(plan, unlabelled); }).find("expected at least 1") != std::string::npos);
+  }
+}
+
+TEST_CASE("figures of an expert or a class that is not there are refused") {
+  const RoutingCounts counts = counts_of(0);
+  for (const int e : {-1, 4}) {
+    CHECK_FALSE(refusal([&] { counts.importance(e); }).empty());
+    CHECK_FALSE(refusal([&] { counts.share(e); }).empty());
+    CHECK_FALSE(refusal([&] { counts.coactivation(0, e); }).empty());
+    CHECK_FALSE(refusal([&] { counts.coactivation(e, 0); }).empty());
+  }
+  ClassCounts classes{.classes = 2};
+  classes.add(plan_of(0), std::vector<int>(6, 1));
+  CHECK(classes.at(1, 3) == 0);
+  CHECK_FALSE(refusal([&] { classes.at(2, 0); }).empty());
+  CHECK_FALSE(refusal([&] { classes.at(0, -1); }).empty());
+}

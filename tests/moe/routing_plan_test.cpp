@@ -261,3 +261,18 @@ TEST_CASE("NaN gates come last in every order and break none") {
           CHECK((plan.load(e) < 4 || !std::isnan(plan.weight[s])));
   }
 }
+
+TEST_CASE("a plan refuses an expert that does not exist, under any drop rule") {
+  const float gates[6] = {1, 1, 1, 1, 1, 1};
+  const int beyond[6] = {0, 1, 2, 3, 1, 0};
+  std::vector<Pass> passes{{.shape = {1, 3}}, {.shape = {1, 3}, .options = {.capacity_factor = 3}}};
+  for (const Drop drop : {Drop::slot_major, Drop::batch_prioritised, Drop::probability})
+    passes.push_back({.shape = {1, 3}, .options = {.capacity_factor = 3}, .drop = drop});
+  passes.push_back({.shape = {1, 3}, .options = {.capacity_factor = 3}, .capacity_group = Group::sequence});
+  for (const Pass& pass : passes) {
+    RoutingPlan<float> plan;
+    plan.resize(3, 2, 3);
+    const std::string found = refusal([&] { plan.assign(beyond, gates, pass); });
+    CHECK(found.find("choice 1 of token 1 is expert 3, expected 0 .. 2") != std::string::npos);
+  }
+}

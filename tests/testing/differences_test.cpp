@@ -90,3 +90,19 @@ TEST_CASE("until_smooth draws anew with other numbers until a point is smooth, a
   CHECK_FALSE(never.ok);
   CHECK(never.complaint.find("no smooth point in 4 draws") == 0);
 }
+
+TEST_CASE("options with which a check passes or fails whatever backward does are refused") {
+  const auto refuses = [](const GradcheckOptions& options, const std::string& part) {
+    CHECK_THROWS_WITH(testing::until_smooth(options, [](GradcheckReport&, Rng&) { return testing::Verdict::smooth; }),
+                      ContainsSubstring(part));
+  };
+  for (const int count : {0, -1}) {
+    refuses({.per_tensor = count}, "per_tensor is " + std::to_string(count));
+    refuses({.draws = count}, "draws " + std::to_string(count));
+  }
+  for (const double x : {0.0, -1e-6, std::nan("")}) {
+    refuses({.tolerance = x}, "tolerance is ");
+    refuses({.spread = x}, "spread is ");
+  }
+  refuses({.pass = {.shape = {0, 5}}}, "0 x 5");
+}

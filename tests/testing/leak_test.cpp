@@ -136,3 +136,11 @@ TEST_CASE("a leak is reported by layer, sequence, position and seed") {
   CHECK(text.find("leak: layer 0 gives another output at position " + std::to_string(report.position)) == 0);
   CHECK(text.find("from position " + std::to_string(report.exchanged) + " on are others") != std::string::npos);
 }
+
+TEST_CASE("a search that can find no leak is refused instead of finding none") {
+  using Model = GPT<Config{.vocab = 5, .context = 8, .dim = 4, .layers = 1, .heads = 1}, TopKRouter<4, 2>>;
+  CHECK_THROWS_WITH(find_leak<Model>({.draws = 0}), ContainsSubstring("draws is 0"));
+  CHECK_THROWS_WITH(find_leak<Model>({.shape = {2, 1}}), ContainsSubstring("1 sequence of 2 tokens is needed"));
+  for (const double spread : {0.0, -1.0, std::nan("")})
+    CHECK_THROWS_WITH(find_leak<Model>({.spread = spread}), ContainsSubstring("spread is "));
+}

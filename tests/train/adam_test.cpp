@@ -4,6 +4,7 @@
 #include "../support/catch.hpp"
 
 #include <memory>
+#include <limits>
 
 using namespace moegpt;
 
@@ -247,4 +248,27 @@ TEST_CASE("an Adam that is not told otherwise is PyTorch's AdamW") {
   STATIC_REQUIRE((usual.learning_rate == 1e-3 && usual.beta1 == 0.9 && usual.beta2 == 0.999 && usual.epsilon == 1e-8));
   STATIC_REQUIRE((usual.weight_decay == 0.01 && usual.decay == Decay::decoupled));
   STATIC_REQUIRE((usual.decay_of == DecayOf::everything && usual.empty_expert == EmptyExpert::skip));
+}
+
+TEST_CASE("a step with options or a scale that make no sense is refused and moves nothing") {
+  const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
+  const Tree before = random_tree(1), grad = touched(random_tree(2));
+  const auto refuses = [&](const AdamOptions& options, const std::string& part, double scale = 1) {
+    Tree tree = before;
+    Adam<Tree> adam;
+    adam.options = options;
+    CHECK_THROWS_WITH(adam.step(tree, grad, {}, scale), ContainsSubstring(part));
+    CHECK(tree.matrix[0] == before.matrix[0]);
+    for (const auto steps : adam.steps()) CHECK(steps == 0);
+  };
+  for (const double x : {-1e-3, nan, inf}) {
+    refuses({.learning_rate = x}, "learning_rate is ");
+    refuses({.weight_decay = x}, "weight_decay is ");
+  }
+  for (const double x : {-0.1, 1.0, 1.5, nan}) {
+    refuses({.beta1 = x}, "beta1 is ");
+    refuses({.beta2 = x}, "beta2 is ");
+  }
+  for (const double x : {0.0, -1e-8, nan, inf}) refuses({.epsilon = x}, "epsilon is ");
+  for (const double x : {nan, inf}) refuses({}, "gradient_scale is ", x);
 }

@@ -2,6 +2,7 @@
 #include <moegpt/train/clip.hpp>
 
 #include "../support/catch.hpp"
+#include <limits>
 
 #include <limits>
 
@@ -84,4 +85,10 @@ TEST_CASE("a norm within the limit is left alone and a larger one comes down to 
 TEST_CASE("a limit of zero or less means no clipping") {
   CHECK(clip_scale(1e9, 0) == 1);
   CHECK(clip_scale(1e9, -1) == 1);
+}
+
+TEST_CASE("a norm below zero and a limit that is NaN are refused, and an infinite limit clips nothing") {
+  CHECK_THROWS_AS(clip_scale(-1, 1), std::invalid_argument);
+  CHECK_THROWS_WITH(clip_scale(2, std::nan("")), ContainsSubstring("the limit is NaN"));
+  CHECK(clip_scale(2, std::numeric_limits<double>::infinity()) == 1);
 }

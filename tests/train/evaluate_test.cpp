@@ -49,3 +49,10 @@ TEST_CASE("an estimate depends on its key alone, and leaves the objective as it 
   CHECK(first != estimate_loss(model, text, work, 4, Key{10}));
   CHECK(work.objective.dropout == 0.5);
 }
+
+TEST_CASE("an estimate over no batches is refused") {
+  Model model;
+  Model::Workspace work{{2, 5}};
+  for (const int batches : {0, -1})
+    CHECK_THROWS_WITH(estimate_loss<Model>(model, text, work, batches, Key{1}), ContainsSubstring("at least 1 is needed"));
+}

@@ -5,6 +5,7 @@
 #include "../support/catch.hpp"
 
 #include <memory>
+#include <limits>
 
 using namespace moegpt;
 
@@ -256,4 +257,55 @@ TEST_CASE("generation uses the masks of its task") {
   CHECK(write(0) == generate(*model, letters, "abc", {.tokens = 30, .seed = 3}));
   CHECK(write(0) != write(1));
   CHECK(contains(refusal([&] { write(2); }), "task 2"));
+}
+
+TEST_CASE("an id whose logit is minus infinity is never drawn, whatever the sampling") {
+  const float banned = -std::numeric_limits<float>::infinity();
+  const float logits[5] = {banned, 1, banned, 0.5f, banned}, one[3] = {banned, -1e30f, banned};
+  for (const Sampling& sampling : {Sampling{}, Sampling{.temperature = 0}, Sampling{.temperature = 1e9},
+                                   Sampling{.top_k = 4}, Sampling{.top_p = 1e-9}, Sampling{.vocab = 4}}) {
+    Sampler<float> sample(sampling);
+    for (const double u : {0.0, 0.3, 0.9, 1 - 0x1.0p-53}) {
+      const int id = sample(logits, 5, u);
+      CHECK((id == 1 || id == 3));
+      CHECK(sample(one, 3, u) == 1);
+    }
+  }
+}
+
+TEST_CASE("a row that bans every id, or holds NaN or plus infinity, is refused") {
+  const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  const float none[3] = {-inf, -inf, -inf}, beyond[3] = {-inf, -inf, 1}, not_a_number[3] = {1, nan, 2},
+              infinite[3] = {1, 2, inf}, all_infinite[3] = {inf, inf, inf};
+  for (const Sampling& sampling : {Sampling{}, Sampling{.temperature = 0}, Sampling{.top_k = 1}}) {
+    Sampler<float> sample(sampling);
+    CHECK(contains(refusal([&] { sample(none, 3, 0.5); }), "all 3 logits are minus infinity"));
+    CHECK(contains(refusal([&] { sample(not_a_number, 3, 0.5); }), "logit 1 is nan"));
+    CHECK(contains(refusal([&] { sample(infinite, 3, 0.5); }), "logit 2 is inf"));
+    CHECK(contains(refusal([&] { sample(all_infinite, 3, 0.5); }), "logit 0 is inf"));
+  }
+  Sampler<float> narrow({.vocab = 2});   // the only one left is not the tokenizer's
+  CHECK(contains(refusal([&] { narrow(beyond, 3, 0.5); }), "all 2 logits are minus infinity"));
+}
+
+TEST_CASE("rows of equal or enormous logits are drawn from like any other") {
+  const float equal[4] = {2, 2, 2, 2}, enormous[3] = {3e38f, -3e38f, 3e38f};
+  Sampler<float> sample;
+  CHECK(sample(equal, 4, 0) == 0);
+  CHECK(sample(equal, 4, 0.6) == 2);
+  CHECK(sample(equal, 4, 1 - 0x1.0p-53) == 3);
+  CHECK(sample(enormous, 3, 0.4) == 0);
+  CHECK(sample(enormous, 3, 0.6) == 2);
+}
+
+TEST_CASE("a draw from no logits, a draw with u outside 0 .. 1 and a sampling without bounds are refused") {
+  const float logits[2] = {1, 2};
+  Sampler<float> sample;
+  for (const int vocab : {0, -1}) CHECK(contains(refusal([&] { sample(logits, vocab, 0.5); }), "no token to draw"));
+  for (const double u : {-0.1, 1.0, std::nan("")})
+    CHECK(contains(refusal([&] { sample(logits, 2, u); }), "expected a number in [0, 1)"));
+  CHECK(contains(refusal([] { Sampler<float> s({.temperature = std::numeric_limits<double>::infinity()}); }),
+                 "temperature is inf, expected a finite number"));
+  CHECK(contains(refusal([] { Sampler<float> s({.top_p = std::nan("")}); }), "top_p is nan"));
+  CHECK(contains(refusal([] { Sampler<float> s({.vocab = -1}); }), "vocab of the sampling is -1"));
 }

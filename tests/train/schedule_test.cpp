@@ -1,6 +1,7 @@
 #include <moegpt/train/schedule.hpp>
 
 #include "../support/catch.hpp"
+#include <limits>
 
 using namespace moegpt;
 
@@ -47,4 +48,14 @@ TEST_CASE("a warm-up longer than the run still climbs, and what follows is the f
 TEST_CASE("a schedule that is not told otherwise is nanoGPT's for characters") {
   constexpr WarmupCosine usual;
   STATIC_REQUIRE((usual.peak == 1e-3 && usual.floor == 1e-4 && usual.warmup == 100 && usual.steps == 5000));
+}
+
+TEST_CASE("a schedule that climbs to its floor, has no rate or a negative step is refused") {
+  const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
+  for (const WarmupCosine& wrong : {WarmupCosine{.peak = 5e-5}, WarmupCosine{.floor = -1}, WarmupCosine{.peak = nan},
+                                    WarmupCosine{.floor = nan}, WarmupCosine{.peak = inf}})
+    CHECK_THROWS_WITH(wrong(0), ContainsSubstring("expected 0 <= floor <= peak"));
+  CHECK_THROWS_WITH((WarmupCosine{.warmup = -1}(0)), ContainsSubstring("warmup -1"));
+  CHECK_THROWS_WITH((WarmupCosine{.steps = -1}(0)), ContainsSubstring("steps -1"));
+  CHECK_THROWS_WITH(rate(-1), ContainsSubstring("step -1"));
 }

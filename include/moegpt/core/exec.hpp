@@ -126,12 +126,13 @@ class Team {
 };
 
 struct Exec {
-  int threads = 1;        // at most; a build without OpenMP always uses one
+  static constexpr int most_threads = 1024;
+  int threads = 1;        // at most; below 1 counts as 1, and a build without OpenMP always uses one
   Team* team = nullptr;   // the threads that stand by, in a region
 
   // f(exec), with an Exec whose threads stand by until f returns. A few large regions are best: opening one
   // wakes all threads and closing it waits for each. Throws what f throws. Inside a region, just f.
-  // Denormal numbers count as zero.
+  // Denormal numbers count as zero. std::invalid_argument for more than most_threads.
   template <class F>
   void region(F&& f) const {
     open(FunctionRef<const Exec&>(f));
@@ -139,6 +140,7 @@ struct Exec {
 
   // f(task) for every task in [0, tasks), each exactly once, in no promised order; called by a task, on its
   // thread alone. Throws what a task throws; tasks not begun by then are left out. Denormals count as zero.
+  // std::invalid_argument if `tasks` is negative.
   template <class F>
   void parallel_for(Index tasks, F&& f) const {
     auto call = [&](Index task, int) { f(task); };
@@ -154,8 +156,13 @@ struct Exec {
 
   int workers() const { return threads > 1 ? threads : 1; }
 
+  void check_threads() const {
+    check(threads <= most_threads, "Exec has ", threads, " threads: at most ", most_threads, " are possible");
+  }
+
  private:
   [[gnu::noinline]] void run(Index tasks, TaskRef task_of) const {
+    check(tasks >= 0, "parallel_for got ", tasks, " tasks: 0 or more are expected");
     int worker = 0;
 #ifdef _OPENMP
     if (threads > 1 && tasks > 1 && !team)
@@ -170,6 +177,7 @@ struct Exec {
   }
 
   [[gnu::noinline]] void open(FunctionRef<const Exec&> f) const {
+    check_threads();
     const FlushDenormals flush;
 #ifdef _OPENMP
     if (threads > 1 && !team) {
@@ -196,7 +204,7 @@ struct Exec {
 };
 
 // Cuts [0, count) into pieces of nearly equal size, none larger than `limit`. The cut depends on the two
-// numbers only.
+// numbers only. count >= 0, limit >= 1, and the number of a piece lies in [0, size()).
 struct Pieces {
   Index count, limit;
   Index size() const { return count == 0 ? 0 : (count + limit - 1) / limit; }
@@ -207,6 +215,8 @@ struct Pieces {
 };
 
 inline void for_each_piece(const Exec& exec, Index count, Index limit, RowsRef f) {
+  check(count >= 0 && limit >= 1, "for_each_piece got ", count, " elements in pieces of at most ", limit,
+        ": 0 or more in pieces of at least 1 are expected");
   const Pieces pieces{count, limit};
   exec.parallel_for(pieces.size(), [&](Index i) { f(pieces[i]); });
 }

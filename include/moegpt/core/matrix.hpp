@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <new>
 #include <utility>
@@ -51,9 +52,11 @@ class Buffer {
   }
   ~Buffer() { release(); }
 
-  // New memory is zero; what was held is kept only if it still fits.
+  // New memory is zero; what was held is kept only if it still fits. std::invalid_argument for a negative size or one
+  // beyond the address space, std::bad_alloc for one beyond the memory.
   [[gnu::noinline]] void resize(Index size) {
-    if (size > capacity_) {
+    if (static_cast<std::size_t>(size) > static_cast<std::size_t>(capacity_)) {   // a negative size, too
+      check(size >= 0 && size <= most, "a buffer of ", size, " elements was asked for: 0 .. ", most, " are possible");
       T* fresh = static_cast<T*>(::operator new(sizeof(T) * size, alignment_of(size)));
       ask_for_huge_pages(fresh, sizeof(T) * size);
       std::memset(static_cast<void*>(fresh), 0, sizeof(T) * size);
@@ -83,6 +86,7 @@ class Buffer {
   const T* end() const { return data_ + size_; }
 
  private:
+  static constexpr Index most = PTRDIFF_MAX / Index{sizeof(T)};
   static std::align_val_t alignment_of(Index size) {
     return std::align_val_t{sizeof(T) * size < huge_page ? 64 : huge_page};
   }
@@ -151,11 +155,16 @@ using Out = TokensView<D, T>;
 // Owns D x count numbers. resize() never returns memory, so a steady step never allocates.
 template <int D, class T>
 class Tokens {
+  static_assert(D >= 0, "Tokens: the number of features is negative");
+
  public:
   static constexpr int dim = D;
   Tokens() = default;
   explicit Tokens(Index count) { resize(count); }
-  void resize(Index count) { memory_.resize(count * D); }
+  void resize(Index count) {
+    Index size;
+    memory_.resize(__builtin_mul_overflow(count, Index{D}, &size) ? PTRDIFF_MAX : size);   // which a buffer refuses
+  }
   [[gnu::always_inline]] Index count() const { return memory_.size() / (D > 0 ? D : 1); }
 
   T* operator[](Index token) { return memory_.data() + token * D; }
@@ -213,6 +222,8 @@ auto as_tokens(const Eigen::PlainObjectBase<Derived>& matrix) {
 // zero means that this model has no such weight.
 template <class T, int... Extents>
 class Weight {
+  static_assert(((Extents >= 0) && ...), "Weight: an extent is negative: it must be 0 (no such weight) or more");
+
  public:
   using Scalar = T;
   static constexpr std::array<int, sizeof...(Extents)> shape{Extents...};

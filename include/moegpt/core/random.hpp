@@ -128,11 +128,13 @@ struct Rng {
   // The next n normals: whole vectors, faster than one by one.
   template <class T>
   void normals(T* x, Index n) {
+    check(n >= 0, "Rng::normals was asked for ", n, " numbers: 0 or more are expected");
     key.normals(counter, x, n);
     counter += static_cast<std::uint64_t>(n);
   }
-  // Uniform in [0, n).
+  // Uniform in [0, n), n >= 1.
   std::uint64_t below(std::uint64_t n) {
+    check(n > 0, "Rng::below(0): no number is below 0; expected 1 or more");
     return static_cast<std::uint64_t>((static_cast<unsigned __int128>(bits()) * n) >> 64);
   }
 };

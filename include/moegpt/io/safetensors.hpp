@@ -236,11 +236,14 @@ inline std::string header_text(std::vector<NamedTensor>& tensors, Metadata metad
 
 // Writes the tensors, larger number types first, then by name, so that equal tensors give equal bytes;
 // replaces the file in one step (write_file_atomically). "format": "pt" is added to the metadata. Throws
-// std::invalid_argument without any tensor, std::runtime_error if a name or text is not UTF-8, occurs twice
-// or is too long, or if the file cannot be written.
+// std::invalid_argument without any tensor or for one without data, std::runtime_error if a name or text is not UTF-8,
+// occurs twice or is too long, or if the file cannot be written.
 inline void save_safetensors(const std::filesystem::path& path, std::vector<NamedTensor> tensors,
                              const Metadata& metadata = {}) {
   check(!tensors.empty(), "no tensor to write to ", path.string(), ", expected at least one");
+  for (const NamedTensor& tensor : tensors)
+    check(tensor.data || std::count(tensor.shape.begin(), tensor.shape.end(), Index{0}) > 0, "tensor ",
+          shown(tensor.name), " of shape ", shown(tensor.shape), " has null data: only a shape with a zero may");
   const std::string header = safetensors::header_text(tensors, metadata, path.string());
   write_file_atomically(path, [&](FileWriter& out) {
     const std::uint64_t header_bytes = header.size();

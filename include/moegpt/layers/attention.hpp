@@ -28,6 +28,8 @@ struct KeyValues {
 
 template <AttentionShape S, class T = float>
 struct Attention {
+  static_assert(S.dim > 0 && S.kv_heads >= 0 && S.head_dim >= 0,
+                "attention: dim must be positive, kv_heads and head_dim at least 0, which stands for the default");
   static_assert(S.heads > 0 && (S.head_dim > 0 || S.dim % S.heads == 0),
                 "attention: dim must be a multiple of heads, or head_dim be given");
   static_assert(S.heads % S.key_value_heads() == 0, "attention: heads must be a multiple of kv_heads");
@@ -81,6 +83,7 @@ struct Attention {
   void forward(In<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, const Pass& pass,
                const KeyValues<Dkv, T>* cache = nullptr) const {
     pass.check_fits(x.count, y.count);
+    check_cache(cache, pass);
     tape.resize(pass);
     scratch.resize(pass);
     tape.dropout = pass.dropout();
@@ -119,6 +122,17 @@ struct Attention {
   }
 
  private:
+  [[gnu::noinline]] static void check_cache(const KeyValues<Dkv, T>* cache, const Pass& pass) {
+    const Index end = pass.first_position + pass.shape.length, capacity = cache ? cache->capacity : 0;
+    check(cache || pass.first_position == 0, "attention: the tokens begin at position ", pass.first_position,
+          ", but without a cache there are no keys before them: give it one, or first_position 0");
+    check(!cache || end <= capacity, "attention: ", end, " positions, but the cache has room for ", capacity,
+          " in each sequence");
+    const Index rows = pass.shape.batch * capacity;
+    check(!cache || (cache->keys.count >= rows && cache->values.count >= rows), "attention: a cache with ",
+          cache ? cache->keys.count : 0, " keys and ", cache ? cache->values.count : 0, " values, but ",
+          pass.shape.batch, " sequences of ", capacity, " positions need ", rows, " of each");
+  }
   static kernels::MultiHead<T> heads_of(const Tape& tape, const Pass& pass, Index key_rows) {
     const double scale = pass.options.attention_scale > 0 ? pass.options.attention_scale : 1 / std::sqrt(double(d));
     return {.batch = pass.shape.batch, .length = pass.shape.length, .heads = H, .kv_heads = Hkv, .width = d,

@@ -19,6 +19,7 @@ struct Dropout {
   using Scratch = Nothing;
 
   void forward(In<D, T> x, Out<D, T> y, Tape& tape, const Pass& pass) const {
+    pass.check_fits(x.count, y.count);
     tape = {pass.dropout(), pass.key ? pass.key->with(Purpose::residual_dropout) : Key{}};
     if (y.data != x.data) std::memcpy(y.data, x.data, sizeof(T) * x.count * D);
     apply(tape, y, pass);

@@ -5,6 +5,16 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
+[[gnu::noinline]] inline void check_entries(const int* ids, Index count, int entries) {
+  for (Index n = 0; n < count; ++n)
+    check(ids[n] >= 0 && ids[n] < entries, "Embedding: token ", n, " has id ", ids[n], ", expected 0 .. ", entries - 1);
+}
+[[gnu::noinline]] inline void check_positions(Index tokens, int entries, const Pass& pass) {
+  pass.check_fits(tokens, tokens);
+  check(pass.first_position + pass.shape.length <= entries, "Embedding: positions up to ",
+        pass.first_position + pass.shape.length, ", but the table holds ", entries);
+}
+
 template <int Entries, int D, class T = float>
 struct Embedding {
   using Scalar = T;
@@ -13,20 +23,24 @@ struct Embedding {
 
   static constexpr auto fields() { return Fields{Field{"weight", &Embedding::weight}}; }
 
-  // y_n = W[id_n] for every token; ids must lie in [0, Entries).
+  // y_n = W[id_n] for every token; std::invalid_argument for an id outside [0, Entries).
   void forward(const int* ids, Out<D, T> y, const Pass& pass) const {
+    check_entries(ids, y.count, Entries);
     kernels::look_up<T>(pass.exec, weight, ids, y);
   }
   // dW[id_n] += dy_n
   void backward(const int* ids, In<D, T> dy, Embedding& grad, const Pass& pass) const {
+    check_entries(ids, dy.count, Entries);
     if (!grad.weight.empty()) kernels::look_up_backward<T>(pass.exec, ids, dy, grad.weight);
   }
 
-  // y_n += W[position of token n]
+  // y_n += W[position of token n]; std::invalid_argument for a position outside [0, Entries).
   void add_positions(Out<D, T> y, const Pass& pass) const {
+    check_positions(y.count, Entries, pass);
     kernels::add_positions<T>(pass.exec, weight, pass.first_position, pass.shape.length, y);
   }
   void add_positions_backward(In<D, T> dy, Embedding& grad, const Pass& pass) const {
+    check_positions(dy.count, Entries, pass);
     if (!grad.weight.empty())
       kernels::add_positions_backward<T>(pass.exec, dy, pass.first_position, pass.shape.length, grad.weight);
   }

@@ -50,6 +50,7 @@ concept ExpertNetwork = requires(const X expert, X grad, typename X::Tape tape, 
 
 template <int D, int Dff, Activation A = Activation::gelu, class T = float, bool HasBias = true>
 struct Expert {
+  static_assert(D >= 1 && Dff >= 1, "Expert: its widths must be at least 1");
   using Scalar = T;
   static constexpr int dim = D, hidden = Dff;
 
@@ -100,6 +101,7 @@ static_assert(ExpertNetwork<Expert<2, 3>>);
 // SwiGLU (Shazeer 2020) with the default activation.
 template <int D, int Dff, Activation A = Activation::silu, class T = float, bool HasBias = false>
 struct GatedExpert {
+  static_assert(D >= 1 && Dff >= 1, "GatedExpert: its widths must be at least 1");
   using Scalar = T;
   static constexpr int dim = D, hidden = Dff;
 

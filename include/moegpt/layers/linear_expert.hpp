@@ -7,6 +7,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 
 template <int D, int DOut = D, class T = float, bool HasBias = true>
 struct LinearExpert {
+  static_assert(D >= 1 && DOut >= 1, "LinearExpert: its widths must be at least 1");
   using Scalar = T;
   static constexpr int dim = D, dim_out = DOut;
 

@@ -4,6 +4,7 @@
 #include <moegpt/core/exec.hpp>
 #include <moegpt/core/random.hpp>
 
+#include <cmath>
 #include <optional>
 
 namespace moegpt::inline MOEGPT_BUILD {
@@ -117,6 +118,32 @@ void add_losses(const Losses& one, Sum& sum) {
   }
 }
 
+// What no run can mean: std::invalid_argument. Both may change between steps, so they are looked at in each. The
+// capacity factor is checked where it is used.
+[[gnu::noinline]] inline void check_options(const ModelOptions& o) {
+  const auto positive = [](double x) { return x > 0 && std::isfinite(x); };
+  check(positive(o.norm_epsilon), "norm_epsilon is ", o.norm_epsilon, ", expected a finite number above 0");
+  check(positive(o.rotary_base), "rotary_base is ", o.rotary_base, ", expected a finite number above 0");
+  check(o.attention_scale == 0 || positive(o.attention_scale), "attention_scale is ", o.attention_scale,
+        ", expected a finite number above 0, or 0 for 1 / sqrt(head_dim)");
+  check(o.min_capacity == 0 || positive(o.min_capacity), "min_capacity is ", o.min_capacity,
+        ", expected a finite number, 0 or more");
+}
+[[gnu::noinline]] inline void check_objective(const Objective& o) {
+  check(o.dropout >= 0 && o.dropout < 1, "the objective's dropout is ", o.dropout,
+        ": it must be at least 0 and below 1");
+  const double expert_dropout = o.expert_dropout.value_or(0);
+  check(expert_dropout >= 0 && expert_dropout < 1, "the objective's expert_dropout is ", expert_dropout,
+        ": it must be at least 0 and below 1");
+  const std::pair<const char*, double> coefficients[] = {{"balance", o.balance}, {"z", o.z},
+      {"importance", o.importance}, {"load", o.load}, {"variance", o.variance}, {"count", o.count}};
+  for (const auto& [name, value] : coefficients)
+    check(value >= 0 && std::isfinite(value), "the objective's coefficient ", name, " is ", value,
+          ": it must be a finite number, 0 or more");
+  check(o.balance_rule.group != Group::position, "the objective's balance_rule has group = Group::position, but a "
+        "balance loss is of the batch or of each sequence: use Group::batch or Group::sequence");
+}
+
 struct Pass {
   Shape shape{};
   Exec exec{};
@@ -136,10 +163,22 @@ struct Pass {
   bool partial = false;                  // less than a batch: in generation, and at the end of a text
 
   Index tokens() const { return shape.tokens(); }
-  // For layers that may be used alone: the numbers of tokens in x and y must be the pass's.
+  // For layers that may be used alone: the numbers of tokens in x and y must be the pass's, and the pass make sense.
   [[gnu::noinline]] void check_fits(Index x, Index y) const {
+    check(shape.batch >= 0 && shape.length >= 0, "pass.shape is ", shape.batch, " x ", shape.length,
+          " tokens: neither may be negative");
     check(x == tokens() && y == tokens(), "a layer got ", x, " tokens and room for ", y, " in y, but pass.shape is ",
           shape.batch, " x ", shape.length, " tokens");
+    check(first_position >= 0 && first_token >= 0, "pass.first_position is ", first_position, " and pass.first_token ",
+          first_token, ": neither may be negative");
+    check(sequence_stride == 0 || sequence_stride >= shape.length, "pass.sequence_stride is ", sequence_stride,
+          ", expected 0 or at least the ", shape.length, " tokens of a sequence");
+    for (Index b = 0; lengths && b < shape.batch; ++b)
+      check(lengths[b] >= 0 && lengths[b] <= shape.length, "pass.lengths[", b, "] is ", lengths[b], ", expected 0 .. ",
+            shape.length);
+    check_options(options);
+    check_objective(objective);
+    exec.check_threads();
   }
   Index stride() const { return sequence_stride > 0 ? sequence_stride : shape.length; }
   // The number that noise and dropout know a token by: the same in prefill and one token at a time.

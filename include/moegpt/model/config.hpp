@@ -18,21 +18,29 @@ enum class Residual {
 };
 
 // A choice of layers, as numbers or as a predicate: {1, 4} or [](int layer) { return layer % 3 == 0; }
+// Layers are numbered from 0. A model does not compile with a number that none of its layers has.
 struct LayerSet {
   static constexpr int most = 256;
   bool given = false;
+  int lowest = 0, highest = -1;   // of the numbers in a list
   std::uint64_t bits[most / 64] = {};
 
   constexpr LayerSet() = default;
   constexpr LayerSet(std::initializer_list<int> layers) : given(true) {
-    for (int layer : layers) insert(layer);
+    for (int layer : layers) {
+      if (layer < lowest) lowest = layer;
+      if (layer > highest) highest = layer;
+      if (layer >= 0 && layer < most) insert(layer);
+    }
   }
   template <std::predicate<int> Predicate>
   constexpr LayerSet(Predicate holds) : given(true) {
     for (int layer = 0; layer < most; ++layer)
       if (holds(layer)) insert(layer);
   }
-  constexpr bool has(int layer) const { return layer < most && (bits[layer / 64] >> (layer % 64) & 1) != 0; }
+  constexpr bool has(int layer) const {
+    return layer >= 0 && layer < most && (bits[layer / 64] >> (layer % 64) & 1) != 0;
+  }
   bool operator==(const LayerSet&) const = default;
 
  private:
@@ -76,5 +84,23 @@ struct Config {
   }
   bool operator==(const Config&) const = default;
 };
+
+// Asserts that the extents of a model can be meant: none is negative, and none so large that a product overflows.
+template <Config C>
+consteval bool extents_make_sense() {
+  constexpr long long most = 1 << 26, heads = C.heads, head_dim = C.head_dim, factor = C.hidden > 0 ? 1 : 4;
+  static_assert(C.vocab > 0 && C.context > 0 && C.dim > 0 && C.layers > 0 && C.heads > 0,
+                "Config: vocab, context, dim, layers and heads must be positive");
+  static_assert(C.kv_heads >= 0 && C.head_dim >= 0 && C.hidden >= 0 && C.dense_hidden >= 0,
+                "Config: kv_heads, head_dim, hidden and dense_hidden must be at least 0, which stands for the default");
+  static_assert(C.vocab <= most && C.context <= most && factor * C.dim <= most && C.layers <= most &&
+                    heads * (head_dim > 0 ? head_dim : 1) <= most && C.hidden <= most && C.dense_hidden <= most,
+                "Config: an extent is absurd: vocab, context, the width of the stream, of all heads and of an expert, "
+                "and the number of layers are at most 2^26");
+  static_assert(C.kv_heads <= C.heads, "Config: kv_heads must be at most heads");
+  static_assert(C.mixture_at.lowest >= 0 && C.mixture_at.highest < C.layers,
+                "Config: mixture_at names a layer that is not there: layers are numbered from 0 to layers - 1");
+  return true;
+}
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -17,7 +17,7 @@ inline void check_shape(std::span<const int> ids, Shape shape, Shape room, Index
         " tokens: both must be at least 1");
   check(first_position + shape.length <= context, "a sequence of ", first_position + shape.length,
         " tokens, but the model's context is ", context);
-  check(shape.tokens() <= room.tokens(), "a batch of ", shape.batch, " x ", shape.length,
+  check(shape.batch <= room.tokens() / shape.length, "a batch of ", shape.batch, " x ", shape.length,
         " tokens, but the workspace was made for ", room.batch, " x ", room.length);
   check(std::ssize(ids) == shape.tokens(), "the batch has ", ids.size(), " ids for ", shape.batch, " x ", shape.length,
         " tokens");
@@ -28,6 +28,11 @@ inline void check_lengths(std::span<const Index> lengths, Shape shape) {
   for (std::size_t b = 0; b < lengths.size(); ++b)
     check(lengths[b] >= 0 && lengths[b] <= shape.length, "sequence ", b, " has length ", lengths[b], ", expected 0 .. ",
           shape.length, ", the tokens of a sequence with its padding");
+}
+inline void check_targets(std::span<const int> targets, const int* of_forward, Index tokens) {
+  check(of_forward, "backward was called after logits, which look at no targets: call forward with the batch first");
+  check(targets.data() == of_forward && std::ssize(targets) == tokens,
+        "backward was called with other targets than the last forward of this workspace");
 }
 [[noreturn]] inline void not_finite(const std::string& what, double found, const std::string& weight) {
   throw std::runtime_error("moegpt: the " + what + " is " + std::to_string(found) +

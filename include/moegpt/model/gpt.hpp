@@ -34,8 +34,7 @@ struct Loss {
 
 template <Config C, class Recipe = Dense, class T = float>
 struct GPT {
-  static_assert(C.vocab > 0 && C.context > 0 && C.dim > 0 && C.layers > 0 && C.heads > 0,
-                "Config: vocab, context, dim, layers and heads must be positive");
+  static_assert(extents_make_sense<C>());
   static_assert(C.head_dim > 0 || C.dim % C.heads == 0,
                 "Config: dim must be a multiple of heads, or head_dim be given");
   static_assert(C.moe_every >= 1 && C.dense_first >= 0, "Config: moe_every must be at least 1, dense_first at least 0");
@@ -96,8 +95,9 @@ struct GPT {
 
   struct Tape {
     Pass pass;                                       // of the last forward
+    bool complete = false;                           // whether that, or logits, has returned; see check_forward
+    const int* targets = nullptr;                    // of its batch; null after logits
     Buffer<Index> lengths;                           // [batch] pass.lengths, if the batch has any
-    bool complete = false;                           // the last forward came to its end
     std::array<Tokens<D, T>, C.layers + 1> stream;   // what enters each block, and what leaves the last
     Interleaved<typename DenseBlock::Tape, typename MoEBlock::Tape, Pattern> blocks;
     typename LastNorm::Tape norm;
@@ -184,7 +184,7 @@ struct GPT {
       loss.targets = work.tape.head.counted;
     });
     if (!std::isfinite(loss.total(objective))) not_finite("loss", loss.total(objective), first_not_finite(*this));
-    work.tape.complete = true;
+    work.tape.complete = true, work.tape.targets = batch.targets.data();
     return loss;
   }
 
@@ -192,12 +192,13 @@ struct GPT {
   // micro-batches with different numbers of targets, weigh each by loss.targets over their sum.
   void backward(const Batch& batch, Workspace& work, GPT& grad, double weight = 1) const {
     check(work.use == Use::training, "backward needs a workspace made for training");
+    check_forward(work, "backward");
     const Tape& tape = work.tape;
     Scratch& s = work.scratch;
     Pass pass = tape.pass;
-    check(tape.complete && pass.shape == batch.shape && pass.ids == batch.inputs.data(),
-          "backward was called with another batch than the last forward of this workspace, or after a forward that "
-          "threw: call forward(batch, work) first");
+    check(pass.shape == batch.shape && pass.ids == batch.inputs.data(),
+          "backward was called with another batch than the last forward of this workspace");
+    check_targets(batch.targets, tape.targets, pass.tokens());
     check(std::isfinite(weight), "backward: the weight of this batch is ", weight, ", expected a finite number");
     pass.objective = scaled(pass.objective, weight);
     Tokens<D, T>*dy = &s.d_stream[0], *dx = &s.d_stream[1];
@@ -240,6 +241,7 @@ struct GPT {
     });
     for (const T logit : work.tape.head.logits.memory())
       if (!std::isfinite(logit)) not_finite("logit of a token", static_cast<double>(logit), first_not_finite(*this));
+    work.tape.complete = true;
     cache.advance(shape.length);
     return work.tape.head.logits;
   }
@@ -248,10 +250,11 @@ struct GPT {
   [[gnu::noinline]] Pass prepare(std::span<const int> ids, std::span<const Index> lengths, Shape shape,
                                  Workspace& work, Index first_position, std::optional<Key> key,
                                  const Objective& objective) const {
+    check_options(options), check_objective(objective);
     check_shape(ids, shape, work.shape, first_position, C.context);
     if constexpr (has_experts) check_allowed<Recipe>(work.allowed);
     Tape& tape = work.tape;
-    tape.complete = false;
+    tape.complete = false, tape.targets = nullptr;
     tape.lengths.resize(std::ssize(lengths));
     std::copy(lengths.begin(), lengths.end(), tape.lengths.begin());
     tape.pass = {.shape = shape, .exec = work.exec, .options = options, .objective = objective, .key = key,

@@ -42,6 +42,9 @@ struct Head {
 
   // Mean cross-entropy in nats over targets that are not ignored: those at least zero, of tokens that are not padding.
   double loss(In<D, T> x, const Table& embedding, const int* targets, Tape& tape, const Pass& pass) const {
+    pass.check_fits(x.count, x.count);
+    for (Index n = 0; n < x.count; ++n)
+      check(targets[n] < V, "Head: target ", n, " is ", targets[n], ", expected less than ", V);
     tape.resize(pass);
     forward(x, embedding, tape.logits, pass);
     for (Index n = 0; n < x.count; ++n) tape.targets[n] = pass.is_padding(n) ? -1 : targets[n];

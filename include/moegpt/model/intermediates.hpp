@@ -155,6 +155,7 @@ Intermediates<typename Model::Scalar> intermediates(const Model& model, const Wo
   using T = typename Model::Scalar;
   constexpr int D = Model::D;
   check(work.use == Use::training, "the mixtures of an inference workspace share one tape: make it for training");
+  check_forward(work, "intermediates");
   const Pass& pass = work.tape.pass;
   Intermediates<T> all{pass.shape};
   for (int layer = 0; layer < Model::config.layers; ++layer)

@@ -21,7 +21,9 @@ struct RoutingStatistics {
 
   // Adds the last forward of the workspace, which must be one made for training. label [tokens]: the class of each
   // token, or below zero; none: experts are counted, classes are not.
+  // std::invalid_argument before a forward, or for labels that do not fit; nothing is counted then.
   void add(const Model& model, const Workspace<Model>& work, std::span<const int> label = {}) {
+    check_mixtures(work, "RoutingStatistics");
     std::size_t i = 0;
     for_each_mixture(model, work, [&](int number, const auto&, const auto& tape) {
       if (i == layers.size()) layers.push_back({number, {}, {.classes = classes}});
@@ -56,6 +58,7 @@ struct RoutingStatistics {
 // checkpoints, after forwards of the same batch.
 template <class Model>
 std::vector<std::vector<int>> routes(const Model& model, const Workspace<Model>& work) {
+  check_mixtures(work, "routes");
   std::vector<std::vector<int>> all;
   Buffer<int> expert;
   for_each_mixture(model, work, [&](int, const auto&, const auto& tape) {

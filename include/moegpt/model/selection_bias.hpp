@@ -17,6 +17,7 @@ struct ExpertCounts {
 
   // Of the last forward of `work`. Not after evaluation: what is evaluated must not move a bias.
   void add(const Model& model, const Workspace<Model>& work) {
+    check_mixtures(work, "ExpertCounts");
     for_each_mixture(model, work, [&](int l, const auto&, const auto& tape) {
       Buffer<Index>& count = layer[static_cast<std::size_t>(l)];
       count.resize(tape.plan.experts);
@@ -69,6 +70,7 @@ void balance_selection(Model& model, const ExpertCounts<Model>& counts, double r
 // The same with the counts of the last forward of `work` alone.
 template <class Model>
 void balance_selection(Model& model, const Workspace<Model>& work, double rate, bool centred = true) {
+  check_mixtures(work, "balance_selection");
   for_each_mixture(model, work, [&](int, auto& mixture, const auto& tape) {
     detail::balance_selection_of(mixture, tape.plan.wanted, rate, centred);
   });

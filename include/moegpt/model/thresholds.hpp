@@ -32,6 +32,7 @@ bool update_thresholds_of(Mixture& mixture, const RoutingPlan<T>& plan, MatrixVi
 template <class Model>
 void update_thresholds(Model& model, const typename Model::Workspace& work, double rate) {
   check(rate > 0 && rate <= 1, "update_thresholds: the rate is ", rate, ", but must lie in (0, 1]");
+  check_mixtures(work, "update_thresholds");
   check(work.tape.pass.key.has_value(), "update_thresholds: the last forward of this workspace had no key, so experts "
         "chose no tokens: thresholds are learned from training, forward(batch, work, key)");
   bool found = false;

@@ -10,6 +10,8 @@ enum class Use {
   inference,   // one tape that all layers share: forward only
 };
 
+inline constexpr Index most_tokens = Index{1} << 31;   // of a batch
+
 template <class Model>
 struct Workspace {
   Shape shape;                        // the largest batch it has memory for
@@ -30,12 +32,11 @@ struct Workspace {
           " tokens was asked for: both must be at least 1");
     check(shape.length <= Model::config.context, "a workspace for ", shape.length,
           " tokens per sequence was asked for, but the model's context is ", Model::config.context);
-    check(objective.dropout >= 0 && objective.dropout < 1, "the objective's dropout is ", objective.dropout,
-          ": it must be at least 0 and below 1");
-    const double expert_dropout = objective.expert_dropout.value_or(0);
-    check(expert_dropout >= 0 && expert_dropout < 1, "the objective's expert_dropout is ", expert_dropout,
-          ": it must be at least 0 and below 1");
+    check(shape.batch <= most_tokens / shape.length, "a workspace for ", shape.batch, " sequences of ", shape.length,
+          " tokens was asked for: at most ", most_tokens, " tokens are possible");
+    check_objective(objective);
     check(exec.threads >= 1, "Exec has ", exec.threads, " threads: at least 1 is needed");
+    exec.check_threads();
     // as if the model already remembered all it can, so that no later call needs more
     const Pass pass{.shape = shape, .exec = exec, .objective = objective,
                     .first_position = Model::config.context - shape.length};
@@ -43,5 +44,13 @@ struct Workspace {
     scratch.resize(pass, use);
   }
 };
+
+// What looks at a forward needs one that has returned: before it, or after one that threw, the tape holds parts of
+// several batches.
+template <class Model>
+void check_forward(const Workspace<Model>& work, const char* what) {
+  check(work.tape.complete, what, ": no forward of this workspace has returned since it was made or since one failed: "
+        "call forward first");
+}
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -37,10 +37,16 @@ inline Index routed_tokens(const TokenGroup& group, const Pass& pass) {
   return n;
 }
 
-// Slots per expert when `pairs` (token, expert) pairs are spread over E experts; 0: no limit.
+// Slots per expert when `pairs` (token, expert) pairs are spread over E experts; 0: no limit. std::invalid_argument
+// for a factor or number of pairs that is negative or not finite, and without an expert.
 inline Index expert_capacity(double factor, double pairs, int experts, Round round = Round::down) {
-  if (factor <= 0) return 0;
+  check(factor >= 0 && std::isfinite(factor), "capacity: the factor is ", factor,
+        ": it must be a number above 0, or 0 for no limit");
+  check(pairs >= 0 && std::isfinite(pairs) && experts >= 1, "capacity: ", pairs, " pairs and ", experts,
+        " experts: 0 or more pairs and at least 1 expert are expected");
+  if (factor == 0) return 0;
   const double share = pairs / experts * factor;
+  if (share >= 0x1p62) return Index{1} << 62;   // more than any batch has
   const auto capacity = static_cast<Index>(round == Round::up ? std::ceil(share) : share);
   return capacity < 1 ? 1 : capacity;
 }

@@ -9,6 +9,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 
 template <int Width>
 struct CosineLogits {
+  static_assert(Width >= 1, "CosineLogits: the width that tokens are projected to must be at least 1");
   template <int D, int E, class T>
   struct For {
     using Scalar = T;

@@ -30,6 +30,7 @@ struct ExpertChoiceRouter {
   template <int D, class T = float>
   struct For {
     static_assert(Average >= 1 && Average <= E, "ExpertChoiceRouter: Average must lie in 1 .. E");
+    static_assert(E <= 1 << 16, "ExpertChoiceRouter: at most 65536 experts");
     static_assert(!Options.thresholds || Options.group == Group::batch,
                   "ExpertChoiceRouter: thresholds are learned from whole batches: use Group::batch");
     using Scalar = T;
@@ -144,6 +145,9 @@ void move_threshold(T& threshold, T enough, double rate) {
 // with a key.
 template <class Router, class T>
 void update_thresholds(Router& router, const RoutingPlan<T>& plan, double rate) {
+  check(rate > 0 && rate <= 1, "update_thresholds: the rate is ", rate, ", but must lie in (0, 1]");
+  check(router.threshold.size() == plan.experts, "update_thresholds: the router has ", router.threshold.size(),
+        " thresholds, the plan ", plan.experts, " experts");
   for (int e = 0; e < plan.experts; ++e) {
     if (plan.load(e) == 0) continue;
     const T* weight = plan.weight.data();

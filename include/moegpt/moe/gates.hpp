@@ -42,6 +42,7 @@ struct RenormalisedGates {
 // g = a s, with a = Scale, a std::ratio (DeepSeek's routed scaling factor).
 template <class Scale = std::ratio<1>>
 struct ScoreGates {
+  static_assert(Scale::num > 0 && Scale::den > 0, "ScoreGates: the scale must be more than 0");
   template <class T>
   static constexpr T scale = T(Scale::num) / T(Scale::den);
   template <class T>
@@ -64,6 +65,7 @@ using GateRule = std::conditional_t<G == Gates::renormalised, RenormalisedGates,
 template <int P, class Scale = std::ratio<1>>
 struct PNormGates {
   static_assert(P >= 1, "PNormGates: P must be at least 1");
+  static_assert(Scale::num > 0 && Scale::den > 0, "PNormGates: the scale must be more than 0");
   static constexpr bool constant_alone = true;   // it is `a`
   static std::string text() { return "PNormGates<" + std::to_string(P) + ">"; }
   template <class T>

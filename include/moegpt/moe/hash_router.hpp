@@ -11,6 +11,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 template <int E, int K = 1>
 struct HashRouter {
   static_assert(K >= 1 && K <= E, "HashRouter: K must lie in 1 .. E: a token cannot choose more experts than exist");
+  static_assert(E <= 1 << 16, "HashRouter: at most 65536 experts");
   static constexpr int experts = E, active = K;
   static constexpr bool causal = true;
   static std::string text() { return "HashRouter<" + std::to_string(E) + ", " + std::to_string(K) + ">"; }

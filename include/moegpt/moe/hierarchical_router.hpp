@@ -19,6 +19,8 @@ struct HierarchicalRouter {
                     !capacity_rule_of<typename Inner::template For<4, float>>().by_type,
                 "HierarchicalRouter: capacity is the experts', so a drop rule stands around both levels and not inside: "
                 "Dropping<HierarchicalRouter<...>, ...>");
+  static_assert(Outer::experts >= 1 && Inner::experts >= 1 && Inner::experts <= (1 << 16) / Outer::experts,
+                "HierarchicalRouter: at least one and at most 65536 experts in all groups together");
   static constexpr int groups = Outer::experts, group_experts = Inner::experts;
   static constexpr int experts = groups * group_experts, active = Outer::active * Inner::active;
   static constexpr bool causal = Outer::causal && Inner::causal;

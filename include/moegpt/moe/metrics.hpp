@@ -132,21 +132,25 @@ struct RoutingCounts {
   double load_entropy() const { return entropy(load.data(), experts); }    // of the load; balanced: ln E
   double mean_top_gate() const { return per_token(top_gate_sum); }
   double mean_lse2() const { return per_token(lse2_sum); }                 // the z-loss
-  double importance(int e) const { return per_token(score[at(e)]); }       // mean score of an expert
+  double importance(int e) const { return per_token(score[checked(e)]); }   // mean score of an expert
   double share(int e) const {                                              // of all pairs served
     const Index all = total(load);
-    return all > 0 ? static_cast<double>(load[at(e)]) / static_cast<double>(all) : 0;
+    return all > 0 ? static_cast<double>(load[checked(e)]) / static_cast<double>(all) : 0;
   }
   double dropped() const {                                                 // share of the chosen pairs
     const Index all = total(wanted);
     return all > 0 ? static_cast<double>(all - total(load)) / static_cast<double>(all) : 0;
   }
   double coactivation(int a, int b) const {                                // share of tokens that use both
-    return per_token(static_cast<double>(together[at(a) * at(experts) + at(b)]));
+    return per_token(static_cast<double>(together[checked(a) * at(experts) + checked(b)]));
   }
 
  private:
   static std::size_t at(int i) { return static_cast<std::size_t>(i); }
+  std::size_t checked(int e) const {
+    check(e >= 0 && e < experts, "these counts have no expert ", e, ", expected 0 .. ", experts - 1);
+    return at(e);
+  }
   static Index total(const std::vector<Index>& counts) {
     Index sum = 0;
     for (const Index c : counts) sum += c;
@@ -171,22 +175,29 @@ struct ClassCounts {
   // label[n]: the class of token n, in [0, classes); below zero: not counted.
   template <class T>
   void add(const RoutingPlan<T>& plan, std::span<const int> label) {
+    check(classes >= 1, "this table has ", classes, " classes, expected at least 1");
     check(std::ssize(label) == plan.tokens, "there are ", label.size(), " labels for ", plan.tokens, " tokens");
+    for (Index n = 0; n < plan.tokens; ++n)
+      if (const int c = label[static_cast<std::size_t>(n)]; c >= classes)
+        check(false, "token ", n, " has label ", c, ", expected less than ", classes);
     if (experts == 0) {
       experts = plan.experts;
-      count.resize(static_cast<std::size_t>(classes * experts));
+      count.resize(cell(classes, 0));
     }
     check(experts == plan.experts, "this table has ", experts, " experts, the plan ", plan.experts);
-    for (std::size_t n = 0; n < label.size(); ++n)
-      check(label[n] < classes, "token ", n, " has label ", label[n], ", expected less than ", classes);
     for (int e = 0; e < experts; ++e)
-      for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s)
-        if (const int c = label[static_cast<std::size_t>(plan.token[s])]; c >= 0)
-          ++count[static_cast<std::size_t>(c * experts + e)];
+      for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) {
+        const int c = label[static_cast<std::size_t>(plan.token[s])];
+        if (c >= 0) ++count[cell(c, e)];
+      }
   }
   void clear() { std::fill(count.begin(), count.end(), Index{0}); }
 
-  Index at(int c, int e) const { return count[static_cast<std::size_t>(c * experts + e)]; }
+  Index at(int c, int e) const {
+    check(c >= 0 && c < classes && e >= 0 && e < experts, "this table has no class ", c, " and expert ", e, ": it has ",
+          classes, " classes and ", experts, " experts");
+    return count[cell(c, e)];
+  }
 
   // I(class; expert) = H(class) + H(expert) - H(class, expert), in nats: what knowing one tells of the other.
   // Independent: 0; one decides the other: ln of the smaller number, if all are equally frequent. Chance alone
@@ -204,6 +215,9 @@ struct ClassCounts {
   double expert_entropy() const { return marginal(experts, [](int, int e) { return e; }); }
 
  private:
+  std::size_t cell(int c, int e) const {
+    return static_cast<std::size_t>(c) * static_cast<std::size_t>(experts) + static_cast<std::size_t>(e);
+  }
   template <class F>
   double marginal(int size, F&& index) const {
     std::vector<Index> sum(static_cast<std::size_t>(size));

@@ -21,6 +21,9 @@ struct ExpertTask {
 template <Router Recipe, ExpertNetwork ExpertType>
 struct MoELayer {
   static_assert(gate_learns<Recipe>());
+  static_assert(Recipe::experts >= 1 && Recipe::active >= 1 && Recipe::active <= Recipe::experts,
+                "MoELayer: a router has at least one expert, and gives a token at least one and at most all of them");
+  static_assert(Recipe::experts <= 1 << 16, "MoELayer: at most 65536 experts");
   using Scalar = typename ExpertType::Scalar;
   using T = Scalar;
   using RouterType = typename Recipe::template For<ExpertType::dim, T>;

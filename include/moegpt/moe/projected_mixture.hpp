@@ -78,6 +78,7 @@ static_assert(Layer<ProjectedMixture<TopKRouter<4, 2>, LinearExpert<4, 3>, Activ
 // give way to linear ones of width 128.
 template <Router Recipe, int F, Activation... A>
 struct WithSharedProjection {
+  static_assert(F >= 1, "WithSharedProjection: the width of the experts must be at least 1");
   static constexpr int experts = Recipe::experts, active = Recipe::active;
   static constexpr bool causal = Recipe::causal;
   static std::string text() requires requires { Recipe::text(); } {

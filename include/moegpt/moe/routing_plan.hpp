@@ -77,8 +77,11 @@ struct RoutingPlan {
   template <class Expert>
   void count(const Expert* chosen) {
     for (int e = 0; e < experts; ++e) wanted[e] = 0;
-    for (Index pair = 0; pair < tokens * choices; ++pair)
+    for (Index pair = 0; pair < tokens * choices; ++pair) {
+      check(chosen[pair] < experts, "routing plan: choice ", pair % choices, " of token ", pair / choices,
+            " is expert ", chosen[pair], ", expected 0 .. ", experts - 1, ", or below zero for none");
       if (chosen[pair] >= 0) ++wanted[chosen[pair]];
+    }
   }
   // `chosen` may be `slot`, of which each number is read before it is written.
   template <class Expert>

@@ -24,10 +24,13 @@ struct SigmoidRouter
                         Decisions<std::conditional_t<Options.root_softplus, RootSoftplusScores, SigmoidScores>,
                                   LargestScores<Options.selection_bias, Options.groups, Options.kept()>,
                                   std::conditional_t<Options.normalise, PNormGates<1, Scale>, ScoreGates<Scale>>>> {
+  static_assert(Scale::num > 0 && Scale::den > 0, "SigmoidRouter: the scale must be more than 0");
   static_assert(Options.groups >= 1 && E % Options.groups == 0,
                 "SigmoidRouter: groups must divide the number of experts");
   static_assert(Options.kept() >= 1 && Options.kept() <= Options.groups,
                 "SigmoidRouter: with groups, groups_kept must be given and lie in 1 .. groups");
+  static_assert(Options.groups > 1 || (Options.groups_kept >= 0 && Options.groups_kept <= 1),
+                "SigmoidRouter: groups_kept is given, but there is one group: give groups, too");
   static_assert(Options.kept() * (E / Options.groups) >= K,
                 "SigmoidRouter: the groups kept hold fewer than K experts: keep more groups");
   static std::string text() {

@@ -18,6 +18,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 template <int E, int P, ExpertNetwork ExpertType, bool Causal = false>
 struct SoftMoELayer {
   static_assert(E >= 1 && P >= 1, "SoftMoELayer: at least one expert, and at least one slot for each");
+  static_assert(P <= (1 << 20) / E, "SoftMoELayer: at most 2^20 slots, E P");
   using Scalar = typename ExpertType::Scalar;
   using T = Scalar;
   static constexpr int D = ExpertType::dim, S = E * P, dim_in = D, dim_out = D;

@@ -81,9 +81,21 @@ inline void complain(GradcheckReport& report, const std::string& text) {
   report.ok = false;
 }
 
+// Refuses options with which a check would pass, or fail, whatever backward does.
+inline void check_gradcheck(const GradcheckOptions& o) {
+  const auto positive = [](double x) { return x > 0 && std::isfinite(x); };
+  check(o.pass.shape.batch >= 1 && o.pass.shape.length >= 1, "gradcheck: pass.shape is ", o.pass.shape.batch, " x ",
+        o.pass.shape.length, ": both must be at least 1");
+  check(positive(o.tolerance), "gradcheck: tolerance is ", o.tolerance, ", expected a finite number above 0");
+  check(positive(o.spread), "gradcheck: spread is ", o.spread, ", expected a finite number above 0");
+  check(o.per_tensor >= 1 && o.draws >= 1, "gradcheck: per_tensor is ", o.per_tensor, " and draws ", o.draws,
+        ": both must be at least 1");
+}
+
 // Repeats `examine(report, rng)` until it finds a smooth point.
 template <class F>
 GradcheckReport until_smooth(const GradcheckOptions& options, F&& examine) {
+  check_gradcheck(options);
   for (int draw = 0; draw < options.draws; ++draw) {
     GradcheckReport report;
     Rng rng{Key{options.seed}.with(Purpose::check, static_cast<std::uint64_t>(draw))};

@@ -74,6 +74,11 @@ LeakReport find_leak(const LeakOptions& options = {}) {
   constexpr int V = Model::config.vocab, layers = Model::config.layers;
   static_assert(V > 1, "find_leak exchanges ids: the model needs more than one");
   const Shape shape = options.shape;
+  check(shape.batch >= 1 && shape.length >= 2, "find_leak: shape is ", shape.batch, " x ", shape.length,
+        ": at least 1 sequence of 2 tokens is needed, or there is no later id to exchange");
+  check(options.draws >= 1, "find_leak: draws is ", options.draws, ", expected at least 1");
+  check(options.spread > 0 && std::isfinite(options.spread), "find_leak: spread is ", options.spread,
+        ", expected a finite number above 0: without it all tokens are alike");
   const auto model = std::make_unique<Model>();
   const auto work = std::make_unique<typename Model::Workspace>(shape, options.exec, options.objective);
   model->options = options.options;

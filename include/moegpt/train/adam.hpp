@@ -30,6 +30,20 @@ struct AdamOptions {
   EmptyExpert empty_expert = EmptyExpert::skip;
 };
 
+// Options may change between steps, so each step looks at them.
+[[gnu::noinline]] inline void check_adam(const AdamOptions& o, double gradient_scale) {
+  const auto not_negative = [](double x) { return x >= 0 && std::isfinite(x); };
+  check(not_negative(o.learning_rate), "Adam: learning_rate is ", o.learning_rate,
+        ", expected a finite number, 0 or more");
+  check(o.beta1 >= 0 && o.beta1 < 1, "Adam: beta1 is ", o.beta1, ", expected a number in [0, 1)");
+  check(o.beta2 >= 0 && o.beta2 < 1, "Adam: beta2 is ", o.beta2, ", expected a number in [0, 1)");
+  check(o.epsilon > 0 && std::isfinite(o.epsilon), "Adam: epsilon is ", o.epsilon,
+        ", expected a finite number above 0");
+  check(not_negative(o.weight_decay), "Adam: weight_decay is ", o.weight_decay,
+        ", expected a finite number, 0 or more");
+  check(std::isfinite(gradient_scale), "Adam: gradient_scale is ", gradient_scale, ", expected a finite number");
+}
+
 template <class Model>
 class Adam {
  public:
@@ -43,8 +57,9 @@ class Adam {
   }
 
   // One step; gradient_scale multiplies the gradient on the fly (clip_scale in train/clip.hpp). Weights whose
-  // gradient is empty stay as they are.
+  // gradient is empty stay as they are. std::invalid_argument for options that make no sense; nothing moves then.
   void step(Model& model, const Model& grad, const Exec& exec = {}, double gradient_scale = 1) {
+    check_adam(options, gradient_scale);
     std::size_t number = 0;
     for_each_weight_of_kind([&](Kind kind, auto& w, const auto& g, auto& m, auto& v) {
       AdamRun& run = runs_[number];

@@ -36,11 +36,14 @@ double global_norm(const Tree& gradient, const Exec& exec = {}) {
 
 // What to multiply a gradient of this norm with so that its norm is at most `limit`: PyTorch's formula. A limit
 // of 0 or less means no clipping. Throws std::runtime_error for a norm that is not finite: such a step would
-// spoil the weights and the optimizer's moments for good.
+// spoil the weights and the optimizer's moments for good. std::invalid_argument for a norm below zero and for a
+// limit that is NaN.
 inline double clip_scale(double norm, double limit) {
   if (!std::isfinite(norm))
     throw std::runtime_error("moegpt: the norm of the gradient is " + std::to_string(norm) +
                              ": skip this step, or lower the learning rate");
+  check(norm >= 0, "clip_scale: the norm is ", norm, ", expected 0 or more");
+  check(!std::isnan(limit), "clip_scale: the limit is NaN, expected a number above 0, or 0 for no clipping");
   return limit > 0 && norm + 1e-6 > limit ? limit / (norm + 1e-6) : 1;
 }
 

@@ -10,6 +10,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 template <class Model>
 double estimate_loss(const Model& model, std::span<const int> tokens, Workspace<Model>& work, int batches, Key key,
                      std::optional<Key> noise = {}) {
+  check(batches > 0, "estimate_loss: a mean over ", batches, " batches was asked for, at least 1 is needed");
   Batch batch{work.shape};
   double total = 0;
   for (int i = 0; i < batches; ++i) {

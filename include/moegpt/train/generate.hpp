@@ -16,21 +16,37 @@ struct Sampling {
   int vocab = 0;            // only ids below this, for a tokenizer smaller than the model; 0: all
 };
 
-// Draws tokens from rows of logits. Keeps its memory from draw to draw.
+// Draws tokens from rows of logits. Keeps its memory from draw to draw. A logit of minus infinity bans its id, which is
+// then never drawn. std::invalid_argument for a row with NaN or plus infinity, and for one that bans all ids.
 template <class T>
 class Sampler {
  public:
   explicit Sampler(Sampling sampling = {}) : sampling_(sampling) {
-    check(sampling.temperature >= 0, "temperature is ", sampling.temperature, ", expected 0 or more");
+    check(sampling.temperature >= 0 && std::isfinite(sampling.temperature), "temperature is ", sampling.temperature,
+          ", expected a finite number, 0 or more");
     check(sampling.top_k >= 0, "top_k is ", sampling.top_k, ", expected 0 (all) or more");
     check(sampling.top_p > 0 && sampling.top_p <= 1, "top_p is ", sampling.top_p, ", expected a number in (0, 1]");
+    check(sampling.vocab >= 0, "the vocab of the sampling is ", sampling.vocab, ", expected 0 (all) or more");
   }
 
   // u: uniform in [0, 1). Equal logits: the lower id comes first.
   int operator()(const T* logits, int vocab, double u) {
+    check(vocab > 0, "a row of ", vocab, " logits has no token to draw");
+    check(u >= 0 && u < 1, "u is ", u, ", expected a number in [0, 1)");
     if (sampling_.vocab > 0 && sampling_.vocab < vocab) vocab = sampling_.vocab;
     order_.resize(vocab);
-    for (int i = 0; i < vocab; ++i) order_[i] = i;
+    int count = 0;   // ids that are not banned
+    for (int i = 0; i < vocab; ++i) {
+      if (!std::isfinite(logits[i])) {
+        check(logits[i] < 0, "logit ", i, " is ", logits[i],
+              ", expected a finite number, or minus infinity to ban its id");
+        continue;
+      }
+      order_[count++] = i;
+    }
+    check(count > 0, "all ", vocab, " logits are minus infinity: every id is banned, at least one must be left");
+    vocab = count;
+    order_.resize(vocab);
     const auto likelier = [&](int a, int b) { return logits[a] > logits[b] || (logits[a] == logits[b] && a < b); };
     if (sampling_.temperature == 0) return *std::min_element(order_.begin(), order_.end(), likelier);
     std::sort(order_.begin(), order_.end(), likelier);

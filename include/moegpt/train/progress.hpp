@@ -8,6 +8,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 // dense model.
 template <class Model>
 std::vector<Index> expert_load(const Workspace<Model>& work) {
+  check_forward(work, "expert_load");
   std::vector<Index> load;
   for (int i = 0; i < Model::config.layers; ++i)
     work.tape.blocks.at_layer(i, [&](const auto& block) {
@@ -25,7 +26,10 @@ std::vector<Index> expert_load(const Workspace<Model>& work) {
 inline std::string bars(std::span<const Index> counts) {
   static constexpr const char* levels[] = {" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
   Index most = 1;
-  for (Index c : counts) most = c > most ? c : most;
+  for (Index c : counts) {
+    check(c >= 0 && c <= PTRDIFF_MAX / 16, "bars: a count is ", c, ", expected 0 .. ", PTRDIFF_MAX / 16);
+    most = c > most ? c : most;
+  }
   std::string text;
   for (Index c : counts) text += levels[(c * 8 + most - 1) / most];
   return text;

@@ -8,11 +8,16 @@
 namespace moegpt::inline MOEGPT_BUILD {
 
 // Linear warm-up to `peak`, then a cosine to `floor` at step `steps` (Loshchilov, Hutter 2017; as in nanoGPT).
+// std::invalid_argument unless 0 <= floor <= peak and neither warmup, steps nor the step is negative.
 struct WarmupCosine {
   double peak = 1e-3, floor = 1e-4;
   std::int64_t warmup = 100, steps = 5000;
 
   double operator()(std::int64_t step) const {
+    check(floor >= 0 && floor <= peak && std::isfinite(peak), "WarmupCosine: peak is ", peak, " and floor ", floor,
+          ", expected 0 <= floor <= peak: give both");
+    check(warmup >= 0 && steps >= 0 && step >= 0, "WarmupCosine: step ", step, ", warmup ", warmup, ", steps ", steps,
+          ": none may be negative");
     if (step < warmup) return peak * static_cast<double>(step + 1) / static_cast<double>(warmup + 1);
     if (step >= steps) return floor;
     const double done = static_cast<double>(step - warmup) / static_cast<double>(steps - warmup);

@@ -1,0 +1,11 @@
+// The experts of all groups together are one number for each expert, on the stack.
+// expect: HierarchicalRouter: at least one and at most 65536 experts in all groups together
+#include <moegpt/moe/hierarchical_router.hpp>
+#include <moegpt/moe/top_k_router.hpp>
+
+#ifdef FAULT
+using Recipe = moegpt::HierarchicalRouter<moegpt::TopKRouter<1024, 2>, moegpt::TopKRouter<1024, 2>>;
+#else
+using Recipe = moegpt::HierarchicalRouter<moegpt::TopKRouter<4, 2>, moegpt::TopKRouter<1024, 2>>;
+#endif
+static_assert(Recipe::experts > 0);
