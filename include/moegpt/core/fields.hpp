@@ -199,13 +199,26 @@ void call(void* object, const Path& path, Kind kind, const std::array<WeightRef<
     (*static_cast<G*>(object))(path, kind, std::get<I>(typed)...);
   }(std::make_index_sequence<sizeof...(Const)>{});
 }
-template <class G, class... Trees>
-void each(G&& g, Trees&... trees) {
-  using T = Scalar<std::tuple_element_t<0, std::tuple<Trees...>>>;
-  if constexpr (!std::is_void_v<T>) {
-    Path path;
-    visit<T>(Visitor<T, sizeof...(Trees)>{&g, call<std::remove_reference_t<G>, T, std::is_const_v<Trees>...>}, path,
-             Kind::trainable, const_cast<std::remove_const_t<Trees>&>(trees)...);
+// What a walk can begin at: a weight, a struct with fields(), or a list of such.
+template <class X>
+concept Tree = is_weight<std::remove_const_t<X>> || HasFields<X> || requires { typename std::remove_const_t<X>::value_type; };
+
+template <class G, class First, class... Rest>
+void each(G&& g, First& first, Rest&... rest) {
+  constexpr bool is_tree = Tree<First>;
+  constexpr bool of_one_type = (std::is_same_v<std::remove_const_t<First>, std::remove_const_t<Rest>> && ...);
+  static_assert(is_tree, "a walk over weights takes a tree: a struct with fields(), a Weight, or an array of these");
+  static_assert(of_one_type, "a walk over several trees takes trees of one type, const or not: a model and gradients, "
+                "moments or copies of the same type");
+  if constexpr (is_tree && of_one_type) {
+    using T = Scalar<First>;
+    if constexpr (!std::is_void_v<T>) {
+      Path path;
+      visit<T>(Visitor<T, 1 + sizeof...(Rest)>{&g, call<std::remove_reference_t<G>, T, std::is_const_v<First>,
+                                                        std::is_const_v<Rest>...>}, path,
+               Kind::trainable, const_cast<std::remove_const_t<First>&>(first),
+               const_cast<std::remove_const_t<Rest>&>(rest)...);
+    }
   }
 }
 

@@ -32,7 +32,30 @@ struct Loss {
   double total(const Objective& o) const { return cross_entropy + weighted(o, *this); }
 };
 
+// What stands in a model for its feed-forward networks: nothing but them, a router, or a mixture of another kind.
+template <class Recipe>
+concept ModelRecipe = std::same_as<Recipe, Dense> || Router<Recipe> || requires {
+  typename Recipe::template Mixture<Recipe, Expert<4, 4>>;
+  { Recipe::experts } -> std::convertible_to<int>;
+  { Recipe::active } -> std::convertible_to<int>;
+  { Recipe::causal } -> std::convertible_to<bool>;
+};
+
+// A constraint that says in words what it wants, before a compiler meets what would follow.
+template <class Recipe, class T>
+consteval bool make_a_model() {
+  if constexpr (requires { typename Recipe::template For<4, float>; } && !ModelRecipe<Recipe>)
+    static_assert(Router<Recipe>, "GPT<config, Recipe, T>: Recipe lacks something that a Router has (moe/router.hpp)");
+  else
+    static_assert(ModelRecipe<Recipe>,
+                  "GPT<config, Recipe, T>: Recipe must be Dense, a router such as TopKRouter<8, 2>, or a mixture such "
+                  "as SharedExperts<...>. Experts come from the config, and which are allowed from work.allowed");
+  static_assert(std::floating_point<T>, "GPT<config, Recipe, T>: T must be float or double");
+  return ModelRecipe<Recipe> && std::floating_point<T>;
+}
+
 template <Config C, class Recipe = Dense, class T = float>
+  requires(make_a_model<Recipe, T>())
 struct GPT {
   static_assert(extents_make_sense<C>());
   static_assert(C.head_dim > 0 || C.dim % C.heads == 0,

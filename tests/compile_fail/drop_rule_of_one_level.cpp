@@ -1,0 +1,13 @@
+// Capacity is the experts', so a drop rule inside one of two levels would do nothing.
+// expect: HierarchicalRouter: capacity is the experts'
+#include <moegpt/moe/dropping.hpp>
+#include <moegpt/moe/hierarchical_router.hpp>
+#include <moegpt/moe/top_k_router.hpp>
+
+using Top = moegpt::TopKRouter<4, 2>;
+#ifdef FAULT
+using Levels = moegpt::HierarchicalRouter<Top, moegpt::Dropping<Top, moegpt::Drop::slot_major>>;
+#else
+using Levels = moegpt::Dropping<moegpt::HierarchicalRouter<Top, Top>, moegpt::Drop::slot_major>;
+#endif
+static_assert(Levels::experts == 16);

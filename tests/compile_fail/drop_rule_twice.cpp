@@ -1,0 +1,12 @@
+// A router has one drop rule: of two, one would do nothing.
+// expect: Dropping: this router has a drop rule already
+#include <moegpt/moe/dropping.hpp>
+#include <moegpt/moe/masked.hpp>
+#include <moegpt/moe/top_k_router.hpp>
+
+#ifdef FAULT
+using Inside = moegpt::Dropping<moegpt::TopKRouter<4, 2>, moegpt::Drop::slot_major>;
+#else
+using Inside = moegpt::TopKRouter<4, 2>;
+#endif
+static_assert(moegpt::Dropping<moegpt::Masked<Inside>, moegpt::Drop::probability>::experts == 4);
