@@ -352,8 +352,8 @@ TEST_CASE("a mixture refuses a plan that ignores the pass or is none, naming the
   pass.lengths = lengths;
   CHECK(refused(RouterFault::none).empty());
   CHECK(says(RouterFault::routes_padding, "choose nothing where pass.is_padding(n)"));
-  CHECK(refused(RouterFault::expert_does_not_exist) ==
-        "moegpt: a router chose expert 4 of 4: experts are numbered 0 .. 3, and a negative number is none");
+  CHECK(refused(RouterFault::expert_does_not_exist).find("is expert 4, expected 0 .. 3, or below zero for none") !=
+        std::string::npos);
 }
 
 TEST_CASE("a mixture takes whatever a drop rule of any group and rounding keeps, and the limits of expert choice") {

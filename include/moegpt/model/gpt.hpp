@@ -222,7 +222,8 @@ struct GPT {
     check(pass.shape == batch.shape && pass.ids == batch.inputs.data(),
           "backward was called with another batch than the last forward of this workspace");
     check_targets(batch.targets, tape.targets, pass.tokens());
-    check(std::isfinite(weight), "backward: the weight of this batch is ", weight, ", expected a finite number");
+    check(weight >= 0 && std::isfinite(weight), "backward: the weight of this batch is ", weight,
+          ", expected a finite number, 0 or more");
     pass.objective = scaled(pass.objective, weight);
     Tokens<D, T>*dy = &s.d_stream[0], *dx = &s.d_stream[1];
     for (auto* t : {dy, dx, &s.d_normed}) t->resize(pass.tokens());

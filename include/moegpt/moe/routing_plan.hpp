@@ -55,25 +55,16 @@ struct RoutingPlan {
     check_capacity("capacity_factor", factor, pass.capacity_group, choices, experts, pass);
     if (pass.drop == Drop::token_order && pass.capacity_group == Group::batch)
       return assign(chosen, gate, capacity_of(routed_tokens(pass), factor, choices, experts, pass));
-    check_experts(chosen);
+    count(chosen);   // looks at all of them before they are numbers of places
     const Groups groups{pass.capacity_group, pass.shape};
     for (Index g = 0; g < groups.size(); ++g) keep_what_fits(groups[g], chosen, gate, pass);
     sort(slot.data(), gate, 0);
     count(chosen);
   }
   // With a limit of its own, in token order; 0: none. Only for routers that say so (CapacityRule): it heeds no pass.
-  void assign(const int* chosen, const T* gate, Index capacity) {
-    check_experts(chosen);
-    sort(chosen, gate, capacity);
-  }
+  void assign(const int* chosen, const T* gate, Index capacity) { sort(chosen, gate, capacity); }
 
  private:
-  void check_experts(const int* chosen) const {
-    int largest = -1;
-    for (Index pair = 0; pair < tokens * choices; ++pair) largest = std::max(largest, chosen[pair]);
-    check(largest < experts, "a router chose expert ", largest, " of ", experts, ": experts are numbered 0 .. ",
-          experts - 1, ", and a negative number is none");
-  }
   template <class Expert>
   void count(const Expert* chosen) {
     for (int e = 0; e < experts; ++e) wanted[e] = 0;
