@@ -17,6 +17,10 @@ namespace moegpt::inline MOEGPT_BUILD {
 
 using Index = std::ptrdiff_t;
 
+// Of `count` numbers, for memcpy and its relatives.
+template <class T>
+constexpr std::size_t bytes_of(Index count) { return sizeof(T) * static_cast<std::size_t>(count); }
+
 // A range of consecutive tokens.
 struct Rows {
   Index first, count;
@@ -42,7 +46,7 @@ class Buffer {
   [[gnu::noinline]] Buffer& operator=(const Buffer& other) {
     if (this == &other) return *this;
     resize(other.size_);
-    if (size_ > 0) std::memcpy(data_, other.data_, sizeof(T) * size_);
+    if (size_ > 0) std::memcpy(data_, other.data_, bytes_of<T>(size_));
     return *this;
   }
   Buffer& operator=(Buffer&& other) noexcept {
@@ -54,9 +58,9 @@ class Buffer {
   // New memory is zero; what was held is kept only if it still fits.
   [[gnu::noinline]] void resize(Index size) {
     if (size > capacity_) {
-      T* fresh = static_cast<T*>(::operator new(sizeof(T) * size, alignment_of(size)));
-      ask_for_huge_pages(fresh, sizeof(T) * size);
-      std::memset(static_cast<void*>(fresh), 0, sizeof(T) * size);
+      T* fresh = static_cast<T*>(::operator new(bytes_of<T>(size), alignment_of(size)));
+      ask_for_huge_pages(fresh, bytes_of<T>(size));
+      std::memset(static_cast<void*>(fresh), 0, bytes_of<T>(size));
       release();
       data_ = fresh;
       capacity_ = size;
@@ -84,7 +88,7 @@ class Buffer {
 
  private:
   static std::align_val_t alignment_of(Index size) {
-    return std::align_val_t{sizeof(T) * size < huge_page ? 64 : huge_page};
+    return std::align_val_t{bytes_of<T>(size) < huge_page ? 64 : huge_page};
   }
   void swap(Buffer& other) noexcept {
     std::swap(data_, other.data_);
