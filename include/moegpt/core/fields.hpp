@@ -247,7 +247,8 @@ void for_each_named_weight(F&& f, Tree& tree, Trees&... trees) {
 template <class Tree>
 void set_zero(Tree& tree) {
   for_each_weight([](auto& w) {
-    if (!w.empty()) std::memset(static_cast<void*>(w.data()), 0, sizeof(*w.data()) * w.size());
+    using T = typename std::remove_reference_t<decltype(w)>::Scalar;
+    if (!w.empty()) std::memset(static_cast<void*>(w.data()), 0, bytes_of<T>(w.size()));
     w.touched = false;
   }, tree);
 }

@@ -18,6 +18,10 @@ namespace moegpt::inline MOEGPT_BUILD {
 
 using Index = std::ptrdiff_t;
 
+// Of `count` numbers, for memcpy and its relatives.
+template <class T>
+constexpr std::size_t bytes_of(Index count) { return sizeof(T) * static_cast<std::size_t>(count); }
+
 // A range of consecutive tokens.
 struct Rows {
   Index first, count;
@@ -43,7 +47,7 @@ class Buffer {
   [[gnu::noinline]] Buffer& operator=(const Buffer& other) {
     if (this == &other) return *this;
     resize(other.size_);
-    if (size_ > 0) std::memcpy(data_, other.data_, sizeof(T) * size_);
+    if (size_ > 0) std::memcpy(data_, other.data_, bytes_of<T>(size_));
     return *this;
   }
   Buffer& operator=(Buffer&& other) noexcept {
@@ -57,9 +61,9 @@ class Buffer {
   [[gnu::noinline]] void resize(Index size) {
     if (static_cast<std::size_t>(size) > static_cast<std::size_t>(capacity_)) {   // a negative size, too
       check(size >= 0 && size <= most, "a buffer of ", size, " elements was asked for: 0 .. ", most, " are possible");
-      T* fresh = static_cast<T*>(::operator new(sizeof(T) * size, alignment_of(size)));
-      ask_for_huge_pages(fresh, sizeof(T) * size);
-      std::memset(static_cast<void*>(fresh), 0, sizeof(T) * size);
+      T* fresh = static_cast<T*>(::operator new(bytes_of<T>(size), alignment_of(size)));
+      ask_for_huge_pages(fresh, bytes_of<T>(size));
+      std::memset(static_cast<void*>(fresh), 0, bytes_of<T>(size));
       release();
       data_ = fresh;
       capacity_ = size;
@@ -88,7 +92,7 @@ class Buffer {
  private:
   static constexpr Index most = PTRDIFF_MAX / Index{sizeof(T)};
   static std::align_val_t alignment_of(Index size) {
-    return std::align_val_t{sizeof(T) * size < huge_page ? 64 : huge_page};
+    return std::align_val_t{bytes_of<T>(size) < huge_page ? 64 : huge_page};
   }
   void swap(Buffer& other) noexcept {
     std::swap(data_, other.data_);

@@ -5,7 +5,7 @@
 // normals within one build.
 #include <moegpt/core/logarithm.hpp>
 
-#include <array>
+#include <concepts>
 #include <cstdint>
 
 namespace moegpt::inline MOEGPT_BUILD {
@@ -53,8 +53,9 @@ struct Key {
   static constexpr std::uint64_t golden = 0x9e3779b97f4a7c15u;   // 2^64 / golden ratio, odd
   std::uint64_t value = 0;
 
-  constexpr Key with(Purpose purpose, std::uint64_t number = 0) const {
-    return {mix64(mix64(value + golden * static_cast<std::uint64_t>(purpose)) + number)};
+  template <std::integral I = int>
+  constexpr Key with(Purpose purpose, I number = 0) const {
+    return {mix64(mix64(value + golden * static_cast<std::uint64_t>(purpose)) + static_cast<std::uint64_t>(number))};
   }
   constexpr std::uint64_t bits(std::uint64_t counter) const {
     return mix64(value + (counter + 1) * golden);
@@ -82,14 +83,15 @@ struct Key {
     // cos(2 pi t) = sin y, y = 2 pi (|t - 1/2| - 1/4) in [-pi / 2, pi / 2], by the Taylor series of the sine
     const Vector<double> t = detail::as_double(b & 0xffffffffu) * 0x1.0p-32 - 0.5;
     const Vector<double> y = 6.283185307179586 * ((t < 0.0 ? -t : t) - 0.25), y2 = y * y;
-    constexpr auto term = [] {
-      std::array<double, 11> c{1};
-      for (int k = 1; k < 11; ++k) c[k] = -c[k - 1] / (2 * k * (2 * k + 1));
+    struct Terms { double of[11]; };
+    constexpr Terms term = [] {
+      Terms c{{1}};
+      for (int k = 1; k < 11; ++k) c.of[k] = -c.of[k - 1] / (2 * k * (2 * k + 1));
       return c;
     }();
-    Vector<double> sine = Vector<double>{} + term[10];
+    Vector<double> sine = Vector<double>{} + term.of[10];
 #pragma GCC unroll 16
-    for (int k = 9; k >= 0; --k) sine = sine * y2 + term[k];
+    for (int k = 9; k >= 0; --k) sine = sine * y2 + term.of[k];
     return detail::root(-2.0 * logarithm<double>(u)) * (sine * y);
   }
   // x[i] = normal(first + i)
@@ -135,7 +137,8 @@ struct Rng {
   // Uniform in [0, n), n >= 1.
   std::uint64_t below(std::uint64_t n) {
     check(n > 0, "Rng::below(0): no number is below 0; expected 1 or more");
-    return static_cast<std::uint64_t>((static_cast<unsigned __int128>(bits()) * n) >> 64);
+    __extension__ typedef unsigned __int128 Product;
+    return static_cast<std::uint64_t>((static_cast<Product>(bits()) * n) >> 64);
   }
 };
 

@@ -66,7 +66,7 @@ template <class T>
     store(total[1] + i, larger<T>(top[0], top[1]));
     store(total[0] + i, Vector<T>{});
   }
-  if (seen == 0) std::memset(sum.data, 0, sizeof(T) * R * width);
+  if (seen == 0) std::memset(sum.data, 0, bytes_of<T>(R * width));
   const bool dropping = head.dropout > 0;
   const detail::Word<T> threshold = queries.threshold();
   for (Index j0 = 0; j0 < seen; j0 += attention_block) {
@@ -142,7 +142,7 @@ template <class T>
   const MatrixView<T> k_panel = carve(keys.count, width);
   const MatrixView<T> dk_panel = carve(keys.count, width), dv_panel = carve(keys.count, width);
   pad<T>(k.rows_at(keys), T(1), k_panel);
-  std::memset(dk_panel.data, 0, sizeof(T) * 2 * keys.count * width);
+  std::memset(dk_panel.data, 0, bytes_of<T>(2 * keys.count * width));
   T* const rest = carve.free;
   const bool dropping = head.dropout > 0;
   const T kept = static_cast<T>(1 / (1 - head.dropout));
@@ -162,7 +162,7 @@ template <class T>
     transpose<T>(do_panel, do_t);
     detail::row_dots<T>(d_o.rows_at(queries.rows), o.rows_at(queries.rows), of_query[0], p.data);
     for (Index i = 0; i < R; ++i) of_query[1][i] = i < queries.rows.count ? lse[queries.rows.first + i] : T(0);
-    if (end <= keys.first) std::memset(sum.data, 0, sizeof(T) * R * width);
+    if (end <= keys.first) std::memset(sum.data, 0, bytes_of<T>(R * width));
     for (Index j0 = keys.first; j0 < end; j0 += B) {
       const Rows block{j0, end - j0 < B ? end - j0 : B}, own{j0 - keys.first, block.count};
       queries.scores(k, block, MatrixView<const T>(q_t).rows_at({0, q.cols}), p);
@@ -198,7 +198,7 @@ template <class T>
     if (accumulate)
       map2(q.cols, sum, out, out, [](Vector<T> a, Vector<T> b) { return a + b; });
     else
-      std::memcpy(out, sum, sizeof(T) * q.cols);
+      std::memcpy(out, sum, bytes_of<T>(q.cols));
   };
   for (Index j = 0; j < keys.count; ++j) {
     write(dk_panel[j], dk[keys.first + j]);

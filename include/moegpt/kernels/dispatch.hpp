@@ -14,7 +14,7 @@ inline constexpr Index dispatch_piece = 64;
 // slot_rows[s] = x[token[s]], on one thread
 template <class T>
 void gather(MatrixView<const T> x, const Index* token, MatrixView<T> slot_rows) {
-  for (Index s = 0; s < slot_rows.rows; ++s) std::memcpy(slot_rows[s], x[token[s]], sizeof(T) * x.cols);
+  for (Index s = 0; s < slot_rows.rows; ++s) std::memcpy(slot_rows[s], x[token[s]], bytes_of<T>(x.cols));
 }
 // x[s] *= weight[s], on one thread
 template <class T>

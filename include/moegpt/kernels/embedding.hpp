@@ -9,7 +9,7 @@ namespace kernels {
 template <class T>
 [[gnu::noinline]] void look_up(const Exec& exec, MatrixView<const T> table, const int* ids, MatrixView<T> y) {
   for_each_piece(exec, y.rows, 64, [&](Rows rows) {
-    for (Index n = rows.first; n < rows.first + rows.count; ++n) std::memcpy(y[n], table[ids[n]], y.cols * sizeof(T));
+    for (Index n = rows.first; n < rows.first + rows.count; ++n) std::memcpy(y[n], table[ids[n]], bytes_of<T>(y.cols));
   });
 }
 // d_table[id_n] += dy_n, token after token: a piece owns a range of features.

@@ -42,9 +42,9 @@ void run_panel(const Operand<T>& a, const T* panel, MatrixView<T> c, const T* st
     }
     T edge[Tile::MR * Tile::NR] = {};
     if (from)
-      for (Index q = 0; q < r.count; ++q) std::memcpy(edge + q * Tile::NR, from + q * start_row, sizeof(T) * c.cols);
+      for (Index q = 0; q < r.count; ++q) std::memcpy(edge + q * Tile::NR, from + q * start_row, bytes_of<T>(c.cols));
     micro_kernel_of<T>(r.count, a, r.first, panel, edge, Tile::NR, edge, Tile::NR);
-    for (Index q = 0; q < r.count; ++q) std::memcpy(c[r.first + q], edge + q * Tile::NR, sizeof(T) * c.cols);
+    for (Index q = 0; q < r.count; ++q) std::memcpy(c[r.first + q], edge + q * Tile::NR, bytes_of<T>(c.cols));
   }
 }
 
@@ -57,9 +57,9 @@ template <class T, int V>
   for (Index i = 0; i < c.rows; i += M) {
     const Index again = i + M > c.rows ? i + M - c.rows : 0;   // the last block repeats some rows, which are not kept
     for (Index q = again; q < M && start; ++q)
-      std::memcpy(block + q * N, start + (i - again + q) * start_row, sizeof(T) * c.cols);
+      std::memcpy(block + q * N, start + (i - again + q) * start_row, bytes_of<T>(c.cols));
     micro_kernel<T, M, V>(a, i - again, panel, start ? block : nullptr, N, block, N);
-    for (Index q = again; q < M; ++q) std::memcpy(c[i - again + q], block + q * N, sizeof(T) * c.cols);
+    for (Index q = again; q < M; ++q) std::memcpy(c[i - again + q], block + q * N, bytes_of<T>(c.cols));
   }
 }
 
@@ -125,7 +125,7 @@ template <class T, int V>
   for (Index k = 0; k < depths.size(); ++k) {
     const Rows depth = b.rows > 0 ? depths[k] : Rows{0, 0};
     if (a.col_stride == 1) {
-      if (a.rows < N) std::memset(panel, 0, sizeof(T) * depth.count * N);
+      if (a.rows < N) std::memset(panel, 0, bytes_of<T>(depth.count * N));
       transpose<T>({a.data + depth.first, a.rows, depth.count, a.row_stride}, {panel, depth.count, a.rows, N},
                    a.number);
     } else {
@@ -148,9 +148,9 @@ template <class T, int V>
         // The last block ends with the last column and repeats some, which are not kept.
         const Index again = i + M - count;
         T tail[M * N] = {};
-        std::memcpy(tail + again * N, out + i * N, sizeof(T) * (M - again) * N);
+        std::memcpy(tail + again * N, out + i * N, bytes_of<T>((M - again) * N));
         micro_kernel<T, M, V>(left, n + i - again, panel, tail, N, tail, N);
-        std::memcpy(out + i * N, tail + again * N, sizeof(T) * (M - again) * N);
+        std::memcpy(out + i * N, tail + again * N, bytes_of<T>((M - again) * N));
       }
       transpose<T>({out, count, c.rows, N}, {c.data + n, c.rows, count, c.stride});
       if (finish && k + 1 == depths.size()) finish({0, c.rows}, {n, count});

@@ -66,7 +66,7 @@ template <class T>
     }
     return;
   }
-  if (b.cols < cols) std::memset(panel, 0, sizeof(T) * b.rows * cols);
+  if (b.cols < cols) std::memset(panel, 0, bytes_of<T>(b.rows * cols));
   if (b.row_stride == 1 && !b.number)
     return transpose<T>({b.data, b.cols, b.rows, b.col_stride}, {panel, b.rows, b.cols, cols});
   for (Index k = 0; k < b.rows; ++k)
@@ -79,7 +79,7 @@ template <class T>
   constexpr Index stride = Tile<T>::packed_rows;
   if (a.col_stride == 1)
     return transpose<T>({a.data, a.rows, a.cols, a.row_stride}, {packed, a.cols, a.rows, stride}, a.number);
-  for (Index k = 0; k < a.cols; ++k) std::memcpy(packed + k * stride, a.data + k * a.col_stride, sizeof(T) * a.rows);
+  for (Index k = 0; k < a.cols; ++k) std::memcpy(packed + k * stride, a.data + k * a.col_stride, bytes_of<T>(a.rows));
 }
 
 // An M x V-vectors block of C = start + A panel. Six rows have a pointer each and may lie anywhere; more share one for

@@ -87,8 +87,8 @@ template <class T>
     for (Index h = kv * m.group(); h < (kv + 1) * m.group(); ++h)
       head(b, h, {first, m.length - first}, {keys.first, exist - keys.first}, of_queries, true, worker);
     for (Index j = exist; j < end; ++j) {
-      std::memset(m.keys(dk, b, kv)[j], 0, sizeof(T) * m.width);
-      std::memset(m.keys(dv, b, kv)[j], 0, sizeof(T) * m.width);
+      std::memset(m.keys(dk, b, kv)[j], 0, bytes_of<T>(m.width));
+      std::memset(m.keys(dv, b, kv)[j], 0, bytes_of<T>(m.width));
     }
   };
   const Index pairs = m.batch * m.kv_heads;

@@ -3,7 +3,6 @@
 // the same bits wherever it lies.
 #include <moegpt/core/logarithm.hpp>
 
-#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -22,15 +21,16 @@ template <class T, class Bits, int terms, int mantissa>
   const Vector<T> t = x * T(1.4426950408889634) + magic;
   const Vector<T> n = t - magic;
   const Vector<T> r = (x - n * ln2_high) - n * ln2_low;
-  constexpr auto term = [] {
-    std::array<T, terms + 1> c{};
+  struct Terms { T of[terms + 1]; };
+  constexpr Terms term = [] {
+    Terms c{};
     T factorial = 1;
-    for (int k = 0; k <= terms; factorial *= T(++k)) c[k] = 1 / factorial;
+    for (int k = 0; k <= terms; factorial *= T(++k)) c.of[k] = 1 / factorial;
     return c;
   }();
-  Vector<T> p = Vector<T>{} + term[terms];
+  Vector<T> p = Vector<T>{} + term.of[terms];
 #pragma GCC unroll 16
-  for (int k = terms - 1; k >= 0; --k) p = p * r + term[k];
+  for (int k = terms - 1; k >= 0; --k) p = p * r + term.of[k];
   BitVector bits;
   std::memcpy(&bits, &t, sizeof t);
   bits = (bits << mantissa) + (Bits(std::numeric_limits<T>::max_exponent - 1) << mantissa);
@@ -77,10 +77,10 @@ struct PaddedVector {
   Index count;
   Vector<T> load(const T* p) const {
     T rest[lanes<T>] = {};
-    std::memcpy(rest, p, sizeof(T) * count);
+    std::memcpy(rest, p, bytes_of<T>(count));
     return moegpt::load(rest);
   }
-  void store(T* p, const Vector<T>& v) const { std::memcpy(p, &v, sizeof(T) * count); }
+  void store(T* p, const Vector<T>& v) const { std::memcpy(p, &v, bytes_of<T>(count)); }
 };
 // f(i, part) for [0, n) vector by vector, the last one padded.
 template <class T, class F>

@@ -152,8 +152,8 @@ struct Attention {
   static void append(const KeyValues<Dkv, T>& cache, const Tape& tape, const Pass& pass) {
     for (Index b = 0; b < pass.shape.batch; ++b) {
       const Index from = b * pass.shape.length, to = b * cache.capacity + pass.first_position;
-      std::memcpy(cache.keys[to], tape.key[from], sizeof(T) * Dkv * pass.shape.length);
-      std::memcpy(cache.values[to], tape.value[from], sizeof(T) * Dkv * pass.shape.length);
+      std::memcpy(cache.keys[to], tape.key[from], bytes_of<T>(Dkv * pass.shape.length));
+      std::memcpy(cache.values[to], tape.value[from], bytes_of<T>(Dkv * pass.shape.length));
     }
   }
 };

@@ -21,12 +21,12 @@ struct Dropout {
   void forward(In<D, T> x, Out<D, T> y, Tape& tape, const Pass& pass) const {
     pass.check_fits(x.count, y.count);
     tape = {pass.dropout(), pass.key ? pass.key->with(Purpose::residual_dropout) : Key{}};
-    if (y.data != x.data) std::memcpy(y.data, x.data, sizeof(T) * x.count * D);
+    if (y.data != x.data) std::memcpy(y.data, x.data, bytes_of<T>(x.count * D));
     apply(tape, y, pass);
   }
   void backward(In<D, T>, const Tape& tape, In<D, T> dy, Out<D, T> dx, Dropout&, const Pass& pass) const {
     if (dx.empty()) return;
-    if (dx.data != dy.data) std::memcpy(dx.data, dy.data, sizeof(T) * dy.count * D);
+    if (dx.data != dy.data) std::memcpy(dx.data, dy.data, bytes_of<T>(dy.count * D));
     apply(tape, dx, pass);
   }
 

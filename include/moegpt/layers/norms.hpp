@@ -77,10 +77,10 @@ struct NoNorm {
 
   void forward(In<D, T> x, Out<D, T> y, Tape&, const Pass& pass) const {
     pass.check_fits(x.count, y.count);
-    std::memcpy(y.data, x.data, sizeof(T) * x.count * D);
+    std::memcpy(y.data, x.data, bytes_of<T>(x.count * D));
   }
   void backward(In<D, T>, const Tape&, In<D, T> dy, Out<D, T> dx, NoNorm&, const Pass&) const {
-    if (!dx.empty()) std::memcpy(dx.data, dy.data, sizeof(T) * dy.count * D);
+    if (!dx.empty()) std::memcpy(dx.data, dy.data, bytes_of<T>(dy.count * D));
   }
 };
 static_assert(lists_every_field<NoNorm<2>>());

@@ -48,7 +48,7 @@ struct FeedForward {
     scratch.resize(pass);
     const Out<DOut, T> d_output = scratch.d_output;
     for_each_piece(pass.exec, x.count, expert_rows(x.count), [&](Rows rows) {
-      std::memcpy(d_output[rows.first], dy[rows.first], sizeof(T) * rows.count * DOut);
+      std::memcpy(d_output[rows.first], dy[rows.first], bytes_of<T>(rows.count * DOut));
       drop_rows(tape, d_output.rows(rows), rows, pass);
       network.backward(x.rows(rows), tape.network, d_output.rows(rows), nullptr, dx.rows(rows), nullptr,
                        scratch.network, rows);

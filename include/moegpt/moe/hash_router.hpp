@@ -53,8 +53,8 @@ struct HashRouter {
         for (int j = 0; j < K; ++j) {
           if (j < taken) std::swap(deck[j], deck[j + static_cast<Index>(hash.below(static_cast<unsigned>(count - j)))]);
           chosen[j] = j < taken ? deck[j] : -1;
-          tape.gate[n * K + j] = j < taken ? T(1) / taken : T(0);
-          if (j < taken) tape.score[n][chosen[j]] = T(1) / taken;
+          tape.gate[n * K + j] = j < taken ? T(1) / static_cast<T>(taken) : T(0);
+          if (j < taken) tape.score[n][chosen[j]] = T(1) / static_cast<T>(taken);
         }
         *tape.lse[n] = 0;
       }

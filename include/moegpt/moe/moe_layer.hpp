@@ -84,7 +84,8 @@ struct MoELayer {
     router.forward(x, plan, tape.router, pass);
     check_plan(plan, E, Recipe::active, capacity_rule_of<RouterType>(), router_text<Recipe>, pass);
     for_each_task(plan, scratch, pass, [&](int e, Rows rows) {
-      experts[e].forward(tokens_of(x, plan, rows), scratch.output.rows(rows), tape.expert, scratch.expert, rows);
+      const ExpertType& expert = experts[static_cast<std::size_t>(e)];
+      expert.forward(tokens_of(x, plan, rows), scratch.output.rows(rows), tape.expert, scratch.expert, rows);
       drop_slots(tape, scratch.output.rows(rows), rows, pass);
     });
     kernels::combine<T>(pass.exec, scratch.output, plan.slot.data(), plan.choices, plan.weight.data(), y);
@@ -101,15 +102,17 @@ struct MoELayer {
       const auto d_output = scratch.d_output.rows(rows);
       kernels::gather<T>(dy, plan.token.data() + rows.first, d_output);
       drop_slots(tape, d_output, rows, pass);
-      experts[e].backward(tokens_of(x, plan, rows), tape.expert, d_output, plan.weight.data() + rows.first,
-                          scratch.d_input.rows(rows), scratch.d_weight.data() + rows.first, scratch.expert, rows);
+      const ExpertType& expert = experts[static_cast<std::size_t>(e)];
+      expert.backward(tokens_of(x, plan, rows), tape.expert, d_output, plan.weight.data() + rows.first,
+                      scratch.d_input.rows(rows), scratch.d_weight.data() + rows.first, scratch.expert, rows);
       kernels::scale_rows<T>(plan.weight.data() + rows.first, d_output);
     });
     for (int e = 0; e < E; ++e)
-      if (plan.load(e) > 0) touch(grad.experts[e]);
+      if (plan.load(e) > 0) touch(grad.experts[static_cast<std::size_t>(e)]);
     for_each_weight_part(plan, scratch, pass, [&](int e, Index part, Rows rows) {
-      experts[e].backward_weights(part, tokens_of(x, plan, rows), tape.expert, scratch.d_output.view().rows(rows),
-                                  grad.experts[e], scratch.expert, rows);
+      const ExpertType& expert = experts[static_cast<std::size_t>(e)];
+      expert.backward_weights(part, tokens_of(x, plan, rows), tape.expert, scratch.d_output.view().rows(rows),
+                              grad.experts[static_cast<std::size_t>(e)], scratch.expert, rows);
     });
     if (!dx.empty())
       kernels::combine<T>(pass.exec, scratch.d_input, plan.slot.data(), plan.choices, nullptr, dx);

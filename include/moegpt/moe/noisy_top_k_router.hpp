@@ -71,7 +71,7 @@ struct NoisyTopKRouter {
       tape.noisy = pass.key.has_value();
       tape.smooth = tape.noisy && K < E && pass.objective.load != 0;
       gate.forward(x, tape.score, pass);
-      if (tape.smooth) std::memcpy(tape.clean[0], tape.score[0], sizeof(T) * pass.tokens() * E);
+      if (tape.smooth) std::memcpy(tape.clean[0], tape.score[0], bytes_of<T>(pass.tokens() * E));
       if (tape.noisy) {
         const Key key = pass.key->with(Purpose::router_noise);
         noise.forward(x, tape.spread, pass);

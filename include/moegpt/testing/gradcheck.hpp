@@ -317,7 +317,7 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     pass.exec.threads = 2;
     router.forward(x, plan_threads, tape_threads, pass);
     const bool same_plan = plan_threads.slot_count() == plan.slot_count() &&
-        std::memcmp(plan_threads.weight.data(), plan.weight.data(), sizeof(double) * plan.slot_count()) == 0;
+        std::memcmp(plan_threads.weight.data(), plan.weight.data(), bytes_of<double>(plan.slot_count())) == 0;
     router.forward(other, plan_threads, tape_threads, pass);   // lies between a forward and its backward
     router.backward(x, plan, tape, signal, dx_threads, grad_threads, scratch_threads, pass);
     pass.exec.threads = 1;
