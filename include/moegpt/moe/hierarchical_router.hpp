@@ -17,8 +17,8 @@ template <Router Outer, Router Inner>
 struct HierarchicalRouter {
   static_assert(!capacity_rule_of<typename Outer::template For<4, float>>().by_type &&
                     !capacity_rule_of<typename Inner::template For<4, float>>().by_type,
-                "HierarchicalRouter: capacity is the experts', so a drop rule stands around both levels and not inside: "
-                "Dropping<HierarchicalRouter<...>, ...>");
+                "HierarchicalRouter: capacity is the experts', so a drop rule stands around both levels and not "
+                "inside: Dropping<HierarchicalRouter<...>, ...>");
   static constexpr int groups = Outer::experts, group_experts = Inner::experts;
   static constexpr int experts = groups * group_experts, active = Outer::active * Inner::active;
   static constexpr bool causal = Outer::causal && Inner::causal;
