@@ -341,7 +341,8 @@ TEST_CASE("a mixture refuses a plan that ignores the pass or is none, naming the
     return text.find("moegpt: PlantedRouter: ") == 0 && text.find(what) != std::string::npos;
   };
   CHECK(refused(RouterFault::none).empty());
-  CHECK(says(RouterFault::ignores_capacity, "under capacity_factor 0.2 at most 4: call plan.assign(chosen, gate, pass)"));
+  CHECK(says(RouterFault::ignores_capacity,
+             "under capacity_factor 0.2 at most 4: call plan.assign(chosen, gate, pass)"));
   pass.options = {};
   CHECK(says(RouterFault::offsets_descend, "let plan.assign(chosen, gate, pass) fill it"));
   CHECK(says(RouterFault::too_few_tokens, "its plan is for 39 tokens with 2 choices among 4 experts"));

@@ -79,7 +79,7 @@ TEMPLATE_TEST_CASE("a recipe around a router hands all of the pass on to it", ""
                    AllowConstantGate<Spy>, InputJitter<Spy>, (Masked<Spy, 3>), (SharedExperts<Spy, 2, Shared::gated>),
                    (WithSharedProjection<Spy, 5>), (Dropping<Spy, Drop::probability, Group::sequence, Round::up>),
                    (AllowNonCausal<SharedExperts<InputJitter<Masked<Spy, 3>>>>),
-                   (InputJitter<AllowNonCausal<Dropping<Masked<Spy, 3>, Drop::probability, Group::sequence, Round::up>>>),
+                   (InputJitter<Dropping<Masked<Spy, 3>, Drop::probability, Group::sequence, Round::up>>),
                    (SharedExperts<Masked<Dropping<Spy, Drop::probability, Group::sequence, Round::up>, 3>>),
                    (HierarchicalRouter<TopKRouter<2, 1>, Spy>)) {
   using L = MixtureOf<TestType, Expert<6, 5, Activation::gelu, double>>;

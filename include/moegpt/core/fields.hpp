@@ -201,7 +201,8 @@ void call(void* object, const Path& path, Kind kind, const std::array<WeightRef<
 }
 // What a walk can begin at: a weight, a struct with fields(), or a list of such.
 template <class X>
-concept Tree = is_weight<std::remove_const_t<X>> || HasFields<X> || requires { typename std::remove_const_t<X>::value_type; };
+concept Tree =
+    is_weight<std::remove_const_t<X>> || HasFields<X> || requires { typename std::remove_const_t<X>::value_type; };
 
 template <class G, class First, class... Rest>
 void each(G&& g, First& first, Rest&... rest) {

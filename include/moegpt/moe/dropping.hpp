@@ -14,7 +14,8 @@ namespace moegpt::inline MOEGPT_BUILD {
 template <Router Recipe, Drop Order, Group Among = Group::batch, Round Rounding = Round::down>
 struct Dropping : Recipe {
   using OfInner = typename Recipe::template For<4, float>;
-  static_assert(capacity_rule_of<OfInner>().applies, "Dropping: this router never drops: it has no use for a drop rule");
+  static_assert(capacity_rule_of<OfInner>().applies,
+                "Dropping: this router never drops: it has no use for a drop rule");
   static_assert(!capacity_rule_of<OfInner>().by_type,
                 "Dropping: this router has a drop rule already, which would be the only one that counts");
   static constexpr bool keeps_order = Order == Drop::token_order || Among == Group::position;

@@ -17,8 +17,8 @@ template <Router Outer, Router Inner>
 struct HierarchicalRouter {
   static_assert(!capacity_rule_of<typename Outer::template For<4, float>>().by_type &&
                     !capacity_rule_of<typename Inner::template For<4, float>>().by_type,
-                "HierarchicalRouter: capacity is the experts', so a drop rule stands around both levels and not inside: "
-                "Dropping<HierarchicalRouter<...>, ...>");
+                "HierarchicalRouter: capacity is the experts', so a drop rule stands around both levels and not "
+                "inside: Dropping<HierarchicalRouter<...>, ...>");
   static_assert(Outer::experts >= 1 && Inner::experts >= 1 && Inner::experts <= (1 << 16) / Outer::experts,
                 "HierarchicalRouter: at least one and at most 65536 experts in all groups together");
   static constexpr int groups = Outer::experts, group_experts = Inner::experts;

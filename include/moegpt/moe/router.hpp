@@ -48,13 +48,15 @@ concept RouterOf = requires(const R router, R grad, typename R::Tape tape, const
 
 // What else a tape tells, if it says so: `static constexpr bool has_choices = true`. Without the word a member of the
 // same name is the router's own affair.
+//   chosen     Buffer<int> [tokens, K], what plan.assign was given; negative: none
+//   selected   likewise, before some were left out by their gates
+//   load       Buffer<T> [E] of which signal.d_load is the gradient
 template <class Tape>
-concept HasChoices = requires { requires Tape::has_choices; };         // Buffer<int> chosen [tokens, K]; negative: none
+concept HasChoices = requires { requires Tape::has_choices; };
 template <class Tape>
-concept HasSelected = requires { requires Tape::has_selected; };       // Buffer<int> selected, as chosen, before some
-                                                                       // were left out by their gates
+concept HasSelected = requires { requires Tape::has_selected; };
 template <class Tape>
-concept HasSmoothLoad = requires { requires Tape::has_smooth_load; };  // Buffer<T> load [E], which d_load is of
+concept HasSmoothLoad = requires { requires Tape::has_smooth_load; };
 
 // The recipe. `active` is the most experts a token can have; `causal` says that a token's route depends on
 // nothing after it.

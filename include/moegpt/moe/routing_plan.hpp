@@ -147,7 +147,8 @@ template <class T>
          " experts, but the mixture has ", pass.tokens(), " tokens, ", choices, " choices and ", experts,
          " experts: call plan.resize(pass.tokens(), active, experts)");
   const Index routed = routed_tokens(pass);
-  const Index most = rule.applies && pass.options.capacity_factor > 0 ? most_load(rule, choices, experts, pass) : routed;
+  const bool limited = rule.applies && pass.options.capacity_factor > 0;
+  const Index most = limited ? most_load(rule, choices, experts, pass) : routed;
   Index wanted = 0;
   for (int e = 0; e < experts; ++e) {
     const Index load = plan.load(e);
