@@ -95,7 +95,7 @@ struct GPT {
 
   struct Tape {
     Pass pass;                                       // of the last forward
-    std::array<Tokens<D, T>, C.layers + 1> stream;   // what enters each block, and what leaves the last
+    HeapArray<Tokens<D, T>, C.layers + 1> stream;   // what enters each block, and what leaves the last
     Interleaved<typename DenseBlock::Tape, typename MoEBlock::Tape, Pattern> blocks;
     typename LastNorm::Tape norm;
     Tokens<D, T> normed;
