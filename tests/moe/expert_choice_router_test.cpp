@@ -3,6 +3,7 @@
 #include "support/catch.hpp"
 #include "support/gradchecks.hpp"
 #include "support/numbers.hpp"
+#include "support/rules.hpp"
 
 #include <vector>
 
@@ -245,4 +246,8 @@ TEST_CASE("grouped plans do not depend on the number of threads") {
     CHECK(same_bits(contemporaries.slot, plan_of(by_position, x, pass).slot));
     CHECK(same_bits(sequences.slot, plan_of(by_sequence, x, pass).slot));
   }
+}
+
+TEST_CASE("expert choice among 2^18 experts needs no room for them on the stack") {
+  check_small_stack<ExpertChoiceRouter<1 << 18, 1>>({.options = {.min_capacity = 1}});
 }
