@@ -4,6 +4,7 @@
 #include <moegpt/core/check.hpp>
 #include <moegpt/core/exec.hpp>
 #include <moegpt/core/fields.hpp>
+#include <moegpt/core/heap_array.hpp>
 #include <moegpt/core/matrix.hpp>
 #include <moegpt/core/random.hpp>
 #include <moegpt/layers/attention.hpp>

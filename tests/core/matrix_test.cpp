@@ -43,6 +43,31 @@ TEST_CASE("a weight of extent zero holds nothing and never will") {
   CHECK(none.eigen().size() == 0);
 }
 
+TEST_CASE("a weight of extent zero costs nothing, whichever extent it is, and is used as any other") {
+  STATIC_REQUIRE(std::is_empty_v<Weight<float, 0>>);
+  STATIC_REQUIRE(std::is_empty_v<Weight<double, 3, 0>>);
+  struct WithoutBias {
+    Weight<float, 3, 2> weight;
+    [[no_unique_address]] Weight<float, 0> bias;
+  };
+  STATIC_REQUIRE(sizeof(WithoutBias) == sizeof(Weight<float, 3, 2>));
+  Weight<float, 0, 4> none;
+  const Weight<float, 0, 4> constant = none;
+  CHECK(none.shape == std::array<int, 2>{0, 4});
+  CHECK(none.rows == 0);
+  CHECK_FALSE(none.touched);
+  none.release();
+  CHECK(constant.size() == 0);
+  CHECK(constant.data() == nullptr);
+  for ([[maybe_unused]] const float x : constant) FAIL("there is nothing to see");
+  const MatrixView<float> view = none;
+  const MatrixView<const float> constant_view = constant;
+  CHECK(view.empty());
+  CHECK(view.rows == 0);
+  CHECK(constant_view.empty());
+  CHECK(constant.eigen().size() == 0);
+}
+
 TEST_CASE("a released weight is empty, and allocated again it is zero") {
   Weight<float, 2, 2> w;
   w[3] = 7;

@@ -2,6 +2,7 @@
 
 #include "support/catch.hpp"
 #include "support/numbers.hpp"
+#include "support/small_stack.hpp"
 
 using namespace moegpt;
 using kernels::Operand;
@@ -216,4 +217,12 @@ TEST_CASE("affine is x W^T + b, and its gradients are the transposed products, a
   CHECK(close(dw, dyt, x, dw0));
   for (Index j = 0; j < out; ++j) CHECK(db(0, j) == Approx(b(0, j) + dy.col(j).sum()).epsilon(1e-14));
   kernels::affine_backward_weights<double>(Exec{1}, xv, dyv, {}, nullptr);   // nothing is wanted
+}
+
+TEMPLATE_TEST_CASE("a product that is not large needs little of the stack", "", float, double) {
+  using T = TestType;
+  const Matrix<T> a = random_matrix<T>(40, 50, 1), b = random_matrix<T>(50, 64, 2);
+  Matrix<T> c(40, 64);
+  CHECK(on_small_stack(256 << 10, [&] { kernels::gemm<T>(view(a), view(b), view(c)); }));
+  CHECK(close<T>(c, a, b, Matrix<T>::Zero(40, 64)));
 }

@@ -47,3 +47,12 @@ TEST_CASE("a router that may take all experts needs only one that is allowed") {
   CHECK_FALSE(refusal([&] { check_allowed<Recipe>(one); }).empty());
   CHECK(refusal([&] { check_allowed<Recipe>(nullptr); }).empty());
 }
+
+TEST_CASE("a set of allowed experts is as small for many experts as for few, and its copy is another set") {
+  STATIC_REQUIRE(sizeof(AllowedExperts<TopKRouter<1000, 2>>) == sizeof(AllowedExperts<Recipe>));
+  const AllowedExperts<Recipe> some{0, 3}, copy = some;
+  const bool *a = some, *b = copy;
+  CHECK(a != b);
+  for (int e = 0; e < 5; ++e) CHECK(a[e] == (e == 0 || e == 3));
+  for (int e = 0; e < 5; ++e) CHECK(a[e] == b[e]);
+}

@@ -3,6 +3,7 @@
 #include "support/catch.hpp"
 #include "support/gradchecks.hpp"
 #include "support/numbers.hpp"
+#include "support/rules.hpp"
 
 #include <vector>
 
@@ -255,4 +256,8 @@ TEST_CASE("thresholds move at a rate above zero and at most one, by a plan of as
   for (const double rate : {0.0, -0.1, 1.1, std::nan("")})
     CHECK(refusal([&] { update_thresholds(router, plan, rate); }).find("must lie in (0, 1]") != std::string::npos);
   CHECK(refusal([&] { update_thresholds(router, other, 0.5); }).find("4 thresholds, the plan 5") != std::string::npos);
+}
+
+TEST_CASE("expert choice among 2^18 experts needs no room for them on the stack") {
+  check_small_stack<ExpertChoiceRouter<1 << 18, 1>>({.options = {.min_capacity = 1}});
 }

@@ -65,3 +65,7 @@ TEST_CASE("without ids a hash router says what it misses") {
   CHECK(said.find("HashRouter") != std::string::npos);
   CHECK(said.find("pass.ids") != std::string::npos);
 }
+
+TEST_CASE("a hash router of 2^18 experts needs no room for them on the stack") {
+  check_small_stack<HashRouter<1 << 18>>();
+}

@@ -7,6 +7,7 @@
 #include "support/gradchecks.hpp"
 #include "support/layers.hpp"
 #include "support/numbers.hpp"
+#include "support/rules.hpp"
 
 #include <set>
 
@@ -215,4 +216,8 @@ TEST_CASE("two levels are causal if both are, and say what they are") {
   STATIC_REQUIRE_FALSE(HierarchicalRouter<TopKRouter<3, 2>, ExpertChoiceRouter<2>>::causal);
   STATIC_REQUIRE((Sparse::experts == 12 && Sparse::active == 4));
   CHECK(Sparse::text() == "HierarchicalRouter<TopKRouter<4, 2>, TopKRouter<3, 2>>");
+}
+
+TEST_CASE("two levels of routers to 2^18 experts need no room for them on the stack") {
+  check_small_stack<HierarchicalRouter<TopKRouter<512, 2>, TopKRouter<512, 2>>>();
 }

@@ -81,3 +81,15 @@ TEST_CASE("a jittered router has the weights of the router inside, by the same p
   CHECK(paths == "gate.weight;");
   CHECK(Jittered::text() == "InputJitter<TopKRouter<5, 2>, std::ratio<1, 4>>");
 }
+
+TEST_CASE("the jitter of a token does not depend on how a long row is cut, and a row of 2^18 needs no room on the stack") {
+  constexpr int D = 600;
+  using Wide = InputJitter<TopKRouter<5, 2>, std::ratio<1, 4>>;
+  const Key key{5};
+  const RandomRoute<Wide, double, D> route({.shape = {1, 3}, .key = key});
+  Buffer<double> u(3 * D);
+  key.with(Purpose::router_jitter).uniforms(0, u.data(), 3 * D);
+  for (Index i = 0; i < 3 * D; ++i)
+    REQUIRE(route.tape.seen[0][i] == route.x[0][i] * (1 + 0.25 * (2 * u[i] - 1)));
+  check_small_stack<Wide, 1 << 18>({.key = key});
+}

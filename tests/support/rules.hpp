@@ -1,6 +1,7 @@
 #pragma once
 // What every token-choice rule must respect, whatever it decides.
 #include "numbers.hpp"
+#include "small_stack.hpp"
 
 #include <moegpt/moe/feed_forward.hpp>
 #include <moegpt/moe/moe_layer.hpp>
@@ -130,4 +131,23 @@ void check_equal_experts() {
   layer.forward(x, y, tape, scratch, pass);
   dense.forward(x, expected, dense_tape, dense_scratch, pass);
   CHECK(distance(y, expected) < 1e-13);
+}
+
+// A router of many experts, or for wide tokens, puts no row of theirs on the stack: this one is of 512 KiB, and a row of
+// 2^18 numbers takes twice that.
+template <class Recipe, int D = 2>
+void check_small_stack(moegpt::Pass pass = {}) {
+  pass.shape = {1, 2};
+  bool done = false;
+  const bool ran = on_small_stack(512 << 10, [&] {
+    const RandomRoute<Recipe, float, D> route(pass);
+    typename RandomRoute<Recipe, float, D>::R grad;
+    typename RandomRoute<Recipe, float, D>::R::Scratch scratch;
+    moegpt::Buffer<float> d_weight(route.plan.slot_count());
+    moegpt::Tokens<D, float> dx(2);
+    route.router.backward(route.x, route.plan, route.tape, {.d_weight = d_weight.data()}, dx, grad, scratch, pass);
+    done = route.plan.slot_count() > 0;
+  });
+  CHECK(ran);
+  CHECK(done);
 }

@@ -178,7 +178,7 @@ void visit(const Visitor<T, 1 + sizeof...(Trees)>& f, Path& path, Kind kind, Tre
     if constexpr (Tree::extent > 0) f.call(f.object, path, kind, {WeightRef<T>(tree), WeightRef<T>(trees)...});
   } else if constexpr (HasFields<Tree>) {
     visit_fields<T>(f, path, kind, Tree::fields(), tree, trees...);
-  } else {   // a list: std::array, std::vector or model/Interleaved
+  } else {   // a list: HeapArray, std::array, std::vector or model/Interleaved
     for (int i = 0; i < static_cast<int>(tree.size()); ++i) {
       const std::size_t before = path.push(i);
       if constexpr (requires { tree.at_layer(0, [](auto&...) {}, trees...); })

@@ -223,7 +223,7 @@ auto as_tokens(const Eigen::PlainObjectBase<Derived>& matrix) {
 
 // A weight of static shape on the heap, row-major: Weight<T, Out, In> is PyTorch's [out, in], Weight<T, N> a
 // vector. It may be empty: in a gradient that means "not wanted", in a model "not held here". An extent of
-// zero means that this model has no such weight.
+// zero means that this model has no such weight: see below.
 template <class T, int... Extents>
 class Weight {
   static_assert(((Extents >= 0) && ...), "Weight: an extent is negative: it must be 0 (no such weight) or more");
@@ -266,6 +266,36 @@ class Weight {
 
  private:
   Buffer<T> memory_;
+};
+
+// A weight that this model does not have: always empty, and without room of its own where [[no_unique_address]] asks
+// for none. A model has one for each of its experts.
+template <class T, int... Extents>
+  requires((Extents == 0) || ...)
+class Weight<T, Extents...> {
+ public:
+  using Scalar = T;
+  static constexpr std::array<int, sizeof...(Extents)> shape{Extents...};
+  static constexpr Index extent = 0, rows = shape.size() > 1 ? shape[0] : 1, cols = 0;
+  static constexpr bool touched = false;
+
+  bool empty() const { return true; }
+  void release() {}
+  void allocate() {}
+
+  Index size() const { return 0; }
+  T* data() { return nullptr; }
+  const T* data() const { return nullptr; }
+  T& operator[](Index i) { return data()[i]; }   // compiles, as a loop over none needs
+  const T& operator[](Index i) const { return data()[i]; }
+  T* begin() { return nullptr; }
+  T* end() { return nullptr; }
+  const T* begin() const { return nullptr; }
+  const T* end() const { return nullptr; }
+  operator MatrixView<T>() { return {}; }
+  operator MatrixView<const T>() const { return {}; }
+  auto eigen() { return EigenMap<T, EigenRowMajor<T>>(nullptr, 0, 0); }
+  auto eigen() const { return EigenMap<const T, EigenRowMajor<T>>(nullptr, 0, 0); }
 };
 
 }  // namespace moegpt::inline MOEGPT_BUILD

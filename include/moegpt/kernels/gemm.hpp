@@ -63,19 +63,25 @@ template <class T, int V>
   }
 }
 
+// Whether so many rows of a large A that many panels meet are packed.
+template <class T>
+bool packs_rows(Index rows, const Operand<T>& a, const Operand<T>& b, MatrixView<T> c) {
+  using Tile = detail::Tile<T>;
+  return rows * b.rows >= Tile::large && c.cols >= 4 * Tile::NR && (a.col_stride == 1 || a.row_stride == 1);
+}
+
+// packed: room for a packed A; null: it is not packed.
 template <class T>
 [[gnu::noinline]] void gemm_by_panels(const Operand<T>& a, const Operand<T>& b, MatrixView<T> c, Start<T> start,
-                                      Finish finish) {
+                                      Finish finish, T* packed) {
   using Tile = detail::Tile<T>;
-  alignas(64) T panel[Tile::panel], packed[Tile::depth * Tile::packed_rows];
+  alignas(64) T panel[Tile::panel];
   const Pieces depths{b.rows, Tile::depth}, rows{c.rows, Tile::rows};
   const Index steps = depths.size() > 0 ? depths.size() : 1;   // once even if there is nothing to sum
   for (Index i = 0; i < rows.size(); ++i) {
     const Rows r = rows[i];
-    // A large A that many panels meet is packed, one depth at a time; columns are then taken in stretches of C that
-    // stay in L2.
-    const bool strided = a.col_stride != 1;
-    const bool pack_a = r.count * b.rows >= Tile::large && c.cols >= 4 * Tile::NR && (!strided || a.row_stride == 1);
+    // A is packed one depth at a time; columns are then taken in stretches of C that stay in L2.
+    const bool pack_a = packed && packs_rows<T>(r.count, a, b, c);
     const Index fit = Tile::cached / r.count / Tile::NR * Tile::NR, stretch = pack_a && fit > Tile::NR ? fit : c.cols;
     const Index deep = Tile::cached / (r.count * Tile::depth), together = pack_a || deep < 1 ? 1 : deep;
     for (Index n0 = 0; n0 < c.cols; n0 += stretch)
@@ -111,6 +117,14 @@ template <class T>
         }
       }
   }
+}
+
+// The room is 0.3 to 2 MiB of stack, by the vectors' size and the scalar: large products alone take it.
+template <class T>
+[[gnu::noinline]] void gemm_by_packed_panels(const Operand<T>& a, const Operand<T>& b, MatrixView<T> c, Start<T> start,
+                                             Finish finish) {
+  alignas(64) T packed[Tile<T>::depth * Tile<T>::packed_rows];
+  gemm_by_panels<T>(a, b, c, start, finish, packed);
 }
 
 // C = start + A B for at most V vectors of rows, which lie in the lanes.
@@ -182,7 +196,9 @@ template <class T>
     if (c.rows <= 2 * W) return detail::gemm_few_rows<T, 2>(a, b, c, start, finish);
     return detail::gemm_few_rows<T, 3>(a, b, c, start, finish);
   }
-  detail::gemm_by_panels<T>(a, b, c, start, finish);
+  if (detail::packs_rows<T>(Pieces{c.rows, detail::Tile<T>::rows}[0].count, a, b, c))
+    return detail::gemm_by_packed_panels<T>(a, b, c, start, finish);
+  detail::gemm_by_panels<T>(a, b, c, start, finish, nullptr);
 }
 
 // The same, shared out in tiles of C, about four for each thread where there is work for them. How C is cut is part

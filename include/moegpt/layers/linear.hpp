@@ -11,7 +11,7 @@ struct Linear {
   static constexpr int dim_in = DIn, dim_out = DOut;
 
   Weight<T, DOut, DIn> weight;
-  Weight<T, HasBias ? DOut : 0> bias;
+  [[no_unique_address]] Weight<T, HasBias ? DOut : 0> bias;
 
   static constexpr auto fields() {
     return Fields{Field{"weight", &Linear::weight}, Field{"bias", &Linear::bias}};

@@ -121,7 +121,7 @@ struct GPT {
     bool complete = false;                           // whether that, or logits, has returned; see check_forward
     const int* targets = nullptr;                    // of its batch; null after logits
     Buffer<Index> lengths;                           // [batch] pass.lengths, if the batch has any
-    std::array<Tokens<D, T>, C.layers + 1> stream;   // what enters each block, and what leaves the last
+    HeapArray<Tokens<D, T>, C.layers + 1> stream;    // what enters each block, and what leaves the last
     Interleaved<typename DenseBlock::Tape, typename MoEBlock::Tape, Pattern> blocks;
     typename LastNorm::Tape norm;
     Tokens<D, T> normed;

@@ -13,8 +13,8 @@ struct Head {
   using Scalar = T;
   using Table = Weight<T, V, D>;
 
-  Weight<T, Tied ? 0 : V, D> weight;
-  Weight<T, HasBias ? V : 0> bias;
+  [[no_unique_address]] Weight<T, Tied ? 0 : V, D> weight;
+  [[no_unique_address]] Weight<T, HasBias ? V : 0> bias;
 
   static constexpr auto fields() { return Fields{Field{"weight", &Head::weight}, Field{"bias", &Head::bias}}; }
   struct Tape {

@@ -1,10 +1,7 @@
 #pragma once
 // A list whose elements are of two kinds, in an order known at compile time: dense and mixture blocks. Each
 // kind lives in its own array; a table says which element is the i-th of its kind.
-#include <array>
-#include <utility>
-
-#include <moegpt/core/build.hpp>
+#include <moegpt/core/heap_array.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
@@ -18,15 +15,20 @@ struct Interleaved {
     for (int i = 0; i < length; ++i) n += Pattern::second(i);
     return n;
   }
-  static constexpr int index_within_kind(int layer) {
-    int n = 0;
-    for (int i = 0; i < layer; ++i) n += Pattern::second(i) == Pattern::second(layer);
-    return n;
-  }
   static constexpr int bs = count_second(), as = length - bs;
+  struct Table {
+    int index_within_kind[length];
+  };
+  static constexpr Table table = [] {
+    Table t{};
+    int counted[2] = {};
+    for (int i = 0; i < length; ++i) t.index_within_kind[i] = counted[Pattern::second(i)]++;
+    return t;
+  }();
+  static constexpr int index_within_kind(int layer) { return table.index_within_kind[layer]; }
 
-  std::array<A, as> first;
-  std::array<B, bs> second;
+  [[no_unique_address]] HeapArray<A, as> first;
+  [[no_unique_address]] HeapArray<B, bs> second;
 
   static constexpr int size() { return length; }
 

@@ -1,5 +1,6 @@
 #pragma once
 // The keys and values of one generation, for every layer: what the model remembers of the tokens so far.
+#include <moegpt/core/heap_array.hpp>
 #include <moegpt/model/config.hpp>
 #include <moegpt/model/workspace.hpp>
 
@@ -38,7 +39,7 @@ class KVCache {
   struct Layer {
     Tokens<Dkv, T> keys, values;   // batch x context
   };
-  std::array<Layer, C.layers> layers_;
+  HeapArray<Layer, C.layers> layers_;
   Index batch_, length_ = 0;
 };
 

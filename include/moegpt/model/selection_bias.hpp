@@ -4,16 +4,15 @@
 //   b_e += rate sign(mean c - c_e),   c_e the pairs that chose e, before capacity
 // less the mean of these steps, since only differences of biases matter.
 #include <moegpt/core/fields.hpp>
+#include <moegpt/core/heap_array.hpp>
 #include <moegpt/model/mixtures.hpp>
-
-#include <array>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
 // Pairs of each mixture and expert, summed over the micro-batches of a step.
 template <class Model>
 struct ExpertCounts {
-  std::array<Buffer<Index>, static_cast<std::size_t>(Model::config.layers)> layer;   // [experts]; empty: no mixture
+  HeapArray<Buffer<Index>, Model::config.layers> layer;   // [experts]; empty: no mixture
 
   // Of the last forward of `work`. Not after evaluation: what is evaluated must not move a bias.
   void add(const Model& model, const Workspace<Model>& work) {

@@ -1,7 +1,7 @@
 #pragma once
 // Hard masks: only some experts may be chosen. Their logits are minus infinity for a router, so gates of the others
 // still sum as they should, and who is forbidden gets neither tokens nor gradients.
-#include <moegpt/core/check.hpp>
+#include <moegpt/core/matrix.hpp>
 
 #include <initializer_list>
 
@@ -33,13 +33,13 @@ class AllowedExperts {
       check(!allowed_[e], "AllowedExperts: expert ", e, " is named twice");
       allowed_[e] = true;
     }
-    check_allowed<Recipe>(allowed_);
+    check_allowed<Recipe>(*this);
   }
-  operator const bool*() const& { return allowed_; }
+  operator const bool*() const& { return allowed_.data(); }
   operator const bool*() && = delete;   // it would not live long enough
 
  private:
-  bool allowed_[Recipe::experts] = {};
+  Buffer<bool> allowed_{Recipe::experts};
 };
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -38,7 +38,8 @@ struct ExpertChoiceRouter {
     static constexpr CapacityRule capacity_rule{.applies = false};   // C instead
 
     Linear<D, E, T, false> gate;
-    Weight<T, Options.thresholds ? E : 0> threshold;   // moved by update_thresholds, never by a gradient
+    // Moved by update_thresholds, never by a gradient.
+    [[no_unique_address]] Weight<T, Options.thresholds ? E : 0> threshold;
 
     static constexpr auto fields() {
       return Fields{Field{"gate", &For::gate}, Field{"threshold", &For::threshold, Kind::buffer}};
@@ -57,8 +58,11 @@ struct ExpertChoiceRouter {
       }
     };
     struct Scratch {
-      Tokens<E, T> d_logits;
-      void resize(const Pass& pass) { d_logits.resize(pass.tokens()); }
+      Tokens<E, T> d_logits, d_score;
+      void resize(const Pass& pass) {
+        d_logits.resize(pass.tokens());
+        d_score.resize(pass.tokens());
+      }
     };
 
     void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
@@ -92,8 +96,7 @@ struct ExpertChoiceRouter {
       const Index routed = routed_tokens(pass);
       for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
         for (Index n = rows.first; n < rows.first + rows.count; ++n) {
-          T* dz = scratch.d_logits[n];
-          T d_score[E];
+          T *dz = scratch.d_logits[n], *d_score = scratch.d_score[n];
           for (int e = 0; e < E; ++e) {
             const Index s = plan.slot[n * E + e];
             d_score[e] = s >= 0 ? signal.d_weight[s] : T(0);

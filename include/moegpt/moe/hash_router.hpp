@@ -28,11 +28,15 @@ struct HashRouter {
       Tokens<1, T> lse;      // 0: there are no logits
       Buffer<int> chosen;    // [tokens, K]
       Buffer<T> gate;        // [tokens, K]
+      Buffer<int> allowed;   // [E] of forward, which has no scratch
+      Buffer<int> deck;      // [E] likewise
       void resize(const Pass& pass) {
         score.resize(pass.tokens());
         lse.resize(pass.tokens());
         chosen.resize(pass.tokens() * K);
         gate.resize(pass.tokens() * K);
+        allowed.resize(E);
+        deck.resize(E);
       }
     };
     using Scratch = Nothing;
@@ -41,13 +45,13 @@ struct HashRouter {
       pass.check_fits(x.count, pass.tokens());
       check(pass.ids, "HashRouter chooses experts by token id, but pass.ids is null: give it the [tokens] ids");
       tape.resize(pass);
-      int allowed[E], count = 0;
+      int count = 0, *deck = tape.deck.data();
       for (int e = 0; e < E; ++e)
-        if (!pass.allowed || pass.allowed[e]) allowed[count++] = e;
+        if (!pass.allowed || pass.allowed[e]) tape.allowed[count++] = e;
       for (Index n = 0; n < pass.tokens(); ++n) {
         const int taken = pass.is_padding(n) ? 0 : std::min(K, count);
-        int *chosen = tape.chosen.data() + n * K, deck[E];
-        std::copy_n(allowed, count, deck);
+        int* chosen = tape.chosen.data() + n * K;
+        std::copy_n(tape.allowed.data(), count, deck);
         std::fill_n(tape.score[n], E, T(0));
         Rng hash{Key{mix64(static_cast<std::uint64_t>(pass.ids[n]))}};
         for (int j = 0; j < K; ++j) {

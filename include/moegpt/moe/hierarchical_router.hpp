@@ -6,6 +6,7 @@
 //   its score:                    s_g s_gi       of the two routers' full scores; they sum to 1 as these do
 // Tensor2Tensor has noisy top-k at both levels and the CV^2 losses on all G E importances and loads at once: likewise
 // here balance losses see the G E counts and scores, and need to know nothing of groups.
+#include <moegpt/core/heap_array.hpp>
 #include <moegpt/moe/router.hpp>
 
 #include <algorithm>
@@ -37,7 +38,7 @@ struct HierarchicalRouter {
     static constexpr int dim = D, G = groups, E = group_experts, Ko = Outer::active, Ki = Inner::active;
 
     OuterRouter outer;
-    std::array<InnerRouter, G> inner;
+    HeapArray<InnerRouter, G> inner;
 
     static constexpr auto fields() { return Fields{Field{"outer", &For::outer}, Field{"inner", &For::inner}}; }
     struct Tape {
@@ -45,12 +46,13 @@ struct HierarchicalRouter {
       Tokens<experts, T> score;
       Tokens<1, T> lse;              // lse^2 sums the lse^2 of all routers, so that a z-loss is the sum of theirs
       RoutingPlan<T> outer_plan;
-      std::array<RoutingPlan<T>, G> inner_plan;   // of all tokens, also those that are not sent to the group
+      HeapArray<RoutingPlan<T>, G> inner_plan;   // of all tokens, also those that are not sent to the group
       typename OuterRouter::Tape outer;
-      std::array<typename InnerRouter::Tape, G> inner;
+      HeapArray<typename InnerRouter::Tape, G> inner;
       Buffer<int> outer_choice;      // [tokens, G] which of its choices the group is for the token, or none
       Buffer<int> chosen;            // [tokens, active]
       Buffer<T> gate;                // [tokens, active]
+      Buffer<bool> allowed;          // [G] groups in which any expert is
       [[gnu::noinline]] void resize(const Pass& pass) {
         score.resize(pass.tokens());
         lse.resize(pass.tokens());
@@ -61,18 +63,21 @@ struct HierarchicalRouter {
         outer_choice.resize(pass.tokens() * G);
         chosen.resize(pass.tokens() * active);
         gate.resize(pass.tokens() * active);
+        allowed.resize(G);
       }
     };
     struct Scratch {
       typename OuterRouter::Scratch outer;
       typename InnerRouter::Scratch inner;
+      Tokens<experts, T> d_score;
       Tokens<G, T> d_outer_score;
-      std::array<Tokens<E, T>, G> d_inner_score;
+      HeapArray<Tokens<E, T>, G> d_inner_score;
       Buffer<T> d_outer_gate;        // [slots of the outer plan]
-      std::array<Buffer<T>, G> d_inner_gate;
+      HeapArray<Buffer<T>, G> d_inner_gate;
       [[gnu::noinline]] void resize(const Pass& pass) {
         outer.resize(pass);
         inner.resize(pass);
+        d_score.resize(pass.tokens());
         d_outer_score.resize(pass.tokens());
         for (auto& d : d_inner_score) d.resize(pass.tokens());
         d_outer_gate.resize(pass.tokens() * Ko);
@@ -83,7 +88,11 @@ struct HierarchicalRouter {
     void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
       pass.check_fits(x.count, pass.tokens());
       tape.resize(pass);
-      const Levels levels(pass);
+      for (int g = 0; g < G; ++g) {
+        tape.allowed[g] = !pass.allowed;
+        for (int i = 0; i < E && !tape.allowed[g]; ++i) tape.allowed[g] = pass.allowed[g * E + i];
+      }
+      const Levels levels{pass, tape.allowed.data()};
       outer.forward(x, tape.outer_plan, tape.outer, levels.outer());
       for (std::size_t g = 0; g < G; ++g)
         if (levels.allowed[g]) inner[g].forward(x, tape.inner_plan[g], tape.inner[g], levels.inner(g));
@@ -98,7 +107,7 @@ struct HierarchicalRouter {
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
                   Out<D, T> dx_sum, For& grad, Scratch& scratch, const Pass& pass) const {
       scratch.resize(pass);
-      const Levels levels(pass);
+      const Levels levels{pass, tape.allowed.data()};
       const Index routed = routed_tokens(pass);
       for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
         for (Index n = rows.first; n < rows.first + rows.count; ++n) {
@@ -122,13 +131,7 @@ struct HierarchicalRouter {
     // a capacity, which is the experts'.
     struct Levels {
       const Pass& pass;
-      bool allowed[G];               // groups in which any expert is
-      explicit Levels(const Pass& whole) : pass(whole) {
-        for (int g = 0; g < G; ++g) {
-          allowed[g] = !pass.allowed;
-          for (int i = 0; i < E && !allowed[g]; ++i) allowed[g] = pass.allowed[g * E + i];
-        }
-      }
+      const bool* allowed;           // [G] of the tape
       Pass outer() const { return level(0, allowed); }
       Pass inner(std::size_t g) const { return level(g + 1, pass.allowed + (pass.allowed ? g * E : 0)); }
       Pass level(std::size_t number, const bool* experts_allowed) const {
@@ -156,7 +159,8 @@ struct HierarchicalRouter {
     }
     static void multiply_scores_backward(Index n, Index routed, const Tape& tape, const RouterSignal<T>& signal,
                                          Scratch& scratch, const Levels& levels) {
-      T ds[experts] = {};
+      T* ds = scratch.d_score[n];
+      std::fill_n(ds, experts, T(0));
       signal.add_to_scores(n, routed, levels.pass, experts, ds);
       for (std::size_t g = 0; g < G; ++g) {
         T& d_outer = scratch.d_outer_score[n][g] = 0;

@@ -62,11 +62,14 @@ struct InputJitter : Recipe {
     static void for_each_jitter(const Tape& tape, const Pass& pass, F&& f) {
       constexpr T epsilon = T(Epsilon::num) / T(Epsilon::den);
       for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
-        T draw[D];
-        for (Index n = rows.first; n < rows.first + rows.count; ++n) {
-          tape.noise.uniforms(static_cast<std::uint64_t>(pass.number_of(n) * D), draw, D);
-          for (int i = 0; i < D; ++i) f(n, i, 1 + epsilon * (2 * draw[i] - 1));
-        }
+        constexpr int most = 256;
+        T draw[most];
+        for (Index n = rows.first; n < rows.first + rows.count; ++n)
+          for (int first = 0; first < D; first += most) {
+            const int count = std::min(most, D - first);
+            tape.noise.uniforms(static_cast<std::uint64_t>(pass.number_of(n) * D + first), draw, count);
+            for (int i = 0; i < count; ++i) f(n, first + i, 1 + epsilon * (2 * draw[i] - 1));
+          }
       });
     }
   };

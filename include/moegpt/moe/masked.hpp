@@ -2,6 +2,7 @@
 // Masks over experts, one for each task, learned like any weight and not renormalised: the gate of expert e in task t
 // is g_e m_te. They start at one. A task's mask moves only in steps of that task, and may be frozen after it
 // (train/freeze.hpp), as in continual learning. To forbid experts altogether: AllowedExperts (moe/allowed_experts.hpp).
+#include <moegpt/core/heap_array.hpp>
 #include <moegpt/moe/router.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
@@ -25,7 +26,7 @@ struct Masked {
     static constexpr bool drop_rule_looks_ahead = requires { requires Unmasked::drop_rule_looks_ahead; };
 
     Unmasked unmasked;
-    std::array<Weight<T, E>, Tasks> mask;
+    HeapArray<Weight<T, E>, Tasks> mask;
 
     static constexpr auto fields() {
       return Fields{Field{"", &For::unmasked}, Field{"mask", &For::mask, Kind::sparse}};

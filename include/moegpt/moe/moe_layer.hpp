@@ -2,6 +2,7 @@
 // The mixture: y_n = sum_j g_nj expert_{i_nj}(x_n), routed by any Router. A token without experts gets zero; the
 // residual connection around the layer carries it. Route, dispatch, experts and combine are separate steps, so
 // that machines could stand between them.
+#include <moegpt/core/heap_array.hpp>
 #include <moegpt/kernels/dispatch.hpp>
 #include <moegpt/kernels/dropout.hpp>
 #include <moegpt/layers/expert.hpp>
@@ -33,7 +34,7 @@ struct MoELayer {
   static constexpr std::string_view name = "moe";
 
   RouterType router;
-  std::array<ExpertType, E> experts;
+  HeapArray<ExpertType, E> experts;
 
   static constexpr auto fields() {
     return Fields{Field{"router", &MoELayer::router}, Field{"experts", &MoELayer::experts, Kind::sparse}};

@@ -23,7 +23,7 @@ struct SharedMixture {
 
   Routed routed;
   ExpertType shared;
-  Linear<D, How == Shared::gated ? 1 : 0, T, false> shared_gate;
+  [[no_unique_address]] Linear<D, How == Shared::gated ? 1 : 0, T, false> shared_gate;
 
   static constexpr auto fields() {
     return Fields{Field{"", &SharedMixture::routed}, Field{"shared", &SharedMixture::shared},

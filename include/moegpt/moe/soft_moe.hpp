@@ -5,6 +5,7 @@
 //   dispatch = softmax of l over the sequence's tokens,   slot_s = sum_n dispatch_ns x_n
 //   combine = softmax of l over slots,                    y_n = sum_s combine_ns expert(slot_s)
 // Every token and every expert counts: there is no plan, no balance loss and nothing dropped. Tokens see later ones.
+#include <moegpt/core/heap_array.hpp>
 #include <moegpt/kernels/dispatch.hpp>
 #include <moegpt/kernels/dropout.hpp>
 #include <moegpt/kernels/softmax.hpp>
@@ -26,7 +27,7 @@ struct SoftMoELayer {
   static constexpr std::string_view name = "moe";
 
   Linear<D, S, T, false> router;       // Phi
-  std::array<ExpertType, E> experts;
+  HeapArray<ExpertType, E> experts;
 
   static constexpr auto fields() {
     return Fields{Field{"router", &SoftMoELayer::router}, Field{"experts", &SoftMoELayer::experts, Kind::sparse}};

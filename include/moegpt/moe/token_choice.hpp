@@ -181,7 +181,8 @@ struct TokenChoiceRouter {
     using Gate = typename Logits::template For<D, E, T>;
 
     Gate gate;
-    Weight<T, Rule::Selection::biased ? E : 0> selection_bias;   // moved by balance_selection, never by a gradient
+    // Moved by balance_selection, never by a gradient.
+    [[no_unique_address]] Weight<T, Rule::Selection::biased ? E : 0> selection_bias;
 
     static constexpr auto fields() {
       return Fields{Field{"gate", &For::gate}, Field{"selection_bias", &For::selection_bias, Kind::buffer}};

@@ -1,0 +1,66 @@
+#pragma once
+// HeapArray: a list whose length is known at compile time and whose elements are on the heap: blocks, experts and all
+// that there is one of for each of them. A model is small wherever it stands, however many layers and experts it has.
+#include <moegpt/core/build.hpp>
+
+#include <cstddef>
+#include <utility>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// N elements, value-initialised; to be used as std::array is. It copies deeply. A new list made by a move takes what
+// the elements hold and leaves N elements that hold nothing, so weights moved from are empty ones; moves between
+// lists swap. Making one, by a move too, allocates N elements.
+template <class X, int N>
+class HeapArray {
+ public:
+  using value_type = X;
+
+  [[gnu::noinline]] HeapArray() : list_(new List()) {}
+  [[gnu::noinline]] HeapArray(const HeapArray& other) : list_(new List(*other.list_)) {}
+  [[gnu::noinline]] HeapArray(HeapArray&& other) noexcept : list_(new List(std::move(*other.list_))) {}
+  [[gnu::noinline]] HeapArray& operator=(const HeapArray& other) {
+    *list_ = *other.list_;
+    return *this;
+  }
+  HeapArray& operator=(HeapArray&& other) noexcept {
+    std::swap(list_, other.list_);
+    return *this;
+  }
+  [[gnu::noinline]] ~HeapArray() { delete list_; }
+
+  static constexpr std::size_t size() { return N; }
+  X* data() { return list_->element; }
+  const X* data() const { return list_->element; }
+  X& operator[](std::size_t i) { return data()[i]; }
+  const X& operator[](std::size_t i) const { return data()[i]; }
+  X* begin() { return data(); }
+  X* end() { return data() + N; }
+  const X* begin() const { return data(); }
+  const X* end() const { return data() + N; }
+
+ private:
+  struct List {
+    X element[N];
+  };
+  List* list_;   // never null
+};
+
+// No elements: no memory, and no room where [[no_unique_address]] asks for none.
+template <class X>
+class HeapArray<X, 0> {
+ public:
+  using value_type = X;
+
+  static constexpr std::size_t size() { return 0; }
+  X* data() { return nullptr; }
+  const X* data() const { return nullptr; }
+  X& operator[](std::size_t i) { return data()[i]; }   // compiles, as a loop over none needs
+  const X& operator[](std::size_t i) const { return data()[i]; }
+  X* begin() { return nullptr; }
+  X* end() { return nullptr; }
+  const X* begin() const { return nullptr; }
+  const X* end() const { return nullptr; }
+};
+
+}  // namespace moegpt::inline MOEGPT_BUILD
