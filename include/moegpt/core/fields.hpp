@@ -193,10 +193,10 @@ void visit(const Visitor<T, 1 + sizeof...(Trees)>& f, Path& path, Kind kind, Tre
 // Calls a G with (path, kind, ref, refs...), each const where its tree is.
 template <class G, class T, bool... Const>
 void call(void* object, const Path& path, Kind kind, const std::array<WeightRef<T>, sizeof...(Const)>& refs) {
-  [&]<std::size_t... I>(std::index_sequence<I...>) {
+  [&]<std::size_t... At>(std::index_sequence<At...>) {
     std::tuple<WeightRef<std::conditional_t<Const, const T, T>>...> typed{
-        WeightRef<std::conditional_t<Const, const T, T>>(refs[I])...};
-    (*static_cast<G*>(object))(path, kind, std::get<I>(typed)...);
+        WeightRef<std::conditional_t<Const, const T, T>>(refs[At])...};
+    (*static_cast<G*>(object))(path, kind, std::get<At>(typed)...);
   }(std::make_index_sequence<sizeof...(Const)>{});
 }
 // What a walk can begin at: a weight, a struct with fields(), or a list of such.

@@ -53,8 +53,8 @@ struct Key {
   static constexpr std::uint64_t golden = 0x9e3779b97f4a7c15u;   // 2^64 / golden ratio, odd
   std::uint64_t value = 0;
 
-  template <std::integral I = int>
-  constexpr Key with(Purpose purpose, I number = 0) const {
+  template <std::integral Number = int>
+  constexpr Key with(Purpose purpose, Number number = 0) const {
     return {mix64(mix64(value + golden * static_cast<std::uint64_t>(purpose)) + static_cast<std::uint64_t>(number))};
   }
   constexpr std::uint64_t bits(std::uint64_t counter) const {

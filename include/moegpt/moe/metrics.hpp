@@ -203,8 +203,8 @@ struct ClassCounts {
   // Independent: 0; one decides the other: ln of the smaller number, if all are equally frequent. Chance alone
   // adds about (classes - 1) (E - 1) / (2 pairs).
   double mutual_information() const {
-    const double I = class_entropy() + expert_entropy() - entropy(count.data(), std::ssize(count));
-    return I > 0 ? I : 0;   // rounding
+    const double information = class_entropy() + expert_entropy() - entropy(count.data(), std::ssize(count));
+    return information > 0 ? information : 0;   // rounding
   }
   // The same as a share of H(class): 1 where the expert gives the class away.
   double explained() const {
@@ -219,10 +219,10 @@ struct ClassCounts {
     return static_cast<std::size_t>(c) * static_cast<std::size_t>(experts) + static_cast<std::size_t>(e);
   }
   template <class F>
-  double marginal(int size, F&& index) const {
+  double marginal(int size, F&& place) const {
     std::vector<Index> sum(static_cast<std::size_t>(size));
     for (int c = 0; c < classes; ++c)
-      for (int e = 0; e < experts; ++e) sum[static_cast<std::size_t>(index(c, e))] += at(c, e);
+      for (int e = 0; e < experts; ++e) sum[static_cast<std::size_t>(place(c, e))] += at(c, e);
     return entropy(sum.data(), size);
   }
 };
