@@ -27,21 +27,28 @@ accept() {
   say "what came is not the text expected (its SHA-256 differs), so it is thrown away"
 }
 
-if [[ -s $shakespeare ]]; then
-  holds "$shakespeare" "$shakespeare_sha256" || say "note: $shakespeare is not the usual text (its SHA-256 differs)"
-  echo "$shakespeare"
+# use_if_there FILE SHA256: a text that lies in data/ is used as it is, and never replaced.
+use_if_there() {
+  [[ -f $1 && -s $1 ]] || return 0
+  holds "$1" "$2" || say "note: $1 is not the usual text (its SHA-256 differs)"
+  echo "$1"
   exit 0
-fi
+}
 
-mkdir -p data
-work=$(mktemp -d data/.fetch-XXXXXX)
+use_if_there "$shakespeare" "$shakespeare_sha256"
+
+if ! mkdir -p data 2> /dev/null || ! work=$(mktemp -d data/.fetch-XXXXXX 2> /dev/null); then
+  use_if_there "$bible" "$bible_sha256"
+  say "nothing can be written to data/ here; a generated text will be used"
+  exit 3
+fi
 trap 'rm -rf "$work"' EXIT
 
 say "fetching tiny Shakespeare"
 if command -v curl > /dev/null; then
   curl -fsSL --connect-timeout 5 --max-time 60 -o "$work/text" "$url" 2> /dev/null || rm -f "$work/text"
 elif command -v wget > /dev/null; then
-  wget -q --tries=1 --timeout=10 -O "$work/text" "$url" 2> /dev/null || rm -f "$work/text"
+  timeout 60 wget -q --tries=1 --timeout=10 -O "$work/text" "$url" 2> /dev/null || rm -f "$work/text"
 else
   say "there is neither curl nor wget"
 fi
@@ -51,10 +58,7 @@ else
   say "tiny Shakespeare cannot be reached from here"
 fi
 
-if [[ -s $bible ]] && holds "$bible" "$bible_sha256"; then
-  echo "$bible"
-  exit 0
-fi
+use_if_there "$bible" "$bible_sha256"
 say "looking for the King James Bible in Debian's packages"
 program=$(command -v bible || true) text=/usr/lib
 if [[ -z $program || ! -e $text/bible.data ]] && command -v apt-get > /dev/null && command -v dpkg-deb > /dev/null; then

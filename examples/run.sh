@@ -1,9 +1,18 @@
 #!/bin/bash
 # The main job from nothing: installs what is missing, builds the examples, gets a text, trains a GPT with
 # experts on it, and lets it write. Arguments go to the training: examples/run.sh --steps 200 --seed 7
+# Files on the command line are meant from where one stands; without --save the model goes to runs/ here.
 set -euo pipefail
+here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source cmake/need_packages.sh
+
+for word in "$@"; do
+  [[ $word == --help || $word == -h ]] || continue
+  sed -n '2,/^[^#]/s/^# //p' examples/run.sh
+  [[ ! -x build/release/examples/train ]] || build/release/examples/train --help
+  exit 0
+done
 
 packages=(g++=g++ cmake=cmake ninja-build=ninja libeigen3-dev=/usr/include/eigen3/Eigen/Core
   nlohmann-json3-dev=/usr/include/nlohmann/json.hpp libcli11-dev=/usr/include/CLI/CLI.hpp)
@@ -17,11 +26,16 @@ cmake --preset release
 cmake --build --preset release --parallel "$(compile_jobs)"
 
 # Options given on the command line replace ours.
-data="" preset=small model=runs/small.safetensors
+root=$PWD/
+[[ ! $here -ef $root ]] || root=""
+data="" preset=small model=${root}runs/small.safetensors
 given() { local name=$1 word; shift; for word in "$@"; do [[ $word == "$name" || $word == "$name="* ]] && return 0; done; return 1; }
 options=()
 given --data "$@" || { data=$(examples/get_corpus.sh) || data=""; }
-[[ -n $data ]] && options+=(--data "$data")
+if [[ -n $data ]]; then
+  data=$root$data
+  options+=(--data "$data")
+fi
 given --preset "$@" || options+=(--preset "$preset")
 if given --save "$@"; then
   for (( i = 1; i <= $#; ++i )); do
@@ -33,22 +47,27 @@ if given --save "$@"; then
   done
 else
   options+=(--save "$model")
+  mkdir -p runs
 fi
-mkdir -p "$(dirname "$model")"
+cd "$here"
+shown() { printf '%q ' "$@"; echo; }
 
 # Threads that wait should sleep: spinning ones take the cores from each other where cores are shared.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 
 echo "== training"
-echo "build/release/examples/train ${options[*]} $*"
-build/release/examples/train "${options[@]}" "$@"
+train=("${root}build/release/examples/train" "${options[@]}" "$@")
+shown "${train[@]}"
+"${train[@]}"
 
 echo "== the trained model writes"
 prompt=()
-case $data in
-  *shakespeare*) prompt=(--prompt "ROMEO:") ;;
-  *bible*) prompt=(--prompt "In the beginning") ;;
-esac
-generate=(build/release/examples/generate --model "$model" "${prompt[@]}" --tokens 400 --seed 1)
-echo "${generate[*]}"
+for start in "ROMEO:" "In the beginning"; do   # what the text holds, the model can read
+  if [[ -n $data ]] && grep -qF -- "$start" "$data"; then
+    prompt=(--prompt "$start")
+    break
+  fi
+done
+generate=("${root}build/release/examples/generate" --model "$model" "${prompt[@]}" --tokens 400 --seed 1)
+shown "${generate[@]}"
 "${generate[@]}"

@@ -25,6 +25,13 @@ struct FullDisk {
   void (*old_signal)(int) = nullptr;
 };
 
+// While it lives, the process is not root's. `is`: whether it could be had, and so what is asked makes sense.
+struct PlainUser {
+  uid_t before = ::geteuid();
+  bool is = before != 0 || ::seteuid(65534) == 0;
+  ~PlainUser() { is = ::seteuid(before) == 0; }
+};
+
 }  // namespace
 
 TEST_CASE("a file reads back as it was written, zero bytes and all") {
@@ -165,4 +172,48 @@ TEST_CASE("a link to a file that is not there yet is followed") {
   CHECK(get(folder / "fresh") == "new");
   CHECK(std::filesystem::is_symlink(folder / "link"));
   CHECK(folder.files() == 2);
+}
+
+TEST_CASE("a file without permission to write is replaced where its directory has it, and refused where it has not") {
+  TemporaryFolder folder;
+  std::filesystem::permissions(folder.path, std::filesystem::perms(0777));
+  const PlainUser user;
+  if (!user.is) return;   // root in a container that has no other user
+  put(folder / "kept", "old");
+  std::filesystem::permissions(folder / "kept", std::filesystem::perms(0400));
+  std::filesystem::create_directory(folder / "closed");
+  put(folder / "closed/a", "old");
+  std::filesystem::permissions(folder / "closed", std::filesystem::perms(0500));
+
+  check_can_write(folder / "kept");
+  CHECK(get(folder / "kept") == "old");
+  write_file_atomically(folder / "kept", [](FileWriter& out) { out.write("new"); });
+  CHECK(get(folder / "kept") == "new");
+  for (const char* name : {"closed/a", "closed/fresh"}) {
+    const std::string error = error_of([&] { check_can_write(folder / name); });
+    CHECK(has(error, "Permission denied"));
+    CHECK(error == error_of([&] { write_file_atomically(folder / name, [](FileWriter&) {}); }));
+  }
+  CHECK(get(folder / "closed/a") == "old");
+  std::filesystem::permissions(folder / "closed", std::filesystem::perms(0700));
+}
+
+TEST_CASE("a file of another user in a sticky directory is refused before anything is written") {
+  TemporaryFolder folder;
+  put(folder / "theirs", "old");
+  std::filesystem::permissions(folder.path, std::filesystem::perms(01777));
+  if (::geteuid() != 0) return;   // nobody else to leave a file there
+  {
+    const PlainUser user;
+    if (!user.is) return;
+    bool begun = false;
+    const std::string error = error_of([&] { check_can_write(folder / "theirs"); });
+    CHECK(has(error, "cannot replace " + (folder / "theirs").string() + ": Operation not permitted"));
+    CHECK(error == error_of([&] { write_file_atomically(folder / "theirs", [&](FileWriter&) { begun = true; }); }));
+    CHECK_FALSE(begun);
+    check_can_write(folder / "ours");
+  }
+  check_can_write(folder / "theirs");
+  CHECK(get(folder / "theirs") == "old");
+  CHECK(folder.files() == 1);
 }

@@ -125,6 +125,7 @@ class Replacement {
     const auto parent = target_.has_parent_path() ? target_.parent_path() : std::filesystem::path(".");
     directory_.open(parent, O_RDONLY | O_DIRECTORY);
     if (!directory_.is_open()) fail("write " + path.string() + ": cannot open the directory", parent);
+    if (exists && !may_replace(old.st_uid)) fail("replace", path, EPERM);
     for (int attempt = 0; !file_.is_open(); ++attempt) {
       temporary_ = target_;
       temporary_ += ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(attempt);
@@ -149,6 +150,13 @@ class Replacement {
   }
 
  private:
+  // In a sticky directory, such as /tmp, a file can be replaced by its owner, the directory's, and root alone.
+  bool may_replace(uid_t owner) const {
+    struct stat directory {};
+    const uid_t user = ::geteuid();
+    return ::fstat(directory_.number(), &directory) != 0 || (directory.st_mode & S_ISVTX) == 0 || user == 0 ||
+           user == owner || user == directory.st_uid;
+  }
   // A constructor that throws runs no destructor of its own class.
   [[noreturn]] void abandon(std::string_view action) {
     const int reason = errno;
@@ -165,8 +173,8 @@ class Replacement {
 
 }  // namespace file
 
-// Throws what write_file_atomically would throw before it writes: for a target that is a directory or a device, or a
-// directory in which no file can be made. The target is not opened and does not change, nor does one come to be.
+// Throws what write_file_atomically would throw before it writes: for a target that is a directory or a device, or of
+// another user in a sticky directory, or a directory in which no file can be made. The target is not opened and does not change, nor does one come to be.
 inline void check_can_write(const std::filesystem::path& path) { file::Replacement unused(path); }
 
 // Replaces the file at `path` by what writer(FileWriter&) writes: into a new file beside it, flushed to disk,
