@@ -67,7 +67,7 @@ struct CapacityRule {
   bool by_type = false;            // set by Dropping<...>
 };
 template <class Router>
-consteval CapacityRule capacity_rule_of() {
+constexpr CapacityRule capacity_rule_of() {   // not consteval: clang 14 then hands out a broken temporary
   if constexpr (requires { Router::capacity_rule; }) return Router::capacity_rule;
   else return {};
 }
