@@ -1,0 +1,1 @@
+// The home of the precompiled headers: CMake needs a source file for them.
