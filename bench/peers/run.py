@@ -13,10 +13,13 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 HOPELESS = 1.5  # times slower than with the other number of threads: not tried any longer
+FAR_BEHIND = 10  # times slower in its first step than the fastest form of PyTorch so far: left out, and said
+PATIENCE = 90  # seconds until a form without torch.compile has made its first steps, and for one step: likewise
 # what it is, forms, form the goal is about (none: the fastest), goal
 ROWS = {
     "a": ("makeMoE as published", ("published", "grouped", "padded"), "published", 2.2),
@@ -32,6 +35,10 @@ def note(*words):
     print(*words, file=sys.stderr, flush=True)
 
 
+class TooSlow(RuntimeError):
+    pass
+
+
 class Side:
     """One program: a process that is stopped unless it is its turn."""
 
@@ -41,14 +48,29 @@ class Side:
         self.command, self.threads = [str(word) for word in command], threads
         self.process, self.slices = None, []
 
-    def start(self):
+    def start(self, limit=None):
         environment = os.environ | {"OMP_NUM_THREADS": str(self.threads), "PYTHONDONTWRITEBYTECODE": "1"}
         self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                         env=environment)
-        self.about = self.answer()
+        self.about = self.answer(limit)
         self.pause()
 
-    def answer(self):
+    def answer(self, limit=None):
+        """The next line of JSON; a program that takes more than `limit` seconds is ended."""
+        timer = threading.Timer(limit, self.process.kill) if limit else None
+        if timer:
+            timer.start()
+        try:
+            return self.read()
+        except RuntimeError:
+            if timer and not timer.is_alive():
+                raise TooSlow(f"no answer in {limit:.0f} s") from None
+            raise
+        finally:
+            if timer:
+                timer.cancel()
+
+    def read(self):
         line = self.process.stdout.readline()
         while line and not line.startswith("{"):  # what libraries say when they are loaded
             line = self.process.stdout.readline()
@@ -59,19 +81,19 @@ class Side:
     def pause(self):
         self.process.send_signal(signal.SIGSTOP)
 
-    def ask(self, command):
+    def ask(self, command, limit=None):
         self.process.send_signal(signal.SIGCONT)
         self.process.stdin.write(command + "\n")
         self.process.stdin.flush()
-        answer = self.answer()
+        answer = self.answer(limit)
         self.pause()
         return answer
 
-    def run(self, seconds):
+    def run(self, seconds, limit=None):
         """One slice; its figure is the median of its steps, the first left out where there are three or more:
         it finds another's data in the cache."""
         steps = max(1, round(seconds * 1e3 / self.step_ms)) if self.slices else 1
-        times = self.ask(f"step {steps}")[self.clock]
+        times = self.ask(f"step {steps}", limit)[self.clock]
         self.slices.append(statistics.median(times[1:] if len(times) > 2 else times))
 
     @property
@@ -132,16 +154,28 @@ def sides_of(workload, ours, pythons, threads, with_compile):
 
 def choose(workload, rows, seconds):
     """Each side alone for a moment: what the goal is about goes on, and the fastest form of each interpreter.
-    Returns whether all that go on fit into memory at once."""
+    Returns whether all that go on fit into memory at once, and what was left out because it is far too slow."""
     room = available_memory()
+    left_out, fastest = [], float("inf")
     for row, by_threads in list(rows.items()):
+        limit = PATIENCE if row[0] >= 0 and "compiled" not in row[1] else None
         for n, side in list(by_threads.items()):
             try:
-                side.start()
-                side.run(seconds)
+                side.start(limit)
+                side.run(seconds, limit)
+                if row[0] >= 0:
+                    fastest = min(fastest, side.step_ms)
+                    if side.step_ms > FAR_BEHIND * fastest and row[1] != ROWS[workload][2]:
+                        raise TooSlow(f"{side.step_ms:.0f} ms a step, more than {FAR_BEHIND} times {fastest:.0f} ms")
                 if side.step_ms < HOPELESS * min(other.step_ms for other in by_threads.values() if other.slices):
                     side.run(seconds)
                 side.need = side.bytes
+            except TooSlow as error:  # with more threads it would still be far behind
+                left_out.append(f"{row[1]}, {n} thread{'s' * (n > 1)}: {error}")
+                note(f"  {left_out[-1]}: left out")
+                for other in [other for other in by_threads if other >= n]:
+                    del by_threads[other]
+                break
             except RuntimeError as error:
                 note(f"  {error}: left out")
                 del by_threads[n]
@@ -163,7 +197,7 @@ def choose(workload, rows, seconds):
     sides = [side for by_threads in rows.values() for side in by_threads.values()]
     for side in sides:
         side.slices = [side.step_ms]  # how long a step is, to plan the next slice
-    return sum(side.need for side in sides) < 0.8 * room
+    return sum(side.need for side in sides) < 0.8 * room, left_out
 
 
 def take_turns(rows, rounds, seconds, together):
@@ -189,7 +223,7 @@ def take_turns(rows, rounds, seconds, together):
         side.slices = side.slices[1:]
 
 
-def compare(workload, rows):
+def compare(workload, rows, left_out):
     """Prints the lines of one workload."""
     what, _, goal_form, goal = ROWS[workload]
     ours = rows.pop((-1, "ours"))
@@ -219,6 +253,8 @@ def compare(workload, rows):
             problems.append(f"{peer.kept:.0%} of pairs computed")
         if problems:
             print("    not the same:", ", ".join(problems))
+    for what in left_out:
+        print("  left out:", what)
     print(flush=True)
 
 
@@ -261,9 +297,9 @@ def main():
         note(f"({workload})")
         rows = sides_of(workload, ours, pythons, threads, args.compile)
         try:
-            together = choose(workload, rows, args.slice)
+            together, left_out = choose(workload, rows, args.slice)
             take_turns(rows, args.rounds, args.slice, together)
-            compare(workload, rows)
+            compare(workload, rows, left_out)
         finally:
             for by_threads in rows.values():
                 for side in by_threads.values():
