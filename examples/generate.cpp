@@ -22,7 +22,7 @@ struct Options {
 void declare(CLI::App& app, Options& o) {
   using namespace options;
   app.add_option("--model", o.model, "A model of one of the presets: what train --save wrote")
-      ->required()->check(given());
+      ->required()->check(file_name());
   app.add_option("--prompt", o.prompt, "What to continue (default: a new line, or the model's first token)");
   app.add_option("--tokens", o.tokens, "How much to write (default 400)")->check(whole(0));
   app.add_option("--temperature", o.sampling.temperature, "0: always the likeliest (default 0.8)")->check(real(0));

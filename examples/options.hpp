@@ -2,6 +2,7 @@
 // Command lines of the programs, by CLI11: what a number may be, and what becomes of an error.
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstdint>
@@ -9,6 +10,8 @@
 #include <limits>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 namespace options {
 
@@ -47,12 +50,47 @@ inline CLI::Validator real(double least, double most = std::numeric_limits<doubl
           ""};
 }
 
-// Any text but none.
-inline CLI::Validator given() {
-  return {[](std::string& text) { return text.empty() ? std::string("is empty") : std::string(); }, ""};
+// A file's name: not empty, and not an option whose turn it was not: --save --steps 3.
+inline CLI::Validator file_name() {
+  return {[](std::string& text) -> std::string {
+            if (text.empty()) return "is empty";
+            if (text.rfind("--", 0) != 0) return {};
+            return "is '" + text + "', expected a file; one of this name is ./" + text;
+          },
+          ""};
 }
 
 inline int default_threads() { return std::thread::hardware_concurrency() == 1 ? 1 : 2; }
+
+// What there is instead of an option that does not exist: one that begins like it, or has at most two letters wrong.
+inline std::string nearest(const CLI::App& app, const std::string& wrong) {
+  const auto distance = [](const std::string& a, const std::string& b) {   // Levenshtein's
+    std::vector<std::size_t> row(b.size() + 1);
+    for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
+    for (std::size_t i = 1; i <= a.size(); ++i)
+      for (std::size_t j = 1, corner = std::exchange(row[0], i); j <= b.size(); ++j) {
+        const std::size_t change = corner + (a[i - 1] != b[j - 1]);
+        corner = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, change}));
+      }
+    return row.back();
+  };
+  std::string found;
+  std::size_t least = 3;
+  for (const CLI::Option* option : app.get_options()) {
+    const std::string name = "--" + option->get_single_name();
+    const std::size_t far = wrong.size() > 3 && name.rfind(wrong, 0) == 0 ? 1 : distance(wrong, name);
+    if (far < least) least = far, found = name;
+  }
+  return found;
+}
+
+inline std::string explain(const CLI::App& app, const CLI::ParseError& error) {
+  const std::vector<std::string> unknown = app.remaining();
+  if (unknown.empty()) return error.what();
+  const std::string name = unknown[0].substr(0, unknown[0].find('=')), meant = nearest(app, name);
+  if (name.rfind('-', 0) != 0) return "'" + unknown[0] + "' belongs to no option";
+  return "no option is called " + name + (meant.empty() ? "" : ": is " + meant + " meant?");
+}
 
 // Parses the command line and runs the program. Returns its exit status: 2 for a command line that is wrong, 1 for
 // another error, either with a sentence on stderr.
@@ -64,13 +102,15 @@ int run(CLI::App& app, int argc, char** argv, F&& program) {
   } catch (const CLI::Success& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    std::fprintf(stderr, "%s: %s\n(%s --help lists the options)\n", app.get_name().c_str(), error.what(),
+    std::fprintf(stderr, "%s: %s\n(%s --help lists the options)\n", app.get_name().c_str(), explain(app, error).c_str(),
                  app.get_name().c_str());
     return 2;
   }
   try {
     program();
-    return 0;
+    if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return 0;
+    std::fprintf(stderr, "%s: the output could not be written\n", app.get_name().c_str());
+    return 1;
   } catch (const std::exception& error) {
     std::fflush(stdout);
     std::fprintf(stderr, "%s: %s\n", app.get_name().c_str(), error.what());

@@ -36,7 +36,7 @@ struct MakeMoE {
 // The default: made to be good after a few minutes on two cores.
 struct Small {
   static constexpr const char* name = "small";
-  static constexpr int vocab = 96;   // text with more characters is read as bytes
+  static constexpr int vocab = 96;   // a text with more has a vocabulary of 256
   template <int V = vocab>
   using Model = GPT<Config{.vocab = V, .context = 128, .dim = 128, .layers = 4, .heads = 4, .hidden = 256,
                            .norm = Norm::rms, .positions = Positions::rotary, .activation = Activation::silu,

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 
 #include "options.hpp"
 #include "presets.hpp"
@@ -23,11 +24,11 @@ struct Options {
 void declare(CLI::App& app, Options& o) {
   using namespace options;
   app.add_option("--data", o.data, "Any text; without it, one is generated whose entropy is known")
-      ->check(given());
+      ->check(file_name());
   app.add_option("--preset", o.preset, "small (default) or makemoe")->check(CLI::IsMember({"small", "makemoe"}));
   app.add_option("--tokenizer", o.tokenizer, "auto (default: characters, or bytes if the text is not UTF-8 or has more "
                  "than 256 different ones), characters, bytes")->check(CLI::IsMember({"auto", "characters", "bytes"}));
-  app.add_option("--save", o.save, "Where the trained model goes, as safetensors")->check(given());
+  app.add_option("--save", o.save, "Where the trained model goes, as safetensors")->check(file_name());
   app.add_option("--steps", o.steps, "Training steps, instead of the preset's")->check(whole(0));
   app.add_option("--batch", o.batch, "Sequences in a batch, instead of the preset's")->check(whole(1, 1000000));
   app.add_option("--length", o.length, "Tokens in a sequence, instead of the preset's")->check(whole(1, 1000000));
@@ -41,6 +42,11 @@ void declare(CLI::App& app, Options& o) {
       ->check(whole(0));
   app.add_option("--sample-every", o.sample_every, "Steps between samples of text (default 0: none)")->check(whole(0));
   app.add_option("--log-every", o.log_every, "Steps between lines of progress (default 50)")->check(whole(1));
+  app.final_callback([&o] {
+    std::error_code missing;
+    if (!o.data.empty() && !o.save.empty() && std::filesystem::equivalent(o.data, o.save, missing))
+      throw CLI::ValidationError("--save", "is '" + o.save + "', the text of --data, which the model would replace");
+  });
 }
 
 double seconds() {
@@ -82,6 +88,15 @@ struct Units {
         length(length_of(corpus.tokenizer.decode(std::span(corpus.val).subspan(1)), whole)) {}
   double per_character(double loss) const { return loss * tokens / static_cast<double>(length.characters); }
   double per_byte(double loss) const { return loss * tokens / static_cast<double>(length.bytes); }
+  // For a line of progress: one number, where it is the same in all units.
+  std::string brief(double loss) const {
+    char both[80];
+    if (length.characters > 0 && length.characters < length.bytes)
+      std::snprintf(both, sizeof both, "  val %.4f/char %.4f/byte", per_character(loss), per_byte(loss));
+    else
+      std::snprintf(both, sizeof both, "  val %.4f", per_byte(loss));
+    return both;
+  }
   std::string text(double loss) const {
     char both[80];
     if (length.characters > 0)
@@ -143,9 +158,7 @@ void run(const Options& o, const Text& text, Tokenizer tokenizer) {
     std::string val;
     if (o.eval_every > 0 && step % o.eval_every == 0) {
       const double start = seconds();
-      char shown[32];
-      std::snprintf(shown, sizeof shown, "  val %.4f", validate(20));
-      val = shown;
+      val = units.brief(validate(20));
       since += seconds() - start;
     }
     if (o.sample_every > 0 && step > 0 && step % o.sample_every == 0)

@@ -22,7 +22,7 @@ struct Options {
 void declare(CLI::App& app, Options& o) {
   using namespace options;
   app.add_option("--out", o.out, "The page it writes (default routing.html): one file, opens in any browser")
-      ->check(given());
+      ->check(file_name());
   app.add_option("--steps", o.steps, "Training steps (default 1500)")->check(whole(1));
   app.add_option("--balance", o.balance, "Coefficient of the balance loss (default 0.01; 0: see what happens without)")
       ->check(real(0));

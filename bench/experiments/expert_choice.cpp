@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <memory>
 
+#include "../../examples/options.hpp"
+
 using namespace moegpt;
 
 namespace {
@@ -66,9 +68,7 @@ int steps_to(const std::vector<double>& losses, double target) {
   return -1;
 }
 
-}  // namespace
-
-int main() {
+void start() {
   const Corpus corpus = split_corpus(Dialects{}.generate(1000000, Key{7}).text, Tokenizer::bytes());
   std::printf("masked loss at the end (nats per hidden character), and steps to the worse of the two final losses\n");
   std::printf("seed   top-2   expert choice      steps top-2   steps expert choice\n");
@@ -80,4 +80,11 @@ int main() {
                 choice.back(), steps_to(top, target), steps_to(choice, target));
     std::fflush(stdout);
   }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Does expert choice reach a loss in fewer steps than top-2?", "expert_choice");
+  return options::run(app, argc, argv, start);
 }

@@ -16,6 +16,8 @@
 #include <string>
 #include <vector>
 
+#include "../../examples/options.hpp"
+
 using namespace moegpt;
 
 namespace {
@@ -80,7 +82,7 @@ void print(const char* before, const std::vector<double>& numbers) {
 }
 
 template <class Model>
-int run(const Recipe& recipe, int threads, int warmup) {
+void run(const Recipe& recipe, int threads, int warmup) {
   const Exec exec{threads};
   const Key seed{1337};
   const auto model = std::make_unique<Model>(), grad = std::make_unique<Model>();
@@ -116,7 +118,9 @@ int run(const Recipe& recipe, int threads, int warmup) {
     } else {
       double loss = 0;
       std::vector<double> times, cpu_times;
-      const int count = std::stoi(line.substr(line.find(' ')));
+      int count = 0;
+      check(line.find(' ') != line.npos && options::read(line.substr(line.find(' ') + 1), count) && count > 0,
+            "was told '", line, "', expected 'kept', or a word and how many steps to time");
       for (int i = 0; i < count; ++i) {
         const double start = milliseconds();
         const std::clock_t cpu_start = std::clock();
@@ -130,10 +134,9 @@ int run(const Recipe& recipe, int threads, int warmup) {
     }
     std::fflush(stdout);
   }
-  return 0;
 }
 
-int start(const std::string& workload, int threads, int warmup) {
+void start(const std::string& workload, int threads, int warmup) {
   const Recipe large{.shape = {4, 256}};
   if (workload == "a")
     return run<GPT<makemoe, NoisyTopKRouter<8, 2, NoisyTopK{.bias = true}>>>(
@@ -144,9 +147,7 @@ int start(const std::string& workload, int threads, int warmup) {
   if (workload == "b2") return run<GPT<gpt2(2, 256), TopKRouter<8, 2>>>(large, threads, warmup);
   if (workload == "c") return run<GPT<fine(65), TopKRouter<64, 8>>>(large, threads, warmup);
   if (workload == "cv") return run<GPT<fine(50257), TopKRouter<64, 8>>>(large, threads, warmup);
-  if (workload == "dense") return run<GPT<gpt2(12, 64)>>({.shape = {4, 64}}, threads, warmup);
-  std::fprintf(stderr, "ours: no workload is called '%s': use a, b, b2, c, cv or dense\n", workload.c_str());
-  return 2;
+  run<GPT<gpt2(12, 64)>>({.shape = {4, 64}}, threads, warmup);   // dense
 }
 
 }  // namespace
@@ -155,18 +156,12 @@ int main(int argc, char** argv) {
 #ifdef __SSE__
   _mm_setcsr(_mm_getcsr() | 0x8040);   // denormals are zero, in this thread and in those it starts: as in step.py
 #endif
+  CLI::App app("Times training steps of one workload, when told to", "ours");
   std::string workload = "a";
   int threads = 1, warmup = 3;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string name = argv[i];
-    if (name == "--workload") workload = argv[i + 1];
-    if (name == "--threads") threads = std::stoi(argv[i + 1]);
-    if (name == "--warmup") warmup = std::stoi(argv[i + 1]);
-  }
-  try {
-    return start(workload, threads, warmup);
-  } catch (const std::exception& e) {
-    std::fprintf(stderr, "ours: %s\n", e.what());
-    return 1;
-  }
+  app.add_option("--workload", workload, "a (default), b, b2, c, cv or dense")
+      ->check(CLI::IsMember({"a", "b", "b2", "c", "cv", "dense"}));
+  app.add_option("--threads", threads, "Default 1")->check(options::threads());
+  app.add_option("--warmup", warmup, "Steps before it listens (default 3)")->check(options::whole(1));
+  return options::run(app, argc, argv, [&] { start(workload, threads, warmup); });
 }

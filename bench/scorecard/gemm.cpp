@@ -36,7 +36,9 @@ struct Worst {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const bool compare = !(argc > 1 && std::strcmp(argv[1], "--peak-only") == 0);
+  const bool compare = argc == 1;
+  if (!compare && (argc > 2 || std::strcmp(argv[1], "--peak-only") != 0))
+    return std::fprintf(stderr, "usage: %s [--peak-only]\n", argv[0]), 2;
   const auto openblas = compare ? Cblas::openblas() : std::nullopt;
   std::vector<std::pair<ProductShape, std::pair<Worst, Worst>>> over;
   scorecard::section(std::string("Products M x N x K, one thread, over 8 experts: of the FMA peak; ") + compiler());

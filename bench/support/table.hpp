@@ -58,6 +58,7 @@ inline benchmark::internal::Benchmark* add(const std::string& row, int rounds,
 // Runs what was added.
 inline int run(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   benchmark::RunSpecifiedBenchmarks();
   return 0;
 }
