@@ -167,3 +167,15 @@ TEST_CASE("routers name themselves as one writes them") {
   CHECK(NoisyTopKRouter<8, 2, NoisyTopK{.bias = true}>::text() == "NoisyTopKRouter<8, 2, NoisyTopK{.bias = true}>");
   CHECK(AllowNonCausal<ExpertChoiceRouter<8, 2>>::text() == "AllowNonCausal<ExpertChoiceRouter<8, 2>>");
 }
+
+TEST_CASE("a file whose options no model can have is refused and changes nothing") {
+  const TemporaryFile file;
+  Model model, other;
+  init(model, Key{1});
+  model.options.norm_epsilon = std::nan("");
+  Tokenizer tokenizer = Tokenizer::characters("abc");
+  save(file.path, model, tokenizer);
+  CHECK(contains(message_of([&] { load(file.path, other, tokenizer); }), "norm_epsilon is nan"));
+  CHECK(other.options == ModelOptions{});
+  CHECK(other.head.weight[0] == 0);
+}
