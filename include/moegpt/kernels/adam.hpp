@@ -41,8 +41,9 @@ template <class T>
     __builtin_prefetch(v + i + ahead);
     adam_lanes(s, g + i, w + i, m + i, v + i);
   }
-  if (whole < n) {   // the last few among zeros, by the same operations
+  if (whole < n) {   // the last few among zeros, and v among ones to divide by, by the same operations
     T last[4][W] = {};
+    for (T& v_beyond : last[3]) v_beyond = 1;
     const auto bytes = sizeof(T) * static_cast<std::size_t>(n - whole);
     const T* from[4] = {g + whole, w + whole, m + whole, v + whole};
     T* to[4] = {nullptr, w + whole, m + whole, v + whole};

@@ -93,7 +93,8 @@ template <class T>
   for (Index i = 0; i < R; i += W) {   // total becomes the factor of each query
     const Vector<T> t = load(total[0] + i), top = load(total[1] + i);
     store(total[1] + i, top + logarithm<T>(t));
-    store(total[0] + i, t == T(0) ? t : static_cast<T>(1 / (1 - head.dropout)) / t);
+    const auto none = t == T(0);
+    store(total[0] + i, none ? t : static_cast<T>(1 / (1 - head.dropout)) / (none ? Vector<T>{} + T(1) : t));
   }
   for (Index i = 0; i < rows.count; ++i) {
     lse[rows.first + i] = total[1][i];

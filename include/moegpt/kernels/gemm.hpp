@@ -149,11 +149,13 @@ template <class T, int V>
     const bool resume = k > 0 || start.accumulate;
     for (Index n = 0; n < b.cols; n += block) {
       const Index left_over = b.cols - n, count = left_over < block ? left_over : block;
-      if (resume)
+      if (resume) {
+        if (c.rows < N) std::memset(out, 0, bytes_of<T>(count * N));   // lanes beyond the rows are added to, too
         transpose<T>({c.data + n, c.rows, count, c.stride}, {out, count, c.rows, N});
-      else
+      } else {
         for (Index i = 0; i < count * V; ++i)
           store(out + i * W, Vector<T>{} + (start.bias ? start.bias[n + i / V] : T(0)));
+      }
       for (Index i = 0; i < count; i += M) {
         if (i + M <= count) {
           micro_kernel<T, M, V>(left, n + i, panel, out + i * N, N, out + i * N, N);

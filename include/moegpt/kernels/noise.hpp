@@ -10,7 +10,8 @@ template <class T>
 [[gnu::always_inline]] inline Vector<T> softplus(const Vector<T>& a) {
   const Vector<T> e = exponential(a < T(0) ? a : -a), u = e + T(1);
   // log1p(e) = log(u) e / (u - 1), which undoes the rounding of u (Goldberg 1991)
-  const Vector<T> log1p = u == T(1) ? e : logarithm<T>(u) * (e / (u - T(1)));
+  const auto one = u == T(1);
+  const Vector<T> log1p = one ? e : logarithm<T>(u) * (e / (one ? u : u - T(1)));
   return (a < T(0) ? Vector<T>{} : a) + log1p;
 }
 

@@ -18,6 +18,8 @@ namespace detail {
 template <class T, class Bits, int terms, int mantissa>
 [[gnu::always_inline]] inline Vector<T> exp_of(Vector<T> x, T magic, T lowest, T highest, T ln2_high, T ln2_low) {
   typedef Bits BitVector __attribute__((vector_size(MOEGPT_VECTOR_BYTES)));
+  const auto low = x < lowest, high = x > highest;
+  x = low | high ? Vector<T>{} : x;   // their results are stated below: infinities would only raise exceptions
   const Vector<T> t = x * T(1.4426950408889634) + magic;
   const Vector<T> n = t - magic;
   const Vector<T> r = (x - n * ln2_high) - n * ln2_low;
@@ -37,8 +39,8 @@ template <class T, class Bits, int terms, int mantissa>
   Vector<T> power;
   std::memcpy(&power, &bits, sizeof power);
   p *= power;
-  p = x < lowest ? Vector<T>{} : p;
-  return x > highest ? Vector<T>{} + std::numeric_limits<T>::infinity() : p;
+  p = low ? Vector<T>{} : p;
+  return high ? Vector<T>{} + std::numeric_limits<T>::infinity() : p;
 }
 
 }  // namespace detail
@@ -56,15 +58,16 @@ template <class T, class Bits, int terms, int mantissa>
 [[gnu::always_inline]] inline Vector<float> error_function(Vector<float> x) {
   constexpr float P[] = {1.12837915f, 0.190365742f, 0.0527432975f, 0.00376384833f, 0.000284839569f, 2.05036238e-6f};
   constexpr float Q[] = {1, 0.502039997f, 0.114092238f, 0.0149656933f, 0.00116209944f, 3.80922947e-5f};
-  const Vector<float> z = x * x;
+  const auto above = x > 3.92f, below = x < -3.92f;
+  const Vector<float> in = above | below ? Vector<float>{} : x, z = in * in;
   Vector<float> p = Vector<float>{} + P[5], q = Vector<float>{} + Q[5];
 #pragma GCC unroll 8
   for (int k = 4; k >= 0; --k) {
     p = p * z + P[k];
     q = q * z + Q[k];
   }
-  const Vector<float> y = x * p / q;
-  return x > 3.92f ? Vector<float>{} + 1.0f : x < -3.92f ? Vector<float>{} - 1.0f : y;
+  const Vector<float> y = in * p / q;
+  return above ? Vector<float>{} + 1.0f : below ? Vector<float>{} - 1.0f : y;
 }
 [[gnu::always_inline]] inline Vector<double> error_function(Vector<double> x) {
   for (int i = 0; i < lanes<double>; ++i) x[i] = std::erf(x[i]);

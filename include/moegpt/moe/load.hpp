@@ -7,6 +7,8 @@
 #include <moegpt/kernels/vector_math.hpp>
 #include <moegpt/moe/token_choice.hpp>
 
+#include <algorithm>
+
 namespace moegpt::inline MOEGPT_BUILD {
 
 // One token's row; K < E; rank() comes first. An expert with logit minus infinity is not allowed and has no chance.
@@ -21,7 +23,7 @@ struct ChosenChance {
   void rank() { kernels::top_k(noisy, E, K + 1, order); }
   bool in(int e) const { return noisy[e] > noisy[order[K]]; }
 
-  // u = (c - psi) / d; where it is fixed, so far out that Phi(u) is 0 or 1 and phi(u) is 0.
+  // u = (c - psi) / d, at most so far out that Phi(u) is 0 or 1 and phi(u) is 0: there where it is fixed.
   void distances(T* u) const {
     constexpr T never = kernels::minus_infinity<T>, far = 40;
     const T inside = noisy[order[K]], outside = noisy[order[K - 1]];
@@ -29,7 +31,7 @@ struct ChosenChance {
       const bool chosen = noisy[e] > inside;
       const T psi = chosen ? inside : outside;
       const bool fixed = noisy[e] == never || psi == never || deviation[e] < T(1e-20);
-      u[e] = fixed ? (chosen ? far : -far) : (clean[e] - psi) / deviation[e];
+      u[e] = fixed ? (chosen ? far : -far) : std::clamp((clean[e] - psi) / deviation[e], -far, far);
     }
   }
   void forward(T* chance) const {

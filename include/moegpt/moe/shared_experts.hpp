@@ -5,6 +5,8 @@
 #include <moegpt/kernels/elementwise.hpp>
 #include <moegpt/moe/moe_layer.hpp>
 
+#include <limits>
+
 namespace moegpt::inline MOEGPT_BUILD {
 
 enum class Shared {
@@ -65,7 +67,7 @@ struct SharedMixture {
       shared.forward(x.rows(rows), scratch.output.rows(rows), tape.shared, scratch.shared, rows);
       drop(tape, scratch.output, rows, pass);
       for (Index n = rows.first; n < rows.first + rows.count; ++n) {
-        tape.share[n] = How == Shared::gated ? 1 / (1 + std::exp(-tape.share[n])) : shared_share;
+        tape.share[n] = How == Shared::gated ? sigmoid(tape.share[n]) : shared_share;
         if constexpr (How == Shared::weighted) kernels::scale(D, routed_share, y[n], y[n]);
         kernels::axpy(D, tape.share[n], scratch.output[n], y[n]);
       }
@@ -101,6 +103,9 @@ struct SharedMixture {
  private:
   static constexpr T shared_share = How == Shared::weighted ? T(1) / (K + 1) : T(1);
   static constexpr T routed_share = How == Shared::weighted ? T(K) / (K + 1) : T(1);
+  static T sigmoid(T z) {   // 0 where exp(-z) would overflow
+    return z < -std::log(std::numeric_limits<T>::max()) ? T(0) : 1 / (1 + std::exp(-z));
+  }
   static void drop(const Tape& tape, Out<D, T> y, Rows rows, const Pass& pass) {
     if (tape.dropout == 0) return;
     for (Index n = rows.first; n < rows.first + rows.count; ++n)
