@@ -46,7 +46,7 @@ TEST_CASE("no extent changes the size of a model, its optimizer, its workspace o
   CHECK(sizeof(presets::ModelOf<DeepSeek<61, 256, 28>>) == sizeof(presets::ModelOf<DeepSeek<6, 16, 56>>));
   constexpr Config few{.vocab = 7, .context = 5, .dim = 6, .layers = 2, .heads = 2},
       many{.vocab = 70000, .context = 5000, .dim = 600, .layers = 200, .heads = 20};
-  CHECK(largest<GPT<many, HierarchicalRouter<TopKRouter<512, 2>, TopKRouter<512, 2>>>>() ==
+  CHECK(largest<GPT<many, HierarchicalRouter<TopKRouter<256, 2>, TopKRouter<256, 2>>>>() ==
         largest<GPT<few, HierarchicalRouter<TopKRouter<3, 2>, TopKRouter<4, 2>>>>());
   CHECK(largest<GPT<many, Masked<TopKRouter<512, 2>, 100>>>() == largest<GPT<few, Masked<TopKRouter<3, 2>, 2>>>());
 }

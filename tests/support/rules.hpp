@@ -139,7 +139,7 @@ template <class Recipe, int D = 2>
 void check_small_stack(moegpt::Pass pass = {}) {
   pass.shape = {1, 2};
   bool done = false;
-  const bool ran = on_small_stack(512 << 10, [&] {
+  const bool ran = on_small_stack(256 << 10, [&] {
     const RandomRoute<Recipe, float, D> route(pass);
     typename RandomRoute<Recipe, float, D>::R grad;
     typename RandomRoute<Recipe, float, D>::R::Scratch scratch;

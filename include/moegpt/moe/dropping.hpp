@@ -26,7 +26,7 @@ struct Dropping : Recipe {
     constexpr const char* groups[] = {"batch", "sequence", "position"};
     std::string text = "Dropping<" + Recipe::text() + ", Drop::" + orders[static_cast<int>(Order)];
     if (Among != Group::batch || Rounding != Round::down)
-      text += std::string(", Group::") + groups[static_cast<int>(Among)];
+      (text += ", Group::") += groups[static_cast<int>(Among)];
     if (Rounding != Round::down) text += ", Round::up";
     return text + ">";
   }
