@@ -218,6 +218,6 @@ TEST_CASE("two levels are causal if both are, and say what they are") {
   CHECK(Sparse::text() == "HierarchicalRouter<TopKRouter<4, 2>, TopKRouter<3, 2>>");
 }
 
-TEST_CASE("two levels of routers to 2^18 experts need no room for them on the stack") {
+TEST_CASE("two levels of routers to 2^16 experts need no room for them on the stack") {
   check_small_stack<HierarchicalRouter<TopKRouter<256, 2>, TopKRouter<256, 2>>>();
 }

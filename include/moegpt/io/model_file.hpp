@@ -17,10 +17,10 @@ inline std::string to_text(const Config& c) {
                      ", .dim = " + std::to_string(c.dim) + ", .layers = " + std::to_string(c.layers) +
                      ", .heads = " + std::to_string(c.heads);
   auto number = [&](const char* name, int value, int usual) {
-    if (value != usual) text += std::string(", .") + name + " = " + std::to_string(value);
+    if (value != usual) (((text += ", .") += name) += " = ") += std::to_string(value);
   };
   auto flag = [&](const char* name, bool value, bool usual) {
-    if (value != usual) text += std::string(", .") + name + (value ? " = true" : " = false");
+    if (value != usual) ((text += ", .") += name) += value ? " = true" : " = false";
   };
   number("kv_heads", c.kv_heads, plain.kv_heads);
   number("head_dim", c.head_dim, plain.head_dim);
@@ -29,10 +29,10 @@ inline std::string to_text(const Config& c) {
   if (c.mask != plain.mask) text += ", .mask = Mask::full";
   if (c.norm != plain.norm) text += ", .norm = Norm::rms";
   if (c.residual != plain.residual)
-    text += std::string(", .residual = Residual::") + residuals[static_cast<int>(c.residual)];
+    (text += ", .residual = Residual::") += residuals[static_cast<int>(c.residual)];
   if (c.positions != plain.positions) text += ", .positions = Positions::rotary";
   if (c.activation != plain.activation)
-    text += std::string(", .activation = Activation::") + activations[static_cast<int>(c.activation)];
+    (text += ", .activation = Activation::") += activations[static_cast<int>(c.activation)];
   flag("gated", c.gated, plain.gated);
   flag("attention_bias", c.attention_bias, plain.attention_bias);
   flag("output_bias", c.output_bias, plain.output_bias);

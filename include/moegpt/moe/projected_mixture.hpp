@@ -83,8 +83,9 @@ struct WithSharedProjection {
   static constexpr bool causal = Recipe::causal;
   static std::string text() requires requires { Recipe::text(); } {
     [[maybe_unused]] static constexpr const char* names[] = {"gelu", "gelu_erf", "relu", "silu", "tanh"};
-    return "WithSharedProjection<" + Recipe::text() + ", " + std::to_string(F) +
-           (std::string() + ... + (std::string(", Activation::") + names[static_cast<int>(A)])) + ">";
+    std::string text = "WithSharedProjection<" + Recipe::text() + ", " + std::to_string(F);
+    (((text += ", Activation::") += names[static_cast<int>(A)]), ...);
+    return text + ">";
   }
   template <class Self, ExpertNetwork X>
   using Mixture = ProjectedMixture<AllowedAs<Self, Recipe>, LinearExpert<X::dim, F, typename X::Scalar>, A...>;
