@@ -74,6 +74,33 @@ template <class T, int Bytes = MOEGPT_VECTOR_BYTES>
   }
 }
 
+// a b + c, rounded once where the machine has a fused operation. Written out, since a compiler's tuning may choose
+// otherwise: g++ leaves chains of sums unfused for AMD's Zen in some loops and not in others, and bits would differ.
+[[gnu::always_inline]] inline Vector<float> multiply_add(const Vector<float>& a, const Vector<float>& b,
+                                                         const Vector<float>& c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(__AVX__) && defined(__FMA__)
+  return _mm256_fmadd_ps(a, b, c);
+#elif defined(__aarch64__)
+  return vfmaq_f32(c, a, b);
+#else
+  return a * b + c;
+#endif
+}
+[[gnu::always_inline]] inline Vector<double> multiply_add(const Vector<double>& a, const Vector<double>& b,
+                                                          const Vector<double>& c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_pd(a, b, c);
+#elif defined(__AVX__) && defined(__FMA__)
+  return _mm256_fmadd_pd(a, b, c);
+#elif defined(__aarch64__)
+  return vfmaq_f64(c, a, b);
+#else
+  return a * b + c;
+#endif
+}
+
 // Correctly rounded. Compilers do not make this of std::sqrt, which may have to set errno.
 [[gnu::always_inline]] inline Vector<float> square_root(const Vector<float>& x) {
 #if defined(__AVX512F__)
