@@ -103,7 +103,7 @@ elseif(CASE STREQUAL "bad_input")
   misuse("an option that does not exist" "--nonsense" ${train} --nonsense 3)
   misuse("a misspelt option" "no option is called --stpes: is --steps meant" ${train} --stpes 3)
   misuse("half an option" "is --temperature meant" "${GENERATE}" --temp 1)
-  misuse("an option in a file's place" "--save: is '--steps', expected a file" "${TRAIN}" --save --steps 3)
+  misuse("an option in a file's place" "belongs to no option|expected a file" "${TRAIN}" --save --steps 3)
   file(COPY_FILE "${WORK_DIR}/text.txt" "${WORK_DIR}/kept.txt")
   misuse("a model in place of its text" "--save: is './kept.txt', the text of --data"
     "${TRAIN}" --data kept.txt --save ./kept.txt ${short})

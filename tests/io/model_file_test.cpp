@@ -175,7 +175,7 @@ TEST_CASE("a file whose options no model can have is refused and changes nothing
   model.options.norm_epsilon = std::nan("");
   Tokenizer tokenizer = Tokenizer::characters("abc");
   save(file.path, model, tokenizer);
-  CHECK(contains(message_of([&] { load(file.path, other, tokenizer); }), "norm_epsilon is nan"));
+  CHECK(contains(message_of([&] { load(file.path, other, tokenizer); }), "option 'norm_epsilon' is 'nan', expected a number"));
   CHECK(other.options == ModelOptions{});
   CHECK(other.head.weight[0] == 0);
 }
