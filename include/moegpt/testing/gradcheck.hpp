@@ -36,7 +36,7 @@ template <class Tree>
 bool same_bits(const Tree& a, const Tree& b) {
   bool same = true;
   for_each_weight([&](const auto& x, const auto& y) {
-    same = same && std::memcmp(x.data(), y.data(), sizeof(double) * x.size()) == 0;
+    same = same && std::memcmp(x.data(), y.data(), bytes_of<double>(x.size())) == 0;
   }, a, b);
   return same;
 }
