@@ -74,28 +74,27 @@ template <class T, int Bytes = MOEGPT_VECTOR_BYTES>
   }
 }
 
-// a b + c, rounded once where the machine has a fused operation. Written out, since a compiler's tuning may choose
-// otherwise: g++ leaves chains of sums unfused for AMD's Zen in some loops and not in others, and bits would differ.
-[[gnu::always_inline]] inline Vector<float> multiply_add(const Vector<float>& a, const Vector<float>& b,
-                                                         const Vector<float>& c) {
+// a b + c in each lane, rounded once where the machine has a fused operation. Written out, since a compiler's tuning
+// may choose otherwise: g++ leaves chains of sums unfused for AMD's Zen in some loops and not in others, and bits would
+// differ.
+[[gnu::always_inline]] inline Vector<float> multiply_add(float a, const Vector<float>& b, const Vector<float>& c) {
 #if defined(__AVX512F__)
-  return _mm512_fmadd_ps(a, b, c);
+  return _mm512_fmadd_ps(_mm512_set1_ps(a), b, c);
 #elif defined(__AVX__) && defined(__FMA__)
-  return _mm256_fmadd_ps(a, b, c);
+  return _mm256_fmadd_ps(_mm256_set1_ps(a), b, c);
 #elif defined(__aarch64__)
-  return vfmaq_f32(c, a, b);
+  return vfmaq_n_f32(c, b, a);
 #else
   return a * b + c;
 #endif
 }
-[[gnu::always_inline]] inline Vector<double> multiply_add(const Vector<double>& a, const Vector<double>& b,
-                                                          const Vector<double>& c) {
+[[gnu::always_inline]] inline Vector<double> multiply_add(double a, const Vector<double>& b, const Vector<double>& c) {
 #if defined(__AVX512F__)
-  return _mm512_fmadd_pd(a, b, c);
+  return _mm512_fmadd_pd(_mm512_set1_pd(a), b, c);
 #elif defined(__AVX__) && defined(__FMA__)
-  return _mm256_fmadd_pd(a, b, c);
+  return _mm256_fmadd_pd(_mm256_set1_pd(a), b, c);
 #elif defined(__aarch64__)
-  return vfmaq_f64(c, a, b);
+  return vfmaq_n_f64(c, b, a);
 #else
   return a * b + c;
 #endif

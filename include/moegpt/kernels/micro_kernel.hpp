@@ -107,7 +107,7 @@ template <class T, int M, int V>
     for (int i = 0; i < M; ++i) {
       const T s = shared == 1 ? p[i][at] : p[i / shared][i % shared * a_row];
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[i][v] = multiply_add(Vector<T>{} + s, b[v], sum[i][v]);
+      for (int v = 0; v < V; ++v) sum[i][v] = multiply_add(s, b[v], sum[i][v]);
     }
     if constexpr (shared > 1)
 #pragma GCC unroll 8

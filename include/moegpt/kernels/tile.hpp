@@ -46,7 +46,7 @@ template <class T, int M, int N>
     for (int i = 0; i < M; ++i) {
       const T s = p[i / 3][(i % 3) * a.row];
 #pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) sum[i][n] = multiply_add(Vector<T>{} + s, v[n], sum[i][n]);
+      for (int n = 0; n < N; ++n) sum[i][n] = multiply_add(s, v[n], sum[i][n]);
     }
 #pragma GCC unroll 8
     for (int g = 0; g < groups; ++g) p[g] += a.step;
