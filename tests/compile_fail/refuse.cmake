@@ -1,7 +1,12 @@
-# cmake -DCXX=compiler -DID=GNU -DFLAGS=file.rsp -DCASE=file.cpp [-DOPENMP=-fopenmp] -P refuse.cmake
+# cmake -DCXX=compiler -DID=GNU -DFLAGS=file.rsp -DCASE=file.cpp [-DOPENMP=-fopenmp]
+#       [-DPRECOMPILED=header.hpp] -P refuse.cmake
 cmake_policy(VERSION 3.22)
 set(ENV{LC_ALL} C)   # diagnostics in English
-set(compile "${CXX}" "@${FLAGS}" ${OPENMP} -fsyntax-only "${CASE}")
+set(precompiled "")
+if(PRECOMPILED)
+  set(precompiled -include "${PRECOMPILED}")
+endif()
+set(compile "${CXX}" "@${FLAGS}" ${OPENMP} ${precompiled} -fsyntax-only "${CASE}")
 file(STRINGS "${CASE}" expectations REGEX "// expect: ")
 if(NOT expectations)
   message(FATAL_ERROR "${CASE}: no '// expect: text' line")
