@@ -9,7 +9,7 @@ using namespace moegpt;
 namespace {
 
 constexpr int d = 5;
-using Head = kernels::AttentionHead<double>;
+using OneHead = kernels::AttentionHead<double>;
 
 struct Problem {
   Tokens<d, double> q, k, v;
@@ -30,7 +30,7 @@ void run(const kernels::AttentionHead<T>& head, In<d, T> q, In<d, T> k, In<d, T>
     kernels::attention_forward<T>(head, q, k, v, {i, std::min(kernels::attention_block, q.count - i)}, o, lse,
                                   scratch.data());
 }
-Answer attend(const Head& head, const Problem& p) {
+Answer attend(const OneHead& head, const Problem& p) {
   Answer a{Tokens<d, double>(p.q.count()), Buffer<double>(p.q.count())};
   a.o.memory().fill(std::numeric_limits<double>::quiet_NaN());
   run<double>(head, p.q, p.k, p.v, a.o, a.lse.data());
@@ -38,7 +38,7 @@ Answer attend(const Head& head, const Problem& p) {
 }
 
 // The formula, one query at a time.
-Answer expected(const Head& head, const Problem& p) {
+Answer expected(const OneHead& head, const Problem& p) {
   Answer a{Tokens<d, double>(p.q.count()), Buffer<double>(p.q.count())};
   for (Index i = 0; i < p.q.count(); ++i) {
     double total = 0;
@@ -56,7 +56,7 @@ Answer expected(const Head& head, const Problem& p) {
   return a;
 }
 
-void check_against_formula(const Head& head, const Problem& p) {
+void check_against_formula(const OneHead& head, const Problem& p) {
   const Answer found = attend(head, p), wanted = expected(head, p);
   CHECK(distance(found.o, wanted.o) < 1e-13);   // of order one, in double
   CHECK(distance(found.lse.data(), wanted.lse.data(), p.q.count()) < 1e-13);
@@ -65,7 +65,7 @@ void check_against_formula(const Head& head, const Problem& p) {
 }  // namespace
 
 TEST_CASE("a causal query sees the keys up to its own position") {
-  const Head head{.scale = 0.7, .mask = Mask::causal, .keys = 70};   // 70: more than one block of queries
+  const OneHead head{.scale = 0.7, .mask = Mask::causal, .keys = 70};   // 70: more than one block of queries
   Problem p(70, 70);
   check_against_formula(head, p);
   const Answer before = attend(head, p);
@@ -79,7 +79,7 @@ TEST_CASE("without a mask a query sees every key that exists, and padded keys ar
   Problem p(7, 7);
   check_against_formula({.scale = 1, .mask = Mask::full, .keys = 7}, p);
   for (const Mask mask : {Mask::full, Mask::causal}) {
-    const Head padded{.scale = 1, .mask = mask, .keys = 4};
+    const OneHead padded{.scale = 1, .mask = mask, .keys = 4};
     check_against_formula(padded, p);
     const Answer before = attend(padded, p);
     for (Index j = 4; j < 7; ++j)
@@ -96,7 +96,7 @@ TEST_CASE("queries and keys may have lengths of their own") {
 }
 
 TEST_CASE("a query without keys gets zero, not NaN, and sends no gradient") {
-  const Head head{.scale = 1, .mask = Mask::full, .keys = 0};
+  const OneHead head{.scale = 1, .mask = Mask::full, .keys = 0};
   const Problem p(3, 3);
   const Answer a = attend(head, p);
   for (const double x : a.o.view().rows({0, 3}).eigen().reshaped()) CHECK(x == 0);
@@ -151,12 +151,12 @@ TEST_CASE("dropout drops a share p of the probabilities and scales the rest") {
 }
 
 TEST_CASE("backward gives the derivatives of <o, do> for every mask, with padding, dropout and separate lengths") {
-  const Head heads[] = {{.scale = 0.7, .mask = Mask::causal, .keys = 6},
+  const OneHead heads[] = {{.scale = 0.7, .mask = Mask::causal, .keys = 6},
                         {.scale = 0.7, .mask = Mask::full, .keys = 4},
                         {.scale = 0.7, .mask = Mask::full, .keys = 8},
                         {.scale = 0.7, .mask = Mask::causal, .first = 2, .keys = 8},
                         {.scale = 0.7, .mask = Mask::full, .keys = 8, .dropout = 0.3, .key = Key{2}, .key_stride = 16}};
-  for (const Head& head : heads) {
+  for (const OneHead& head : heads) {
     Problem p(6, 8);
     const auto d_o = random_tokens<d, double>(6, 7);
     Tokens<d, double> dq(6), dk(8), dv(8);
