@@ -74,8 +74,8 @@ inline constexpr BalanceRule BalanceRule::flaxformer{.share = Share::of_tokens, 
 // Variance over experts: sum of squares / E (Tensor2Tensor), or / (E - 1) (Tutel).
 enum class Variance { population, unbiased };
 
-// What a training run adds to the cross-entropy, and how it is regularised. Coefficients are of losses that are
-// summed over layers.
+// What a training run adds to the cross-entropy, and how it is regularised. Coefficients are of the model's
+// losses: the balance loss is combined over layers by its rule, the others are sums over layers.
 struct Objective {
   double dropout = 0;      // of attention probabilities and of what each branch adds to the residual
   std::optional<double> expert_dropout{};      // of the outputs of experts; none: as dropout
