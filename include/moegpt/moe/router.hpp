@@ -83,8 +83,8 @@ struct AllowNonCausal : Recipe {
   }
 };
 
-// K = 1 with renormalised gates: the gate is constant and only a balance or z-loss trains the router. For parity with
-// systems that have it.
+// K = 1 with renormalised gates: the gate is constant, so only losses on scores, logits or loads train the
+// router. For parity with systems that have it.
 template <class Recipe>
 struct AllowConstantGate : Recipe {
   static constexpr bool constant_gate = false;
