@@ -40,7 +40,7 @@ struct ModelOptions {
   double rotary_base = 10000;
   double attention_scale = 0;    // of query-key products; 0: 1 / sqrt(head_dim)
   double capacity_factor = 0;    // an expert takes at most factor * tokens * K / E tokens; 0: all (dropless)
-  double min_capacity = 0;       // ... but at least so many, if there is a limit
+  double min_capacity = 0;       // ... but at least so many, and at least one, if there is a limit
   bool operator==(const ModelOptions&) const = default;
 };
 
