@@ -199,7 +199,7 @@ struct Pass {
   }
 };
 
-// What an expert gives its projections: it works on one thread.
+// What an expert gives its projections: each of its calls works on one thread.
 inline constexpr Pass one_thread{};
 
 // Tokens handled together in loops over tokens; part of no result.
