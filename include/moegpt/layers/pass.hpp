@@ -44,8 +44,9 @@ struct ModelOptions {
   bool operator==(const ModelOptions&) const = default;
 };
 
-// Which load shares f and mean scores P the balance loss E sum_e f_e P_e multiplies: systems differ. "Balanced" is
-// the value of uniform loads and scores, of one mixture unless said otherwise; see balanced_value.
+// Which load shares f and mean scores P the balance loss E sum_e f_e P_e multiplies: systems differ. Scores
+// are divided by their sum under every rule. "Balanced" is the value of uniform loads and scores, of one
+// mixture unless said otherwise; see balanced_value.
 struct BalanceRule {
   enum class Choices { all, first };          // of a token's choices f counts all, or the first
   enum class Share { of_pairs, of_tokens };   // f_e = count_e / pairs counted, which sums to 1, or count_e / tokens
@@ -61,8 +62,8 @@ struct BalanceRule {
   static const BalanceRule gshard;               // balanced 1; Mesh-TensorFlow takes it with .group = Group::sequence
   static const BalanceRule huggingface;          // balanced K, of the whole model; Mixtral, OLMoE, Qwen as published
   static const BalanceRule megablocks;           // balanced 1, of the whole model
-  static const BalanceRule deepseek;             // balanced 1; scores that do not sum to 1 are divided by their sum
-  static const BalanceRule flaxformer;           // balanced K
+  static const BalanceRule deepseek;             // balanced 1; of each sequence
+  static const BalanceRule flaxformer;           // balanced K; of each sequence
 };
 inline constexpr BalanceRule BalanceRule::switch_transformer{};
 inline constexpr BalanceRule BalanceRule::gshard{.choices = Choices::first};
