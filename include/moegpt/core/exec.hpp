@@ -110,7 +110,7 @@ class Team {
 #endif
   }
 
-  // Of the job. run() sets them while the job is closed and no thread is inside; the first task that throws sets
+  // Of the job. run() sets them while it is closed and no thread is inside; the first task that throws sets
   // error_ and failed_.
   Index tasks_ = 0;
   const TaskRef* task_of_ = nullptr;

@@ -18,7 +18,7 @@ struct RouterSignal {
   const T* d_load = nullptr;         // [E] of the smooth load, for routers whose tape has one; null: none
   const T* d_score = nullptr;        // [tokens, E] of the full scores themselves; null: none
 
-  // What reaches the full scores of token n: ds[e] += d_score[n][e] + d_mean_score[group][e] / group's tokens.
+  // What reaches the full scores of token n: ds[e] += d_score[n][e] + d_mean_score[group][e] / tokens of it.
   void add_to_scores(Index n, Index routed, const Pass& pass, int experts, T* ds) const {
     if (pass.is_padding(n)) return;
     for (int e = 0; d_score && e < experts; ++e) ds[e] += d_score[n * experts + e];
