@@ -79,7 +79,7 @@ enum class Variance { population, unbiased };
 // losses: the balance loss is combined over layers by its rule, the others are sums over layers.
 struct Objective {
   double dropout = 0;      // of attention's probabilities and output, and of dense networks' output
-  std::optional<double> expert_dropout{};      // of experts' output: routed, shared, Soft MoE; none: as dropout
+  std::optional<double> expert_dropout{};   // of experts' output: routed, shared, Soft MoE; none: as dropout
   double balance = 0;      // of the balance loss (Switch: 0.01) ...
   BalanceRule balance_rule{};                  // ... by this rule
   double z = 0;            // of the router z-loss (ST-MoE: 0.001)
