@@ -1,5 +1,5 @@
 #pragma once
-// Models as files. Needs nlohmann/json beside Eigen; everything else is in <moegpt/moegpt.hpp>.
+// Models as files, and all of <moegpt/moegpt.hpp>. Needs nlohmann/json beside Eigen.
 #include <moegpt/io/intermediates.hpp>
 #include <moegpt/io/model_file.hpp>
 #include <moegpt/io/safetensors.hpp>

@@ -1,5 +1,5 @@
 #pragma once
-// All of moegpt that needs Eigen alone. Files of models are in <moegpt/io.hpp>.
+// All of moegpt but model files (<moegpt/io.hpp>) and testing/ (gradcheck, find_leak). Needs Eigen alone.
 #include <moegpt/core/build.hpp>
 #include <moegpt/core/check.hpp>
 #include <moegpt/core/exec.hpp>

@@ -110,14 +110,15 @@ class Team {
 #endif
   }
 
-  // Of the job. They change only while it is closed and nobody is inside.
+  // Of the job. run() sets them while it is closed and no thread is inside; the first task that throws sets
+  // error_ and failed_.
   Index tasks_ = 0;
   const TaskRef* task_of_ = nullptr;
   std::exception_ptr error_;   // the first
   std::atomic<bool> failed_{false};
   std::mutex mutex_;
   std::condition_variable caller_, others_;
-  // Each on a cache line of its own.
+  // What is aligned begins a cache line.
   alignas(64) std::atomic<unsigned> posted_{0};        // jobs so far
   std::atomic<bool> dismissed_{false};
   alignas(64) std::atomic<unsigned> inside_{closed};   // how many look at the job; + closed

@@ -15,7 +15,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 enum class Kind {
   trainable,
   buffer,   // saved with the model, but has no gradient, moment, clip or decay
-  sparse,   // trainable, but reached only by some tokens: the experts (see Weight::touched)
+  sparse,   // trainable, but not reached in every pass: experts, masks of tasks (see Weight::touched)
 };
 
 template <class Owner, class Member>

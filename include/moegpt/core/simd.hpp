@@ -1,6 +1,7 @@
 #pragma once
-// Vectors of the width this unit was compiled for, by the compilers' vector extension: element-wise + - * work
-// as written, and a * b + c becomes one fused operation where the machine has it.
+// Vectors of the width this unit was compiled for, by the compilers' vector extension: element-wise + - *
+// work as written. Of a * b + c a compiler may make one fused operation; multiply_add is one wherever the
+// target has it.
 #include <moegpt/core/matrix.hpp>
 
 #include <cmath>

@@ -1,6 +1,7 @@
 #pragma once
-// Moving tokens to slots and back. Slots of a token are summed in the order of its choices: a gather, so no
-// atomics and no dependence on threads. `slot` holds [tokens, choices] slot numbers, negative for none.
+// Copies of tokens in slots, which backward needs of dy, and sums of slots for tokens. Slots of a token are
+// summed in the order of its choices: a gather, so no atomics and no dependence on threads. `slot` holds
+// [tokens, choices] slot numbers, negative for none.
 #include <moegpt/core/exec.hpp>
 #include <moegpt/kernels/reduce.hpp>
 

@@ -1,7 +1,9 @@
 #pragma once
-// The one door for products: C = A B, C = C + A B, C = bias + A B. Either operand may be transposed, by its strides,
-// or have its rows gathered. Every element of C is one chain of fused multiply-adds over k = 0, 1, 2 ..., whatever
-// is computed beside it: results do not depend on tiles, threads or batch (laws 5 and 6).
+// Matrix products (GEMM): C = A B, C = C + A B, C = bias + A B. Attention alone multiplies by
+// kernels/tile.hpp. Either operand may be transposed, by its strides, or have its rows gathered. Every
+// element of C is one chain of multiply-adds over k = 0, 1, 2 ..., fused where the target has FMA, whatever
+// is computed beside it: results do not depend on tiles, threads or batch (laws 5 and 6), except for products
+// that a BLAS computes.
 //
 // Few rows, as an expert with few tokens has, are computed as C^T = B^T A^T, which reads weights once, in place.
 #include <moegpt/kernels/blas.hpp>

@@ -1,6 +1,6 @@
 #pragma once
-// The attention core for all sequences and heads of a batch, in parallel: tasks are (sequence, head) forward and
-// (sequence, key/value head) backward, so that each owns what it writes.
+// The attention core for all sequences and heads of a batch, in parallel. A task is a block of queries of one
+// (sequence, head) forward, and a (sequence, key/value head) or a block of it backward: each owns its output.
 #include <moegpt/kernels/attention.hpp>
 #include <moegpt/kernels/rotary.hpp>
 
@@ -57,8 +57,8 @@ template <class T>
   });
 }
 
-// With few key/value heads backward is cut in blocks: each computes its probabilities itself, which costs two of
-// seven products, for as many tasks as there are blocks.
+// With fewer (sequence, key/value head) pairs than this, backward runs for each block of queries and for each
+// block of keys. Both compute the probabilities again: seven products instead of five, in more tasks.
 inline constexpr Index few_heads = 4;
 
 // dq, dk and dv are overwritten.

@@ -1,6 +1,6 @@
 #pragma once
-// LayerNorm (Ba et al. 2016) and RMSNorm (Zhang, Sennrich 2019) over rows of D features. Only the two numbers
-// per token that backward cannot cheaply recompute are kept.
+// LayerNorm (Ba et al. 2016) and RMSNorm (Zhang, Sennrich 2019) over rows of D features. For backward
+// LayerNorm keeps two numbers of each row, mean and rstd, and RMSNorm one, rstd.
 #include <moegpt/core/exec.hpp>
 #include <moegpt/kernels/reduce.hpp>
 

@@ -1,5 +1,5 @@
 #pragma once
-// Multi-head self-attention with grouped key/value heads: query heads h shares key/value head h / (H / Hkv).
+// Multi-head self-attention with grouped key/value heads: query head h uses key/value head h / (H / Hkv).
 //   y = W_o concat_h softmax(scale q_h k^T) v
 // With a key/value cache, earlier tokens are found there and this call's keys and values are appended.
 #include <moegpt/kernels/multi_head.hpp>

@@ -1,8 +1,9 @@
 #pragma once
 // The feed-forward network of one expert: y = down(act(up x)), or gated: y = down(act(gate x) * (up x)).
 //
-// An expert works on one thread on rows of buffers it shares with other experts, so that a layer can give
-// (expert, rows) pairs to threads as it likes: tape and scratch are as long as all slots; x, y and dx are the rows.
+// Each call works on one thread, on rows of buffers that all experts share, so that a layer can give (expert,
+// rows) tasks to threads as it likes, several of one expert too: tape and scratch are as long as all slots;
+// x, y and dx are the rows.
 // Activations happen inside the products, on columns that are still in cache.
 #include <moegpt/kernels/feed_forward.hpp>
 #include <moegpt/layers/linear.hpp>

@@ -40,12 +40,13 @@ struct ModelOptions {
   double rotary_base = 10000;
   double attention_scale = 0;    // of query-key products; 0: 1 / sqrt(head_dim)
   double capacity_factor = 0;    // an expert takes at most factor * tokens * K / E tokens; 0: all (dropless)
-  double min_capacity = 0;       // ... but at least so many, if there is a limit
+  double min_capacity = 0;       // ... but at least so many, and at least one, if there is a limit
   bool operator==(const ModelOptions&) const = default;
 };
 
-// Which load shares f and mean scores P the balance loss E sum_e f_e P_e multiplies: systems differ. "Balanced" is
-// the value of uniform loads and scores, of one mixture unless said otherwise; see balanced_value.
+// Which load shares f and mean scores P the balance loss E sum_e f_e P_e multiplies: systems differ. Scores
+// are divided by their sum under every rule. "Balanced" is the value of uniform loads and scores, of one
+// mixture unless said otherwise; see balanced_value.
 struct BalanceRule {
   enum class Choices { all, first };          // of a token's choices f counts all, or the first
   enum class Share { of_pairs, of_tokens };   // f_e = count_e / pairs counted, which sums to 1, or count_e / tokens
@@ -61,8 +62,8 @@ struct BalanceRule {
   static const BalanceRule gshard;               // balanced 1; Mesh-TensorFlow takes it with .group = Group::sequence
   static const BalanceRule huggingface;          // balanced K, of the whole model; Mixtral, OLMoE, Qwen as published
   static const BalanceRule megablocks;           // balanced 1, of the whole model
-  static const BalanceRule deepseek;             // balanced 1; scores that do not sum to 1 are divided by their sum
-  static const BalanceRule flaxformer;           // balanced K
+  static const BalanceRule deepseek;             // balanced 1; of each sequence
+  static const BalanceRule flaxformer;           // balanced K; of each sequence
 };
 inline constexpr BalanceRule BalanceRule::switch_transformer{};
 inline constexpr BalanceRule BalanceRule::gshard{.choices = Choices::first};
@@ -74,11 +75,11 @@ inline constexpr BalanceRule BalanceRule::flaxformer{.share = Share::of_tokens, 
 // Variance over experts: sum of squares / E (Tensor2Tensor), or / (E - 1) (Tutel).
 enum class Variance { population, unbiased };
 
-// What a training run adds to the cross-entropy, and how it is regularised. Coefficients are of losses that are
-// summed over layers.
+// What a training run adds to the cross-entropy, and how it is regularised. Coefficients are of the model's
+// losses: the balance loss is combined over layers by its rule, the others are sums over layers.
 struct Objective {
-  double dropout = 0;      // of attention probabilities and of what each branch adds to the residual
-  std::optional<double> expert_dropout{};      // of the outputs of experts; none: as dropout
+  double dropout = 0;      // of attention's probabilities and output, and of dense networks' output
+  std::optional<double> expert_dropout{};   // of experts' output: routed, shared, Soft MoE; none: as dropout
   double balance = 0;      // of the balance loss (Switch: 0.01) ...
   BalanceRule balance_rule{};                  // ... by this rule
   double z = 0;            // of the router z-loss (ST-MoE: 0.001)
@@ -199,7 +200,7 @@ struct Pass {
   }
 };
 
-// What an expert gives its projections: it works on one thread.
+// What an expert gives its projections: each of its calls works on one thread.
 inline constexpr Pass one_thread{};
 
 // Tokens handled together in loops over tokens; part of no result.

@@ -27,7 +27,8 @@ struct Dense {};
 struct Loss {
   double cross_entropy = 0;
   Index targets = 0;   // that count: the cross-entropy is their mean
-  // Of routers, before their coefficients, summed over layers; balanced_value says what balance is at best.
+  // Of routers, before their coefficients: balance is combined over layers by its rule, the others are
+  // summed. For uniform loads and scores balance is balanced_value.
   double balance = 0, z = 0, importance = 0, load = 0, variance = 0, count = 0;
   double total(const Objective& o) const { return cross_entropy + weighted(o, *this); }
 };

@@ -7,7 +7,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 
 enum class Use {
   training,    // one tape for every layer, and what backward needs
-  inference,   // one tape that all layers share: forward only
+  inference,   // one tape for all dense layers and one for all mixtures: forward only
 };
 
 inline constexpr Index most_tokens = Index{1} << 31;   // of a batch

@@ -1,6 +1,7 @@
 #pragma once
-// Hard masks: only some experts may be chosen. Their logits are minus infinity for a router, so gates of the others
-// still sum as they should, and who is forbidden gets neither tokens nor gradients.
+// Hard masks: only some experts may be chosen. For a router the logits of all others are minus infinity, so
+// gates of the allowed ones still sum as they should, and a forbidden expert gets neither tokens nor
+// gradients.
 #include <moegpt/core/matrix.hpp>
 
 #include <initializer_list>

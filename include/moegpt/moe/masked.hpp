@@ -1,7 +1,9 @@
 #pragma once
-// Masks over experts, one for each task, learned like any weight and not renormalised: the gate of expert e in task t
-// is g_e m_te. They start at one. A task's mask moves only in steps of that task, and may be frozen after it
-// (train/freeze.hpp), as in continual learning. To forbid experts altogether: AllowedExperts (moe/allowed_experts.hpp).
+// Masks over experts, one for each task, learned like any weight and not renormalised: the gate of expert e
+// in task t is g_e m_te. They start at one. With Adam's EmptyExpert::skip a task's mask moves only in steps
+// of that task (with zero_gradient moments and decay move it in others, too), and it may be frozen after it
+// (train/freeze.hpp), as in continual learning. To forbid experts altogether: AllowedExperts
+// (moe/allowed_experts.hpp).
 #include <moegpt/core/heap_array.hpp>
 #include <moegpt/moe/router.hpp>
 

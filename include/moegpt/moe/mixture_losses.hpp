@@ -6,7 +6,9 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Base of a mixture's tape. Losses are before their coefficients, and one layer's part of what is summed over layers.
+// Base of a mixture's tape. Losses are of this layer, before their coefficients. Under a balance rule that
+// averages over layers, balance becomes this layer's part of the model's loss after the last block
+// (moe/layer_mean.hpp).
 template <class T>
 struct LossTape {
   Buffer<T> mean_score;   // [groups, E] P of the balance loss, over each group's tokens

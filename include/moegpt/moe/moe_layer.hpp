@@ -1,7 +1,7 @@
 #pragma once
-// The mixture: y_n = sum_j g_nj expert_{i_nj}(x_n), routed by any Router. A token without experts gets zero; the
-// residual connection around the layer carries it. Route, dispatch, experts and combine are separate steps, so
-// that machines could stand between them.
+// The mixture: y_n = sum_j g_nj expert_{i_nj}(x_n), routed by any Router. A token without experts gets zero;
+// the residual connection around the layer carries it. Forward has three steps: route, experts, combine. It
+// copies no tokens to slots, experts read them through Gathered; backward copies dy to slots.
 #include <moegpt/core/heap_array.hpp>
 #include <moegpt/kernels/dispatch.hpp>
 #include <moegpt/kernels/dropout.hpp>

@@ -1,8 +1,8 @@
 #pragma once
-// What a router is. A recipe (TopKRouter<8, 2>) says how many experts there are and how many a token gets; its
-// For<D, T> holds the weights of a router of width D. A router receives tokens and the pass, and fills a
-// routing plan; it knows nothing of experts. Backward hands it one number per slot, and through the signal the
-// gradients of the balance and z-losses.
+// What a router is. A recipe (TopKRouter<8, 2>) says how many experts there are and how many a token gets;
+// its For<D, T> holds the weights of a router of width D. A router receives tokens and the pass, and fills a
+// routing plan; it knows nothing of experts. Backward hands it a RouterSignal: the gradient of each slot's
+// gate, and the gradients of the losses on scores, logits and loads.
 #include <moegpt/layers/layer.hpp>
 #include <moegpt/moe/routing_plan.hpp>
 
@@ -18,7 +18,7 @@ struct RouterSignal {
   const T* d_load = nullptr;         // [E] of the smooth load, for routers whose tape has one; null: none
   const T* d_score = nullptr;        // [tokens, E] of the full scores themselves; null: none
 
-  // What reaches the full scores of token n, from its group's mean: ds[e] += d_mean_score[group][e] / tokens.
+  // What reaches the full scores of token n: ds[e] += d_score[n][e] + d_mean_score[group][e] / tokens of it.
   void add_to_scores(Index n, Index routed, const Pass& pass, int experts, T* ds) const {
     if (pass.is_padding(n)) return;
     for (int e = 0; d_score && e < experts; ++e) ds[e] += d_score[n * experts + e];
@@ -83,8 +83,8 @@ struct AllowNonCausal : Recipe {
   }
 };
 
-// K = 1 with renormalised gates: the gate is constant and only a balance or z-loss trains the router. For parity with
-// systems that have it.
+// K = 1 with renormalised gates: the gate is constant, so only losses on scores, logits or loads train the
+// router. For parity with systems that have it.
 template <class Recipe>
 struct AllowConstantGate : Recipe {
   static constexpr bool constant_gate = false;

@@ -14,7 +14,7 @@ struct RoutingPlan {
   int choices = 0;           // most experts a token can have
   Index tokens = 0;
   Buffer<Index> offset;      // [experts + 1]       expert e owns slots [offset[e], offset[e + 1])
-  Buffer<Index> token;       // [slots]             whose copy lies in the slot
+  Buffer<Index> token;       // [slots]             which token the slot is of
   Buffer<int> choice;        // [slots]             which of its token's choices the slot is
   Buffer<T> weight;          // [slots]             gate: how much of the expert's output returns
   Buffer<Index> slot;        // [tokens, choices]   where the pair went, or none

@@ -16,7 +16,7 @@ struct GradcheckOptions {
   Pass pass{.shape = {2, 5}};
   double tolerance = 1e-6;    // of max|a - n| / max(max|a|, max|n|, 1e-6), per tensor
   double spread = 0.5;        // standard deviation of weights and inputs
-  int per_tensor = 64;        // numbers examined in each tensor, evenly spread
+  int per_tensor = 64;        // numbers examined in each tensor, evenly spread: all, or at least so many
   int draws = 20;             // before giving up on finding a smooth point
 };
 

@@ -1,11 +1,12 @@
 #pragma once
 // gradcheck: examines the calculus of any layer, expert, router or model, ours or yours, in double.
 //
-// With f(w) = <y, dy> (plus the losses a mixture adds), every derivative is compared with differences
-// (testing/differences.hpp); near a kink or a top-k tie everything is drawn anew. Laws of layers/layer.hpp are
-// examined too: gradients add to what they find, dx is overwritten, backward may run twice, and for layers and models
-// stale memory does not matter, of other shapes, lengths, keys and capacities too; for layers two threads give the
-// bits of one.
+// With f(w) = <y, dy> (plus the losses a mixture adds), derivatives of every tensor are compared with
+// differences (testing/differences.hpp); near a kink or a top-k tie everything is drawn anew. Laws of
+// layers/layer.hpp are examined too: gradients add to what they find, dx is overwritten (a router's dx_sum is
+// added to), backward may run twice, and stale memory does not matter: for layers of other shapes, lengths,
+// keys and capacities, for models of another shape and key, for routers of other tokens. For layers and
+// routers two threads give the bits of one, and another forward between forward and backward changes nothing.
 #include <moegpt/model/batch.hpp>
 #include <moegpt/moe/feed_forward.hpp>
 #include <moegpt/moe/moe_layer.hpp>

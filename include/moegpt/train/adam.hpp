@@ -9,7 +9,7 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// What happens to an expert that no token reached in this step.
+// What happens to an expert that no token reached in this step, and to a mask (Masked) of another task.
 enum class EmptyExpert {
   skip,             // nothing: no decay of weights or moments, its step count stands (PyTorch: grad is None)
   zero_gradient,    // its gradient is zero: moments and weights decay (PyTorch: stacked experts)
