@@ -33,7 +33,9 @@ struct DropRule {
   Group group = Group::batch;      // tokens that share a capacity
   Round rounding = Round::down;
   // Whether no pair is dropped because of a later token.
-  constexpr bool causal() const { return order == Drop::token_order || order == Drop::never || group == Group::position; }
+  constexpr bool causal() const {
+    return order == Drop::token_order || order == Drop::never || group == Group::position;
+  }
 };
 template <class Recipe>
 constexpr DropRule drop_rule_of() {
@@ -107,7 +109,8 @@ inline Index expert_capacity(double factor, double pairs, int experts, Round rou
 // The most pairs an expert can have in the whole pass; with lengths and Group::position no more than that.
 [[gnu::noinline]] inline Index most_load(const DropRule& rule, int choices, int experts, const Pass& pass) {
   const auto of = [&](Index tokens) {
-    return capacity_of(tokens, pass.options.capacity_factor, choices, experts, rule.rounding, pass.options.min_capacity);
+    return capacity_of(tokens, pass.options.capacity_factor, choices, experts, rule.rounding,
+                       pass.options.min_capacity);
   };
   if (rule.group == Group::batch) return of(routed_tokens(pass));
   if (rule.group == Group::position) return pass.shape.length * of(pass.shape.batch);

@@ -44,7 +44,8 @@ struct HashRouter {
     void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
       pass.check_fits(x.count, pass.tokens());
       const int* ids = routing_of(pass).ids;
-      check(ids, "HashRouter chooses experts by token id, but the routing context has no ids: give it the [tokens] ids");
+      check(ids, "HashRouter chooses experts by token id, but the routing context has no ids: give it the [tokens] "
+                 "ids");
       tape.resize(pass);
       int count = 0, *deck = tape.deck.data();
       for (int e = 0; e < E; ++e)

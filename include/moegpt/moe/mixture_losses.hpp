@@ -103,7 +103,8 @@ struct BatchScores {
   double tokens = static_cast<double>(std::max<Index>(1, routed_tokens(pass)));
 
   double part(Index g) const {
-    return groups == 1 ? 1 : static_cast<double>(tokens_in(routing_of(pass).objective.balance_rule.group, g, pass)) / tokens;
+    const Group group = routing_of(pass).objective.balance_rule.group;
+    return groups == 1 ? 1 : static_cast<double>(tokens_in(group, g, pass)) / tokens;
   }
   double operator()(int e) const {
     double sum = 0;

@@ -124,8 +124,8 @@ struct NoisyTopKRouter {
         const T* a = tape.spread[n];
         kernels::map(E, a, deviation, [](Vector<T> v) { return kernels::softplus<T>(v) + floor; });
         for (int e = 0; e < E; ++e)
-          noisy[e] = !is_allowed(e, pass) ? kernels::minus_infinity<T>
-                                                      : tape.clean[n][e] + tape.normal[n][e] * deviation[e];
+          noisy[e] = is_allowed(e, pass) ? tape.clean[n][e] + tape.normal[n][e] * deviation[e]
+                                         : kernels::minus_infinity<T>;
         chance.rank();
       }
     };

@@ -76,7 +76,8 @@ inline constexpr LossEntry<T> loss_table[] = {
 template <class T>
 double weighted(const Objective& o, const RouterLosses<T>& losses) {
   double sum = 0;
-  for (const auto& [name, coefficient, value] : loss_table<T>) sum += o.*coefficient * static_cast<double>(losses.*value);
+  for (const auto& [name, coefficient, value] : loss_table<T>)
+    sum += o.*coefficient * static_cast<double>(losses.*value);
   return sum;
 }
 // The same objective with all coefficients multiplied by `weight`; dropout stays.

@@ -11,6 +11,7 @@
 #include <moegpt/kernels/softmax.hpp>
 #include <moegpt/kernels/transpose.hpp>
 #include <moegpt/layers/expert.hpp>
+#include <moegpt/moe/routing_context.hpp>
 
 #include <algorithm>
 
@@ -68,6 +69,7 @@ struct SoftMoELayer {
 
   void forward(In<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
     pass.check_fits(x.count, y.count);
+    check_objective(routing_of(pass).objective);
     tape.resize(pass);
     scratch.resize(pass);
     tape.dropout = applied_expert_dropout(pass);
@@ -121,7 +123,7 @@ struct SoftMoELayer {
         std::memcpy(scratch.d_slot[tape.place[i]], scratch.d_input[i], sizeof(T) * D);
     });
     for (int e = 0; e < E; ++e)
-      if (is_allowed(static_cast<int>(e), pass)) touch(grad.experts[static_cast<std::size_t>(e)]);
+      if (is_allowed(e, pass)) touch(grad.experts[static_cast<std::size_t>(e)]);
     constexpr Index parts = ExpertType::weight_parts;
     pass.exec.parallel_for(E * parts, [&](Index i) {
       const auto e = static_cast<std::size_t>(i / parts);

@@ -105,8 +105,9 @@ template <class Tape>
 double value_of(const Buffer<double>& y, const Buffer<double>& dy, const Tape& tape, const Pass& pass) {
   double f = 0;
   for (Index i = 0; i < y.size(); ++i) f += y[i] * dy[i];
-  if constexpr (HasLosses<Tape>) f += weighted(routing_of(pass).objective, tape);
-  if constexpr (requires { requires HasLosses<decltype(tape.mixture)>; }) f += weighted(routing_of(pass).objective, tape.mixture);
+  const Objective& o = routing_of(pass).objective;
+  if constexpr (HasLosses<Tape>) f += weighted(o, tape);
+  if constexpr (requires { requires HasLosses<decltype(tape.mixture)>; }) f += weighted(o, tape.mixture);
   return f;
 }
 
