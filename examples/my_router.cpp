@@ -23,7 +23,7 @@ using MyRouter = TopKRouterWith<E, K, SigmoidGates>;
 static_assert(Router<MyRouter<8, 2>>);   // the compiler examines the shape ...
 
 int main() {
-  const GradcheckReport report = gradcheck<MyRouter<5, 2>::For<6, double>>();   // ... and we the calculus
+  const GradcheckReport report = gradcheck<MyRouter<5, 2>>();   // ... and we the calculus
   std::printf("gradcheck: %s, worst relative error %.1e at %s %s\n", report ? "passed" : "failed", report.worst,
               report.where.c_str(), report.complaint.c_str());
 

@@ -2,6 +2,7 @@
 // wrong one.
 #include "support/catch.hpp"
 #include "support/numbers.hpp"
+#include "support/routed_pass.hpp"
 
 #include <moegpt/moe/allowed_experts.hpp>
 #include <moegpt/moe/dropping.hpp>
@@ -117,8 +118,8 @@ struct ThresholdRouter {
       gate.forward(x, tape.score, pass);
       for (Index n = 0; n < pass.tokens(); ++n) {
         T* s = tape.score[n];
-        for (int e = 0; e < E && pass.allowed; ++e)
-          if (!pass.allowed[e]) s[e] = kernels::minus_infinity<T>;
+        for (int e = 0; e < E; ++e)
+          if (!is_allowed(e, pass)) s[e] = kernels::minus_infinity<T>;
         *tape.lse[n] = kernels::softmax(s, E);
         for (int e = 0; e < E; ++e) tape.chosen[n * E + e] = s[e] >= T(1) / E && !pass.is_padding(n) ? e : -1;
       }
@@ -169,11 +170,11 @@ TEST_CASE("a layer, an expert and a router of one's own pass gradcheck") {
     const GradcheckReport scale = gradcheck<Scale<6, double>>({.seed = seed});
     INFO(scale.complaint);
     CHECK(scale);
-    const GradcheckReport router = gradcheck<ThresholdRouter<5>::For<6, double>>({.seed = seed});
+    const GradcheckReport router = gradcheck<ThresholdRouter<5>>({.seed = seed});
     INFO(router.complaint);
     CHECK(router);
     GradcheckOptions options{.seed = seed};
-    options.pass.objective = {.balance = 0.1, .z = 0.1};
+    options.routing.objective = {.balance = 0.1, .z = 0.1};
     const GradcheckReport mixture = gradcheck<MoELayer<ThresholdRouter<3>, AffineExpert<4, double>>>(options);
     INFO(mixture.complaint);
     CHECK(mixture);
@@ -198,6 +199,7 @@ TEST_CASE("the router of the guide heeds capacity, drop rules, allowed experts a
     typename decltype(recipe)::template For<6, double>::Tape tape;
     draw_weights(router, 2);
     RoutingPlan<double> plan;
+    plan.drop = drop_rule_of<decltype(recipe)>();
     router.forward(x, plan, tape, pass);
     return plan;
   };
@@ -214,7 +216,7 @@ TEST_CASE("the router of the guide heeds capacity, drop rules, allowed experts a
   CHECK(few.dropped() > 0);
   CHECK_FALSE(same_bits(few.slot, best.slot));
   const AllowedExperts<Recipe> two{1, 3};
-  const auto some = route(Recipe{}, {.shape = {2, 20}, .allowed = two});
+  const auto some = route(Recipe{}, RoutedPass({.shape = {2, 20}}, {.allowed = two}));
   CHECK(some.wanted[0] + some.wanted[2] + some.wanted[4] == 0);
   CHECK(some.slot_count() >= 40);   // every token still has one
   const Index lengths[2] = {20, 3};
@@ -223,7 +225,7 @@ TEST_CASE("the router of the guide heeds capacity, drop rules, allowed experts a
 }
 
 TEST_CASE("gradcheck names the tensor, both derivatives and the error of a wrong backward") {
-  const GradcheckReport report = gradcheck<TopKRouterWith<5, 2, ForgetfulGates>::For<6, double>>();
+  const GradcheckReport report = gradcheck<TopKRouterWith<5, 2, ForgetfulGates>>();
   CHECK_FALSE(report);
   CAPTURE(report.complaint);
   CHECK(report.complaint.find("x: backward says ") == 0);

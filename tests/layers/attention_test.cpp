@@ -40,7 +40,7 @@ TEST_CASE("the gradients of attention agree with differences with padding, dropo
   GradcheckOptions options;
   SECTION("padding") { options.pass.lengths = lengths; }
   SECTION("dropout") {
-    options.pass.objective.dropout = 0.3;
+    options.pass.dropout = 0.3;
     options.pass.key = Key{5};
   }
   SECTION("scale 1 / sqrt(dim), another rotary base") {
@@ -49,7 +49,7 @@ TEST_CASE("the gradients of attention agree with differences with padding, dropo
   }
   SECTION("all of it") {
     options.pass.lengths = lengths;
-    options.pass.objective.dropout = 0.3;
+    options.pass.dropout = 0.3;
     options.pass.key = Key{6};
     options.pass.options.attention_scale = 0.9;
   }
@@ -167,7 +167,7 @@ TEST_CASE("dropout of attention belongs to the sequence's global number, not to 
   Grouped layer;
   draw_weights(layer, 11);
   const auto x = random_tokens<6, double>(21, 12);
-  Pass pass{.shape = {3, 7}, .objective = {.dropout = 0.4}, .key = Key{13}};
+  Pass pass{.shape = {3, 7}, .dropout = 0.4, .key = Key{13}};
   Run<Grouped> all, alone;
   all.forward(layer, x, pass);
   Tokens<6, double> one(7);

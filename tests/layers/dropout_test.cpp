@@ -18,20 +18,20 @@ Tokens<6, double> dropped(const Pass& pass, const Tokens<6, double>& x) {
 
 TEST_CASE("the gradient of dropout has the mask of its forward") {
   GradcheckOptions options;
-  options.pass.objective.dropout = 0.4;
+  options.pass.dropout = 0.4;
   options.pass.key = Key{7};
   gradcheck_three_seeds<L>(options);
 }
 
 TEST_CASE("without a key, or with probability zero, dropout is the identity") {
   const auto x = random_tokens<6, double>(7, 1);
-  CHECK(same_bits(dropped({.shape = {1, 7}, .objective = {.dropout = 0.5}}, x), x));
+  CHECK(same_bits(dropped({.shape = {1, 7}, .dropout = 0.5}, x), x));
   CHECK(same_bits(dropped({.shape = {1, 7}, .key = Key{1}}, x), x));
 }
 
 TEST_CASE("a token's mask depends on its global number, not on its place in the call or on threads") {
   const auto x = random_tokens<6, double>(150, 2);
-  Pass pass{.shape = {1, 150}, .objective = {.dropout = 0.5}, .key = Key{3}};
+  Pass pass{.shape = {1, 150}, .dropout = 0.5, .key = Key{3}};
   const auto all = dropped(pass, x);
   pass.exec.threads = 3;
   CHECK(same_bits(all, dropped(pass, x)));
@@ -44,7 +44,7 @@ TEST_CASE("a token's mask depends on its global number, not on its place in the 
 
 TEST_CASE("dropout works in place") {
   auto x = random_tokens<6, double>(7, 4);
-  const Pass pass{.shape = {1, 7}, .objective = {.dropout = 0.5}, .key = Key{5}};
+  const Pass pass{.shape = {1, 7}, .dropout = 0.5, .key = Key{5}};
   const auto y = dropped(pass, x);
   L::Tape tape;
   L{}.forward(x, x, tape, pass);
@@ -57,6 +57,6 @@ TEST_CASE("dropout alone refuses a probability outside 0 .. 1") {
   Dropout<4>::Tape tape;
   for (const double p : {-0.1, 1.0, std::nan("")})
     CHECK_FALSE(refusal([&] {
-      layer.forward(x, x, tape, {.shape = {1, 2}, .objective = {.dropout = p}, .key = Key{1}});
+      layer.forward(x, x, tape, {.shape = {1, 2}, .dropout = p, .key = Key{1}});
     }).empty());
 }

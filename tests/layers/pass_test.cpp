@@ -19,10 +19,10 @@ TEST_CASE("without lengths there is no padding, and with them, what lies beyond 
 }
 
 TEST_CASE("without a key there is no dropout") {
-  Pass pass{.objective = {.dropout = 0.3}};
-  CHECK(pass.dropout() == 0);
+  Pass pass{.dropout = 0.3};
+  CHECK(pass.applied_dropout() == 0);
   pass.key = Key{1};
-  CHECK(pass.dropout() == 0.3);
+  CHECK(pass.applied_dropout() == 0.3);
 }
 
 TEST_CASE("each layer of a model has noise of its own, and evaluation has none in any") {
@@ -42,30 +42,13 @@ TEST_CASE("noise knows a token by the same number in one piece, among others, an
   for (Index b = 0; b < 3; ++b) CHECK(step.number_of(b) == 4 * b + 2);
 }
 
-TEST_CASE("options, objective and balance rule that are not told otherwise are those of a dropless model without losses") {
+TEST_CASE("options and a pass that are not told otherwise are those of a dropless model in evaluation") {
   constexpr ModelOptions options;   // PyTorch's LayerNorm; Su et al. 2021
   STATIC_REQUIRE((options.norm_epsilon == 1e-5 && options.rotary_base == 10000 && options.attention_scale == 0));
   STATIC_REQUIRE((options.capacity_factor == 0 && options.min_capacity == 0));
-  constexpr Objective o;
-  STATIC_REQUIRE((o.dropout == 0 && o.balance == 0 && o.z == 0 && o.importance == 0 && o.load == 0 && o.variance == 0));
-  STATIC_REQUIRE((o.count == 0 && o.variation == Variance::population));
-  STATIC_REQUIRE(o.balance_rule == BalanceRule::switch_transformer);
   constexpr Pass pass;
-  STATIC_REQUIRE((pass.drop == Drop::token_order && pass.capacity_group == Group::batch && pass.rounding == Round::down));
-  STATIC_REQUIRE((!pass.partial && pass.task == 0 && !pass.key && pass.exec.threads == 1));
-}
-
-// Switch (Fedus et al. 2021, eq. 4); GShard (Lepikhin et al. 2020, Algorithm 1: top-1 counts); Hugging Face
-// load_balancing_loss_func (all layers concatenated, counts over tokens); megablocks (mean over layers); DeepSeek-V3
-// (eq. 17 to 20: of each sequence); flaxformer (counts over tokens, of each group)
-TEST_CASE("each named balance rule is its system's") {
-  using R = BalanceRule;
-  STATIC_REQUIRE(R::switch_transformer == R{R::Choices::all, R::Share::of_pairs, Group::batch, R::Layers::sum});
-  STATIC_REQUIRE(R::gshard == R{R::Choices::first, R::Share::of_pairs, Group::batch, R::Layers::sum});
-  STATIC_REQUIRE(R::huggingface == R{R::Choices::all, R::Share::of_tokens, Group::batch, R::Layers::together});
-  STATIC_REQUIRE(R::megablocks == R{R::Choices::all, R::Share::of_pairs, Group::batch, R::Layers::mean});
-  STATIC_REQUIRE(R::deepseek == R{R::Choices::all, R::Share::of_pairs, Group::sequence, R::Layers::sum});
-  STATIC_REQUIRE(R::flaxformer == R{R::Choices::all, R::Share::of_tokens, Group::sequence, R::Layers::sum});
+  STATIC_REQUIRE((pass.dropout == 0 && !pass.key && !pass.partial && !pass.routing));
+  STATIC_REQUIRE(pass.exec.threads == 1);
 }
 
 TEST_CASE("a pass that makes no sense is refused by the field that is wrong") {
@@ -91,13 +74,6 @@ TEST_CASE("a pass that makes no sense is refused by the field that is wrong") {
   for (const double x : {-1.0, nan, inf}) {
     says({.options = {.attention_scale = x}}, "attention_scale is ");
     says({.options = {.min_capacity = x}}, "min_capacity is ");
-    says({.objective = {.balance = x}}, "coefficient balance is ");
-    says({.objective = {.z = x}}, "coefficient z is ");
-    says({.objective = {.importance = x}}, "coefficient importance is ");
-    says({.objective = {.load = x}}, "coefficient load is ");
-    says({.objective = {.variance = x}}, "coefficient variance is ");
-    says({.objective = {.count = x}}, "coefficient count is ");
   }
-  for (const double x : {-0.1, 1.0, 1.5, nan}) says({.objective = {.dropout = x}}, "dropout is ");
-  says({.objective = {.balance_rule = {.group = Group::position}}}, "Group::position");
+  for (const double x : {-0.1, 1.0, 1.5, nan}) says({.dropout = x}, "pass.dropout is ");
 }

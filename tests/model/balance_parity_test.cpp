@@ -43,7 +43,8 @@ struct Layers {
   std::vector<double> d_logits;
 
   Layers(const Objective& objective, const Index* lengths) {
-    const Pass pass{.shape = {2, 6}, .objective = objective, .lengths = lengths};
+    const RoutingContext routing{.objective = objective};
+    const Pass pass{.shape = {2, 6}, .lengths = lengths, .routing = &routing};
     const std::vector<double> logits = numbers("logits");
     const auto layer = std::make_unique<Layer>();
     layer->router.gate.weight.eigen().setIdentity();
@@ -86,7 +87,8 @@ void require_load_parity(const std::string& name, const Objective& objective) {
   constexpr int E = 6;
   constexpr Index tokens = 9;
   using Layer = MoELayer<NoisyTopKRouter<E, 2, Options>, Expert<2 * E, 2, Activation::gelu, double>>;
-  const Pass pass{.shape = {1, tokens}, .objective = objective, .key = Key{mix64(7)}};
+  const RoutingContext routing{.objective = objective};
+  const Pass pass{.shape = {1, tokens}, .key = Key{mix64(7)}, .routing = &routing};
   const std::vector<double> clean = numbers("clean"), spread = numbers("spread"), load = numbers("load");
   Layer layer, grad;
   Tokens<2 * E, double> x(tokens), y(tokens), dy(tokens), dx(tokens);

@@ -27,7 +27,8 @@ void draw(BlockType& block, Tokens<6, double>& x) {
 TEST_CASE("gradients of every kind of block are its differences, with noise and dropout") {
   for (const std::uint64_t seed : {1, 2, 3}) {
     GradcheckOptions options{.seed = seed, .per_tensor = 24};
-    options.pass = {.shape = {2, 4}, .objective = {.dropout = 0.3, .balance = 0.5, .z = 0.5}, .key = Key{seed}};
+    options.pass = {.shape = {2, 4}, .dropout = 0.3, .key = Key{seed}};
+    options.routing.objective = {.balance = 0.5, .z = 0.5};
     for (const GradcheckReport& report : {gradcheck<MoEBlock>(options), gradcheck<DenseBlock>(options),
                                           gradcheck<PostNorm>(options), gradcheck<NormFree>(options)}) {
       INFO(report.complaint);
@@ -75,7 +76,7 @@ TEST_CASE("dropout of one drops both branches of a block") {
   draw(block, x);
   MoEBlock::Tape tape;
   MoEBlock::Scratch scratch;
-  block.forward(x, y, tape, scratch, {.shape = pass.shape, .objective = {.dropout = 1 - 1e-12}, .key = Key{3}});
+  block.forward(x, y, tape, scratch, {.shape = pass.shape, .dropout = 1 - 1e-12, .key = Key{3}});
   CHECK(same_bits(x[0], y[0], 6 * pass.tokens()));
 }
 

@@ -99,13 +99,13 @@ TEST_CASE("without a key a forward repeats itself, and with another key it does 
 }
 
 TEST_CASE("the total loss weighs the routers' losses by the objective") {
-  const Loss loss{.cross_entropy = 2, .balance = 3, .z = 5};
+  const Loss loss{{.balance = 3, .z = 5}, 2};
   CHECK(loss.total({}) == 2);
   CHECK(loss.total({.balance = 0.5, .z = 0.1}) == Approx(4).epsilon(1e-15));
 }
 
 TEST_CASE("every loss of the routers has its own coefficient in the total") {
-  const Loss loss{.importance = 1, .load = 10, .variance = 100, .count = 1000};
+  const Loss loss{{.importance = 1, .load = 10, .variance = 100, .count = 1000}};
   CHECK(loss.total({.importance = 2}) == 2);
   CHECK(loss.total({.load = 2}) == 20);
   CHECK(loss.total({.variance = 2}) == 200);

@@ -23,9 +23,11 @@ using Model = GPT<config, Recipe, double>;
 
 template <class Recipe>
 void examine() {
-  const Pass pass{.shape = {2, 5}, .objective = {.dropout = 0.2, .balance = 0.3, .z = 0.2}, .key = Key{42}};
+  const Pass pass{.shape = {2, 5}, .key = Key{42}};
+  const RoutingContext routing{.objective = {.dropout = 0.2, .balance = 0.3, .z = 0.2}};
   for (const std::uint64_t seed : {1, 2, 3}) {
-    const GradcheckReport report = gradcheck<Model<Recipe>>({.seed = seed, .pass = pass, .per_tensor = 16});
+    const GradcheckReport report =
+        gradcheck<Model<Recipe>>({.seed = seed, .pass = pass, .routing = routing, .per_tensor = 16});
     INFO("seed " << seed << ", worst " << report.worst << " in " << report.where << ": " << report.complaint);
     REQUIRE(report.ok);
     REQUIRE(report.worst <= 1e-6);

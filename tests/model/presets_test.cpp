@@ -32,8 +32,10 @@ template <class Preset>
 void examine() {
   using Model = presets::ModelOf<Preset, double>;
   for (const std::uint64_t seed : {1, 2, 3}) {
-    const Pass pass{.shape = shape, .options = Preset::options(), .objective = Preset::objective(), .key = Key{seed}};
-    const GradcheckReport report = gradcheck<Model>({.seed = seed, .pass = pass, .per_tensor = 8});
+    const Pass pass{.shape = shape, .options = Preset::options(), .key = Key{seed}};
+    const RoutingContext routing{.objective = Preset::objective()};
+    const GradcheckReport report =
+        gradcheck<Model>({.seed = seed, .pass = pass, .routing = routing, .per_tensor = 8});
     CAPTURE(seed, report.where, report.complaint);
     REQUIRE(report.ok);
     REQUIRE(report.worst <= 1e-6);

@@ -87,7 +87,7 @@ TEST_CASE("gshard is what its paper and Mesh-TensorFlow say") {
       {.capacity_factor = 1, .min_capacity = 4},
       {.dropout = 0.1, .balance = 0.01, .balance_rule = BalanceRule::gshard}, Init::gpt2);
   CHECK(mixtures(Preset::config) == 6);
-  CHECK(capacity_of(1280, 1, 2, 128, {}) == 20);   // 2 * 1280 / 128
+  CHECK(capacity_of(1280, 1, 2, 128, Round::down, 0) == 20);   // 2 * 1280 / 128
 }
 
 // Du et al. 2021, table 4, 0.1B/64E: M = 768, H = 3072, 12 layers, 12 heads of 64, 64 experts in every second layer, top

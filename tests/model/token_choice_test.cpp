@@ -19,8 +19,8 @@ void examine() {
   for (const std::uint64_t seed : {1, 2, 3}) {
     const GradcheckReport report = gradcheck<GPT<config, Recipe, double>>(
         {.seed = seed,
-         .pass = {.shape = {2, 5}, .options = {.capacity_factor = 1.2}, .objective = {.balance = 0.1, .z = 0.05},
-                  .key = Key{seed}},
+         .pass = {.shape = {2, 5}, .options = {.capacity_factor = 1.2}, .key = Key{seed}},
+         .routing = {.objective = {.balance = 0.1, .z = 0.05}},
          .per_tensor = 24});
     CAPTURE(seed, report.where, report.complaint);
     CHECK(report.ok);

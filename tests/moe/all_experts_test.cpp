@@ -12,7 +12,7 @@ TEST_CASE("the gradients of the dense mixture's router agree with differences fo
   SECTION("8, bias, idle experts") {
     const bool four[8] = {true, false, true, true, false, false, true, false};
     GradcheckOptions options;
-    options.pass.allowed = four;
+    options.routing.allowed = four;
     gradcheck_three_seeds<AllExperts<8, true>::For<6, double>>(options);
   }
   SECTION("8, capacity of one") {

@@ -19,7 +19,7 @@ TEST_CASE("only allowed experts receive tokens, and their gates still sum to one
   const auto layer = drawn<L>(1);
   const auto x = random_tokens<6, double>(20, 2);
   const AllowedExperts<Recipe> some{0, 2, 3};
-  const Ran<L> run(layer, x, {.shape = {1, 20}, .allowed = some});
+  const Ran<L> run(layer, x, RoutedPass({.shape = {1, 20}}, {.allowed = some}));
   CHECK(run.tape.plan.load(1) + run.tape.plan.load(4) == 0);
   CHECK(run.tape.plan.slot_count() == 40);
   for (Index n = 0; n < 20; ++n) {

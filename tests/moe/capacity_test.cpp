@@ -28,7 +28,7 @@ TEST_CASE("capacity is factor * pairs / experts rounded down, at least one, and 
 
 TEST_CASE("the capacities of other systems are a factor, a minimum, a group and a rounding") {
   const auto capacity = [](Index tokens, double factor, int K, int E, double least, Round round = Round::down) {
-    return capacity_of(tokens, factor, K, E, {.options = {.min_capacity = least}, .rounding = round});
+    return capacity_of(tokens, factor, K, E, round, least);
   };
   CHECK(capacity(1024, 1.25, 1, 8, 0) == 160);             // Switch: N / E cf
   CHECK(capacity(96, 1, 2, 8, 0) == 24);                   // makeMoE: int(N K / E cf)
@@ -68,8 +68,8 @@ TEST_CASE("groups of every kind hold each token exactly once") {
 }
 
 TEST_CASE("a capacity below one slot is refused with its numbers and its cures, by the shape and not by padding") {
-  const auto refused = [](double factor, const Pass& pass) {
-    return refusal([&] { check_capacity("capacity_factor", factor, pass.capacity_group, 1, 8, pass); });
+  const auto refused = [](double factor, const Pass& pass, const DropRule& rule = {}) {
+    return refusal([&] { check_capacity("capacity_factor", factor, rule, 1, 8, pass); });
   };
   const Index lengths[2] = {4, 1};
   const Pass small{.shape = {1, 4}}, padded{.shape = {2, 4}, .lengths = lengths};
@@ -79,14 +79,12 @@ TEST_CASE("a capacity below one slot is refused with its numbers and its cures, 
   CHECK(contains(text, "min_capacity"));
   CHECK(refused(2, small).empty());
   CHECK(refused(1, padded).empty());   // 8 tokens by shape, 5 that are none
-  Pass per_sequence = padded;
-  per_sequence.capacity_group = Group::sequence;
-  CHECK(!refused(1, per_sequence).empty());
-  Pass least = small, up = small, partial = small;
+  CHECK(!refused(1, padded, {.group = Group::sequence}).empty());
+  CHECK(refused(1, small, {.rounding = Round::up}).empty());
+  Pass least = small, partial = small;
   least.options.min_capacity = 1;
-  up.rounding = Round::up;
   partial.partial = true;
-  for (const Pass& pass : {least, up, partial}) CHECK(refused(1, pass).empty());
+  for (const Pass& pass : {least, partial}) CHECK(refused(1, pass).empty());
 }
 
 TEST_CASE("sorting puts the largest first, the lower number among equals, and NaN last") {
@@ -106,5 +104,5 @@ TEST_CASE("a capacity of no number, or of no experts, is refused, and an enormou
   for (const double pairs : {-1.0, nan, inf}) CHECK(contains(refusal([&] { expert_capacity(1, pairs, 2); }), "pairs"));
   CHECK(contains(refusal([] { expert_capacity(1, 8, 0); }), "0 experts"));
   CHECK(expert_capacity(1e300, 8, 2) > 1000000);
-  CHECK(capacity_of(5, 1e300, 2, 4, {}) == 5);
+  CHECK(capacity_of(5, 1e300, 2, 4, Round::down, 0) == 5);
 }

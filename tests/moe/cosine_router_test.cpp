@@ -29,7 +29,7 @@ TEST_CASE("the gradients of a cosine router agree with differences for K = 1, 2,
     const bool four[8] = {true, false, true, true, false, false, true, false};
     GradcheckOptions options;
     options.pass.lengths = lengths;
-    options.pass.allowed = four;
+    options.routing.allowed = four;
     options.pass.options.capacity_factor = 0.6;
     gradcheck_three_seeds<Double<CosineRouter<8, 3, 4>>>(options);
   }

@@ -35,7 +35,8 @@ void require_gradients() {
   const Index lengths[2] = {7, 4};
   for (const double factor : {0.0, 0.4, 1.0}) {   // 0.4: experts with one or two tokens
     options.pass.options = {.capacity_factor = factor, .min_capacity = 1};
-    options.pass.objective = {.balance = 0.5, .z = 0.3};
+    options.routing.objective = {.balance = 0.5, .z = 0.3};
+    gradcheck_three_seeds<Dropping<TopKRouter<5, 2>, Order, Among>>(options);
     gradcheck_three_seeds<Mixture<5, 1, Order, Among>>(options);
     gradcheck_three_seeds<Mixture<6, 2, Order, Among>>(options);
     options.pass.lengths = lengths;
@@ -118,7 +119,8 @@ TEMPLATE_LIST_TEST_CASE("the number of threads changes no bit under a drop rule"
 
 TEST_CASE("a wrapped router keeps its weights' names and its noise") {
   using Plain = NoisyTopKRouter<4, 2>::For<6, double>;
-  using Wrapped = Dropping<NoisyTopKRouter<4, 2>, Drop::slot_major>::For<6, double>;
+  using Recipe = Dropping<NoisyTopKRouter<4, 2>, Drop::slot_major>;
+  using Wrapped = Recipe::For<6, double>;
   Plain plain;
   Wrapped wrapped;
   draw_weights(plain, 1);
@@ -130,6 +132,7 @@ TEST_CASE("a wrapped router keeps its weights' names and its noise") {
   CHECK(names == "gate.weight noise.weight ");
   const auto x = random_tokens<6, double>(9, 2);
   RoutingPlan<double> plan, wrapped_plan;
+  wrapped_plan.drop = drop_rule_of<Recipe>();
   Plain::Tape tape;
   Wrapped::Tape wrapped_tape;
   const Pass pass{.shape = {1, 9}, .key = Key{3}};

@@ -102,7 +102,7 @@ const Layers& mixtures() {
 TEST_CASE("every mixture gives a token the same bits in a batch, alone, in pieces and token by token, keyed or not") {
   for (const auto& layer : mixtures()) {
     check_law_6(*layer, {});
-    check_law_6(*layer, {.objective = {.dropout = 0.3}, .key = Key{71}});
+    check_law_6(*layer, {.dropout = 0.3, .key = Key{71}});
   }
 }
 
@@ -112,7 +112,7 @@ TEST_CASE("every mixture whose capacity is of a position or a sequence keeps a t
   add_rule<Dropping<NoisyTopKRouter<5, 2>, Drop::probability, Group::position>>(some, "by position", Mates::position);
   add_rule<ExpertChoiceRouter<3, 1, ExpertChoice{.group = Group::position}>>(some, "expert choice", Mates::position);
   for (const auto& layer : some)
-    check_law_6(*layer, {.options = {.capacity_factor = 0.6}, .objective = {.dropout = 0.3}, .key = Key{72},
+    check_law_6(*layer, {.options = {.capacity_factor = 0.6}, .dropout = 0.3, .key = Key{72},
                          .partial = true});
 }
 

@@ -11,7 +11,8 @@ using namespace moegpt;
 
 namespace {
 
-using R = ExpertChoiceRouter<5, 2>::For<6, double>;
+using Recipe = ExpertChoiceRouter<5, 2>;
+using R = Recipe::For<6, double>;
 struct Route {
   RoutingPlan<double> plan;
   R::Tape tape;
@@ -26,13 +27,13 @@ TEST_CASE("the gradients of expert choice agree with differences, with padding a
   const bool allowed[5] = {true, false, true, true, false};
   SECTION("plain") {}
   SECTION("padding") { options.pass.lengths = lengths; }
-  SECTION("three allowed") { options.pass.allowed = allowed; }
-  gradcheck_three_seeds<R>(options);
+  SECTION("three allowed") { options.routing.allowed = allowed; }
+  gradcheck_three_seeds<Recipe>(options);
 }
 
 TEST_CASE("likewise for one and three experts per token on average") {
-  gradcheck_three_seeds<ExpertChoiceRouter<6, 1>::For<6, double>>();
-  gradcheck_three_seeds<ExpertChoiceRouter<8, 3>::For<6, double>>();
+  gradcheck_three_seeds<ExpertChoiceRouter<6, 1>>();
+  gradcheck_three_seeds<ExpertChoiceRouter<8, 3>>();
 }
 
 TEST_CASE("every expert takes exactly tokens * average / experts tokens, whatever the scores") {
@@ -114,7 +115,9 @@ TEST_CASE("NaN scores still give a balanced plan") {
 namespace {
 
 template <Group G>
-using Grouped = typename ExpertChoiceRouter<5, 2, ExpertChoice{.group = G}>::template For<6, double>;
+using GroupedRecipe = ExpertChoiceRouter<5, 2, ExpertChoice{.group = G}>;
+template <Group G>
+using Grouped = typename GroupedRecipe<G>::template For<6, double>;
 using Threshold = ThresholdExpertChoice<5, 2>::For<6, double>;
 
 template <class Router>
@@ -134,9 +137,9 @@ TEST_CASE("the gradients of grouped and threshold expert choice agree with diffe
   SECTION("plain") {}
   SECTION("padding") { options.pass.lengths = lengths; }
   SECTION("a key") { options.pass.key = Key{1}; }
-  gradcheck_three_seeds<Grouped<Group::sequence>>(options);
-  gradcheck_three_seeds<Grouped<Group::position>>(options);
-  gradcheck_three_seeds<Threshold>(options);
+  gradcheck_three_seeds<GroupedRecipe<Group::sequence>>(options);
+  gradcheck_three_seeds<GroupedRecipe<Group::position>>(options);
+  gradcheck_three_seeds<ThresholdExpertChoice<5, 2>>(options);
 }
 
 TEST_CASE("each group by itself is expert choice over that group as a batch of its own") {
@@ -215,7 +218,7 @@ TEST_CASE("a threshold moves by its rate towards the smallest score its expert t
   draw_weights(router, 19);
   const bool allowed[5] = {true, true, false, true, true};
   const auto x = random_tokens<6, double>(10, 20);
-  const auto plan = plan_of(router, x, {.shape = {2, 5}, .key = Key{1}, .allowed = allowed});
+  const auto plan = plan_of(router, x, RoutedPass({.shape = {2, 5}, .key = Key{1}}, {.allowed = allowed}));
   const auto before = router.threshold;
   update_thresholds(router, plan, 0.25);
   for (int e = 0; e < 5; ++e) {

@@ -29,7 +29,7 @@ struct Run {
 TEST_CASE("the gradients of a dense feed-forward layer agree with differences, with dropout too") {
   GradcheckOptions options;
   gradcheck_three_seeds<Layer6<double>>(options);
-  options.pass.objective.dropout = 0.4;
+  options.pass.dropout = 0.4;
   options.pass.key = Key{3};
   gradcheck_three_seeds<Layer6<double>>(options);
 }
@@ -46,7 +46,7 @@ TEST_CASE("more tokens than are worked on together: the same bits for 1, 2, 3 an
   L layer;
   draw_weights(layer, 1);
   const auto x = random_tokens<6, float>(500, 2), dy = random_tokens<6, float>(500, 3);
-  Pass pass{.shape = {1, 500}, .objective = {.dropout = 0.3}, .key = Key{4}};
+  Pass pass{.shape = {1, 500}, .dropout = 0.3, .key = Key{4}};
   const Run<L> one(layer, x, dy, pass);
   for (const int threads : {2, 3, 8}) {
     pass.exec.threads = threads;

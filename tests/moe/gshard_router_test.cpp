@@ -32,8 +32,8 @@ TEST_CASE("the gradients of a GShard router agree with differences with padding,
   options.pass.key = Key{4};
   SECTION("padding") { options.pass.lengths = lengths; }
   SECTION("capacity of one") { options.pass.options.capacity_factor = 0.4; }
-  SECTION("idle experts") { options.pass.allowed = four; }
-  SECTION("one allowed") { options.pass.allowed = one; }
+  SECTION("idle experts") { options.routing.allowed = four; }
+  SECTION("one allowed") { options.routing.allowed = one; }
   gradcheck_three_seeds<Double<GShardRouter<8, Second::random, Half>>>(options);
 }
 

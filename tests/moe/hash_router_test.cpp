@@ -9,7 +9,7 @@ using namespace moegpt;
 TEST_CASE("the gradients of a hash router are zero, and differences agree, for K = 1, 2, 3 and E = 5, 6, 8") {
   const int ids[10] = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3};
   GradcheckOptions options;
-  options.pass.ids = ids;
+  options.routing.ids = ids;
   SECTION("1") { gradcheck_three_seeds<HashRouter<5, 1>::For<6, double>>(options); }
   SECTION("2") { gradcheck_three_seeds<HashRouter<6, 2>::For<6, double>>(options); }
   SECTION("3") { gradcheck_three_seeds<HashRouter<8, 3>::For<6, double>>(options); }
@@ -38,7 +38,7 @@ TEST_CASE("each of a token's K different experts counts 1/K, and over many ids a
   HashRouter<E, K>::For<4>::Tape tape;
   RoutingPlan<float> plan;
   const Tokens<4, float> x(words);
-  router.forward(x, plan, tape, {.shape = {1, words}, .ids = ids.data()});
+  router.forward(x, plan, tape, RoutedPass({.shape = {1, words}}, {.ids = ids.data()}));
   CHECK(plan.slot_count() == words * K);
   for (Index n = 0; n < words; ++n) {
     const int* c = tape.chosen.data() + n * K;
@@ -63,7 +63,7 @@ TEST_CASE("without ids a hash router says what it misses") {
   const Tokens<4, float> x(3);
   const std::string said = refusal([&] { router.forward(x, plan, tape, {.shape = {1, 3}}); });
   CHECK(said.find("HashRouter") != std::string::npos);
-  CHECK(said.find("pass.ids") != std::string::npos);
+  CHECK(said.find("the routing context has no ids") != std::string::npos);
 }
 
 TEST_CASE("a hash router of 2^16 experts needs no room for them on the stack") {

@@ -53,8 +53,8 @@ TEST_CASE("the gradients of two levels of routers agree with differences, sparse
 TEST_CASE("the gradients of two levels of routers agree with differences where experts and groups are forbidden") {
   GradcheckOptions options;
   const bool allowed[12] = {true, true, false, false, false, false, true, false, false, true, true, true};
-  options.pass.allowed = allowed;
-  options.pass.objective = {.balance = 0.5, .z = 0.3};
+  options.routing.allowed = allowed;
+  options.routing.objective = {.balance = 0.5, .z = 0.3};
   gradcheck_three_seeds<Router6<TopKRouter<4, 2>, TopKRouter<3, 2>>>(options);
   gradcheck_three_seeds<MoELayer<Sparse, Small>>(options);
   gradcheck_three_seeds<MoELayer<HierarchicalRouter<DenseOf<4>, TopKRouter<3, 1>>, Small>>(options);
@@ -206,9 +206,8 @@ TEST_CASE("two levels of routers have the same bits for 1, 2, 3 and 8 threads") 
 }
 
 TEST_CASE("freezing any weight of two levels changes no other gradient and no dx") {
-  Pass pass = seven;
-  pass.objective = {.balance = 0.2, .z = 0.1};
-  freezing_changes_no_other_gradient<MoELayer<Sparse, Small>>(pass);
+  freezing_changes_no_other_gradient<MoELayer<Sparse, Small>>(
+      RoutedPass(seven, {.objective = {.balance = 0.2, .z = 0.1}}));
 }
 
 TEST_CASE("two levels are causal if both are, and say what they are") {

@@ -2,6 +2,7 @@
 
 #include "support/catch.hpp"
 #include "support/numbers.hpp"
+#include "support/routed_pass.hpp"
 
 using namespace moegpt;
 
@@ -11,9 +12,8 @@ namespace {
 struct Three {
   LossTape<double> tape[3];
   LayerMean<double> mean;
-  Pass pass{.shape = {2, 5}};
-  explicit Three(const BalanceRule& rule) {
-    pass.objective.balance_rule = rule;
+  RoutedPass pass;
+  explicit Three(const BalanceRule& rule) : pass({.shape = {2, 5}}, {.objective = {.balance_rule = rule}}) {
     mean.start(4, pass);
     for (int l = 0; l < 3; ++l) {
       tape[l].resize(4, pass);
@@ -64,7 +64,7 @@ TEST_CASE("the parts that mixtures are told add up to the model's loss") {
 
 TEST_CASE("a mean over layers starts anew with every forward, also after another rule") {
   Three three(BalanceRule::huggingface);
-  three.pass.objective.balance_rule = {};
+  three.pass.context.objective.balance_rule = {};
   three.mean.start(4, three.pass);
   CHECK(three.mean.loss({}) == 0);
   three.mean.add(three.tape[1]);

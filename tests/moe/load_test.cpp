@@ -4,6 +4,7 @@
 #include "support/catch.hpp"
 #include "support/gradchecks.hpp"
 #include "support/numbers.hpp"
+#include "support/routed_pass.hpp"
 
 #include <numeric>
 
@@ -15,7 +16,9 @@ template <int E, int K, NoisyTopK Options = NoisyTopK{}>
 using Noisy = typename std::conditional_t<K == 1, AllowConstantGate<NoisyTopKRouter<E, K, Options>>,
                                           NoisyTopKRouter<E, K, Options>>::template For<4, double>;
 
-Pass with_load(Index tokens) { return {.shape = {1, tokens}, .objective = {.load = 1}, .key = Key{3}}; }
+RoutedPass with_load(Index tokens) {
+  return {{.shape = {1, tokens}, .key = Key{3}}, {.objective = {.load = 1}}};
+}
 
 template <class R>
 struct Route {
@@ -56,14 +59,14 @@ TEST_CASE("the gradients of a noisy router with a smooth load agree with differe
   GradcheckOptions options;
   const Index lengths[2] = {5, 2};
   const bool allowed[8] = {true, true, false, true, true, true, true, true};
-  options.pass.objective.load = 1;
+  options.routing.objective.load = 1;
   options.pass.key = Key{5};
   SECTION("as it is") {}
   SECTION("padding and capacity") {
     options.pass.lengths = lengths;
     options.pass.options.capacity_factor = 0.75;
   }
-  SECTION("an idle expert") { options.pass.allowed = allowed; }
+  SECTION("an idle expert") { options.routing.allowed = allowed; }
   SECTION("no noise") { options.pass.key.reset(); }
   gradcheck_three_seeds<Noisy<5, 1>>(options);
   gradcheck_three_seeds<Noisy<6, 2, NoisyTopK{.bias = true}>>(options);
@@ -73,10 +76,10 @@ TEST_CASE("the gradients of a noisy router with a smooth load agree with differe
 
 TEST_CASE("with constant thresholds the gradient is another, and not that of differences") {
   GradcheckOptions options;
-  options.pass.objective.load = 1;
+  options.routing.objective.load = 1;
   options.pass.key = Key{5};
   CHECK_FALSE(gradcheck<Noisy<6, 2, NoisyTopK{.detached_threshold = true}>>(options).ok);
-  options.pass.objective.load = 0;
+  options.routing.objective.load = 0;
   CHECK(gradcheck<Noisy<6, 2, NoisyTopK{.detached_threshold = true}>>(options).ok);
 }
 
@@ -98,13 +101,13 @@ TEST_CASE("loads sum to about N K, and each to about the pairs that expert got")
 }
 
 TEST_CASE("without noise, with K = E or without a load loss, loads are counts before capacity") {
-  Pass pass = with_load(20);
+  RoutedPass pass = with_load(20);
   pass.options.capacity_factor = 0.5;
   CHECK(Route<Noisy<3, 3>>(pass).is_hard());
   CHECK_FALSE(Route<Noisy<5, 2>>(pass).is_hard());
-  pass.objective.load = 0;
+  pass.context.objective.load = 0;
   CHECK(Route<Noisy<5, 2>>(pass).is_hard());
-  pass.objective.load = 1;
+  pass.context.objective.load = 1;
   pass.key.reset();
   CHECK(Route<Noisy<5, 2>>(pass).is_hard());
 }
@@ -112,14 +115,14 @@ TEST_CASE("without noise, with K = E or without a load loss, loads are counts be
 TEST_CASE("padding has no load, and an expert that is not allowed none either") {
   const bool allowed[5] = {true, false, true, true, true}, two[5] = {true, false, false, true, false};
   const Index lengths[1] = {7};
-  Pass pass = with_load(20);
-  pass.allowed = allowed;
+  RoutedPass pass = with_load(20);
+  pass.context.allowed = allowed;
   pass.lengths = lengths;
   Route<Noisy<5, 2>> run(pass);
   CHECK(run.tape.load[1] == 0);
   CHECK(run.load() > 0);
   CHECK(run.load() < 7 * 4);
-  pass.allowed = two;   // K experts for all: certain
+  pass.context.allowed = two;   // K experts for all: certain
   run.forward(pass);
   CHECK(run.tape.load[0] == 7);
   CHECK(run.tape.load[3] == 7);
@@ -127,7 +130,7 @@ TEST_CASE("padding has no load, and an expert that is not allowed none either") 
 
 TEST_CASE("noise too small to move anything gives the counts and a finite gradient, not a division by zero") {
   using R = Noisy<5, 2, NoisyTopK{.bias = true}>;
-  const Pass pass = with_load(20);
+  const RoutedPass pass = with_load(20);
   Route<R> run(pass);
   for (const double bias : {-40.0, -50.0, -800.0}) {   // deviations of 4e-18, 2e-22 and 0
     run.router.noise.weight.eigen().setZero();
@@ -145,7 +148,7 @@ TEST_CASE("noise too small to move anything gives the counts and a finite gradie
 }
 
 TEST_CASE("a smooth load has the same bits on one thread and on three") {
-  Pass pass = with_load(200);
+  RoutedPass pass = with_load(200);
   const Route<Noisy<6, 2>> one(pass);
   pass.exec.threads = 3;
   const Route<Noisy<6, 2>> three(pass);

@@ -17,11 +17,7 @@ using Two = MoELayer<TopKRouter<5, 2>, Small>;
 using MaskedTwo = MoELayer<Masked<TopKRouter<5, 2>, 3>, Small>;
 const Pass seven{.shape = {1, 7}};
 
-Pass in_task(int task) {
-  Pass pass = seven;
-  pass.task = task;
-  return pass;
-}
+RoutedPass in_task(int task) { return {seven, {.task = task}}; }
 // The same experts and router, with masks of ones.
 MaskedTwo masked(const Two& layer) {
   MaskedTwo copy;
@@ -37,18 +33,18 @@ MaskedTwo masked(const Two& layer) {
 TEST_CASE("the gradients of masked routers agree with differences") {
   const bool allowed[5] = {true, true, false, true, true};
   GradcheckOptions options;
-  options.pass.task = 1;
+  options.routing.task = 1;
   SECTION("plain") {}
   SECTION("losses, capacity, an idle expert") {
-    options.pass.objective = {.balance = 0.5, .z = 0.3};
+    options.routing.objective = {.balance = 0.5, .z = 0.3};
     options.pass.options.capacity_factor = 0.6;
-    options.pass.allowed = allowed;
+    options.routing.allowed = allowed;
   }
-  gradcheck_three_seeds<Masked<TopKRouter<5, 2>, 2>::For<6, double>>(options);
-  gradcheck_three_seeds<Masked<TopKRouter<6, 3>, 2>::For<6, double>>(options);
-  gradcheck_three_seeds<Masked<TopKRouter<5, 1>, 3>::For<6, double>>(options);
-  gradcheck_three_seeds<Masked<NoisyTopKRouter<5, 2>, 2>::For<6, double>>(options);
-  gradcheck_three_seeds<Masked<ExpertChoiceRouter<5>, 2>::For<6, double>>(options);
+  gradcheck_three_seeds<Masked<TopKRouter<5, 2>, 2>>(options);
+  gradcheck_three_seeds<Masked<TopKRouter<6, 3>, 2>>(options);
+  gradcheck_three_seeds<Masked<TopKRouter<5, 1>, 3>>(options);
+  gradcheck_three_seeds<Masked<NoisyTopKRouter<5, 2>, 2>>(options);
+  gradcheck_three_seeds<Masked<ExpertChoiceRouter<5>, 2>>(options);
   gradcheck_three_seeds<MaskedTwo>(options);
 }
 

@@ -6,6 +6,7 @@
 #include "support/catch.hpp"
 #include "support/gradchecks.hpp"
 #include "support/numbers.hpp"
+#include "support/routed_pass.hpp"
 
 using namespace moegpt;
 
@@ -25,9 +26,6 @@ const BalanceRule every_rule[] = {BalanceRule::switch_transformer, BalanceRule::
 Objective all_losses(const BalanceRule& rule, Variance variation = Variance::population) {
   return {.balance = 0.5, .balance_rule = rule, .z = 0.3, .importance = 0.7, .load = 0.6, .variation = variation,
           .variance = 5, .count = 0.05};
-}
-Pass pass_of(const Objective& objective) {
-  return {.shape = {2, 4}, .objective = objective, .key = Key{3}};
 }
 
 template <class L>
@@ -89,23 +87,24 @@ TEMPLATE_TEST_CASE("all losses at once have the gradients of their differences, 
                    (NoisyOf<3, 3>), (MoELayer<ExpertChoiceRouter<5, 2>, Small>)) {
   GradcheckOptions options;
   options.per_tensor = 12;
-  options.pass = pass_of(all_losses(BalanceRule::switch_transformer));
+  options.pass = {.shape = {2, 4}, .key = Key{3}};
+  options.routing.objective = all_losses(BalanceRule::switch_transformer);
   const Index lengths[2] = {4, 2};
   const bool idle[8] = {true, true, false, true, true, true, true, true};
   SECTION("as it is") {}
   SECTION("without noise") { options.pass.key.reset(); }
-  SECTION("unbiased variances") { options.pass.objective.variation = Variance::unbiased; }
+  SECTION("unbiased variances") { options.routing.objective.variation = Variance::unbiased; }
   SECTION("per sequence, with padding") {
-    options.pass.objective.balance_rule = BalanceRule::deepseek;
+    options.routing.objective.balance_rule = BalanceRule::deepseek;
     options.pass.lengths = lengths;
   }
   SECTION("first choices, with an expert that takes one token") {
-    options.pass.objective.balance_rule = BalanceRule::gshard;
+    options.routing.objective.balance_rule = BalanceRule::gshard;
     options.pass.options = {.capacity_factor = 0.3, .min_capacity = 1};
   }
   SECTION("an idle expert and shares of tokens") {
-    options.pass.objective.balance_rule = BalanceRule::flaxformer;
-    options.pass.allowed = idle;
+    options.routing.objective.balance_rule = BalanceRule::flaxformer;
+    options.routing.allowed = idle;
   }
   gradcheck_three_seeds<TestType>(options);
 }
@@ -113,8 +112,8 @@ TEMPLATE_TEST_CASE("all losses at once have the gradients of their differences, 
 TEST_CASE("each loss alone has the gradient of its differences") {
   GradcheckOptions options;
   options.per_tensor = 12;
-  options.pass = pass_of({});
-  Objective& o = options.pass.objective;
+  options.pass = {.shape = {2, 4}, .key = Key{3}};
+  Objective& o = options.routing.objective;
   SECTION("balance") { o.balance = 1; }
   SECTION("z") { o.z = 1; }
   SECTION("importance") { o.importance = 1; }
@@ -129,7 +128,7 @@ TEST_CASE("balanced loads and uniform scores give every rule its balanced value"
   using Layer = MoELayer<TopKRouter<4, 2>, Small>;
   for (const BalanceRule& rule : every_rule) {
     Layer layer;   // zero weights: every score is 1/4
-    Pass pass{.shape = {2, 4}, .objective = {.balance_rule = rule}};
+    const RoutedPass pass({.shape = {2, 4}}, {.objective = {.balance_rule = rule}});
     Tokens<4, double> x(8), y(8);
     Layer::Tape tape;
     Layer::Scratch scratch;
@@ -142,9 +141,10 @@ TEST_CASE("balanced loads and uniform scores give every rule its balanced value"
 }
 
 TEST_CASE("GShard counts first choices, the others all choices, both before capacity") {
-  Pass pass{.shape = {2, 4}, .options = {.capacity_factor = 0.5}, .objective = {.balance_rule = BalanceRule::gshard}};
+  RoutedPass pass({.shape = {2, 4}, .options = {.capacity_factor = 0.5}},
+                  {.objective = {.balance_rule = BalanceRule::gshard}});
   const Run<TopKOf<5, 2>> first(pass);
-  pass.objective.balance_rule = {};
+  pass.context.objective.balance_rule = {};
   const Run<TopKOf<5, 2>> all(pass);
   double firsts[5] = {}, choices[5] = {};
   for (Index n = 0; n < 8; ++n) {
@@ -160,7 +160,7 @@ TEST_CASE("GShard counts first choices, the others all choices, both before capa
 }
 
 TEST_CASE("the loss per sequence is the mean of each sequence's own loss") {
-  Pass pass{.shape = {2, 4}, .objective = {.balance_rule = BalanceRule::deepseek}};
+  RoutedPass pass({.shape = {2, 4}}, {.objective = {.balance_rule = BalanceRule::deepseek}});
   Run<TopKOf<5, 2>> both(pass);
   double mean = 0;
   pass.shape = {1, 4};
@@ -174,7 +174,8 @@ TEST_CASE("the loss per sequence is the mean of each sequence's own loss") {
 
 TEST_CASE("a sequence of nothing but padding has no part in the loss per sequence") {
   const Index lengths[2] = {4, 0};
-  Pass pass{.shape = {2, 4}, .objective = {.balance_rule = BalanceRule::deepseek}, .lengths = lengths};
+  RoutedPass pass({.shape = {2, 4}, .lengths = lengths},
+                  {.objective = {.balance_rule = BalanceRule::deepseek}});
   Run<TopKOf<5, 2>> padded(pass);
   TopKOf<5, 2>::Tape alone;
   pass.shape = {1, 4};
@@ -184,7 +185,8 @@ TEST_CASE("a sequence of nothing but padding has no part in the loss per sequenc
 }
 
 TEST_CASE("importance is the spread of sums of gates over the slots that were kept, load that of wanted pairs") {
-  const Pass pass{.shape = {1, 7}, .options = {.capacity_factor = 0.6}, .objective = {.variation = Variance::unbiased}};
+  const RoutedPass pass({.shape = {1, 7}, .options = {.capacity_factor = 0.6}},
+                        {.objective = {.variation = Variance::unbiased}});
   const Run<TopKOf<3, 2>> run(pass);
   const auto& plan = run.tape.plan;
   REQUIRE(plan.dropped() > 0);
@@ -215,9 +217,9 @@ TEST_CASE("the variance loss is that of mean scores, the count loss the mean squ
 TEST_CASE("rows of the logits' gradient sum to zero for every loss but the z-loss") {
   // W' = dz x^T: with x of ones in one feature the gradient of that column is the sum of dz over tokens
   for (const BalanceRule& rule : every_rule) {
-    Pass pass{.shape = {2, 4}, .objective = all_losses(rule)};
+    RoutedPass pass({.shape = {2, 4}}, {.objective = all_losses(rule)});
     for (const double z : {0.0, 1.0}) {
-      pass.objective.z = z;
+      pass.context.objective.z = z;
       Run<TopKOf<5, 2>> run(pass);
       for (Index n = 0; n < 8; ++n) run.x[n][0] = 1;
       run.layer.forward(run.x, run.y, run.tape, run.scratch, pass);
@@ -237,7 +239,8 @@ TEST_CASE("rows of the logits' gradient sum to zero for every loss but the z-los
 }
 
 TEST_CASE("losses that are switched off leave no trace in the gradient") {
-  const Pass off{.shape = {2, 4}}, none{.shape = {2, 4}, .objective = {.balance_rule = BalanceRule::deepseek}};
+  const Pass off{.shape = {2, 4}};
+  const RoutedPass none(off, {.objective = {.balance_rule = BalanceRule::deepseek}});
   Run<TopKOf<5, 2>> a(off), b(none);
   TopKOf<5, 2> grad_a, grad_b;
   const auto dy = random_tokens<4, double>(8, 5);
@@ -249,7 +252,7 @@ TEST_CASE("losses that are switched off leave no trace in the gradient") {
 }
 
 TEST_CASE("every loss has the same bits on one thread and on three") {
-  Pass pass{.shape = {3, 50}, .objective = all_losses(BalanceRule::deepseek), .key = Key{1}};
+  RoutedPass pass({.shape = {3, 50}, .key = Key{1}}, {.objective = all_losses(BalanceRule::deepseek)});
   Run<NoisyOf<6, 2>> one(pass);
   pass.exec.threads = 3;
   Run<NoisyOf<6, 2>> three(pass);
@@ -267,7 +270,7 @@ TEST_CASE("every loss has the same bits on one thread and on three") {
 
 TEST_CASE("a tape's own `chosen` and `load` are not read by losses, and of a wrong size refused if it offers them") {
   for (const BalanceRule& rule : every_rule) {
-    Pass pass{.shape = {2, 4}, .objective = all_losses(rule)};
+    RoutedPass pass({.shape = {2, 4}}, {.objective = all_losses(rule)});
     Run<TopKOf<5, 2>> plain(pass);
     Run<MoELayer<OwnNames<false>, Small>> own(pass);
     CHECK(own.tape.balance == plain.tape.balance);
@@ -287,7 +290,7 @@ TEST_CASE("a tape's own `chosen` and `load` are not read by losses, and of a wro
 }
 
 TEST_CASE("any negative number in `chosen` means none") {
-  const Pass pass{.shape = {2, 4}, .objective = {.balance_rule = BalanceRule::gshard}};
+  const RoutedPass pass({.shape = {2, 4}}, {.objective = {.balance_rule = BalanceRule::gshard}});
   Run<TopKOf<5, 2>> run(pass);
   LossTape<double> losses;
   measure_losses<double>(run.tape.router, run.tape.plan, losses, pass);

@@ -10,6 +10,7 @@
 #include "support/gradchecks.hpp"
 #include "support/numbers.hpp"
 #include "support/planted_router.hpp"
+#include "support/routed_pass.hpp"
 
 using namespace moegpt;
 
@@ -64,25 +65,26 @@ TEST_CASE("the gradients of a mixture agree with differences with everything tha
   const Index lengths[2] = {5, 3};
   const bool allowed[5] = {true, true, false, true, true}, one[5] = {false, false, false, true, false};
   GradcheckOptions options;
-  SECTION("balance loss and z-loss") { options.pass.objective = {.balance = 0.5, .z = 0.3}; }
+  SECTION("balance loss and z-loss") { options.routing.objective = {.balance = 0.5, .z = 0.3}; }
   SECTION("dropout and noise") {
-    options.pass.objective.dropout = 0.3;
+    options.pass.dropout = 0.3;
     options.pass.key = Key{3};
   }
   SECTION("an expert with one token at most") { options.pass.options = {.capacity_factor = 0.3, .min_capacity = 1}; }
   SECTION("padding") { options.pass.lengths = lengths; }
-  SECTION("an idle expert") { options.pass.allowed = allowed; }
-  SECTION("one expert for all") { options.pass.allowed = one; }
+  SECTION("an idle expert") { options.routing.allowed = allowed; }
+  SECTION("one expert for all") { options.routing.allowed = one; }
   SECTION("a single token") {
     options.pass.shape = {1, 1};
     options.pass.options.min_capacity = 1;   // experts that choose have 2/5 of a place for it
   }
   SECTION("all of it") {
-    options.pass.objective = {.dropout = 0.3, .balance = 0.5, .z = 0.3};
+    options.pass.dropout = 0.3;
+    options.routing.objective = {.balance = 0.5, .z = 0.3};
     options.pass.key = Key{4};
     options.pass.options.capacity_factor = 0.8;
     options.pass.lengths = lengths;
-    options.pass.allowed = allowed;
+    options.routing.allowed = allowed;
   }
   gradcheck_three_seeds<Two>(options);
   gradcheck_three_seeds<Switch>(options);
@@ -212,7 +214,8 @@ TEST_CASE("a mixture has the same bits for 1, 2, 3 and 8 threads, forward and ba
   const auto layer = drawn<L>(16);
   const Index tokens = 900;   // several pieces for each expert
   const auto x = random_tokens<6, float>(tokens, 17), dy = random_tokens<6, float>(tokens, 18);
-  Pass pass{.shape = {1, tokens}, .objective = {.dropout = 0.2, .balance = 0.1, .z = 0.1}, .key = Key{19}};
+  RoutedPass pass({.shape = {1, tokens}, .dropout = 0.2, .key = Key{19}},
+                  {.objective = {.balance = 0.1, .z = 0.1}});
   Run<L> one(layer, x, pass);
   const Back<L> one_back(layer, one, x, dy, pass);
   for (const int threads : {2, 3, 8}) {
@@ -258,7 +261,7 @@ TEST_CASE("a later token changes no earlier token's output, with a capacity neit
 TEST_CASE("dropout of a slot belongs to its token's global number and choice") {
   const auto layer = drawn<Two>(24);
   const auto x = random_tokens<6, double>(20, 25);
-  Pass pass{.shape = {1, 20}, .objective = {.dropout = 0.5}, .key = Key{26}};
+  Pass pass{.shape = {1, 20}, .dropout = 0.5, .key = Key{26}};
   const Run<Two> all(layer, x, pass);
   pass.shape = {1, 5};
   pass.first_token = 10;
@@ -270,8 +273,7 @@ TEST_CASE("an expert without tokens has a gradient of zero and is not marked, th
   const auto layer = drawn<Two>(27);
   const auto x = random_tokens<6, double>(7, 28), dy = random_tokens<6, double>(7, 29);
   const bool allowed[5] = {true, true, false, true, true};
-  Pass pass = seven;
-  pass.allowed = allowed;
+  const RoutedPass pass(seven, {.allowed = allowed});
   Run<Two> run(layer, x, pass);
   const Back<Two> back(layer, run, x, dy, pass);
   for (std::size_t e = 0; e < 5; ++e) {
@@ -295,8 +297,7 @@ TEST_CASE("experts are sparse weights in fields(), the router is not") {
 TEST_CASE("frozen experts and a frozen router leave dx and the other gradients as they are") {
   const auto layer = drawn<Two>(30);
   const auto x = random_tokens<6, double>(7, 31), dy = random_tokens<6, double>(7, 32);
-  Pass pass = seven;
-  pass.objective = {.balance = 0.1, .z = 0.1};
+  const RoutedPass pass(seven, {.objective = {.balance = 0.1, .z = 0.1}});
   Run<Two> run(layer, x, pass);
   const Back<Two> back(layer, run, x, dy, pass);
   Two frozen, no_dx;
@@ -328,7 +329,7 @@ TEST_CASE("a mixture refuses a plan that ignores the pass or is none, naming the
   const auto x = random_tokens<6, double>(40, 36);
   const AllowedExperts<PlantedRouter> two{0, 3};
   const Index lengths[2] = {20, 3};
-  Pass pass{.shape = {2, 20}, .options = {.capacity_factor = 0.2}};   // 40 * 2 / 4 * 0.2 = 4 of each expert
+  RoutedPass pass({.shape = {2, 20}, .options = {.capacity_factor = 0.2}}, {});   // 40 * 2 / 4 * 0.2 = 4 each
   const auto refused = [&](RouterFault fault) {
     router_fault = fault;
     const std::string text = refusal([&] { Run<L>(layer, x, pass); });
@@ -346,15 +347,26 @@ TEST_CASE("a mixture refuses a plan that ignores the pass or is none, naming the
   pass.options = {};
   CHECK(says(RouterFault::offsets_descend, "let plan.assign(chosen, gate, pass) fill it"));
   CHECK(says(RouterFault::too_few_tokens, "its plan is for 39 tokens with 2 choices among 4 experts"));
-  pass.allowed = two;
+  pass.context.allowed = two;
   CHECK(refused(RouterFault::none).empty());
   CHECK(says(RouterFault::ignores_allowed, "but that expert is not allowed"));
-  pass.allowed = nullptr;
+  pass.context.allowed = nullptr;
   pass.lengths = lengths;
   CHECK(refused(RouterFault::none).empty());
   CHECK(says(RouterFault::routes_padding, "choose nothing where pass.is_padding(n)"));
   CHECK(refused(RouterFault::expert_does_not_exist).find("is expert 4, expected 0 .. 3, or below zero for none") !=
         std::string::npos);
+}
+
+TEST_CASE("a mixture refuses an objective that makes no sense") {
+  const auto layer = drawn<Two>(41);
+  const auto x = random_tokens<6, double>(7, 42);
+  const auto refused = [&](const Objective& objective) {
+    return refusal([&] { Run<Two>(layer, x, RoutedPass(seven, {.objective = objective})); });
+  };
+  CHECK(refused({.balance = 1}).empty());
+  CHECK(refused({.balance = -1}).find("the objective's coefficient balance is -1") != std::string::npos);
+  CHECK(refused({.expert_dropout = 1}).find("the objective's expert_dropout is 1") != std::string::npos);
 }
 
 TEST_CASE("a mixture takes whatever a drop rule of any group and rounding keeps, and the limits of expert choice") {
@@ -392,8 +404,7 @@ TEST_CASE("a router full of NaN sends no token to an expert that is not allowed"
   layer.router.gate.weight.eigen().setConstant(std::numeric_limits<double>::quiet_NaN());
   const auto x = random_tokens<6, double>(7, 40);
   const AllowedExperts<TopKRouter<5, 2>> last{2, 4};
-  Pass pass = seven;
-  pass.allowed = last;
+  const RoutedPass pass(seven, {.allowed = last});
   const Run<Two> run(layer, x, pass);
   CHECK(run.tape.plan.load(2) == 7);
   CHECK(run.tape.plan.load(4) == 7);

@@ -21,7 +21,8 @@ TEST_CASE("the gradients of a mixture with a shared projection agree with differ
   GradcheckOptions options;
   SECTION("plain") {}
   SECTION("balance and z-losses, dropout, capacity") {
-    options.pass.objective = {.dropout = 0.3, .balance = 0.5, .z = 0.3};
+    options.pass.dropout = 0.3;
+    options.routing.objective = {.balance = 0.5, .z = 0.3};
     options.pass.key = Key{4};
     options.pass.options.capacity_factor = 0.8;
   }

@@ -10,6 +10,7 @@
 
 #include "support/catch.hpp"
 #include "support/numbers.hpp"
+#include "support/routed_pass.hpp"
 
 using namespace moegpt;
 
@@ -25,8 +26,12 @@ struct OneWay {
   };
 };
 
-// Top-2, and a note of the passes that it saw last.
-Pass forward_saw, backward_saw;
+// Top-2, and a note of the passes that it saw last, and of the drop rule of the plan.
+struct Seen {
+  Pass pass;
+  RoutingContext context;   // copied: the pass may point to one that is gone
+  DropRule drop;
+} forward_saw, backward_saw;
 struct Spy {
   static constexpr int experts = 4, active = 2;
   static constexpr bool causal = true;
@@ -35,13 +40,13 @@ struct Spy {
   struct For : TopKRouter<4, 2>::For<D, T> {
     using Base = typename TopKRouter<4, 2>::template For<D, T>;
     void forward(In<D, T> x, RoutingPlan<T>& plan, typename Base::Tape& tape, const Pass& pass) const {
-      forward_saw = pass;
+      forward_saw = {pass, routing_of(pass), plan.drop};
       Base::forward(x, plan, tape, pass);
     }
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const typename Base::Tape& tape,
                   const RouterSignal<T>& signal, Out<D, T> dx_sum, For& grad, typename Base::Scratch& scratch,
                   const Pass& pass) const {
-      backward_saw = pass;
+      backward_saw = {pass, routing_of(pass), plan.drop};
       Base::backward(x, plan, tape, signal, dx_sum, grad, scratch, pass);
     }
   };
@@ -94,30 +99,32 @@ TEMPLATE_TEST_CASE("a recipe around a router hands all of the pass on to it", ""
   const Index lengths[2] = {5, 3};
   const bool allowed[8] = {true, false, true, true, true, true, false, true};
   const int ids[10] = {};
-  const Pass pass{.shape = {2, 5}, .exec = {.threads = 1}, .options = {.capacity_factor = 0.9, .min_capacity = 2},
-                  .objective = {.dropout = 0.1, .balance = 0.2, .z = 0.3}, .key = Key{4}, .first_position = 3,
-                  .first_token = 20, .sequence_stride = 9, .ids = ids, .lengths = lengths, .allowed = allowed,
-                  .task = 2, .partial = true};
+  const RoutedPass pass(
+      {.shape = {2, 5}, .exec = {.threads = 1}, .options = {.capacity_factor = 0.9, .min_capacity = 2},
+       .dropout = 0.1, .key = Key{4}, .first_position = 3, .first_token = 20, .sequence_stride = 9,
+       .lengths = lengths, .partial = true},
+      {.objective = {.balance = 0.2, .z = 0.3}, .ids = ids, .allowed = allowed, .task = 2});
   forward_saw = backward_saw = {};
   layer.forward(x, y, tape, scratch, pass);
   layer.backward(x, tape, dy, dx, grad, scratch, pass);
-  for (const Pass* seen : {&forward_saw, &backward_saw}) {
-    CHECK(seen->shape == pass.shape);
-    CHECK(seen->lengths == lengths);
-    CHECK(seen->ids == ids);
-    CHECK(seen->task == 2);
-    CHECK(seen->partial);
-    CHECK(seen->key.has_value());
-    CHECK(seen->first_position == 3);
-    CHECK(seen->first_token == 20);
-    CHECK(seen->sequence_stride == 9);
-    CHECK(seen->objective.z == 0.3);
-    CHECK(seen->allowed == (two_levels ? allowed + 4 : allowed));   // of the second group: the last that ran
-    CHECK(seen->options.capacity_factor == (two_levels ? 0 : 0.9));   // capacity is the experts', not the levels'
+  for (const auto& [seen, context, drop] : {forward_saw, backward_saw}) {
+    CHECK(seen.shape == pass.shape);
+    CHECK(seen.lengths == lengths);
+    CHECK(context.ids == ids);
+    CHECK(context.task == 2);
+    CHECK(seen.partial);
+    CHECK(seen.key.has_value());
+    CHECK(seen.dropout == 0.1);
+    CHECK(seen.first_position == 3);
+    CHECK(seen.first_token == 20);
+    CHECK(seen.sequence_stride == 9);
+    CHECK(context.objective.z == 0.3);
+    CHECK(context.allowed == (two_levels ? allowed + 4 : allowed));   // of the second group, the last to run
+    CHECK(seen.options.capacity_factor == (two_levels ? 0 : 0.9));    // capacity is the experts'
   }
   if (TestType::text().find("Drop::probability, Group::sequence, Round::up") != std::string::npos) {
-    CHECK(forward_saw.drop == Drop::probability);
-    CHECK(forward_saw.capacity_group == Group::sequence);
-    CHECK(forward_saw.rounding == Round::up);
+    CHECK(forward_saw.drop.order == Drop::probability);
+    CHECK(forward_saw.drop.group == Group::sequence);
+    CHECK(forward_saw.drop.rounding == Round::up);
   }
 }

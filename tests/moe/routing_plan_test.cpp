@@ -101,10 +101,11 @@ namespace {
 struct Choices {
   static constexpr int E = 5, K = 2;
   Pass pass;
+  DropRule drop;
   std::vector<int> chosen;
   std::vector<double> gate;
 
-  Choices(const Pass& pass_, std::uint64_t seed) : pass(pass_) {
+  Choices(const Pass& pass_, const DropRule& drop_, std::uint64_t seed) : pass(pass_), drop(drop_) {
     Rng rng(seed);
     for (Index n = 0; n < pass.tokens(); ++n) {
       const int first = static_cast<int>(rng.below(E)), second = (first + 1 + static_cast<int>(rng.below(E - 1))) % E;
@@ -116,6 +117,7 @@ struct Choices {
   }
   RoutingPlan<double> plan() const {
     RoutingPlan<double> plan;
+    plan.drop = drop;
     plan.resize(pass.tokens(), K, E);
     plan.assign(chosen.data(), gate.data(), pass);
     return plan;
@@ -126,7 +128,7 @@ struct Choices {
 bool comes_before(const Choices& c, Index a, Index b) {
   const auto gate_of = [&](Index pair) { return c.gate[static_cast<std::size_t>(pair)]; };
   const Index n = a / 2, m = b / 2;
-  switch (c.pass.drop) {
+  switch (c.drop.order) {
     case Drop::token_order: return a < b;
     case Drop::slot_major: return a % 2 != b % 2 ? a % 2 < b % 2 : n < m;
     case Drop::batch_prioritised:
@@ -135,9 +137,9 @@ bool comes_before(const Choices& c, Index a, Index b) {
     default: return gate_of(a) != gate_of(b) ? gate_of(a) > gate_of(b) : a < b;
   }
 }
-Index group_of(const Pass& pass, Index token) {
-  return pass.capacity_group == Group::sequence   ? token / pass.shape.length
-         : pass.capacity_group == Group::position ? token % pass.shape.length : 0;
+Index group_of(const Choices& c, Index token) {
+  return c.drop.group == Group::sequence   ? token / c.pass.shape.length
+         : c.drop.group == Group::position ? token % c.pass.shape.length : 0;
 }
 std::vector<bool> kept(const Choices& c) {
   std::vector<bool> keeps(c.chosen.size());
@@ -146,12 +148,12 @@ std::vector<bool> kept(const Choices& c) {
     if (e < 0) continue;
     Index tokens = 0, before = 0;
     for (Index n = 0; n < c.pass.tokens(); ++n)
-      tokens += group_of(c.pass, n) == group_of(c.pass, a / 2) && !c.pass.is_padding(n);
+      tokens += group_of(c, n) == group_of(c, a / 2) && !c.pass.is_padding(n);
     for (Index b = 0; b < std::ssize(c.chosen); ++b)
-      before += c.chosen[static_cast<std::size_t>(b)] == e && group_of(c.pass, b / 2) == group_of(c.pass, a / 2) &&
+      before += c.chosen[static_cast<std::size_t>(b)] == e && group_of(c, b / 2) == group_of(c, a / 2) &&
                 comes_before(c, b, a);
     double capacity = static_cast<double>(tokens) * 2 / 5 * c.pass.options.capacity_factor;
-    capacity = c.pass.rounding == Round::up ? std::ceil(capacity) : std::floor(capacity);
+    capacity = c.drop.rounding == Round::up ? std::ceil(capacity) : std::floor(capacity);
     keeps[static_cast<std::size_t>(a)] =
         static_cast<double>(before) < std::max({1.0, capacity, c.pass.options.min_capacity});
   }
@@ -174,8 +176,8 @@ TEST_CASE("every drop rule keeps the pairs that come first in its order, group b
         for (const Round rounding : {Round::down, Round::up})
           for (const bool padded : {false, true}) {
             CAPTURE(drop, group, options.capacity_factor, rounding, padded);
-            const Choices c({.shape = {3, 8}, .options = options, .lengths = padded ? lengths : nullptr, .drop = drop,
-                             .capacity_group = group, .rounding = rounding}, 7);
+            const Choices c({.shape = {3, 8}, .options = options, .lengths = padded ? lengths : nullptr},
+                            {drop, group, rounding}, 7);
             const auto plan = c.plan();
             const std::vector<bool> expected = kept(c);
             Index met = 0, wanted = 0;
@@ -207,9 +209,9 @@ TEST_CASE("every drop rule keeps the pairs that come first in its order, group b
 TEST_CASE("a capacity of the largest count or more is dropless under every drop rule") {
   for (const Drop drop : all_drops)
     for (const Group group : all_groups) {
-      const Choices free({.shape = {3, 8}}, 9);
-      const Choices limited({.shape = {3, 8}, .options = {.capacity_factor = 2.5}, .drop = drop,
-                             .capacity_group = group}, 9);   // E / K: the group's tokens
+      const Choices free({.shape = {3, 8}}, {}, 9);
+      const Pass pass{.shape = {3, 8}, .options = {.capacity_factor = 2.5}};   // E / K: the group's tokens
+      const Choices limited(pass, {drop, group}, 9);
       CHECK(list(limited.plan().slot, 48) == list(free.plan().slot, 48));
       CHECK(list(limited.plan().wanted, 5) == list(free.plan().wanted, 5));
       CHECK(limited.plan().dropped() == 0);
@@ -222,8 +224,9 @@ TEST_CASE("one order drops what another keeps: second choices, timid tokens, sma
   const float gates[6] = {0.6f, 0.4f, 0.7f, 0.3f, 0.8f, 0.2f};
   const auto kept_by = [&](Drop drop) {
     RoutingPlan<float> plan;
+    plan.drop.order = drop;
     plan.resize(3, 2, 2);
-    plan.assign(wants, gates, Pass{.shape = {1, 3}, .options = {.capacity_factor = 0.34}, .drop = drop});
+    plan.assign(wants, gates, Pass{.shape = {1, 3}, .options = {.capacity_factor = 0.34}});
     std::vector<int> kept;
     for (Index pair = 0; pair < 6; ++pair)
       if (plan.slot[pair] >= 0) kept.push_back(static_cast<int>(pair));
@@ -237,11 +240,10 @@ TEST_CASE("one order drops what another keeps: second choices, timid tokens, sma
 
 TEST_CASE("with a capacity per sequence another sequence of the batch changes no bit of a sequence's routes") {
   for (const Drop drop : all_drops) {
-    const Pass pass{.shape = {3, 8}, .options = {.capacity_factor = 0.7}, .drop = drop,
-                    .capacity_group = Group::sequence};
-    Choices c(pass, 11);
+    const Pass pass{.shape = {3, 8}, .options = {.capacity_factor = 0.7}};
+    Choices c(pass, {drop, Group::sequence}, 11);
     const auto before = c.plan();
-    const Choices other(pass, 12);
+    const Choices other(pass, c.drop, 12);
     std::copy_n(other.chosen.begin(), 16, c.chosen.begin());
     std::copy_n(other.chosen.begin() + 32, 16, c.chosen.begin() + 32);
     const auto after = c.plan();
@@ -251,7 +253,7 @@ TEST_CASE("with a capacity per sequence another sequence of the batch changes no
 
 TEST_CASE("NaN gates come last in every order and break none") {
   for (const Drop drop : all_drops) {
-    Choices c({.shape = {3, 8}, .options = {.capacity_factor = 0.5}, .drop = drop}, 13);
+    Choices c({.shape = {3, 8}, .options = {.capacity_factor = 0.5}}, {.order = drop}, 13);
     for (std::size_t pair = 0; pair < 48; pair += 5) c.gate[pair] = std::numeric_limits<double>::quiet_NaN();
     const auto plan = c.plan();
     for (int e = 0; e < 5; ++e) CHECK(plan.load(e) <= 4);
@@ -265,14 +267,15 @@ TEST_CASE("NaN gates come last in every order and break none") {
 TEST_CASE("a plan refuses an expert that does not exist, under any drop rule") {
   const float gates[6] = {1, 1, 1, 1, 1, 1};
   const int beyond[6] = {0, 1, 2, 3, 1, 0};
-  std::vector<Pass> passes{{.shape = {1, 3}}, {.shape = {1, 3}, .options = {.capacity_factor = 3}}};
-  for (const Drop drop : {Drop::slot_major, Drop::batch_prioritised, Drop::probability})
-    passes.push_back({.shape = {1, 3}, .options = {.capacity_factor = 3}, .drop = drop});
-  passes.push_back({.shape = {1, 3}, .options = {.capacity_factor = 3}, .capacity_group = Group::sequence});
-  for (const Pass& pass : passes) {
+  const auto refuses = [&](const DropRule& drop, double factor) {
     RoutingPlan<float> plan;
+    plan.drop = drop;
     plan.resize(3, 2, 3);
+    const Pass pass{.shape = {1, 3}, .options = {.capacity_factor = factor}};
     const std::string found = refusal([&] { plan.assign(beyond, gates, pass); });
     CHECK(found.find("choice 1 of token 1 is expert 3, expected 0 .. 2") != std::string::npos);
-  }
+  };
+  refuses({}, 0);
+  for (const Drop drop : all_drops) refuses({.order = drop}, 3);
+  refuses({.group = Group::sequence}, 3);
 }

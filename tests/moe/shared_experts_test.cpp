@@ -36,11 +36,12 @@ TEST_CASE("the gradients of shared experts agree with differences: plain, gated,
   GradcheckOptions options;
   SECTION("alone") {}
   SECTION("losses, dropout, capacity, padding, an idle expert") {
-    options.pass.objective = {.dropout = 0.3, .balance = 0.5, .z = 0.3};
+    options.pass.dropout = 0.3;
+    options.routing.objective = {.balance = 0.5, .z = 0.3};
     options.pass.key = Key{4};
     options.pass.options.capacity_factor = 0.8;
     options.pass.lengths = lengths;
-    options.pass.allowed = allowed;
+    options.routing.allowed = allowed;
   }
   gradcheck_three_seeds<Plain>(options);
   gradcheck_three_seeds<WithGate>(options);
@@ -131,7 +132,7 @@ TEST_CASE("the dropout of a shared expert is not that of a routed one") {
   for_each_weight([](auto& w) { for (auto& v : w) v = 0; }, layer.routed.experts);
   for_each_weight([](auto& w) { for (auto& v : w) v = 0; }, layer.shared);
   const auto x = random_tokens<6, double>(7, 13);
-  const Pass pass{.shape = {1, 7}, .objective = {.dropout = 0.5}, .key = Key{14}};
+  const Pass pass{.shape = {1, 7}, .dropout = 0.5, .key = Key{14}};
   auto shared = layer;
   for (auto& v : shared.shared.down.bias) v = 1;
   for (auto& expert : layer.routed.experts)

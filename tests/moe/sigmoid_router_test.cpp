@@ -33,8 +33,8 @@ TEST_CASE("the gradients of a sigmoid router agree with differences with padding
   GradcheckOptions options;
   SECTION("padding") { options.pass.lengths = lengths; }
   SECTION("capacity of one: experts with one token") { options.pass.options.capacity_factor = 0.4; }
-  SECTION("idle experts") { options.pass.allowed = four; }
-  SECTION("fewer allowed than K") { options.pass.allowed = one; }
+  SECTION("idle experts") { options.routing.allowed = four; }
+  SECTION("fewer allowed than K") { options.routing.allowed = one; }
   gradcheck_three_seeds<Double<SigmoidRouter<8, 2, grouped, FiveHalves>>>(options);
 }
 

@@ -22,12 +22,12 @@ TEST_CASE("the gradients of soft mixtures agree with differences") {
   GradcheckOptions options;
   SECTION("plain") {}
   SECTION("dropout") {
-    options.pass.objective.dropout = 0.3;
+    options.pass.dropout = 0.3;
     options.pass.key = Key{3};
   }
   SECTION("padding") { options.pass.lengths = lengths; }
   SECTION("a sequence of nothing but padding") { options.pass.lengths = none; }
-  SECTION("a forbidden expert") { options.pass.allowed = allowed; }
+  SECTION("a forbidden expert") { options.routing.allowed = allowed; }
   SECTION("a single token") { options.pass.shape = {1, 1}; }
   gradcheck_three_seeds<Soft>(options);
   gradcheck_three_seeds<SoftMoELayer<5, 1, Small>>(options);
@@ -124,7 +124,7 @@ TEST_CASE("a sequence keeps its bits whatever stands beside it, padding and drop
   const auto layer = drawn<L>(13);
   const auto x = random_tokens<6, float>(90, 14), dy = random_tokens<6, float>(90, 15);
   const Index lengths[3] = {30, 17, 30};
-  const Pass all{.shape = {3, 30}, .objective = {.dropout = 0.3}, .key = Key{16}, .lengths = lengths};
+  const Pass all{.shape = {3, 30}, .dropout = 0.3, .key = Key{16}, .lengths = lengths};
   Ran<L> run(layer, x, all);
   run.back(layer, x, dy, all);
   Pass alone = all;
@@ -141,15 +141,14 @@ TEST_CASE("a sequence keeps its bits whatever stands beside it, padding and drop
 
 TEST_CASE("a soft mixture has the same bits for 1, 2, 3 and 8 threads, for one long sequence and for several") {
   threads_change_no_bit<SoftMoELayer<4, 3, Expert<6, 37>>>();
-  threads_change_no_bit<SoftMoELayer<8, 16, Expert<64, 37>>>({.shape = {1, 300}});
+  threads_change_no_bit<SoftMoELayer<8, 16, Expert<64, 37>>>({1, 300});
 }
 
 TEST_CASE("a forbidden expert answers nobody, is not marked and has no gradient") {
   const auto layer = drawn<Soft>(17);
   const auto x = random_tokens<6, double>(7, 18), dy = random_tokens<6, double>(7, 19);
   const bool allowed[3] = {true, false, true};
-  Pass pass = seven;
-  pass.allowed = allowed;
+  const RoutedPass pass(seven, {.allowed = allowed});
   Ran<Soft> run(layer, x, pass);
   run.back(layer, x, dy, pass);
   for (Index n = 0; n < 7; ++n) CHECK((run.tape.combine[n][2] == 0 && run.tape.combine[n][3] == 0));
@@ -157,6 +156,13 @@ TEST_CASE("a forbidden expert answers nobody, is not marked and has no gradient"
   CHECK(kernels::squared_norm(run.grad.experts[2].up.weight.data(), 30) > 0);
   CHECK_FALSE(run.grad.experts[1].up.weight.touched);
   CHECK(run.grad.experts[2].up.weight.touched);
+}
+
+TEST_CASE("a soft mixture refuses an objective that makes no sense") {
+  const auto layer = drawn<Soft>(20);
+  const auto x = random_tokens<6, double>(7, 21);
+  const RoutedPass pass(seven, {.objective = {.expert_dropout = 1}});
+  CHECK(refusal([&] { Ran<Soft>(layer, x, pass); }).find("expert_dropout is 1") != std::string::npos);
 }
 
 TEST_CASE("freezing any weight of a soft mixture changes no other gradient and no dx") {

@@ -2,6 +2,7 @@
 
 #include "support/catch.hpp"
 #include "support/numbers.hpp"
+#include "support/routed_pass.hpp"
 
 #include <numeric>
 #include <set>
@@ -131,14 +132,13 @@ TEST_CASE("padding is not routed, has no gradient, and leaves other tokens' gate
 TEST_CASE("an expert that is not allowed is never chosen, not even when fewer are allowed than K") {
   const auto z = random_tokens<E, double>(tokens, 7);
   const bool three[E] = {true, false, true, false, true}, two[E] = {false, true, false, false, true};
-  Pass some = pass;
-  some.allowed = three;
+  RoutedPass some(pass, {.allowed = three});
   const Choice<RenormalisedGates> first(z, some);
   CHECK(first.plan.load(1) == 0);
   CHECK(first.plan.load(3) == 0);
   CHECK(first.plan.slot_count() == tokens * 3);
   for (Index n = 0; n < tokens; ++n) CHECK(first.tape.score[n][1] == 0);
-  some.allowed = two;
+  some.context.allowed = two;
   Choice<RenormalisedGates> second(z, some);
   CHECK(second.plan.slot_count() == tokens * 2);
   CHECK(second.plan.load(1) == tokens);

@@ -59,8 +59,8 @@ TEST_CASE("the gradients of a top-k router agree with differences with padding, 
   GradcheckOptions options;
   SECTION("padding") { options.pass.lengths = lengths; }
   SECTION("capacity") { options.pass.options.capacity_factor = 0.75; }
-  SECTION("three allowed") { options.pass.allowed = three; }
-  SECTION("fewer allowed than K") { options.pass.allowed = one; }
+  SECTION("three allowed") { options.routing.allowed = three; }
+  SECTION("fewer allowed than K") { options.routing.allowed = one; }
   gradcheck_three_seeds<Two>(options);
   gradcheck_three_seeds<RouterD<3, probability_bias>>(options);
 }

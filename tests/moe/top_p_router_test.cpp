@@ -27,8 +27,8 @@ TEST_CASE("the gradients of a top-p router agree with differences with padding, 
   GradcheckOptions options;
   SECTION("padding") { options.pass.lengths = lengths; }
   SECTION("capacity of one") { options.pass.options.capacity_factor = 0.3; }
-  SECTION("idle experts") { options.pass.allowed = four; }
-  SECTION("one allowed") { options.pass.allowed = one; }
+  SECTION("idle experts") { options.routing.allowed = four; }
+  SECTION("one allowed") { options.routing.allowed = one; }
   gradcheck_three_seeds<Double<TopPRouter<8, 3, Most>>>(options);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 // Layers of any type behind run-time calls: a property is written once, compiled once and tested for all of them.
 #include "numbers.hpp"
+#include "routed_pass.hpp"
 
 #include <moegpt/layers/attention.hpp>
 #include <moegpt/moe/metrics.hpp>
@@ -166,12 +167,13 @@ inline int differing_tokens(AnyLayer& layer, const moegpt::Pass& pass, const Out
   using moegpt::Index;
   const Index L = pass.shape.length, D = layer.dim_in;
   std::vector<float> inputs;
+  moegpt::RoutingContext routing = routing_of(pass);
   std::vector<int> ids;
   std::vector<Index> lengths;
   for (Index b = part.sequences.first; b < part.sequences.first + part.sequences.count; ++b) {
     const Index n = b * L + part.positions.first;
     inputs.insert(inputs.end(), x + n * D, x + (n + part.positions.count) * D);
-    ids.insert(ids.end(), pass.ids + n, pass.ids + n + part.positions.count);
+    ids.insert(ids.end(), routing.ids + n, routing.ids + n + part.positions.count);
     lengths.push_back(std::min(part.positions.count, std::max<Index>(0, pass.length_of(b) - part.positions.first)));
   }
   moegpt::Pass inner = pass;
@@ -179,8 +181,9 @@ inline int differing_tokens(AnyLayer& layer, const moegpt::Pass& pass, const Out
   inner.first_token += part.sequences.first * pass.stride();
   inner.first_position += part.positions.first;
   inner.sequence_stride = pass.stride();
-  inner.ids = ids.data();
   inner.lengths = pass.lengths ? lengths.data() : nullptr;
+  inner.routing = &routing;
+  routing.ids = ids.data();
   const Outcome own = layer.run(inner, inputs.data());
   int differing = 0;
   for (Index i = 0; i < inner.tokens(); ++i) {
@@ -199,7 +202,8 @@ inline void check_law_6(AnyLayer& layer, moegpt::Pass pass) {
   pass.sequence_stride = capacity;
   pass.first_token = 2 * capacity;
   const std::vector<int> ids = ids_of(pass.tokens());
-  pass.ids = ids.data();
+  const moegpt::RoutingContext routing{.ids = ids.data()};
+  pass.routing = &routing;
   const auto x = random_numbers<float>(pass.tokens() * layer.dim_in, 31);
   layer.hold(0, 0);
   const Outcome whole = layer.run(pass, x.data());
@@ -232,9 +236,8 @@ inline void check_law_6(AnyLayer& layer, moegpt::Pass pass) {
 // Equal tokens have equal results without a key, and with one each token of each sequence has draws of its own.
 inline void check_draws(AnyLayer& layer) {
   using moegpt::Index;
-  moegpt::Pass pass{.shape = {3, 7}};
   const std::vector<int> ids(21, 5);
-  pass.ids = ids.data();
+  RoutedPass pass({.shape = {3, 7}}, {.ids = ids.data()});
   bool differ = false;   // whether every two sequences do, for the last token that was asked about
   const auto distinct = [&](std::uint64_t seed, double spread) {
     const auto token = random_numbers<float>(layer.dim_in, seed, spread);
@@ -252,7 +255,7 @@ inline void check_draws(AnyLayer& layer) {
     return count;
   };
   INFO(layer.name);
-  pass.objective.dropout = 0.5;
+  pass.dropout = 0.5;
   if (layer.mates == Mates::none && layer.alike) CHECK(distinct(33, 1) == 1);
   pass.key = moegpt::Key{77};
   if (layer.drops_out && layer.mates == Mates::none) {
@@ -261,7 +264,7 @@ inline void check_draws(AnyLayer& layer) {
   } else if (layer.drops_out) {   // of equal tokens that compete the first ones alone have experts
     CHECK(distinct(33, 1) > 5);
   }
-  pass.objective.dropout = 0;
+  pass.dropout = 0;
   if (layer.noisy) {   // what noise decides is undecided for some tokens only
     bool found = false;
     for (std::uint64_t seed = 1; seed <= 40 && !found; ++seed) found = distinct(seed, 0.05 * double(seed)) > 1 && differ;
@@ -274,7 +277,7 @@ inline void check_draws(AnyLayer& layer) {
 // A pass of random size, padding, key, permission, capacity, objective and task; it holds what it points to.
 class RandomPass {
  public:
-  moegpt::Pass pass;
+  RoutedPass pass{{}, {}};
   RandomPass(moegpt::Rng& rng, int tasks) {
     using moegpt::Index, moegpt::BalanceRule, moegpt::Group;
     const auto one_of = [&](auto... values) {
@@ -284,7 +287,7 @@ class RandomPass {
     const auto coin = [&] { return rng.below(2) == 0; };
     pass.shape = {one_of(Index{1}, Index{2}, Index{3}, Index{5}), one_of(Index{1}, Index{4}, Index{7}, Index{65})};
     ids_ = ids_of(pass.tokens());
-    pass.ids = ids_.data();
+    pass.context.ids = ids_.data();
     if (coin()) {
       for (Index b = 0; b < pass.shape.batch; ++b)
         lengths_.push_back(coin() ? one_of(Index{0}, pass.shape.length)
@@ -294,14 +297,14 @@ class RandomPass {
     if (coin()) pass.key = moegpt::Key{rng.bits()};
     if (coin()) {
       for (int e = 0; e < 64; ++e) allowed_[e] = e < 2 || coin();
-      pass.allowed = allowed_;
+      pass.context.allowed = allowed_;
     }
     pass.partial = true;
     if (coin()) pass.options.capacity_factor = one_of(0.5, 0.8, 1.5);
-    pass.task = static_cast<int>(rng.below(static_cast<std::uint64_t>(tasks)));
+    pass.context.task = static_cast<int>(rng.below(static_cast<std::uint64_t>(tasks)));
     pass.first_token = one_of(Index{0}, 3 * pass.shape.length);
-    moegpt::Objective& o = pass.objective;
-    if (coin()) o.dropout = 0.3;
+    if (coin()) pass.dropout = 0.3;
+    moegpt::Objective& o = pass.context.objective;
     if (coin()) o.balance = 0.5;
     if (coin()) o.balance_rule.group = Group::sequence;
     if (coin()) o.balance_rule.choices = BalanceRule::Choices::first;
@@ -328,7 +331,7 @@ inline void check_memory(AnyLayer& layer, int calls = 40) {
   int differing = 0, first = -1;
   for (int call = 0; call < calls; ++call) {
     RandomPass random(rng, layer.tasks);
-    moegpt::Pass& pass = random.pass;
+    RoutedPass& pass = random.pass;
     const auto x = random_numbers<float>(pass.tokens() * layer.dim_in, rng.bits());
     const auto dy = random_numbers<float>(pass.tokens() * layer.dim_out, rng.bits());
     const Outcome used = layer.run(pass, x.data(), dy.data());
@@ -347,15 +350,14 @@ inline void check_memory(AnyLayer& layer, int calls = 40) {
 inline void check_losses(AnyLayer& layer) {
   using moegpt::Index;
   const Index lengths[] = {6, 0, 2, 5}, D = layer.dim_in;
-  moegpt::Pass pass{.shape = {4, 6}, .objective = {.z = 0.3, .importance = 0.4, .load = 0.5, .variance = 6, .count = 0.7},
-                    .key = moegpt::Key{91}, .lengths = lengths};
   const std::vector<int> ids = ids_of(24);
-  pass.ids = ids.data();
-  pass.partial = true;
+  RoutedPass pass({.shape = {4, 6}, .key = moegpt::Key{91}, .lengths = lengths, .partial = true},
+                  {.objective = {.z = 0.3, .importance = 0.4, .load = 0.5, .variance = 6, .count = 0.7},
+                   .ids = ids.data()});
   const auto x = random_numbers<float>(24 * D, 92);
   const std::vector<float> dy(static_cast<std::size_t>(24 * layer.dim_out));
   const Outcome batch = layer.run(pass, x.data(), dy.data());
-  pass.objective.balance_rule.group = moegpt::Group::sequence;
+  pass.context.objective.balance_rule.group = moegpt::Group::sequence;
   const Outcome sequences = layer.run(pass, x.data(), dy.data());
   INFO(layer.name);
   for (std::size_t i = 1; i < batch.losses.size(); ++i)
@@ -373,7 +375,7 @@ inline void check_sizes(AnyLayer& layer) {
   for (const Index size : {2, 63, 64, 65, 95, 96, 97, 192, 193, 255, 256, 257, 767, 768, 769, 2047, 2048, 2049}) {
     INFO(size << " tokens");
     const std::vector<int> ids = ids_of(size);
-    moegpt::Pass pass{.shape = {1, size}, .objective = {.dropout = 0.2}, .key = moegpt::Key{81}, .ids = ids.data()};
+    RoutedPass pass({.shape = {1, size}, .dropout = 0.2, .key = moegpt::Key{81}}, {.ids = ids.data()});
     const auto x = random_numbers<float>(size * D, 82), dy = random_numbers<float>(size * F, 83);
     const Outcome whole = layer.run(pass, x.data(), dy.data());
     std::vector<double> sum(whole.grad.size());
@@ -381,7 +383,7 @@ inline void check_sizes(AnyLayer& layer) {
     for (const auto& [first, count] : {moegpt::Rows{0, half}, moegpt::Rows{half, size - half}}) {
       pass.shape.length = count;
       pass.first_token = first;
-      pass.ids = ids.data() + first;
+      pass.context.ids = ids.data() + first;
       const Outcome part = layer.run(pass, x.data() + first * D, dy.data() + first * F);
       CHECK(same_bits(part.rows.data(), whole.row(first), std::ssize(part.rows)));
       CHECK(same_bits(part.dx.data(), whole.dx.data() + first * D, count * D));
@@ -399,9 +401,10 @@ inline void check_sizes(AnyLayer& layer) {
 inline void check_padding(AnyLayer& layer, std::optional<moegpt::Key> key) {
   using moegpt::Index;
   const Index batch = 7, L = 66, lengths[batch] = {66, 0, 64, 65, 63, 4, 1}, D = layer.dim_in, F = layer.dim_out;
-  moegpt::Pass pass{.shape = {batch, L}, .objective = {.dropout = 0.3}, .key = key, .lengths = lengths, .partial = true};
-  const std::vector<int> ids = ids_of(pass.tokens());
-  pass.ids = ids.data();
+  const std::vector<int> ids = ids_of(batch * L);
+  const RoutedPass pass(
+      {.shape = {batch, L}, .dropout = 0.3, .key = key, .lengths = lengths, .partial = true},
+      {.ids = ids.data()});
   const auto x = random_numbers<float>(pass.tokens() * D, 51);
   auto dy = random_numbers<float>(pass.tokens() * F, 52);
   for (Index n = 0; n < pass.tokens(); ++n)
@@ -411,10 +414,9 @@ inline void check_padding(AnyLayer& layer, std::optional<moegpt::Key> key) {
   std::vector<double> sum(whole.grad.size());
   for (Index b = 0; b < batch; ++b) {
     if (lengths[b] == 0) continue;
-    moegpt::Pass alone = pass;
+    RoutedPass alone(pass, {.ids = ids.data() + b * L});
     alone.shape = {1, lengths[b]};
     alone.lengths = nullptr;
-    alone.ids = pass.ids + b * L;
     alone.first_token = b * L;
     alone.sequence_stride = L;
     const Outcome own = layer.run(alone, x.data() + b * L * D, dy.data() + b * L * F);

@@ -1,6 +1,7 @@
 #pragma once
 // Any layer with a tape and scratch, drawn and run once; and laws that each of them has to keep.
 #include "numbers.hpp"
+#include "routed_pass.hpp"
 
 #include <moegpt/layers/layer.hpp>
 
@@ -30,9 +31,9 @@ struct Ran {
 
 // Law 5, for layers in float, with several pieces for each expert.
 template <class L>
-void threads_change_no_bit(moegpt::Pass pass = {.shape = {3, 300},
-                                                .objective = {.dropout = 0.2, .balance = 0.1, .z = 0.1},
-                                                .key = moegpt::Key{19}}) {
+void threads_change_no_bit(moegpt::Shape shape = {3, 300}) {
+  RoutedPass pass({.shape = shape, .dropout = 0.2, .key = moegpt::Key{19}},
+                  {.objective = {.balance = 0.1, .z = 0.1}});
   const L layer = drawn<L>(16);
   const auto x = random_tokens<L::dim_in, float>(pass.tokens(), 17);
   const auto dy = random_tokens<L::dim_out, float>(pass.tokens(), 18);

@@ -1,5 +1,7 @@
 #pragma once
 // A top-2 router with a planted fault: what a router of one's own may get wrong.
+#include "routed_pass.hpp"
+
 #include <moegpt/moe/top_k_router.hpp>
 
 enum class RouterFault {
@@ -18,9 +20,9 @@ struct PlantedRouter {
     using Base = typename moegpt::TopKRouter<experts, active>::template For<D, T>;
     void forward(moegpt::In<D, T> x, moegpt::RoutingPlan<T>& plan, typename Base::Tape& tape,
                  const moegpt::Pass& pass) const {
-      moegpt::Pass seen = pass;
+      RoutedPass seen(pass, routing_of(pass));
       if (router_fault == RouterFault::ignores_capacity) seen.options.capacity_factor = 0;
-      if (router_fault == RouterFault::ignores_allowed) seen.allowed = nullptr;
+      if (router_fault == RouterFault::ignores_allowed) seen.context.allowed = nullptr;
       if (router_fault == RouterFault::routes_padding) seen.lengths = nullptr;
       Base::forward(x, plan, tape, seen);
       int* chosen = tape.chosen.data();

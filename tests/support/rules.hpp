@@ -1,6 +1,7 @@
 #pragma once
 // What every token-choice rule must respect, whatever it decides.
 #include "numbers.hpp"
+#include "routed_pass.hpp"
 #include "small_stack.hpp"
 
 #include <moegpt/moe/feed_forward.hpp>
@@ -19,12 +20,14 @@ struct RandomRoute {
 
   explicit RandomRoute(moegpt::Pass pass, std::uint64_t seed = 1)
       : x(random_tokens<D, T>(pass.tokens(), seed)), ids(pass.tokens()) {
+    plan.drop = moegpt::drop_rule_of<Recipe>();
     draw_weights(router, seed + 1);
     for (moegpt::Index n = 0; n < pass.tokens(); ++n) ids[n] = static_cast<int>(7 * n + 3) % 31;
     forward(pass);
   }
-  void forward(moegpt::Pass pass) {
-    pass.ids = ids.data();
+  void forward(const moegpt::Pass& given) {
+    RoutedPass pass(given, routing_of(given));
+    pass.context.ids = ids.data();
     router.forward(x, plan, tape, pass);
   }
   // Gates of a token by expert; 0: not sent there.
@@ -64,10 +67,8 @@ void check_allowed() {
   bool even[E] = {}, last[E] = {};
   for (int e = 0; e < E; e += 2) even[e] = true;
   last[E - 1] = true;
-  moegpt::Pass pass{.shape = {1, 20}};
   for (const bool* allowed : {even, last}) {
-    pass.allowed = allowed;
-    const RandomRoute<Recipe> route(pass);
+    const RandomRoute<Recipe> route(RoutedPass({.shape = {1, 20}}, {.allowed = allowed}));
     CHECK(route.plan.slot_count() > 0);
     for (int e = 0; e < E; ++e)
       if (!allowed[e]) {
@@ -94,7 +95,9 @@ void check_bits(std::optional<moegpt::Key> key = {}) {
   for (const moegpt::Index n : {0, 63, 64, 149}) {
     typename RandomRoute<Recipe, float>::R::Tape tape;
     moegpt::RoutingPlan<float> plan;
-    one.router.forward(one.x.rows({n, 1}), plan, tape, {.key = key, .first_token = n, .ids = one.ids.data() + n});
+    plan.drop = one.plan.drop;
+    const RoutedPass single({.key = key, .first_token = n}, {.ids = one.ids.data() + n});
+    one.router.forward(one.x.rows({n, 1}), plan, tape, single);
     CHECK(same_bits(tape.score[0], one.tape.score[n], Recipe::experts));
     for (int j = 0; j < Recipe::active; ++j) {
       const moegpt::Index alone = plan.slot[j], together = one.plan.slot[n * Recipe::active + j];
@@ -123,7 +126,7 @@ void check_equal_experts() {
   const auto x = random_tokens<6, double>(9, 4);
   moegpt::Tokens<6, double> y(9), expected(9);
   const moegpt::Buffer<int> ids(9);
-  const moegpt::Pass pass{.shape = {1, 9}, .ids = ids.data()};
+  const RoutedPass pass({.shape = {1, 9}}, {.ids = ids.data()});
   typename moegpt::MoELayer<Recipe, Ffn>::Tape tape;
   typename moegpt::MoELayer<Recipe, Ffn>::Scratch scratch;
   typename moegpt::FeedForward<Ffn>::Tape dense_tape;

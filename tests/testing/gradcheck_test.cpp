@@ -1,3 +1,4 @@
+#include <moegpt/moe/dropping.hpp>
 #include <moegpt/testing/gradcheck.hpp>
 
 #include "support/catch.hpp"
@@ -134,6 +135,18 @@ struct AssignsGradient : Honest {
   }
 };
 
+// It says that capacity is not for it.
+struct Unlimited : PlantedRouter {
+  static constexpr DropRule drop{.order = Drop::never};
+};
+template <class Recipe>
+std::string complaint(RouterFault fault) {
+  router_fault = fault;
+  const GradcheckReport report = gradcheck<Recipe>();
+  router_fault = RouterFault::none;
+  return report.complaint;
+}
+
 }  // namespace
 
 TEST_CASE("gradcheck accepts a layer without faults, and says how exact it is and where it is worst") {
@@ -201,15 +214,14 @@ TEST_CASE("gradcheck refuses a router that overwrites dx, one that ignores the b
 
 TEST_CASE("gradcheck refuses a router whose plan ignores the pass or contradicts itself") {
   const auto complaint = [](RouterFault fault) {
-    router_fault = fault;
-    const GradcheckReport report = gradcheck<PlantedRouter::For<6, double>>();
-    router_fault = RouterFault::none;
-    return report.complaint;
+    const std::string found = ::complaint<PlantedRouter>(fault);
+    CHECK(found == ::complaint<PlantedRouter::For<6, double>>(fault));
+    return found;
   };
   CHECK(complaint(RouterFault::none).empty());
   names(complaint(RouterFault::ignores_capacity), "under a capacity factor of 0.4: capacity is ignored: expert ");
   names(complaint(RouterFault::ignores_allowed), "without some experts: expert ");
-  names(complaint(RouterFault::ignores_allowed), "gets tokens, but pass.allowed forbids it");
+  names(complaint(RouterFault::ignores_allowed), "gets tokens, but it is not allowed");
   names(complaint(RouterFault::routes_padding), "with padding: padding is routed: token ");
   names(complaint(RouterFault::same_expert_twice), "token 0 chose expert ");
   names(complaint(RouterFault::same_expert_twice), " twice");
@@ -217,6 +229,13 @@ TEST_CASE("gradcheck refuses a router whose plan ignores the pass or contradicts
   names(complaint(RouterFault::offsets_descend), "the plan is inconsistent: the slots of expert 0 ");
   names(complaint(RouterFault::too_few_tokens), "the plan is inconsistent: it is for 9 tokens, the pass has 10");
   names(complaint(RouterFault::tape_disagrees), "the tape says that choice 0 of token 0 is expert ");
+}
+
+TEST_CASE("gradcheck of a recipe examines the capacity of its plans by the recipe's drop rule") {
+  using ByChoice = Dropping<PlantedRouter, Drop::slot_major, Group::sequence>;
+  CHECK(complaint<ByChoice>(RouterFault::none).empty());
+  names(complaint<ByChoice>(RouterFault::ignores_capacity), "capacity is ignored: expert ");
+  CHECK(complaint<Unlimited>(RouterFault::ignores_capacity).empty());
 }
 
 TEST_CASE("a layer with a kink is examined at smooth points, for any seed") {

@@ -80,7 +80,7 @@ TEMPLATE_LIST_TEST_CASE("no later token changes a bit of an earlier position of 
 
 TEMPLATE_LIST_TEST_CASE("a rule that looks ahead is caught", "", Leaking) {
   for (const LeakOptions& options : all_options()) {
-    const bool expert_choice = !requires { TestType::RouterRecipe::keeps_order; };
+    const bool expert_choice = !sets_drop_rule<typename TestType::RouterRecipe>;
     if (options.options.capacity_factor == 0 && !expert_choice) continue;   // dropless: nothing to compete for
     const LeakReport report = find_leak<TestType>(options);
     CHECK(report.leaks);

@@ -18,9 +18,10 @@ void rotary_angles(Index position, double base, Index d, T* cosine, T* sine) {
   }
 }
 
-// Turns one head of one token in place; direction -1 turns back, which is the backward pass.
+// Turns one head of one token in place; direction -1 turns back, which is the backward pass. Not inlined: a compiler
+// chooses which of two products it fuses with their sum, and must choose once for all callers.
 template <class T>
-void rotate(T* x, const T* cosine, const T* sine, Index d, T direction) {
+[[gnu::noinline]] void rotate(T* x, const T* cosine, const T* sine, Index d, T direction) {
   for (Index i = 0; i < d / 2; ++i) {
     const T a = x[i], b = x[i + d / 2], s = direction * sine[i];
     x[i] = a * cosine[i] - b * s;

@@ -86,7 +86,7 @@ struct Attention {
     check_cache(cache, pass);
     tape.resize(pass);
     scratch.resize(pass);
-    tape.dropout = pass.dropout();
+    tape.dropout = pass.applied_dropout();
     tape.noise = pass.key ? pass.key->with(Purpose::attention_dropout) : Key{};
     query.forward(x, tape.query, pass);
     key.forward(x, tape.key, pass);

@@ -20,7 +20,7 @@ struct Dropout {
 
   void forward(In<D, T> x, Out<D, T> y, Tape& tape, const Pass& pass) const {
     pass.check_fits(x.count, y.count);
-    tape = {pass.dropout(), pass.key ? pass.key->with(Purpose::residual_dropout) : Key{}};
+    tape = {pass.applied_dropout(), pass.key ? pass.key->with(Purpose::residual_dropout) : Key{}};
     if (y.data != x.data) std::memcpy(y.data, x.data, bytes_of<T>(x.count * D));
     apply(tape, y, pass);
   }

@@ -1,6 +1,6 @@
 #pragma once
-// Pass: everything one forward or backward needs to know besides numbers. Constants of a trained model and what
-// one sweeps are run-time options here; extents are template arguments of the layers.
+// Pass: the arguments of a forward or backward besides tokens and weights. Constants of a trained model and what one
+// sweeps are run-time options here; extents are template arguments of the layers.
 #include <moegpt/core/exec.hpp>
 #include <moegpt/core/random.hpp>
 
@@ -16,24 +16,6 @@ struct Shape {
   bool operator==(const Shape&) const = default;
 };
 
-// Tokens that share one capacity or one balance loss (which knows batch and sequence only).
-enum class Group {
-  batch,
-  sequence,
-  position,   // one position of every sequence: contemporaries, so that no competition among them looks ahead
-};
-
-// Who is kept by an expert that more tokens ask for than it takes: the order in which pairs ask for a place.
-enum class Drop {
-  token_order,         // tokens as they stand (makeMoE, megablocks); over a batch or sequence the only causal order
-  slot_major,          // all first choices, then all second ones ... (GShard, Mesh-TensorFlow, Tutel)
-  batch_prioritised,   // likewise, tokens by their best gate, the largest first (V-MoE)
-  probability,         // pairs by their gate, the largest first (Megatron)
-};
-
-// What becomes of a capacity that is no whole number (up: Megatron).
-enum class Round { down, up };
-
 // Constants of a trained model: saved with it.
 struct ModelOptions {
   double norm_epsilon = 1e-5;
@@ -44,82 +26,7 @@ struct ModelOptions {
   bool operator==(const ModelOptions&) const = default;
 };
 
-// Which load shares f and mean scores P the balance loss E sum_e f_e P_e multiplies: systems differ. Scores
-// are divided by their sum under every rule. "Balanced" is the value of uniform loads and scores, of one
-// mixture unless said otherwise; see balanced_value.
-struct BalanceRule {
-  enum class Choices { all, first };          // of a token's choices f counts all, or the first
-  enum class Share { of_pairs, of_tokens };   // f_e = count_e / pairs counted, which sums to 1, or count_e / tokens
-  enum class Layers { sum, mean, together };  // of losses; together: f and P are means over all layers, one loss
-
-  Choices choices = Choices::all;
-  Share share = Share::of_pairs;
-  Group group = Group::batch;                 // f and P of the batch, or of each sequence and the loss their mean
-  Layers layers = Layers::sum;
-  bool operator==(const BalanceRule&) const = default;
-
-  static const BalanceRule switch_transformer;   // balanced 1; also Megatron's; what an Objective starts with
-  static const BalanceRule gshard;               // balanced 1; Mesh-TensorFlow takes it with .group = Group::sequence
-  static const BalanceRule huggingface;          // balanced K, of the whole model; Mixtral, OLMoE, Qwen as published
-  static const BalanceRule megablocks;           // balanced 1, of the whole model
-  static const BalanceRule deepseek;             // balanced 1; of each sequence
-  static const BalanceRule flaxformer;           // balanced K; of each sequence
-};
-inline constexpr BalanceRule BalanceRule::switch_transformer{};
-inline constexpr BalanceRule BalanceRule::gshard{.choices = Choices::first};
-inline constexpr BalanceRule BalanceRule::huggingface{.share = Share::of_tokens, .layers = Layers::together};
-inline constexpr BalanceRule BalanceRule::megablocks{.layers = Layers::mean};
-inline constexpr BalanceRule BalanceRule::deepseek{.group = Group::sequence};
-inline constexpr BalanceRule BalanceRule::flaxformer{.share = Share::of_tokens, .group = Group::sequence};
-
-// Variance over experts: sum of squares / E (Tensor2Tensor), or / (E - 1) (Tutel).
-enum class Variance { population, unbiased };
-
-// What a training run adds to the cross-entropy, and how it is regularised. Coefficients are of the model's
-// losses: the balance loss is combined over layers by its rule, the others are sums over layers.
-struct Objective {
-  double dropout = 0;      // of attention's probabilities and output, and of dense networks' output
-  std::optional<double> expert_dropout{};   // of experts' output: routed, shared, Soft MoE; none: as dropout
-  double balance = 0;      // of the balance loss (Switch: 0.01) ...
-  BalanceRule balance_rule{};                  // ... by this rule
-  double z = 0;            // of the router z-loss (ST-MoE: 0.001)
-  double importance = 0;   // of CV^2 of each expert's sum of gates (Shazeer et al. 2017: 0.1)
-  double load = 0;         // of CV^2 of loads, smooth for a noisy router (likewise)
-  Variance variation = Variance::population;   // in both CV^2
-  double variance = 0;     // of the variance of mean scores over experts
-  double count = 0;        // of the mean square deviation of each expert's sum of scores
-};
-
-// What the losses of routers add to the objective; Losses is a mixture's tape or a model's Loss.
-template <class Losses>
-double weighted(const Objective& o, const Losses& l) {
-  double sum = o.balance * static_cast<double>(l.balance) + o.z * static_cast<double>(l.z);
-  if constexpr (requires { l.importance; })
-    sum += o.importance * static_cast<double>(l.importance) + o.load * static_cast<double>(l.load) +
-           o.variance * static_cast<double>(l.variance) + o.count * static_cast<double>(l.count);
-  return sum;
-}
-// The same objective with all coefficients multiplied by `weight`; dropout stays.
-inline Objective scaled(Objective o, double weight) {
-  for (double Objective::*coefficient : {&Objective::balance, &Objective::z, &Objective::importance, &Objective::load,
-                                         &Objective::variance, &Objective::count})
-    o.*coefficient *= weight;
-  return o;
-}
-// sum += one, loss by loss.
-template <class Sum, class Losses>
-void add_losses(const Losses& one, Sum& sum) {
-  sum.balance += static_cast<double>(one.balance);
-  sum.z += static_cast<double>(one.z);
-  if constexpr (requires { one.importance; }) {
-    sum.importance += static_cast<double>(one.importance);
-    sum.load += static_cast<double>(one.load);
-    sum.variance += static_cast<double>(one.variance);
-    sum.count += static_cast<double>(one.count);
-  }
-}
-
-// What no run can mean: std::invalid_argument. Both may change between steps, so they are looked at in each. The
+// std::invalid_argument for an option without meaning. Options may change between steps, so each step checks them. The
 // capacity factor is checked where it is used.
 [[gnu::noinline]] inline void check_options(const ModelOptions& o) {
   const auto positive = [](double x) { return x > 0 && std::isfinite(x); };
@@ -130,38 +37,25 @@ void add_losses(const Losses& one, Sum& sum) {
   check(o.min_capacity == 0 || positive(o.min_capacity), "min_capacity is ", o.min_capacity,
         ", expected a finite number, 0 or more");
 }
-[[gnu::noinline]] inline void check_objective(const Objective& o) {
-  check(o.dropout >= 0 && o.dropout < 1, "the objective's dropout is ", o.dropout,
-        ": it must be at least 0 and below 1");
-  const double expert_dropout = o.expert_dropout.value_or(0);
-  check(expert_dropout >= 0 && expert_dropout < 1, "the objective's expert_dropout is ", expert_dropout,
-        ": it must be at least 0 and below 1");
-  const std::pair<const char*, double> coefficients[] = {{"balance", o.balance}, {"z", o.z},
-      {"importance", o.importance}, {"load", o.load}, {"variance", o.variance}, {"count", o.count}};
-  for (const auto& [name, value] : coefficients)
-    check(value >= 0 && std::isfinite(value), "the objective's coefficient ", name, " is ", value,
-          ": it must be a finite number, 0 or more");
-  check(o.balance_rule.group != Group::position, "the objective's balance_rule has group = Group::position, but a "
-        "balance loss is of the batch or of each sequence: use Group::batch or Group::sequence");
+inline void check_dropout(const char* name, double probability) {
+  check(probability >= 0 && probability < 1, name, " is ", probability, ": it must be at least 0 and below 1");
 }
+
+// What routers and their losses need besides: moe/routing_context.hpp.
+struct RoutingContext;
 
 struct Pass {
   Shape shape{};
   Exec exec{};
   ModelOptions options{};
-  Objective objective{};
+  double dropout = 0;                  // probability; of attention's probabilities and output, of dense networks
   std::optional<Key> key{};            // of noise and dropout; none: evaluation
   Index first_position = 0;            // of every sequence: what a key/value cache already holds
   Index first_token = 0;               // global number of token 0, for noise that is the same on any machine
   Index sequence_stride = 0;           // tokens from one sequence to the next in that numbering; 0: shape.length
-  const int* ids = nullptr;            // [tokens] token ids, for routers that look at them
   const Index* lengths = nullptr;      // [batch] tokens that are not padding; null: all
-  const bool* allowed = nullptr;       // [experts] experts that may be chosen; null: all
-  int task = 0;
-  Drop drop = Drop::token_order;         // set by the type of the router: Dropping<...>
-  Group capacity_group = Group::batch;   // likewise
-  Round rounding = Round::down;          // of a capacity; likewise
-  bool partial = false;                  // less than a batch: in generation, and at the end of a text
+  bool partial = false;                // less than a batch: in generation, and at the end of a text
+  const RoutingContext* routing = nullptr;   // null: a default one, with no losses and every expert allowed
 
   Index tokens() const { return shape.tokens(); }
   // For layers that may be used alone: the numbers of tokens in x and y must be the pass's, and the pass make sense.
@@ -178,7 +72,7 @@ struct Pass {
       check(lengths[b] >= 0 && lengths[b] <= shape.length, "pass.lengths[", b, "] is ", lengths[b], ", expected 0 .. ",
             shape.length);
     check_options(options);
-    check_objective(objective);
+    check_dropout("pass.dropout", dropout);
     exec.check_threads();
   }
   Index stride() const { return sequence_stride > 0 ? sequence_stride : shape.length; }
@@ -190,8 +84,7 @@ struct Pass {
   bool is_padding(Index token) const {
     return lengths && token % shape.length >= lengths[token / shape.length];
   }
-  double dropout() const { return key ? objective.dropout : 0; }
-  double expert_dropout() const { return key ? objective.expert_dropout.value_or(objective.dropout) : 0; }
+  double applied_dropout() const { return key ? dropout : 0; }
   // The same pass inside layer `number`: its noise is its own.
   [[gnu::noinline]] Pass at_layer(int number) const {
     Pass inner = *this;

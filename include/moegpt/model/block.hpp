@@ -12,7 +12,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 template <class Mixture, Mask M>
 consteval bool looks_back_only() {
   constexpr bool refused = M == Mask::causal && !Mixture::causal;
-  constexpr bool by_drop_rule = requires { requires Mixture::RouterType::drop_rule_looks_ahead; };
+  constexpr bool by_drop_rule = requires { requires !Mixture::drop.causal(); };
   static_assert(!(refused && by_drop_rule),
                 "Dropping: under this drop rule a later token can take an earlier one's place, so a decoder that uses "
                 "it leaks the future: only Drop::token_order or Group::position do not; or AllowNonCausal<...> if that "

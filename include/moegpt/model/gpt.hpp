@@ -24,12 +24,11 @@ namespace moegpt::inline MOEGPT_BUILD {
 struct Dense {};
 
 // What a batch cost, in nats per token, and what the objective looks at.
-struct Loss {
+// Losses of routers are before their coefficients: balance is combined over layers by its rule, the others are
+// summed. For uniform loads and scores balance is balanced_value.
+struct Loss : RouterLosses<double> {
   double cross_entropy = 0;
   Index targets = 0;   // that count: the cross-entropy is their mean
-  // Of routers, before their coefficients: balance is combined over layers by its rule, the others are
-  // summed. For uniform loads and scores balance is balanced_value.
-  double balance = 0, z = 0, importance = 0, load = 0, variance = 0, count = 0;
   double total(const Objective& o) const { return cross_entropy + weighted(o, *this); }
 };
 
@@ -118,7 +117,8 @@ struct GPT {
   }
 
   struct Tape {
-    Pass pass;                                       // of the last forward
+    RoutingContext routing;                          // of the last forward
+    Pass pass;                                       // likewise; see with_routing
     bool complete = false;                           // whether that, or logits, has returned; see check_forward
     const int* targets = nullptr;                    // of its batch; null after logits
     Buffer<Index> lengths;                           // [batch] pass.lengths, if the batch has any
@@ -140,6 +140,12 @@ struct GPT {
       normed.resize(to.tokens());
       head.resize(to);
       if constexpr (has_balance) layer_mean.resize(Recipe::experts, to);
+    }
+    // The pass of the last forward, with the routing context of it or another one.
+    Pass with_routing(const RoutingContext& context) const {
+      Pass whole = pass;
+      whole.routing = &context;
+      return whole;
     }
     // In inference two streams take turns, and all blocks of a kind share the tape of the first.
     Tokens<D, T>& stream_of(int i, Use use) { return stream[static_cast<std::size_t>(use == Use::training ? i : i % 2)]; }
@@ -219,13 +225,14 @@ struct GPT {
     check_forward(work, "backward");
     const Tape& tape = work.tape;
     Scratch& s = work.scratch;
-    Pass pass = tape.pass;
-    check(pass.shape == batch.shape && pass.ids == batch.inputs.data(),
+    RoutingContext routing = tape.routing;
+    Pass pass = tape.with_routing(routing);
+    check(pass.shape == batch.shape && routing.ids == batch.inputs.data(),
           "backward was called with another batch than the last forward of this workspace");
     check_targets(batch.targets, tape.targets, pass.tokens());
     check(weight >= 0 && std::isfinite(weight), "backward: the weight of this batch is ", weight,
           ", expected a finite number, 0 or more");
-    pass.objective = scaled(pass.objective, weight);
+    routing.objective = scaled(routing.objective, weight);
     Tokens<D, T>*dy = &s.d_stream[0], *dx = &s.d_stream[1];
     for (auto* t : {dy, dx, &s.d_normed}) t->resize(pass.tokens());
 
@@ -282,11 +289,11 @@ struct GPT {
     tape.complete = false, tape.targets = nullptr;
     tape.lengths.resize(std::ssize(lengths));
     std::copy(lengths.begin(), lengths.end(), tape.lengths.begin());
-    tape.pass = {.shape = shape, .exec = work.exec, .options = options, .objective = objective, .key = key,
-                 .first_position = first_position, .ids = ids.data(),
-                 .lengths = lengths.empty() ? nullptr : tape.lengths.data(), .allowed = work.allowed,
-                 .task = work.task, .partial = shape != work.shape};
-    return tape.pass;
+    tape.routing = {.objective = objective, .ids = ids.data(), .allowed = work.allowed, .task = work.task};
+    tape.pass = {.shape = shape, .exec = work.exec, .options = options, .dropout = objective.dropout, .key = key,
+                 .first_position = first_position, .lengths = lengths.empty() ? nullptr : tape.lengths.data(),
+                 .partial = shape != work.shape};
+    return tape.with_routing(tape.routing);
   }
 
   // From ids to tape.normed. Returns the routers' losses.
@@ -296,7 +303,7 @@ struct GPT {
     if constexpr (has_balance) tape.layer_mean.start(Recipe::experts, pass);
     Tokens<D, T>* x = &tape.stream_of(0, work.use);
     x->resize(pass.tokens());
-    token_embedding.forward(pass.ids, *x, pass);
+    token_embedding.forward(tape.routing.ids, *x, pass);
     if constexpr (learned_positions) position_embedding.add_positions(*x, pass);
     for (int i = 0; i < C.layers; ++i) {
       Tokens<D, T>* y = &tape.stream_of(i + 1, work.use);
@@ -317,10 +324,11 @@ struct GPT {
       x = y;
     }
     if constexpr (has_balance) {
-      loss.balance = tape.layer_mean.loss(pass.objective.balance_rule);
+      const BalanceRule& rule = tape.routing.objective.balance_rule;
+      loss.balance = tape.layer_mean.loss(rule);
       if (work.use == Use::training)
         for_each_mixture(*this, work, [&](int, const auto&, auto& mixture_tape) {
-          tape.layer_mean.divide(pass.objective.balance_rule, mixture_tape);
+          tape.layer_mean.divide(rule, mixture_tape);
         });
     }
     tape.normed.resize(pass.tokens());

@@ -1,7 +1,7 @@
 #pragma once
 // Workspace: the memory of a model's passes over batches of one shape, all of it taken when it is made. Nothing
 // in a later step allocates. The tape is public: work.tape.blocks holds every intermediate by name.
-#include <moegpt/layers/pass.hpp>
+#include <moegpt/moe/routing_context.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
@@ -38,8 +38,9 @@ struct Workspace {
     check(exec.threads >= 1, "Exec has ", exec.threads, " threads: at least 1 is needed");
     exec.check_threads();
     // as if the model already remembered all it can, so that no later call needs more
-    const Pass pass{.shape = shape, .exec = exec, .objective = objective,
-                    .first_position = Model::config.context - shape.length};
+    const RoutingContext routing{.objective = objective};
+    const Pass pass{.shape = shape, .exec = exec, .first_position = Model::config.context - shape.length,
+                    .routing = &routing};
     tape.resize(pass, use);
     scratch.resize(pass, use);
   }

@@ -7,6 +7,53 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
+// Tokens that share one capacity or one balance loss (which knows batch and sequence only).
+enum class Group {
+  batch,
+  sequence,
+  position,   // the same position of every sequence: competition among them is causal
+};
+
+// The order in which (token, expert) pairs claim the slots of their experts; a pair that finds its expert full is
+// dropped.
+enum class Drop {
+  token_order,         // tokens as they stand (makeMoE, megablocks); over a batch or sequence the only causal order
+  slot_major,          // all first choices, then all second ones ... (GShard, Mesh-TensorFlow, Tutel)
+  batch_prioritised,   // likewise, tokens by their best gate, the largest first (V-MoE)
+  probability,         // pairs by their gate, the largest first (Megatron)
+  never,               // the router limits its experts itself: capacity_factor does not apply
+};
+
+// Of a capacity that is no whole number (up: Megatron).
+enum class Round { down, up };
+
+// How a router drops: a constant of its recipe, `static constexpr DropRule drop`. Dropping<...> sets it.
+struct DropRule {
+  Drop order = Drop::token_order;
+  Group group = Group::batch;      // tokens that share a capacity
+  Round rounding = Round::down;
+  // Whether no pair is dropped because of a later token.
+  constexpr bool causal() const {
+    return order == Drop::token_order || order == Drop::never || group == Group::position;
+  }
+};
+template <class Recipe>
+constexpr DropRule drop_rule_of() {
+  if constexpr (requires { Recipe::drop; }) return Recipe::drop;
+  else return {};
+}
+// Whether a recipe has an order of its own, which a wrapper would hide.
+template <class Recipe>
+inline constexpr bool sets_drop_rule = requires { requires Recipe::drop.order != Drop::never; };
+// Base of a wrapper that does not derive from its recipe.
+template <class Recipe>
+struct DropRuleOf {};
+template <class Recipe>
+  requires requires { Recipe::drop; }
+struct DropRuleOf<Recipe> {
+  static constexpr DropRule drop = Recipe::drop;
+};
+
 // Tokens that compete: number first + i step, i in 0 .. count - 1.
 struct TokenGroup {
   Index first, step, count;
@@ -51,33 +98,19 @@ inline Index expert_capacity(double factor, double pairs, int experts, Round rou
   return capacity < 1 ? 1 : capacity;
 }
 
-// Slots per expert for a group of `tokens` tokens with `choices` experts each: at least one and the pass's minimum,
-// never more than there are tokens.
-[[gnu::noinline]] inline Index capacity_of(Index tokens, double factor, int choices, int experts, const Pass& pass) {
-  const Index capacity = expert_capacity(factor, static_cast<double>(tokens) * choices, experts, pass.rounding);
-  return std::min(tokens, std::max(capacity, static_cast<Index>(pass.options.min_capacity)));
-}
-
-// How a router limits its experts, if not as an ordinary one does. Beside `dim` in its For:
-//     static constexpr CapacityRule capacity_rule{.applies = false};
-struct CapacityRule {
-  bool applies = true;             // false: capacity_factor means nothing to it, its limits are its own
-  Group group = Group::batch;      // who shares a capacity ...
-  Round rounding = Round::down;    // ... and what becomes of one that is no whole number
-  bool by_type = false;            // set by Dropping<...>
-};
-template <class Router>
-constexpr CapacityRule capacity_rule_of() {   // not consteval: clang 14 then hands out a broken temporary
-  if constexpr (requires { Router::capacity_rule; }) return Router::capacity_rule;
-  else return {};
+// Slots per expert for a group of `tokens` tokens with `choices` experts each: at least one and `minimum`
+// (ModelOptions::min_capacity), never more than there are tokens.
+[[gnu::noinline]] inline Index capacity_of(Index tokens, double factor, int choices, int experts, Round rounding,
+                                           double minimum) {
+  const Index capacity = expert_capacity(factor, static_cast<double>(tokens) * choices, experts, rounding);
+  return std::min(tokens, std::max(capacity, static_cast<Index>(minimum)));
 }
 
 // The most pairs an expert can have in the whole pass; with lengths and Group::position no more than that.
-[[gnu::noinline]] inline Index most_load(const CapacityRule& rule, int choices, int experts, const Pass& pass) {
-  Pass under = pass;
-  under.rounding = rule.rounding;
+[[gnu::noinline]] inline Index most_load(const DropRule& rule, int choices, int experts, const Pass& pass) {
   const auto of = [&](Index tokens) {
-    return capacity_of(tokens, pass.options.capacity_factor, choices, experts, under);
+    return capacity_of(tokens, pass.options.capacity_factor, choices, experts, rule.rounding,
+                       pass.options.min_capacity);
   };
   if (rule.group == Group::batch) return of(routed_tokens(pass));
   if (rule.group == Group::position) return pass.shape.length * of(pass.shape.batch);
@@ -89,10 +122,10 @@ constexpr CapacityRule capacity_rule_of() {   // not consteval: clang 14 then ha
 // A share below one slot is a mistake in a whole batch (the shape a workspace was made for), and is refused by shape,
 // so that whether a step fails does not depend on its data. Where padding makes a group smaller, at the end of a text
 // and in generation, an expert takes at least one token.
-[[gnu::noinline]] inline void check_capacity(const char* what, double factor, Group kind, int choices, int experts,
-                                             const Pass& pass) {
-  if (pass.partial || pass.options.min_capacity >= 1 || pass.rounding == Round::up) return;
-  const Index tokens = Groups{kind, pass.shape}[0].count;
+[[gnu::noinline]] inline void check_capacity(const char* what, double factor, const DropRule& rule, int choices,
+                                             int experts, const Pass& pass) {
+  if (pass.partial || pass.options.min_capacity >= 1 || rule.rounding == Round::up) return;
+  const Index tokens = Groups{rule.group, pass.shape}[0].count;
   const double share = static_cast<double>(tokens) * choices / experts * factor;
   check(share >= 1, "capacity: ", what, " ", factor, " gives an expert ", share, " slots (", factor, " * ", tokens,
         " tokens * ", choices, " choices / ", experts, " experts), but at least 1 is needed: raise ", what, " to ",

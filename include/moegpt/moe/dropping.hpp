@@ -13,13 +13,13 @@ namespace moegpt::inline MOEGPT_BUILD {
 //   HF Switch         Drop::token_order, Group::sequence; a constant capacity: a tiny factor, and min_capacity
 template <Router Recipe, Drop Order, Group Among = Group::batch, Round Rounding = Round::down>
 struct Dropping : Recipe {
-  using OfInner = typename Recipe::template For<4, float>;
-  static_assert(capacity_rule_of<OfInner>().applies,
+  static_assert(drop_rule_of<Recipe>().order != Drop::never,
                 "Dropping: this router never drops: it has no use for a drop rule");
-  static_assert(!capacity_rule_of<OfInner>().by_type,
+  static_assert(!sets_drop_rule<Recipe>,
                 "Dropping: this router has a drop rule already, which would be the only one that counts");
-  static constexpr bool keeps_order = Order == Drop::token_order || Among == Group::position;
-  static constexpr bool causal = Recipe::causal && keeps_order;
+  static_assert(Order != Drop::never, "Dropping: Drop::never is for routers that limit their experts themselves");
+  static constexpr DropRule drop{Order, Among, Rounding};
+  static constexpr bool causal = Recipe::causal && drop.causal();
 
   static std::string text() requires requires { Recipe::text(); } {
     constexpr const char* orders[] = {"token_order", "slot_major", "batch_prioritised", "probability"};
@@ -30,21 +30,6 @@ struct Dropping : Recipe {
     if (Rounding != Round::down) text += ", Round::up";
     return text + ">";
   }
-
-  template <int D, class T = float>
-  struct For : Recipe::template For<D, T> {
-    using Inner = typename Recipe::template For<D, T>;
-    static constexpr CapacityRule capacity_rule{true, Among, Rounding, true};
-    static constexpr bool drop_rule_looks_ahead = !keeps_order;   // for the message of a decoder that refuses it
-
-    void forward(In<D, T> x, RoutingPlan<T>& plan, typename Inner::Tape& tape, const Pass& pass) const {
-      Pass inner = pass;
-      inner.drop = Order;
-      inner.capacity_group = Among;
-      inner.rounding = Rounding;
-      Inner::forward(x, plan, tape, inner);
-    }
-  };
 };
 
 }  // namespace moegpt::inline MOEGPT_BUILD

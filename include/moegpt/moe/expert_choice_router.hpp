@@ -20,6 +20,7 @@ template <int E, int Average = 2, ExpertChoice Options = ExpertChoice{}>
 struct ExpertChoiceRouter {
   static constexpr int experts = E, active = E;
   static constexpr bool causal = Options.group == Group::position;
+  static constexpr DropRule drop{.order = Drop::never};   // C instead
   static std::string text() {
     constexpr const char* others[] = {"", ", ExpertChoice{.group = Group::sequence}",
                                       ", ExpertChoice{.group = Group::position}"};
@@ -35,7 +36,6 @@ struct ExpertChoiceRouter {
                   "ExpertChoiceRouter: thresholds are learned from whole batches: use Group::batch");
     using Scalar = T;
     static constexpr int dim = D;
-    static constexpr CapacityRule capacity_rule{.applies = false};   // C instead
 
     Linear<D, E, T, false> gate;
     // Moved by update_thresholds, never by a gradient.
@@ -71,15 +71,15 @@ struct ExpertChoiceRouter {
       gate.forward(x, tape.score, pass);
       for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
         for (Index n = rows.first; n < rows.first + rows.count; ++n) {
-          if (pass.allowed)
+          if (const bool* allowed = routing_of(pass).allowed)
             for (int e = 0; e < E; ++e)
-              if (!pass.allowed[e]) tape.score[n][e] = kernels::minus_infinity<T>;
+              if (!allowed[e]) tape.score[n][e] = kernels::minus_infinity<T>;
           *tape.lse[n] = kernels::softmax(tape.score[n], E);
           for (int e = 0; e < E; ++e) tape.chosen[n * E + e] = by_threshold(e, n, tape, pass) ? e : -1;
         }
       });
       if (!Options.thresholds || pass.key) {
-        check_capacity("ExpertChoiceRouter's Average", Average, Options.group, 1, E, pass);
+        check_capacity("ExpertChoiceRouter's Average", Average, {.group = Options.group}, 1, E, pass);
         const Groups groups{Options.group, pass.shape};
         pass.exec.parallel_for(E * groups.size(), [&](Index i) {
           take_best(static_cast<int>(i / groups.size()), i % groups.size(), groups, tape, pass);
@@ -111,18 +111,18 @@ struct ExpertChoiceRouter {
 
    private:
     bool by_threshold(int e, Index n, const Tape& tape, const Pass& pass) const {
-      return Options.thresholds && !pass.key && !pass.is_padding(n) && (!pass.allowed || pass.allowed[e]) &&
+      return Options.thresholds && !pass.key && !pass.is_padding(n) && is_allowed(e, pass) &&
              tape.score[n][e] >= threshold[e];
     }
     // Equal scores: the earlier token.
     static void take_best(int e, Index g, const Groups& groups, Tape& tape, const Pass& pass) {
-      if (pass.allowed && !pass.allowed[e]) return;
+      if (!is_allowed(e, pass)) return;
       const TokenGroup group = groups[g];
       Index* order = tape.order.data() + e * pass.tokens() + g * group.count;
       Index count = 0;
       for (Index i = 0; i < group.count; ++i)
         if (!pass.is_padding(group[i])) order[count++] = group[i];
-      const Index taken = capacity_of(count, Average, 1, E, pass);
+      const Index taken = capacity_of(count, Average, 1, E, Round::down, pass.options.min_capacity);
       sort_descending(order, taken, count, [&](Index n) { return tape.score[n][e]; });
       for (Index i = 0; i < taken; ++i) tape.chosen[order[i] * E + e] = e;
     }

@@ -35,7 +35,7 @@ struct FeedForward {
     pass.check_fits(x.count, y.count);
     tape.resize(pass);
     scratch.resize(pass);
-    tape.dropout = pass.dropout();
+    tape.dropout = pass.applied_dropout();
     tape.noise = pass.key ? pass.key->with(Purpose::expert_dropout) : Key{};
     for_each_piece(pass.exec, x.count, expert_rows(x.count), [&](Rows rows) {
       network.forward(x.rows(rows), y.rows(rows), tape.network, scratch.network, rows);

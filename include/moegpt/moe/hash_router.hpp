@@ -43,17 +43,19 @@ struct HashRouter {
 
     void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
       pass.check_fits(x.count, pass.tokens());
-      check(pass.ids, "HashRouter chooses experts by token id, but pass.ids is null: give it the [tokens] ids");
+      const int* ids = routing_of(pass).ids;
+      check(ids, "HashRouter chooses experts by token id, but the routing context has no ids: give it the [tokens] "
+                 "ids");
       tape.resize(pass);
       int count = 0, *deck = tape.deck.data();
       for (int e = 0; e < E; ++e)
-        if (!pass.allowed || pass.allowed[e]) tape.allowed[count++] = e;
+        if (is_allowed(e, pass)) tape.allowed[count++] = e;
       for (Index n = 0; n < pass.tokens(); ++n) {
         const int taken = pass.is_padding(n) ? 0 : std::min(K, count);
         int* chosen = tape.chosen.data() + n * K;
         std::copy_n(tape.allowed.data(), count, deck);
         std::fill_n(tape.score[n], E, T(0));
-        Rng hash{Key{mix64(static_cast<std::uint64_t>(pass.ids[n]))}};
+        Rng hash{Key{mix64(static_cast<std::uint64_t>(ids[n]))}};
         for (int j = 0; j < K; ++j) {
           if (j < taken) std::swap(deck[j], deck[j + static_cast<Index>(hash.below(static_cast<unsigned>(count - j)))]);
           chosen[j] = j < taken ? deck[j] : -1;

@@ -16,8 +16,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 
 template <Router Outer, Router Inner>
 struct HierarchicalRouter {
-  static_assert(!capacity_rule_of<typename Outer::template For<4, float>>().by_type &&
-                    !capacity_rule_of<typename Inner::template For<4, float>>().by_type,
+  static_assert(!sets_drop_rule<Outer> && !sets_drop_rule<Inner>,
                 "HierarchicalRouter: capacity is the experts', so a drop rule stands around both levels and not "
                 "inside: Dropping<HierarchicalRouter<...>, ...>");
   static_assert(Outer::experts >= 1 && Inner::experts >= 1 && Inner::experts <= (1 << 16) / Outer::experts,
@@ -89,13 +88,13 @@ struct HierarchicalRouter {
       pass.check_fits(x.count, pass.tokens());
       tape.resize(pass);
       for (int g = 0; g < G; ++g) {
-        tape.allowed[g] = !pass.allowed;
-        for (int i = 0; i < E && !tape.allowed[g]; ++i) tape.allowed[g] = pass.allowed[g * E + i];
+        tape.allowed[g] = false;
+        for (int i = 0; i < E && !tape.allowed[g]; ++i) tape.allowed[g] = is_allowed(g * E + i, pass);
       }
       const Levels levels{pass, tape.allowed.data()};
-      outer.forward(x, tape.outer_plan, tape.outer, levels.outer());
+      outer.forward(x, tape.outer_plan, tape.outer, levels.outer().pass);
       for (std::size_t g = 0; g < G; ++g)
-        if (levels.allowed[g]) inner[g].forward(x, tape.inner_plan[g], tape.inner[g], levels.inner(g));
+        if (levels.allowed[g]) inner[g].forward(x, tape.inner_plan[g], tape.inner[g], levels.inner(g).pass);
       multiply_scores(tape, levels);
       multiply_gates(tape, levels);
       plan.resize(pass.tokens(), active, experts);
@@ -116,30 +115,37 @@ struct HierarchicalRouter {
         }
       });
       RouterSignal<T> part{.d_weight = scratch.d_outer_gate.data(), .z = signal.z, .d_score = scratch.d_outer_score[0]};
-      outer.backward(x, tape.outer_plan, tape.outer, part, dx_sum, grad.outer, scratch.outer, levels.outer());
+      outer.backward(x, tape.outer_plan, tape.outer, part, dx_sum, grad.outer, scratch.outer, levels.outer().pass);
       for (std::size_t g = 0; g < G; ++g) {
         if (!levels.allowed[g]) continue;
         part.d_weight = scratch.d_inner_gate[g].data();
         part.d_score = scratch.d_inner_score[g][0];
         inner[g].backward(x, tape.inner_plan[g], tape.inner[g], part, dx_sum, grad.inner[g], scratch.inner,
-                          levels.inner(g));
+                          levels.inner(g).pass);
       }
     }
 
    private:
     // The pass as each router sees it: with noise of its own and its part of the experts that are allowed, and without
     // a capacity, which is the experts'.
+    struct Level {
+      RoutingContext routing;
+      Pass pass;
+      Level(const Pass& whole, std::size_t number, const bool* allowed) : routing(routing_of(whole)), pass(whole) {
+        if (routing.allowed) routing.allowed = allowed;
+        pass.routing = &routing;
+        pass.options.capacity_factor = pass.options.min_capacity = 0;
+        if (pass.key) pass.key = pass.key->with(Purpose::router_noise, number);
+      }
+      Level(const Level&) = delete;   // its pass points into it
+    };
     struct Levels {
       const Pass& pass;
       const bool* allowed;           // [G] of the tape
-      Pass outer() const { return level(0, allowed); }
-      Pass inner(std::size_t g) const { return level(g + 1, pass.allowed + (pass.allowed ? g * E : 0)); }
-      Pass level(std::size_t number, const bool* experts_allowed) const {
-        Pass part = pass;
-        part.options.capacity_factor = part.options.min_capacity = 0;
-        part.allowed = pass.allowed ? experts_allowed : nullptr;
-        if (part.key) part.key = part.key->with(Purpose::router_noise, number);
-        return part;
+      Level outer() const { return {pass, 0, allowed}; }
+      Level inner(std::size_t g) const {
+        const bool* all = routing_of(pass).allowed;
+        return {pass, g + 1, all ? all + g * E : nullptr};
       }
     };
 

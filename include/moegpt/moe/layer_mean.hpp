@@ -14,7 +14,7 @@ struct LayerMean {
   double balance = 0;
 
   [[gnu::noinline]] void resize(int experts_, const Pass& pass) {
-    const BalanceRule& rule = pass.objective.balance_rule;
+    const BalanceRule& rule = routing_of(pass).objective.balance_rule;
     experts = experts_;
     const Index size = rule.layers == BalanceRule::Layers::sum ? 0 : groups_in(rule.group, pass) * experts;
     load_share.resize(size);

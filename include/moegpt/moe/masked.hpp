@@ -9,9 +9,9 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Any router of whole tokens; pass.task says which mask.
+// Any router of whole tokens; the task of the routing context says which mask.
 template <Router Recipe, int Tasks = 1>
-struct Masked {
+struct Masked : DropRuleOf<Recipe> {
   static_assert(Tasks >= 1, "Masked: one mask for each task, and at least one task");
   static constexpr int experts = Recipe::experts, active = Recipe::active, E = experts;
   static constexpr bool causal = Recipe::causal, constant_gate = moegpt::constant_gate<Recipe>;
@@ -24,8 +24,6 @@ struct Masked {
     using Scalar = T;
     using Unmasked = typename Recipe::template For<D, T>;
     static constexpr int dim = D;
-    static constexpr CapacityRule capacity_rule = capacity_rule_of<Unmasked>();
-    static constexpr bool drop_rule_looks_ahead = requires { requires Unmasked::drop_rule_looks_ahead; };
 
     Unmasked unmasked;
     HeapArray<Weight<T, E>, Tasks> mask;
@@ -51,10 +49,11 @@ struct Masked {
     };
 
     void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
-      check(pass.task >= 0 && pass.task < Tasks, "Masked: this is task ", pass.task,
+      const int task = routing_of(pass).task;
+      check(task >= 0 && task < Tasks, "Masked: this is task ", task,
             ", but there are masks for tasks 0 .. ", Tasks - 1, "; set task of the workspace");
       tape.resize(pass);
-      tape.task = pass.task;
+      tape.task = task;
       unmasked.forward(x, plan, tape, pass);
       const auto& m = mask[static_cast<std::size_t>(tape.task)];
       for_each_slot(plan, pass, [&](int e, Index s) {

@@ -10,14 +10,13 @@ namespace moegpt::inline MOEGPT_BUILD {
 // averages over layers, balance becomes this layer's part of the model's loss after the last block
 // (moe/layer_mean.hpp).
 template <class T>
-struct LossTape {
+struct LossTape : RouterLosses<T> {
   Buffer<T> mean_score;   // [groups, E] P of the balance loss, over each group's tokens
   Buffer<T> load_share;   // [groups, E] f of the balance loss, over the number of groups; also layer_mean.hpp
   Buffer<T> gate_sum;     // [E] importance: the sum of the gates of an expert's slots
-  T balance = 0, z = 0, importance = 0, load = 0, variance = 0, count = 0;
 
   [[gnu::noinline]] void resize(int experts, const Pass& pass) {
-    const Index groups = groups_in(pass.objective.balance_rule.group, pass);
+    const Index groups = groups_in(routing_of(pass).objective.balance_rule.group, pass);
     mean_score.resize(groups * experts);
     load_share.resize(groups * experts);
     gate_sum.resize(experts);
@@ -35,7 +34,7 @@ template <class T>
 struct LossScratch {
   Buffer<T> d_mean_score, d_load;   // [groups, E], [E]
   [[gnu::noinline]] void resize(int experts, const Pass& pass) {
-    d_mean_score.resize(groups_in(pass.objective.balance_rule.group, pass) * experts);
+    d_mean_score.resize(groups_in(routing_of(pass).objective.balance_rule.group, pass) * experts);
     d_load.resize(experts);
   }
 };
@@ -72,7 +71,7 @@ struct Routed {
 template <class T>
 [[gnu::noinline]] void measure_shares(const Routed<T>& routed, const RoutingPlan<T>& plan, const Pass& pass,
                                       T* share) {
-  const BalanceRule& rule = pass.objective.balance_rule;
+  const BalanceRule& rule = routing_of(pass).objective.balance_rule;
   const int E = plan.experts, K = plan.choices;
   const bool first = rule.choices == BalanceRule::Choices::first;
   const Index groups = groups_in(rule.group, pass), length = plan.tokens / groups;
@@ -106,7 +105,8 @@ struct BatchScores {
   double tokens = static_cast<double>(std::max<Index>(1, routed_tokens(pass)));
 
   double part(Index g) const {
-    return groups == 1 ? 1 : static_cast<double>(tokens_in(pass.objective.balance_rule.group, g, pass)) / tokens;
+    const Group group = routing_of(pass).objective.balance_rule.group;
+    return groups == 1 ? 1 : static_cast<double>(tokens_in(group, g, pass)) / tokens;
   }
   double operator()(int e) const {
     double sum = 0;
@@ -118,7 +118,7 @@ struct BatchScores {
 template <class T>
 [[gnu::noinline]] void measure_losses(const Routed<T>& routed, const RoutingPlan<T>& plan, LossTape<T>& tape,
                                       const Pass& pass) {
-  const Objective& o = pass.objective;
+  const Objective& o = routing_of(pass).objective;
   const int E = plan.experts;
   routed.check_sizes(plan.tokens, plan.choices, E);
   const Index groups = groups_in(o.balance_rule.group, pass);
@@ -149,7 +149,7 @@ template <class T>
 [[gnu::noinline]] RouterSignal<T> signal_of_losses(const LossTape<T>& tape, const T* smooth_load,
                                                    const RoutingPlan<T>& plan, T* d_weight, LossScratch<T>& scratch,
                                                    const Pass& pass) {
-  const Objective& o = pass.objective;
+  const Objective& o = routing_of(pass).objective;
   const Group group = o.balance_rule.group;
   const int E = plan.experts;
   const Index groups = groups_in(group, pass);

@@ -31,6 +31,7 @@ struct MoELayer {
   static constexpr int D = ExpertType::dim, DOut = output_dim<ExpertType>(), E = Recipe::experts;
   static constexpr int dim_in = D, dim_out = DOut;
   static constexpr bool causal = Recipe::causal;
+  static constexpr DropRule drop = drop_rule_of<Recipe>();
   static constexpr std::string_view name = "moe";
 
   RouterType router;
@@ -76,14 +77,16 @@ struct MoELayer {
 
   void forward(In<D, T> x, Out<DOut, T> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
     pass.check_fits(x.count, y.count);
+    check_objective(routing_of(pass).objective);
     tape.resize(pass);
     scratch.resize(pass);
-    tape.dropout = pass.expert_dropout();
+    tape.dropout = applied_expert_dropout(pass);
     tape.noise = pass.key ? pass.key->with(Purpose::expert_dropout) : Key{};
     RoutingPlan<T>& plan = tape.plan;
 
+    plan.drop = drop;
     router.forward(x, plan, tape.router, pass);
-    check_plan(plan, E, Recipe::active, capacity_rule_of<RouterType>(), router_text<Recipe>, pass);
+    check_plan(plan, E, Recipe::active, drop, router_text<Recipe>, pass);
     for_each_task(plan, scratch, pass, [&](int e, Rows rows) {
       const ExpertType& expert = experts[static_cast<std::size_t>(e)];
       expert.forward(tokens_of(x, plan, rows), scratch.output.rows(rows), tape.expert, scratch.expert, rows);

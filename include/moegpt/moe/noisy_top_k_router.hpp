@@ -52,7 +52,7 @@ struct NoisyTopKRouter {
         spread.resize(pass.tokens());
         normal.resize(pass.tokens());
         load.resize(E);
-        if (K == E || pass.objective.load == 0) return;
+        if (K == E || routing_of(pass).objective.load == 0) return;
         clean.resize(pass.tokens());
         chance.resize(pass.tokens());
       }
@@ -69,7 +69,7 @@ struct NoisyTopKRouter {
       pass.check_fits(x.count, pass.tokens());
       tape.resize(pass);
       tape.noisy = pass.key.has_value();
-      tape.smooth = tape.noisy && K < E && pass.objective.load != 0;
+      tape.smooth = tape.noisy && K < E && routing_of(pass).objective.load != 0;
       gate.forward(x, tape.score, pass);
       if (tape.smooth) std::memcpy(tape.clean[0], tape.score[0], bytes_of<T>(pass.tokens() * E));
       if (tape.noisy) {
@@ -124,8 +124,8 @@ struct NoisyTopKRouter {
         const T* a = tape.spread[n];
         kernels::map(E, a, deviation, [](Vector<T> v) { return kernels::softplus<T>(v) + floor; });
         for (int e = 0; e < E; ++e)
-          noisy[e] = pass.allowed && !pass.allowed[e] ? kernels::minus_infinity<T>
-                                                      : tape.clean[n][e] + tape.normal[n][e] * deviation[e];
+          noisy[e] = is_allowed(e, pass) ? tape.clean[n][e] + tape.normal[n][e] * deviation[e]
+                                         : kernels::minus_infinity<T>;
         chance.rank();
       }
     };

@@ -1,7 +1,7 @@
 #pragma once
 // The routing plan: who goes where, sorted by expert. One form for every rule that sends whole tokens: top-k,
 // expert choice, capacity, dense, hashed. Experts share one slot-ordered buffer, and each owns its rows of it.
-#include <moegpt/moe/capacity.hpp>
+#include <moegpt/moe/routing_context.hpp>
 
 #include <limits>
 #include <string>
@@ -19,6 +19,7 @@ struct RoutingPlan {
   Buffer<T> weight;          // [slots]             gate: how much of the expert's output returns
   Buffer<Index> slot;        // [tokens, choices]   where the pair went, or none
   Buffer<Index> wanted;      // [experts]           pairs chosen, before capacity
+  DropRule drop{};           // set by the mixture, of the recipe's type
   static constexpr Index none = -1;
 
   Index slot_count() const { return offset[experts]; }
@@ -44,27 +45,31 @@ struct RoutingPlan {
   }
 
   // Builds the plan from chosen[token][choice], an expert or `none`, and the gate of each choice: a stable counting
-  // sort, so that within an expert slots stand in token order. Under a capacity the pairs of each group ask for a
-  // place in the order of the pass's drop rule, and who finds an expert full is dropped. Throws
+  // sort, so that within an expert slots stand in token order. Under a capacity the pairs of each group claim
+  // slots in the order of `drop`, and a pair that finds its expert full is dropped. Throws
   // std::invalid_argument for a capacity below one slot (check_capacity) and for an expert that does not exist.
   void assign(const int* chosen, const T* gate, const Pass& pass) {
     const double factor = pass.options.capacity_factor;
     check(factor >= 0 && std::isfinite(factor), "capacity: capacity_factor is ", factor,
           ": it must be a number above 0, or 0 for no limit");
     if (factor == 0) return assign(chosen, gate, 0);
-    check_capacity("capacity_factor", factor, pass.capacity_group, choices, experts, pass);
-    if (pass.drop == Drop::token_order && pass.capacity_group == Group::batch)
-      return assign(chosen, gate, capacity_of(routed_tokens(pass), factor, choices, experts, pass));
+    check_capacity("capacity_factor", factor, drop, choices, experts, pass);
+    if (drop.order == Drop::token_order && drop.group == Group::batch)
+      return assign(chosen, gate, capacity_of(routed_tokens(pass), pass));
     count(chosen);   // looks at all of them before they are numbers of places
-    const Groups groups{pass.capacity_group, pass.shape};
+    const Groups groups{drop.group, pass.shape};
     for (Index g = 0; g < groups.size(); ++g) keep_what_fits(groups[g], chosen, gate, pass);
     sort(slot.data(), gate, 0);
     count(chosen);
   }
-  // With a limit of its own, in token order; 0: none. Only for routers that say so (CapacityRule): it heeds no pass.
+  // With the router's own limit, in token order; 0: none. Only for recipes with Drop::never: it reads no pass.
   void assign(const int* chosen, const T* gate, Index capacity) { sort(chosen, gate, capacity); }
 
  private:
+  Index capacity_of(Index competing, const Pass& pass) const {
+    return moegpt::capacity_of(competing, pass.options.capacity_factor, choices, experts, drop.rounding,
+                               pass.options.min_capacity);
+  }
   template <class Expert>
   void count(const Expert* chosen) {
     for (int e = 0; e < experts; ++e) wanted[e] = 0;
@@ -108,26 +113,25 @@ struct RoutingPlan {
   [[gnu::noinline]] void keep_what_fits(const TokenGroup& group, const int* chosen, const T* gate, const Pass& pass) {
     Index* free = offset.data();
     Index* order = token.data();
-    std::fill_n(free, experts, capacity_of(routed_tokens(group, pass), pass.options.capacity_factor, choices, experts,
-                                           pass));
-    auto ask = [&](Index pair) {
+    std::fill_n(free, experts, capacity_of(routed_tokens(group, pass), pass));
+    auto claim = [&](Index pair) {
       const int e = chosen[pair];
       slot[pair] = e >= 0 && free[e]-- > 0 ? e : none;
     };
-    if (pass.drop == Drop::token_order) {
+    if (drop.order == Drop::token_order) {
       for (Index i = 0; i < group.count; ++i)
-        for (int j = 0; j < choices; ++j) ask(group[i] * choices + j);
-    } else if (pass.drop == Drop::probability) {
+        for (int j = 0; j < choices; ++j) claim(group[i] * choices + j);
+    } else if (drop.order == Drop::probability) {
       const Index pairs = group.count * choices;
       for (Index i = 0; i < pairs; ++i) order[i] = group[i / choices] * choices + i % choices;
       sort_descending(order, pairs, pairs, [&](Index pair) { return gate[pair]; });
-      for (Index i = 0; i < pairs; ++i) ask(order[i]);
+      for (Index i = 0; i < pairs; ++i) claim(order[i]);
     } else {
       for (Index i = 0; i < group.count; ++i) order[i] = group[i];
-      if (pass.drop == Drop::batch_prioritised)
+      if (drop.order == Drop::batch_prioritised)
         sort_descending(order, group.count, group.count, [&](Index n) { return best_gate(n, chosen, gate); });
       for (int j = 0; j < choices; ++j)
-        for (Index i = 0; i < group.count; ++i) ask(order[i] * choices + j);
+        for (Index i = 0; i < group.count; ++i) claim(order[i] * choices + j);
     }
   }
 };
@@ -135,7 +139,7 @@ struct RoutingPlan {
 // What a mixture demands of the plan that a router hands it, in the time of a few numbers per expert. Throws
 // std::invalid_argument with the router's name and what it should do; `name` is asked only then.
 template <class T>
-[[gnu::noinline]] void check_plan(const RoutingPlan<T>& plan, int experts, int choices, const CapacityRule& rule,
+[[gnu::noinline]] void check_plan(const RoutingPlan<T>& plan, int experts, int choices, const DropRule& rule,
                                   std::string (*name)(), const Pass& pass) {
   const auto demand = [&](bool holds, const auto&... parts) {
     if (!holds) [[unlikely]]
@@ -147,7 +151,7 @@ template <class T>
          " experts, but the mixture has ", pass.tokens(), " tokens, ", choices, " choices and ", experts,
          " experts: call plan.resize(pass.tokens(), active, experts)");
   const Index routed = routed_tokens(pass);
-  const bool limited = rule.applies && pass.options.capacity_factor > 0;
+  const bool limited = rule.order != Drop::never && pass.options.capacity_factor > 0;
   const Index most = limited ? most_load(rule, choices, experts, pass) : routed;
   Index wanted = 0;
   for (int e = 0; e < experts; ++e) {
@@ -156,13 +160,13 @@ template <class T>
     demand((e > 0 || plan.offset[0] == 0) && load >= 0 && load <= plan.wanted[e], "its plan gives expert ", e,
            " the slots ", plan.offset[e], " .. ", plan.offset[e + 1], " and ", plan.wanted[e],
            " pairs: let plan.assign(chosen, gate, pass) fill it");
-    demand(!pass.allowed || pass.allowed[e] || plan.wanted[e] == 0, "it chose expert ", e, " for ", plan.wanted[e],
-           " tokens, but that expert is not allowed: choose e only where !pass.allowed || pass.allowed[e]");
+    demand(is_allowed(e, pass) || plan.wanted[e] == 0, "it chose expert ", e, " for ", plan.wanted[e],
+           " tokens, but that expert is not allowed: choose e only where is_allowed(e, pass)");
     demand(plan.wanted[e] <= routed, "it chose expert ", e, " ", plan.wanted[e], " times for ", routed,
            " tokens that are not padding: choose nothing where pass.is_padding(n), and no expert twice for a token");
     demand(load <= most, "expert ", e, " takes ", load, " tokens, but under capacity_factor ",
            pass.options.capacity_factor, " at most ", most, ": call plan.assign(chosen, gate, pass), or say that its "
-           "limits are its own: static constexpr CapacityRule capacity_rule{.applies = false} in its For");
+           "limits are its own: static constexpr DropRule drop{.order = Drop::never} beside its experts");
   }
   demand(wanted <= routed * choices, "it chose ", wanted, " experts, but ", routed, " tokens that are not padding have ",
          choices, " choices each: choose nothing where pass.is_padding(n)");

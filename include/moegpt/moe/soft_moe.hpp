@@ -11,6 +11,7 @@
 #include <moegpt/kernels/softmax.hpp>
 #include <moegpt/kernels/transpose.hpp>
 #include <moegpt/layers/expert.hpp>
+#include <moegpt/moe/routing_context.hpp>
 
 #include <algorithm>
 
@@ -68,9 +69,10 @@ struct SoftMoELayer {
 
   void forward(In<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
     pass.check_fits(x.count, y.count);
+    check_objective(routing_of(pass).objective);
     tape.resize(pass);
     scratch.resize(pass);
-    tape.dropout = pass.expert_dropout();
+    tape.dropout = applied_expert_dropout(pass);
     tape.noise = pass.key ? pass.key->with(Purpose::expert_dropout) : Key{};
     for (Index i = 0; i < tape.place.size(); ++i)
       tape.place[i] = i / P % pass.shape.batch * S + i / (P * pass.shape.batch) * P + i % P;
@@ -121,7 +123,7 @@ struct SoftMoELayer {
         std::memcpy(scratch.d_slot[tape.place[i]], scratch.d_input[i], sizeof(T) * D);
     });
     for (int e = 0; e < E; ++e)
-      if (!pass.allowed || pass.allowed[e]) touch(grad.experts[static_cast<std::size_t>(e)]);
+      if (is_allowed(e, pass)) touch(grad.experts[static_cast<std::size_t>(e)]);
     constexpr Index parts = ExpertType::weight_parts;
     pass.exec.parallel_for(E * parts, [&](Index i) {
       const auto e = static_cast<std::size_t>(i / parts);
@@ -176,9 +178,10 @@ struct SoftMoELayer {
   }
   // Slots of experts that are not allowed.
   static void forbid(Out<S, T> logits, const Pass& pass) {
-    for (Index n = 0; n < logits.count && pass.allowed; ++n)
+    const bool* allowed = routing_of(pass).allowed;
+    for (Index n = 0; n < logits.count && allowed; ++n)
       for (int s = 0; s < S; ++s)
-        if (!pass.allowed[s / P]) logits[n][s] = kernels::minus_infinity<T>;
+        if (!allowed[s / P]) logits[n][s] = kernels::minus_infinity<T>;
   }
   // d becomes p (d - <d, p>).
   static void through_softmax(const T* p, T* d, Index count) {

@@ -63,22 +63,23 @@ template <class Rule, class T>
   using Scores = typename Rule::Scores;
   const int E = static_cast<int>(score.cols);
   const Key noise = pass.key ? pass.key->with(Purpose::router_noise) : Key{};
+  const bool* allowed = routing_of(pass).allowed;
   for_each_piece(pass.exec, score.rows, token_piece, [&](Rows rows) {
     T kept[most_experts], apart[most_experts], gate_logit[most_experts], gate_score[most_experts];
     for (Index n = rows.first; n < rows.first + rows.count; ++n) {
       int* chosen = all_chosen + n * K;
       T* gate = all_gates + n * K;
       T *z = Scores::are_shares ? kept : logits[n], *s = Scores::are_shares ? score[n] : apart;
-      if (pass.allowed)
+      if (allowed)
         for (int e = 0; e < E; ++e)
-          if (!pass.allowed[e]) score[n][e] = kernels::minus_infinity<T>;
+          if (!allowed[e]) score[n][e] = kernels::minus_infinity<T>;
       std::copy_n(score[n], E, z);
       lse[n] = Scores::forward(z, s, score[n], E);
 
       const Candidate<T> token{z, s, bias, E, K, pass.key ? &noise : nullptr, pass, n};
       int count = pass.is_padding(n) ? 0 : Rule::Selection::select(token, chosen);
       while (count > 0 && !token.allows(chosen[count - 1])) --count;   // fewer are allowed than K
-      if (pass.allowed && lse[n] != lse[n] && !pass.is_padding(n)) count = first_allowed(token, chosen);   // NaN
+      if (allowed && lse[n] != lse[n] && !pass.is_padding(n)) count = first_allowed(token, chosen);   // NaN
       for (int j = 0; j < count; ++j) {
         gate_logit[j] = z[chosen[j]];
         gate_score[j] = s[chosen[j]];

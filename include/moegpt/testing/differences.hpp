@@ -3,7 +3,7 @@
 //   (8 (f(w + h) - f(w - h)) - (f(w + 2h) - f(w - 2h))) / (12 h),
 // whose own error is about h^4 + 1e-16 / h. Where two step sizes disagree, f has a kink or a top-k tie nearby.
 #include <moegpt/core/fields.hpp>
-#include <moegpt/layers/pass.hpp>
+#include <moegpt/moe/routing_context.hpp>
 
 #include <algorithm>
 #include <cstdio>
@@ -14,6 +14,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 struct GradcheckOptions {
   std::uint64_t seed = 1;
   Pass pass{.shape = {2, 5}};
+  RoutingContext routing{};   // to which the pass then points
   double tolerance = 1e-6;    // of max|a - n| / max(max|a|, max|n|, 1e-6), per tensor
   double spread = 0.5;        // standard deviation of weights and inputs
   int per_tensor = 64;        // numbers examined in each tensor, evenly spread: all, or at least so many

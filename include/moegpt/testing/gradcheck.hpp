@@ -75,23 +75,27 @@ void backward(const L& layer, In<L::dim_in, double> x, const Tape& tape, In<L::d
 template <class F>
 void for_each_other_pass(const Pass& pass, F&& f) {
   const Shape larger{pass.shape.batch + 1, pass.shape.length};
+  RoutingContext routing = routing_of(pass);
+  const bool* allowed = routing.allowed;
   std::vector<int> ids(static_cast<std::size_t>(larger.tokens()));
-  for (Index i = 0; pass.ids && i < std::ssize(ids); ++i) ids[static_cast<std::size_t>(i)] = pass.ids[i % pass.tokens()];
+  for (Index i = 0; routing.ids && i < std::ssize(ids); ++i)
+    ids[static_cast<std::size_t>(i)] = routing.ids[i % pass.tokens()];
   std::vector<Index> lengths(static_cast<std::size_t>(larger.batch), 1);
   lengths[0] = 0;
   Pass other = pass;
   other.shape = larger;
-  other.ids = ids.data();
   other.lengths = nullptr;
-  other.allowed = nullptr;
+  other.routing = &routing;
+  routing.ids = ids.data();
+  routing.allowed = nullptr;
   other.partial = true;
   other.key = Key{7};
-  other.objective.dropout = other.objective.balance = other.objective.load = 0.25;
+  other.dropout = routing.objective.balance = routing.objective.load = 0.25;
   if (pass.key) other.key.reset();
   f(other);
   other.lengths = lengths.data();
   other.options.capacity_factor = 0.5;
-  other.allowed = pass.allowed;
+  routing.allowed = allowed;
   f(other);
   other.shape = {1, 1};
   other.lengths = nullptr;
@@ -102,15 +106,16 @@ template <class Tape>
 double value_of(const Buffer<double>& y, const Buffer<double>& dy, const Tape& tape, const Pass& pass) {
   double f = 0;
   for (Index i = 0; i < y.size(); ++i) f += y[i] * dy[i];
-  if constexpr (HasLosses<Tape>) f += weighted(pass.objective, tape);
-  if constexpr (requires { requires HasLosses<decltype(tape.mixture)>; }) f += weighted(pass.objective, tape.mixture);
+  const Objective& o = routing_of(pass).objective;
+  if constexpr (HasLosses<Tape>) f += weighted(o, tape);
+  if constexpr (requires { requires HasLosses<decltype(tape.mixture)>; }) f += weighted(o, tape.mixture);
   return f;
 }
 
 // Complains of a plan that breaks the promises of a router. chosen: what its tape says of its choices, or null.
 [[gnu::noinline]] inline void examine_plan(GradcheckReport& report, const std::string& when,
                                            const RoutingPlan<double>& plan, const Buffer<int>* chosen,
-                                           const CapacityRule& rule, const Pass& pass) {
+                                           const DropRule& rule, const Pass& pass) {
   const auto wrong = [&](const std::string& text) { complain(report, when + text); };
   const auto number = [](Index n) { return std::to_string(n); };
   const Index N = plan.tokens, pairs = N * plan.choices;
@@ -134,9 +139,9 @@ double value_of(const Buffer<double>& y, const Buffer<double>& dy, const Tape& t
     wrong("the plan is inconsistent: plan.slot names " + number(sent) + " slots of " + number(plan.slot_count()));
   for (int e = 0; e < E && report.ok; ++e) {
     const std::string expert = "expert " + number(e);
-    if (pass.allowed && !pass.allowed[e] && plan.wanted[e] > 0)
-      wrong(expert + " gets tokens, but pass.allowed forbids it");
-    if (rule.applies && pass.options.capacity_factor > 0 && plan.load(e) > most)
+    if (!is_allowed(e, pass) && plan.wanted[e] > 0)
+      wrong(expert + " gets tokens, but it is not allowed: choose e only where is_allowed(e, pass)");
+    if (rule.order != Drop::never && pass.options.capacity_factor > 0 && plan.load(e) > most)
       wrong("capacity is ignored: " + expert + " takes " + number(plan.load(e)) + " tokens where at most " +
             number(most) + " fit: call plan.assign(chosen, gate, pass)");
     for (Index s = plan.offset[e]; s < plan.offset[e + 1] && report.ok; ++s) {
@@ -159,15 +164,17 @@ double value_of(const Buffer<double>& y, const Buffer<double>& dy, const Tape& t
 
 // The plans of a router as the pass is, with a capacity, without its favourite experts, and with padding.
 template <RouterOf R>
-void examine_plans(GradcheckReport& report, const R& router, In<R::dim, double> x, const Pass& given) {
+void examine_plans(GradcheckReport& report, const R& router, const DropRule& rule, In<R::dim, double> x,
+                   const Pass& given) {
   RoutingPlan<double> plan;
+  plan.drop = rule;
   typename R::Tape tape;
   const auto examine = [&](const char* when, const Pass& pass) {
     if (!report.ok) return;
     router.forward(x, plan, tape, pass);
     const Buffer<int>* chosen = nullptr;
     if constexpr (HasChoices<typename R::Tape>) chosen = &tape.chosen;
-    examine_plan(report, when, plan, chosen, capacity_rule_of<R>(), pass);
+    examine_plan(report, when, plan, chosen, rule, pass);
   };
   examine("", given);
   if (!report.ok) return;
@@ -183,15 +190,16 @@ void examine_plans(GradcheckReport& report, const R& router, In<R::dim, double> 
   router.forward(x, plan, tape, given);
   sort_descending(favourites.data(), E, E, [&](Index e) { return plan.wanted[e]; });
   Buffer<bool> allowed(E);
-  allowed.fill(true);
-  if (given.allowed) std::copy_n(given.allowed, E, allowed.data());
+  for (int e = 0; e < E; ++e) allowed[e] = is_allowed(e, given);
   int forbidden = static_cast<int>(std::count(allowed.begin(), allowed.end(), false));
   for (const Index e : favourites)
     if (const int least = K < E ? K : 1; allowed[e] && E - forbidden > std::max(least, E / 2)) {
       allowed[e] = false;
       ++forbidden;
     }
-  some.allowed = allowed.data();
+  RoutingContext routing = routing_of(given);
+  routing.allowed = allowed.data();
+  some.routing = &routing;
   if (E > 1) examine("without some experts: ", some);
 
   Pass padded = given;
@@ -211,6 +219,7 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
   using namespace testing;
   return until_smooth(options, [&](GradcheckReport& report, Rng& rng) {
     Pass pass = options.pass;
+    if (!pass.routing) pass.routing = &options.routing;
     L layer, grad, grad2;
     draw_weights(layer, rng, options.spread);
     Tokens<L::dim_in, double> x(pass.tokens()), other(pass.tokens()), dx(pass.tokens()), dx2(pass.tokens());
@@ -272,21 +281,23 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
 // A router: gates, mean scores, loads if its tape has any, and z-loss are given random derivatives. Its plans are
 // examined too, also under a capacity, with forbidden experts and with padding.
 template <RouterOf R>
-GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
+GradcheckReport gradcheck(const GradcheckOptions& options = {}, const DropRule& rule = {}) {
   static_assert(std::is_same_v<typename R::Scalar, double>, "gradcheck examines in double: give the router T = double");
   using namespace testing;
   constexpr int D = R::dim;
   return until_smooth(options, [&](GradcheckReport& report, Rng& rng) {
     Pass pass = options.pass;
+    if (!pass.routing) pass.routing = &options.routing;
     R router, grad;
     draw_weights(router, rng, options.spread);
     RoutingPlan<double> plan;
+    plan.drop = rule;
     typename R::Tape tape;
     typename R::Scratch scratch;
     Tokens<D, double> x(pass.tokens()), other(pass.tokens()), dx(pass.tokens());
     draw(x.memory(), rng, 2 * options.spread);
     draw(other.memory(), rng, 2 * options.spread);
-    examine_plans<R>(report, router, x, pass);
+    examine_plans<R>(report, router, rule, x, pass);
     if (!report.ok) return Verdict::smooth;
     router.forward(other, plan, tape, pass);   // stale values must not matter
     router.forward(x, plan, tape, pass);
@@ -311,6 +322,7 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     router.backward(x, plan, tape, signal, dx, grad, scratch, pass);
 
     RoutingPlan<double> plan_threads;
+    plan_threads.drop = rule;
     typename R::Tape tape_threads;
     typename R::Scratch scratch_threads;
     Tokens<D, double> dx_threads(pass.tokens());
@@ -342,6 +354,12 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
   });
 }
 
+// The same of its recipe, whose drop rule is then examined too: gradcheck<TopKRouter<8, 2>>().
+template <Router Recipe, int D = 6>
+GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
+  return gradcheck<typename Recipe::template For<D, double>>(options, drop_rule_of<Recipe>());
+}
+
 // An expert, by itself and, for the gradients of its gates, in a mixture.
 template <ExpertNetwork X>
 GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
@@ -365,8 +383,8 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
       batch.targets.push_back(n == 1 ? -1 : static_cast<int>(rng.below(Model::config.vocab)));   // one is ignored
     }
     if (options.pass.lengths) batch.lengths.assign(options.pass.lengths, options.pass.lengths + batch.shape.batch);
-    typename Model::Workspace work{batch.shape, options.pass.exec, options.pass.objective};
-    typename Model::Workspace used{batch.shape, options.pass.exec, options.pass.objective};
+    typename Model::Workspace work{batch.shape, options.pass.exec, options.routing.objective};
+    typename Model::Workspace used{batch.shape, options.pass.exec, options.routing.objective};
     Batch other{{1, batch.shape.length}, {batch.inputs.begin(), batch.inputs.begin() + batch.shape.length},
                 {batch.targets.begin(), batch.targets.begin() + batch.shape.length}};
     for (const bool keyed : {true, false}) {   // stale values in the workspace must not matter
@@ -374,7 +392,7 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
       model.forward(other, used, keyed ? std::optional<Key>(Key{7}) : std::nullopt);
       model.backward(other, used, grad2);
     }
-    used.objective = options.pass.objective;
+    used.objective = options.routing.objective;
     set_zero(grad2);
     model.forward(batch, used, options.pass.key);
     model.backward(batch, used, grad2);

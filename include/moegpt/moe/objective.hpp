@@ -1,0 +1,107 @@
+#pragma once
+// The training objective: coefficients and conventions of the losses that are added to the cross-entropy, and dropout.
+#include <moegpt/moe/capacity.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// Which load shares f and mean scores P the balance loss E sum_e f_e P_e multiplies: systems differ. Scores
+// are divided by their sum under every rule. "Balanced" is the value of uniform loads and scores, of one
+// mixture unless said otherwise; see balanced_value.
+struct BalanceRule {
+  enum class Choices { all, first };          // of a token's choices f counts all, or the first
+  enum class Share { of_pairs, of_tokens };   // f_e = count_e / pairs counted, which sums to 1, or count_e / tokens
+  enum class Layers { sum, mean, together };  // of losses; together: f and P are means over all layers, one loss
+
+  Choices choices = Choices::all;
+  Share share = Share::of_pairs;
+  Group group = Group::batch;                 // f and P of the batch, or of each sequence and the loss their mean
+  Layers layers = Layers::sum;
+  bool operator==(const BalanceRule&) const = default;
+
+  static const BalanceRule switch_transformer;   // balanced 1; also Megatron's; what an Objective starts with
+  static const BalanceRule gshard;               // balanced 1; Mesh-TensorFlow takes it with .group = Group::sequence
+  static const BalanceRule huggingface;          // balanced K, of the whole model; Mixtral, OLMoE, Qwen as published
+  static const BalanceRule megablocks;           // balanced 1, of the whole model
+  static const BalanceRule deepseek;             // balanced 1; of each sequence
+  static const BalanceRule flaxformer;           // balanced K; of each sequence
+};
+inline constexpr BalanceRule BalanceRule::switch_transformer{};
+inline constexpr BalanceRule BalanceRule::gshard{.choices = Choices::first};
+inline constexpr BalanceRule BalanceRule::huggingface{.share = Share::of_tokens, .layers = Layers::together};
+inline constexpr BalanceRule BalanceRule::megablocks{.layers = Layers::mean};
+inline constexpr BalanceRule BalanceRule::deepseek{.group = Group::sequence};
+inline constexpr BalanceRule BalanceRule::flaxformer{.share = Share::of_tokens, .group = Group::sequence};
+
+// Variance over experts: sum of squares / E (Tensor2Tensor), or / (E - 1) (Tutel).
+enum class Variance { population, unbiased };
+
+// What a training run adds to the cross-entropy, and how it is regularised. Coefficients are of the model's
+// losses: the balance loss is combined over layers by its rule, the others are sums over layers.
+struct Objective {
+  double dropout = 0;      // of attention's probabilities and output, and of dense networks' output
+  std::optional<double> expert_dropout{};   // of experts' output: routed, shared, Soft MoE; none: as dropout
+  double balance = 0;      // of the balance loss (Switch: 0.01) ...
+  BalanceRule balance_rule{};                  // ... by this rule
+  double z = 0;            // of the router z-loss (ST-MoE: 0.001)
+  double importance = 0;   // of CV^2 of each expert's sum of gates (Shazeer et al. 2017: 0.1)
+  double load = 0;         // of CV^2 of loads, smooth for a noisy router (likewise)
+  Variance variation = Variance::population;   // in both CV^2
+  double variance = 0;     // of the variance of mean scores over experts
+  double count = 0;        // of the mean square deviation of each expert's sum of scores
+};
+
+// The losses of routers before their coefficients: of one mixture (its tape), or summed over a model's (Loss).
+template <class T>
+struct RouterLosses {
+  T balance = 0, z = 0, importance = 0, load = 0, variance = 0, count = 0;
+};
+
+// One entry per loss. Besides, a loss is a value that measure_losses computes and a gradient that signal_of_losses
+// adds (moe/mixture_losses.hpp).
+template <class T>
+struct LossEntry {
+  const char* name;
+  double Objective::*coefficient;
+  T RouterLosses<T>::*value;
+};
+template <class T>
+inline constexpr LossEntry<T> loss_table[] = {
+    {"balance", &Objective::balance, &RouterLosses<T>::balance},
+    {"z", &Objective::z, &RouterLosses<T>::z},
+    {"importance", &Objective::importance, &RouterLosses<T>::importance},
+    {"load", &Objective::load, &RouterLosses<T>::load},
+    {"variance", &Objective::variance, &RouterLosses<T>::variance},
+    {"count", &Objective::count, &RouterLosses<T>::count}};
+
+// sum over losses of coefficient * value
+template <class T>
+double weighted(const Objective& o, const RouterLosses<T>& losses) {
+  double sum = 0;
+  for (const auto& [name, coefficient, value] : loss_table<T>)
+    sum += o.*coefficient * static_cast<double>(losses.*value);
+  return sum;
+}
+// The same objective with all coefficients multiplied by `weight`; dropout stays.
+inline Objective scaled(Objective o, double weight) {
+  for (const auto& entry : loss_table<double>) o.*entry.coefficient *= weight;
+  return o;
+}
+// sum += one, loss by loss.
+template <class T>
+void add_losses(const RouterLosses<T>& one, RouterLosses<double>& sum) {
+  for (std::size_t i = 0; i < std::size(loss_table<T>); ++i)
+    sum.*loss_table<double>[i].value += static_cast<double>(one.*loss_table<T>[i].value);
+}
+
+// std::invalid_argument for an objective without meaning. It may change between steps, so each step checks it.
+[[gnu::noinline]] inline void check_objective(const Objective& o) {
+  check_dropout("the objective's dropout", o.dropout);
+  check_dropout("the objective's expert_dropout", o.expert_dropout.value_or(0));
+  for (const auto& [name, coefficient, value] : loss_table<double>)
+    check(o.*coefficient >= 0 && std::isfinite(o.*coefficient), "the objective's coefficient ", name, " is ",
+          o.*coefficient, ": it must be a finite number, 0 or more");
+  check(o.balance_rule.group != Group::position, "the objective's balance_rule has group = Group::position, but a "
+        "balance loss is of the batch or of each sequence: use Group::batch or Group::sequence");
+}
+
+}  // namespace moegpt::inline MOEGPT_BUILD
