@@ -103,6 +103,21 @@ TEMPLATE_TEST_CASE("with a cache, pieces and single tokens have the bits of the 
   }
 }
 
+TEST_CASE("without a scale of its own attention divides by the root of the width of a head, whatever the model's") {
+  const auto check_scale = [](auto layer) {
+    using L = decltype(layer);
+    draw_weights(layer, 11);
+    const auto x = random_tokens<6, double>(7, 12);
+    Run<L> chosen, given;
+    chosen.forward(layer, x, {.shape = {1, 7}});
+    given.forward(layer, x, {.shape = {1, 7}, .options = {.attention_scale = 1 / std::sqrt(double(L::d))}});
+    CHECK(same_bits(chosen.y, given.y));
+  };
+  check_scale(Attention<AttentionShape{.dim = 6, .heads = 2}, double>{});
+  check_scale(Attention<AttentionShape{.dim = 6, .heads = 2, .head_dim = 5}, double>{});
+  check_scale(Attention<AttentionShape{.dim = 6, .heads = 4, .kv_heads = 2, .head_dim = 2}, double>{});
+}
+
 TEST_CASE("causal attention does not look ahead, attention without a mask does") {
   Attention<multi_head> causal;
   Attention<bidirectional> full;

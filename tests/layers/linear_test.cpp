@@ -52,6 +52,18 @@ TEST_CASE("gradients of a Linear that are not wanted are skipped, and the others
   CHECK(same_weights(grad, no_dx));
 }
 
+TEMPLATE_TEST_CASE("the parts of a weight gradient are together the whole", "", (Linear<3, 600, double>),
+                   (Linear<3, 256, double>), (Linear<3, 300, double, false>)) {
+  TestType layer, whole, parts;
+  const auto x = random_tokens<3, double>(7, 9);
+  const auto dy = random_tokens<TestType::dim_out, double>(7, 10);
+  const Index numbers[7] = {0, 1, 2, 3, 4, 5, 6};
+  layer.backward_weights(x, dy, whole, {.shape = {1, 7}});
+  for (Index part = 0; part < TestType::weight_parts; ++part)
+    layer.backward_weights(part, Gathered<3, double>{x, numbers, 7}, dy, parts);
+  CHECK(same_weights(whole, parts));
+}
+
 TEST_CASE("backward_sum adds to dx what backward writes there") {
   Linear<6, 5, double> layer, grad;
   draw_weights(layer, 6);

@@ -185,6 +185,25 @@ TEST_CASE("a cache refuses more than its room and leaves its content as it was")
   CHECK(cache.room() == 0);
 }
 
+TEST_CASE("logits that throw leave the cache as it was, and the next call has the bits of one undisturbed") {
+  using Model = Learned<float>;
+  const auto model = random_model<Model>(17);
+  Workspace<Model> work({1, L}, {}, {}, Use::inference);
+  Model::Cache cache, undisturbed;
+  const auto start = random_ids(5, V, 18), next = random_ids(2, V, 19);
+  const auto copy = [](In<V, float> logits) { return std::vector<float>(logits[0], logits[0] + logits.count * V); };
+  model->logits(start, work, undisturbed);
+  const std::vector<float> expected = copy(model->logits(next, work, undisturbed));
+  model->logits(start, work, cache);
+  float& weight = model->norm.weight[7];
+  const float held = std::exchange(weight, std::numeric_limits<float>::quiet_NaN());
+  CHECK_THROWS_AS(model->logits(next, work, cache), std::runtime_error);
+  weight = held;
+  CHECK_THROWS_AS(model->logits(std::vector<int>{1, V}, work, cache), std::invalid_argument);
+  CHECK(cache.length() == 5);
+  CHECK(copy(model->logits(next, work, cache)) == expected);
+}
+
 TEST_CASE("ids that do not divide among the sequences of a cache are refused") {
   using Model = Learned<float>;
   const auto model = random_model<Model>(17);

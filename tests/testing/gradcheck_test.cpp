@@ -23,9 +23,8 @@ struct Planted {
   Weight<double, 3> weight;
   Weight<double, 3> offset;
 
-  static constexpr auto fields() {
-    return Fields{Field{"weight", &Planted::weight}, Field{"offset", &Planted::offset, Kind::buffer}};
-  }
+  static constexpr Field offset_field{"offset", &Planted::offset, Kind::buffer};
+  static constexpr auto fields() { return Fields{Field{"weight", &Planted::weight}, offset_field}; }
   struct Tape {
     Tokens<3, double> squares;
     mutable double wear = 0;
@@ -87,9 +86,15 @@ struct Planted {
 
 static_assert(Layer<Planted>);
 
+// The same weight as an expert's.
+struct PlantedExpert : Planted {
+  static constexpr auto fields() { return Fields{Field{"weight", &Planted::weight, Kind::sparse}, Planted::offset_field}; }
+};
+
+template <Layer L = Planted>
 std::string complaint(Fault fault) {
   planted = fault;
-  const GradcheckReport report = gradcheck<Planted>();
+  const GradcheckReport report = gradcheck<L>();
   planted = Fault::none;
   CHECK(report.ok == report.complaint.empty());
   CHECK(static_cast<bool>(report) == report.ok);
@@ -162,6 +167,8 @@ TEST_CASE("gradcheck refuses a wrong derivative and names the tensor and both nu
   names(said, "x: backward says ");
   names(said, "differences say ");
   names(complaint(Fault::weight_forgotten), "weight: backward says 0, differences say ");
+  names(complaint<PlantedExpert>(Fault::weight_forgotten), "weight: backward says 0, differences say ");
+  CHECK(complaint<PlantedExpert>(Fault::none).empty());
   names(complaint(Fault::not_a_number), "weight[0]: its gradient is not finite");
 }
 

@@ -127,6 +127,15 @@ TEST_CASE("freezing all but some, experts by number, and thawing leave wanted wh
   CHECK(global_norm(grad) == 0);
 }
 
+TEST_CASE("experts are frozen by their whole number") {
+  MoELayer<TopKRouter<12, 1>, Expert<2, 3>> grad;
+  for (const int frozen : {1, 11}) {
+    unfreeze(grad);
+    freeze_experts(grad, {frozen});
+    for (int e = 0; e < 12; ++e) CHECK((held(grad.experts[static_cast<std::size_t>(e)]) == 0) == (e == frozen));
+  }
+}
+
 TEST_CASE("a pattern that names nothing is refused") {
   const auto grad = std::make_unique<Plain>();
   CHECK(refusal([&] { freeze(*grad, "*.ruoter"); }).find("no weight is named by \"*.ruoter\"") != std::string::npos);

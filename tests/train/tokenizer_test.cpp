@@ -126,6 +126,19 @@ TEST_CASE("a tokenizer knows what it encodes, and no other text") {
   CHECK(Tokenizer::bytes().knows("\xff\n"));
 }
 
+TEST_CASE("every character but the surrogates is UTF-8, and nothing in its place") {
+  int wrong = 0;
+  for (char32_t c = 0; c <= 0x10ffff; ++c) {
+    std::string text;
+    utf8::append(text, c);
+    const bool surrogate = c >= 0xd800 && c <= 0xdfff;
+    const utf8::Character read = utf8::read(text, 0);
+    wrong += read.bytes != (surrogate ? 0 : text.size()) || (!surrogate && read.value != c);
+    for (std::size_t bytes = 1; bytes < text.size(); ++bytes) wrong += utf8::first_invalid(text.substr(0, bytes)) != 0;
+  }
+  CHECK(wrong == 0);
+}
+
 TEST_CASE("the first byte that is not UTF-8 is found, and none in a text that is") {
   CHECK(utf8::first_invalid("") == std::string_view::npos);
   CHECK(utf8::first_invalid("caf\u00e9 \U0001F600\n") == std::string_view::npos);
