@@ -71,8 +71,9 @@ TEMPLATE_TEST_CASE("one padded sequence has the loss and the gradients of the un
   const Batch plain = random_batch({1, length}, config.vocab, 2), pad = padded(plain, 150, {length});
   typename TestType::Workspace work({1, length}, {}, everything), pad_work({1, 150}, {threads}, everything);
   TestType grad, pad_grad;
-  model->forward(random_batch({1, 150}, config.vocab, 9), pad_work, key);   // memory that other tokens have used
-  model->backward(random_batch({1, 150}, config.vocab, 9), pad_work, pad_grad = {});
+  const Batch other = random_batch({1, 150}, config.vocab, 9);
+  model->forward(other, pad_work, key);   // memory that other tokens have used
+  model->backward(other, pad_work, pad_grad);
   set_zero(pad_grad);
 
   const Loss loss = model->forward(plain, work, key), pad_loss = model->forward(pad, pad_work, key);
