@@ -3,6 +3,9 @@
 #include "support/catch.hpp"
 #include "support/temporary_folder.hpp"
 
+#include <fstream>
+#include <memory>
+
 using namespace moegpt;
 
 namespace {
@@ -178,4 +181,17 @@ TEST_CASE("a file whose options no model can have is refused and changes nothing
   CHECK(contains(message_of([&] { load(file.path, other, tokenizer); }), "option 'norm_epsilon' is 'nan', expected a number"));
   CHECK(other.options == ModelOptions{});
   CHECK(other.head.weight[0] == 0);
+}
+
+TEST_CASE("a file with a weight that is not a number changes neither the model nor the tokenizer") {
+  const TemporaryFile file;
+  const auto model = std::make_unique<Model>(), other = std::make_unique<Model>();
+  init(*model, Key{1});
+  save(file.path, *model, Tokenizer::characters("abc"));
+  std::fstream(file.path, std::ios::in | std::ios::out | std::ios::binary).seekp(-4, std::ios::end).write("\xff\xff\xff\xff", 4);
+  Tokenizer tokenizer = Tokenizer::characters("xy");
+  CHECK(contains(message_of([&] { load(file.path, *other, tokenizer); }), "expected a finite"));
+  CHECK(tokenizer.decode(tokenizer.encode("xyyx")) == "xyyx");
+  for_each_weight([](const auto& w) { CHECK(std::all_of(w.begin(), w.end(), [](float x) { return x == 0 || x == 1; })); },
+                  *other);
 }

@@ -49,3 +49,22 @@ TEST_CASE("a frozen linear expert leaves dx and the gradient of its gate as they
   CHECK(count_weights(frozen) == 0);
   CHECK(grad.map.bias[0] != 0);
 }
+
+TEMPLATE_TEST_CASE("an expert computes the gradient of a gate, with the same bits, where dx is not wanted", "",
+                   (LinearExpert<6, 6, double>), (Expert<6, 9, Activation::gelu, double>),
+                   (GatedExpert<6, 9, Activation::silu, double>)) {
+  TestType expert;
+  draw_weights(expert, 6);
+  const auto x = random_tokens<6, double>(7, 7);
+  const auto dy = random_tokens<6, double>(7, 8);
+  Tokens<6, double> y(7), dx(7);
+  typename TestType::Tape tape;
+  typename TestType::Scratch scratch;
+  tape.resize(7);
+  scratch.resize(7);
+  Buffer<double> d_gate(7), alone(7);
+  expert.forward(x, y, tape, scratch, {0, 7});
+  expert.backward(x, tape, dy, nullptr, dx, d_gate.data(), scratch, {0, 7});
+  expert.backward(x, tape, dy, nullptr, {}, alone.data(), scratch, {0, 7});
+  CHECK(same_bits(d_gate, alone));
+}

@@ -69,6 +69,21 @@ TEST_CASE("makemoe draws matrices by Kaiming's rule, biases uniformly and embedd
   }, std::as_const(*initial(Init::makemoe)));
 }
 
+TEST_CASE("the bias of a tied head is drawn for the width of the model") {
+  constexpr Config tied = [] {
+    Config c = config;
+    c.tied = true, c.moe_every = 1;
+    return c;
+  }();
+  const auto model = std::make_unique<GPT<tied, TopKRouter<3, 2>>>();
+  init(*model, Key{5}, Init::makemoe);
+  const double bound = 1 / std::sqrt(double(config.dim));
+  double largest = 0;
+  for (const float x : model->head.bias) largest = std::max(largest, std::abs(double(x)));
+  CHECK(largest <= bound);
+  CHECK(largest > 0.9 * bound);   // 65 draws: 0.9^65 = 0.1 %
+}
+
 TEST_CASE("the same key gives the same weights and another key others") {
   CHECK(first_difference(*initial(Init::makemoe), *initial(Init::makemoe)).empty());
   CHECK(first_difference(*initial(Init::gpt2, 5), *initial(Init::gpt2, 6)) == "token_embedding.weight");

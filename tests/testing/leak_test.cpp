@@ -58,6 +58,20 @@ using Leaking = std::tuple<
     GPT<plain, AllowNonCausal<Dropping<Top, Drop::probability>>>,
     GPT<plain, AllowNonCausal<Dropping<Top, Drop::probability, Group::sequence, Round::up>>>>;
 
+// Routes a token by the one after it, and says that it is causal.
+struct ByTheNextToken : Top {
+  template <int D, class T = float>
+  struct For : Top::For<D, T> {
+    using Base = Top::For<D, T>;
+    void forward(In<D, T> x, RoutingPlan<T>& plan, typename Base::Tape& tape, const Pass& pass) const {
+      Tokens<D, T> next(x.count);
+      for (Index n = 0; n < x.count; ++n)
+        std::copy_n(x[(n + 1) % pass.shape.length == 0 ? n : n + 1], D, next[n]);
+      Base::forward(next, plan, tape, pass);
+    }
+  };
+};
+
 // With and without noise and dropout, dropless and under a capacity that drops about half, on one thread and on two.
 std::vector<LeakOptions> all_options() {
   std::vector<LeakOptions> all;
@@ -87,6 +101,13 @@ TEMPLATE_LIST_TEST_CASE("a rule that looks ahead is caught", "", Leaking) {
     CHECK(report.position < report.exchanged);
     CHECK(report.layer < TestType::config.layers);
   }
+}
+
+TEST_CASE("a router that looks one token ahead is caught, and at the position before it") {
+  constexpr Config one_layer{.vocab = 11, .context = 8, .dim = 8, .layers = 1, .heads = 2, .hidden = 8};
+  const LeakReport report = find_leak<GPT<one_layer, ByTheNextToken>>();
+  CHECK(report.leaks);
+  CHECK(report.position == report.exchanged - 1);
 }
 
 TEST_CASE("a drop rule that looks ahead leaks nothing where nothing is dropped") {
