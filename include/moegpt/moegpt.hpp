@@ -17,8 +17,8 @@
 #include <moegpt/layers/norms.hpp>
 #include <moegpt/model/batch.hpp>
 #include <moegpt/model/block.hpp>
+#include <moegpt/model/checks.hpp>
 #include <moegpt/model/config.hpp>
-#include <moegpt/model/doors.hpp>
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/model/init.hpp>
 #include <moegpt/model/intermediates.hpp>

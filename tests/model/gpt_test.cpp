@@ -14,7 +14,7 @@ using PostNorm = GPT<[] { Config c = config; c.residual = Residual::post_norm; r
 using NoNorms = GPT<[] { Config c = config; c.residual = Residual::no_norm; return c; }(), TopKRouter<4, 2>>;
 constexpr int V = 11;
 
-// The door of forward and what it was given, all in order until a test spoils it.
+// The arguments of forward, all valid until a test spoils one.
 struct Door {
   std::unique_ptr<Noisy> model = random_model<Noisy>(1);
   Batch batch = random_batch({2, 3}, V, 2);

@@ -1,5 +1,5 @@
 #pragma once
-// Errors at public doors: what was found, what was expected, what to do. Rooms inside are not checked.
+// Argument checks at the API boundary: found, expected, what to do. Internal code does not check.
 #include <moegpt/core/build.hpp>
 
 #include <cstdio>

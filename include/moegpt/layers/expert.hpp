@@ -10,7 +10,7 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// An expert may be used alone: its door is checked, once per call.
+// Argument checks of an expert, which may be used alone: once per call.
 [[gnu::noinline]] inline void check_expert(Index x, Index y, Rows rows, Index tape, Index scratch) {
   const Index end = rows.first + rows.count;
   check(x == rows.count && y == rows.count && rows.first >= 0 && end <= tape && end <= scratch,

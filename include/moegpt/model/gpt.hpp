@@ -4,8 +4,8 @@
 #include <moegpt/layers/embedding.hpp>
 #include <moegpt/model/batch.hpp>
 #include <moegpt/model/block.hpp>
+#include <moegpt/model/checks.hpp>
 #include <moegpt/model/config.hpp>
-#include <moegpt/model/doors.hpp>
 #include <moegpt/model/head.hpp>
 #include <moegpt/model/interleaved.hpp>
 #include <moegpt/model/kv_cache.hpp>

@@ -12,7 +12,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 template <class Recipe>
 inline constexpr int fewest_allowed = Recipe::active < Recipe::experts ? Recipe::active : 1;
 
-// The door of a model: null allows all.
+// Argument check of a model. Null allows all.
 template <class Recipe>
 void check_allowed(const bool* allowed) {
   if (!allowed) return;

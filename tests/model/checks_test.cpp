@@ -1,4 +1,4 @@
-#include <moegpt/model/doors.hpp>
+#include <moegpt/model/checks.hpp>
 
 #include "support.hpp"
 
