@@ -32,7 +32,7 @@ int main() {
   // A router: who goes where.
   using Router = TopKRouter<4, 2>::For<D>;
   Router router;
-  router.gate.weight.eigen().setRandom();
+  router.logits.weight.eigen().setRandom();
   RoutingPlan<float> plan;
   Router::Tape routes;
   router.forward(as_tokens<D>(x), plan, routes, pass);
@@ -53,5 +53,5 @@ int main() {
   mixture.forward(as_tokens<D>(in), as_tokens<D>(out), mixture_tape, mixture_scratch, pass);
   mixture.backward(as_tokens<D>(in), mixture_tape, as_tokens<D>(d_out), as_tokens<D>(d_in), d_mixture, mixture_scratch, pass);
   std::printf("mixture: |y| %.3f  |dx| %.3f  |d gate| %.3f\n", out.norm(), d_in.norm(),
-              d_mixture.router.gate.weight.eigen().norm());
+              d_mixture.router.logits.weight.eigen().norm());
 }

@@ -129,7 +129,7 @@ struct ThresholdRouter {
 
     // gates: ds = dg;  balance: ds += d_mean_score / N;  dz = s (ds - <ds, s>);  z-loss: dz += 2 z / N lse s
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
-                  Out<D, T> dx_sum, For& grad, Scratch& scratch, const Pass& pass) const {
+                  Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
       scratch.resize(pass);
       const Index routed = routed_tokens(pass);
       for (Index n = 0; n < pass.tokens(); ++n) {
@@ -145,7 +145,7 @@ struct ThresholdRouter {
         signal.add_to_scores(n, routed, pass, E, ds);
         kernels::softmax_backward(tape.score[n], ds, dz, E);
       }
-      gate.backward_sum(x, scratch.d_logits, dx_sum, grad.gate, pass);
+      gate.backward(x, scratch.d_logits, dx, grad.gate, pass);
     }
   };
 };

@@ -64,7 +64,10 @@ TEMPLATE_TEST_CASE("the parts of a weight gradient are together the whole", "", 
   CHECK(same_weights(whole, parts));
 }
 
-TEST_CASE("backward_sum adds to dx what backward writes there") {
+TEST_CASE("a Sum receives on top what an Out holds alone") {
+  STATIC_REQUIRE_FALSE(std::is_convertible_v<Sum<6, double>, Out<6, double>>);   // neither by mistake
+  STATIC_REQUIRE_FALSE(std::is_convertible_v<Out<6, double>, Sum<6, double>>);
+  STATIC_REQUIRE_FALSE(std::is_convertible_v<Tokens<6, double>&, Sum<6, double>>);
   Linear<6, 5, double> layer, grad;
   draw_weights(layer, 6);
   const auto x = random_tokens<6, double>(7, 7);
@@ -72,6 +75,6 @@ TEST_CASE("backward_sum adds to dx what backward writes there") {
   Tokens<6, double> dx(7), sum(7);
   sum.memory().fill(1);
   layer.backward(x, dy, dx, grad, {});
-  layer.backward_sum(x, dy, sum, grad, {});
+  layer.backward(x, dy, Sum(sum), grad, {});
   for (Index i = 0; i < 42; ++i) CHECK(sum[0][i] == Approx(1 + dx[0][i]).epsilon(1e-14));
 }

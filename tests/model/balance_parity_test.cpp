@@ -47,7 +47,7 @@ struct Layers {
     const Pass pass{.shape = {2, 6}, .lengths = lengths, .routing = &routing};
     const std::vector<double> logits = numbers("logits");
     const auto layer = std::make_unique<Layer>();
-    layer->router.gate.weight.eigen().setIdentity();
+    layer->router.logits.weight.eigen().setIdentity();
     std::array<Tokens<E, double>, layers> x;
     std::array<Layer::Tape, layers> tape;
     Layer::Scratch scratch;
@@ -93,8 +93,8 @@ void require_load_parity(const std::string& name, const Objective& objective) {
   Layer layer, grad;
   Tokens<2 * E, double> x(tokens), y(tokens), dy(tokens), dx(tokens);
   for (int e = 0; e < E; ++e) {
-    layer.router.gate.weight.eigen()(e, e) = 1;
-    layer.router.noise.weight.eigen()(e, E + e) = 1;
+    layer.router.logits.gate.weight.eigen()(e, e) = 1;
+    layer.router.logits.noise.weight.eigen()(e, E + e) = 1;
   }
   const auto at = [](std::size_t i) { return std::pair{static_cast<Index>(i) / E, static_cast<Index>(i) % E}; };
   for (std::size_t i = 0; i < clean.size(); ++i) {
@@ -106,7 +106,7 @@ void require_load_parity(const std::string& name, const Objective& objective) {
   layer.forward(x, y, tape, scratch, pass);
   layer.backward(x, tape, dy, dx, grad, scratch, pass);
   INFO(name);
-  CHECK(worst(numbers("eps"), [&](std::size_t i) { return tape.router.normal[at(i).first][at(i).second]; }) <= 1e-14);
+  CHECK(worst(numbers("eps"), [&](std::size_t i) { return tape.router.layer.normal[at(i).first][at(i).second]; }) <= 1e-14);
   if (objective.load != 0) CHECK(worst(load, [&](std::size_t i) { return tape.router.load[i]; }) <= tolerance);
   CHECK(weighted(objective, tape) == Approx(numbers(name)[0]).epsilon(tolerance));
   CHECK(worst(numbers("dc." + name), [&](std::size_t i) { return dx[at(i).first][at(i).second]; }) <= tolerance);

@@ -225,7 +225,7 @@ TEST_CASE("a loss that is not finite is an error that names the first weight tha
   CHECK(contains(failure(), "norm.weight[7] is not finite"));
   d.model->blocks.second[1].attention.key.weight[5] = std::numeric_limits<float>::infinity();
   CHECK(contains(failure(), "blocks.1.attention.key.weight[5]"));
-  d.model->blocks.second[0].mixture.router.gate.weight[2] = std::numeric_limits<float>::quiet_NaN();
+  d.model->blocks.second[0].mixture.router.logits.gate.weight[2] = std::numeric_limits<float>::quiet_NaN();
   CHECK(contains(failure(), "blocks.0.moe.router.gate.weight[2]"));
 }
 

@@ -123,7 +123,7 @@ TEST_CASE("a biased selection balances a router that sends everything to one exp
   };
   Rng rng(5);
   for (auto& block : model->blocks.second)
-    for (auto& w : block.mixture.router.gate.weight) w = 0.02f * static_cast<float>(rng.normal());
+    for (auto& w : block.mixture.router.logits.weight) w = 0.02f * static_cast<float>(rng.normal());
   model->blocks.second[0].mixture.router.selection_bias[2] = 1;   // tilted
   REQUIRE(worst() == 3);
   for (int step = 0; step < 400; ++step) {

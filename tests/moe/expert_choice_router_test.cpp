@@ -147,7 +147,7 @@ TEST_CASE("each group by itself is expert choice over that group as a batch of i
   Grouped<Group::position> by_position;
   R by_batch;
   draw_weights(by_batch, 12);
-  by_sequence.gate = by_position.gate = by_batch.gate;
+  by_sequence.logits = by_position.logits = by_batch.logits;
   const auto x = random_tokens<6, double>(35, 13);
   const Shape shape{5, 7};
   const auto examine = [&](Group kind, const RoutingPlan<double>& plan) {
@@ -240,7 +240,7 @@ TEST_CASE("grouped plans do not depend on the number of threads") {
   Grouped<Group::position> by_position;
   Grouped<Group::sequence> by_sequence;
   draw_weights(by_position, 21);
-  by_sequence.gate = by_position.gate;
+  by_sequence.logits = by_position.logits;
   const auto x = random_tokens<6, double>(40 * 90, 22);
   const auto contemporaries = plan_of(by_position, x, {.shape = {40, 90}});
   const auto sequences = plan_of(by_sequence, x, {.shape = {40, 90}});

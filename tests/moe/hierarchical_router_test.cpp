@@ -66,7 +66,7 @@ TEST_CASE("dense on dense is the mixture of Jordan and Jacobs: sum over groups o
   const auto x = random_tokens<6, double>(7, 2);
   const Ran<L> run(layer, x, seven);
   const auto softmax_of = [&](const auto& router) {
-    const Eigen::MatrixXd e = (router.gate.weight.eigen() * x.eigen()).array().exp();
+    const Eigen::MatrixXd e = (router.logits.weight.eigen() * x.eigen()).array().exp();
     const Eigen::RowVectorXd sums = e.colwise().sum();
     return Eigen::MatrixXd(e * sums.cwiseInverse().asDiagonal());
   };
@@ -143,8 +143,8 @@ TEST_CASE("the names of groups do not matter: permuted with all that is theirs t
   auto permuted = layer;
   const std::size_t order[4] = {2, 0, 3, 1};
   for (std::size_t g = 0; g < 4; ++g) {
-    permuted.router.outer.gate.weight.eigen().row(Index(g)) =
-        layer.router.outer.gate.weight.eigen().row(Index(order[g]));
+    permuted.router.outer.logits.weight.eigen().row(Index(g)) =
+        layer.router.outer.logits.weight.eigen().row(Index(order[g]));
     permuted.router.inner[g] = layer.router.inner[order[g]];
     for (std::size_t i = 0; i < 3; ++i) permuted.experts[3 * g + i] = layer.experts[3 * order[g] + i];
   }
@@ -195,9 +195,9 @@ TEST_CASE("each level draws noise of its own") {
   R::Tape tape;
   const Route route(router, random_tokens<6, double>(7, 18), tape, {.shape = {1, 7}, .key = Key{19}});
   std::set<double> draws;
-  for (const double z : tape.outer.normal.memory()) draws.insert(z);
+  for (const double z : tape.outer.layer.normal.memory()) draws.insert(z);
   for (auto& inner : tape.inner)
-    for (const double z : inner.normal.memory()) draws.insert(z);
+    for (const double z : inner.layer.normal.memory()) draws.insert(z);
   CHECK(draws.size() == 4 * 21);
 }
 

@@ -94,7 +94,7 @@ TEST_CASE("loads sum to about N K, and each to about the pairs that expert got")
   double squares = 0;   // of a token's chances' distance from K
   for (Index n = 0; n < tokens; ++n) {
     double sum = -2;
-    for (int e = 0; e < 6; ++e) sum += run.tape.chance[n][e];
+    for (int e = 0; e < 6; ++e) sum += run.tape.layer.chance[n][e];
     squares += sum * sum;
   }
   CHECK(run.load() == Approx(2.0 * static_cast<double>(tokens)).margin(4 * std::sqrt(squares)));
@@ -133,15 +133,15 @@ TEST_CASE("noise too small to move anything gives the counts and a finite gradie
   const RoutedPass pass = with_load(20);
   Route<R> run(pass);
   for (const double bias : {-40.0, -50.0, -800.0}) {   // deviations of 4e-18, 2e-22 and 0
-    run.router.noise.weight.eigen().setZero();
-    run.router.noise.bias.eigen().setConstant(bias);
+    run.router.logits.noise.weight.eigen().setZero();
+    run.router.logits.noise.bias.eigen().setConstant(bias);
     run.forward(pass);
     CHECK(run.is_hard());
     R grad;
     R::Scratch scratch;
     Tokens<4, double> dx(20);
     const Buffer<double> d_slot = random_numbers<double>(run.plan.slot_count(), 3), d_load = random_numbers<double>(5, 4);
-    run.router.backward(run.x, run.plan, run.tape, {.d_weight = d_slot.data(), .d_load = d_load.data()}, dx, grad,
+    run.router.backward(run.x, run.plan, run.tape, {.d_weight = d_slot.data(), .d_load = d_load.data()}, Sum(dx), grad,
                         scratch, pass);
     CHECK(first_not_finite(grad) == "");
   }

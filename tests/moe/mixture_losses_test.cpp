@@ -73,9 +73,9 @@ struct OwnNames {
       tape.lse = tape.inner.lse;
     }
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
-                  Out<D, T> dx_sum, For& grad, Scratch& scratch, const Pass& pass) const {
+                  Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
       CHECK(signal.d_load == nullptr);
-      router.backward(x, plan, tape.inner, signal, dx_sum, grad.router, scratch, pass);
+      router.backward(x, plan, tape.inner, signal, dx, grad.router, scratch, pass);
     }
   };
 };
@@ -228,8 +228,8 @@ TEST_CASE("rows of the logits' gradient sum to zero for every loss but the z-los
       run.layer.backward(run.x, run.tape, dy, dx, grad, run.scratch, pass);
       double sum = 0, size = 0;
       for (int e = 0; e < 5; ++e) {
-        sum += grad.router.gate.weight[e * 4];
-        size += std::abs(grad.router.gate.weight[e * 4]);
+        sum += grad.router.logits.weight[e * 4];
+        size += std::abs(grad.router.logits.weight[e * 4]);
       }
       REQUIRE(size > 0.01);
       if (z == 0) CHECK(std::abs(sum) < 1e-14 * size);

@@ -103,7 +103,7 @@ TEST_CASE("a mixture of all experts with probability gates is the dense mixture"
   tape.resize(7);
   scratch.resize(7);
   Tokens<3, double> z(7);
-  layer.router.gate.forward(x, z, seven);
+  layer.router.logits.forward(x, z, seven);
   for (int e = 0; e < 3; ++e) {
     layer.experts[static_cast<std::size_t>(e)].forward(x, output, tape, scratch, {0, 7});
     for (Index n = 0; n < 7; ++n) {
@@ -153,7 +153,7 @@ TEST_CASE("the names of experts do not matter: permuted with their router rows t
   const int order[5] = {3, 0, 4, 1, 2};
   for (int e = 0; e < 5; ++e) {
     permuted.experts[static_cast<std::size_t>(e)] = layer.experts[static_cast<std::size_t>(order[e])];
-    permuted.router.gate.weight.eigen().row(e) = layer.router.gate.weight.eigen().row(order[e]);
+    permuted.router.logits.weight.eigen().row(e) = layer.router.logits.weight.eigen().row(order[e]);
   }
   const auto x = random_tokens<6, double>(7, 9);
   CHECK(distance(Run<Two>(layer, x, seven).y, Run<Two>(permuted, x, seven).y) < 1e-14);
@@ -192,7 +192,7 @@ TEST_CASE("uniform scores have the balance loss 1, and it counts what tokens wan
   for (int e = 0; e < 5; ++e)
     expected += 5 * static_cast<double>(run.tape.plan.wanted[e]) / 14 * run.tape.mean_score[e];
   CHECK(run.tape.balance == Approx(expected).epsilon(1e-14));
-  layer.router.gate.weight.eigen().setZero();
+  layer.router.logits.weight.eigen().setZero();
   const Run<Two> uniform(layer, x, seven);
   CHECK(uniform.tape.balance == Approx(1).epsilon(1e-15));
   CHECK(uniform.tape.z == Approx(std::log(5.0) * std::log(5.0)).epsilon(1e-14));
@@ -315,7 +315,7 @@ TEST_CASE("frozen experts and a frozen router leave dx and the other gradients a
 
 TEST_CASE("a NaN in the router reaches the output, and the plan stays valid") {
   auto layer = drawn<Two>(33);
-  layer.router.gate.weight.eigen().setConstant(std::numeric_limits<double>::quiet_NaN());
+  layer.router.logits.weight.eigen().setConstant(std::numeric_limits<double>::quiet_NaN());
   const auto x = random_tokens<6, double>(7, 34);
   const Run<Two> run(layer, x, seven);
   CHECK(run.tape.plan.slot_count() == 14);
@@ -401,7 +401,7 @@ TEST_CASE("a mixture takes whatever a drop rule of any group and rounding keeps,
 
 TEST_CASE("a router full of NaN sends no token to an expert that is not allowed") {
   auto layer = drawn<Two>(39);
-  layer.router.gate.weight.eigen().setConstant(std::numeric_limits<double>::quiet_NaN());
+  layer.router.logits.weight.eigen().setConstant(std::numeric_limits<double>::quiet_NaN());
   const auto x = random_tokens<6, double>(7, 40);
   const AllowedExperts<TopKRouter<5, 2>> last{2, 4};
   const RoutedPass pass(seven, {.allowed = last});

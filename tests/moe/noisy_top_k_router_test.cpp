@@ -40,7 +40,7 @@ TEST_CASE("without a key a noisy router is a top-k router") {
   Paper noisy;
   TopKRouter<5, 2>::For<6, double> plain;
   draw_weights(noisy, 1);
-  plain.gate = noisy.gate;
+  plain.logits = noisy.logits.gate;
   const auto x = random_tokens<6, double>(7, 2);
   const Route<Paper> a(noisy, x, {.shape = {1, 7}});
   const Route<decltype(plain)> b(plain, x, {.shape = {1, 7}});
@@ -55,9 +55,9 @@ TEST_CASE("noise is normal with standard deviation softplus(W x), plus 0.01 with
   x.memory().fill(1);
   for (const double a : {-2.0, 0.0, 3.0}) {
     Paper without;
-    without.noise.weight.eigen().setConstant(a / 6);   // W x = a
+    without.logits.noise.weight.eigen().setConstant(a / 6);   // W x = a
     MakeMoE with;
-    with.noise.bias.eigen().setConstant(a);
+    with.logits.noise.bias.eigen().setConstant(a);
     const Pass pass{.shape = {1, tokens}, .key = Key{3}};
     const Route<Paper> p(without, x, pass);
     const Route<MakeMoE> m(with, x, pass);

@@ -37,7 +37,7 @@ TEST_CASE("all linear experts with a shared projection are W relu of the sum ove
   const auto x = random_tokens<6, double>(7, 2);
   const Ran<L> run(layer, x, seven);
   const auto X = x.eigen();
-  const Eigen::MatrixXd exponentials = (layer.mixture.router.gate.weight.eigen() * X).array().exp();
+  const Eigen::MatrixXd exponentials = (layer.mixture.router.logits.weight.eigen() * X).array().exp();
   const Eigen::RowVectorXd sums = exponentials.colwise().sum();
   const Eigen::MatrixXd p = exponentials * sums.cwiseInverse().asDiagonal();
   Eigen::MatrixXd mixed = Eigen::MatrixXd::Zero(4, 7);

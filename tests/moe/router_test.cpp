@@ -44,10 +44,10 @@ struct Spy {
       Base::forward(x, plan, tape, pass);
     }
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const typename Base::Tape& tape,
-                  const RouterSignal<T>& signal, Out<D, T> dx_sum, For& grad, typename Base::Scratch& scratch,
+                  const RouterSignal<T>& signal, Sum<D, T> dx, For& grad, typename Base::Scratch& scratch,
                   const Pass& pass) const {
       backward_saw = {pass, routing_of(pass), plan.drop};
-      Base::backward(x, plan, tape, signal, dx_sum, grad, scratch, pass);
+      Base::backward(x, plan, tape, signal, dx, grad, scratch, pass);
     }
   };
 };

@@ -34,9 +34,9 @@ double gradient_of_gates() {
   const auto d_weight = random_numbers<double>(route.plan.slot_count(), 3);
   typename R::Scratch scratch;
   Tokens<6, double> dx(7);
-  router.backward(x, route.plan, route.tape, {.d_weight = d_weight.data()}, dx, grad, scratch, pass);
+  router.backward(x, route.plan, route.tape, {.d_weight = d_weight.data()}, Sum(dx), grad, scratch, pass);
   double largest = 0;
-  for (const double g : grad.gate.weight) largest = std::max(largest, std::abs(g));
+  for (const double g : grad.logits.weight) largest = std::max(largest, std::abs(g));
   return largest;
 }
 
@@ -125,8 +125,8 @@ TEST_CASE("frozen, a router still sends its gradient to x") {
   const auto d_weight = random_numbers<double>(14, 11);
   Two::Scratch scratch;
   Tokens<6, double> dx(7), dx_frozen(7);
-  router.backward(x, route.plan, route.tape, {.d_weight = d_weight.data()}, dx, grad, scratch, pass);
-  router.backward(x, route.plan, route.tape, {.d_weight = d_weight.data()}, dx_frozen, frozen, scratch, pass);
+  router.backward(x, route.plan, route.tape, {.d_weight = d_weight.data()}, Sum(dx), grad, scratch, pass);
+  router.backward(x, route.plan, route.tape, {.d_weight = d_weight.data()}, Sum(dx_frozen), frozen, scratch, pass);
   CHECK(same_bits(dx, dx_frozen));
   CHECK(count_weights(frozen) == 0);
 }
@@ -140,10 +140,10 @@ TEST_CASE("gates of 1-norm one are renormalised gates, in values and gradients")
     auto grad = std::make_unique<typename std::remove_cvref_t<decltype(route)>::R>();
     typename std::remove_cvref_t<decltype(route)>::R::Scratch scratch;
     Tokens<6, double> dx(30);
-    route.router.backward(route.x, route.plan, route.tape, {.d_weight = d_weight.data()}, dx, *grad, scratch, pass);
+    route.router.backward(route.x, route.plan, route.tape, {.d_weight = d_weight.data()}, Sum(dx), *grad, scratch, pass);
     Tokens<6, double> both(36);
     std::copy_n(dx[0], 180, both[0]);
-    std::copy_n(grad->gate.weight.data(), 36, both[30]);
+    std::copy_n(grad->logits.weight.data(), 36, both[30]);
     return both;
   };
   CHECK(distance(by_norm.plan.weight.data(), by_softmax.plan.weight.data(), 90) < 1e-15);

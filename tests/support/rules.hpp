@@ -148,7 +148,7 @@ void check_small_stack(moegpt::Pass pass = {}) {
     typename RandomRoute<Recipe, float, D>::R::Scratch scratch;
     moegpt::Buffer<float> d_weight(route.plan.slot_count());
     moegpt::Tokens<D, float> dx(2);
-    route.router.backward(route.x, route.plan, route.tape, {.d_weight = d_weight.data()}, dx, grad, scratch, pass);
+    route.router.backward(route.x, route.plan, route.tape, {.d_weight = d_weight.data()}, moegpt::Sum(dx), grad, scratch, pass);
     done = route.plan.slot_count() > 0;
   });
   CHECK(ran);

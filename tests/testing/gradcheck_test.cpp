@@ -120,23 +120,23 @@ struct ForgetsRenormalisation {
 using Honest = TopKRouter<5, 2>::For<6, double>;
 struct OverwritesDx : Honest {
   void backward(In<6, double> x, const RoutingPlan<double>& plan, const Tape& tape, const RouterSignal<double>& signal,
-                Out<6, double> dx_sum, OverwritesDx& grad, Scratch& scratch, const Pass& pass) const {
-    std::fill_n(dx_sum.data, 6 * dx_sum.count, 0.0);
-    Honest::backward(x, plan, tape, signal, dx_sum, grad, scratch, pass);
+                Sum<6, double> dx, OverwritesDx& grad, Scratch& scratch, const Pass& pass) const {
+    std::fill_n(dx[0], 6 * dx.count(), 0.0);
+    Honest::backward(x, plan, tape, signal, dx, grad, scratch, pass);
   }
 };
 struct IgnoresBalance : Honest {
   void backward(In<6, double> x, const RoutingPlan<double>& plan, const Tape& tape, RouterSignal<double> signal,
-                Out<6, double> dx_sum, IgnoresBalance& grad, Scratch& scratch, const Pass& pass) const {
+                Sum<6, double> dx, IgnoresBalance& grad, Scratch& scratch, const Pass& pass) const {
     signal.d_mean_score = nullptr;
-    Honest::backward(x, plan, tape, signal, dx_sum, grad, scratch, pass);
+    Honest::backward(x, plan, tape, signal, dx, grad, scratch, pass);
   }
 };
 struct AssignsGradient : Honest {
   void backward(In<6, double> x, const RoutingPlan<double>& plan, const Tape& tape, const RouterSignal<double>& signal,
-                Out<6, double> dx_sum, AssignsGradient& grad, Scratch& scratch, const Pass& pass) const {
+                Sum<6, double> dx, AssignsGradient& grad, Scratch& scratch, const Pass& pass) const {
     set_zero(grad);
-    Honest::backward(x, plan, tape, signal, dx_sum, grad, scratch, pass);
+    Honest::backward(x, plan, tape, signal, dx, grad, scratch, pass);
   }
 };
 
@@ -213,7 +213,7 @@ TEST_CASE("gradcheck refuses a router that forgets renormalisation in backward")
 }
 
 TEST_CASE("gradcheck refuses a router that overwrites dx, one that ignores the balance loss and one that assigns") {
-  names(gradcheck<OverwritesDx>().complaint, "dx_sum is not added to");
+  names(gradcheck<OverwritesDx>().complaint, "dx is not added to");
   names(gradcheck<IgnoresBalance>().complaint, "backward says");
   names(gradcheck<AssignsGradient>().complaint, "do not add");
   CHECK(gradcheck<Honest>().ok);

@@ -156,6 +156,22 @@ using In = TokensView<D, const T>;
 template <int D, class T>
 using Out = TokensView<D, T>;
 
+// D x tokens that a function adds to. It is made from an Out explicitly and never becomes one, so that a sum cannot be
+// overwritten by mistake. Empty: not wanted.
+template <int D, class T>
+class Sum {
+ public:
+  static constexpr int dim = D;
+  explicit Sum(Out<D, T> tokens) : tokens_(tokens) {}
+  T* operator[](Index token) const { return tokens_[token]; }
+  Index count() const { return tokens_.count; }
+  bool empty() const { return tokens_.empty(); }
+  MatrixView<T> matrix() const { return tokens_; }
+
+ private:
+  Out<D, T> tokens_;
+};
+
 // Owns D x count numbers. resize() never returns memory, so a steady step never allocates.
 template <int D, class T>
 class Tokens {
@@ -169,6 +185,8 @@ class Tokens {
     Index size;
     memory_.resize(__builtin_mul_overflow(count, Index{D}, &size) ? PTRDIFF_MAX : size);   // which a buffer refuses
   }
+  // For the tokens of a pass.
+  void resize(const auto& pass) requires requires { pass.tokens(); } { resize(pass.tokens()); }
   [[gnu::always_inline]] Index count() const { return memory_.size() / (D > 0 ? D : 1); }
 
   T* operator[](Index token) { return memory_.data() + token * D; }
@@ -191,6 +209,8 @@ class Tokens {
  private:
   Buffer<T> memory_;
 };
+template <int D, class T>
+Sum(Tokens<D, T>&) -> Sum<D, T>;
 
 // Tokens of x picked by number, without copying: token i is x[number[i]]; without numbers they are all of x.
 template <int D, class T>

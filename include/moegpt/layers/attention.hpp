@@ -117,8 +117,8 @@ struct Attention {
       turn(scratch.d_key, scratch, pass, T(-1));
     }
     query.backward(x, scratch.d_query, dx, grad.query, pass);
-    key.backward_sum(x, scratch.d_key, dx, grad.key, pass);
-    value.backward_sum(x, scratch.d_value, dx, grad.value, pass);
+    key.backward(x, scratch.d_key, Sum(dx), grad.key, pass);
+    value.backward(x, scratch.d_value, Sum(dx), grad.value, pass);
   }
 
  private:

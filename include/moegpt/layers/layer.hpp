@@ -3,12 +3,13 @@
 // backward), Scratch (memory inside one call), forward, backward, a static_assert of this concept.
 //
 // Let f(x, w) = <y, dy> with y the output of forward. backward must leave dx = df/dx and add df/dw to grad. Laws:
-//   1. gradients of weights add;  2. dx is overwritten, unless the argument is called dx_sum;
+//   1. gradients of weights add;  2. an Out is overwritten, a Sum is added to;
 //   3. the tape is const: backward may run twice;  4. backward reads nothing it was not handed;
 //   5. no result depends on the number of threads;  6. given its routing, a token's result does not depend on
 //   how many or which other tokens share the call.
 // An empty dx (or an empty weight in grad) means "not wanted". A layer without need of a tape or of scratch has
-// no such argument. testing/gradcheck.hpp examines the derivatives and laws 1 to 5.
+// no such argument; forward() and backward() below call any layer in the same way. y may be x, and dx may be dy, only
+// where a layer says so. testing/gradcheck.hpp examines the derivatives and laws 1 to 5.
 #include <moegpt/core/fields.hpp>
 #include <moegpt/layers/pass.hpp>
 
@@ -18,24 +19,66 @@ struct Nothing {
   void resize(const Pass&) {}
 };
 
+namespace detail {
+template <class L, class Tape, class Scratch>
+concept ForwardOf = requires(const L layer, In<L::dim_in, typename L::Scalar> x,
+                             Out<L::dim_out, typename L::Scalar> y, Tape tape, Scratch scratch, const Pass pass) {
+  requires requires { layer.forward(x, y, tape, scratch, pass); } || requires { layer.forward(x, y, tape, pass); } ||
+               requires { layer.forward(x, y, pass); };
+};
+template <class L, class Dx>
+concept BackwardInto = requires(const L layer, In<L::dim_in, typename L::Scalar> x, const typename L::Tape tape,
+                                In<L::dim_out, typename L::Scalar> dy, Dx dx, L grad, typename L::Scratch scratch,
+                                const Pass pass) {
+  requires requires { layer.backward(x, tape, dy, dx, grad, scratch, pass); } ||
+               requires { layer.backward(x, tape, dy, dx, grad, pass); } ||
+               requires { layer.backward(x, dy, dx, grad, pass); };
+};
+}  // namespace detail
+
 template <class L>
-concept Layer = requires(const L layer, L grad, typename L::Tape tape, const typename L::Tape read_tape,
-                         typename L::Scratch scratch, const Pass pass, In<L::dim_in, typename L::Scalar> x,
-                         Out<L::dim_out, typename L::Scalar> y, In<L::dim_out, typename L::Scalar> dy,
-                         Out<L::dim_in, typename L::Scalar> dx) {
+concept Layer = requires(typename L::Tape tape, typename L::Scratch scratch, const Pass pass) {
   L::fields();
   tape.resize(pass);
   scratch.resize(pass);
-  requires requires {
-    layer.forward(x, y, tape, scratch, pass);
-    layer.backward(x, read_tape, dy, dx, grad, scratch, pass);
-  } || requires {
-    layer.forward(x, y, tape, pass);
-    layer.backward(x, read_tape, dy, dx, grad, pass);
-  } || requires {
-    layer.forward(x, y, pass);
-    layer.backward(x, dy, dx, grad, pass);
-  };
-};
+} && detail::ForwardOf<L, typename L::Tape, typename L::Scratch>
+  && detail::BackwardInto<L, Out<L::dim_in, typename L::Scalar>>;
+
+// A layer whose backward can also add to dx.
+template <class L>
+concept AddsToDx = Layer<L> && detail::BackwardInto<L, Sum<L::dim_in, typename L::Scalar>>;
+
+// layer.forward with those of the arguments that it takes. x [dim_in, tokens], y [dim_out, tokens].
+template <class L, class Tape, class Scratch>
+void forward(const L& layer, In<L::dim_in, typename L::Scalar> x, Out<L::dim_out, typename L::Scalar> y, Tape& tape,
+             Scratch& scratch, const Pass& pass) {
+  if constexpr (requires { layer.forward(x, y, tape, scratch, pass); }) layer.forward(x, y, tape, scratch, pass);
+  else if constexpr (requires { layer.forward(x, y, tape, pass); }) layer.forward(x, y, tape, pass);
+  else layer.forward(x, y, pass);
+}
+namespace detail {
+template <class L, class Dx, class Tape, class Scratch>
+void backward(const L& layer, In<L::dim_in, typename L::Scalar> x, const Tape& tape,
+              In<L::dim_out, typename L::Scalar> dy, Dx dx, L& grad, Scratch& scratch, const Pass& pass) {
+  if constexpr (requires { layer.backward(x, tape, dy, dx, grad, scratch, pass); })
+    layer.backward(x, tape, dy, dx, grad, scratch, pass);
+  else if constexpr (requires { layer.backward(x, tape, dy, dx, grad, pass); })
+    layer.backward(x, tape, dy, dx, grad, pass);
+  else layer.backward(x, dy, dx, grad, pass);
+}
+}  // namespace detail
+// layer.backward likewise: dx is overwritten, or, if it is a Sum, added to.
+template <class L, class Tape, class Scratch>
+void backward(const L& layer, In<L::dim_in, typename L::Scalar> x, const Tape& tape,
+              In<L::dim_out, typename L::Scalar> dy, Out<L::dim_in, typename L::Scalar> dx, L& grad, Scratch& scratch,
+              const Pass& pass) {
+  detail::backward(layer, x, tape, dy, dx, grad, scratch, pass);
+}
+template <AddsToDx L, class Tape, class Scratch>
+void backward(const L& layer, In<L::dim_in, typename L::Scalar> x, const Tape& tape,
+              In<L::dim_out, typename L::Scalar> dy, Sum<L::dim_in, typename L::Scalar> dx, L& grad, Scratch& scratch,
+              const Pass& pass) {
+  detail::backward(layer, x, tape, dy, dx, grad, scratch, pass);
+}
 
 }  // namespace moegpt::inline MOEGPT_BUILD

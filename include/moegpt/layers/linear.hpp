@@ -25,11 +25,11 @@ struct Linear {
   }
 
   [[gnu::noinline]] void backward(In<DIn, T> x, In<DOut, T> dy, Out<DIn, T> dx, Linear& grad, const Pass& pass) const {
-    if (!dx.empty()) kernels::affine_backward<T>(pass.exec, dy, weight, dx, false);   // dx = W^T dy
+    if (!dx.empty()) kernels::affine_backward<T>(pass.exec, dy, weight, dx, false);           // dx = W^T dy
     backward_weights(x, dy, grad, pass);
   }
-  [[gnu::noinline]] void backward_sum(In<DIn, T> x, In<DOut, T> dy, Out<DIn, T> dx_sum, Linear& grad, const Pass& pass) const {
-    if (!dx_sum.empty()) kernels::affine_backward<T>(pass.exec, dy, weight, dx_sum, true);
+  [[gnu::noinline]] void backward(In<DIn, T> x, In<DOut, T> dy, Sum<DIn, T> dx, Linear& grad, const Pass& pass) const {
+    if (!dx.empty()) kernels::affine_backward<T>(pass.exec, dy, weight, dx.matrix(), true);   // dx += W^T dy
     backward_weights(x, dy, grad, pass);
   }
   // dW += sum_t dy_t x_t^T,  db += sum_t dy_t

@@ -19,8 +19,7 @@ struct LayerNorm {
   struct Tape {
     Tokens<1, T> mean, rstd;
     void resize(const Pass& pass) {
-      mean.resize(pass.tokens());
-      rstd.resize(pass.tokens());
+      resize_all(pass, mean, rstd);
     }
   };
   using Scratch = Nothing;
@@ -49,7 +48,7 @@ struct RMSNorm {
   static constexpr auto fields() { return Fields{Field{"weight", &RMSNorm::weight}}; }
   struct Tape {
     Tokens<1, T> rstd;
-    void resize(const Pass& pass) { rstd.resize(pass.tokens()); }
+    void resize(const Pass& pass) { rstd.resize(pass); }
   };
   using Scratch = Nothing;
 

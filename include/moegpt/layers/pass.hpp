@@ -93,6 +93,10 @@ struct Pass {
   }
 };
 
+// Memory for the tokens of a pass in each of them: Tokens, tapes and scratches.
+template <class... X>
+void resize_all(const Pass& pass, X&... x) { (x.resize(pass), ...); }
+
 // What an expert gives its projections: each of its calls works on one thread.
 inline constexpr Pass one_thread{};
 

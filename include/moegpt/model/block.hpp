@@ -34,11 +34,7 @@ struct BlockTape {
   typename Dropout<D, T>::Tape dropout;
   typename Mixture::Tape mixture;
   [[gnu::noinline]] void resize(const Pass& pass) {
-    for (auto* t : {&attended, &middle, &mixed}) t->resize(pass.tokens());
-    norm1.resize(pass);
-    norm2.resize(pass);
-    attention.resize(pass);
-    mixture.resize(pass);
+    resize_all(pass, attended, middle, mixed, norm1, norm2, attention, mixture);
   }
 };
 template <class AttentionType, class Mixture>
@@ -49,9 +45,7 @@ struct BlockScratch {
   typename AttentionType::Scratch attention;
   typename Mixture::Scratch mixture;
   [[gnu::noinline]] void resize(const Pass& pass) {
-    for (auto* t : {&d_middle, &d_attended}) t->resize(pass.tokens());
-    attention.resize(pass);
-    mixture.resize(pass);
+    resize_all(pass, d_middle, d_attended, attention, mixture);
   }
 };
 
@@ -79,14 +73,14 @@ struct Block {
     Tokens<D, T> normed1, normed2;
     void resize(const Pass& pass) {
       BlockTape<NormType, AttentionType, Mixture>::resize(pass);
-      for (auto* t : {&normed1, &normed2}) t->resize(pass.tokens());
+      resize_all(pass, normed1, normed2);
     }
   };
   struct Scratch : BlockScratch<AttentionType, Mixture> {
     Tokens<D, T> d_normed;
     void resize(const Pass& pass) {
       BlockScratch<AttentionType, Mixture>::resize(pass);
-      d_normed.resize(pass.tokens());
+      d_normed.resize(pass);
     }
   };
   using Cache = KeyValues<AttentionType::Dkv, T>;
@@ -144,14 +138,14 @@ struct PostNormBlock {
     Tokens<D, T> sum1, sum2;
     void resize(const Pass& pass) {
       BlockTape<NormType, AttentionType, Mixture>::resize(pass);
-      for (auto* t : {&sum1, &sum2}) t->resize(pass.tokens());
+      resize_all(pass, sum1, sum2);
     }
   };
   struct Scratch : BlockScratch<AttentionType, Mixture> {
     Tokens<D, T> d_sum;
     void resize(const Pass& pass) {
       BlockScratch<AttentionType, Mixture>::resize(pass);
-      d_sum.resize(pass.tokens());
+      d_sum.resize(pass);
     }
   };
   using Cache = KeyValues<AttentionType::Dkv, T>;

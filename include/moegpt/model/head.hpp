@@ -24,9 +24,7 @@ struct Head {
     Buffer<int> targets;    // [tokens] of the last loss; below zero: ignored, as those of padding are
     Index counted = 0;      // tokens whose target is not ignored
     void resize(const Pass& pass) {
-      logits.resize(pass.tokens());
-      loss.resize(pass.tokens());
-      lse.resize(pass.tokens());
+      resize_all(pass, logits, loss, lse);
       targets.resize(pass.tokens());
     }
   };

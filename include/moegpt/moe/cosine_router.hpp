@@ -29,8 +29,7 @@ struct CosineLogits {
       Tokens<Width, T> w;        // [E] of experts
       Tokens<1, T> w_inverse;    // [E] 1 / |v|
       [[gnu::noinline]] void resize(const Pass& pass) {
-        u.resize(pass.tokens());
-        inverse.resize(pass.tokens());
+        resize_all(pass, u, inverse);
         w.resize(E);
         w_inverse.resize(E);
       }
@@ -41,9 +40,7 @@ struct CosineLogits {
       Tokens<1, T> along;        // [tokens] <u, du>
       Tokens<Width, T> dw;       // [E]
       [[gnu::noinline]] void resize(const Pass& pass) {
-        dz.resize(pass.tokens());
-        du.resize(pass.tokens());
-        along.resize(pass.tokens());
+        resize_all(pass, dz, du, along);
         dw.resize(E);
       }
     };
@@ -64,17 +61,16 @@ struct CosineLogits {
         kernels::scale(rows.count * E, c, z[rows.first], z[rows.first]);
       });
     }
-    void forward(In<D, T> x, Out<E, T> z, Tape& tape, Scratch&, const Pass& pass) const { forward(x, z, tape, pass); }
 
     void backward(In<D, T> x, const Tape& tape, In<E, T> dz, Out<D, T> dx, For& grad, Scratch& scratch,
                   const Pass& pass) const {
       backward_cosines(tape, dz, grad, scratch, pass);
       projection.backward(x, scratch.du, dx, grad.projection, pass);
     }
-    void backward_sum(In<D, T> x, const Tape& tape, In<E, T> dz, Out<D, T> dx_sum, For& grad, Scratch& scratch,
+    void backward(In<D, T> x, const Tape& tape, In<E, T> dz, Sum<D, T> dx, For& grad, Scratch& scratch,
                       const Pass& pass) const {
       backward_cosines(tape, dz, grad, scratch, pass);
-      projection.backward_sum(x, scratch.du, dx_sum, grad.projection, pass);
+      projection.backward(x, scratch.du, dx, grad.projection, pass);
     }
 
    private:
@@ -118,7 +114,7 @@ struct CosineLogits {
   };
 };
 static_assert(lists_every_field<CosineLogits<3>::For<4, 2, float>>());
-static_assert(Layer<CosineLogits<3>::For<4, 2, float>>);
+static_assert(AddsToDx<CosineLogits<3>::For<4, 2, float>>);
 
 template <int E, int K, int Width = 256, Gates GatesRule = K == 1 ? Gates::probability : Gates::renormalised>
 struct CosineRouter

@@ -37,12 +37,12 @@ struct ExpertChoiceRouter {
     using Scalar = T;
     static constexpr int dim = D;
 
-    Linear<D, E, T, false> gate;
+    Linear<D, E, T, false> logits;
     // Moved by update_thresholds, never by a gradient.
     [[no_unique_address]] Weight<T, Options.thresholds ? E : 0> threshold;
 
     static constexpr auto fields() {
-      return Fields{Field{"gate", &For::gate}, Field{"threshold", &For::threshold, Kind::buffer}};
+      return Fields{Field{"gate", &For::logits}, Field{"threshold", &For::threshold, Kind::buffer}};
     }
     struct Tape {
       static constexpr bool has_choices = true;
@@ -51,24 +51,20 @@ struct ExpertChoiceRouter {
       Buffer<Index> order;      // [E, tokens] each expert's tokens, group by group, best first up to its capacity
       Buffer<int> chosen;       // [tokens, E] e where expert e took the token
       [[gnu::noinline]] void resize(const Pass& pass) {
-        score.resize(pass.tokens());
-        lse.resize(pass.tokens());
+        resize_all(pass, score, lse);
         order.resize(E * pass.tokens());
         chosen.resize(pass.tokens() * E);
       }
     };
     struct Scratch {
       Tokens<E, T> d_logits, d_score;
-      void resize(const Pass& pass) {
-        d_logits.resize(pass.tokens());
-        d_score.resize(pass.tokens());
-      }
+      void resize(const Pass& pass) { resize_all(pass, d_logits, d_score); }
     };
 
     void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
       pass.check_fits(x.count, pass.tokens());
       tape.resize(pass);
-      gate.forward(x, tape.score, pass);
+      logits.forward(x, tape.score, pass);
       for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
         for (Index n = rows.first; n < rows.first + rows.count; ++n) {
           if (const bool* allowed = routing_of(pass).allowed)
@@ -91,7 +87,7 @@ struct ExpertChoiceRouter {
 
     // ds = dg for chosen pairs;  dz = s (ds - <ds, s>)
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
-                  Out<D, T> dx_sum, For& grad, Scratch& scratch, const Pass& pass) const {
+                  Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
       scratch.resize(pass);
       const Index routed = routed_tokens(pass);
       for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
@@ -106,7 +102,7 @@ struct ExpertChoiceRouter {
           kernels::softmax_backward(tape.score[n], d_score, dz, E);
         }
       });
-      gate.backward_sum(x, scratch.d_logits, dx_sum, grad.gate, pass);
+      logits.backward(x, scratch.d_logits, dx, grad.logits, pass);
     }
 
    private:

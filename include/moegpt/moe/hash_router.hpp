@@ -31,8 +31,7 @@ struct HashRouter {
       Buffer<int> allowed;   // [E] of forward, which has no scratch
       Buffer<int> deck;      // [E] likewise
       void resize(const Pass& pass) {
-        score.resize(pass.tokens());
-        lse.resize(pass.tokens());
+        resize_all(pass, score, lse);
         chosen.resize(pass.tokens() * K);
         gate.resize(pass.tokens() * K);
         allowed.resize(E);
@@ -68,7 +67,7 @@ struct HashRouter {
       plan.assign(tape.chosen.data(), tape.gate.data(), pass);
     }
     // Choices and gates are constants.
-    void backward(In<D, T>, const RoutingPlan<T>&, const Tape&, const RouterSignal<T>&, Out<D, T>, For&, Scratch&,
+    void backward(In<D, T>, const RoutingPlan<T>&, const Tape&, const RouterSignal<T>&, Sum<D, T>, For&, Scratch&,
                   const Pass&) const {}
   };
 };

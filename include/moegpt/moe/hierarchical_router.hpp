@@ -53,10 +53,8 @@ struct HierarchicalRouter {
       Buffer<T> gate;                // [tokens, active]
       Buffer<bool> allowed;          // [G] groups in which any expert is
       [[gnu::noinline]] void resize(const Pass& pass) {
-        score.resize(pass.tokens());
-        lse.resize(pass.tokens());
+        resize_all(pass, score, lse, outer);
         outer_plan.resize(pass.tokens(), Ko, G);
-        outer.resize(pass);
         for (auto& plan : inner_plan) plan.resize(pass.tokens(), Ki, E);
         for (auto& tape : inner) tape.resize(pass);
         outer_choice.resize(pass.tokens() * G);
@@ -74,11 +72,8 @@ struct HierarchicalRouter {
       Buffer<T> d_outer_gate;        // [slots of the outer plan]
       HeapArray<Buffer<T>, G> d_inner_gate;
       [[gnu::noinline]] void resize(const Pass& pass) {
-        outer.resize(pass);
-        inner.resize(pass);
-        d_score.resize(pass.tokens());
-        d_outer_score.resize(pass.tokens());
-        for (auto& d : d_inner_score) d.resize(pass.tokens());
+        resize_all(pass, outer, inner, d_score, d_outer_score);
+        for (auto& d : d_inner_score) d.resize(pass);
         d_outer_gate.resize(pass.tokens() * Ko);
         for (auto& d : d_inner_gate) d.resize(pass.tokens() * Ki);
       }
@@ -104,7 +99,7 @@ struct HierarchicalRouter {
     // da_g = sum_i b_gi d_weight,  db_gi = a_g d_weight;  ds_g = sum_i s_gi ds,  ds_gi = s_g ds. The rest is up to the
     // routers.
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
-                  Out<D, T> dx_sum, For& grad, Scratch& scratch, const Pass& pass) const {
+                  Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
       scratch.resize(pass);
       const Levels levels{pass, tape.allowed.data()};
       const Index routed = routed_tokens(pass);
@@ -115,12 +110,12 @@ struct HierarchicalRouter {
         }
       });
       RouterSignal<T> part{.d_weight = scratch.d_outer_gate.data(), .z = signal.z, .d_score = scratch.d_outer_score[0]};
-      outer.backward(x, tape.outer_plan, tape.outer, part, dx_sum, grad.outer, scratch.outer, levels.outer().pass);
+      outer.backward(x, tape.outer_plan, tape.outer, part, dx, grad.outer, scratch.outer, levels.outer().pass);
       for (std::size_t g = 0; g < G; ++g) {
         if (!levels.allowed[g]) continue;
         part.d_weight = scratch.d_inner_gate[g].data();
         part.d_score = scratch.d_inner_score[g][0];
-        inner[g].backward(x, tape.inner_plan[g], tape.inner[g], part, dx_sum, grad.inner[g], scratch.inner,
+        inner[g].backward(x, tape.inner_plan[g], tape.inner[g], part, dx, grad.inner[g], scratch.inner,
                           levels.inner(g).pass);
       }
     }

@@ -25,14 +25,14 @@ struct InputJitter : Recipe {
       bool jittered = false;
       void resize(const Pass& pass) {
         Inner::Tape::resize(pass);
-        seen.resize(pass.tokens());
+        seen.resize(pass);
       }
     };
     struct Scratch : Inner::Scratch {
       Tokens<D, T> d_seen;
       void resize(const Pass& pass) {
         Inner::Scratch::resize(pass);
-        d_seen.resize(pass.tokens());
+        d_seen.resize(pass);
       }
     };
 
@@ -47,13 +47,13 @@ struct InputJitter : Recipe {
     }
     // dx += dx~ u
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
-                  Out<D, T> dx_sum, For& grad, Scratch& scratch, const Pass& pass) const {
-      if (!tape.jittered) return Inner::backward(x, plan, tape, signal, dx_sum, grad, scratch, pass);
-      if (dx_sum.empty()) return Inner::backward(tape.seen, plan, tape, signal, dx_sum, grad, scratch, pass);
-      scratch.d_seen.resize(pass.tokens());
+                  Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
+      if (!tape.jittered) return Inner::backward(x, plan, tape, signal, dx, grad, scratch, pass);
+      if (dx.empty()) return Inner::backward(tape.seen, plan, tape, signal, dx, grad, scratch, pass);
+      scratch.d_seen.resize(pass);
       scratch.d_seen.memory().fill(0);
-      Inner::backward(tape.seen, plan, tape, signal, scratch.d_seen, grad, scratch, pass);
-      for_each_jitter(tape, pass, [&](Index n, int i, T u) { dx_sum[n][i] += scratch.d_seen[n][i] * u; });
+      Inner::backward(tape.seen, plan, tape, signal, Sum(scratch.d_seen), grad, scratch, pass);
+      for_each_jitter(tape, pass, [&](Index n, int i, T u) { dx[n][i] += scratch.d_seen[n][i] * u; });
     }
 
    private:

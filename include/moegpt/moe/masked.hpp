@@ -64,7 +64,7 @@ struct Masked : DropRuleOf<Recipe> {
 
     // dg = m d_weight,  dm_e += sum over its slots of d_weight g
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
-                  Out<D, T> dx_sum, For& grad, Scratch& scratch, const Pass& pass) const {
+                  Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
       scratch.resize(pass);
       const auto task = static_cast<std::size_t>(tape.task);
       const auto& m = mask[task];
@@ -76,7 +76,7 @@ struct Masked : DropRuleOf<Recipe> {
       });
       RouterSignal<T> inner = signal;
       inner.d_weight = scratch.d_gate.data();
-      unmasked.backward(x, plan, tape, inner, dx_sum, grad.unmasked, scratch.unmasked, pass);
+      unmasked.backward(x, plan, tape, inner, dx, grad.unmasked, scratch.unmasked, pass);
     }
 
    private:

@@ -122,7 +122,7 @@ struct MoELayer {
       kernels::combine<T>(pass.exec, scratch.d_input, plan.slot.data(), plan.choices, nullptr, dx);
     const RouterSignal<T> signal =
         signal_of_losses<T>(tape, tape.router, plan, scratch.d_weight.data(), scratch.losses, pass);
-    router.backward(x, plan, tape.router, signal, dx, grad.router, scratch.router, pass);
+    router.backward(x, plan, tape.router, signal, Sum(dx), grad.router, scratch.router, pass);
   }
 
  private:

@@ -15,101 +15,79 @@ struct NoisyTopK {
   bool detached_threshold = false;   // the smooth load's thresholds are constants in backward
 };
 
-template <int E, int K, NoisyTopK Options = NoisyTopK{}>
-struct NoisyTopKRouter {
-  static_assert(K >= 1 && K <= E,
-                "NoisyTopKRouter: K must lie in 1 .. E: a token cannot choose more experts than exist");
-  static constexpr int experts = E, active = K;
-  static constexpr bool causal = true, constant_gate = K == 1;
-  static std::string text() {
-    std::string options;
-    const auto add = [&](bool on, const char* option) {
-      if (on) options += (options.empty() ? "." : ", .") + std::string(option) + " = true";
-    };
-    add(Options.bias, "bias");
-    add(Options.noise_floor, "noise_floor");
-    add(Options.detached_threshold, "detached_threshold");
-    if (!options.empty()) options = ", NoisyTopK{" + options + "}";
-    return "NoisyTopKRouter<" + std::to_string(E) + ", " + std::to_string(K) + options + ">";
-  }
-
-  template <int D, class T = float>
+// h = W x + normal * (softplus(W_noise x) + floor)
+template <int K, NoisyTopK Options>
+struct NoisyLogits {
+  template <int D, int E, class T>
   struct For {
     using Scalar = T;
-    static constexpr int dim = D;
+    static constexpr int dim_in = D, dim_out = E;
+    static constexpr std::string_view path() { return ""; }
 
     Linear<D, E, T, Options.bias> gate, noise;
 
     static constexpr auto fields() { return Fields{Field{"gate", &For::gate}, Field{"noise", &For::noise}}; }
-    struct Tape : TokenChoiceTape<E, K, T> {
-      static constexpr bool has_smooth_load = true;
+    struct Tape {
       Tokens<E, T> spread, normal;   // W_noise x; the draws
       Tokens<E, T> clean, chance;    // logits without noise; of being chosen. Only for a smooth load
-      Buffer<T> load;                // [E]
       bool noisy = false, smooth = false;
       [[gnu::noinline]] void resize(const Pass& pass) {
-        TokenChoiceTape<E, K, T>::resize(pass);
-        spread.resize(pass.tokens());
-        normal.resize(pass.tokens());
-        load.resize(E);
-        if (K == E || routing_of(pass).objective.load == 0) return;
-        clean.resize(pass.tokens());
-        chance.resize(pass.tokens());
+        resize_all(pass, spread, normal);
+        if (K < E && routing_of(pass).objective.load != 0) resize_all(pass, clean, chance);
       }
     };
     struct Scratch {
-      Tokens<E, T> d_logits, d_spread;
-      [[gnu::noinline]] void resize(const Pass& pass) {
-        d_logits.resize(pass.tokens());
-        d_spread.resize(pass.tokens());
-      }
+      Tokens<E, T> d_noisy, d_spread;
+      void resize(const Pass& pass) { resize_all(pass, d_noisy, d_spread); }
     };
 
-    void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
-      pass.check_fits(x.count, pass.tokens());
+    void forward(In<D, T> x, Out<E, T> h, Tape& tape, const Pass& pass) const {
       tape.resize(pass);
       tape.noisy = pass.key.has_value();
       tape.smooth = tape.noisy && K < E && routing_of(pass).objective.load != 0;
-      gate.forward(x, tape.score, pass);
-      if (tape.smooth) std::memcpy(tape.clean[0], tape.score[0], bytes_of<T>(pass.tokens() * E));
-      if (tape.noisy) {
-        const Key key = pass.key->with(Purpose::router_noise);
-        noise.forward(x, tape.spread, pass);
-        for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
-          for (Index n = rows.first; n < rows.first + rows.count; ++n)
-            key.normals(static_cast<std::uint64_t>(pass.number_of(n) * E), tape.normal[n], E);
-          kernels::add_noise(tape.normal[rows.first], tape.spread[rows.first], floor, tape.score[rows.first],
-                             rows.count * E);
-        });
-      }
-      choose_experts<Decisions<>>(plan, static_cast<TokenChoiceTape<E, K, T>&>(tape), pass);
-      for (int e = 0; e < E; ++e) tape.load[e] = static_cast<T>(plan.wanted[e]);
+      gate.forward(x, h, pass);
+      if (tape.smooth) std::memcpy(tape.clean[0], h[0], bytes_of<T>(h.count * E));
+      if (!tape.noisy) return;
+      const Key key = pass.key->with(Purpose::router_noise);
+      noise.forward(x, tape.spread, pass);
+      for_each_piece(pass.exec, h.count, token_piece, [&](Rows rows) {
+        for (Index n = rows.first; n < rows.first + rows.count; ++n)
+          key.normals(static_cast<std::uint64_t>(pass.number_of(n) * E), tape.normal[n], E);
+        kernels::add_noise(tape.normal[rows.first], tape.spread[rows.first], floor, h[rows.first], rows.count * E);
+      });
+    }
+
+    // Smooth, or pairs before capacity.
+    void measure_load(Tape& tape, const RoutingPlan<T>& plan, Buffer<T>& load, const Pass& pass) const {
+      for (int e = 0; e < E; ++e) load[e] = static_cast<T>(plan.wanted[e]);
       if (!tape.smooth) return;
       for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
         for (Index n = rows.first; n < rows.first + rows.count; ++n)
           if (!pass.is_padding(n)) Chances(tape, n, pass).chance.forward(tape.chance[n]);
       });
       sum_over_tokens<T>(tape.chance, {0, pass.tokens()}, pass,
-                         [&](Index e, double sum) { tape.load[e] = static_cast<T>(sum); });
+                         [&](Index e, double sum) { load[e] = static_cast<T>(sum); });
     }
 
     // dW = dh,  da = dh normal sigmoid(a);  a smooth load adds to dh at thresholds, then to dc and by d to da:
     // dW = dh + dc,  da = (dh normal + dd) sigmoid(a)
-    void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
-                  Out<D, T> dx_sum, For& grad, Scratch& scratch, const Pass& pass) const {
+    void backward(In<D, T> x, const Tape& tape, In<E, T> dh, const RouterSignal<T>& signal, Sum<D, T> dx, For& grad,
+                  Scratch& scratch, const Pass& pass) const {
       scratch.resize(pass);
-      choose_experts_backward<Decisions<>>(plan, static_cast<const TokenChoiceTape<E, K, T>&>(tape), signal,
-                                           scratch.d_logits.view(), pass);
+      const bool with_load = tape.smooth && signal.d_load;
       if (tape.noisy)
-        for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
-          if (tape.smooth && signal.d_load)
-            for (Index n = rows.first; n < rows.first + rows.count; ++n) load_backward(tape, n, signal, scratch, pass);
-          else
-            kernels::add_noise_backward(tape.normal[rows.first], tape.spread[rows.first], scratch.d_logits[rows.first],
-                                        scratch.d_spread[rows.first], rows.count * E);
+        for_each_piece(pass.exec, dh.count, token_piece, [&](Rows rows) {
+          const Index first = rows.first, count = rows.count * E;
+          if (with_load) {
+            std::memcpy(scratch.d_noisy[first], dh[first], bytes_of<T>(count));
+            for (Index n = first; n < first + rows.count; ++n) load_backward(tape, n, signal, scratch, pass);
+          } else {
+            kernels::add_noise_backward(tape.normal[first], tape.spread[first], dh[first], scratch.d_spread[first],
+                                        count);
+          }
         });
-      gate.backward_sum(x, scratch.d_logits, dx_sum, grad.gate, pass);
-      if (tape.noisy) noise.backward_sum(x, scratch.d_spread, dx_sum, grad.noise, pass);
+      gate.backward(x, with_load ? In<E, T>(scratch.d_noisy) : dh, dx, grad.gate, pass);
+      if (tape.noisy) noise.backward(x, scratch.d_spread, dx, grad.noise, pass);
     }
 
    private:
@@ -131,7 +109,7 @@ struct NoisyTopKRouter {
     };
     static void load_backward(const Tape& tape, Index n, const RouterSignal<T>& signal, Scratch& scratch,
                               const Pass& pass) {
-      T *dh = scratch.d_logits[n], *da = scratch.d_spread[n], d_clean[E] = {}, d_deviation[E] = {};
+      T *dh = scratch.d_noisy[n], *da = scratch.d_spread[n], d_clean[E] = {}, d_deviation[E] = {};
       if (!pass.is_padding(n))
         Chances(tape, n, pass).chance.backward(signal.d_load, Options.detached_threshold, d_clean, d_deviation, dh);
       kernels::add_noise_backward(tape.normal[n], tape.spread[n], dh, da, E);
@@ -144,6 +122,21 @@ struct NoisyTopKRouter {
       }
     }
   };
+};
+
+template <int E, int K, NoisyTopK Options = NoisyTopK{}>
+struct NoisyTopKRouter : TokenChoiceRouter<E, K, Decisions<>, NoisyLogits<K, Options>> {
+  static std::string text() {
+    std::string options;
+    const auto add = [&](bool on, const char* option) {
+      if (on) options += (options.empty() ? "." : ", .") + std::string(option) + " = true";
+    };
+    add(Options.bias, "bias");
+    add(Options.noise_floor, "noise_floor");
+    add(Options.detached_threshold, "detached_threshold");
+    if (!options.empty()) options = ", NoisyTopK{" + options + "}";
+    return "NoisyTopKRouter<" + std::to_string(E) + ", " + std::to_string(K) + options + ">";
+  }
 };
 static_assert(lists_every_field<NoisyTopKRouter<4, 2>::For<4>>());
 static_assert(Router<NoisyTopKRouter<4, 2>>);

@@ -36,12 +36,12 @@ concept RouterOf = requires(const R router, R grad, typename R::Tape tape, const
                             typename R::Scratch scratch, RoutingPlan<typename R::Scalar> plan,
                             const RoutingPlan<typename R::Scalar> read_plan,
                             RouterSignal<typename R::Scalar> signal, In<R::dim, typename R::Scalar> x,
-                            Out<R::dim, typename R::Scalar> dx_sum, const Pass pass) {
+                            Sum<R::dim, typename R::Scalar> dx, const Pass pass) {
   R::fields();
   tape.resize(pass);
   scratch.resize(pass);
   router.forward(x, plan, tape, pass);
-  router.backward(x, read_plan, read_tape, signal, dx_sum, grad, scratch, pass);
+  router.backward(x, read_plan, read_tape, signal, dx, grad, scratch, pass);
   { read_tape.score[0] };   // [E] full scores of each token, for balance losses and metrics
   { read_tape.lse[0] };     // log sum exp of its logits, for the z-loss
 };

@@ -145,7 +145,7 @@ struct SoftMoELayer {
       kernels::gemm<T>(exec, kernels::transposed<T>(dispatch), done.d_slot.rows({b * S, S}), dx.rows(tokens));
       clear(dx.rows(padding));
     });
-    router.backward_sum(x, scratch.d_logits, dx, grad.router, pass);
+    router.backward(x, scratch.d_logits, Sum(dx), grad.router, pass);
   }
 
  private:

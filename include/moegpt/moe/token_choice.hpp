@@ -36,9 +36,8 @@ struct TokenChoiceTape {
   Buffer<int> selected;    // likewise, before some were left out, which keep their part in the gates of the others
   Buffer<T> gate;          // [tokens, K]
   [[gnu::noinline]] void resize(const Pass& pass) {
-    score.resize(pass.tokens());
-    if (KeepsLogits) logits.resize(pass.tokens());
-    lse.resize(pass.tokens());
+    resize_all(pass, score, lse);
+    if (KeepsLogits) logits.resize(pass);
     chosen.resize(pass.tokens() * K);
     if (LeavesOut) selected.resize(pass.tokens() * K);
     gate.resize(pass.tokens() * K);
@@ -168,7 +167,22 @@ struct LinearLogits {
   using For = Linear<D, E, T, HasBias>;
 };
 
-// A router of any four decisions. Logits::For<D, E, T> is a layer from D to E that has backward_sum.
+// A layer from D to E whose backward adds to dx. It may have a load of its own (moe/noisy_top_k_router.hpp): then it
+// measures that after the choice, and its backward receives the router's signal.
+//   logits.measure_load(tape, plan, load, pass)                                  load [E]
+//   logits.backward(x, tape, dz, signal, dx, grad, scratch, pass)                dx a Sum
+// Its forward must do without scratch. It stands as `gate` in a model's paths, or as its path() says.
+template <class L>
+concept LogitsWithLoad =
+    requires(const L logits, L grad, typename L::Tape tape, const typename L::Tape read_tape,
+             typename L::Scratch scratch, const RoutingPlan<typename L::Scalar> plan, Buffer<typename L::Scalar> load,
+             const RouterSignal<typename L::Scalar> signal, In<L::dim_in, typename L::Scalar> x,
+             In<L::dim_out, typename L::Scalar> dz, Sum<L::dim_in, typename L::Scalar> dx, const Pass pass) {
+      logits.measure_load(tape, plan, load, pass);
+      logits.backward(x, read_tape, dz, signal, dx, grad, scratch, pass);
+    };
+
+// A router of any four decisions. Logits::For<D, E, T> is an AddsToDx or a LogitsWithLoad.
 template <int E, int K, class Rule, class Logits = LinearLogits<>>
 struct TokenChoiceRouter {
   static_assert(K >= 1 && K <= E, "router: K must lie in 1 .. E: a token cannot choose more experts than exist");
@@ -179,49 +193,54 @@ struct TokenChoiceRouter {
   struct For {
     using Scalar = T;
     static constexpr int dim = D;
-    using Gate = typename Logits::template For<D, E, T>;
+    using LogitsType = typename Logits::template For<D, E, T>;
 
-    Gate gate;
+    LogitsType logits;
     // Moved by balance_selection, never by a gradient.
     [[no_unique_address]] Weight<T, Rule::Selection::biased ? E : 0> selection_bias;
 
     static constexpr auto fields() {
-      return Fields{Field{"gate", &For::gate}, Field{"selection_bias", &For::selection_bias, Kind::buffer}};
+      return Fields{Field{path(), &For::logits}, Field{"selection_bias", &For::selection_bias, Kind::buffer}};
     }
     using ChoiceTape = TokenChoiceTape<E, K, T, !Rule::Scores::are_shares, leaves_out<typename Rule::Selection>>;
     struct Tape : ChoiceTape {
-      typename Gate::Tape gate_tape;
+      static constexpr bool has_smooth_load = LogitsWithLoad<LogitsType>;
+      typename LogitsType::Tape layer;
+      Buffer<T> load;   // [E], of logits that have one
       void resize(const Pass& pass) {
         ChoiceTape::resize(pass);
-        gate_tape.resize(pass);
+        layer.resize(pass);
+        if (has_smooth_load) load.resize(E);
       }
     };
     struct Scratch {
       Tokens<E, T> d_logits;
-      typename Gate::Scratch gate;
-      void resize(const Pass& pass) {
-        d_logits.resize(pass.tokens());
-        gate.resize(pass);
-      }
+      typename LogitsType::Scratch layer;
+      void resize(const Pass& pass) { resize_all(pass, d_logits, layer); }
     };
 
     void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
       pass.check_fits(x.count, pass.tokens());
       tape.resize(pass);
-      if constexpr (requires { gate.forward(x, tape.score, tape.gate_tape, pass); })
-        gate.forward(x, tape.score, tape.gate_tape, pass);
-      else
-        gate.forward(x, tape.score, pass);
+      Nothing none;
+      moegpt::forward(logits, x, tape.score, tape.layer, none, pass);
       choose_experts<Rule>(plan, tape, pass, selection_bias.data());
+      if constexpr (LogitsWithLoad<LogitsType>) logits.measure_load(tape.layer, plan, tape.load, pass);
     }
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
-                  Out<D, T> dx_sum, For& grad, Scratch& scratch, const Pass& pass) const {
+                  Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
       scratch.resize(pass);
       choose_experts_backward<Rule>(plan, tape, signal, scratch.d_logits.view(), pass);
-      if constexpr (requires { gate.backward_sum(x, scratch.d_logits, dx_sum, grad.gate, pass); })
-        gate.backward_sum(x, scratch.d_logits, dx_sum, grad.gate, pass);
+      if constexpr (LogitsWithLoad<LogitsType>)
+        logits.backward(x, tape.layer, scratch.d_logits, signal, dx, grad.logits, scratch.layer, pass);
       else
-        gate.backward_sum(x, tape.gate_tape, scratch.d_logits, dx_sum, grad.gate, scratch.gate, pass);
+        moegpt::backward(logits, x, tape.layer, scratch.d_logits, dx, grad.logits, scratch.layer, pass);
+    }
+
+   private:
+    static constexpr std::string_view path() {
+      if constexpr (requires { LogitsType::path(); }) return LogitsType::path();
+      else return "gate";
     }
   };
 };

@@ -3,8 +3,8 @@
 //
 // With f(w) = <y, dy> (plus the losses a mixture adds), derivatives of every tensor are compared with
 // differences (testing/differences.hpp); near a kink or a top-k tie everything is drawn anew. Laws of
-// layers/layer.hpp are examined too: gradients add to what they find, dx is overwritten (a router's dx_sum is
-// added to), backward may run twice, and stale memory does not matter: for layers of other shapes, lengths,
+// layers/layer.hpp are examined too: gradients add to what they find, dx is overwritten (a router's dx is a
+// Sum and is added to), backward may run twice, and stale memory does not matter: for layers of other shapes, lengths,
 // keys and capacities, for models of another shape and key, for routers of other tokens. For layers and
 // routers two threads give the bits of one, and another forward between forward and backward changes nothing.
 #include <moegpt/model/batch.hpp>
@@ -53,23 +53,6 @@ bool adds(const Tree& once, const Tree& twice, double start) {
   return good;
 }
 
-// Calls a layer's forward and backward whether or not it has a tape and scratch.
-template <class L, class Tape, class Scratch>
-void forward(const L& layer, In<L::dim_in, double> x, Out<L::dim_out, double> y, Tape& tape, Scratch& scratch,
-             const Pass& pass) {
-  if constexpr (requires { layer.forward(x, y, tape, scratch, pass); }) layer.forward(x, y, tape, scratch, pass);
-  else if constexpr (requires { layer.forward(x, y, tape, pass); }) layer.forward(x, y, tape, pass);
-  else layer.forward(x, y, pass);
-}
-template <class L, class Tape, class Scratch>
-void backward(const L& layer, In<L::dim_in, double> x, const Tape& tape, In<L::dim_out, double> dy,
-              Out<L::dim_in, double> dx, L& grad, Scratch& scratch, const Pass& pass) {
-  if constexpr (requires { layer.backward(x, tape, dy, dx, grad, scratch, pass); })
-    layer.backward(x, tape, dy, dx, grad, scratch, pass);
-  else if constexpr (requires { layer.backward(x, tape, dy, dx, grad, pass); })
-    layer.backward(x, tape, dy, dx, grad, pass);
-  else layer.backward(x, dy, dx, grad, pass);
-}
 // Calls f(pass) with passes unlike `pass`, for what they leave in memory: one with another sequence, without padding,
 // and with a key if `pass` has none; the same with much padding and a capacity; one of a single token.
 template <class F>
@@ -267,6 +250,13 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     backward(layer, x, tape, dy, dx2, grad2, scratch, pass);
     if (!adds(grad, grad2, 1)) complain(report, "gradients of weights do not add to what they find");
     if (std::memcmp(dx[0], dx2[0], bytes(dx)) != 0) complain(report, "a second backward gives another dx");
+    if constexpr (AddsToDx<L>) {
+      dx2.memory().fill(1);
+      backward(layer, x, tape, dy, Sum(dx2), grad2, scratch, pass);
+      for (Index i = 0; i < dx.memory().size() && report.ok; ++i)
+        if (!(std::abs(dx2.memory()[i] - 1 - dx.memory()[i]) <= 1e-9 * (1 + std::abs(dx.memory()[i]))))
+          complain(report, "a Sum is not added to");
+    }
 
     if (!report.ok) return Verdict::smooth;   // a broken law is no matter of luck
     std::vector<Suspect> suspects{{"x", x[0], dx[0], pass.tokens() * L::dim_in}};
@@ -319,7 +309,7 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}, const DropRule& 
     };
     for (Index s = 0; s < plan.slot_count(); ++s) d_slot[s] = d_pair[plan.token[s] * plan.choices + plan.choice[s]];
     const RouterSignal<double> signal{d_slot.data(), d_mean.data(), z, Group::batch, d_load.data()};
-    router.backward(x, plan, tape, signal, dx, grad, scratch, pass);
+    router.backward(x, plan, tape, signal, Sum(dx), grad, scratch, pass);
 
     RoutingPlan<double> plan_threads;
     plan_threads.drop = rule;
@@ -332,7 +322,7 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}, const DropRule& 
     const bool same_plan = plan_threads.slot_count() == plan.slot_count() &&
         std::memcmp(plan_threads.weight.data(), plan.weight.data(), bytes_of<double>(plan.slot_count())) == 0;
     router.forward(other, plan_threads, tape_threads, pass);   // lies between a forward and its backward
-    router.backward(x, plan, tape, signal, dx_threads, grad_threads, scratch_threads, pass);
+    router.backward(x, plan, tape, signal, Sum(dx_threads), grad_threads, scratch_threads, pass);
     pass.exec.threads = 1;
     if (!same_plan || !same_bits(grad, grad_threads) ||
         std::memcmp(dx[0], dx_threads[0], sizeof(double) * pass.tokens() * D) != 0)
@@ -342,11 +332,11 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}, const DropRule& 
     dx2.memory().fill(1);
     R grad2;
     for_each_weight([](auto& w) { for (auto& v : w) v = 1; }, grad2);
-    router.backward(x, plan, tape, signal, dx2, grad2, scratch, pass);
-    router.backward(x, plan, tape, signal, dx2, grad2, scratch, pass);
+    router.backward(x, plan, tape, signal, Sum(dx2), grad2, scratch, pass);
+    router.backward(x, plan, tape, signal, Sum(dx2), grad2, scratch, pass);
     if (!adds(grad, grad2, 1)) complain(report, "gradients of weights do not add to what they find");
     for (Index i = 0; i < pass.tokens() * D; ++i)
-      if (std::abs(dx2.memory()[i] - 1 - 2 * dx.memory()[i]) > 1e-9) complain(report, "dx_sum is not added to");
+      if (std::abs(dx2.memory()[i] - 1 - 2 * dx.memory()[i]) > 1e-9) complain(report, "dx is not added to");
     if (!report.ok) return Verdict::smooth;   // a broken law is no matter of luck
     std::vector<Suspect> suspects{{"x", x[0], dx[0], pass.tokens() * D}};
     add_suspects(suspects, router, grad);
