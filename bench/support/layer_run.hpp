@@ -15,8 +15,8 @@ class LayerRun {
 
   LayerRun(Shape shape, int threads) : pass_{.shape = shape, .exec = Exec{.threads = threads}} {
     Rng rng(1);
-    for_each_named_weight([&](const std::string& path, Kind, auto& w) {
-      const bool one = path.find("norm") != std::string::npos && path.ends_with("weight");
+    walk::each([&](const auto&, const walk::Attributes& attributes, auto& w) {
+      const bool one = attributes.start == Start::one;
       for (auto& value : w) value = one ? 1 : static_cast<float>(0.07 * (rng.uniform() - 0.5));
     }, layer_);
     for (auto& x : x_) {

@@ -15,13 +15,13 @@ using namespace moegpt;
 template <class Model>
 void random_weights(Model& model) {
   Rng rng(1);
-  for_each_named_weight([&](const std::string& path, Kind, auto& w) {
-    const bool norm = path.find("norm") != std::string::npos && path.ends_with("weight");
+  walk::each([&](const auto&, const walk::Attributes& attributes, auto& w) {
+    const bool one = attributes.start == Start::one;
     std::uint64_t state = rng.bits();
     for (auto& value : w) {
       state = state * 6364136223846793005u + 1442695040888963407u;
       const float uniform = static_cast<float>(state >> 40) * 0x1p-24f - 0.5f;
-      value = norm ? 1 : w.shape.size() > 1 ? 0.07f * uniform : 0;   // deviation 0.02
+      value = one ? 1 : w.shape.size() > 1 ? 0.07f * uniform : 0;   // deviation 0.02
     }
   }, model);
 }

@@ -7,6 +7,7 @@
 #include <moegpt/core/heap_array.hpp>
 #include <moegpt/core/matrix.hpp>
 #include <moegpt/core/random.hpp>
+#include <moegpt/core/start.hpp>
 #include <moegpt/layers/attention.hpp>
 #include <moegpt/layers/dropout.hpp>
 #include <moegpt/layers/embedding.hpp>

@@ -3,6 +3,7 @@
 #include "support/catch.hpp"
 #include "support/numbers.hpp"
 
+#include <memory>
 #include <vector>
 
 using namespace moegpt;
@@ -54,6 +55,38 @@ TEST_CASE("a walk visits the weights in the order of fields(), by their paths an
       {"router.gate", Kind::trainable},       {"router.load", Kind::buffer}, {"experts.0.weight", Kind::sparse},
       {"experts.1.weight", Kind::sparse},     {"shared.gate", Kind::sparse}, {"shared.load", Kind::buffer},
       {"weight", Kind::trainable}};
+  CHECK(seen == expected);
+}
+
+TEST_CASE("a part says how its weights start if they do not, and a constant of the part counts for all") {
+  struct Part {
+    Weight<float, 2, 2> matrix;
+    Weight<float, 2> bias, gain;
+    static constexpr auto fields() {
+      return Fields{Field{"matrix", &Part::matrix}, Field{"bias", &Part::bias, Start::bias(2)},
+                    Field{"gain", &Part::gain, Kind::buffer, Start::one}};
+    }
+  };
+  struct Whole {
+    Part plain, last, off;
+    std::array<Weight<float, 2>, 2> mask;
+    static constexpr auto fields() {
+      return Fields{Field{"plain", &Whole::plain}, Field{"last", &Whole::last, Start::residual},
+                    Field{"off", &Whole::off, Start::zero},
+                    Field{"mask", &Whole::mask, Kind::sparse, Start::at(0.5)}};
+    }
+  };
+  std::vector<std::pair<std::string, Start>> seen;
+  walk::each([&](const walk::Path& path, const walk::Attributes& attributes, auto&) {
+    seen.emplace_back(path.text(), attributes.start);
+    CHECK((attributes.kind == Kind::buffer) == (path.name() == "gain"));
+    CHECK((attributes.kind == Kind::sparse) == path.text().starts_with("mask."));
+  }, std::as_const(*std::make_unique<Whole>()));
+  const std::vector<std::pair<std::string, Start>> expected{
+      {"plain.matrix", {}},           {"plain.bias", Start::bias(2)}, {"plain.gain", Start::one},
+      {"last.matrix", Start::residual}, {"last.bias", Start::bias(2)},  {"last.gain", Start::one},
+      {"off.matrix", Start::zero},    {"off.bias", Start::zero},      {"off.gain", Start::zero},
+      {"mask.0", Start::at(0.5)},     {"mask.1", Start::at(0.5)}};
   CHECK(seen == expected);
 }
 

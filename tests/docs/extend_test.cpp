@@ -20,7 +20,7 @@ struct Scale {
 
   Weight<T, D> weight;
 
-  static constexpr auto fields() { return Fields{Field{"weight", &Scale::weight}}; }
+  static constexpr auto fields() { return Fields{Field{"weight", &Scale::weight, Start::one}}; }
   using Tape = Nothing;
   using Scratch = Nothing;
 

@@ -1,4 +1,10 @@
+#include <moegpt/model/presets.hpp>
 #include <moegpt/moe/cosine_router.hpp>
+#include <moegpt/moe/expert_choice_router.hpp>
+#include <moegpt/moe/hierarchical_router.hpp>
+#include <moegpt/moe/masked.hpp>
+#include <moegpt/moe/projected_mixture.hpp>
+#include <moegpt/moe/soft_moe.hpp>
 
 #include "support.hpp"
 
@@ -33,6 +39,64 @@ template <class W>
 bool constant(const W& w, float value) {
   return std::all_of(w.begin(), w.end(), [&](float x) { return x == value; });
 }
+// Of paths and initial weights in both schemes, rounded: normals of another build may have other last bits.
+template <class Initialised>
+std::uint64_t draws_of() {
+  std::uint64_t hash = 0;
+  for (const Init scheme : {Init::gpt2, Init::makemoe}) {
+    const auto model = std::make_unique<Initialised>();
+    init(*model, Key{5}, scheme);
+    for_each_named_weight([&](const std::string& path, Kind, const auto& w) {
+      hash ^= detail::hash_of(path);
+      for (const auto x : w)
+        hash = mix64(hash + static_cast<std::uint64_t>(std::llround(static_cast<double>(x) * 0x1p20)));
+    }, std::as_const(*model));
+  }
+  return hash;
+}
+constexpr Config small{.vocab = 7, .context = 5, .dim = 8, .layers = 3, .heads = 2, .hidden = 6};
+constexpr Config with_all_biases = [] {
+  Config c = small;
+  c.attention_bias = c.head_bias = c.tied = c.gated = true, c.moe_every = 2;
+  return c;
+}();
+constexpr Config without_norms = [] {
+  Config c = small;
+  c.residual = Residual::no_norm, c.head_bias = true;
+  return c;
+}();
+constexpr presets::Extents extents{.vocab = 7, .context = 5, .dim = 8, .layers = 3, .heads = 4, .kv_heads = 2,
+                                   .hidden = 4, .experts = 6};
+constexpr presets::Extents grouped = [] {
+  presets::Extents x = extents;
+  x.experts = 16, x.active = 3;
+  return x;
+}();
+
+// A model of one's own, whose names say nothing, or something else.
+struct Own {
+  static constexpr Config config = ::config;
+  LayerNorm<8> ln;
+  RMSNorm<8> rescale;
+  LayerNorm<8> off;
+  Weight<float, 4> scale, mask, attention_norm, count, share;
+  Weight<float, 64, 32> norm, down, embedding;
+  Linear<32, 64> output, last;
+  Weight<float, 4, 4> table;
+
+  static constexpr auto fields() {
+    return Fields{Field{"ln", &Own::ln}, Field{"rescale", &Own::rescale},
+                  Field{"off", &Own::off, Start::zero}, Field{"scale", &Own::scale, Start::at(0.25)},
+                  Field{"mask", &Own::mask},
+                  Field{"attention_norm", &Own::attention_norm}, Field{"count", &Own::count, Kind::buffer},
+                  Field{"share", &Own::share, Kind::buffer, Start::one}, Field{"norm", &Own::norm},
+                  Field{"down", &Own::down}, Field{"embedding", &Own::embedding},
+                  Field{"output", &Own::output}, Field{"last", &Own::last, Start::residual},
+                  Field{"table", &Own::table, Kind::buffer}};
+  }
+};
+static_assert(lists_every_field<Own>());
+
 bool is_norm(const std::string& path) { return contains(path, "norm"); }
 
 }  // namespace
@@ -130,4 +194,60 @@ TEST_CASE("a cosine router begins with scale 2") {
     }, std::as_const(*model));
     CHECK(found > 0);
   }
+}
+
+TEST_CASE("fields and not names say how weights start: a norm called ln starts at one") {
+  for (const Init scheme : {Init::gpt2, Init::makemoe}) {
+    const auto own = std::make_unique<Own>();
+    init(*own, Key{5}, scheme);
+    CHECK(constant(own->ln.weight, 1));
+    CHECK(constant(own->ln.bias, 0));
+    CHECK(constant(own->rescale.weight, 1));
+    CHECK(constant(own->off.weight, 0));
+    CHECK(constant(own->scale, 0.25f));
+    CHECK(constant(own->share, 1));
+    for (const auto* vector : {&own->mask, &own->attention_norm, &own->count}) CHECK(constant(*vector, 0));
+    CHECK(constant(own->table, 0));
+
+    const bool gpt2 = scheme == Init::gpt2;
+    const double deviation = gpt2 ? 0.02 : std::sqrt(2 / 32.0);
+    for (const auto* matrix : {&own->norm, &own->down, &own->embedding, &own->output.weight})
+      check_deviation("a matrix", *matrix, deviation);
+    check_deviation("last", own->last.weight, gpt2 ? 0.02 / std::sqrt(2.0 * config.layers) : deviation);
+    for (const auto* linear : {&own->output, &own->last}) {
+      CHECK(constant(linear->bias, 0) == gpt2);
+      for (const float x : linear->bias) CHECK(std::abs(x) <= 1 / std::sqrt(32.0));
+    }
+  }
+}
+
+TEST_CASE("the library's models keep their initial weights") {
+  using namespace presets;
+  constexpr Extents two = [] {
+    Extents x = extents;
+    x.active = 2;
+    return x;
+  }();
+  using MaskedAndShared = SharedExperts<Masked<TopKRouter<5, 2>, 11>, 1, Shared::gated>;
+  using Levels = HierarchicalRouter<TopKRouter<3, 2>, TopKRouter<2, 1>>;
+  using Projected = WithSharedProjection<TopKRouter<4, 2>, 3, Activation::tanh>;
+  using Noisy = NoisyTopKRouter<3, 2, NoisyTopK{.bias = true}>;
+  CHECK(draws_of<ModelOf<makemoe<two>>>() == 0x23375d36a54f47d3u);
+  CHECK(draws_of<ModelOf<gpt2_moe<two>>>() == 0xe9147c068e8c2547u);
+  CHECK(draws_of<ModelOf<switch_base<extents>>>() == 0x0cf1fdcd537b263cu);
+  CHECK(draws_of<ModelOf<gshard<extents>>>() == 0xdcb2fc4eecba0070u);
+  CHECK(draws_of<ModelOf<glam<extents>>>() == 0x3f4f86743d49ca5cu);
+  CHECK(draws_of<ModelOf<mixtral<two>>>() == 0x2b604858fca3804fu);
+  CHECK(draws_of<ModelOf<olmoe<two>>>() == 0x2b604858fca3804fu);
+  CHECK(draws_of<ModelOf<qwen_moe<two>>>() == 0x88a5a1ab9de945c1u);
+  CHECK(draws_of<ModelOf<deepseek_moe<grouped>>>() == 0xa2faf112a15d477du);
+  CHECK(draws_of<GPT<small, MaskedAndShared>>() == 0x3273d70d7229bf91u);
+  CHECK(draws_of<GPT<small, Levels>>() == 0x16f85b2e664458feu);
+  CHECK(draws_of<GPT<small, Projected>>() == 0xa1a2f1a6196a8458u);
+  CHECK(draws_of<GPT<small, AllowNonCausal<SoftMoE<3, 2>>>>() == 0xc8ee2e2b602e8b06u);
+  CHECK(draws_of<GPT<small, AllowNonCausal<ThresholdExpertChoice<4, 2>>>>() == 0xd61ef1239850c063u);
+  CHECK(draws_of<GPT<small, CosineRouter<3, 2, 8>, double>>() == 0x513c7d6c09e6f5cau);
+  CHECK(draws_of<GPT<small, TopKRouter<5, 2, TopK{.selection_bias = true}>>>() == 0x3d92b5d9c35dae2du);
+  CHECK(draws_of<GPT<with_all_biases, Noisy>>() == 0xbab2f0fa9c5ad97eu);
+  CHECK(draws_of<GPT<without_norms, Dense>>() == 0x458a2bcbfc038d19u);
 }

@@ -110,6 +110,22 @@ TEST_CASE("routers without a bias are left alone") {
   CHECK(first_difference(*model, *random_model<Plain>(1)) == "");
 }
 
+TEST_CASE("only a buffer called selection_bias is one: another name that ends so is left alone") {
+  struct Router {
+    Weight<float, 2> selection_bias, no_selection_bias;
+    static constexpr auto fields() {
+      return Fields{Field{"selection_bias", &Router::selection_bias, Kind::buffer},
+                    Field{"no_selection_bias", &Router::no_selection_bias, Kind::buffer}};
+    }
+  };
+  Router router;
+  Buffer<Index> count(2);
+  count[0] = 1, count[1] = 3;
+  detail::balance_selection_of(router, count, 0.5, true);
+  CHECK(router.selection_bias[0] == 0.5f);
+  CHECK(router.no_selection_bias[0] == 0);
+}
+
 TEST_CASE("a biased selection balances a router that sends everything to one expert, without touching its gates") {
   auto model = random_model<Model>(3, 0.2);
   for (auto& block : model->blocks.second)

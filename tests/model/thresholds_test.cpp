@@ -77,6 +77,19 @@ TEST_CASE("a model without thresholds refuses to learn them") {
   CHECK(contains(refusal([&] { update_thresholds(*model, work, 0.1); }), "no router of this model has thresholds"));
 }
 
+TEST_CASE("only a buffer called threshold is one: another name that ends so is left alone") {
+  struct Router {
+    Weight<float, 4> no_threshold;
+    static constexpr auto fields() {
+      return Fields{Field{"no_threshold", &Router::no_threshold, Kind::buffer}};
+    }
+  };
+  Router router;
+  RoutingPlan<float> plan;
+  plan.resize(1, 1, 4);
+  CHECK_FALSE(detail::update_thresholds_of(router, plan, MatrixView<const float>{}, 0.1));
+}
+
 TEST_CASE("a model that evaluates by thresholds generates the logits of its evaluation") {
   const auto model = random_model<Model>(4);
   for (auto& block : model->blocks.second) block.mixture.router.threshold.memory().fill(0.2f);

@@ -3,6 +3,7 @@
 // over one or several trees of the same type; a weight's path (blocks.3.moe.experts.5.up.weight) is its name
 // everywhere.
 #include <moegpt/core/matrix.hpp>
+#include <moegpt/core/start.hpp>
 
 #include <cmath>
 #include <concepts>
@@ -18,16 +19,23 @@ enum class Kind {
   sparse,   // trainable, but not reached in every pass: experts, masks of tasks (see Weight::touched)
 };
 
+namespace walk {
+// What fields() says of a weight, or of all weights of a part.
+struct Attributes {
+  Kind kind = Kind::trainable;
+  Start start;
+};
+}  // namespace walk
+
 template <class Owner, class Member>
 struct Field {
   std::string_view name;
   Member Owner::*member;
-  Kind kind = Kind::trainable;
+  walk::Attributes attributes;
+  constexpr Field(std::string_view n, Member Owner::*m, Kind k = Kind::trainable, Start s = {})
+      : name(n), member(m), attributes{k, s} {}
+  constexpr Field(std::string_view n, Member Owner::*m, Start s) : Field(n, m, Kind::trainable, s) {}
 };
-template <class Owner, class Member>
-Field(std::string_view, Member Owner::*) -> Field<Owner, Member>;
-template <class Owner, class Member>
-Field(std::string_view, Member Owner::*, Kind) -> Field<Owner, Member>;
 
 // A list of fields. Lighter for the compiler than std::tuple, which it would meet once for every layer and shape.
 template <class... Entries>
@@ -93,6 +101,7 @@ namespace walk {
 class Path {
  public:
   std::string_view text() const { return {text_, length_}; }
+  std::string_view name() const { return text().substr(text().rfind('.') + 1); }   // of the weight itself
   [[gnu::noinline]] std::size_t push(std::string_view name) {
     const std::size_t before = length_;
     if (!name.empty() && length_ + name.size() + 1 < sizeof text_) {
@@ -151,52 +160,62 @@ using Scalar = typename decltype(scalar_in<X>())::type;
 template <class T, std::size_t N>
 struct Visitor {
   void* object;
-  void (*call)(void*, const Path&, Kind, const std::array<WeightRef<T>, N>&);
+  void (*call)(void*, const Path&, const Attributes&, const std::array<WeightRef<T>, N>&);
 };
 
-// A buffer stays one wherever it lies; otherwise what is said further inside counts.
-constexpr Kind inherit(Kind outer, Kind inner) {
-  return outer == Kind::buffer || inner == Kind::trainable ? outer : inner;
+// A buffer stays one wherever it lies, a constant start too; otherwise what is said further inside counts.
+[[gnu::noinline]] inline Attributes inherit(const Attributes& outer, const Attributes& inner) {
+  const bool same_kind = outer.kind == Kind::buffer || inner.kind == Kind::trainable;
+  const bool same_start =
+      outer.start.rule == Start::Rule::constant || inner.start.rule == Start::Rule::by_shape;
+  return {same_kind ? outer.kind : inner.kind, same_start ? outer.start : inner.start};
 }
 
 template <class T, class Tree, std::same_as<Tree>... Trees>
-void visit(const Visitor<T, 1 + sizeof...(Trees)>& f, Path& path, Kind kind, Tree& tree, Trees&... trees);
+void visit(const Visitor<T, 1 + sizeof...(Trees)>& f, Path& path, const Attributes& attributes, Tree& tree,
+           Trees&... trees);
 
 template <class T, class List, class... Trees>
-void visit_fields(const Visitor<T, sizeof...(Trees)>& f, Path& path, Kind kind, const List& list, Trees&... trees) {
+void visit_fields(const Visitor<T, sizeof...(Trees)>& f, Path& path, const Attributes& attributes,
+                  const List& list, Trees&... trees) {
   if constexpr (List::size > 0) {
-    const std::size_t before = path.push(list.first.name);
-    visit<T>(f, path, inherit(kind, list.first.kind), trees.*list.first.member...);
+    const auto& field = list.first;
+    const std::size_t before = path.push(field.name);
+    visit<T>(f, path, inherit(attributes, field.attributes), trees.*field.member...);
     path.pop(before);
-    visit_fields<T>(f, path, kind, list.rest, trees...);
+    visit_fields<T>(f, path, attributes, list.rest, trees...);
   }
 }
 
 template <class T, class Tree, std::same_as<Tree>... Trees>
-void visit(const Visitor<T, 1 + sizeof...(Trees)>& f, Path& path, Kind kind, Tree& tree, Trees&... trees) {
+void visit(const Visitor<T, 1 + sizeof...(Trees)>& f, Path& path, const Attributes& attributes, Tree& tree,
+           Trees&... trees) {
   if constexpr (is_weight<Tree>) {
-    if constexpr (Tree::extent > 0) f.call(f.object, path, kind, {WeightRef<T>(tree), WeightRef<T>(trees)...});
+    if constexpr (Tree::extent > 0)
+      f.call(f.object, path, attributes, {WeightRef<T>(tree), WeightRef<T>(trees)...});
   } else if constexpr (HasFields<Tree>) {
-    visit_fields<T>(f, path, kind, Tree::fields(), tree, trees...);
+    static constexpr auto list = Tree::fields();
+    visit_fields<T>(f, path, attributes, list, tree, trees...);
   } else {   // a list: HeapArray, std::array, std::vector or model/Interleaved
     for (int i = 0; i < static_cast<int>(tree.size()); ++i) {
-      const std::size_t before = path.push(i);
+      const std::size_t before = path.push(i), at = static_cast<std::size_t>(i);
       if constexpr (requires { tree.at_layer(0, [](auto&...) {}, trees...); })
-        tree.at_layer(i, [&](auto&... element) { visit<T>(f, path, kind, element...); }, trees...);
+        tree.at_layer(i, [&](auto&... element) { visit<T>(f, path, attributes, element...); }, trees...);
       else
-        visit<T>(f, path, kind, tree[static_cast<std::size_t>(i)], trees[static_cast<std::size_t>(i)]...);
+        visit<T>(f, path, attributes, tree[at], trees[at]...);
       path.pop(before);
     }
   }
 }
 
-// Calls a G with (path, kind, ref, refs...), each const where its tree is.
+// Calls a G with (path, attributes, ref, refs...), each const where its tree is.
 template <class G, class T, bool... Const>
-void call(void* object, const Path& path, Kind kind, const std::array<WeightRef<T>, sizeof...(Const)>& refs) {
+void call(void* object, const Path& path, const Attributes& attributes,
+          const std::array<WeightRef<T>, sizeof...(Const)>& refs) {
   [&]<std::size_t... At>(std::index_sequence<At...>) {
     std::tuple<WeightRef<std::conditional_t<Const, const T, T>>...> typed{
         WeightRef<std::conditional_t<Const, const T, T>>(refs[At])...};
-    (*static_cast<G*>(object))(path, kind, std::get<At>(typed)...);
+    (*static_cast<G*>(object))(path, attributes, std::get<At>(typed)...);
   }(std::make_index_sequence<sizeof...(Const)>{});
 }
 // What a walk can begin at: a weight, a struct with fields(), or a list of such.
@@ -217,7 +236,7 @@ void each(G&& g, First& first, Rest&... rest) {
       Path path;
       visit<T>(Visitor<T, 1 + sizeof...(Rest)>{&g, call<std::remove_reference_t<G>, T, std::is_const_v<First>,
                                                         std::is_const_v<Rest>...>}, path,
-               Kind::trainable, const_cast<std::remove_const_t<First>&>(first),
+               {}, const_cast<std::remove_const_t<First>&>(first),
                const_cast<std::remove_const_t<Rest>&>(rest)...);
     }
   }
@@ -229,20 +248,23 @@ void each(G&& g, First& first, Rest&... rest) {
 // each a WeightRef.
 template <class F, class Tree, class... Trees>
 void for_each_weight(F&& f, Tree& tree, Trees&... trees) {
-  walk::each([&](const auto&, Kind, auto&... weight) { f(weight...); }, tree, trees...);
+  walk::each([&](const auto&, const auto&, auto&... weight) { f(weight...); }, tree, trees...);
 }
 
 // f(kind, weight, weights...)
 template <class F, class Tree, class... Trees>
 void for_each_weight_of_kind(F&& f, Tree& tree, Trees&... trees) {
-  walk::each([&](const auto&, Kind kind, auto&... weight) { f(kind, weight...); }, tree, trees...);
+  walk::each([&](const auto&, const auto& attributes, auto&... weight) {
+    f(attributes.kind, weight...);
+  }, tree, trees...);
 }
 
 // f(path, kind, weight, weights...), path a std::string.
 template <class F, class Tree, class... Trees>
 void for_each_named_weight(F&& f, Tree& tree, Trees&... trees) {
-  walk::each([&](const walk::Path& path, Kind kind, auto&... weight) { f(std::string(path.text()), kind, weight...); },
-             tree, trees...);
+  walk::each([&](const walk::Path& path, const auto& attributes, auto&... weight) {
+    f(std::string(path.text()), attributes.kind, weight...);
+  }, tree, trees...);
 }
 
 template <class Tree>
@@ -271,7 +293,7 @@ Index count_weights(const Tree& tree) {
 namespace walk {
 struct FirstNotFinite {
   std::string found;
-  void operator()(const Path& path, Kind, const auto& w) {
+  void operator()(const Path& path, const Attributes&, const auto& w) {
     for (Index i = 0; found.empty() && i < w.size(); ++i)
       if (!std::isfinite(w[i])) found = std::string(path.text()) + "[" + std::to_string(i) + "]";
   }

@@ -47,7 +47,8 @@ struct Attention {
 
   static constexpr auto fields() {
     return Fields{Field{"query", &Attention::query}, Field{"key", &Attention::key},
-                      Field{"value", &Attention::value}, Field{"output", &Attention::output}};
+                      Field{"value", &Attention::value},
+                      Field{"output", &Attention::output, Start::residual}};
   }
   struct Tape {
     Tokens<Dq, T> query, mixed;       // queries after rotation; sum of values, before the output projection

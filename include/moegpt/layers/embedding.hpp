@@ -21,7 +21,7 @@ struct Embedding {
 
   Weight<T, Entries, D> weight;
 
-  static constexpr auto fields() { return Fields{Field{"weight", &Embedding::weight}}; }
+  static constexpr auto fields() { return Fields{Field{"weight", &Embedding::weight, Start::embedding}}; }
 
   // y_n = W[id_n] for every token; std::invalid_argument for an id outside [0, Entries).
   void forward(const int* ids, Out<D, T> y, const Pass& pass) const {

@@ -58,7 +58,9 @@ struct Expert {
   Linear<D, Dff, T, HasBias> up;
   Linear<Dff, D, T, HasBias> down;
 
-  static constexpr auto fields() { return Fields{Field{"up", &Expert::up}, Field{"down", &Expert::down}}; }
+  static constexpr auto fields() {
+    return Fields{Field{"up", &Expert::up}, Field{"down", &Expert::down, Start::residual}};
+  }
   struct Tape {
     Tokens<Dff, T> pre;          // up x
     void resize(Index slot_count) { pre.resize(slot_count); }
@@ -112,7 +114,7 @@ struct GatedExpert {
 
   static constexpr auto fields() {
     return Fields{Field{"gate", &GatedExpert::gate}, Field{"up", &GatedExpert::up},
-                      Field{"down", &GatedExpert::down}};
+                      Field{"down", &GatedExpert::down, Start::residual}};
   }
   struct Tape {
     Tokens<Dff, T> gate, up;           // gate x, up x

@@ -14,7 +14,7 @@ struct Linear {
   [[no_unique_address]] Weight<T, HasBias ? DOut : 0> bias;
 
   static constexpr auto fields() {
-    return Fields{Field{"weight", &Linear::weight}, Field{"bias", &Linear::bias}};
+    return Fields{Field{"weight", &Linear::weight}, Field{"bias", &Linear::bias, Start::bias(DIn)}};
   }
   using Tape = Nothing;
   using Scratch = Nothing;

@@ -14,7 +14,7 @@ struct LayerNorm {
   Weight<T, D> bias;     // beta
 
   static constexpr auto fields() {
-    return Fields{Field{"weight", &LayerNorm::weight}, Field{"bias", &LayerNorm::bias}};
+    return Fields{Field{"weight", &LayerNorm::weight, Start::one}, Field{"bias", &LayerNorm::bias}};
   }
   struct Tape {
     Tokens<1, T> mean, rstd;
@@ -45,7 +45,7 @@ struct RMSNorm {
 
   Weight<T, D> weight;   // gamma
 
-  static constexpr auto fields() { return Fields{Field{"weight", &RMSNorm::weight}}; }
+  static constexpr auto fields() { return Fields{Field{"weight", &RMSNorm::weight, Start::one}}; }
   struct Tape {
     Tokens<1, T> rstd;
     void resize(const Pass& pass) { rstd.resize(pass); }

@@ -16,7 +16,9 @@ struct Head {
   [[no_unique_address]] Weight<T, Tied ? 0 : V, D> weight;
   [[no_unique_address]] Weight<T, HasBias ? V : 0> bias;
 
-  static constexpr auto fields() { return Fields{Field{"weight", &Head::weight}, Field{"bias", &Head::bias}}; }
+  static constexpr auto fields() {
+    return Fields{Field{"weight", &Head::weight}, Field{"bias", &Head::bias, Start::bias(D)}};
+  }
   struct Tape {
     Tokens<V, T> logits;
     Tokens<1, T> loss;      // of each token, in nats

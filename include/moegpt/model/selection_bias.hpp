@@ -48,8 +48,8 @@ void move_selection_bias(Bias& bias, const Buffer<Index>& count, double rate, bo
 // Wherever in the mixture a router with a bias for each of its experts lies.
 template <class Mixture>
 void balance_selection_of(Mixture& mixture, const Buffer<Index>& count, double rate, bool centred) {
-  walk::each([&](const walk::Path& path, Kind kind, auto& bias) {
-    if (kind == Kind::buffer && path.text().ends_with("selection_bias") && bias.size() == count.size())
+  walk::each([&](const walk::Path& path, const walk::Attributes& attributes, auto& bias) {
+    if (attributes.kind == Kind::buffer && path.name() == "selection_bias" && bias.size() == count.size())
       move_selection_bias(bias, count, rate, centred);
   }, mixture);
 }

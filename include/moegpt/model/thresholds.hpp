@@ -11,8 +11,9 @@ namespace detail {
 template <class Mixture, class T>
 bool update_thresholds_of(Mixture& mixture, const RoutingPlan<T>& plan, MatrixView<const T> score, double rate) {
   bool found = false;
-  walk::each([&](const walk::Path& path, Kind kind, auto& threshold) {
-    if (kind != Kind::buffer || !path.text().ends_with("threshold") || threshold.size() != plan.experts) return;
+  walk::each([&](const walk::Path& path, const walk::Attributes& attributes, auto& threshold) {
+    if (attributes.kind != Kind::buffer || path.name() != "threshold") return;
+    if (threshold.size() != plan.experts) return;
     found = true;
     for (int e = 0; e < plan.experts; ++e) {
       if (plan.load(e) == 0) continue;

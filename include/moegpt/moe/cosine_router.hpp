@@ -5,6 +5,8 @@
 // A vector of zeros has cosine 0 with everything and no gradient.
 #include <moegpt/moe/token_choice.hpp>
 
+#include <numbers>
+
 namespace moegpt::inline MOEGPT_BUILD {
 
 template <int Width>
@@ -21,7 +23,7 @@ struct CosineLogits {
 
     static constexpr auto fields() {
       return Fields{Field{"projection", &For::projection}, Field{"experts", &For::experts},
-                    Field{"log_scale", &For::log_scale}};
+                    Field{"log_scale", &For::log_scale, Start::at(std::numbers::ln2)}};
     }
     struct Tape {
       Tokens<Width, T> u;        // of tokens

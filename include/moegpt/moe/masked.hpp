@@ -29,7 +29,7 @@ struct Masked : DropRuleOf<Recipe> {
     HeapArray<Weight<T, E>, Tasks> mask;
 
     static constexpr auto fields() {
-      return Fields{Field{"", &For::unmasked}, Field{"mask", &For::mask, Kind::sparse}};
+      return Fields{Field{"", &For::unmasked}, Field{"mask", &For::mask, Kind::sparse, Start::one}};
     }
     struct Tape : Unmasked::Tape {
       Buffer<T> unmasked_gate;   // [slots]

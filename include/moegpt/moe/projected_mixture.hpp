@@ -21,7 +21,8 @@ struct ProjectedMixture {
   Linear<F, D, T> down;
 
   static constexpr auto fields() {
-    return Fields{Field{"", &ProjectedMixture::mixture}, Field{"down", &ProjectedMixture::down}};
+    return Fields{Field{"", &ProjectedMixture::mixture},
+                  Field{"down", &ProjectedMixture::down, Start::residual}};
   }
   struct Tape : Mixture::Tape {
     Tokens<F, T> mixed;                // what the mixture answers

@@ -1,0 +1,26 @@
+#pragma once
+// Start: how `init` (model/init.hpp) sets a weight, as its field says: Field{"weight", &RMSNorm::weight, Start::one}.
+#include <moegpt/core/build.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+struct Start {
+  enum class Rule {
+    by_shape,    // the default: a matrix is drawn, a vector is zero
+    constant,    // value
+    bias,        // zero, or drawn where the scheme draws biases; value: fan_in of the matrix that it belongs to
+    embedding,   // as by_shape, where the scheme draws embeddings otherwise than matrices
+    residual,    // likewise for the last matrix of a branch, which writes to the residual stream
+  };
+  Rule rule = Rule::by_shape;
+  double value = 0;
+
+  static const Start zero, one, embedding, residual;
+  static constexpr Start at(double constant) { return {Rule::constant, constant}; }
+  static constexpr Start bias(int fan_in) { return {Rule::bias, static_cast<double>(fan_in)}; }
+  bool operator==(const Start&) const = default;
+};
+inline constexpr Start Start::zero{Rule::constant, 0}, Start::one{Rule::constant, 1};
+inline constexpr Start Start::embedding{Rule::embedding}, Start::residual{Rule::residual};
+
+}  // namespace moegpt::inline MOEGPT_BUILD
