@@ -2,7 +2,7 @@
 // b5f7662):
 //   g++ -std=c++20 -DEIGEN_MPL2_ONLY -Iinclude -isystem /usr/include/eigen3 tests/golden/make_model_file.cpp
 //   ./a.out tests/golden/model_file_1.safetensors
-// The file must load for good (tests/io/model_file_test.cpp): never write it again. A later library writes a
+// The file must load for good (tests/io/file_format_test.cpp): never write it again. A later library writes a
 // later version: give that file its own name.
 //
 // The metadata has token ids and their logits, which have the same bits in every build, because no operation
@@ -17,8 +17,8 @@
 
 using namespace moegpt;
 
-constexpr Config config{.vocab = 6, .context = 6, .dim = 4, .layers = 2, .heads = 2, .kv_heads = 1, .hidden = 3,
-                        .norm = Norm::rms, .activation = Activation::relu, .gated = true,
+constexpr Config config{.vocab = 6, .context = 6, .dim = 4, .layers = 2, .heads = 2, .kv_heads = 1,
+                        .hidden = 3, .norm = Norm::rms, .activation = Activation::relu, .gated = true,
                         .attention_bias = true, .head_bias = true, .dense_first = 1};
 
 template <class T>
