@@ -80,7 +80,8 @@ TEMPLATE_TEST_CASE("a tree comes back from its file bit for bit", "", float, dou
   fill(tree);
   save_safetensors(folder / "m.safetensors", tree, {{"note", "\"quoted\" \xc3\xa9\n"}});
   const SafetensorsFile file = read_safetensors(folder / "m.safetensors");
-  CHECK(file.header.metadata == Metadata{{"format", "pt"}, {"note", "\"quoted\" \xc3\xa9\n"}});
+  CHECK(file.header.metadata == Metadata{{"format", "pt"}, {"moegpt.format_version", "2"},
+                                          {"note", "\"quoted\" \xc3\xa9\n"}});
   CHECK(file.header.tensors.size() == 5);
   CHECK(file.header.tensors.at("leaves.1.weight").shape == std::vector<Index>{3, 2});
   CHECK(file.data_at % 8 == 0);

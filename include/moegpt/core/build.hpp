@@ -53,7 +53,7 @@ static_assert(EIGEN_VERSION_AT_LEAST(3, 4, 0), "moegpt needs Eigen >= 3.4");
 #define MOEGPT_BUILD MOEGPT_THREADS
 #endif
 
-#define MOEGPT_VERSION "0.1.0"
+#define MOEGPT_VERSION "0.2.0"
 
 namespace moegpt::inline MOEGPT_BUILD {
 

@@ -1,7 +1,7 @@
 #pragma once
-// A model in one safetensors file that needs nothing beside it: weights by their paths, and in the metadata the
-// Config and router as C++ text, the model's options and its tokenizer. A program compiled for another Config
-// is told which one to compile.
+// A model in one safetensors file that needs nothing beside it: weights by their paths, and in the metadata
+// the format's version, the Config and router as C++ text, the model's options and its tokenizer. A program
+// that is compiled for another Config is told which one to compile.
 #include <moegpt/io/safetensors.hpp>
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/train/tokenizer.hpp>
@@ -61,10 +61,10 @@ std::string to_text() {
 
 namespace detail {
 
-inline const std::string& metadata_of(const SafetensorsFile& file, const std::string& key, const std::string& path) {
+inline const std::string& metadata_of(const SafetensorsFile& file, const std::string& key) {
   const auto found = file.header.metadata.find(key);
-  check(found != file.header.metadata.end(), path, " has no \"", key, "\" in its metadata: it was not written by moegpt. "
-        "load_safetensors reads bare weights");
+  check(found != file.header.metadata.end(), file.name, " has no \"", key,
+        "\" in its metadata: it was not written by moegpt. load_safetensors reads bare weights");
   return found->second;
 }
 
@@ -83,25 +83,27 @@ void save(const std::string& path, const Model& model, const Tokenizer& tokenize
   save_safetensors(path, model, extra);
 }
 
-// The type of the model in a file, as C++ text.
-inline std::string model_text(const std::string& path) {
-  return detail::metadata_of(read_safetensors(path), "moegpt.model", path);
+// The type of the model in a file, as C++ text with today's names.
+inline std::string model_text(const SafetensorsFile& file, const FileFormat& format = {}) {
+  const int version = safetensors::version_of(file.name, file.header.metadata, format);
+  return safetensors::renamed(detail::metadata_of(file, "moegpt.model"), version, format.texts);
+}
+inline std::string model_text(const std::string& path, const FileFormat& format = {}) {
+  return model_text(read_safetensors(path), format);
 }
 
 // Reads a file of save() into the model and the tokenizer; neither changes if anything is wrong. Throws
 // std::invalid_argument or std::runtime_error, saying what was found and what to compile.
 template <class Model>
-void load(const std::string& path, Model& model, Tokenizer& tokenizer) {
+void load(const std::string& path, Model& model, Tokenizer& tokenizer, const FileFormat& format = {}) {
   const SafetensorsFile file = read_safetensors(path);
-  const std::string& found = detail::metadata_of(file, "moegpt.model", path);
+  const std::string found = model_text(file, format);
   check(found == to_text<Model>(), path, " holds a ", found, ", this program is compiled for a ", to_text<Model>(),
         ". Compile it with ", found);
-  for (const auto& [name, member] : safetensors::option_fields)
-    detail::metadata_of(file, std::string(safetensors::options_prefix) + std::string(name), path);
-  Tokenizer read = Tokenizer::from_text(detail::metadata_of(file, "moegpt.tokenizer", path));
+  Tokenizer read = Tokenizer::from_text(detail::metadata_of(file, "moegpt.tokenizer"));
   check(read.vocab() <= Model::config.vocab, path, ": its tokenizer has ", read.vocab(), " tokens, its model ",
         Model::config.vocab);
-  load_safetensors(file, model);
+  load_safetensors(file, model, {.format = format});
   tokenizer = std::move(read);
 }
 

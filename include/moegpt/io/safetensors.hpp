@@ -2,10 +2,7 @@
 // Models in safetensors files (github.com/huggingface/safetensors): any tree of weights, under the paths of
 // its fields(). Reading checks the whole file before it changes the tree.
 #include <moegpt/core/fields.hpp>
-#include <moegpt/io/safetensors_header.hpp>
-#include <moegpt/layers/pass.hpp>
-
-#include <charconv>
+#include <moegpt/io/file_format.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
@@ -21,6 +18,7 @@ struct SafetensorsFile {
 
 struct SafetensorsOptions {
   bool check_finite = true;  // refuse NaN, infinity and what overflows the weights' type
+  FileFormat format{};
 };
 
 // One tensor to write: numbers of `dtype`, row-major; `data` may be null if the shape has a zero.
@@ -63,41 +61,6 @@ concept HasModelOptions = requires(Tree& tree) { requires std::same_as<decltype(
 
 namespace safetensors {
 
-inline constexpr std::string_view options_prefix = "moegpt.options.";
-inline constexpr std::array<std::pair<std::string_view, double ModelOptions::*>, 5> option_fields{{
-    {"norm_epsilon", &ModelOptions::norm_epsilon},
-    {"rotary_base", &ModelOptions::rotary_base},
-    {"attention_scale", &ModelOptions::attention_scale},
-    {"capacity_factor", &ModelOptions::capacity_factor},
-    {"min_capacity", &ModelOptions::min_capacity},
-}};
-
-// Sets the options that the file's metadata names and returns how many these are.
-inline std::size_t read_options(const SafetensorsFile& file, ModelOptions& options) {
-  std::size_t count = 0;
-  for (const auto& [key, text] : file.header.metadata) {
-    if (!key.starts_with(options_prefix)) continue;
-    const std::string_view name = std::string_view(key).substr(options_prefix.size());
-    const auto field = std::find_if(option_fields.begin(), option_fields.end(),
-                                    [&](const auto& known) { return known.first == name; });
-    if (field == option_fields.end())
-      refuse_file(file.name, "has an option ", shown(name), " that this version of moegpt does not know");
-    double& number = options.*field->second;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-    if (error != std::errc{} || end != text.data() + text.size() || !std::isfinite(number))
-      refuse_file(file.name, "option ", shown(name), " is ", shown(text), ", expected a number");
-    ++count;
-  }
-  return count;
-}
-inline void write_options(const ModelOptions& options, Metadata& metadata) {
-  for (const auto& [name, member] : option_fields) {
-    char text[32];
-    const auto end = std::to_chars(text, text + sizeof text, options.*member).ptr;
-    metadata[std::string(options_prefix) + std::string(name)] = std::string(text, end);
-  }
-}
-
 template <class W>
 std::vector<Index> shape_of(const W& weight) {
   return {weight.shape.begin(), weight.shape.end()};
@@ -126,9 +89,8 @@ std::string misfit(const std::string& path, const W& weight, const TensorInfo& t
 
 // Throws unless names, shapes and types fit.
 template <class Tree>
-void check_fit(const SafetensorsFile& file, const Tree& tree) {
+void check_fit(const std::string& file, TensorInfos rest, const Tree& tree) {
   std::vector<std::string> missing, unexpected, misfits;
-  std::map<std::string, TensorInfo, std::less<>> rest = file.header.tensors;
   for_each_named_weight(
       [&](const std::string& path, Kind, const auto& weight) {
         const auto found = rest.find(path);
@@ -144,7 +106,7 @@ void check_fit(const SafetensorsFile& file, const Tree& tree) {
   for (const auto& [name, tensor] : rest) unexpected.push_back(shown(name) + " " + shown(tensor.shape));
   const std::string text = listed("missing in the file", missing) +
                            listed("unknown to this model", unexpected) + listed("different", misfits);
-  if (!text.empty()) refuse_file(file.name, "the tensors are not this model's", text);
+  if (!text.empty()) refuse_file(file, "the tensors are not this model's", text);
 }
 
 template <class T>
@@ -160,15 +122,17 @@ void check_finite(const std::string& owner, const std::string& path, DType dtype
 }  // namespace safetensors
 
 // Fills the weights of `tree` from the tensors of the same path and shape; F64, F32, F16 and BF16 are
-// converted. A weight that is empty stays so. A model takes over the options that the file's metadata names, as
-// those belong to the weights; change them afterwards. Other metadata, such as the type of the model, is not looked
-// at: see load in io/model_file.hpp. Throws std::runtime_error that lists tensors missing, unknown or of another
-// shape or type, or names the first number that is not finite, or an option that is unknown; the tree is then
-// unchanged.
+// converted. A weight that is empty stays so. A model takes over the options of a file that moegpt wrote, as
+// those belong to the weights; change them afterwards. Other metadata, such as the type of the model, is not
+// looked at: see load in io/model_file.hpp. For older versions of the format see io/file_format.hpp. Throws
+// std::runtime_error that lists tensors missing, unknown or of another shape or type, or names the first
+// number that is not finite, an option that is unknown, or a newer version; the tree is then unchanged.
 template <HasFields Tree>
 void load_safetensors(const SafetensorsFile& file, Tree& tree, SafetensorsOptions options = {}) {
-  safetensors::check_fit(file, tree);
-  const auto& tensors = file.header.tensors;
+  const Metadata& metadata = file.header.metadata;
+  const int version = safetensors::version_of(file.name, metadata, options.format);
+  const TensorInfos tensors = safetensors::renamed(file.name, file.header.tensors, version, options.format);
+  safetensors::check_fit(file.name, tensors, tree);
   if (options.check_finite)
     for_each_named_weight(
         [&](const std::string& path, Kind, const auto& weight) {
@@ -180,7 +144,7 @@ void load_safetensors(const SafetensorsFile& file, Tree& tree, SafetensorsOption
         std::as_const(tree));
   if constexpr (HasModelOptions<Tree>) {
     ModelOptions read = tree.options;
-    safetensors::read_options(file, read);
+    safetensors::read_options(file.name, metadata, version, options.format, read);
     tree.options = read;
   }
   for_each_named_weight(
@@ -257,11 +221,13 @@ inline void save_safetensors(const std::filesystem::path& path, std::vector<Name
   });
 }
 
-// Writes every weight of `tree` that is not empty, under its path, without copying it, and a model's options in
-// the metadata. Throws std::runtime_error if a weight holds NaN or infinity; nothing is written then.
+// Writes every weight of `tree` that is not empty, under its path, without copying it, and in the metadata
+// the format's version and a model's options. Throws std::runtime_error if a weight holds NaN or infinity;
+// nothing is written then.
 template <HasFields Tree>
 void save_safetensors(const std::filesystem::path& path, const Tree& tree, Metadata metadata = {},
                       SafetensorsOptions options = {}) {
+  metadata[safetensors::version_key] = std::to_string(options.format.version);
   if constexpr (HasModelOptions<const Tree>) safetensors::write_options(tree.options, metadata);
   std::vector<NamedTensor> tensors;
   for_each_named_weight(

@@ -23,10 +23,11 @@ struct TensorInfo {
 };
 
 using Metadata = std::map<std::string, std::string>;
+using TensorInfos = std::map<std::string, TensorInfo, std::less<>>;
 
 struct SafetensorsHeader {
   Metadata metadata;
-  std::map<std::string, TensorInfo, std::less<>> tensors;
+  TensorInfos tensors;
 };
 
 // What a reader accepts, so that a hostile file costs no more than its own size.
