@@ -66,7 +66,7 @@ void replace(std::string& text, std::string_view from, std::string_view to) {
     text.replace(at, from.size(), to);
 }
 
-// What version 1 called "mixer" and "SumRouter" had another name in version 3 and has today's since version 4.
+// Version 1 called them "mixer" and "SumRouter", version 3 otherwise, version 4 and later as today.
 constexpr Renamed paths[] = {
     {3, "mixer", "attending"}, {4, "attending", "attention"}, {4, "moe.choice", "moe.router"}};
 constexpr Renamed texts[] = {{3, "SumRouter", "BestRouter"}, {4, "BestRouter", "TopKRouter"}};
