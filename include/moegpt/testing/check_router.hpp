@@ -310,7 +310,7 @@ struct RouterExamination {
 }  // namespace testing
 
 // Examines a recipe: check_router<TopKRouter<8, 2>>(), without a key and with one, in float, with random
-// weights, tokens of width D and ids. Laws 5 and 6 are those of layers/layer.hpp.
+// weights, tokens of width D and ids. Laws are those of layers/layer.hpp.
 //   plan       is for the pass's tokens and the recipe's experts and choices; the slots of an expert stand in
 //              token order; padding gets none; no token chooses an expert twice; some token has an expert
 //   values     gates, scores and lse are finite
@@ -322,7 +322,7 @@ struct RouterExamination {
 //   future     later tokens change nothing, under a capacity either
 //   position   one position at a time, as in generation, gives the bits of the batch
 // of a causal recipe without Drop::never:
-//   alone      a token by itself has the route that it has in the batch (law 6)
+//   alone      a token by itself has the route that it has in the batch, which law 6 takes as given
 //   padding    changes no route of another token
 // An exception of the router itself passes through.
 template <Router Recipe, int D = 6>
