@@ -1,6 +1,7 @@
-// A new router from nothing: the gate of a chosen expert is the sigmoid of its logit. It is examined by gradcheck,
-// then used.
+// A new router from nothing: the gate of a chosen expert is the sigmoid of its logit. It is examined by gradcheck
+// and check_router, then used.
 #include <moegpt/moegpt.hpp>
+#include <moegpt/testing/check_router.hpp>
 #include <moegpt/testing/gradcheck.hpp>
 
 #include <cstdio>
@@ -23,9 +24,11 @@ using MyRouter = TopKRouterWith<E, K, SigmoidGates>;
 static_assert(Router<MyRouter<8, 2>>);   // the compiler examines the shape ...
 
 int main() {
-  const GradcheckReport report = gradcheck<MyRouter<5, 2>>();   // ... and we the calculus
+  const GradcheckReport report = gradcheck<MyRouter<5, 2>>();   // ... and we the calculus ...
+  const RouterReport promises = check_router<MyRouter<5, 2>>();   // ... and the plans
   std::printf("gradcheck: %s, worst relative error %.1e at %s %s\n", report ? "passed" : "failed", report.worst,
               report.where.c_str(), report.complaint.c_str());
+  std::printf("check_router: %s %s\n", promises ? "passed" : "failed", promises.complaint.c_str());
 
   using Model = GPT<Config{.vocab = 256, .context = 32, .dim = 32, .layers = 2, .heads = 4}, MyRouter<8, 2>>;
   const Corpus corpus = split_corpus(Dialects{}.generate(100000, Key{1}).text, Tokenizer::bytes());
@@ -43,5 +46,5 @@ int main() {
     if (step % 20 == 0)
       std::printf("step %2d  loss %.3f  experts %s\n", step, loss.cross_entropy, bars(expert_load<Model>(work)).c_str());
   }
-  return report ? 0 : 1;
+  return report && promises ? 0 : 1;
 }

@@ -1,11 +1,10 @@
-// The excerpts of docs/extend.md: a layer, an expert and a router of one's own, and what gradcheck says of a
-// wrong one.
+// The excerpts of docs/extend.md: a layer, an expert and a router of one's own, and what gradcheck and
+// check_router say of wrong ones.
 #include "support/catch.hpp"
 #include "support/numbers.hpp"
-#include "support/routed_pass.hpp"
 
-#include <moegpt/moe/allowed_experts.hpp>
 #include <moegpt/moe/dropping.hpp>
+#include <moegpt/testing/check_router.hpp>
 #include <moegpt/testing/gradcheck.hpp>
 
 using namespace moegpt;
@@ -163,6 +162,19 @@ struct ForgetfulGates {
   }
 };
 
+// Wrong on purpose: it does not heed which experts are allowed.
+struct ForgetfulRouter : TopKRouter<5, 2> {
+  template <int D, class T = float>
+  struct For : TopKRouter<5, 2>::For<D, T> {
+    using Base = typename TopKRouter<5, 2>::template For<D, T>;
+    void forward(In<D, T> x, RoutingPlan<T>& plan, typename Base::Tape& tape, const Pass& pass) const {
+      Pass all = pass;
+      all.routing = nullptr;
+      Base::forward(x, plan, tape, all);
+    }
+  };
+};
+
 }  // namespace
 
 TEST_CASE("a layer, an expert and a router of one's own pass gradcheck") {
@@ -191,37 +203,17 @@ TEST_CASE("every token has at least one expert under a threshold of the uniform 
   CHECK(plan.slot_count() == 5 * 4);
 }
 
-TEST_CASE("the router of the guide heeds capacity, drop rules, allowed experts and padding") {
-  using Recipe = ThresholdRouter<5>;
-  const auto x = random_tokens<6, double>(40, 1);
-  const auto route = [&](auto recipe, const Pass& pass) {
-    typename decltype(recipe)::template For<6, double> router;
-    typename decltype(recipe)::template For<6, double>::Tape tape;
-    draw_weights(router, 2);
-    RoutingPlan<double> plan;
-    plan.drop = drop_rule_of<decltype(recipe)>();
-    router.forward(x, plan, tape, pass);
-    return plan;
-  };
-  const Pass pass{.shape = {2, 20}};
-  const auto all = route(Recipe{}, pass);
-  Pass limited = pass;
-  limited.options.capacity_factor = 0.1;   // 40 tokens * 5 choices / 5 experts * 0.1 = 4
-  const auto few = route(Recipe{}, limited), best = route(Dropping<Recipe, Drop::probability>{}, limited);
-  for (int e = 0; e < 5; ++e) {
-    CHECK(few.wanted[e] == all.wanted[e]);
-    CHECK(few.load(e) == std::min<Index>(4, all.load(e)));
-    CHECK(best.load(e) == few.load(e));
-  }
-  CHECK(few.dropped() > 0);
-  CHECK_FALSE(same_bits(few.slot, best.slot));
-  const AllowedExperts<Recipe> two{1, 3};
-  const auto some = route(Recipe{}, RoutedPass({.shape = {2, 20}}, {.allowed = two}));
-  CHECK(some.wanted[0] + some.wanted[2] + some.wanted[4] == 0);
-  CHECK(some.slot_count() >= 40);   // every token still has one
-  const Index lengths[2] = {20, 3};
-  const auto padded = route(Recipe{}, {.shape = {2, 20}, .lengths = lengths});
-  for (Index s = 0; s < padded.slot_count(); ++s) CHECK(padded.token[s] < 23);
+TEST_CASE("the router of the guide passes check_router, under another drop rule too") {
+  const RouterReport promises = check_router<ThresholdRouter<5>>();
+  INFO(promises.complaint);
+  CHECK(promises);
+  CHECK(check_router<Dropping<ThresholdRouter<5>, Drop::probability>>());
+}
+
+TEST_CASE("check_router says of a router that ignores allowed experts what to do") {
+  const RouterReport report = check_router<ForgetfulRouter>();
+  CHECK(report.complaint == "without some experts: expert 0 gets tokens, but it is not allowed: choose e only where "
+                            "is_allowed(e, pass)");
 }
 
 TEST_CASE("gradcheck names the tensor, both derivatives and the error of a wrong backward") {

@@ -5,6 +5,7 @@
 #include "support/catch.hpp"
 #include "support/gradchecks.hpp"
 #include "support/numbers.hpp"
+#include "support/rules.hpp"
 
 using namespace moegpt;
 
@@ -152,4 +153,11 @@ TEST_CASE("a capacity below one slot is refused when a batch comes, and one toke
   pass.options.min_capacity = 0;
   pass.partial = true;
   CHECK(Run<Layer>(pass, 1).tape.plan.slot_count() > 0);
+}
+
+TEST_CASE("a router with any drop rule passes check_router") {
+  check_rule<Dropping<TopKRouter<8, 3>, Drop::token_order, Group::sequence>>();
+  check_rule<Dropping<TopKRouter<8, 3>, Drop::slot_major, Group::batch, Round::up>>();
+  check_rule<Dropping<TopKRouter<8, 3>, Drop::probability>>();
+  check_rule<Dropping<NoisyTopKRouter<8, 3>, Drop::batch_prioritised, Group::position>>();
 }

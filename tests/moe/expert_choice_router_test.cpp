@@ -103,6 +103,13 @@ TEST_CASE("the plan does not depend on the number of threads") {
   }
 }
 
+TEST_CASE("expert choice among the batch, a sequence, contemporaries and by thresholds passes check_router") {
+  check_rule<ExpertChoiceRouter<5>>();
+  check_rule<ExpertChoiceRouter<5, 1, ExpertChoice{.group = Group::sequence}>>();
+  check_rule<ExpertChoiceRouter<5, 2, ExpertChoice{.group = Group::position}>>();
+  check_rule<ThresholdExpertChoice<5, 2>>();
+}
+
 TEST_CASE("NaN scores still give a balanced plan") {
   R router;
   draw_weights(router, 10);

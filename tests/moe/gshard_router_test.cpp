@@ -37,9 +37,9 @@ TEST_CASE("the gradients of a GShard router agree with differences with padding,
   gradcheck_three_seeds<Double<GShardRouter<8, Second::random, Half>>>(options);
 }
 
-TEST_CASE("GShard routing respects padding, forbidden experts, threads and the solitude of tokens") {
+TEST_CASE("GShard routing passes check_router") {
   check_rule<GShardRouter<8>>();
-  check_rule<GShardRouter<8, Second::random, Half>>(Key{5});
+  check_rule<GShardRouter<8, Second::random, Half>>();
   check_equal_experts<GShardRouter<5>>();   // evaluation: nobody is left out
 }
 

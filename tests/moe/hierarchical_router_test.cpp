@@ -201,6 +201,12 @@ TEST_CASE("each level draws noise of its own") {
   CHECK(draws.size() == 4 * 21);
 }
 
+TEST_CASE("two levels of routers pass check_router") {
+  check_rule<Sparse>();
+  check_rule<HierarchicalRouter<DenseOf<2>, NoisyTopKRouter<4, 2>>>();
+  check_rule<HierarchicalRouter<TopKRouter<3, 2>, ExpertChoiceRouter<2, 1>>>();
+}
+
 TEST_CASE("two levels of routers have the same bits for 1, 2, 3 and 8 threads") {
   threads_change_no_bit<MoELayer<Sparse, Expert<6, 37>>>();
 }

@@ -1,3 +1,4 @@
+#include <moegpt/moe/dropping.hpp>
 #include <moegpt/moe/expert_choice_router.hpp>
 #include <moegpt/moe/masked.hpp>
 #include <moegpt/moe/noisy_top_k_router.hpp>
@@ -7,6 +8,7 @@
 #include "support/gradchecks.hpp"
 #include "support/layers.hpp"
 #include "support/numbers.hpp"
+#include "support/rules.hpp"
 
 using namespace moegpt;
 
@@ -113,4 +115,10 @@ TEST_CASE("masks are named by their task, and their router keeps the names of it
   for_each_named_weight([&](const std::string& path, Kind, auto&) { paths += path + " "; }, router);
   CHECK(paths == "gate.weight mask.0 mask.1 ");
   CHECK(Masked<TopKRouter<5, 2>, 3>::text() == "Masked<TopKRouter<5, 2>, 3>");
+}
+
+TEST_CASE("masked routers pass check_router in any task") {
+  check_rule<Masked<TopKRouter<5, 2>, 3>>({.task = 2});
+  check_rule<Masked<Dropping<TopKRouter<5, 2>, Drop::probability>>>();
+  check_rule<Masked<ExpertChoiceRouter<5>>>();
 }

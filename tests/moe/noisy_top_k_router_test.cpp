@@ -4,6 +4,7 @@
 #include "support/catch.hpp"
 #include "support/gradchecks.hpp"
 #include "support/numbers.hpp"
+#include "support/rules.hpp"
 
 using namespace moegpt;
 
@@ -91,6 +92,11 @@ TEST_CASE("a token's noise belongs to its global number: the same alone, among o
   pass.first_token = 0;
   const Route<Paper> elsewhere(router, x.rows({64, 1}), pass);
   CHECK_FALSE(same_bits(elsewhere.tape.score[0], all.tape.score[64], 5));
+}
+
+TEST_CASE("noisy top-k routing passes check_router, with a load loss too") {
+  check_rule<NoisyTopKRouter<8, 3>>();
+  check_rule<NoisyTopKRouter<5, 2, NoisyTopK{.bias = true, .noise_floor = true}>>({.objective = {.load = 0.1}});
 }
 
 TEST_CASE("K = 1 with its constant gate is allowed by name only") {

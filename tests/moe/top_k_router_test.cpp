@@ -179,7 +179,7 @@ TEST_CASE("a selection bias of zero is no bias, and any bias changes who is chos
   for (Index n = 0; n < 60; ++n) CHECK(biased.gates(n) == plain.gates(n));
 }
 
-TEST_CASE("top-k routing respects padding, forbidden experts, threads and the solitude of tokens") {
+TEST_CASE("top-k routing passes check_router") {
   check_rule<TopKRouter<8, 3>>();
   check_rule<TopKRouter<8, 3, TopK{.selection_bias = true}>>();
   check_rule<TopKRouterWith<5, 2, PNormGates<2>>>();

@@ -1,11 +1,12 @@
 #pragma once
-// What every token-choice rule must respect, whatever it decides.
+// A random route of a router, and what check_router does not examine: one expert by several names, a small stack.
 #include "numbers.hpp"
 #include "routed_pass.hpp"
 #include "small_stack.hpp"
 
 #include <moegpt/moe/feed_forward.hpp>
 #include <moegpt/moe/moe_layer.hpp>
+#include <moegpt/testing/check_router.hpp>
 
 // A route of random tokens by a router with random weights.
 template <class Recipe, class T = double, int D = 6>
@@ -46,72 +47,11 @@ struct RandomRoute {
   }
 };
 
-// Padding gets no expert, and other tokens' gates do not notice it.
 template <class Recipe>
-void check_padding(std::optional<moegpt::Key> key = {}) {
-  const moegpt::Index lengths[2] = {7, 3};
-  const moegpt::Pass all{.shape = {2, 7}, .key = key}, padded{.shape = {2, 7}, .key = key, .lengths = lengths};
-  const RandomRoute<Recipe> a(all), b(padded);
-  for (moegpt::Index n = 0; n < 14; ++n) {
-    if (padded.is_padding(n))
-      CHECK(b.experts_of(n) == 0);
-    else
-      CHECK(b.gates(n) == a.gates(n));
-  }
-}
-
-// Experts that are not allowed get nobody, and if fewer are allowed than a token may have, it makes do with them.
-template <class Recipe>
-void check_allowed() {
-  constexpr int E = Recipe::experts;
-  bool even[E] = {}, last[E] = {};
-  for (int e = 0; e < E; e += 2) even[e] = true;
-  last[E - 1] = true;
-  for (const bool* allowed : {even, last}) {
-    const RandomRoute<Recipe> route(RoutedPass({.shape = {1, 20}}, {.allowed = allowed}));
-    CHECK(route.plan.slot_count() > 0);
-    for (int e = 0; e < E; ++e)
-      if (!allowed[e]) {
-        CHECK(route.plan.wanted[e] == 0);
-        for (moegpt::Index n = 0; n < 20; ++n) CHECK(route.tape.score[n][e] == 0);
-      }
-    for (const double gate : route.plan.weight) CHECK(std::isfinite(gate));
-  }
-}
-
-// The bits of a route do not depend on threads, nor on which other tokens share the call.
-template <class Recipe>
-void check_bits(std::optional<moegpt::Key> key = {}) {
-  const moegpt::Pass pass{.shape = {1, 150}, .key = key};
-  const RandomRoute<Recipe, float> one(pass);
-  for (const int threads : {2, 8}) {
-    moegpt::Pass many = pass;
-    many.exec.threads = threads;
-    const RandomRoute<Recipe, float> other(many);
-    CHECK(same_bits(one.tape.score, other.tape.score));
-    CHECK(same_bits(one.plan.token.data(), other.plan.token.data(), one.plan.slot_count()));
-    CHECK(same_bits(one.plan.weight.data(), other.plan.weight.data(), one.plan.slot_count()));
-  }
-  for (const moegpt::Index n : {0, 63, 64, 149}) {
-    typename RandomRoute<Recipe, float>::R::Tape tape;
-    moegpt::RoutingPlan<float> plan;
-    plan.drop = one.plan.drop;
-    const RoutedPass single({.key = key, .first_token = n}, {.ids = one.ids.data() + n});
-    one.router.forward(one.x.rows({n, 1}), plan, tape, single);
-    CHECK(same_bits(tape.score[0], one.tape.score[n], Recipe::experts));
-    for (int j = 0; j < Recipe::active; ++j) {
-      const moegpt::Index alone = plan.slot[j], together = one.plan.slot[n * Recipe::active + j];
-      REQUIRE((alone >= 0) == (together >= 0));
-      if (alone >= 0) CHECK(plan.weight[alone] == one.plan.weight[together]);
-    }
-  }
-}
-
-template <class Recipe>
-void check_rule(std::optional<moegpt::Key> key = {}) {
-  check_padding<Recipe>(key);
-  check_allowed<Recipe>();
-  check_bits<Recipe>(key);
+void check_rule(const moegpt::RouterCheckOptions& options = {}) {
+  const moegpt::RouterReport report = moegpt::check_router<Recipe>(options);
+  INFO(report.complaint);
+  CHECK(report.ok);
 }
 
 // If all experts are one and the gates of a token sum to 1, the mixture is that expert.

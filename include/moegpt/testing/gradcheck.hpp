@@ -11,6 +11,7 @@
 #include <moegpt/moe/feed_forward.hpp>
 #include <moegpt/moe/moe_layer.hpp>
 #include <moegpt/testing/differences.hpp>
+#include <moegpt/testing/examine_plan.hpp>
 
 #include <type_traits>
 
@@ -53,37 +54,6 @@ bool adds(const Tree& once, const Tree& twice, double start) {
   return good;
 }
 
-// Calls f(pass) with passes unlike `pass`, for what they leave in memory: one with another sequence, without padding,
-// and with a key if `pass` has none; the same with much padding and a capacity; one of a single token.
-template <class F>
-void for_each_other_pass(const Pass& pass, F&& f) {
-  const Shape larger{pass.shape.batch + 1, pass.shape.length};
-  RoutingContext routing = routing_of(pass);
-  const bool* allowed = routing.allowed;
-  std::vector<int> ids(static_cast<std::size_t>(larger.tokens()));
-  for (Index i = 0; routing.ids && i < std::ssize(ids); ++i)
-    ids[static_cast<std::size_t>(i)] = routing.ids[i % pass.tokens()];
-  std::vector<Index> lengths(static_cast<std::size_t>(larger.batch), 1);
-  lengths[0] = 0;
-  Pass other = pass;
-  other.shape = larger;
-  other.lengths = nullptr;
-  other.routing = &routing;
-  routing.ids = ids.data();
-  routing.allowed = nullptr;
-  other.partial = true;
-  other.key = Key{7};
-  other.dropout = routing.objective.balance = routing.objective.load = 0.25;
-  if (pass.key) other.key.reset();
-  f(other);
-  other.lengths = lengths.data();
-  other.options.capacity_factor = 0.5;
-  routing.allowed = allowed;
-  f(other);
-  other.shape = {1, 1};
-  other.lengths = nullptr;
-  f(other);
-}
 // <y, dy> and what a mixture adds to the objective.
 template <class Tape>
 double value_of(const Buffer<double>& y, const Buffer<double>& dy, const Tape& tape, const Pass& pass) {
@@ -93,104 +63,6 @@ double value_of(const Buffer<double>& y, const Buffer<double>& dy, const Tape& t
   if constexpr (HasLosses<Tape>) f += weighted(o, tape);
   if constexpr (requires { requires HasLosses<decltype(tape.mixture)>; }) f += weighted(o, tape.mixture);
   return f;
-}
-
-// Complains of a plan that breaks the promises of a router. chosen: what its tape says of its choices, or null.
-[[gnu::noinline]] inline void examine_plan(GradcheckReport& report, const std::string& when,
-                                           const RoutingPlan<double>& plan, const Buffer<int>* chosen,
-                                           const DropRule& rule, const Pass& pass) {
-  const auto wrong = [&](const std::string& text) { complain(report, when + text); };
-  const auto number = [](Index n) { return std::to_string(n); };
-  const Index N = plan.tokens, pairs = N * plan.choices;
-  const int E = plan.experts, K = plan.choices;
-  if (N != pass.tokens())
-    return wrong("the plan is inconsistent: it is for " + number(N) + " tokens, the pass has " + number(pass.tokens()));
-  if (plan.offset.size() != E + 1 || plan.wanted.size() != E || plan.slot.size() != pairs || plan.offset[0] != 0)
-    return wrong("the plan is inconsistent: its tables are not those of plan.resize(pass.tokens(), active, experts)");
-  for (int e = 0; e < E; ++e)
-    if (plan.offset[e + 1] < plan.offset[e] || plan.offset[e + 1] > pairs || plan.wanted[e] < plan.load(e))
-      return wrong("the plan is inconsistent: the slots of expert " + number(e) + " are not below those of the next, "
-                   "or it has more of them than it was wanted");
-  if (chosen && chosen->size() != pairs)
-    return wrong("the tape says has_choices, but its `chosen` has " + number(chosen->size()) + " numbers, not " +
-                 number(N) + " tokens * " + number(K) + " choices");
-  std::vector<bool> met(static_cast<std::size_t>(N * E));
-  const Index most = most_load(rule, K, E, pass);
-  Index sent = 0;
-  for (Index pair = 0; pair < pairs; ++pair) sent += plan.slot[pair] >= 0;
-  if (sent != plan.slot_count())
-    wrong("the plan is inconsistent: plan.slot names " + number(sent) + " slots of " + number(plan.slot_count()));
-  for (int e = 0; e < E && report.ok; ++e) {
-    const std::string expert = "expert " + number(e);
-    if (!is_allowed(e, pass) && plan.wanted[e] > 0)
-      wrong(expert + " gets tokens, but it is not allowed: choose e only where is_allowed(e, pass)");
-    if (rule.order != Drop::never && pass.options.capacity_factor > 0 && plan.load(e) > most)
-      wrong("capacity is ignored: " + expert + " takes " + number(plan.load(e)) + " tokens where at most " +
-            number(most) + " fit: call plan.assign(chosen, gate, pass)");
-    for (Index s = plan.offset[e]; s < plan.offset[e + 1] && report.ok; ++s) {
-      const Index n = plan.token[s], j = plan.choice[s];
-      if (n < 0 || n >= N || j < 0 || j >= K || plan.slot[n * K + j] != s) {
-        wrong("the plan is inconsistent: slot " + number(s) + " is of token " + number(n) + " and choice " + number(j) +
-              ", but plan.slot says otherwise");
-        break;
-      }
-      if (pass.is_padding(n)) wrong("padding is routed: token " + number(n) + " goes to " + expert);
-      if (chosen && (*chosen)[n * K + j] != e)
-        wrong("the tape says that choice " + number(j) + " of token " + number(n) + " is expert " +
-              number((*chosen)[n * K + j]) + ", but its slot is one of " + expert);
-      std::vector<bool>::reference before = met[static_cast<std::size_t>(n * E + e)];
-      if (before) wrong("token " + number(n) + " chose " + expert + " twice");
-      before = true;
-    }
-  }
-}
-
-// The plans of a router as the pass is, with a capacity, without its favourite experts, and with padding.
-template <RouterOf R>
-void examine_plans(GradcheckReport& report, const R& router, const DropRule& rule, In<R::dim, double> x,
-                   const Pass& given) {
-  RoutingPlan<double> plan;
-  plan.drop = rule;
-  typename R::Tape tape;
-  const auto examine = [&](const char* when, const Pass& pass) {
-    if (!report.ok) return;
-    router.forward(x, plan, tape, pass);
-    const Buffer<int>* chosen = nullptr;
-    if constexpr (HasChoices<typename R::Tape>) chosen = &tape.chosen;
-    examine_plan(report, when, plan, chosen, rule, pass);
-  };
-  examine("", given);
-  if (!report.ok) return;
-  const int E = plan.experts, K = plan.choices;
-  Pass limited = given;
-  limited.options.capacity_factor = 0.4;   // less than half of what balanced experts need
-  limited.options.min_capacity = 1;
-  examine("under a capacity factor of 0.4: ", limited);
-
-  Pass some = given;
-  std::vector<Index> favourites(static_cast<std::size_t>(E));
-  for (int e = 0; e < E; ++e) favourites[static_cast<std::size_t>(e)] = e;
-  router.forward(x, plan, tape, given);
-  sort_descending(favourites.data(), E, E, [&](Index e) { return plan.wanted[e]; });
-  Buffer<bool> allowed(E);
-  for (int e = 0; e < E; ++e) allowed[e] = is_allowed(e, given);
-  int forbidden = static_cast<int>(std::count(allowed.begin(), allowed.end(), false));
-  for (const Index e : favourites)
-    if (const int least = K < E ? K : 1; allowed[e] && E - forbidden > std::max(least, E / 2)) {
-      allowed[e] = false;
-      ++forbidden;
-    }
-  RoutingContext routing = routing_of(given);
-  routing.allowed = allowed.data();
-  some.routing = &routing;
-  if (E > 1) examine("without some experts: ", some);
-
-  Pass padded = given;
-  Buffer<Index> lengths(given.shape.batch);
-  for (Index b = 0; b < given.shape.batch; ++b)
-    lengths[b] = std::max<Index>(1, given.length_of(b) / (b % 2 == 0 ? 2 : 3));
-  padded.lengths = lengths.data();
-  examine("with padding: ", padded);
 }
 
 }  // namespace testing
@@ -287,8 +159,11 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}, const DropRule& 
     Tokens<D, double> x(pass.tokens()), other(pass.tokens()), dx(pass.tokens());
     draw(x.memory(), rng, 2 * options.spread);
     draw(other.memory(), rng, 2 * options.spread);
-    examine_plans<R>(report, router, rule, x, pass);
-    if (!report.ok) return Verdict::smooth;
+    const std::string fault = complaint_of([&] { examine_plans<R>(router, rule, x, pass); });
+    if (!fault.empty()) {
+      complain(report, fault);
+      return Verdict::smooth;
+    }
     router.forward(other, plan, tape, pass);   // stale values must not matter
     router.forward(x, plan, tape, pass);
     const int E = plan.experts;
