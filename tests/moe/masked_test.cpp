@@ -24,7 +24,7 @@ RoutedPass in_task(int task) { return {seven, {.task = task}}; }
 MaskedTwo masked(const Two& layer) {
   MaskedTwo copy;
   copy.experts = layer.experts;
-  copy.router.unmasked = layer.router;
+  copy.router.inner = layer.router;
   for (auto& mask : copy.router.mask)
     for (double& m : mask) m = 1;
   return copy;
@@ -61,7 +61,7 @@ TEST_CASE("a mask of ones changes no bit") {
   same.back(ones, x, dy, in_task(2));
   CHECK(same_bits(run.dx, same.dx));
   CHECK(same_weights(run.grad.experts, same.grad.experts));
-  CHECK(same_weights(run.grad.router, same.grad.router.unmasked));
+  CHECK(same_weights(run.grad.router, same.grad.router.inner));
 }
 
 TEST_CASE("an expert with the mask zero adds nothing, and the gates of the others are not renormalised") {

@@ -45,14 +45,6 @@ constexpr DropRule drop_rule_of() {
 // Whether a recipe has an order of its own, which a wrapper would hide.
 template <class Recipe>
 inline constexpr bool sets_drop_rule = requires { requires Recipe::drop.order != Drop::never; };
-// Base of a wrapper that does not derive from its recipe.
-template <class Recipe>
-struct DropRuleOf {};
-template <class Recipe>
-  requires requires { Recipe::drop; }
-struct DropRuleOf<Recipe> {
-  static constexpr DropRule drop = Recipe::drop;
-};
 
 // Tokens that compete: number first + i step, i in 0 .. count - 1.
 struct TokenGroup {

@@ -3,13 +3,13 @@
 // anew for every token and feature; experts see x. Its weights have the paths of the router inside.
 #include <moegpt/core/simd.hpp>
 #include <moegpt/moe/gates.hpp>
-#include <moegpt/moe/router.hpp>
+#include <moegpt/moe/router_around.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
 // Epsilon: a std::ratio. InputJitter<TopKRouter<8, 1>> is Switch.
 template <Router Recipe, class Epsilon = std::ratio<1, 100>>
-struct InputJitter : Recipe {
+struct InputJitter : RouterAround<Recipe> {
   static_assert(Epsilon::num > 0 && Epsilon::num < Epsilon::den,
                 "InputJitter: epsilon must be more than 0 and less than 1");
   static std::string text() requires requires { Recipe::text(); } {
@@ -17,21 +17,21 @@ struct InputJitter : Recipe {
   }
 
   template <int D, class T = float>
-  struct For : Recipe::template For<D, T> {
-    using Inner = typename Recipe::template For<D, T>;
-    struct Tape : Inner::Tape {
+  struct For : RouterAround<Recipe>::template For<D, T> {
+    using Base = typename RouterAround<Recipe>::template For<D, T>;
+    struct Tape : Base::Tape {
       Tokens<D, T> seen;   // x~
       Key noise{};
       bool jittered = false;
       void resize(const Pass& pass) {
-        Inner::Tape::resize(pass);
+        Base::Tape::resize(pass);
         seen.resize(pass);
       }
     };
-    struct Scratch : Inner::Scratch {
+    struct Scratch : Base::Scratch {
       Tokens<D, T> d_seen;
       void resize(const Pass& pass) {
-        Inner::Scratch::resize(pass);
+        Base::Scratch::resize(pass);
         d_seen.resize(pass);
       }
     };
@@ -40,19 +40,19 @@ struct InputJitter : Recipe {
       pass.check_fits(x.count, pass.tokens());
       tape.resize(pass);
       tape.jittered = pass.key.has_value();
-      if (!tape.jittered) return Inner::forward(x, plan, tape, pass);
+      if (!tape.jittered) return Base::forward(x, plan, tape, pass);
       tape.noise = pass.key->with(Purpose::router_jitter);
       for_each_jitter(tape, pass, [&](Index n, int i, T u) { tape.seen[n][i] = x[n][i] * u; });
-      Inner::forward(tape.seen, plan, tape, pass);
+      Base::forward(tape.seen, plan, tape, pass);
     }
     // dx += dx~ u
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
                   Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
-      if (!tape.jittered) return Inner::backward(x, plan, tape, signal, dx, grad, scratch, pass);
-      if (dx.empty()) return Inner::backward(tape.seen, plan, tape, signal, dx, grad, scratch, pass);
+      if (!tape.jittered) return Base::backward(x, plan, tape, signal, dx, grad, scratch, pass);
+      if (dx.empty()) return Base::backward(tape.seen, plan, tape, signal, dx, grad, scratch, pass);
       scratch.d_seen.resize(pass);
       scratch.d_seen.memory().fill(0);
-      Inner::backward(tape.seen, plan, tape, signal, Sum(scratch.d_seen), grad, scratch, pass);
+      Base::backward(tape.seen, plan, tape, signal, Sum(scratch.d_seen), grad, scratch, pass);
       for_each_jitter(tape, pass, [&](Index n, int i, T u) { dx[n][i] += scratch.d_seen[n][i] * u; });
     }
 

@@ -5,46 +5,42 @@
 // (train/freeze.hpp), as in continual learning. To forbid experts altogether: AllowedExperts
 // (moe/allowed_experts.hpp).
 #include <moegpt/core/heap_array.hpp>
-#include <moegpt/moe/router.hpp>
+#include <moegpt/moe/router_around.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
 // Any router of whole tokens; the task of the routing context says which mask.
 template <Router Recipe, int Tasks = 1>
-struct Masked : DropRuleOf<Recipe> {
+struct Masked : RouterAround<Recipe> {
   static_assert(Tasks >= 1, "Masked: one mask for each task, and at least one task");
-  static constexpr int experts = Recipe::experts, active = Recipe::active, E = experts;
-  static constexpr bool causal = Recipe::causal, constant_gate = moegpt::constant_gate<Recipe>;
+  static constexpr int E = Recipe::experts;
   static std::string text() requires requires { Recipe::text(); } {
     return "Masked<" + Recipe::text() + ", " + std::to_string(Tasks) + ">";
   }
 
   template <int D, class T = float>
-  struct For {
-    using Scalar = T;
-    using Unmasked = typename Recipe::template For<D, T>;
-    static constexpr int dim = D;
+  struct For : RouterAround<Recipe>::template For<D, T> {
+    using Base = typename RouterAround<Recipe>::template For<D, T>;
 
-    Unmasked unmasked;
     HeapArray<Weight<T, E>, Tasks> mask;
 
     static constexpr auto fields() {
-      return Fields{Field{"", &For::unmasked}, Field{"mask", &For::mask, Kind::sparse, Start::one}};
+      return Fields{Field{"", &For::inner}, Field{"mask", &For::mask, Kind::sparse, Start::one}};
     }
-    struct Tape : Unmasked::Tape {
+    struct Tape : Base::Tape {
       Buffer<T> unmasked_gate;   // [slots]
       int task = 0;
       [[gnu::noinline]] void resize(const Pass& pass) {
-        Unmasked::Tape::resize(pass);
-        unmasked_gate.resize(pass.tokens() * active);
+        Base::Tape::resize(pass);
+        unmasked_gate.resize(pass.tokens() * Recipe::active);
       }
     };
     struct Scratch {
-      typename Unmasked::Scratch unmasked;
+      typename Base::Scratch inner;
       Buffer<T> d_gate;          // [slots] of unmasked gates
       [[gnu::noinline]] void resize(const Pass& pass) {
-        unmasked.resize(pass);
-        d_gate.resize(pass.tokens() * active);
+        inner.resize(pass);
+        d_gate.resize(pass.tokens() * Recipe::active);
       }
     };
 
@@ -54,7 +50,7 @@ struct Masked : DropRuleOf<Recipe> {
             ", but there are masks for tasks 0 .. ", Tasks - 1, "; set task of the workspace");
       tape.resize(pass);
       tape.task = task;
-      unmasked.forward(x, plan, tape, pass);
+      Base::forward(x, plan, tape, pass);
       const auto& m = mask[static_cast<std::size_t>(tape.task)];
       for_each_slot(plan, pass, [&](int e, Index s) {
         tape.unmasked_gate[s] = plan.weight[s];
@@ -74,9 +70,9 @@ struct Masked : DropRuleOf<Recipe> {
         scratch.d_gate[s] = m[e] * signal.d_weight[s];
         if (!dm.empty()) dm[e] += signal.d_weight[s] * tape.unmasked_gate[s];
       });
-      RouterSignal<T> inner = signal;
-      inner.d_weight = scratch.d_gate.data();
-      unmasked.backward(x, plan, tape, inner, dx, grad.unmasked, scratch.unmasked, pass);
+      RouterSignal<T> unmasked = signal;
+      unmasked.d_weight = scratch.d_gate.data();
+      Base::backward(x, plan, tape, unmasked, dx, grad, scratch.inner, pass);
     }
 
    private:

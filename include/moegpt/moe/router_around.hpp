@@ -1,0 +1,34 @@
+#pragma once
+// Base of a router around another. Everything is passed on: constants, drop rule, weights and their paths, tape,
+// padding, allowed experts and the signal. A wrapper derives its recipe, its For and, if it needs more, its Tape and
+// Scratch, and states only what it changes (moe/input_jitter.hpp, moe/masked.hpp, docs/extend.md).
+#include <moegpt/moe/router.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+template <Router Recipe>
+struct RouterAround : Recipe {
+  static std::string text() = delete;   // the inner router's, which is not the wrapper's
+
+  template <int D, class T = float>
+  struct For {
+    using Scalar = T;
+    using Inner = typename Recipe::template For<D, T>;
+    using Tape = typename Inner::Tape;
+    using Scratch = typename Inner::Scratch;
+    static constexpr int dim = D;
+
+    Inner inner;
+
+    static constexpr auto fields() { return Fields{Field{"", &For::inner}}; }
+    void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
+      inner.forward(x, plan, tape, pass);
+    }
+    void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
+                  Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
+      inner.backward(x, plan, tape, signal, dx, grad.inner, scratch, pass);
+    }
+  };
+};
+
+}  // namespace moegpt::inline MOEGPT_BUILD
