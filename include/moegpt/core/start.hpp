@@ -1,5 +1,5 @@
 #pragma once
-// Start: how `init` (model/init.hpp) sets a weight, as its field says: Field{"weight", &RMSNorm::weight, Start::one}.
+// How `init` (model/init.hpp) sets a weight; its field says so: Field{"weight", &Norm::weight, Start::one}.
 #include <moegpt/core/build.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
@@ -8,7 +8,7 @@ struct Start {
   enum class Rule {
     by_shape,    // the default: a matrix is drawn, a vector is zero
     constant,    // value
-    bias,        // zero, or drawn where the scheme draws biases; value: fan_in of the matrix that it belongs to
+    bias,        // zero, or drawn where the scheme draws biases; value: fan_in of its matrix
     embedding,   // as by_shape, where the scheme draws embeddings otherwise than matrices
     residual,    // likewise for the last matrix of a branch, which writes to the residual stream
   };
