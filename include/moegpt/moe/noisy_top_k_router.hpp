@@ -16,11 +16,7 @@ struct NoisyTopK {
 };
 
 template <int E, int K, NoisyTopK Options = NoisyTopK{}>
-struct NoisyTopKRouter {
-  static_assert(K >= 1 && K <= E,
-                "NoisyTopKRouter: K must lie in 1 .. E: a token cannot choose more experts than exist");
-  static constexpr int experts = E, active = K;
-  static constexpr bool causal = true, constant_gate = K == 1;
+struct NoisyTopKRouter : TokenChoice<E, K, Decisions<>> {
   static std::string text() {
     std::string options;
     const auto add = [&](bool on, const char* option) {

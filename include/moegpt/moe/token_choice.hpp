@@ -168,13 +168,17 @@ struct LinearLogits {
   using For = Linear<D, E, T, HasBias>;
 };
 
-// A router of any four decisions. Logits::For<D, E, T> is a layer from D to E that has backward_sum.
-template <int E, int K, class Rule, class Logits = LinearLogits<>>
-struct TokenChoiceRouter {
+// What a recipe says if each token chooses K of E experts.
+template <int E, int K, class Rule>
+struct TokenChoice {
   static_assert(K >= 1 && K <= E, "router: K must lie in 1 .. E: a token cannot choose more experts than exist");
   static constexpr int experts = E, active = K;
-  static constexpr bool causal = true, constant_gate = K == 1 && constant_alone<typename Rule::Gates>;
+  static constexpr bool causal = true, constant_gate = K == 1 && requires { requires Rule::Gates::constant_alone; };
+};
 
+// A router of any four decisions. Logits::For<D, E, T> is a layer from D to E that has backward_sum.
+template <int E, int K, class Rule, class Logits = LinearLogits<>>
+struct TokenChoiceRouter : TokenChoice<E, K, Rule> {
   template <int D, class T = float>
   struct For {
     using Scalar = T;
