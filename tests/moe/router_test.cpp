@@ -3,6 +3,7 @@
 #include <moegpt/moe/hierarchical_router.hpp>
 #include <moegpt/moe/input_jitter.hpp>
 #include <moegpt/moe/masked.hpp>
+#include <moegpt/moe/noisy_top_k_router.hpp>
 #include <moegpt/moe/projected_mixture.hpp>
 #include <moegpt/moe/router.hpp>
 #include <moegpt/moe/shared_experts.hpp>
@@ -70,6 +71,7 @@ TEST_CASE("a constant gate is seen through every recipe around it, until it is a
   using Constant = TopKRouter<4, 1, TopK{.gates = Gates::renormalised}>;
   STATIC_REQUIRE(constant_gate<Constant>);
   STATIC_REQUIRE(constant_gate<TopKRouterWith<4, 1, RenormalisedGates>>);
+  STATIC_REQUIRE(constant_gate<NoisyTopKRouter<4, 1>>);
   STATIC_REQUIRE(constant_gate<InputJitter<Constant>>);
   STATIC_REQUIRE(constant_gate<Masked<Constant>>);
   STATIC_REQUIRE(constant_gate<AllowNonCausal<Dropping<Constant, Drop::probability>>>);
@@ -78,6 +80,7 @@ TEST_CASE("a constant gate is seen through every recipe around it, until it is a
   STATIC_REQUIRE_FALSE(constant_gate<Masked<AllowConstantGate<Constant>>>);
   STATIC_REQUIRE_FALSE(constant_gate<TopKRouter<4, 1>>);
   STATIC_REQUIRE_FALSE(constant_gate<TopKRouterWith<4, 2, RenormalisedGates>>);
+  STATIC_REQUIRE_FALSE(constant_gate<NoisyTopKRouter<4, 2>>);
 }
 
 TEMPLATE_TEST_CASE("a recipe around a router hands all of the pass on to it", "", AllowNonCausal<Spy>,

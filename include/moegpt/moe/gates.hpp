@@ -1,7 +1,8 @@
 #pragma once
 // Gates: how much each of a token's chosen experts counts, from their logits z and their scores s; all of it for
 // the `count` chosen, best first. forward fills gate; backward adds to dz and ds, for either way the gradient may
-// take. Write one like these and give it to TopKRouterWith.
+// take. A rule whose one gate alone is constant, whatever its score, says `constant_alone = true`. Write one like
+// these and give it to TopKRouterWith.
 #include <moegpt/kernels/softmax.hpp>
 
 #include <algorithm>
@@ -21,10 +22,6 @@ inline std::string text_of(Gates gates) {
 inline std::string text_of(bool yes) { return yes ? "true" : "false"; }
 template <class Ratio>
 std::string text_of() { return "std::ratio<" + std::to_string(Ratio::num) + ", " + std::to_string(Ratio::den) + ">"; }
-
-// Whether one gate alone is constant, whatever its score: such a rule says `constant_alone = true`.
-template <class GatesType>
-inline constexpr bool constant_alone = requires { requires GatesType::constant_alone; };
 
 struct RenormalisedGates {
   static constexpr bool constant_alone = true;

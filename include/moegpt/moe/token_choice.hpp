@@ -187,7 +187,7 @@ template <int E, int K, class Rule, class Logits = LinearLogits<>>
 struct TokenChoiceRouter {
   static_assert(K >= 1 && K <= E, "router: K must lie in 1 .. E: a token cannot choose more experts than exist");
   static constexpr int experts = E, active = K;
-  static constexpr bool causal = true, constant_gate = K == 1 && constant_alone<typename Rule::Gates>;
+  static constexpr bool causal = true, constant_gate = K == 1 && requires { requires Rule::Gates::constant_alone; };
 
   template <int D, class T = float>
   struct For {
