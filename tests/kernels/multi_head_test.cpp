@@ -122,7 +122,7 @@ TEST_CASE("rotate_heads turns every head of every token by the angle of its posi
   auto x = random_tokens<2 * d, double>(2 * positions, 5);
   const auto before = x;
   Buffer<double> cosine(positions * d / 2), sine(positions * d / 2);
-  kernels::rotary_table<double>({2}, 11, positions, 100, d, cosine.data(), sine.data());
+  kernels::rotary_table<double>({2}, {positions, 11}, positions, 100, d, cosine.data(), sine.data());
   kernels::rotate_heads<double>({2}, x, positions, d, cosine.data(), sine.data(), 1.0);
   for (const Index n : {0, 1, 69, 70, 139})
     for (int h = 0; h < 2; ++h) {

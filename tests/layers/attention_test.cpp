@@ -103,6 +103,37 @@ TEMPLATE_TEST_CASE("with a cache, pieces and single tokens have the bits of the 
   }
 }
 
+TEMPLATE_TEST_CASE("sequences of different lengths continue in a cache with the bits that each has alone (law 6)", "",
+                   float, double) {
+  using L = Attention<grouped, TestType>;
+  constexpr Index length = 70, batch = 3, capacity = 70, piece = 30;
+  const Index steps[][batch] = {{30, 1, 17}, {0, 30, 1}, {1, 1, 1}, {1, 0, 1}, {30, 30, 30}, {8, 8, 20}};   // of 70
+  L layer;
+  draw_weights(layer, 3);
+  const auto x = random_tokens<6, TestType>(batch * length, 4);
+  for (const std::optional<Key> key : {std::optional<Key>{}, std::optional<Key>{Key{9}}}) {
+    Run<L> whole, step;
+    whole.forward(layer, x, {.shape = {batch, length}, .dropout = 0.3, .key = key});
+    Tokens<L::Dkv, TestType> keys(batch * capacity), values(batch * capacity);
+    const KeyValues<L::Dkv, TestType> cache{keys, values, capacity};
+    Index held[batch] = {};
+    for (const auto& counts : steps) {
+      Tokens<6, TestType> part(batch * piece);
+      part.memory().fill(TestType(7));   // padding
+      for (Index b = 0; b < batch; ++b) std::copy_n(x[b * length + held[b]], counts[b] * 6, part[b * piece]);
+      step.y.resize(batch * piece);
+      layer.forward(part, step.y, step.tape, step.scratch,
+                    {.shape = {batch, piece}, .exec = {2}, .dropout = 0.3, .key = key, .first_positions = held,
+                     .sequence_stride = length, .lengths = counts}, &cache);
+      for (Index b = 0; b < batch; ++b) {
+        REQUIRE(same_bits(step.y[b * piece], whole.y[b * length + held[b]], counts[b] * 6));
+        held[b] += counts[b];
+      }
+    }
+    for (Index b = 0; b < batch; ++b) CHECK(held[b] == length);
+  }
+}
+
 TEST_CASE("without a scale of its own attention divides by the root of the width of a head, whatever the model's") {
   const auto check_scale = [](auto layer) {
     using L = decltype(layer);

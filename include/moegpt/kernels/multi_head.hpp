@@ -1,6 +1,7 @@
 #pragma once
 // The attention core for all sequences and heads of a batch, in parallel. A task is a block of queries of one
 // (sequence, head) forward, and a (sequence, key/value head) or a block of it backward: each owns its output.
+#include <moegpt/core/token_positions.hpp>
 #include <moegpt/kernels/attention.hpp>
 #include <moegpt/kernels/rotary.hpp>
 
@@ -13,14 +14,23 @@ struct MultiHead {
   Index heads, kv_heads, width;       // query head h shares key/value head h / (heads / kv_heads)
   Index key_rows;                     // rows of keys and values from one sequence to the next
   const Index* lengths;               // [batch] queries that are not padding; null: all
+  const Index* firsts = nullptr;      // [batch] position of query 0 among the keys; null: common.first
   AttentionHead<T> common;            // keys and key are set for each head
   Key noise;                          // of dropout
   Index first_sequence;               // global number of sequence 0, for noise
 
   Index group() const { return heads / kv_heads; }
+  Index first_of(Index b) const { return firsts ? firsts[b] : common.first; }
+  Index keys_of(Index b) const { return first_of(b) + (lengths ? lengths[b] : length); }
+  Index most_keys() const {
+    Index most = 0;
+    for (Index b = 0; b < batch; ++b) most = keys_of(b) > most ? keys_of(b) : most;
+    return most;
+  }
   AttentionHead<T> head(Index b, Index h) const {
     AttentionHead<T> result = common;
-    result.keys = common.first + (lengths ? lengths[b] : length);
+    result.first = first_of(b);
+    result.keys = keys_of(b);
     result.key = {mix64(noise.value + static_cast<std::uint64_t>((first_sequence + b) * heads + h))};
     return result;
   }
@@ -45,7 +55,7 @@ template <class T>
 [[gnu::noinline]] void multi_head_forward(const Exec& exec, const MultiHead<T>& m, MatrixView<const T> q,
                                           MatrixView<const T> k, MatrixView<const T> v, MatrixView<T> mixed,
                                           MatrixView<T> lse, T* scratch) {
-  const Index each = multi_head_scratch(m.length, m.common.first + m.length, m.width);
+  const Index each = multi_head_scratch(m.length, m.most_keys(), m.width);
   const Pieces blocks{m.length, attention_block};
   exec.parallel_for_worker(m.batch * m.heads * blocks.size(), [&](Index task, int worker) {
     const Index pair = task / blocks.size(), b = pair / m.heads, h = pair % m.heads, kv = h / m.group();
@@ -114,22 +124,22 @@ template <class T>
   });
 }
 
-// cos and sin of `length` positions: [length, width / 2] each.
+// cos and sin of the positions of the first `count` tokens: [count, width / 2] each.
 template <class T>
-[[gnu::noinline]] void rotary_table(const Exec& exec, Index first, Index length, double base, Index width, T* cosine,
-                                    T* sine) {
-  exec.parallel_for(length, [&](Index t) {
-    rotary_angles(first + t, base, width, cosine + t * (width / 2), sine + t * (width / 2));
+[[gnu::noinline]] void rotary_table(const Exec& exec, TokenPositions positions, Index count, double base,
+                                    Index width, T* cosine, T* sine) {
+  exec.parallel_for(count, [&](Index n) {
+    rotary_angles(positions[n], base, width, cosine + n * (width / 2), sine + n * (width / 2));
   });
 }
 
-// Turns all heads of all tokens by the angles of their positions; direction -1 turns back.
+// Turns all heads of token n by the angles of row n mod `period` of the table; direction -1 turns back.
 template <class T>
-[[gnu::noinline]] void rotate_heads(const Exec& exec, MatrixView<T> x, Index length, Index width, const T* cosine,
+[[gnu::noinline]] void rotate_heads(const Exec& exec, MatrixView<T> x, Index period, Index width, const T* cosine,
                                     const T* sine, T direction) {
   for_each_piece(exec, x.rows, 64, [&](Rows rows) {
     for (Index n = rows.first; n < rows.first + rows.count; ++n) {
-      const Index at = n % length * (width / 2);
+      const Index at = n % period * (width / 2);
       for (Index first = 0; first < x.cols; first += width)
         rotate<T>(x[n] + first, cosine + at, sine + at, width, direction);
     }

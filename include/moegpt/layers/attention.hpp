@@ -65,14 +65,15 @@ struct Attention {
   };
   struct Scratch {
     Buffer<T> heads;                  // of one (sequence, head), for each worker
-    Buffer<T> cosine, sine;           // [length, d / 2]
+    Buffer<T> cosine, sine;           // [angles(pass), d / 2]
     Tokens<Dq, T> d_query, d_mixed;
     Tokens<Dkv, T> d_key, d_value;
     [[gnu::noinline]] void resize(const Pass& pass) {
       const Index length = pass.shape.length;
-      heads.resize(pass.exec.workers() * kernels::multi_head_scratch(length, pass.first_position + length, d));
-      cosine.resize(S.rotary ? length * (d / 2) : 0);
-      sine.resize(S.rotary ? length * (d / 2) : 0);
+      const Index keys = pass.most_positions() > length ? pass.most_positions() : length;
+      heads.resize(pass.exec.workers() * kernels::multi_head_scratch(length, keys, d));
+      cosine.resize(S.rotary ? pass.tokens() * (d / 2) : 0);
+      sine.resize(S.rotary ? pass.tokens() * (d / 2) : 0);
       d_query.resize(pass.tokens());
       d_mixed.resize(pass.tokens());
       d_key.resize(pass.tokens());
@@ -92,7 +93,7 @@ struct Attention {
     key.forward(x, tape.key, pass);
     value.forward(x, tape.value, pass);
     if constexpr (S.rotary) {
-      angles(scratch, pass);
+      compute_angles(scratch, pass);
       turn(tape.query, scratch, pass, T(1));
       turn(tape.key, scratch, pass, T(1));
     }
@@ -112,7 +113,7 @@ struct Attention {
                                     tape.mixed, tape.lse, scratch.d_mixed, scratch.d_query, scratch.d_key,
                                     scratch.d_value, scratch.heads.data());
     if constexpr (S.rotary) {
-      angles(scratch, pass);
+      compute_angles(scratch, pass);
       turn(scratch.d_query, scratch, pass, T(-1));
       turn(scratch.d_key, scratch, pass, T(-1));
     }
@@ -123,11 +124,14 @@ struct Attention {
 
  private:
   [[gnu::noinline]] static void check_cache(const KeyValues<Dkv, T>* cache, const Pass& pass) {
-    const Index end = pass.first_position + pass.shape.length, capacity = cache ? cache->capacity : 0;
-    check(cache || pass.first_position == 0, "attention: the tokens begin at position ", pass.first_position,
-          ", but without a cache there are no keys before them: give it one, or first_position 0");
-    check(!cache || end <= capacity, "attention: ", end, " positions, but the cache has room for ", capacity,
-          " in each sequence");
+    const Index capacity = cache ? cache->capacity : 0;
+    for (Index b = 0; b < pass.shape.batch; ++b) {
+      const Index first = pass.positions().first_of(b), end = pass.end_of(b);
+      check(cache || first == 0, "attention: the tokens of sequence ", b, " begin at position ", first,
+            ", but without a cache there are no keys before them: give it one, or first_position 0");
+      check(!cache || end <= capacity, "attention: sequence ", b, " has ", end,
+            " positions, but the cache has room for ", capacity, " in each sequence");
+    }
     const Index rows = pass.shape.batch * capacity;
     check(!cache || (cache->keys.count >= rows && cache->values.count >= rows), "attention: a cache with ",
           cache ? cache->keys.count : 0, " keys and ", cache ? cache->values.count : 0, " values, but ",
@@ -136,24 +140,27 @@ struct Attention {
   static kernels::MultiHead<T> heads_of(const Tape& tape, const Pass& pass, Index key_rows) {
     const double scale = pass.options.attention_scale > 0 ? pass.options.attention_scale : 1 / std::sqrt(double(d));
     return {.batch = pass.shape.batch, .length = pass.shape.length, .heads = H, .kv_heads = Hkv, .width = d,
-            .key_rows = key_rows, .lengths = pass.lengths,
+            .key_rows = key_rows, .lengths = pass.lengths, .firsts = pass.first_positions,
             .common = {.scale = static_cast<T>(scale), .mask = S.mask, .first = pass.first_position,
                        .dropout = tape.dropout, .key_stride = Index{1} << 24},
             .noise = tape.noise, .first_sequence = pass.first_token / pass.stride()};
   }
-  static void angles(Scratch& scratch, const Pass& pass) {
-    kernels::rotary_table<T>(pass.exec, pass.first_position, pass.shape.length, pass.options.rotary_base, d,
+  // Rows of cos and sin: sequences with the same first position share them.
+  static Index angles(const Pass& pass) { return pass.first_positions ? pass.tokens() : pass.shape.length; }
+  static void compute_angles(Scratch& scratch, const Pass& pass) {
+    kernels::rotary_table<T>(pass.exec, pass.positions(), angles(pass), pass.options.rotary_base, d,
                              scratch.cosine.data(), scratch.sine.data());
   }
   static void turn(MatrixView<T> heads, const Scratch& scratch, const Pass& pass, T direction) {
-    kernels::rotate_heads<T>(pass.exec, heads, pass.shape.length, d, scratch.cosine.data(), scratch.sine.data(),
+    kernels::rotate_heads<T>(pass.exec, heads, angles(pass), d, scratch.cosine.data(), scratch.sine.data(),
                              direction);
   }
   static void append(const KeyValues<Dkv, T>& cache, const Tape& tape, const Pass& pass) {
     for (Index b = 0; b < pass.shape.batch; ++b) {
-      const Index from = b * pass.shape.length, to = b * cache.capacity + pass.first_position;
-      std::memcpy(cache.keys[to], tape.key[from], bytes_of<T>(Dkv * pass.shape.length));
-      std::memcpy(cache.values[to], tape.value[from], bytes_of<T>(Dkv * pass.shape.length));
+      const Index from = b * pass.shape.length, to = b * cache.capacity + pass.positions().first_of(b);
+      const std::size_t bytes = bytes_of<T>(Dkv * pass.length_of(b));
+      std::memcpy(cache.keys[to], tape.key[from], bytes);
+      std::memcpy(cache.values[to], tape.value[from], bytes);
     }
   }
 };
