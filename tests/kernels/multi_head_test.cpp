@@ -14,7 +14,7 @@ const Index lengths[2] = {5, 3};
 
 kernels::MultiHead<double> heads(Index first_sequence = 0) {
   return {.batch = batch, .length = length, .heads = H, .kv_heads = Hkv, .width = width, .key_rows = length,
-          .lengths = lengths,
+          .key_length = length, .key_lengths = lengths,
           .common = {.scale = 0.8, .mask = Mask::causal, .dropout = 0.3, .key_stride = 1000},
           .noise = Key{7}, .first_sequence = first_sequence};
 }
@@ -85,8 +85,8 @@ TEST_CASE("backward of few heads is cut in blocks of queries and of keys, which 
   const auto k = random_tokens<Hkv * width, double>(2 * longer, 8), v = random_tokens<Hkv * width, double>(2 * longer, 9);
   for (const Mask mask : {Mask::causal, Mask::full}) {
     auto m = heads();
-    m.length = m.key_rows = longer;
-    m.lengths = exist;
+    m.length = m.key_rows = m.key_length = longer;
+    m.key_lengths = exist;
     m.common.mask = mask;
     Tokens<H * width, double> mixed(2 * longer), dq[2] = {mixed, mixed};
     Tokens<Hkv * width, double> dk[2] = {k, k}, dv[2] = {v, v};   // overwritten

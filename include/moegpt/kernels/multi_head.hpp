@@ -13,15 +13,17 @@ struct MultiHead {
   Index batch, length;                // of the queries
   Index heads, kv_heads, width;       // query head h shares key/value head h / (heads / kv_heads)
   Index key_rows;                     // rows of keys and values from one sequence to the next
-  const Index* lengths;               // [batch] queries that are not padding; null: all
-  const Index* firsts = nullptr;      // [batch] position of query 0 among the keys; null: common.first
+  Index key_length;                   // keys of each sequence, besides those before the position of query 0 ...
+  const Index* key_lengths = nullptr; // [batch] ... or of each its own
+  bool cross = false;                 // keys have positions of their own: none come before the queries
+  const Index* firsts = nullptr;      // [batch] position of query 0; null: common.first
   AttentionHead<T> common;            // keys and key are set for each head
   Key noise;                          // of dropout
   Index first_sequence;               // global number of sequence 0, for noise
 
   Index group() const { return heads / kv_heads; }
   Index first_of(Index b) const { return firsts ? firsts[b] : common.first; }
-  Index keys_of(Index b) const { return first_of(b) + (lengths ? lengths[b] : length); }
+  Index keys_of(Index b) const { return (cross ? 0 : first_of(b)) + (key_lengths ? key_lengths[b] : key_length); }
   Index most_keys() const {
     Index most = 0;
     for (Index b = 0; b < batch; ++b) most = keys_of(b) > most ? keys_of(b) : most;
@@ -77,7 +79,7 @@ template <class T>
                                            MatrixView<const T> k, MatrixView<const T> v, MatrixView<const T> mixed,
                                            MatrixView<const T> lse, MatrixView<const T> d_mixed, MatrixView<T> dq,
                                            MatrixView<T> dk, MatrixView<T> dv, T* scratch) {
-  const Index each = multi_head_scratch(m.length, m.length, m.width);
+  const Index each = multi_head_scratch(m.length, m.key_rows, m.width);
   // Head h: queries `rows`, keys `keys`, and whether dq, or dk and dv, are wanted.
   auto head = [&](Index b, Index h, Rows rows, Rows keys, bool of_queries, bool of_keys, int worker) {
     const Index kv = h / m.group();
