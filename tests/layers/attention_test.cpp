@@ -28,6 +28,17 @@ struct Run {
 };
 
 // No biases: without rotary positions that of keys has no gradient, because it adds the same to all scores of a query.
+constexpr AttentionShape windowed = [] {
+  AttentionShape shape = grouped;
+  shape.window = 3;
+  return shape;
+}();
+constexpr AttentionShape near = [] {
+  AttentionShape shape = bidirectional;
+  shape.window = 2;
+  return shape;
+}();
+
 constexpr AttentionShape crossing{.dim = 6, .heads = 4, .kv_heads = 2, .head_dim = 4, .mask = Mask::full,
                                   .memory_dim = 5};
 using Cross = Attention<crossing, double>;
@@ -348,6 +359,99 @@ TEMPLATE_TEST_CASE("sequences of different lengths continue in a cache with the 
     }
     for (Index b = 0; b < batch; ++b) CHECK(held[b] == length);
   }
+}
+
+TEST_CASE("the gradients of attention agree with differences for windows") {
+  const Index lengths[2] = {5, 2};
+  GradcheckOptions options;
+  options.pass.shape = {2, 5};
+  SECTION("whole") {}
+  SECTION("padding and dropout") {
+    options.pass.lengths = lengths;
+    options.pass.dropout = 0.3;
+    options.pass.key = Key{5};
+  }
+  SECTION("longer than a block of queries") {
+    options.pass.shape = {1, 67};
+    options.per_tensor = 12;
+  }
+  gradcheck_three_seeds<Attention<windowed, double>>(options);
+  gradcheck_three_seeds<Attention<near, double>>(options);
+}
+
+TEMPLATE_TEST_CASE("with a window and a cache, pieces and single tokens have the bits of the whole sequence (law 6)", "",
+                   float, double) {
+  using L = Attention<windowed, TestType>;
+  constexpr Index length = 70;
+  L layer;
+  draw_weights(layer, 3);
+  const auto x = random_tokens<6, TestType>(length, 4);
+  Run<L> whole, step;
+  whole.forward(layer, x, {.shape = {1, length}});
+  for (const Index piece : {1, 7, 35}) {
+    Tokens<L::Dkv, TestType> keys(length), values(length);
+    const KeyValues<L::Dkv, TestType> cache{keys, values, length};
+    for (Index first = 0; first < length; first += piece) {
+      step.y.resize(piece);
+      layer.forward(x.view().rows({first, piece}), step.y, step.tape, step.scratch,
+                    {.shape = {1, piece}, .exec = {2}, .first_position = first}, &cache);
+      REQUIRE(same_bits(step.y[0], whole.y[first], piece * 6));
+    }
+  }
+}
+
+TEMPLATE_TEST_CASE("documents that share a sequence have the bits of each alone, forward and backward", "", float,
+                   double) {
+  const auto check_documents = [](auto layer) {
+    using L = decltype(layer);
+    using T = TestType;
+    const Index lengths[] = {30, 1, 70, 9}, total = 110;
+    draw_weights(layer, 3);
+    const auto x = random_tokens<6, T>(2 * total, 4), dy = random_tokens<6, T>(2 * total, 5);
+    std::vector<Rows> documents;
+    for (Index b = 0; b < 2; ++b) {
+      Index begin = 0;
+      for (const Index length : lengths) {
+        documents.insert(documents.end(), static_cast<std::size_t>(length), Rows{begin, length});
+        begin += length;
+      }
+    }
+    L grad;
+    Run<L> all, alone;
+    const Pass pass{.shape = {2, total}, .exec = {2}, .documents = documents.data()};
+    all.forward(layer, x, pass);
+    all.dx.resize(2 * total);
+    layer.backward(x, all.tape, dy, all.dx, grad, all.scratch, pass);
+    Index begin = total;   // of the second sequence
+    for (const Index length : lengths) {
+      const Pass one{.shape = {1, length}};
+      const auto own = x.view().rows({begin, length});
+      alone.y.resize(length);
+      alone.dx.resize(length);
+      layer.forward(own, alone.y, alone.tape, alone.scratch, one);
+      layer.backward(own, alone.tape, dy.view().rows({begin, length}), alone.dx, grad, alone.scratch, one);
+      CHECK(same_bits(alone.y[0], all.y[begin], length * 6));
+      CHECK(same_bits(alone.dx[0], all.dx[begin], length * 6));
+      begin += length;
+    }
+  };
+  check_documents(Attention<multi_head, TestType>{});
+  check_documents(Attention<bidirectional, TestType>{});
+  check_documents(Attention<near, TestType>{});
+}
+
+TEST_CASE("documents that go back are refused by the token where they do") {
+  const auto says = [](std::vector<Rows> documents) {
+    Attention<multi_head> layer;
+    Run<Attention<multi_head>> run;
+    const auto x = random_tokens<6, float>(4, 4);
+    return refusal([&] { run.forward(layer, x, {.shape = {2, 2}, .documents = documents.data()}); });
+  };
+  CHECK(says({{0, 1}, {1, 1}, {0, 2}, {0, 2}}).empty());
+  CHECK(says({{0, 2}, {0, 1}, {0, 2}, {0, 2}}).find("the document of token 1 is positions 0 .. 0") != std::string::npos);
+  CHECK(says({{0, 2}, {0, 2}, {1, 1}, {0, 2}}).find("token 3") != std::string::npos);
+  CHECK(says({{-1, 2}, {0, 2}, {1, 1}, {0, 2}}).find("token 0 is positions -1") != std::string::npos);
+  CHECK(says({{0, -1}, {0, 2}, {1, 1}, {0, 2}}).find("token 0") != std::string::npos);
 }
 
 TEST_CASE("without a scale of its own attention divides by the root of the width of a head, whatever the model's") {

@@ -16,13 +16,14 @@ struct MultiHead {
   Index key_length;                   // keys of each sequence, besides those before the position of query 0 ...
   const Index* key_lengths = nullptr; // [batch] ... or of each its own
   bool cross = false;                 // keys have positions of their own: none come before the queries
-  const Index* firsts = nullptr;      // [batch] position of query 0; null: common.first
+  const Index* firsts = nullptr;      // [batch] position of query 0; null: common.rule.first
+  const Rows* own = nullptr;          // [batch x length] keys that each query may see; null: all
   AttentionHead<T> common;            // keys and key are set for each head
   Key noise;                          // of dropout
   Index first_sequence;               // global number of sequence 0, for noise
 
   Index group() const { return heads / kv_heads; }
-  Index first_of(Index b) const { return firsts ? firsts[b] : common.first; }
+  Index first_of(Index b) const { return firsts ? firsts[b] : common.rule.first; }
   Index keys_of(Index b) const { return (cross ? 0 : first_of(b)) + (key_lengths ? key_lengths[b] : key_length); }
   Index most_keys() const {
     Index most = 0;
@@ -31,8 +32,9 @@ struct MultiHead {
   }
   AttentionHead<T> head(Index b, Index h) const {
     AttentionHead<T> result = common;
-    result.first = first_of(b);
-    result.keys = keys_of(b);
+    result.rule.first = first_of(b);
+    result.rule.keys = keys_of(b);
+    if (own) result.rule.own = own + b * length;
     result.key = {mix64(noise.value + static_cast<std::uint64_t>((first_sequence + b) * heads + h))};
     return result;
   }
@@ -93,11 +95,13 @@ template <class T>
   };
   // All heads that share these keys, and all queries that see some of them. Keys that do not exist get zeros.
   auto heads_of_keys = [&](Index b, Index kv, Rows keys, bool of_queries, int worker) {
-    const AttentionHead<T> any = m.head(b, kv * m.group());
-    const Index first = any.first_query(keys.first), end = keys.first + keys.count;
-    const Index exist = any.keys < end ? (any.keys > keys.first ? any.keys : keys.first) : end;
+    const KeyRule rule = m.head(b, kv * m.group()).rule;
+    const Index end = keys.first + keys.count;
+    const Index exist = rule.keys < end ? (rule.keys > keys.first ? rule.keys : keys.first) : end;
+    const Index first = of_queries ? 0 : rule.first_query(keys.first);
+    const Index last = of_queries ? m.length : rule.end_query(exist - 1, m.length);
     for (Index h = kv * m.group(); h < (kv + 1) * m.group(); ++h)
-      head(b, h, {first, m.length - first}, {keys.first, exist - keys.first}, of_queries, true, worker);
+      head(b, h, {first, last > first ? last - first : 0}, {keys.first, exist - keys.first}, of_queries, true, worker);
     for (Index j = exist; j < end; ++j) {
       std::memset(m.keys(dk, b, kv)[j], 0, bytes_of<T>(m.width));
       std::memset(m.keys(dv, b, kv)[j], 0, bytes_of<T>(m.width));
@@ -116,8 +120,7 @@ template <class T>
     if (task < first_tasks) {
       const Index pair = task / queries, b = pair / m.heads;
       const Rows rows = Pieces{m.length, attention_block}[task % queries];
-      const AttentionHead<T> one = m.head(b, pair % m.heads);
-      head(b, pair % m.heads, rows, {0, one.visible(rows.first + rows.count - 1)}, true, false, worker);
+      head(b, pair % m.heads, rows, m.head(b, pair % m.heads).rule.run(rows), true, false, worker);
     } else {
       const Index pair = (task - first_tasks) / keys, first = (task - first_tasks) % keys * attention_block;
       const Index count = m.key_rows - first < attention_block ? m.key_rows - first : attention_block;

@@ -15,6 +15,7 @@ struct AttentionShape {
   bool rotary = false;
   bool bias = false;          // of query, key and value
   bool output_bias = true;
+  int window = 0;             // a query at p sees keys j with |p - j| < window, or fewer by the mask; 0: any
   int memory_dim = 0;         // features of a memory's tokens; 0: dim. Another number: cross-attention only
 
   constexpr int key_value_heads() const { return kv_heads > 0 ? kv_heads : heads; }
@@ -44,6 +45,7 @@ struct Attention {
   static_assert(S.heads > 0 && (S.head_dim > 0 || S.dim % S.heads == 0),
                 "attention: dim must be a multiple of heads, or head_dim be given");
   static_assert(S.heads % S.key_value_heads() == 0, "attention: heads must be a multiple of kv_heads");
+  static_assert(S.window >= 0, "attention: window must be at least 0, which stands for no window");
   static_assert(S.memory_dim >= 0, "attention: memory_dim must be at least 0, which stands for dim");
   static_assert(!S.rotary || S.width() % 2 == 0, "attention: rotary positions need an even head_dim");
 
@@ -99,6 +101,7 @@ struct Attention {
                const KeyValues<Dkv, T>* cache = nullptr) const {
     pass.check_fits(x.count, y.count);
     check_cache(cache, pass);
+    check_documents(pass);
     tape.resize(pass);
     scratch.resize(pass);
     query.forward(x, tape.query, pass);
@@ -163,8 +166,8 @@ struct Attention {
  private:
   void attend(In<D, T> x, In<Dkv, T> keys, In<Dkv, T> values, Index length, const Index* lengths, Out<D, T> y,
               Tape& tape, Scratch& scratch, const Pass& pass) const {
-    static_assert(S.mask == Mask::full && !S.rotary, "attention: cross-attention needs Mask::full and no rotary "
-                  "positions, because a memory has no positions among those of x");
+    static_assert(S.mask == Mask::full && !S.rotary && S.window == 0, "attention: cross-attention needs Mask::full, no "
+                  "rotary positions and no window, because a memory has no positions among those of x");
     scratch.resize(pass, length, 0);
     query.forward(x, tape.query, pass);
     start_dropout(tape, pass);
@@ -211,19 +214,28 @@ struct Attention {
           cache ? cache->keys.count : 0, " keys and ", cache ? cache->values.count : 0, " values, but ",
           pass.shape.batch, " sequences of ", capacity, " positions need ", rows, " of each");
   }
+  [[gnu::noinline]] static void check_documents(const Pass& pass) {
+    for (Index n = 0; pass.documents && n < pass.tokens(); ++n) {
+      const Rows own = pass.documents[n], before = n % pass.shape.length > 0 ? pass.documents[n - 1] : Rows{0, 0};
+      check(own.count >= 0 && own.first >= before.first && own.first + own.count >= before.first + before.count,
+            "attention: the document of token ", n, " is positions ", own.first, " .. ", own.first + own.count - 1,
+            ": it may neither begin nor end before that of the token before it");
+    }
+  }
   static kernels::MultiHead<T> heads_of(const Tape& tape, const Pass& pass, Index key_rows) {
     const double scale = pass.options.attention_scale > 0 ? pass.options.attention_scale : 1 / std::sqrt(double(d));
     return {.batch = pass.shape.batch, .length = pass.shape.length, .heads = H, .kv_heads = Hkv, .width = d,
             .key_rows = key_rows, .key_length = pass.shape.length, .key_lengths = pass.lengths,
-            .firsts = pass.first_positions,
-            .common = {.scale = static_cast<T>(scale), .mask = S.mask, .first = pass.first_position,
+            .firsts = pass.first_positions, .own = pass.documents,
+            .common = {.scale = static_cast<T>(scale),
+                       .rule = {.mask = S.mask, .first = pass.first_position, .window = S.window},
                        .dropout = tape.dropout, .key_stride = Index{1} << 24},
             .noise = tape.noise, .first_sequence = pass.first_token / pass.stride()};
   }
   static kernels::MultiHead<T> cross_heads_of(const Tape& tape, const Pass& pass, Index length,
                                               const Index* lengths) {
     kernels::MultiHead<T> heads = heads_of(tape, pass, length);
-    heads.key_length = length, heads.key_lengths = lengths, heads.cross = true;
+    heads.key_length = length, heads.key_lengths = lengths, heads.own = nullptr, heads.cross = true;
     return heads;
   }
   // Rows of cos and sin: sequences with the same first position share them.

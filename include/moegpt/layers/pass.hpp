@@ -56,6 +56,7 @@ struct Pass {
   Index first_token = 0;               // global number of token 0, for noise that is the same on any machine
   Index sequence_stride = 0;           // tokens from one sequence to the next in that numbering; 0: shape.length
   const Index* lengths = nullptr;      // [batch] tokens that are not padding; null: all
+  const Rows* documents = nullptr;     // [tokens] positions that a token may attend to, of its document; null: all
   bool partial = false;                // less than a batch: in generation, and at the end of a text
   const RoutingContext* routing = nullptr;   // null: a default one, with no losses and every expert allowed
 
