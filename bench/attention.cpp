@@ -26,8 +26,8 @@ struct Core {
     lse.resize(pass.tokens());
     scratch.resize(pass);
     m = {.batch = pass.shape.batch, .length = length, .heads = heads, .kv_heads = heads, .width = width,
-         .key_rows = length, .lengths = nullptr,
-         .common = {.scale = 0.125f, .mask = Mask::causal, .first = 0, .dropout = 0, .key_stride = Index{1} << 24},
+         .key_rows = length, .key_length = length,
+         .common = {.scale = 0.125f, .rule = {.mask = Mask::causal}, .key_stride = Index{1} << 24},
          .noise = {}, .first_sequence = 0};
   }
   void forward() { kernels::multi_head_forward<float>(pass.exec, m, q, k, v, mixed, lse, scratch.heads.data()); }

@@ -66,7 +66,32 @@ long allocations_of_generation(const Sampling& sampling) {
   return most;
 }
 
+// The allocations of a batch of prompts of different lengths, their tokens and a new order after each.
+template <class Model>
+long allocations_of_batched_generation() {
+  const auto model = std::make_unique<Model>();
+  init(*model, Key{1}, Init::makemoe);
+  Workspace<Model> work({3, 6}, {.threads = 2}, {}, Use::inference);
+  typename Model::Cache cache(3);
+  const int prompts[18] = {}, ids[3] = {1, 2, 3};
+  const Index lengths[3] = {6, 1, 4}, order[3] = {1, 2, 0}, some[3] = {1, 0, 1};
+  work.exec.region([](const Exec&) {});   // starts the threads
+  const long before = allocations;
+  model->logits(prompts, lengths, work, cache);
+  for (int i = 0; i < 6; ++i) {
+    model->logits(ids, work, cache);
+    model->logits(ids, some, work, cache);
+    cache.gather(order);
+  }
+  return allocations - before;
+}
+
 }  // namespace
+
+TEST_CASE("batched generation with lengths of their own allocates nothing after its workspace and cache") {
+  CHECK(allocations_of_batched_generation<Mixed>() == 0);
+  CHECK(allocations_of_batched_generation<Small>() == 0);
+}
 
 TEST_CASE("steps 2 to 50 of the small preset on two threads do not allocate", "[slow]") {
   CHECK(allocations_of_training<Small>(training::Small::recipe()) == 0);

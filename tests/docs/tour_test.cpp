@@ -143,6 +143,22 @@ TEST_CASE("a prompt is read at once and then continued one token at a time") {
   CHECK(cache.length() == 7);
 }
 
+TEST_CASE("prompts of different lengths are read together, and a cache selects the sequences that go on") {
+  Model model;
+  init(model, Key{1});
+  Model::Workspace work{{.batch = 4, .length = 16}, Exec{}, {}, Use::inference};
+  const std::vector<int> padded{10, 20, 30, 40, 0, 0};
+
+  Model::Cache cache{4};                                     // at most four sequences
+  cache.gather(std::vector<Index>{0, 1});                    // two for now
+  const std::vector<Index> lengths{3, 1};                    // the second prompt ends after one token
+  model.logits(padded, lengths, work, cache);
+  cache.gather(std::vector<Index>{1, 0, 0});                 // two samples of the first prompt
+  model.logits(std::vector<int>{5, 6, 7}, work, cache);      // one more token of each
+  cache.truncate(2, 3);                                      // forgets that of the last sequence
+  CHECK((cache.length(0) == 2 && cache.length(1) == 4 && cache.length(2) == 3));
+}
+
 TEST_CASE("the number of threads is no part of a result") {
   Model model, one, three;
   init(model, Key{1});

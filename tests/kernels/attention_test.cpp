@@ -2,6 +2,7 @@
 #include <moegpt/kernels/reduce.hpp>
 
 #include "support/catch.hpp"
+#include "support/key_rules.hpp"
 #include "support/numbers.hpp"
 
 using namespace moegpt;
@@ -42,8 +43,8 @@ Answer expected(const OneHead& head, const Problem& p) {
   Answer a{Tokens<d, double>(p.q.count()), Buffer<double>(p.q.count())};
   for (Index i = 0; i < p.q.count(); ++i) {
     double total = 0;
-    for (Index j = 0; j < head.keys; ++j) {
-      if (head.mask == Mask::causal && j > head.first + i) continue;
+    for (Index j = 0; j < head.rule.keys; ++j) {
+      if (!sees(head.rule, i, j)) continue;
       double s = 0;
       for (int c = 0; c < d; ++c) s += p.q[i][c] * p.k[j][c];
       const double e = std::exp(head.scale * s);
@@ -65,7 +66,7 @@ void check_against_formula(const OneHead& head, const Problem& p) {
 }  // namespace
 
 TEST_CASE("a causal query sees the keys up to its own position") {
-  const OneHead head{.scale = 0.7, .mask = Mask::causal, .keys = 70};   // 70: more than one block of queries
+  const OneHead head{.scale = 0.7, .rule = {.mask = Mask::causal, .keys = 70}};   // 70: more than one block of queries
   Problem p(70, 70);
   check_against_formula(head, p);
   const Answer before = attend(head, p);
@@ -77,9 +78,9 @@ TEST_CASE("a causal query sees the keys up to its own position") {
 
 TEST_CASE("without a mask a query sees every key that exists, and padded keys are as if they were not there") {
   Problem p(7, 7);
-  check_against_formula({.scale = 1, .mask = Mask::full, .keys = 7}, p);
+  check_against_formula({.scale = 1, .rule = {.mask = Mask::full, .keys = 7}}, p);
   for (const Mask mask : {Mask::full, Mask::causal}) {
-    const OneHead padded{.scale = 1, .mask = mask, .keys = 4};
+    const OneHead padded{.scale = 1, .rule = {.mask = mask, .keys = 4}};
     check_against_formula(padded, p);
     const Answer before = attend(padded, p);
     for (Index j = 4; j < 7; ++j)
@@ -90,13 +91,50 @@ TEST_CASE("without a mask a query sees every key that exists, and padded keys ar
 }
 
 TEST_CASE("queries and keys may have lengths of their own") {
-  check_against_formula({.scale = 0.5, .mask = Mask::full, .keys = 8}, Problem(5, 8));
-  check_against_formula({.scale = 0.5, .mask = Mask::full, .keys = 3}, Problem(67, 3));
-  check_against_formula({.scale = 0.5, .mask = Mask::causal, .first = 6, .keys = 9}, Problem(3, 9));
+  check_against_formula({.scale = 0.5, .rule = {.mask = Mask::full, .keys = 8}}, Problem(5, 8));
+  check_against_formula({.scale = 0.5, .rule = {.mask = Mask::full, .keys = 3}}, Problem(67, 3));
+  check_against_formula({.scale = 0.5, .rule = {.mask = Mask::causal, .first = 6, .keys = 9}}, Problem(3, 9));
+}
+
+TEST_CASE("windows and documents of either mask, whole, padded and continued, are the formula of a masked softmax") {
+  const Problem p(rule_queries, 75);
+  for_each_key_rule([&](const kernels::KeyRule& rule) {
+    const OneHead head{.scale = 0.7, .rule = rule};
+    CAPTURE(rule.mask, rule.first, rule.keys, rule.window, rule.own != nullptr);
+    const Answer found = attend(head, p), wanted = expected(head, p);
+    CHECK(distance(found.o, wanted.o) < 1e-13);   // of order one, in double
+    double off = 0;
+    for (Index i = 0; i < rule_queries; ++i)
+      if (rule.begin(i) < rule.end(i)) off = std::max(off, std::abs(found.lse[i] - wanted.lse[i]));
+    CHECK(off < 1e-13);
+  });
+}
+
+TEST_CASE("keys that a window or a document hides are as if they were not there, in far tiles and near") {
+  const auto own = documents_of({130, 90, 80}, 0, 300);
+  const kernels::KeyRule rules[] = {{.mask = Mask::causal, .keys = 300, .window = 20},
+                                    {.mask = Mask::full, .keys = 300, .window = 20},
+                                    {.mask = Mask::causal, .keys = 300, .own = own.data()},
+                                    {.mask = Mask::full, .keys = 300, .own = own.data()}};
+  for (const kernels::KeyRule& rule : rules) {
+    const OneHead head{.scale = 0.7, .rule = rule};
+    Problem p(300, 300);
+    check_against_formula(head, p);
+    const Answer before = attend(head, p);
+    for (const Index hidden : {0, 129, 130, 200}) {
+      for (int c = 0; c < d; ++c) p.k[hidden][c] += 3, p.v[hidden][c] -= 2;
+      const Answer after = attend(head, p);
+      int wrong = 0;
+      for (Index i = 0; i < 300; ++i) wrong += same_bits(before.o[i], after.o[i], d) == sees(rule, i, hidden);
+      CHECK(wrong == 0);
+      for (int c = 0; c < d; ++c) p.k[hidden][c] -= 3, p.v[hidden][c] += 2;
+      p = Problem(300, 300);
+    }
+  }
 }
 
 TEST_CASE("a query without keys gets zero, not NaN, and sends no gradient") {
-  const OneHead head{.scale = 1, .mask = Mask::full, .keys = 0};
+  const OneHead head{.scale = 1, .rule = {.mask = Mask::full, .keys = 0}};
   const Problem p(3, 3);
   const Answer a = attend(head, p);
   for (const double x : a.o.view().rows({0, 3}).eigen().reshaped()) CHECK(x == 0);
@@ -112,22 +150,29 @@ TEMPLATE_TEST_CASE("one query at a time gives the bits of all queries at once (l
   using T = TestType;
   const Index n = 70;
   const auto q = random_tokens<d, T>(n, 4), k = random_tokens<d, T>(n, 5), v = random_tokens<d, T>(n, 6);
-  for (const double dropout : {0.0, 0.4}) {
-    kernels::AttentionHead<T> head{.scale = T(0.6), .mask = Mask::causal, .keys = n, .dropout = dropout, .key = Key{3},
-                                   .key_stride = 1000};
+  const auto own = documents_of({30, 40}, 0, n);
+  const auto [dropout, window, cut] = GENERATE(table<double, Index, bool>(
+      {{0.0, 0, false}, {0.4, 0, false}, {0.4, 9, false}, {0.0, 66, false}, {0.4, 0, true}, {0.0, 9, true}}));
+  {
+    kernels::AttentionHead<T> head{.scale = T(0.6), .rule = {.mask = Mask::causal, .keys = n, .window = window},
+                                   .dropout = dropout, .key = Key{3}, .key_stride = 1000};
+    const auto documents = [&, is_cut = cut](Index i) { return is_cut ? own.data() + i : nullptr; };
+    head.rule.own = documents(0);
     Tokens<d, T> all(n), single(n), pieces(n);
     Buffer<T> lse(n), single_lse(n);
     run<T>(head, q, k, v, all, lse.data());
     for (Index i = 0; i < n; ++i) {   // as generation does: keys up to i exist
-      head.first = i;
-      head.keys = i + 1;
+      head.rule.first = i;
+      head.rule.keys = i + 1;
+      head.rule.own = documents(i);
       run<T>(head, q.rows({i, 1}), k.rows({0, i + 1}), v.rows({0, i + 1}), single.rows({i, 1}), single_lse.data() + i);
     }
     CHECK(same_bits(all, single));
     CHECK(same_bits(lse, single_lse));
     for (Index i = 0; i < n; i += 14) {   // a prefill in pieces
-      head.first = i;
-      head.keys = i + 14;
+      head.rule.first = i;
+      head.rule.keys = i + 14;
+      head.rule.own = documents(i);
       run<T>(head, q.rows({i, 14}), k.rows({0, i + 14}), v.rows({0, i + 14}), pieces.rows({i, 14}),
              single_lse.data() + i);
     }
@@ -142,7 +187,7 @@ TEST_CASE("dropout drops a share p of the probabilities and scales the rest") {
   p.q.memory().fill(0);   // every probability is 1/200
   const double share = 0.3;
   const Answer a = attend(
-      {.scale = 1, .mask = Mask::full, .keys = 200, .dropout = share, .key = Key{8}, .key_stride = 256}, p);
+      {.scale = 1, .rule = {.mask = Mask::full, .keys = 200}, .dropout = share, .key = Key{8}, .key_stride = 256}, p);
   double mean = 0;
   for (Index i = 0; i < 60; ++i) mean += a.o[i][0] / 60;
   // four standard errors of the mean of 12000 draws of 0 or 1 / 0.7
@@ -151,12 +196,20 @@ TEST_CASE("dropout drops a share p of the probabilities and scales the rest") {
 }
 
 TEST_CASE("backward gives the derivatives of <o, do> for every mask, with padding, dropout and separate lengths") {
-  const OneHead heads[] = {{.scale = 0.7, .mask = Mask::causal, .keys = 6},
-                        {.scale = 0.7, .mask = Mask::full, .keys = 4},
-                        {.scale = 0.7, .mask = Mask::full, .keys = 8},
-                        {.scale = 0.7, .mask = Mask::causal, .first = 2, .keys = 8},
-                        {.scale = 0.7, .mask = Mask::full, .keys = 8, .dropout = 0.3, .key = Key{2}, .key_stride = 16}};
+  const auto own = documents_of({1, 3, 2}, 0, 6);
+  const OneHead heads[] = {{.scale = 0.7, .rule = {.mask = Mask::causal, .keys = 6}},
+                        {.scale = 0.7, .rule = {.mask = Mask::full, .keys = 4}},
+                        {.scale = 0.7, .rule = {.mask = Mask::full, .keys = 8}},
+                        {.scale = 0.7, .rule = {.mask = Mask::causal, .first = 2, .keys = 8}},
+                        {.scale = 0.7, .rule = {.mask = Mask::full, .keys = 8}, .dropout = 0.3, .key = Key{2},
+                         .key_stride = 16},
+                        {.scale = 0.7, .rule = {.mask = Mask::causal, .first = 2, .keys = 8, .window = 3}},
+                        {.scale = 0.7, .rule = {.mask = Mask::full, .keys = 7, .window = 2}},
+                        {.scale = 0.7, .rule = {.mask = Mask::causal, .keys = 6, .own = own.data()}},
+                        {.scale = 0.7, .rule = {.mask = Mask::full, .keys = 6, .window = 2, .own = own.data()},
+                         .dropout = 0.3, .key = Key{2}, .key_stride = 16}};
   for (const OneHead& head : heads) {
+    CAPTURE(head.rule.mask, head.rule.window, head.rule.own != nullptr);
     Problem p(6, 8);
     const auto d_o = random_tokens<d, double>(6, 7);
     Tokens<d, double> dq(6), dk(8), dv(8);
@@ -166,7 +219,7 @@ TEST_CASE("backward gives the derivatives of <o, do> for every mask, with paddin
     Buffer<double> scratch(kernels::attention_scratch(8, d));
     const Answer a = attend(head, p);
     kernels::attention_backward<double>(head, p.q.view(), p.k.view(), p.v.view(), a.o.view(), a.lse.data(), d_o.view(),
-                                        {0, 6}, {0, head.keys}, dq, dk, dv, true, scratch.data());
+                                        {0, 6}, {0, head.rule.keys}, dq, dk, dv, true, scratch.data());
     auto difference = [&](double& x) {
       const double x0 = x, h = 1e-5;   // off by about h^2 + 1e-16 / h
       auto value = [&](double at) {

@@ -14,8 +14,8 @@ const Index lengths[2] = {5, 3};
 
 kernels::MultiHead<double> heads(Index first_sequence = 0) {
   return {.batch = batch, .length = length, .heads = H, .kv_heads = Hkv, .width = width, .key_rows = length,
-          .lengths = lengths,
-          .common = {.scale = 0.8, .mask = Mask::causal, .dropout = 0.3, .key_stride = 1000},
+          .key_length = length, .key_lengths = lengths,
+          .common = {.scale = 0.8, .rule = {.mask = Mask::causal}, .dropout = 0.3, .key_stride = 1000},
           .noise = Key{7}, .first_sequence = first_sequence};
 }
 
@@ -50,13 +50,13 @@ TEST_CASE("each head of each sequence is the attention core on its rows and colu
       auto query = [&](auto& x) { return MatrixView<double>(x.rows(rows)).cols_at(h * width, width); };
       auto key = [&](auto& x) { return MatrixView<double>(x.rows(rows)).cols_at(h / 2 * width, width); };
       auto head = m.common;
-      head.keys = lengths[b];
+      head.rule.keys = lengths[b];
       head.key = {mix64(7 + static_cast<std::uint64_t>(b * H + h))};
       double lse[length];
       kernels::attention_forward<double>(head, query(p.q), key(p.k), key(p.v), {0, length}, query(mixed), lse, scratch.data());
       for (Index t = 0; t < length; ++t) CHECK(lse[t] == p.lse[rows.first + t][h]);
       kernels::attention_backward<double>(head, query(p.q), key(p.k), key(p.v), query(mixed), lse, query(p.d_mixed),
-                                          {0, length}, {0, head.keys}, query(dq), key(dk), key(dv),
+                                          {0, length}, {0, head.rule.keys}, query(dq), key(dk), key(dv),
                                           h % 2 > 0, scratch.data());
     }
   CHECK(same_bits(p.mixed, mixed));
@@ -85,9 +85,9 @@ TEST_CASE("backward of few heads is cut in blocks of queries and of keys, which 
   const auto k = random_tokens<Hkv * width, double>(2 * longer, 8), v = random_tokens<Hkv * width, double>(2 * longer, 9);
   for (const Mask mask : {Mask::causal, Mask::full}) {
     auto m = heads();
-    m.length = m.key_rows = longer;
-    m.lengths = exist;
-    m.common.mask = mask;
+    m.length = m.key_rows = m.key_length = longer;
+    m.key_lengths = exist;
+    m.common.rule.mask = mask;
     Tokens<H * width, double> mixed(2 * longer), dq[2] = {mixed, mixed};
     Tokens<Hkv * width, double> dk[2] = {k, k}, dv[2] = {v, v};   // overwritten
     Tokens<H, double> lse(2 * longer);
@@ -122,7 +122,7 @@ TEST_CASE("rotate_heads turns every head of every token by the angle of its posi
   auto x = random_tokens<2 * d, double>(2 * positions, 5);
   const auto before = x;
   Buffer<double> cosine(positions * d / 2), sine(positions * d / 2);
-  kernels::rotary_table<double>({2}, 11, positions, 100, d, cosine.data(), sine.data());
+  kernels::rotary_table<double>({2}, {positions, 11}, positions, 100, d, cosine.data(), sine.data());
   kernels::rotate_heads<double>({2}, x, positions, d, cosine.data(), sine.data(), 1.0);
   for (const Index n : {0, 1, 69, 70, 139})
     for (int h = 0; h < 2; ++h) {

@@ -27,7 +27,234 @@ struct Run {
   }
 };
 
+// No biases: without rotary positions that of keys has no gradient, because it adds the same to all scores of a query.
+constexpr AttentionShape windowed = [] {
+  AttentionShape shape = grouped;
+  shape.window = 3;
+  return shape;
+}();
+constexpr AttentionShape near = [] {
+  AttentionShape shape = bidirectional;
+  shape.window = 2;
+  return shape;
+}();
+
+constexpr AttentionShape crossing{.dim = 6, .heads = 4, .kv_heads = 2, .head_dim = 4, .mask = Mask::full,
+                                  .memory_dim = 5};
+using Cross = Attention<crossing, double>;
+
+// Cross-attention as a layer of one input: the first half of a sequence, rounded up, is x. The first five features of
+// the other half are the memory. What the pass says is padding is padding of either.
+struct Halves {
+  using Scalar = double;
+  static constexpr int dim_in = 6, dim_out = 6;
+  Cross attention;
+  static constexpr auto fields() { return Fields{Field{"attention", &Halves::attention}}; }
+  struct Tape {
+    Cross::Tape attention;
+    Tokens<6, double> x;
+    Tokens<5, double> memory;
+    void resize(const Pass&) {}
+  };
+  struct Scratch {
+    Cross::Scratch attention;
+    Tokens<6, double> y, dx;
+    Tokens<5, double> d_memory;
+    void resize(const Pass&) {}
+  };
+  // The pass of x and the lengths of the memory.
+  struct Parts {
+    Pass pass;
+    Index length;
+    Index lengths[2][8];
+    explicit Parts(const Pass& whole) : pass(whole) {
+      pass.shape.length = (whole.shape.length + 1) / 2;
+      length = whole.shape.length - pass.shape.length;
+      for (Index b = 0; b < whole.shape.batch; ++b) {
+        lengths[0][b] = std::min(whole.length_of(b), pass.shape.length);
+        lengths[1][b] = whole.length_of(b) - lengths[0][b];
+      }
+      if (whole.lengths) pass.lengths = lengths[0];
+    }
+    Memory<5, double> memory(const Tape& tape) const { return {tape.memory, length, pass.lengths ? lengths[1] : nullptr}; }
+    // f(row of the whole, row of x or of the memory)
+    static void each(const Pass& whole, Index first, Index count, auto&& f) {
+      for (Index b = 0; b < whole.shape.batch; ++b)
+        for (Index t = 0; t < count; ++t) f(b * whole.shape.length + first + t, b * count + t);
+    }
+  };
+  void forward(In<6, double> x, Out<6, double> y, Tape& tape, Scratch& scratch, const Pass& whole) const {
+    const Parts parts(whole);
+    const Index L = parts.pass.shape.length, batch = whole.shape.batch;
+    tape.x.resize(batch * L);
+    tape.memory.resize(batch * parts.length);
+    scratch.y.resize(batch * L);
+    Parts::each(whole, 0, L, [&](Index n, Index i) { std::copy_n(x[n], 6, tape.x[i]); });
+    Parts::each(whole, L, parts.length, [&](Index n, Index i) { std::copy_n(x[n], 5, tape.memory[i]); });
+    attention.forward(tape.x, parts.memory(tape), scratch.y, tape.attention, scratch.attention, parts.pass);
+    std::fill_n(y[0], 6 * y.count, 0.0);
+    Parts::each(whole, 0, L, [&](Index n, Index i) { std::copy_n(scratch.y[i], 6, y[n]); });
+  }
+  void backward(In<6, double>, const Tape& tape, In<6, double> dy, Out<6, double> dx, Halves& grad, Scratch& scratch,
+                const Pass& whole) const {
+    const Parts parts(whole);
+    const Index L = parts.pass.shape.length, batch = whole.shape.batch;
+    scratch.y.resize(batch * L);
+    scratch.dx.resize(batch * L);
+    scratch.d_memory.resize(batch * parts.length);
+    scratch.d_memory.memory().fill(0);
+    Parts::each(whole, 0, L, [&](Index n, Index i) { std::copy_n(dy[n], 6, scratch.y[i]); });
+    const bool wanted = !dx.empty();
+    attention.backward(tape.x, parts.memory(tape), tape.attention, scratch.y,
+                       wanted ? scratch.dx.view() : Out<6, double>{}, wanted ? scratch.d_memory.view() : Out<5, double>{},
+                       grad.attention, scratch.attention, parts.pass);
+    if (!wanted) return;
+    std::fill_n(dx[0], 6 * dx.count, 0.0);
+    Parts::each(whole, 0, L, [&](Index n, Index i) { std::copy_n(scratch.dx[i], 6, dx[n]); });
+    Parts::each(whole, L, parts.length, [&](Index n, Index i) { std::copy_n(scratch.d_memory[i], 5, dx[n]); });
+  }
+};
+
 }  // namespace
+
+TEST_CASE("the gradients of cross-attention agree with differences: of x, of the memory and of weights") {
+  // of 7: four queries, of which one is padding, and memories of two tokens, of one, and of none, of three
+  const Index lengths[2] = {6, 5}, none[2] = {3, 7};
+  GradcheckOptions options;
+  options.pass.shape = {2, 7};
+  SECTION("whole") {}
+  SECTION("padding") { options.pass.lengths = lengths; }
+  SECTION("dropout") {
+    options.pass.dropout = 0.3;
+    options.pass.key = Key{5};
+  }
+  SECTION("padding, dropout and a scale of its own") {
+    options.pass.lengths = lengths;
+    options.pass.dropout = 0.3;
+    options.pass.key = Key{6};
+    options.pass.options.attention_scale = 0.9;
+  }
+  SECTION("a memory without tokens that count") { options.pass.lengths = none; }
+  gradcheck_three_seeds<Halves>(options);
+}
+
+TEST_CASE("cross-attention is the formula of its projections, for each sequence's own length of the memory") {
+  constexpr AttentionShape biased = [] {
+    AttentionShape shape = crossing;
+    shape.bias = true;
+    return shape;
+  }();
+  Attention<biased, double> layer;
+  draw_weights(layer, 21);
+  const Index batch = 2, L = 5, Lm = 3, lengths[2] = {3, 2};
+  const auto x = random_tokens<6, double>(batch * L, 22);
+  const auto memory = random_tokens<5, double>(batch * Lm, 23);
+  Run<Attention<biased, double>> run;
+  run.y.resize(batch * L);
+  layer.forward(x, {memory, Lm, lengths}, run.y, run.tape, run.scratch, {.shape = {batch, L}});
+  const auto project = [](const auto& linear, const auto& tokens) {
+    Eigen::MatrixXd out = linear.weight.eigen() * tokens.eigen();
+    if (!linear.bias.empty()) out.colwise() += linear.bias.eigen().row(0).transpose();
+    return out;
+  };
+  const Eigen::MatrixXd q = project(layer.query, x), k = project(layer.key, memory), v = project(layer.value, memory);
+  Tokens<16, double> mixed(batch * L);
+  for (Index b = 0; b < batch; ++b)
+    for (Index h = 0; h < 4; ++h)
+      for (Index n = b * L; n < (b + 1) * L; ++n) {
+        double total = 0;
+        for (Index j = b * Lm; j < b * Lm + lengths[b]; ++j) {
+          const double p = std::exp(q.col(n).segment(4 * h, 4).dot(k.col(j).segment(h / 2 * 4, 4)) / 2);
+          total += p;
+          for (int i = 0; i < 4; ++i) mixed[n][4 * h + i] += p * v(h / 2 * 4 + i, j);
+        }
+        for (int i = 0; i < 4; ++i) mixed[n][4 * h + i] /= total;
+      }
+  const Eigen::MatrixXd y = project(layer.output, mixed);
+  CHECK((y - run.y.eigen()).cwiseAbs().maxCoeff() < 1e-13);   // of order one, in double
+}
+
+TEMPLATE_TEST_CASE("cross-attention to x itself has the bits of attention without a mask, forward and backward", "",
+                   float, double) {
+  using L = Attention<bidirectional, TestType>;
+  L layer, grad, cross_grad;
+  draw_weights(layer, 24);
+  const auto x = random_tokens<6, TestType>(2 * 70, 25), dy = random_tokens<6, TestType>(2 * 70, 26);
+  const Index lengths[2] = {70, 66};
+  const Pass pass{.shape = {2, 70}, .exec = {2}, .dropout = 0.2, .key = Key{4}, .lengths = lengths};
+  Run<L> self, cross;
+  for (auto* run : {&self, &cross}) run->dx.resize(140);
+  self.forward(layer, x, pass);
+  layer.backward(x, self.tape, dy, self.dx, grad, self.scratch, pass);
+  cross.y.resize(140);
+  const Memory<6, TestType> memory{x, 70, lengths};
+  layer.forward(x, memory, cross.y, cross.tape, cross.scratch, pass);
+  layer.backward(x, memory, cross.tape, dy, cross.dx, cross.dx, cross_grad, cross.scratch, pass);
+  CHECK(same_bits(self.y, cross.y));
+  CHECK(same_bits(self.dx, cross.dx));
+  CHECK(same_weights(grad, cross_grad));
+}
+
+TEMPLATE_TEST_CASE("cross-attention has the same bits in pieces, alone and to keys projected before (law 6)", "", float,
+                   double) {
+  using L = Attention<crossing, TestType>;
+  constexpr Index batch = 2, length = 70, Lm = 9;
+  const Index lengths[2] = {4, 9};
+  L layer;
+  draw_weights(layer, 27);
+  const auto x = random_tokens<6, TestType>(batch * length, 28);
+  const auto memory = random_tokens<5, TestType>(batch * Lm, 29);
+  for (const std::optional<Key> key : {std::optional<Key>{}, std::optional<Key>{Key{9}}}) {
+    const Pass pass{.shape = {batch, length}, .exec = {2}, .dropout = 0.3, .key = key};
+    Run<L> whole, step;
+    whole.y.resize(batch * length);
+    layer.forward(x, {memory, Lm, lengths}, whole.y, whole.tape, whole.scratch, pass);
+    Tokens<L::Dkv, TestType> keys(batch * Lm), values(batch * Lm);
+    layer.key.forward(memory, keys, pass);
+    layer.value.forward(memory, values, pass);
+    const Index starts[][batch] = {{0, 31}, {31, 1}};   // pieces of 30 tokens, of each sequence another
+    for (const auto& firsts : starts) {
+      Tokens<6, TestType> part(batch * 30);
+      for (Index b = 0; b < batch; ++b) std::copy_n(x[b * length + firsts[b]], 30 * 6, part[b * 30]);
+      step.y.resize(batch * 30);
+      layer.forward(part, KeyValues<L::Dkv, TestType>{keys, values, Lm}, lengths, step.y, step.tape, step.scratch,
+                    {.shape = {batch, 30}, .dropout = 0.3, .key = key, .first_positions = firsts,
+                     .sequence_stride = length});
+      for (Index b = 0; b < batch; ++b)
+        REQUIRE(same_bits(step.y[b * 30], whole.y[b * length + firsts[b]], 30 * 6));
+    }
+    Tokens<6, TestType> alone(length);   // the second sequence
+    std::copy_n(x[length], length * 6, alone[0]);
+    step.y.resize(length);
+    layer.forward(alone, {memory.view().rows({Lm, Lm}), Lm}, step.y, step.tape, step.scratch,
+                  {.shape = {1, length}, .dropout = 0.3, .key = key, .first_token = length});
+    REQUIRE(same_bits(step.y[0], whole.y[length], length * 6));
+  }
+}
+
+TEST_CASE("the gradient of a memory is added to, and a memory that does not fit the pass is refused") {
+  Cross layer, grad;
+  draw_weights(layer, 30);
+  const auto x = random_tokens<6, double>(4, 31), dy = random_tokens<6, double>(4, 32);
+  const auto memory = random_tokens<5, double>(6, 33);
+  Run<Cross> run;
+  run.y.resize(4);
+  const Pass pass{.shape = {2, 2}};
+  layer.forward(x, {memory, 3}, run.y, run.tape, run.scratch, pass);
+  Tokens<5, double> once(6), twice(6);
+  layer.backward(x, {memory, 3}, run.tape, dy, {}, once, grad, run.scratch, pass);
+  for (int i = 0; i < 2; ++i) layer.backward(x, {memory, 3}, run.tape, dy, {}, twice, grad, run.scratch, pass);
+  for (Index i = 0; i < 30; ++i) CHECK(twice[0][i] == Approx(2 * once[0][i]));
+  CHECK(once[0][0] != 0);
+  const auto says = [&](Index length, std::vector<Index> lengths) {
+    return refusal([&] {
+      layer.forward(x, {memory, length, lengths.data()}, run.y, run.tape, run.scratch, pass);
+    });
+  };
+  CHECK(says(3, {3, 0}).empty());
+  CHECK(says(4, {3, 3}).find("expected 8, because there are 2 sequences of 4") != std::string::npos);
+  CHECK(says(3, {3, 4}).find("sequence 1 of the memory has length 4, expected 0 .. 3") != std::string::npos);
+}
 
 TEST_CASE("the gradients of attention agree with differences: many, grouped and unmasked heads") {
   SECTION("multi-head, causal") { gradcheck_three_seeds<Attention<multi_head, double>>(); }
@@ -101,6 +328,130 @@ TEMPLATE_TEST_CASE("with a cache, pieces and single tokens have the bits of the 
         REQUIRE(same_bits(step.y[b * piece], whole.y[b * length + first], piece * 6));
     }
   }
+}
+
+TEMPLATE_TEST_CASE("sequences of different lengths continue in a cache with the bits that each has alone (law 6)", "",
+                   float, double) {
+  using L = Attention<grouped, TestType>;
+  constexpr Index length = 70, batch = 3, capacity = 70, piece = 30;
+  const Index steps[][batch] = {{30, 1, 17}, {0, 30, 1}, {1, 1, 1}, {1, 0, 1}, {30, 30, 30}, {8, 8, 20}};   // of 70
+  L layer;
+  draw_weights(layer, 3);
+  const auto x = random_tokens<6, TestType>(batch * length, 4);
+  for (const std::optional<Key> key : {std::optional<Key>{}, std::optional<Key>{Key{9}}}) {
+    Run<L> whole, step;
+    whole.forward(layer, x, {.shape = {batch, length}, .dropout = 0.3, .key = key});
+    Tokens<L::Dkv, TestType> keys(batch * capacity), values(batch * capacity);
+    const KeyValues<L::Dkv, TestType> cache{keys, values, capacity};
+    Index held[batch] = {};
+    for (const auto& counts : steps) {
+      Tokens<6, TestType> part(batch * piece);
+      part.memory().fill(TestType(7));   // padding
+      for (Index b = 0; b < batch; ++b) std::copy_n(x[b * length + held[b]], counts[b] * 6, part[b * piece]);
+      step.y.resize(batch * piece);
+      layer.forward(part, step.y, step.tape, step.scratch,
+                    {.shape = {batch, piece}, .exec = {2}, .dropout = 0.3, .key = key, .first_positions = held,
+                     .sequence_stride = length, .lengths = counts}, &cache);
+      for (Index b = 0; b < batch; ++b) {
+        REQUIRE(same_bits(step.y[b * piece], whole.y[b * length + held[b]], counts[b] * 6));
+        held[b] += counts[b];
+      }
+    }
+    for (Index b = 0; b < batch; ++b) CHECK(held[b] == length);
+  }
+}
+
+TEST_CASE("the gradients of attention agree with differences for windows") {
+  const Index lengths[2] = {5, 2};
+  GradcheckOptions options;
+  options.pass.shape = {2, 5};
+  SECTION("whole") {}
+  SECTION("padding and dropout") {
+    options.pass.lengths = lengths;
+    options.pass.dropout = 0.3;
+    options.pass.key = Key{5};
+  }
+  SECTION("longer than a block of queries") {
+    options.pass.shape = {1, 67};
+    options.per_tensor = 12;
+  }
+  gradcheck_three_seeds<Attention<windowed, double>>(options);
+  gradcheck_three_seeds<Attention<near, double>>(options);
+}
+
+TEMPLATE_TEST_CASE("with a window and a cache, pieces and single tokens have the bits of the whole sequence (law 6)", "",
+                   float, double) {
+  using L = Attention<windowed, TestType>;
+  constexpr Index length = 70;
+  L layer;
+  draw_weights(layer, 3);
+  const auto x = random_tokens<6, TestType>(length, 4);
+  Run<L> whole, step;
+  whole.forward(layer, x, {.shape = {1, length}});
+  for (const Index piece : {1, 7, 35}) {
+    Tokens<L::Dkv, TestType> keys(length), values(length);
+    const KeyValues<L::Dkv, TestType> cache{keys, values, length};
+    for (Index first = 0; first < length; first += piece) {
+      step.y.resize(piece);
+      layer.forward(x.view().rows({first, piece}), step.y, step.tape, step.scratch,
+                    {.shape = {1, piece}, .exec = {2}, .first_position = first}, &cache);
+      REQUIRE(same_bits(step.y[0], whole.y[first], piece * 6));
+    }
+  }
+}
+
+TEMPLATE_TEST_CASE("documents that share a sequence have the bits of each alone, forward and backward", "", float,
+                   double) {
+  const auto check_documents = [](auto layer) {
+    using L = decltype(layer);
+    using T = TestType;
+    const Index lengths[] = {30, 1, 70, 9}, total = 110;
+    draw_weights(layer, 3);
+    const auto x = random_tokens<6, T>(2 * total, 4), dy = random_tokens<6, T>(2 * total, 5);
+    std::vector<Rows> documents;
+    for (Index b = 0; b < 2; ++b) {
+      Index begin = 0;
+      for (const Index length : lengths) {
+        documents.insert(documents.end(), static_cast<std::size_t>(length), Rows{begin, length});
+        begin += length;
+      }
+    }
+    L grad;
+    Run<L> all, alone;
+    const Pass pass{.shape = {2, total}, .exec = {2}, .documents = documents.data()};
+    all.forward(layer, x, pass);
+    all.dx.resize(2 * total);
+    layer.backward(x, all.tape, dy, all.dx, grad, all.scratch, pass);
+    Index begin = total;   // of the second sequence
+    for (const Index length : lengths) {
+      const Pass one{.shape = {1, length}};
+      const auto own = x.view().rows({begin, length});
+      alone.y.resize(length);
+      alone.dx.resize(length);
+      layer.forward(own, alone.y, alone.tape, alone.scratch, one);
+      layer.backward(own, alone.tape, dy.view().rows({begin, length}), alone.dx, grad, alone.scratch, one);
+      CHECK(same_bits(alone.y[0], all.y[begin], length * 6));
+      CHECK(same_bits(alone.dx[0], all.dx[begin], length * 6));
+      begin += length;
+    }
+  };
+  check_documents(Attention<multi_head, TestType>{});
+  check_documents(Attention<bidirectional, TestType>{});
+  check_documents(Attention<near, TestType>{});
+}
+
+TEST_CASE("documents that go back are refused by the token where they do") {
+  const auto says = [](std::vector<Rows> documents) {
+    Attention<multi_head> layer;
+    Run<Attention<multi_head>> run;
+    const auto x = random_tokens<6, float>(4, 4);
+    return refusal([&] { run.forward(layer, x, {.shape = {2, 2}, .documents = documents.data()}); });
+  };
+  CHECK(says({{0, 1}, {1, 1}, {0, 2}, {0, 2}}).empty());
+  CHECK(says({{0, 2}, {0, 1}, {0, 2}, {0, 2}}).find("the document of token 1 is positions 0 .. 0") != std::string::npos);
+  CHECK(says({{0, 2}, {0, 2}, {1, 1}, {0, 2}}).find("token 3") != std::string::npos);
+  CHECK(says({{-1, 2}, {0, 2}, {1, 1}, {0, 2}}).find("token 0 is positions -1") != std::string::npos);
+  CHECK(says({{0, -1}, {0, 2}, {1, 1}, {0, 2}}).find("token 0") != std::string::npos);
 }
 
 TEST_CASE("without a scale of its own attention divides by the root of the width of a head, whatever the model's") {

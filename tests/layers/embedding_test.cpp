@@ -47,6 +47,26 @@ TEST_CASE("positions are added by place in the sequence, counted from the first 
     for (int i = 0; i < 6; ++i) CHECK(y[n][i] == 2 + positions.weight.eigen()(2 + n % 3, i));
 }
 
+TEST_CASE("each sequence may have a first position of its own, and padding beyond the table gets nothing") {
+  Embedding<5, 6> positions, grad;
+  draw_weights(positions, 4);
+  const Index firsts[2] = {1, 3}, lengths[2] = {3, 2};
+  const Pass pass{.shape = {2, 3}, .exec = {2}, .first_positions = firsts, .lengths = lengths};
+  Tokens<6, float> y(6);
+  y.memory().fill(2);
+  positions.add_positions(y, pass);
+  const auto dy = random_tokens<6, float>(6, 5);
+  positions.add_positions_backward(dy, grad, pass);
+  for (int i = 0; i < 6; ++i) {
+    for (Index n = 0; n < 5; ++n) CHECK(y[n][i] == 2 + positions.weight.eigen()(firsts[n / 3] + n % 3, i));
+    CHECK(y[5][i] == 2);
+    CHECK(grad.weight.eigen()(0, i) == 0);
+    for (Index p = 1; p < 3; ++p) CHECK(grad.weight.eigen()(p, i) == dy[p - 1][i]);
+    CHECK(grad.weight.eigen()(3, i) == dy[2][i] + dy[3][i]);
+    CHECK(grad.weight.eigen()(4, i) == dy[4][i]);
+  }
+}
+
 TEST_CASE("the gradient of positions sums over sequences") {
   Embedding<5, 6> positions, grad;
   const auto dy = random_tokens<6, float>(6, 5);

@@ -40,6 +40,19 @@ TEST_CASE("noise knows a token by the same number in one piece, among others, an
   for (Index t = 0; t < 4; ++t) CHECK(last.number_of(t) == 8 + t);
   const Pass step{.shape = {3, 1}, .first_position = 2, .sequence_stride = 4};   // position 2 of all three
   for (Index b = 0; b < 3; ++b) CHECK(step.number_of(b) == 4 * b + 2);
+  const Index firsts[3] = {2, 0, 1};   // two more tokens of sequences of different lengths
+  const Pass ragged{.shape = {3, 2}, .first_positions = firsts, .sequence_stride = 4};
+  for (Index b = 0; b < 3; ++b)
+    for (Index t = 0; t < 2; ++t) CHECK(ragged.number_of(2 * b + t) == 4 * b + firsts[b] + t);
+}
+
+TEST_CASE("a sequence ends after its last token that is not padding") {
+  const Index firsts[3] = {5, 0, 7}, lengths[3] = {2, 3, 0};
+  const Pass pass{.shape = {3, 3}, .first_position = 4};
+  CHECK(pass.end_of(2) == 7);
+  const Pass ragged{.shape = {3, 3}, .first_position = 4, .first_positions = firsts, .lengths = lengths};
+  for (Index b = 0; b < 3; ++b) CHECK(ragged.end_of(b) == firsts[b] + lengths[b]);
+  CHECK(ragged.most_positions() == 7);
 }
 
 TEST_CASE("options and a pass that are not told otherwise are those of a dropless model in evaluation") {
@@ -64,6 +77,7 @@ TEST_CASE("a pass that makes no sense is refused by the field that is wrong") {
   says({.shape = {2, 3}, .first_token = -4}, "first_token -4");
   says({.shape = {2, 3}, .sequence_stride = 2}, "sequence_stride is 2");
   const Index beyond[2] = {3, 4}, negative[2] = {-1, 3};
+  says({.shape = {2, 3}, .first_positions = negative}, "first_positions[0] is -1");
   says({.shape = {2, 3}, .lengths = beyond}, "lengths[1] is 4, expected 0 .. 3");
   says({.shape = {2, 3}, .lengths = negative}, "lengths[0] is -1");
   says({.exec = {1 << 20}}, "1048576 threads");

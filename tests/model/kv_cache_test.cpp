@@ -96,6 +96,36 @@ void require_law_6() {
   REQUIRE(same_bits(cached(*model, {1, L}, first, 1, Key{14}).data(), drawn.data(), L * V));
 }
 
+// Sequences of different lengths go on side by side, each by so many tokens a step, with the bits of the whole batch:
+// prompts of 5, 2 and 9 tokens, steps in which some sequences rest, single tokens, and the last ones of the context.
+template <class Model>
+void require_ragged_batches() {
+  using T = typename Model::Scalar;
+  const Index steps[][3] = {{5, 2, 9}, {1, 1, 1}, {0, 4, 1}, {1, 1, 1}, {7, 0, 7}, {5, 11, 0}};
+  const auto model = random_model<Model>(11);
+  const Shape shape{3, L};
+  const std::vector<int> ids = random_ids(shape.tokens(), V, 12);
+  for (const std::optional<Key> key : {std::optional<Key>{}, std::optional<Key>{Key{14}}}) {
+    const Scalars<Model> whole = trained(*model, shape, ids, key);
+    Workspace<Model> work({3, 11}, {2}, dropping, Use::inference);
+    typename Model::Cache cache(3);
+    for (const auto& lengths : steps) {
+      const Index longest = *std::max_element(lengths, lengths + 3);
+      std::vector<int> part(static_cast<std::size_t>(3 * longest), V - 1);   // padding
+      for (Index b = 0; b < 3; ++b)
+        std::copy_n(ids.begin() + b * L + cache.length(b), lengths[b], part.begin() + b * longest);
+      const std::vector<Index> before(cache.lengths().begin(), cache.lengths().end());
+      const auto logits = model->logits(part, lengths, work, cache, key);
+      for (std::size_t b = 0; b < 3; ++b) {
+        const Index row = static_cast<Index>(b) * longest, at = static_cast<Index>(b) * L + before[b];
+        REQUIRE(cache.length(static_cast<Index>(b)) == before[b] + lengths[b]);
+        REQUIRE(std::memcmp(logits[row], whole.data() + at * V, sizeof(T) * static_cast<std::size_t>(lengths[b] * V)) == 0);
+      }
+    }
+    REQUIRE(cache.room() == 0);
+  }
+}
+
 template <class Model>
 int likeliest(const Model& model, const std::vector<int>& ids) {
   const auto logits = trained(model, {1, std::ssize(ids)}, ids);
@@ -133,6 +163,42 @@ TEMPLATE_TEST_CASE("a sequence's logits have the same bits alone, among others a
   require_law_6<Rotary<TestType>>();
 }
 
+TEMPLATE_TEST_CASE("sequences of different lengths continue with the bits of the batch: learned positions", "", float,
+                   double) {
+  require_ragged_batches<Learned<TestType>>();
+}
+
+TEMPLATE_TEST_CASE("sequences of different lengths continue with the bits of the batch: rotary, grouped heads", "", float,
+                   double) {
+  require_ragged_batches<Rotary<TestType>>();
+}
+
+TEST_CASE("sequences that share a prompt, in an order chosen anew and without one that ended, have the bits of each alone") {
+  using Model = Rotary<float>;
+  const auto model = random_model<Model>(21);
+  const auto prompt = random_ids(6, V, 22);
+  Workspace<Model> work({3, L}, {}, {}, Use::inference);
+  Model::Cache cache(3);
+  cache.gather(std::vector<Index>{0});   // one sequence
+  model->logits(prompt, work, cache);
+  cache.gather(std::vector<Index>{0, 0, 0});
+  const std::vector<int> second{1, 2, 3}, third{4, 5, 6}, last{7, 8};
+  model->logits(second, work, cache);
+  cache.gather(std::vector<Index>{2, 0, 2});   // beams: prompt 3, prompt 1, prompt 3
+  model->logits(third, work, cache);
+  cache.gather(std::vector<Index>{1, 2});      // prompt 1 5, prompt 3 6
+  cache.truncate(0, 7);                        // prompt 1
+  const auto found = model->logits(last, work, cache);
+  const std::vector<std::vector<int>> texts{{1, 7}, {3, 6, 8}};
+  for (Index b = 0; b < 2; ++b) {
+    std::vector<int> text = prompt;
+    text.insert(text.end(), texts[static_cast<std::size_t>(b)].begin(), texts[static_cast<std::size_t>(b)].end());
+    const auto alone = trained(*model, {1, std::ssize(text)}, text);
+    CHECK(same_bits(found[b], alone.data() + (std::ssize(text) - 1) * V, V));
+    CHECK(cache.length(b) == std::ssize(text));
+  }
+}
+
 TEST_CASE("greedy generation with a cache writes what full recomputation writes") {
   require_greedy_recomputation<Learned<float>>();
   require_greedy_recomputation<Rotary<float>>();
@@ -165,6 +231,91 @@ TEST_CASE("a cache counts the positions it holds and knows where each sequence b
   CHECK(view.capacity == L);
   CHECK(view.keys.count == 2 * L);
   CHECK(view.keys.data != cache.at_layer(0).keys.data);
+}
+
+TEST_CASE("every choice of sequences is gathered in place: copies, cycles, fewer and more than there were") {
+  using Cache = KVCache<Config{.vocab = 5, .context = 3, .dim = 2, .layers = 2, .heads = 1}>;
+  const Index held[4] = {3, 1, 0, 2};
+  const auto content = [](int layer, Index b, Index p) { return static_cast<float>(100 * layer + 10 * b + p); };
+  int wrong = 0;
+  for (Index before = 1; before <= 4; ++before)
+    for (Index count = 1; count <= 4; ++count)
+      for (Index choice = 0; choice < std::pow(before, count); ++choice) {
+        Cache cache(4);
+        cache.gather(std::vector<Index>(static_cast<std::size_t>(before), 0));
+        cache.advance(0, std::span(held, static_cast<std::size_t>(before)));
+        for (const int layer : {0, 1}) {
+          const auto [keys, values, capacity] = cache.at_layer(layer);
+          for (Index b = 0; b < before; ++b)
+            for (Index p = 0; p < held[b]; ++p)
+              keys[b * capacity + p][1] = content(layer, b, p), values[b * capacity + p][0] = -content(layer, b, p);
+        }
+        std::vector<Index> from;
+        for (Index b = 0, rest = choice; b < count; ++b, rest /= before) from.push_back(rest % before);
+        cache.gather(from);
+        wrong += cache.batch() != count;
+        for (Index b = 0; b < count; ++b) {
+          const Index f = from[static_cast<std::size_t>(b)];
+          wrong += cache.length(b) != held[f];
+          for (const int layer : {0, 1}) {
+            const auto [keys, values, capacity] = cache.at_layer(layer);
+            for (Index p = 0; p < held[f]; ++p)
+              wrong += keys[b * capacity + p][1] != content(layer, f, p) ||
+                       values[b * capacity + p][0] != -content(layer, f, p);
+          }
+        }
+      }
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("a sequence is copied from the same cache or another one, and to itself") {
+  using Model = Learned<float>;
+  const auto model = random_model<Model>(17);
+  Workspace<Model> work({2, L}, {}, {}, Use::inference);
+  Model::Cache prompt, cache(2);
+  const auto ids = random_ids(5, V, 18);
+  const std::vector<int> next{3, 3};
+  model->logits(ids, work, prompt);
+  cache.copy(prompt, 0, 1);
+  CHECK((cache.length(0) == 0 && cache.length(1) == 5 && cache.length() == 5 && cache.room() == L - 5));
+  cache.copy(cache, 1, 0);
+  cache.copy(cache, 0, 0);
+  const auto found = model->logits(next, work, cache);
+  CHECK(same_bits(found[0], found[1], V));
+  std::vector<int> text = ids;
+  text.push_back(3);
+  CHECK(same_bits(found[0], trained(*model, {1, 6}, text).data() + 5 * V, V));
+}
+
+TEST_CASE("a cache refuses sequences that it has not, more than it was made for, and to keep what it does not hold") {
+  KVCache<learned> cache(2), other(3);
+  cache.advance(0, std::vector<Index>{3, 1});
+  CHECK(contains(refusal([&] { cache.length(2); }), "KVCache::length: sequence 2, expected 0 .. 1"));
+  CHECK(contains(refusal([&] { cache.truncate(-1, 0); }), "sequence -1, expected 0 .. 1"));
+  CHECK(contains(refusal([&] { cache.truncate(1, 2); }), "length 2 for sequence 1, expected 0 .. 1"));
+  CHECK(contains(refusal([&] { cache.truncate(1, -1); }), "length -1"));
+  CHECK(contains(refusal([&] { cache.copy(other, 3, 0); }), "KVCache::copy: sequence 3, expected 0 .. 2"));
+  CHECK(contains(refusal([&] { cache.copy(other, 0, 2); }), "KVCache::copy: sequence 2, expected 0 .. 1"));
+  CHECK(contains(refusal([&] { cache.gather(std::vector<Index>{0, 2}); }), "KVCache::gather: sequence 2, expected 0 .. 1"));
+  CHECK(contains(refusal([&] { cache.gather({}); }), "0 sequences, expected 1 .. 2"));
+  CHECK(contains(refusal([&] { cache.gather(std::vector<Index>{0, 0, 0}); }), "3 sequences, expected 1 .. 2"));
+  CHECK(contains(refusal([&] { cache.advance(0, std::vector<Index>{1}); }), "1 lengths for 2 sequences"));
+  CHECK(contains(refusal([&] { cache.advance(0, std::vector<Index>{0, L}); }), "sequence 1 of the cache holds 1 of 19"));
+  CHECK((cache.length(0) == 3 && cache.length(1) == 1 && cache.batch() == 2));   // as it was
+}
+
+TEST_CASE("lengths of logits that are not one for each sequence, or more than its ids, are refused") {
+  using Model = Learned<float>;
+  const auto model = random_model<Model>(17);
+  Workspace<Model> work({2, L}, {}, {}, Use::inference);
+  Model::Cache cache(2);
+  const auto ids = random_ids(6, V, 1);
+  const auto says = [&](std::vector<Index> lengths) {
+    return refusal([&] { model->logits(ids, lengths, work, cache); });
+  };
+  CHECK(contains(says({3}), "1 lengths for 2 sequences"));
+  CHECK(contains(says({3, 4}), "sequence 1 has length 4, expected 0 .. 3"));
+  CHECK(says({3, 0}).empty());
 }
 
 TEST_CASE("a cache has room for key/value heads only") {
@@ -222,7 +373,7 @@ TEST_CASE("a cache refuses more sequences than can be, and to advance back or be
   CHECK(contains(refusal([] { Cache cache(Index{1} << 62); }), "at most 2147483648 tokens"));
   Cache cache(2);
   cache.advance(3);
-  CHECK(contains(refusal([&] { cache.advance(2); }), "2 tokens, expected 0 .. 1"));
-  CHECK(contains(refusal([&] { cache.advance(-1); }), "-1 tokens"));
+  CHECK(contains(refusal([&] { cache.advance(2); }), "no room for 2 more, expected 0 .. 1"));
+  CHECK(contains(refusal([&] { cache.advance(-1); }), "no room for -1 more"));
   CHECK(cache.length() == 3);
 }

@@ -30,8 +30,8 @@
   KIND template void add<T>(const Exec&, MatrixView<const T>, MatrixView<const T>, MatrixView<T>); \
   KIND template void look_up<T>(const Exec&, MatrixView<const T>, const int*, MatrixView<T>); \
   KIND template void look_up_backward<T>(const Exec&, const int*, MatrixView<const T>, MatrixView<T>); \
-  KIND template void add_positions<T>(const Exec&, MatrixView<const T>, Index, Index, MatrixView<T>); \
-  KIND template void add_positions_backward<T>(const Exec&, MatrixView<const T>, Index, Index, MatrixView<T>); \
+  KIND template void add_positions<T>(const Exec&, MatrixView<const T>, TokenPositions, MatrixView<T>); \
+  KIND template void add_positions_backward<T>(const Exec&, MatrixView<const T>, TokenPositions, MatrixView<T>); \
   KIND template void hidden<T>(Activation, Operand<T>, MatrixView<const T>, const T*, MatrixView<T>, MatrixView<T>); \
   KIND template void hidden_gated<T>(Activation, Operand<T>, MatrixView<const T>, const T*, MatrixView<const T>, \
                                      MatrixView<T>, MatrixView<T>); \
@@ -52,7 +52,7 @@
                                             MatrixView<const T>, MatrixView<const T>, MatrixView<const T>, \
                                             MatrixView<const T>, MatrixView<const T>, MatrixView<T>, MatrixView<T>, \
                                             MatrixView<T>, T*); \
-  KIND template void rotary_table<T>(const Exec&, Index, Index, double, Index, T*, T*); \
+  KIND template void rotary_table<T>(const Exec&, TokenPositions, Index, double, Index, T*, T*); \
   KIND template void rotate_heads<T>(const Exec&, MatrixView<T>, Index, Index, const T*, const T*, T); \
   KIND template void add_noise<T>(const T*, const T*, T, T*, Index); \
   KIND template void add_noise_backward<T>(const T*, const T*, const T*, T*, Index); \

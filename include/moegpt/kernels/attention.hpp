@@ -1,12 +1,12 @@
 #pragma once
 // The one attention core: softmax(scale Q K^T) V for one (sequence, head), forward and backward, with separate
-// query and key lengths, a first position and a mask. Training, generation with a cache, encoders and
+// query and key lengths and a rule of which keys a query sees. Training, generation with a cache, encoders and
 // cross-attention are calls of it. Only the output and log sum exp of each query are kept; probabilities are
 // recomputed in backward (FlashAttention's formulas, Dao et al. 2022).
 //
 // Scores lie transposed, [key][query]: a vector holds neighbouring queries, so maxima and sums over keys are
 // taken lane by lane, key after key. A query's numbers therefore depend neither on the queries beside it nor on
-// how keys are cut in blocks (law 6). What causality masks is skipped.
+// how keys are cut in blocks (law 6). Keys outside the run of a block of queries are skipped.
 #include <moegpt/core/exec.hpp>
 #include <moegpt/kernels/query_block.hpp>
 #include <moegpt/kernels/vector_math.hpp>
@@ -45,7 +45,8 @@ template <class T>
   constexpr int W = lanes<T>;
   constexpr T lowest = std::numeric_limits<T>::lowest();
   const detail::QueryBlock<T> queries{head, rows};
-  const Index R = queries.width, seen = queries.seen, width = whole_vectors<T>(q.cols);
+  const Index R = queries.width, width = whole_vectors<T>(q.cols);
+  const Index first = queries.run.first, seen = first + queries.run.count;
   detail::Carve<T> carve{scratch};
   const MatrixView<T> q_t = carve(width, R), panel = carve(attention_block, width), sum = carve(R, width);
   const MatrixView<T> s = carve(seen, R), total = carve(2, R);
@@ -53,12 +54,17 @@ template <class T>
 
   pad<T>(q.rows_at(rows), head.scale, panel.rows_at({0, R}));
   transpose<T>(panel.rows_at({0, R}), q_t);
-  queries.scores(k, {0, seen}, MatrixView<const T>(q_t).rows_at({0, q.cols}), s);
+  queries.scores(k, queries.run, MatrixView<const T>(q_t).rows_at({0, q.cols}), s.rows_at(queries.run));
   for (Index i = 0; i < R; i += W) {   // the maximum over keys
     const Vector<T> limit = queries.limits(i);
     Vector<T> top[2] = {Vector<T>{} + lowest, Vector<T>{} + lowest};
-    const Index all = queries.seen_by_all(i), any = queries.seen_by_any(i);
-    Index j = 0;
+    const Index all = queries.all_end(i), any = queries.any_end(i), all_begin = queries.all_begin(i);
+    Index j = queries.any_begin(i);
+    if (j < all_begin) {
+      const Vector<T> start = queries.starts(i);
+      for (Vector<T> key = Vector<T>{} + static_cast<T>(j); j < all_begin && j < any; ++j, key += 1)
+        top[0] = ((key >= start) & (key < limit)) ? larger<T>(load(s[j] + i), top[0]) : top[0];
+    }
     for (; j + 2 <= all; j += 2)
       for (int c = 0; c < 2; ++c) top[c] = larger<T>(load(s[j + c] + i), top[c]);
     for (Vector<T> key = Vector<T>{} + static_cast<T>(j); j < any; ++j, key += 1)
@@ -66,29 +72,37 @@ template <class T>
     store(total[1] + i, larger<T>(top[0], top[1]));
     store(total[0] + i, Vector<T>{});
   }
-  if (seen == 0) std::memset(sum.data, 0, bytes_of<T>(R * width));
+  if (seen == first) std::memset(sum.data, 0, bytes_of<T>(R * width));
   const bool dropping = head.dropout > 0;
   const detail::Word<T> threshold = queries.threshold();
-  for (Index j0 = 0; j0 < seen; j0 += attention_block) {
+  for (Index j0 = first; j0 < seen; j0 += attention_block) {
     const Rows block{j0, seen - j0 < attention_block ? seen - j0 : attention_block};
     if (dropping) queries.draw(block, words);
     for (Index i = 0; i < R; i += W) {
       const Vector<T> limit = queries.limits(i), top = load(total[1] + i);
-      const Index end = j0 + block.count, any = queries.seen_by_any(i);
+      const Index end = j0 + block.count, any = queries.any_end(i) < end ? queries.any_end(i) : end;
+      const Index any_begin = queries.any_begin(i), all_begin = queries.all_begin(i);
       Vector<T> t = load(total[0] + i);
       Index j = j0;
-      for (Vector<T> key = Vector<T>{} + static_cast<T>(j); j < end && j < any; ++j, key += 1) {
+      const auto weigh = [&](auto sees) {
         Vector<T> e = exponential(load(s[j] + i) - top);
-        e = key < limit ? e : Vector<T>{};
+        e = sees ? e : Vector<T>{};
         t += e;
         if (dropping) e = load(words[j - j0] + i) < threshold ? Vector<T>{} : e;
         store(s[j] + i, e);
+      };
+      for (; j < any_begin && j < end; ++j) store(s[j] + i, Vector<T>{});
+      if (j < all_begin) {
+        const Vector<T> start = queries.starts(i);
+        for (Vector<T> key = Vector<T>{} + static_cast<T>(j); j < all_begin && j < any; ++j, key += 1)
+          weigh((key >= start) & (key < limit));
       }
+      for (Vector<T> key = Vector<T>{} + static_cast<T>(j); j < any; ++j, key += 1) weigh(key < limit);
       for (; j < end; ++j) store(s[j] + i, Vector<T>{});
       store(total[0] + i, t);
     }
     pad<T>(v.rows_at(block), T(1), panel.rows_at({0, block.count}));
-    queries.sum_keys(s.rows_at(block), block, MatrixView<const T>(panel), sum, j0 > 0);
+    queries.sum_keys(s.rows_at(block), block, MatrixView<const T>(panel), sum, j0 > first);
   }
   for (Index i = 0; i < R; i += W) {   // total becomes the factor of each query
     const Vector<T> t = load(total[0] + i), top = load(total[1] + i);
@@ -150,7 +164,10 @@ template <class T>
   const Pieces blocks{rows.count, B};
   for (Index b = 0; b < blocks.size(); ++b) {
     const detail::QueryBlock<T> queries{head, {rows.first + blocks[b].first, blocks[b].count}};
-    const Index R = queries.width, end = queries.seen < keys.first + keys.count ? queries.seen : keys.first + keys.count;
+    const Index R = queries.width, seen = queries.run.first + queries.run.count;
+    const Index first = queries.run.first > keys.first ? queries.run.first : keys.first;
+    const Index end = seen < keys.first + keys.count ? seen : keys.first + keys.count;
+    if (end <= first && dq.empty()) continue;
     carve.free = rest;
     const MatrixView<T> q_panel = carve(R, width), do_panel = carve(R, width), q_t = carve(width, R);
     const MatrixView<T> do_t = carve(width, R), sum = carve(R, width), p = carve(B, R), ds = carve(B, R);
@@ -163,32 +180,41 @@ template <class T>
     transpose<T>(do_panel, do_t);
     detail::row_dots<T>(d_o.rows_at(queries.rows), o.rows_at(queries.rows), of_query[0], p.data);
     for (Index i = 0; i < R; ++i) of_query[1][i] = i < queries.rows.count ? lse[queries.rows.first + i] : T(0);
-    if (end <= keys.first) std::memset(sum.data, 0, bytes_of<T>(R * width));
-    for (Index j0 = keys.first; j0 < end; j0 += B) {
+    if (end <= first) std::memset(sum.data, 0, bytes_of<T>(R * width));
+    for (Index j0 = first; j0 < end; j0 += B) {
       const Rows block{j0, end - j0 < B ? end - j0 : B}, own{j0 - keys.first, block.count};
       queries.scores(k, block, MatrixView<const T>(q_t).rows_at({0, q.cols}), p);
       queries.scores(v, block, MatrixView<const T>(do_t).rows_at({0, q.cols}), ds);
       if (dropping) queries.draw(block, words);
       for (Index i = 0; i < R; i += W) {
         const Vector<T> limit = queries.limits(i), delta = load(of_query[0] + i), log_sum = load(of_query[1] + i);
-        const Index any = queries.seen_by_any(i) - j0;
+        const Index by_limit = queries.any_end(i) - j0, any = by_limit < block.count ? by_limit : block.count;
+        const Index any_begin = queries.any_begin(i) - j0, all_begin = queries.all_begin(i) - j0;
         Index j = 0;
-        for (Vector<T> key = Vector<T>{} + static_cast<T>(j0); j < block.count && j < any; ++j, key += 1) {
+        const auto weigh = [&](auto sees) {
           Vector<T> e = exponential(load(p[j] + i) - log_sum);
-          e = key < limit ? e : Vector<T>{};
+          e = sees ? e : Vector<T>{};
           const Vector<T> less = delta * e;
           if (dropping) e = load(words[j] + i) < threshold ? Vector<T>{} : e * kept;
           store(p[j] + i, e);
           store(ds[j] + i, e * load(ds[j] + i) - less);
-        }
-        for (; j < block.count; ++j) {
+        };
+        const auto skip = [&] {
           store(p[j] + i, Vector<T>{});
           store(ds[j] + i, Vector<T>{});
+        };
+        for (; j < any_begin && j < block.count; ++j) skip();
+        if (j < all_begin) {
+          const Vector<T> start = queries.starts(i);
+          for (Vector<T> key = Vector<T>{} + static_cast<T>(j0 + j); j < all_begin && j < any; ++j, key += 1)
+            weigh((key >= start) & (key < limit));
         }
+        for (Vector<T> key = Vector<T>{} + static_cast<T>(j0 + j); j < any; ++j, key += 1) weigh(key < limit);
+        for (; j < block.count; ++j) skip();
       }
       if (!dv.empty()) queries.sum_queries(p, block, MatrixView<const T>(do_panel), dv_panel.rows_at(own));
       if (!dk.empty()) queries.sum_queries(ds, block, MatrixView<const T>(q_panel), dk_panel.rows_at(own));
-      if (!dq.empty()) queries.sum_keys(ds, block, MatrixView<const T>(k_panel).rows_at(own), sum, j0 > keys.first);
+      if (!dq.empty()) queries.sum_keys(ds, block, MatrixView<const T>(k_panel).rows_at(own), sum, j0 > first);
     }
     if (!dq.empty())
       for (Index i = 0; i < queries.rows.count; ++i)

@@ -1,5 +1,6 @@
 #pragma once
 // Rows of a table looked up by number, and the sum of gradients that comes back.
+#include <moegpt/core/token_positions.hpp>
 #include <moegpt/kernels/reduce.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
@@ -21,22 +22,26 @@ template <class T>
   });
 }
 
-// y_n += table[first + n mod length]
+// y_n += table[position of token n]. Padding may have positions beyond the table, which add nothing.
 template <class T>
-[[gnu::noinline]] void add_positions(const Exec& exec, MatrixView<const T> table, Index first, Index length,
+[[gnu::noinline]] void add_positions(const Exec& exec, MatrixView<const T> table, TokenPositions positions,
                                      MatrixView<T> y) {
   for_each_piece(exec, y.rows, 64, [&](Rows rows) {
     for (Index n = rows.first; n < rows.first + rows.count; ++n)
-      axpy<T>(y.cols, 1, table[first + n % length], y[n]);
+      if (positions[n] < table.rows) axpy<T>(y.cols, 1, table[positions[n]], y[n]);
   });
 }
-// d_table[first + t] += sum over sequences of dy: a piece owns positions.
+// d_table[p] += sum of dy over tokens with position p, sequence after sequence: a piece owns positions.
 template <class T>
-[[gnu::noinline]] void add_positions_backward(const Exec& exec, MatrixView<const T> dy, Index first, Index length,
+[[gnu::noinline]] void add_positions_backward(const Exec& exec, MatrixView<const T> dy, TokenPositions positions,
                                               MatrixView<T> d_table) {
-  for_each_piece(exec, length, 16, [&](Rows positions) {
-    for (Index t = positions.first; t < positions.first + positions.count; ++t)
-      for (Index n = t; n < dy.rows; n += length) axpy<T>(dy.cols, 1, dy[n], d_table[first + t]);
+  const Index batch = positions.length > 0 ? dy.rows / positions.length : 0;
+  for_each_piece(exec, d_table.rows, 16, [&](Rows owned) {
+    for (Index p = owned.first; p < owned.first + owned.count; ++p)
+      for (Index b = 0; b < batch; ++b) {
+        const Index t = p - positions.first_of(b);
+        if (t >= 0 && t < positions.length) axpy<T>(dy.cols, 1, dy[b * positions.length + t], d_table[p]);
+      }
   });
 }
 

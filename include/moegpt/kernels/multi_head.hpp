@@ -1,6 +1,7 @@
 #pragma once
 // The attention core for all sequences and heads of a batch, in parallel. A task is a block of queries of one
 // (sequence, head) forward, and a (sequence, key/value head) or a block of it backward: each owns its output.
+#include <moegpt/core/token_positions.hpp>
 #include <moegpt/kernels/attention.hpp>
 #include <moegpt/kernels/rotary.hpp>
 
@@ -12,15 +13,28 @@ struct MultiHead {
   Index batch, length;                // of the queries
   Index heads, kv_heads, width;       // query head h shares key/value head h / (heads / kv_heads)
   Index key_rows;                     // rows of keys and values from one sequence to the next
-  const Index* lengths;               // [batch] queries that are not padding; null: all
+  Index key_length;                   // keys of each sequence, besides those before the position of query 0 ...
+  const Index* key_lengths = nullptr; // [batch] ... or of each its own
+  bool cross = false;                 // keys have positions of their own: none come before the queries
+  const Index* firsts = nullptr;      // [batch] position of query 0; null: common.rule.first
+  const Rows* own = nullptr;          // [batch x length] keys that each query may see; null: all
   AttentionHead<T> common;            // keys and key are set for each head
   Key noise;                          // of dropout
   Index first_sequence;               // global number of sequence 0, for noise
 
   Index group() const { return heads / kv_heads; }
+  Index first_of(Index b) const { return firsts ? firsts[b] : common.rule.first; }
+  Index keys_of(Index b) const { return (cross ? 0 : first_of(b)) + (key_lengths ? key_lengths[b] : key_length); }
+  Index most_keys() const {
+    Index most = 0;
+    for (Index b = 0; b < batch; ++b) most = keys_of(b) > most ? keys_of(b) : most;
+    return most;
+  }
   AttentionHead<T> head(Index b, Index h) const {
     AttentionHead<T> result = common;
-    result.keys = common.first + (lengths ? lengths[b] : length);
+    result.rule.first = first_of(b);
+    result.rule.keys = keys_of(b);
+    if (own) result.rule.own = own + b * length;
     result.key = {mix64(noise.value + static_cast<std::uint64_t>((first_sequence + b) * heads + h))};
     return result;
   }
@@ -45,7 +59,7 @@ template <class T>
 [[gnu::noinline]] void multi_head_forward(const Exec& exec, const MultiHead<T>& m, MatrixView<const T> q,
                                           MatrixView<const T> k, MatrixView<const T> v, MatrixView<T> mixed,
                                           MatrixView<T> lse, T* scratch) {
-  const Index each = multi_head_scratch(m.length, m.common.first + m.length, m.width);
+  const Index each = multi_head_scratch(m.length, m.most_keys(), m.width);
   const Pieces blocks{m.length, attention_block};
   exec.parallel_for_worker(m.batch * m.heads * blocks.size(), [&](Index task, int worker) {
     const Index pair = task / blocks.size(), b = pair / m.heads, h = pair % m.heads, kv = h / m.group();
@@ -67,7 +81,7 @@ template <class T>
                                            MatrixView<const T> k, MatrixView<const T> v, MatrixView<const T> mixed,
                                            MatrixView<const T> lse, MatrixView<const T> d_mixed, MatrixView<T> dq,
                                            MatrixView<T> dk, MatrixView<T> dv, T* scratch) {
-  const Index each = multi_head_scratch(m.length, m.length, m.width);
+  const Index each = multi_head_scratch(m.length, m.key_rows, m.width);
   // Head h: queries `rows`, keys `keys`, and whether dq, or dk and dv, are wanted.
   auto head = [&](Index b, Index h, Rows rows, Rows keys, bool of_queries, bool of_keys, int worker) {
     const Index kv = h / m.group();
@@ -81,11 +95,13 @@ template <class T>
   };
   // All heads that share these keys, and all queries that see some of them. Keys that do not exist get zeros.
   auto heads_of_keys = [&](Index b, Index kv, Rows keys, bool of_queries, int worker) {
-    const AttentionHead<T> any = m.head(b, kv * m.group());
-    const Index first = any.first_query(keys.first), end = keys.first + keys.count;
-    const Index exist = any.keys < end ? (any.keys > keys.first ? any.keys : keys.first) : end;
+    const KeyRule rule = m.head(b, kv * m.group()).rule;
+    const Index end = keys.first + keys.count;
+    const Index exist = rule.keys < end ? (rule.keys > keys.first ? rule.keys : keys.first) : end;
+    const Index first = of_queries ? 0 : rule.first_query(keys.first);
+    const Index last = of_queries ? m.length : rule.end_query(exist - 1, m.length);
     for (Index h = kv * m.group(); h < (kv + 1) * m.group(); ++h)
-      head(b, h, {first, m.length - first}, {keys.first, exist - keys.first}, of_queries, true, worker);
+      head(b, h, {first, last > first ? last - first : 0}, {keys.first, exist - keys.first}, of_queries, true, worker);
     for (Index j = exist; j < end; ++j) {
       std::memset(m.keys(dk, b, kv)[j], 0, bytes_of<T>(m.width));
       std::memset(m.keys(dv, b, kv)[j], 0, bytes_of<T>(m.width));
@@ -104,8 +120,7 @@ template <class T>
     if (task < first_tasks) {
       const Index pair = task / queries, b = pair / m.heads;
       const Rows rows = Pieces{m.length, attention_block}[task % queries];
-      const AttentionHead<T> one = m.head(b, pair % m.heads);
-      head(b, pair % m.heads, rows, {0, one.visible(rows.first + rows.count - 1)}, true, false, worker);
+      head(b, pair % m.heads, rows, m.head(b, pair % m.heads).rule.run(rows), true, false, worker);
     } else {
       const Index pair = (task - first_tasks) / keys, first = (task - first_tasks) % keys * attention_block;
       const Index count = m.key_rows - first < attention_block ? m.key_rows - first : attention_block;
@@ -114,22 +129,22 @@ template <class T>
   });
 }
 
-// cos and sin of `length` positions: [length, width / 2] each.
+// cos and sin of the positions of the first `count` tokens: [count, width / 2] each.
 template <class T>
-[[gnu::noinline]] void rotary_table(const Exec& exec, Index first, Index length, double base, Index width, T* cosine,
-                                    T* sine) {
-  exec.parallel_for(length, [&](Index t) {
-    rotary_angles(first + t, base, width, cosine + t * (width / 2), sine + t * (width / 2));
+[[gnu::noinline]] void rotary_table(const Exec& exec, TokenPositions positions, Index count, double base,
+                                    Index width, T* cosine, T* sine) {
+  exec.parallel_for(count, [&](Index n) {
+    rotary_angles(positions[n], base, width, cosine + n * (width / 2), sine + n * (width / 2));
   });
 }
 
-// Turns all heads of all tokens by the angles of their positions; direction -1 turns back.
+// Turns all heads of token n by the angles of row n mod `period` of the table; direction -1 turns back.
 template <class T>
-[[gnu::noinline]] void rotate_heads(const Exec& exec, MatrixView<T> x, Index length, Index width, const T* cosine,
+[[gnu::noinline]] void rotate_heads(const Exec& exec, MatrixView<T> x, Index period, Index width, const T* cosine,
                                     const T* sine, T direction) {
   for_each_piece(exec, x.rows, 64, [&](Rows rows) {
     for (Index n = rows.first; n < rows.first + rows.count; ++n) {
-      const Index at = n % length * (width / 2);
+      const Index at = n % period * (width / 2);
       for (Index first = 0; first < x.cols; first += width)
         rotate<T>(x[n] + first, cosine + at, sine + at, width, direction);
     }

@@ -1,15 +1,11 @@
 #pragma once
-// What one (sequence, head) of attention is, and a block of its queries: which keys they see, and the products that
-// leave out what is masked. The queries of a block are the lanes of its vectors.
+// What one (sequence, head) of attention is, and a block of its queries: products that leave out what the rule of keys
+// masks. The queries of a block are the lanes of its vectors.
 #include <moegpt/core/random.hpp>
+#include <moegpt/kernels/key_rule.hpp>
 #include <moegpt/kernels/tile.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
-
-enum class Mask {
-  causal,   // a query at position p sees keys 0 .. p
-  full,
-};
 
 namespace kernels {
 
@@ -17,19 +13,12 @@ namespace kernels {
 template <class T>
 struct AttentionHead {
   T scale;
-  Mask mask;
-  Index first = 0;            // position of query 0 among the keys
-  Index keys = 0;             // keys that exist (a padded sequence has fewer than its rows)
+  KeyRule rule{};
   double dropout = 0;         // on probabilities; 0: none
   Key key{};                  // of the dropout mask, already particular to this sequence and head
   Index key_stride = 0;       // counter = query position * key_stride + key / 2: a draw decides two keys
-
-  // Query i sees keys [0, visible(i)); key j is seen by queries [first_query(j), ...).
-  Index visible(Index i) const { return mask == Mask::causal && first + i + 1 < keys ? first + i + 1 : keys; }
-  Index first_query(Index j) const { return mask == Mask::causal && j > first ? j - first : 0; }
 };
 
-inline constexpr Index attention_block = 64;   // queries, and keys, of a tile
 inline constexpr Index attention_step = tile_rows;   // rows of a product that share one causal limit
 
 namespace detail {
@@ -44,23 +33,48 @@ struct QueryBlock {
   static constexpr int W = lanes<T>;
   const AttentionHead<T>& head;
   Rows rows;
-  Index width = whole_vectors<T>(rows.count);               // of a row of scores
-  Index seen = head.visible(rows.first + rows.count - 1);   // keys that the last query sees
+  Index width = whole_vectors<T>(rows.count);   // of a row of scores
+  Rows run = head.rule.run(rows);               // of keys
 
-  // Keys that every query, and that any query, of the vector at lane i sees.
-  Index seen_by_all(Index i) const { return head.visible(rows.first + i); }
-  Index seen_by_any(Index i) const { return head.visible(rows.first + (i + W < rows.count ? i + W : rows.count) - 1); }
-  // The first lane that sees key j.
+  // Of the vector at lane i, any lane sees keys any_begin .. any_end - 1 at most, every lane all_begin .. all_end - 1.
+  Index any_begin(Index i) const { return head.rule.begin(rows.first + i); }
+  Index all_begin(Index i) const { return head.rule.begin(rows.first + last_lane(i)); }
+  Index all_end(Index i) const { return head.rule.end(rows.first + i); }
+  Index any_end(Index i) const { return head.rule.end(rows.first + last_lane(i)); }
+  // Lanes first_lane(j) .. end_lane(j) - 1 see key j.
   Index first_lane(Index j) const {
-    const Index i = head.first_query(j) - rows.first;
-    return i > 0 ? i : 0;
+    const Index by_mask = head.rule.first_query(j) - rows.first;
+    Index i = by_mask > 0 ? by_mask : 0;
+    if (head.rule.own)
+      while (i < rows.count && head.rule.end(rows.first + i) <= j) ++i;
+    return i;
   }
-  // For each lane of the vector at i, the number of keys that it sees.
+  Index end_lane(Index j) const {
+    const Index by_window = head.rule.end_query(j, rows.first + rows.count) - rows.first;
+    Index i = by_window > 0 ? by_window : 0;
+    if (head.rule.own)
+      while (i > 0 && head.rule.begin(rows.first + i - 1) > j) --i;
+    return i;
+  }
+  // For each lane of the vector at i, the first key that it sees, and the key after the last one.
+  Vector<T> starts(Index i) const {
+    return of_lanes(i, [&](Index query) { return head.rule.begin(query); });
+  }
   Vector<T> limits(Index i) const {
-    const Vector<T> keys = Vector<T>{} + static_cast<T>(head.keys);
-    if (head.mask == Mask::full) return keys;
-    const Vector<T> own = lane_numbers<T>() + static_cast<T>(head.first + rows.first + i + 1);
+    const KeyRule& rule = head.rule;
+    if (rule.own || rule.window > 0) return of_lanes(i, [&](Index query) { return rule.end(query); });
+    const Vector<T> keys = Vector<T>{} + static_cast<T>(rule.keys);
+    if (rule.mask == Mask::full) return keys;
+    const Vector<T> own = lane_numbers<T>() + static_cast<T>(rule.first + rows.first + i + 1);
     return own < keys ? own : keys;
+  }
+  Index last_lane(Index i) const { return (i + W < rows.count ? i + W : rows.count) - 1; }
+  template <class F>
+  Vector<T> of_lanes(Index i, F&& f) const {
+    Vector<T> result{};
+    for (Index l = 0; l < W; ++l)
+      result[l] = static_cast<T>(f(rows.first + (i + l < rows.count ? i + l : rows.count - 1)));
+    return result;
   }
 
   // s[j][i] = <k_j, q_i> for the keys of `block`; vectors that are masked as a whole are left out.
@@ -68,8 +82,9 @@ struct QueryBlock {
     for (Index j = 0; j < block.count; j += attention_step) {
       const Index count = block.count - j < attention_step ? block.count - j : attention_step;
       const Index i = first_lane(block.first + j) / W * W;
-      if (i < width)
-        product<T>(count, {k[block.first + j], k.stride, 1}, q_transposed.cols_at(i, width - i), s[j] + i, s.stride,
+      const Index end = whole_vectors<T>(end_lane(block.first + j + count - 1));
+      if (i < end)
+        product<T>(count, {k[block.first + j], k.stride, 1}, q_transposed.cols_at(i, end - i), s[j] + i, s.stride,
                    false);
     }
   }
@@ -77,19 +92,22 @@ struct QueryBlock {
   void sum_keys(MatrixView<T> p, Rows block, MatrixView<const T> b, MatrixView<T> out, bool accumulate) const {
     for (Index i = 0; i < rows.count; i += attention_step) {
       const Index count = rows.count - i < attention_step ? rows.count - i : attention_step;
-      const Index limit = head.visible(rows.first + i + count - 1) - block.first;
-      const Index depth = limit < block.count ? limit : block.count;
+      const Index start = head.rule.begin(rows.first + i) - block.first, from = start > 0 ? start : 0;
+      const Index limit = head.rule.end(rows.first + i + count - 1) - block.first;
+      const Index depth = (limit < block.count ? limit : block.count) - from;
       if (depth > 0)
-        product<T>(count, {p[0] + i, 1, p.stride}, b.rows_at({0, depth}), out[i], out.stride, accumulate);
+        product<T>(count, {p[from] + i, 1, p.stride}, b.rows_at({from, depth}), out[i], out.stride, accumulate);
+      else if (!accumulate)
+        for (Index l = i; l < i + count; ++l) std::memset(out[l], 0, bytes_of<T>(out.cols));
     }
   }
   // sum_j += sum_i p[j][i] b_i over the queries that see key j of `block`
   void sum_queries(MatrixView<T> p, Rows block, MatrixView<const T> b, MatrixView<T> sum) const {
     for (Index j = 0; j < block.count; j += attention_step) {
       const Index count = block.count - j < attention_step ? block.count - j : attention_step;
-      const Index i = first_lane(block.first + j);
-      if (i < rows.count)
-        product<T>(count, {p[j] + i, p.stride, 1}, b.rows_at({i, rows.count - i}), sum[j], sum.stride, true);
+      const Index i = first_lane(block.first + j), end = end_lane(block.first + j + count - 1);
+      if (i < end)
+        product<T>(count, {p[j] + i, p.stride, 1}, b.rows_at({i, end - i}), sum[j], sum.stride, true);
     }
   }
 
@@ -98,7 +116,7 @@ struct QueryBlock {
     constexpr int D = lanes<std::uint64_t>;
     typedef Word<T> Words __attribute__((vector_size(D * sizeof(Word<T>))));
     for (Index i = 0; i < width; i += D) {
-      const Index position = head.first + rows.first + i;
+      const Index position = head.rule.first + rows.first + i;
       Vector<std::uint64_t> counter = lane_numbers<std::uint64_t>() * static_cast<std::uint64_t>(head.key_stride) +
                                       static_cast<std::uint64_t>(position * head.key_stride + block.first / 2);
       for (Index j = 0; j < block.count && first_lane(block.first + j) < i + D; j += 2, counter += 1) {

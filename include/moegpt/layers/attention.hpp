@@ -1,7 +1,8 @@
 #pragma once
-// Multi-head self-attention with grouped key/value heads: query head h uses key/value head h / (H / Hkv).
+// Multi-head attention with grouped key/value heads: query head h uses key/value head h / (H / Hkv).
 //   y = W_o concat_h softmax(scale q_h k^T) v
-// With a key/value cache, earlier tokens are found there and this call's keys and values are appended.
+// Self-attention: queries, keys and values are projections of x. With a key/value cache, earlier tokens are found there
+// and this call's keys and values are appended. Cross-attention: keys and values are projections of a memory.
 #include <moegpt/kernels/multi_head.hpp>
 #include <moegpt/layers/linear.hpp>
 
@@ -14,9 +15,12 @@ struct AttentionShape {
   bool rotary = false;
   bool bias = false;          // of query, key and value
   bool output_bias = true;
+  int window = 0;             // a query at p sees keys j with |p - j| < window, or fewer by the mask; 0: any
+  int memory_dim = 0;         // features of a memory's tokens; 0: dim. Another number: cross-attention only
 
   constexpr int key_value_heads() const { return kv_heads > 0 ? kv_heads : heads; }
   constexpr int width() const { return head_dim > 0 ? head_dim : dim / heads; }
+  constexpr int memory_width() const { return memory_dim > 0 ? memory_dim : dim; }
 };
 
 // Keys and values of `capacity` positions for each sequence: position p of sequence b is row b * capacity + p.
@@ -26,6 +30,14 @@ struct KeyValues {
   Index capacity = 0;
 };
 
+// What cross-attention reads, such as the output of an encoder: token t of sequence b is number b * length + t.
+template <int D, class T>
+struct Memory {
+  In<D, T> tokens;
+  Index length = 0;                   // of a sequence
+  const Index* lengths = nullptr;     // [batch] tokens that are not padding; null: all
+};
+
 template <AttentionShape S, class T = float>
 struct Attention {
   static_assert(S.dim > 0 && S.kv_heads >= 0 && S.head_dim >= 0,
@@ -33,16 +45,18 @@ struct Attention {
   static_assert(S.heads > 0 && (S.head_dim > 0 || S.dim % S.heads == 0),
                 "attention: dim must be a multiple of heads, or head_dim be given");
   static_assert(S.heads % S.key_value_heads() == 0, "attention: heads must be a multiple of kv_heads");
+  static_assert(S.window >= 0, "attention: window must be at least 0, which stands for no window");
+  static_assert(S.memory_dim >= 0, "attention: memory_dim must be at least 0, which stands for dim");
   static_assert(!S.rotary || S.width() % 2 == 0, "attention: rotary positions need an even head_dim");
 
   using Scalar = T;
   static constexpr int dim_in = S.dim, dim_out = S.dim, D = S.dim;
   static constexpr int d = S.width(), H = S.heads, Hkv = S.key_value_heads(), group = H / Hkv;
-  static constexpr int Dq = H * d, Dkv = Hkv * d;
+  static constexpr int Dq = H * d, Dkv = Hkv * d, M = S.memory_width();
   static constexpr bool causal = S.mask == Mask::causal;
 
   Linear<D, Dq, T, S.bias> query;
-  Linear<D, Dkv, T, S.bias> key, value;
+  Linear<M, Dkv, T, S.bias> key, value;
   Linear<Dq, D, T, S.output_bias> output;
 
   static constexpr auto fields() {
@@ -56,28 +70,31 @@ struct Attention {
     Tokens<H, T> lse;                 // log sum exp of each query's scores
     double dropout = 0;
     Key noise{};
-    [[gnu::noinline]] void resize(const Pass& pass) {
+    void resize(const Pass& pass) { resize(pass, pass.shape.length); }
+    [[gnu::noinline]] void resize(const Pass& pass, Index keys) {   // for `keys` keys of each sequence
       query.resize(pass.tokens());
       mixed.resize(pass.tokens());
-      key.resize(pass.tokens());
-      value.resize(pass.tokens());
+      key.resize(pass.shape.batch * keys);
+      value.resize(pass.shape.batch * keys);
       lse.resize(pass.tokens());
     }
   };
   struct Scratch {
     Buffer<T> heads;                  // of one (sequence, head), for each worker
-    Buffer<T> cosine, sine;           // [length, d / 2]
+    Buffer<T> cosine, sine;           // [angles(pass), d / 2]
     Tokens<Dq, T> d_query, d_mixed;
     Tokens<Dkv, T> d_key, d_value;
-    [[gnu::noinline]] void resize(const Pass& pass) {
-      const Index length = pass.shape.length;
-      heads.resize(pass.exec.workers() * kernels::multi_head_scratch(length, pass.first_position + length, d));
-      cosine.resize(S.rotary ? length * (d / 2) : 0);
-      sine.resize(S.rotary ? length * (d / 2) : 0);
+    void resize(const Pass& pass) { resize(pass, pass.shape.length, pass.most_positions()); }
+    // For `keys` keys of each sequence, and with a cache `most` in all.
+    [[gnu::noinline]] void resize(const Pass& pass, Index keys, Index most) {
+      const Index seen = most > keys ? most : keys;
+      heads.resize(pass.exec.workers() * kernels::multi_head_scratch(pass.shape.length, seen, d));
+      cosine.resize(S.rotary ? pass.tokens() * (d / 2) : 0);
+      sine.resize(S.rotary ? pass.tokens() * (d / 2) : 0);
       d_query.resize(pass.tokens());
       d_mixed.resize(pass.tokens());
-      d_key.resize(pass.tokens());
-      d_value.resize(pass.tokens());
+      d_key.resize(pass.shape.batch * keys);
+      d_value.resize(pass.shape.batch * keys);
     }
   };
 
@@ -85,35 +102,30 @@ struct Attention {
                const KeyValues<Dkv, T>* cache = nullptr) const {
     pass.check_fits(x.count, y.count);
     check_cache(cache, pass);
+    check_documents(pass);
     tape.resize(pass);
     scratch.resize(pass);
-    tape.dropout = pass.applied_dropout();
-    tape.noise = pass.key ? pass.key->with(Purpose::attention_dropout) : Key{};
     query.forward(x, tape.query, pass);
     key.forward(x, tape.key, pass);
     value.forward(x, tape.value, pass);
     if constexpr (S.rotary) {
-      angles(scratch, pass);
+      compute_angles(scratch, pass);
       turn(tape.query, scratch, pass, T(1));
       turn(tape.key, scratch, pass, T(1));
     }
     if (cache) append(*cache, tape, pass);
-    kernels::multi_head_forward<T>(pass.exec, heads_of(tape, pass, cache ? cache->capacity : pass.shape.length),
-                                   tape.query, cache ? MatrixView<const T>(cache->keys) : tape.key,
-                                   cache ? MatrixView<const T>(cache->values) : tape.value, tape.mixed, tape.lse,
-                                   scratch.heads.data());
-    output.forward(tape.mixed, y, pass);
+    start_dropout(tape, pass);
+    mix(heads_of(tape, pass, cache ? cache->capacity : pass.shape.length),
+        cache ? In<Dkv, T>(cache->keys) : tape.key, cache ? In<Dkv, T>(cache->values) : tape.value, y, tape, scratch,
+        pass);
   }
 
   void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, Attention& grad, Scratch& scratch,
                 const Pass& pass) const {
     scratch.resize(pass);
-    output.backward(tape.mixed, dy, scratch.d_mixed, grad.output, pass);
-    kernels::multi_head_backward<T>(pass.exec, heads_of(tape, pass, pass.shape.length), tape.query, tape.key, tape.value,
-                                    tape.mixed, tape.lse, scratch.d_mixed, scratch.d_query, scratch.d_key,
-                                    scratch.d_value, scratch.heads.data());
+    mix_backward(heads_of(tape, pass, pass.shape.length), tape, dy, grad, scratch, pass);
     if constexpr (S.rotary) {
-      angles(scratch, pass);
+      compute_angles(scratch, pass);
       turn(scratch.d_query, scratch, pass, T(-1));
       turn(scratch.d_key, scratch, pass, T(-1));
     }
@@ -122,39 +134,127 @@ struct Attention {
     value.backward(x, scratch.d_value, Sum(dx), grad.value, pass);
   }
 
+  // Cross-attention (Vaswani et al. 2017, section 3.2.3).
+  void forward(In<D, T> x, Memory<M, T> memory, Out<D, T> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
+    pass.check_fits(x.count, y.count);
+    check_memory(memory.tokens.count, memory.tokens.count, memory.length, memory.lengths, pass);
+    tape.resize(pass, memory.length);
+    key.forward(memory.tokens, tape.key, pass);
+    value.forward(memory.tokens, tape.value, pass);
+    attend(x, tape.key, tape.value, memory.length, memory.lengths, y, tape, scratch, pass);
+  }
+
+  // dx is overwritten. Adds to d_memory_sum, because every layer of a decoder reads the memory.
+  void backward(In<D, T> x, Memory<M, T> memory, const Tape& tape, In<D, T> dy, Out<D, T> dx, Out<M, T> d_memory_sum,
+                Attention& grad, Scratch& scratch, const Pass& pass) const {
+    scratch.resize(pass, memory.length, 0);
+    mix_backward(cross_heads_of(tape, pass, memory.length, memory.lengths), tape, dy, grad, scratch, pass);
+    query.backward(x, scratch.d_query, dx, grad.query, pass);
+    key.backward_sum(memory.tokens, scratch.d_key, d_memory_sum, grad.key, pass);
+    value.backward_sum(memory.tokens, scratch.d_value, d_memory_sum, grad.value, pass);
+  }
+
+  // Cross-attention to `projected`, the keys and values of a memory: generation computes them once, by `key` and
+  // `value`. lengths: [batch] of the memory, null: projected.capacity. There is no backward of it.
+  void forward(In<D, T> x, const KeyValues<Dkv, T>& projected, const Index* lengths, Out<D, T> y, Tape& tape,
+               Scratch& scratch, const Pass& pass) const {
+    pass.check_fits(x.count, y.count);
+    check_memory(projected.keys.count, projected.values.count, projected.capacity, lengths, pass);
+    tape.resize(pass, 0);
+    attend(x, projected.keys, projected.values, projected.capacity, lengths, y, tape, scratch, pass);
+  }
+
  private:
+  void attend(In<D, T> x, In<Dkv, T> keys, In<Dkv, T> values, Index length, const Index* lengths, Out<D, T> y,
+              Tape& tape, Scratch& scratch, const Pass& pass) const {
+    static_assert(S.mask == Mask::full && !S.rotary && S.window == 0, "attention: cross-attention needs Mask::full, no "
+                  "rotary positions and no window, because a memory has no positions among those of x");
+    scratch.resize(pass, length, 0);
+    query.forward(x, tape.query, pass);
+    start_dropout(tape, pass);
+    mix(cross_heads_of(tape, pass, length, lengths), keys, values, y, tape, scratch, pass);
+  }
+  // y = W_o concat_h softmax(scale q_h k^T) v
+  void mix(const kernels::MultiHead<T>& heads, In<Dkv, T> keys, In<Dkv, T> values, Out<D, T> y, Tape& tape,
+           Scratch& scratch, const Pass& pass) const {
+    kernels::multi_head_forward<T>(pass.exec, heads, tape.query, keys, values, tape.mixed, tape.lse,
+                                   scratch.heads.data());
+    output.forward(tape.mixed, y, pass);
+  }
+  void mix_backward(const kernels::MultiHead<T>& heads, const Tape& tape, In<D, T> dy, Attention& grad,
+                    Scratch& scratch, const Pass& pass) const {
+    output.backward(tape.mixed, dy, scratch.d_mixed, grad.output, pass);
+    kernels::multi_head_backward<T>(pass.exec, heads, tape.query, tape.key, tape.value, tape.mixed, tape.lse,
+                                    scratch.d_mixed, scratch.d_query, scratch.d_key, scratch.d_value,
+                                    scratch.heads.data());
+  }
+  static void start_dropout(Tape& tape, const Pass& pass) {
+    tape.dropout = pass.applied_dropout();
+    tape.noise = pass.key ? pass.key->with(Purpose::attention_dropout) : Key{};
+  }
+  [[gnu::noinline]] static void check_memory(Index keys, Index values, Index length, const Index* lengths,
+                                             const Pass& pass) {
+    const Index tokens = pass.shape.batch * length;
+    check(length >= 0 && keys == tokens && values == tokens, "attention: a memory with ", keys, " tokens for keys and ",
+          values, " for values, expected ", tokens, ", because there are ", pass.shape.batch, " sequences of ", length);
+    for (Index b = 0; lengths && b < pass.shape.batch; ++b)
+      check(lengths[b] >= 0 && lengths[b] <= length, "attention: sequence ", b, " of the memory has length ",
+            lengths[b], ", expected 0 .. ", length);
+  }
   [[gnu::noinline]] static void check_cache(const KeyValues<Dkv, T>* cache, const Pass& pass) {
-    const Index end = pass.first_position + pass.shape.length, capacity = cache ? cache->capacity : 0;
-    check(cache || pass.first_position == 0, "attention: the tokens begin at position ", pass.first_position,
-          ", but without a cache there are no keys before them: give it one, or first_position 0");
-    check(!cache || end <= capacity, "attention: ", end, " positions, but the cache has room for ", capacity,
-          " in each sequence");
+    const Index capacity = cache ? cache->capacity : 0;
+    for (Index b = 0; b < pass.shape.batch; ++b) {
+      const Index first = pass.positions().first_of(b), end = pass.end_of(b);
+      check(cache || first == 0, "attention: the tokens of sequence ", b, " begin at position ", first,
+            ", but without a cache there are no keys before them: give it one, or first_position 0");
+      check(!cache || end <= capacity, "attention: sequence ", b, " has ", end,
+            " positions, but the cache has room for ", capacity, " in each sequence");
+    }
     const Index rows = pass.shape.batch * capacity;
     check(!cache || (cache->keys.count >= rows && cache->values.count >= rows), "attention: a cache with ",
           cache ? cache->keys.count : 0, " keys and ", cache ? cache->values.count : 0, " values, but ",
           pass.shape.batch, " sequences of ", capacity, " positions need ", rows, " of each");
   }
+  [[gnu::noinline]] static void check_documents(const Pass& pass) {
+    for (Index n = 0; pass.documents && n < pass.tokens(); ++n) {
+      const Rows own = pass.documents[n], before = n % pass.shape.length > 0 ? pass.documents[n - 1] : Rows{0, 0};
+      check(own.count >= 0 && own.first >= before.first && own.first + own.count >= before.first + before.count,
+            "attention: the document of token ", n, " is positions ", own.first, " .. ", own.first + own.count - 1,
+            ": it may neither begin nor end before that of the token before it");
+    }
+  }
   static kernels::MultiHead<T> heads_of(const Tape& tape, const Pass& pass, Index key_rows) {
     const double scale = pass.options.attention_scale > 0 ? pass.options.attention_scale : 1 / std::sqrt(double(d));
     return {.batch = pass.shape.batch, .length = pass.shape.length, .heads = H, .kv_heads = Hkv, .width = d,
-            .key_rows = key_rows, .lengths = pass.lengths,
-            .common = {.scale = static_cast<T>(scale), .mask = S.mask, .first = pass.first_position,
+            .key_rows = key_rows, .key_length = pass.shape.length, .key_lengths = pass.lengths,
+            .firsts = pass.first_positions, .own = pass.documents,
+            .common = {.scale = static_cast<T>(scale),
+                       .rule = {.mask = S.mask, .first = pass.first_position, .window = S.window},
                        .dropout = tape.dropout, .key_stride = Index{1} << 24},
             .noise = tape.noise, .first_sequence = pass.first_token / pass.stride()};
   }
-  static void angles(Scratch& scratch, const Pass& pass) {
-    kernels::rotary_table<T>(pass.exec, pass.first_position, pass.shape.length, pass.options.rotary_base, d,
+  static kernels::MultiHead<T> cross_heads_of(const Tape& tape, const Pass& pass, Index length,
+                                              const Index* lengths) {
+    kernels::MultiHead<T> heads = heads_of(tape, pass, length);
+    heads.key_length = length, heads.key_lengths = lengths, heads.own = nullptr, heads.cross = true;
+    return heads;
+  }
+  // Rows of cos and sin: sequences with the same first position share them.
+  static Index angles(const Pass& pass) { return pass.first_positions ? pass.tokens() : pass.shape.length; }
+  static void compute_angles(Scratch& scratch, const Pass& pass) {
+    kernels::rotary_table<T>(pass.exec, pass.positions(), angles(pass), pass.options.rotary_base, d,
                              scratch.cosine.data(), scratch.sine.data());
   }
   static void turn(MatrixView<T> heads, const Scratch& scratch, const Pass& pass, T direction) {
-    kernels::rotate_heads<T>(pass.exec, heads, pass.shape.length, d, scratch.cosine.data(), scratch.sine.data(),
+    kernels::rotate_heads<T>(pass.exec, heads, angles(pass), d, scratch.cosine.data(), scratch.sine.data(),
                              direction);
   }
   static void append(const KeyValues<Dkv, T>& cache, const Tape& tape, const Pass& pass) {
     for (Index b = 0; b < pass.shape.batch; ++b) {
-      const Index from = b * pass.shape.length, to = b * cache.capacity + pass.first_position;
-      std::memcpy(cache.keys[to], tape.key[from], bytes_of<T>(Dkv * pass.shape.length));
-      std::memcpy(cache.values[to], tape.value[from], bytes_of<T>(Dkv * pass.shape.length));
+      const Index from = b * pass.shape.length, to = b * cache.capacity + pass.positions().first_of(b);
+      const std::size_t bytes = bytes_of<T>(Dkv * pass.length_of(b));
+      std::memcpy(cache.keys[to], tape.key[from], bytes);
+      std::memcpy(cache.values[to], tape.value[from], bytes);
     }
   }
 };

@@ -11,8 +11,8 @@ namespace moegpt::inline MOEGPT_BUILD {
 }
 [[gnu::noinline]] inline void check_positions(Index tokens, int entries, const Pass& pass) {
   pass.check_fits(tokens, tokens);
-  check(pass.first_position + pass.shape.length <= entries, "Embedding: positions up to ",
-        pass.first_position + pass.shape.length, ", but the table holds ", entries);
+  check(pass.most_positions() <= entries, "Embedding: positions up to ", pass.most_positions(),
+        ", but the table holds ", entries);
 }
 
 template <int Entries, int D, class T = float>
@@ -34,15 +34,15 @@ struct Embedding {
     if (!grad.weight.empty()) kernels::look_up_backward<T>(pass.exec, ids, dy, grad.weight);
   }
 
-  // y_n += W[position of token n]; std::invalid_argument for a position outside [0, Entries).
+  // y_n += W[position of token n]; std::invalid_argument for a position outside [0, Entries), but
+  // not for that of padding.
   void add_positions(Out<D, T> y, const Pass& pass) const {
     check_positions(y.count, Entries, pass);
-    kernels::add_positions<T>(pass.exec, weight, pass.first_position, pass.shape.length, y);
+    kernels::add_positions<T>(pass.exec, weight, pass.positions(), y);
   }
   void add_positions_backward(In<D, T> dy, Embedding& grad, const Pass& pass) const {
     check_positions(dy.count, Entries, pass);
-    if (!grad.weight.empty())
-      kernels::add_positions_backward<T>(pass.exec, dy, pass.first_position, pass.shape.length, grad.weight);
+    if (!grad.weight.empty()) kernels::add_positions_backward<T>(pass.exec, dy, pass.positions(), grad.weight);
   }
 };
 static_assert(lists_every_field<Embedding<2, 3>>());

@@ -2,6 +2,7 @@
 // Pass: the arguments of a forward or backward besides tokens and weights. Constants of a trained model and what one
 // sweeps are run-time options here; extents are template arguments of the layers.
 #include <moegpt/core/exec.hpp>
+#include <moegpt/core/token_positions.hpp>
 #include <moegpt/core/random.hpp>
 
 #include <cmath>
@@ -51,9 +52,11 @@ struct Pass {
   double dropout = 0;                  // probability; of attention's probabilities and output, of dense networks
   std::optional<Key> key{};            // of noise and dropout; none: evaluation
   Index first_position = 0;            // of every sequence: what a key/value cache already holds
+  const Index* first_positions = nullptr;   // [batch] of each sequence; null: first_position
   Index first_token = 0;               // global number of token 0, for noise that is the same on any machine
   Index sequence_stride = 0;           // tokens from one sequence to the next in that numbering; 0: shape.length
   const Index* lengths = nullptr;      // [batch] tokens that are not padding; null: all
+  const Rows* documents = nullptr;     // [tokens] positions that a token may attend to, of its document; null: all
   bool partial = false;                // less than a batch: in generation, and at the end of a text
   const RoutingContext* routing = nullptr;   // null: a default one, with no losses and every expert allowed
 
@@ -66,6 +69,8 @@ struct Pass {
           shape.batch, " x ", shape.length, " tokens");
     check(first_position >= 0 && first_token >= 0, "pass.first_position is ", first_position, " and pass.first_token ",
           first_token, ": neither may be negative");
+    for (Index b = 0; first_positions && b < shape.batch; ++b)
+      check(first_positions[b] >= 0, "pass.first_positions[", b, "] is ", first_positions[b], ", expected 0 or more");
     check(sequence_stride == 0 || sequence_stride >= shape.length, "pass.sequence_stride is ", sequence_stride,
           ", expected 0 or at least the ", shape.length, " tokens of a sequence");
     for (Index b = 0; lengths && b < shape.batch; ++b)
@@ -78,9 +83,17 @@ struct Pass {
   Index stride() const { return sequence_stride > 0 ? sequence_stride : shape.length; }
   // The number that noise and dropout know a token by: the same in prefill and one token at a time.
   Index number_of(Index token) const {
-    return first_token + token / shape.length * stride() + first_position + token % shape.length;
+    return first_token + token / shape.length * stride() + positions()[token];
   }
+  TokenPositions positions() const { return {shape.length, first_position, first_positions}; }
   Index length_of(Index sequence) const { return lengths ? lengths[sequence] : shape.length; }
+  // Positions of a sequence up to its last token that is not padding, and the most of any sequence.
+  Index end_of(Index sequence) const { return positions().first_of(sequence) + length_of(sequence); }
+  Index most_positions() const {
+    Index most = 0;
+    for (Index b = 0; b < shape.batch; ++b) most = end_of(b) > most ? end_of(b) : most;
+    return most;
+  }
   bool is_padding(Index token) const {
     return lengths && token % shape.length >= lengths[token / shape.length];
   }

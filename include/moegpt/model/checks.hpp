@@ -12,11 +12,10 @@ inline void check_ids(std::span<const int> ids, const char* what, int lowest, in
   for (std::size_t n = 0; n < ids.size(); ++n)
     check(ids[n] >= lowest && ids[n] < vocab, what, " ", n, " has token id ", ids[n], ", expected 0 .. ", vocab - 1);
 }
-inline void check_shape(std::span<const int> ids, Shape shape, Shape most, Index first_position, Index context) {
+inline void check_shape(std::span<const int> ids, Shape shape, Shape most, Index context) {
   check(shape.batch > 0 && shape.length > 0, "a batch of ", shape.batch, " sequences of ", shape.length,
         " tokens: both must be at least 1");
-  check(first_position + shape.length <= context, "a sequence of ", first_position + shape.length,
-        " tokens, but the model's context is ", context);
+  check(shape.length <= context, "a sequence of ", shape.length, " tokens, but the model's context is ", context);
   check(shape.batch <= most.tokens() / shape.length, "a batch of ", shape.batch, " x ", shape.length,
         " tokens, but the workspace was made for ", most.batch, " x ", most.length);
   check(std::ssize(ids) == shape.tokens(), "the batch has ", ids.size(), " ids for ", shape.batch, " x ", shape.length,

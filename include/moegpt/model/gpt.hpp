@@ -121,7 +121,7 @@ struct GPT {
     Pass pass;                                       // likewise; see with_routing
     bool complete = false;                           // whether that, or logits, has returned; see check_forward
     const int* targets = nullptr;                    // of its batch; null after logits
-    Buffer<Index> lengths;                           // [batch] pass.lengths, if the batch has any
+    Buffer<Index> lengths, first_positions;          // [batch] those of the pass, if it has any
     HeapArray<Tokens<D, T>, C.layers + 1> stream;    // what enters each block, and what leaves the last
     Interleaved<typename DenseBlock::Tape, typename MoEBlock::Tape, Pattern> blocks;
     typename LastNorm::Tape norm;
@@ -135,7 +135,7 @@ struct GPT {
       for (int i = 0; i < C.layers; ++i)
         if (use == Use::training || shared_tape(i) == i)
           blocks.at_layer(i, [&](auto& block) { block.resize(to); });
-      lengths.resize(to.shape.batch);
+      for (auto* b : {&lengths, &first_positions}) b->resize(to.tokens());   // there are no more sequences
       norm.resize(to);
       normed.resize(to.tokens());
       head.resize(to);
@@ -204,7 +204,7 @@ struct GPT {
     check(std::ssize(batch.targets) == batch.shape.tokens(), "the batch has ", batch.targets.size(), " targets for ",
           batch.shape.tokens(), " tokens: one each, below zero to ignore it");
     check_lengths(batch.lengths, batch.shape);
-    Pass pass = prepare(batch.inputs, batch.lengths, batch.shape, work, 0, key, objective);
+    Pass pass = prepare(batch.inputs, batch.lengths, batch.shape, work, {}, key, objective);
     Loss loss;
     work.exec.region([&](const Exec& exec) {
       pass.exec = exec;
@@ -254,15 +254,20 @@ struct GPT {
   }
 
   // Logits [V] of what follows each of the ids, which continue what the cache holds (its batch x length ids).
+  // Each sequence continues at its own length. lengths: [batch] ids of each sequence that are not padding; none: all.
   // The view lives in the workspace until its next use. Throws std::runtime_error for a logit that is not finite.
   In<V, T> logits(std::span<const int> ids, Workspace& work, Cache& cache, std::optional<Key> key = {}) const {
+    return logits(ids, {}, work, cache, key);
+  }
+  In<V, T> logits(std::span<const int> ids, std::span<const Index> lengths, Workspace& work, Cache& cache,
+                  std::optional<Key> key = {}) const {
     static_assert(C.mask == Mask::causal, "GPT: with Config::mask = Mask::full a token depends on later ones, so this "
                   "model cannot generate: call forward and read work.tape.head.logits, or use Mask::causal");
     const Shape shape{cache.batch(), std::ssize(ids) / cache.batch()};
     check_ids(ids, "input", 0, V);
-    check(shape.length <= cache.room(), "the cache holds ", cache.length(), " of ", C.context,
-          " positions, the model's context: no room for ", shape.length, " more");
-    Pass pass = prepare(ids, {}, shape, work, cache.length(), key, work.objective);
+    check_lengths(lengths, shape);
+    cache.check_room(shape.length, lengths);
+    Pass pass = prepare(ids, lengths, shape, work, cache.lengths(), key, work.objective);
     pass.sequence_stride = C.context;
     pass.partial = true;
     work.tape.head.logits.resize(shape.tokens());
@@ -274,24 +279,27 @@ struct GPT {
     for (const T logit : work.tape.head.logits.memory())
       if (!std::isfinite(logit)) not_finite("logit of a token", static_cast<double>(logit), first_not_finite(*this));
     work.tape.complete = true;
-    cache.advance(shape.length);
+    cache.advance(shape.length, lengths);
     return work.tape.head.logits;
   }
 
  private:
   [[gnu::noinline]] Pass prepare(std::span<const int> ids, std::span<const Index> lengths, Shape shape,
-                                 Workspace& work, Index first_position, std::optional<Key> key,
-                                 const Objective& objective) const {
+                                 Workspace& work, std::span<const Index> first_positions,
+                                 std::optional<Key> key, const Objective& objective) const {
     check_options(options), check_objective(objective);
-    check_shape(ids, shape, work.shape, first_position, C.context);
+    check_shape(ids, shape, work.shape, C.context);
     if constexpr (has_experts) check_allowed<Recipe>(work.allowed);
     Tape& tape = work.tape;
     tape.complete = false, tape.targets = nullptr;
     tape.lengths.resize(std::ssize(lengths));
     std::copy(lengths.begin(), lengths.end(), tape.lengths.begin());
+    tape.first_positions.resize(std::ssize(first_positions));
+    std::copy(first_positions.begin(), first_positions.end(), tape.first_positions.begin());
     tape.routing = {.objective = objective, .ids = ids.data(), .allowed = work.allowed, .task = work.task};
     tape.pass = {.shape = shape, .exec = work.exec, .options = options, .dropout = objective.dropout, .key = key,
-                 .first_position = first_position, .lengths = lengths.empty() ? nullptr : tape.lengths.data(),
+                 .first_positions = first_positions.empty() ? nullptr : tape.first_positions.data(),
+                 .lengths = lengths.empty() ? nullptr : tape.lengths.data(),
                  .partial = shape != work.shape};
     return tape.with_routing(tape.routing);
   }

@@ -1,8 +1,12 @@
 #pragma once
-// The keys and values of one generation, for every layer: what the model remembers of the tokens so far.
+// The keys and values of a batch of generations, for every layer. Each sequence has a length of its own.
+// gather selects sequences: for beams, samples that share a prompt, and batches that finished sequences leave.
 #include <moegpt/core/heap_array.hpp>
 #include <moegpt/model/config.hpp>
 #include <moegpt/model/workspace.hpp>
+
+#include <algorithm>
+#include <span>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
@@ -13,7 +17,8 @@ class KVCache {
 
   using View = KeyValues<Dkv, T>;
 
-  explicit KVCache(Index batch = 1) : batch_(batch) {
+  // At most `batch` sequences, and as many at first.
+  explicit KVCache(Index batch = 1) {
     check(batch > 0, "a cache for ", batch, " sequences was asked for: at least 1 is needed");
     check(batch <= most_tokens / C.context, "a cache for ", batch, " sequences of ", C.context,
           " tokens was asked for: at most ", most_tokens, " tokens are possible");
@@ -21,14 +26,65 @@ class KVCache {
       layer.keys.resize(batch * C.context);
       layer.values.resize(batch * C.context);
     }
+    for (auto* of_sequences : {&lengths_, &old_lengths_, &readers_}) of_sequences->resize(batch);
   }
-  Index batch() const { return batch_; }
-  Index length() const { return length_; }         // positions held, the same for every sequence
-  Index room() const { return C.context - length_; }
-  void clear() { length_ = 0; }
-  void advance(Index tokens) {
-    check(tokens >= 0 && tokens <= room(), "KVCache::advance got ", tokens, " tokens, expected 0 .. ", room());
-    length_ += tokens;
+  Index most_sequences() const { return readers_.size(); }
+  Index batch() const { return lengths_.size(); }
+  // [batch] positions held
+  std::span<const Index> lengths() const { return {lengths_.begin(), lengths_.end()}; }
+  Index length(Index sequence) const {
+    check_sequence(sequence, batch(), "KVCache::length");
+    return lengths_[sequence];
+  }
+  // Of the longest sequence, and positions that every sequence has room for.
+  Index length() const { return *std::max_element(lengths_.begin(), lengths_.end()); }
+  Index room() const { return C.context - length(); }
+
+  void clear() { lengths_.fill(0); }
+  // Of `sequence`, only positions below `length` are kept.
+  void truncate(Index sequence, Index length) {
+    check_sequence(sequence, batch(), "KVCache::truncate");
+    check(length >= 0 && length <= lengths_[sequence], "KVCache::truncate got length ", length, " for sequence ",
+          sequence, ", expected 0 .. ", lengths_[sequence], ", the positions that it holds");
+    lengths_[sequence] = length;
+  }
+
+  // Sequence `to` becomes a copy of sequence `from` of `source`, which may be this cache.
+  void copy(const KVCache& source, Index from, Index to) {
+    check_sequence(from, source.batch(), "KVCache::copy");
+    check_sequence(to, batch(), "KVCache::copy");
+    if (&source == this && from == to) return;
+    copy_rows(source, from, to, source.lengths_[from]);
+    lengths_[to] = source.lengths_[from];
+  }
+  // Sequence b becomes what sequence from[b] was, and there are as many sequences as numbers in `from`: copies,
+  // another order, fewer or more. Takes no memory. Noise knows a sequence by its new number.
+  void gather(std::span<const Index> from) {
+    const Index count = std::ssize(from);
+    check(count > 0 && count <= most_sequences(), "KVCache::gather got ", count,
+          " sequences, expected 1 .. ", most_sequences(), ", what the cache was made for");
+    for (const Index f : from) check_sequence(f, batch(), "KVCache::gather");
+    std::copy(lengths_.begin(), lengths_.end(), old_lengths_.begin());
+    lengths_.resize(count);
+    for (Index b = 0; b < count; ++b) lengths_[b] = old_lengths_[from[static_cast<std::size_t>(b)]];
+    move_rows(from);
+  }
+
+  // std::invalid_argument unless every sequence has room for its tokens: lengths [batch], or `tokens` for each.
+  void check_room(Index tokens, std::span<const Index> lengths = {}) const {
+    check(lengths.empty() || std::ssize(lengths) == batch(), "KVCache got ", lengths.size(), " lengths for ", batch(),
+          " sequences: one each, or none for ", tokens, " tokens of each");
+    for (Index b = 0; b < batch(); ++b) {
+      const Index more = lengths.empty() ? tokens : lengths[static_cast<std::size_t>(b)];
+      check(more >= 0 && more <= C.context - lengths_[b], "sequence ", b, " of the cache holds ", lengths_[b], " of ",
+            C.context, " positions, the model's context: no room for ", more, " more, expected 0 .. ",
+            C.context - lengths_[b]);
+    }
+  }
+  void advance(Index tokens, std::span<const Index> lengths = {}) {
+    check_room(tokens, lengths);
+    for (Index b = 0; b < batch(); ++b)
+      lengths_[b] += lengths.empty() ? tokens : lengths[static_cast<std::size_t>(b)];
   }
   View at_layer(int layer) {
     auto& l = layers_[static_cast<std::size_t>(layer)];
@@ -37,10 +93,50 @@ class KVCache {
 
  private:
   struct Layer {
-    Tokens<Dkv, T> keys, values;   // batch x context
+    Tokens<Dkv, T> keys, values;   // most_sequences x context
   };
   HeapArray<Layer, C.layers> layers_;
-  Index batch_, length_ = 0;
+  Buffer<Index> lengths_;                  // [batch]
+  Buffer<Index> old_lengths_, readers_;    // [most_sequences] of gather
+
+  static void check_sequence(Index sequence, Index batch, const char* what) {
+    check(sequence >= 0 && sequence < batch, what, ": sequence ", sequence, ", expected 0 .. ", batch - 1);
+  }
+  void copy_rows(const KVCache& source, Index from, Index to, Index length) {
+    for (int i = 0; i < C.layers; ++i) {
+      const auto& theirs = source.layers_[static_cast<std::size_t>(i)];
+      auto& ours = layers_[static_cast<std::size_t>(i)];
+      std::copy_n(theirs.keys[from * C.context], length * Dkv, ours.keys[to * C.context]);
+      std::copy_n(theirs.values[from * C.context], length * Dkv, ours.values[to * C.context]);
+    }
+  }
+  void swap_rows(Index a, Index b, Index length) {
+    for (auto& layer : layers_)
+      for (auto* x : {&layer.keys, &layer.values})
+        std::swap_ranges((*x)[a * C.context], (*x)[a * C.context] + length * Dkv, (*x)[b * C.context]);
+  }
+  // In place. A sequence that no other one reads is written first; what it read has then one reader less. If every
+  // sequence left has a reader, each has one: they form cycles, which are rotated by swaps.
+  void move_rows(std::span<const Index> from) {
+    constexpr Index done = -1;
+    const Index count = std::ssize(from);
+    const auto source = [&](Index b) { return from[static_cast<std::size_t>(b)]; };
+    readers_.fill(0);
+    for (Index b = 0; b < count; ++b)
+      if (source(b) != b) ++readers_[source(b)];
+    for (Index start = 0; start < count; ++start)
+      for (Index b = start; b < count && readers_[b] == 0; b = source(b)) {
+        readers_[b] = done;
+        if (source(b) == b) break;
+        copy_rows(*this, source(b), b, lengths_[b]);
+        --readers_[source(b)];
+      }
+    for (Index start = 0; start < count; ++start)
+      for (Index b = start; readers_[b] != done; b = source(b)) {   // b holds the old rows of start
+        readers_[b] = done;
+        if (readers_[source(b)] != done) swap_rows(b, source(b), std::max(old_lengths_[start], lengths_[b]));
+      }
+  }
 };
 
 }  // namespace moegpt::inline MOEGPT_BUILD
