@@ -36,6 +36,8 @@
 #include <moegpt/moe/cosine_router.hpp>
 #include <moegpt/moe/dropping.hpp>
 #include <moegpt/moe/expert_choice_router.hpp>
+#include <moegpt/moe/expert_slots.hpp>
+#include <moegpt/moe/experts.hpp>
 #include <moegpt/moe/feed_forward.hpp>
 #include <moegpt/moe/gates.hpp>
 #include <moegpt/moe/gshard_router.hpp>

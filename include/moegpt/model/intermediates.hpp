@@ -70,7 +70,7 @@ namespace detail {
 template <class Mixture>
 auto routed_experts(const Mixture& mixture) {
   if constexpr (requires { mixture.experts[0]; })
-    return mixture.experts.data();
+    return mixture.experts.view();
   else if constexpr (requires { mixture.routed; })    // beside shared experts
     return routed_experts(mixture.routed);
   else if constexpr (requires { mixture.mixture; })   // before a shared projection
@@ -120,21 +120,17 @@ void copy_routes(const Plan& plan, const RouterTape& tape, MixtureIntermediates<
 }
 
 // y_s = expert(x_s) for every slot, into [N, K, DE].
-template <ExpertNetwork ExpertType, class T>
-[[gnu::noinline]] void run_experts(const ExpertType* experts, const RoutingPlan<T>& plan, In<ExpertType::dim, T> x,
+template <ExpertNetwork X, class T>
+[[gnu::noinline]] void run_experts(ExpertsView<X> experts, const RoutingPlan<T>& plan, In<X::dim, T> x,
                                    const Exec& exec, MixtureIntermediates<T>& to) {
-  constexpr int DE = output_dim<ExpertType>();
+  constexpr int DE = output_dim<X>();
   const Index slot_count = plan.slot_count();
-  typename ExpertType::Tape tape;
-  typename ExpertType::Scratch scratch;
+  typename ExpertsView<X>::Tape tape;
+  typename ExpertsView<X>::Scratch scratch;
   Tokens<DE, T> output(slot_count);
   tape.resize(slot_count);
-  scratch.resize(slot_count);
-  exec.parallel_for(plan.experts, [&](Index e) {
-    const Rows rows = plan.rows(static_cast<int>(e));
-    if (rows.count == 0) return;
-    experts[e].forward({x, plan.token.data() + rows.first, rows.count}, output.rows(rows), tape, scratch, rows);
-  });
+  scratch.resize(experts.count, slot_count);
+  experts.forward(plan.at_slots(x), plan.slots(), output, tape, scratch, {.exec = exec});
   to.expert_dim = DE;
   to.expert_outputs.assign(static_cast<std::size_t>(plan.tokens * plan.choices * DE), T(0));
   for (Index s = 0; s < slot_count; ++s)

@@ -1,6 +1,7 @@
 #pragma once
 // The routing plan: who goes where, sorted by expert. One form for every rule that sends whole tokens: top-k,
 // expert choice, capacity, dense, hashed. Experts share one slot-ordered buffer, and each owns its rows of it.
+#include <moegpt/moe/expert_slots.hpp>
 #include <moegpt/moe/routing_context.hpp>
 
 #include <limits>
@@ -29,6 +30,13 @@ struct RoutingPlan {
     Index n = 0;
     for (Index w : wanted) n += w;
     return n - slot_count();
+  }
+
+  // What a pool of experts is to do, and with which of [tokens, D] rows.
+  ExpertSlots slots() const { return {offset.data(), token.data(), choice.data(), choices}; }
+  template <int D, class Number>
+  auto at_slots(TokensView<D, Number> x) const {
+    return Gathered<D, std::remove_const_t<Number>>(x, token.data(), slot_count());
   }
 
   // Memory for the most that `tokens` tokens can need.
