@@ -15,6 +15,7 @@ struct Masked : DropRuleOf<Recipe> {
   static_assert(Tasks >= 1, "Masked: one mask for each task, and at least one task");
   static constexpr int experts = Recipe::experts, active = Recipe::active, E = experts;
   static constexpr bool causal = Recipe::causal, constant_gate = moegpt::constant_gate<Recipe>;
+  static Index places(const Pass& pass) { return places_of<Recipe>(pass); }
   static std::string text() requires requires { Recipe::text(); } {
     return "Masked<" + Recipe::text() + ", " + std::to_string(Tasks) + ">";
   }
@@ -36,7 +37,7 @@ struct Masked : DropRuleOf<Recipe> {
       int task = 0;
       [[gnu::noinline]] void resize(const Pass& pass) {
         Unmasked::Tape::resize(pass);
-        unmasked_gate.resize(pass.tokens() * active);
+        unmasked_gate.resize(places(pass));
       }
     };
     struct Scratch {
@@ -44,7 +45,7 @@ struct Masked : DropRuleOf<Recipe> {
       Buffer<T> d_gate;          // [slots] of unmasked gates
       [[gnu::noinline]] void resize(const Pass& pass) {
         unmasked.resize(pass);
-        d_gate.resize(pass.tokens() * active);
+        d_gate.resize(places(pass));
       }
     };
 

@@ -36,6 +36,8 @@ struct MoELayer {
     typename Experts<ExpertType, E>::Tape expert;   // slots
     [[gnu::noinline]] void resize(const Pass& pass) {
       LossTape<T>::resize(E, pass);
+      plan.drop = drop;
+      plan.places = slots_in(pass);
       plan.resize(pass.tokens(), Recipe::active, E);
       router.resize(pass);
       expert.resize(slots_in(pass));
@@ -82,7 +84,6 @@ struct MoELayer {
     pass.check_fits(x.count, pass.tokens());
     check_objective(routing_of(pass).objective);
     tape.resize(pass);
-    tape.plan.drop = drop;
     router.forward(x, tape.plan, tape.router, pass);
     check_plan(tape.plan, E, Recipe::active, drop, router_text<Recipe>, pass);
   }
@@ -130,7 +131,7 @@ struct MoELayer {
   }
 
  private:
-  static Index slots_in(const Pass& pass) { return pass.tokens() * Recipe::active; }
+  static Index slots_in(const Pass& pass) { return places_of<Recipe>(pass); }
 };
 
 // The layer that a recipe stands for: a MoELayer, unless the recipe has a layer of its own, Mixture<Self, Expert>,
