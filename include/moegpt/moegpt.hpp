@@ -48,6 +48,7 @@
 #include <moegpt/moe/load.hpp>
 #include <moegpt/moe/masked.hpp>
 #include <moegpt/moe/metrics.hpp>
+#include <moegpt/moe/mixture.hpp>
 #include <moegpt/moe/mixture_losses.hpp>
 #include <moegpt/moe/moe_layer.hpp>
 #include <moegpt/moe/noisy_top_k_router.hpp>

@@ -3,8 +3,7 @@
 // the residual connection around the layer carries it. Forward is three steps, route, run and combine, each public
 // as its backward is: another loss may use what experts answered, and ranks may stand between the steps. No tokens
 // are copied to slots, experts read them through Gathered; backward copies dy to slots.
-#include <moegpt/moe/experts.hpp>
-#include <moegpt/moe/mixture_losses.hpp>
+#include <moegpt/moe/mixture.hpp>
 #include <moegpt/moe/top_k_router.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
@@ -130,6 +129,8 @@ struct MoELayer {
     router.backward(x, tape.plan, tape.router, signal, dx_sum, grad.router, scratch.router, pass);
   }
 
+  ExpertsView<ExpertType> routed_experts() const { return experts.view(); }
+
  private:
   static Index slots_in(const Pass& pass) { return places_of<Recipe>(pass); }
 };
@@ -152,5 +153,6 @@ using MixtureOf = typename detail::MixtureFor<Recipe, ExpertType>::type;
 
 static_assert(lists_every_field<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>());
 static_assert(Layer<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>);
+static_assert(HasExperts<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>);
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -95,6 +95,8 @@ struct SharedMixture {
     if constexpr (How == Shared::gated) shared_gate.backward_sum(x, scratch.d_share, dx, grad.shared_gate, pass);
   }
 
+  auto routed_experts() const requires HasExperts<Routed> { return routed.routed_experts(); }
+
  private:
   static constexpr T shared_share = How == Shared::weighted ? T(1) / (K + 1) : T(1);
   static constexpr T routed_share = How == Shared::weighted ? T(K) / (K + 1) : T(1);
@@ -130,5 +132,7 @@ struct SharedExperts {
   using Mixture = SharedMixture<MixtureOf<AllowedAs<Self, Recipe>, X>, typename Wider<X, Count>::type, active, How>;
 };
 static_assert(Layer<SharedMixture<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>, Expert<4, 16>, 2, Shared::gated>>);
+static_assert(HandsOn<SharedMixture<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>, Expert<4, 16>, 2>,
+                      MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>);
 
 }  // namespace moegpt::inline MOEGPT_BUILD
