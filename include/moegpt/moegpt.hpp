@@ -37,6 +37,8 @@
 #include <moegpt/moe/cosine_router.hpp>
 #include <moegpt/moe/dropping.hpp>
 #include <moegpt/moe/expert_choice_router.hpp>
+#include <moegpt/moe/expert_slots.hpp>
+#include <moegpt/moe/experts.hpp>
 #include <moegpt/moe/feed_forward.hpp>
 #include <moegpt/moe/gates.hpp>
 #include <moegpt/moe/gshard_router.hpp>
@@ -47,6 +49,7 @@
 #include <moegpt/moe/load.hpp>
 #include <moegpt/moe/masked.hpp>
 #include <moegpt/moe/metrics.hpp>
+#include <moegpt/moe/mixture.hpp>
 #include <moegpt/moe/mixture_losses.hpp>
 #include <moegpt/moe/moe_layer.hpp>
 #include <moegpt/moe/noisy_top_k_router.hpp>

@@ -23,6 +23,33 @@ void run(const M& model, Workspace<M>& work) {
   model.forward(batch, work);
 }
 
+// A user's mixture around another. With a tape that derives from the inner one's it has all but the experts, which it
+// hands on or not.
+template <class Inner, bool Tells>
+struct Around {
+  using Scalar = typename Inner::Scalar;
+  using Tape = typename Inner::Tape;
+  using Scratch = typename Inner::Scratch;
+  static constexpr int dim_in = Inner::dim_in, dim_out = Inner::dim_out;
+  static constexpr bool causal = true;
+  static constexpr std::string_view name = "moe";
+  Inner inner;
+  static constexpr auto fields() { return Fields{Field{"", &Around::inner}}; }
+  void forward(In<dim_in, Scalar> x, Out<dim_out, Scalar> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
+    inner.forward(x, y, tape, scratch, pass);
+  }
+  void backward(In<dim_in, Scalar> x, const Tape& tape, In<dim_out, Scalar> dy, Out<dim_in, Scalar> dx, Around& grad,
+                Scratch& scratch, const Pass& pass) const {
+    inner.backward(x, tape, dy, dx, grad.inner, scratch, pass);
+  }
+  auto routed_experts() const requires Tells { return inner.routed_experts(); }
+};
+template <bool Tells>
+struct AroundTopK : TopKRouter<4, 2> {
+  template <class Self, ExpertNetwork X>
+  using Mixture = Around<MoELayer<TopKRouter<4, 2>, X>, Tells>;
+};
+
 }  // namespace
 
 TEST_CASE("intermediates are what the tape holds, for each mixture") {
@@ -162,6 +189,25 @@ TEST_CASE("experts beside shared ones and before a shared projection answer too"
       for (std::size_t j = 0; j < 2; ++j) y += layer.gates[n * 2 + j] * layer.expert_outputs[(n * 2 + j) * 5 + i];
       CHECK(y == Approx(mixed[static_cast<Index>(n)][i]).margin(1e-14));
     }
+}
+
+TEST_CASE("a mixture around another has its expert outputs if it hands on the experts, and is refused otherwise") {
+  using Plain = GPT<config, TopKRouter<4, 2>, double>;
+  using Tells = GPT<config, AroundTopK<true>, double>;
+  using Silent = GPT<config, AroundTopK<false>, double>;
+  const auto of = [](auto&& model, bool expert_outputs) {
+    draw_weights(model, 3);
+    typename std::remove_cvref_t<decltype(model)>::Workspace work{{2, 6}};
+    run(model, work);
+    return intermediates(model, work, {.expert_outputs = expert_outputs});
+  };
+  const auto plain = of(Plain{}, true), tells = of(Tells{}, true);
+  REQUIRE(tells.layers.size() == 2);
+  CHECK(tells.layers[1].expert_outputs == plain.layers[1].expert_outputs);
+  CHECK(tells.layers[1].gate_scores == plain.layers[1].gate_scores);
+  CHECK(of(Silent{}, false).layers.size() == 2);   // without them nothing is missing
+  CHECK(refusal([&] { of(Silent{}, true); }).find("the mixture of layer 1 has a plan, but does not say of which "
+        "experts: give it routed_experts()") != std::string::npos);
 }
 
 TEST_CASE("intermediates refuse a workspace that keeps one layer only") {

@@ -224,6 +224,7 @@ struct Gathered {
   Gathered(const Tokens<D, T>& all) : Gathered(all.view()) {}
   Gathered(In<D, T> all, const Index* numbers, Index how_many) : x(all), number(numbers), count(how_many) {}
   const T* operator[](Index i) const { return x[number ? number[i] : i]; }
+  Gathered rows(Rows r) const { return number ? Gathered{x, number + r.first, r.count} : Gathered(x.rows(r)); }
 };
 
 // Someone else's Eigen matrix as tokens, without copying: D x tokens if column-major, tokens x D if row-major.

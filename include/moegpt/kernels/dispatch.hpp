@@ -12,10 +12,10 @@ namespace kernels {
 
 inline constexpr Index dispatch_piece = 64;
 
-// slot_rows[s] = x[token[s]], on one thread
+// slot_rows[s] = x[token[s]], on one thread; without tokens x[s]
 template <class T>
 void gather(MatrixView<const T> x, const Index* token, MatrixView<T> slot_rows) {
-  for (Index s = 0; s < slot_rows.rows; ++s) std::memcpy(slot_rows[s], x[token[s]], bytes_of<T>(x.cols));
+  for (Index s = 0; s < slot_rows.rows; ++s) std::memcpy(slot_rows[s], x[token ? token[s] : s], bytes_of<T>(x.cols));
 }
 // x[s] *= weight[s], on one thread
 template <class T>

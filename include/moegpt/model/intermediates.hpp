@@ -1,9 +1,8 @@
 #pragma once
 // All that the mixtures of a model computed in a forward, by name. The tape holds most of it already, and what
 // each expert answered is computed again when asked for, so a forward that nobody looks into pays nothing.
-#include <moegpt/layers/expert.hpp>
 #include <moegpt/model/workspace.hpp>
-#include <moegpt/moe/mixture_losses.hpp>
+#include <moegpt/moe/mixture.hpp>
 
 #include <cstdint>
 #include <vector>
@@ -66,36 +65,21 @@ struct IntermediatesOptions {
 
 namespace detail {
 
-// The experts that tokens are routed to; null: a mixture of another kind.
-template <class Mixture>
-auto routed_experts(const Mixture& mixture) {
-  if constexpr (requires { mixture.experts[0]; })
-    return mixture.experts.data();
-  else if constexpr (requires { mixture.routed; })    // beside shared experts
-    return routed_experts(mixture.routed);
-  else if constexpr (requires { mixture.mixture; })   // before a shared projection
-    return routed_experts(mixture.mixture);
-  else
-    return nullptr;
-}
-
+// A block whose norms stand before its branches, or behind them.
+template <class BlockTape>
+concept PreNormTape = requires(const BlockTape& tape) { tape.normed2; };
 // What the mixture of a block read.
 template <class BlockTape>
 const auto& mixture_input(const BlockTape& tape) {
-  if constexpr (requires { tape.normed2; })
+  if constexpr (PreNormTape<BlockTape>)
     return tape.normed2;
   else
-    return tape.middle;   // of a block whose norms stand behind its branches
+    return tape.middle;
 }
 
-template <HasChoices RouterTape>
-const Buffer<int>& selected_in(const RouterTape& tape) {
-  if constexpr (HasSelected<RouterTape>) return tape.selected;
-  else return tape.chosen;
-}
-
-template <class T, class Plan, class RouterTape>
-void copy_routes(const Plan& plan, const RouterTape& tape, MixtureIntermediates<T>& to) {
+// routed: null if the mixture does not tell.
+template <class T>
+[[gnu::noinline]] void copy_routes(const RoutingPlan<T>& plan, const Routed<T>* routed, MixtureIntermediates<T>& to) {
   const auto pairs = static_cast<std::size_t>(plan.tokens * plan.choices);
   to.top_k_indices.assign(pairs, -1);
   to.top_k_scores.assign(pairs, T(0));
@@ -107,34 +91,29 @@ void copy_routes(const Plan& plan, const RouterTape& tape, MixtureIntermediates<
       to.top_k_indices[pair] = e;
       to.gates[pair] = plan.weight[s];
     }
-  for (std::size_t pair = 0; pair < pairs; ++pair) {
-    if constexpr (HasChoices<RouterTape>)
-      if (const int e = selected_in(tape)[static_cast<Index>(pair)]; to.top_k_indices[pair] < 0 && e >= 0) {
-        to.top_k_indices[pair] = e;
-        to.dropped[pair] = 1;
-      }
-    const int e = to.top_k_indices[pair];
-    if constexpr (requires { tape.score[0]; })
-      if (e >= 0) to.top_k_scores[pair] = tape.score[static_cast<Index>(pair) / plan.choices][e];
+  for (std::size_t pair = 0; pair < pairs && routed; ++pair) {
+    int& e = to.top_k_indices[pair];
+    if (e < 0 && routed->selected) {
+      e = std::max(-1, (*routed->selected)[static_cast<Index>(pair)]);
+      to.dropped[pair] = e >= 0;
+    }
+    if (e >= 0) to.top_k_scores[pair] = routed->score[static_cast<Index>(pair) / plan.choices][e];
   }
+  if (routed) to.gate_scores.assign(routed->score.data, routed->score.data + plan.tokens * plan.experts);
 }
 
 // y_s = expert(x_s) for every slot, into [N, K, DE].
-template <ExpertNetwork ExpertType, class T>
-[[gnu::noinline]] void run_experts(const ExpertType* experts, const RoutingPlan<T>& plan, In<ExpertType::dim, T> x,
+template <ExpertNetwork X, class T>
+[[gnu::noinline]] void run_experts(ExpertsView<X> experts, const RoutingPlan<T>& plan, In<X::dim, T> x,
                                    const Exec& exec, MixtureIntermediates<T>& to) {
-  constexpr int DE = output_dim<ExpertType>();
+  constexpr int DE = output_dim<X>();
   const Index slot_count = plan.slot_count();
-  typename ExpertType::Tape tape;
-  typename ExpertType::Scratch scratch;
+  typename ExpertsView<X>::Tape tape;
+  typename ExpertsView<X>::Scratch scratch;
   Tokens<DE, T> output(slot_count);
   tape.resize(slot_count);
-  scratch.resize(slot_count);
-  exec.parallel_for(plan.experts, [&](Index e) {
-    const Rows rows = plan.rows(static_cast<int>(e));
-    if (rows.count == 0) return;
-    experts[e].forward({x, plan.token.data() + rows.first, rows.count}, output.rows(rows), tape, scratch, rows);
-  });
+  scratch.resize(experts.count, slot_count);
+  experts.forward(plan.at_slots(x), plan.slots(), output, tape, scratch, {.exec = exec});
   to.expert_dim = DE;
   to.expert_outputs.assign(static_cast<std::size_t>(plan.tokens * plan.choices * DE), T(0));
   for (Index s = 0; s < slot_count; ++s)
@@ -161,23 +140,31 @@ Intermediates<typename Model::Scalar> intermediates(const Model& model, const Wo
   for (int layer = 0; layer < Model::config.layers; ++layer)
     model.blocks.at_layer(layer, [&](const auto& block, const auto& block_tape) {
       const auto& tape = block_tape.mixture;
-      if constexpr (requires { tape.plan; }) {
+      using MixtureTape = std::remove_cvref_t<decltype(tape)>;
+      if constexpr (HasPlan<MixtureTape>) {
         const RoutingPlan<T>& plan = tape.plan;
         MixtureIntermediates<T>& to = all.layers.emplace_back();
         to.layer = layer, to.experts = plan.experts, to.choices = plan.choices, to.dim = D, to.tokens = plan.tokens;
-        detail::copy_routes(plan, tape.router, to);
-        if constexpr (requires { tape.router.score[0]; })
-          to.gate_scores = detail::copied(tape.router.score[0], plan.tokens * plan.experts);
-        if constexpr (!std::is_null_pointer_v<decltype(detail::routed_experts(block.mixture))>)
-          if (options.expert_outputs)
-            detail::run_experts(detail::routed_experts(block.mixture), plan,
-                                detail::mixture_input(block_tape).view(), work.exec, to);
+        if constexpr (HasScores<MixtureTape>) {
+          const detail::Routed<T> routed(tape.router);
+          detail::copy_routes(plan, &routed, to);
+        } else {
+          detail::copy_routes<T>(plan, nullptr, to);
+        }
+        if (options.expert_outputs) {
+          if constexpr (HasExperts<std::remove_cvref_t<decltype(block.mixture)>>)
+            detail::run_experts(block.mixture.routed_experts(), plan, detail::mixture_input(block_tape).view(),
+                                work.exec, to);
+          else
+            refuse("intermediates: the mixture of layer ", layer, " has a plan, but does not say of which experts: "
+                   "give it routed_experts(), which returns their ExpertsView, or that of the mixture inside it");
+        }
         to.final_output = detail::copied(block_tape.mixed[0], plan.tokens * D);
         for (int e = 0; e < plan.experts; ++e) {
           to.load.push_back(plan.load(e));
           to.wanted.push_back(plan.wanted[e]);
         }
-        if constexpr (HasLosses<std::remove_cvref_t<decltype(tape)>>) {
+        if constexpr (HasLosses<MixtureTape>) {
           to.balance_loss = static_cast<double>(tape.balance);
           to.z_loss = static_cast<double>(tape.z);
           to.importance_loss = static_cast<double>(tape.importance);

@@ -1,6 +1,7 @@
 #pragma once
 // The walk over a model's mixtures and what its last forward left of them, for balancing by rule and for metrics.
 #include <moegpt/model/workspace.hpp>
+#include <moegpt/moe/mixture.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
@@ -18,7 +19,7 @@ void for_each_mixture(Model& model, Work& work, F&& f) {
   check(work.use == Use::training, "the mixtures of an inference workspace share one tape: make it for training");
   for (int layer = 0; layer < Model::config.layers; ++layer)
     model.blocks.at_layer(layer, [&](auto& block, auto& tape) {
-      if constexpr (requires { tape.mixture.plan; }) f(layer, block.mixture, tape.mixture);
+      if constexpr (HasPlan<decltype(tape.mixture)>) f(layer, block.mixture, tape.mixture);
     }, work.tape.blocks);
 }
 

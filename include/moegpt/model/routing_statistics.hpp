@@ -30,8 +30,7 @@ struct RoutingStatistics {
       Layer& layer = layers[i++];
       using T = typename Model::Scalar;
       MatrixView<const T> score{}, lse{};
-      if constexpr (requires { tape.router.score[0]; }) score = tape.router.score;
-      if constexpr (requires { tape.router.lse[0]; }) lse = tape.router.lse;
+      if constexpr (HasScores<decltype(tape)>) score = tape.router.score, lse = tape.router.lse;
       if (!label.empty()) layer.classes.add(tape.plan, label);   // first: it may throw
       layer.routing.add(tape.plan, score, lse, work.tape.pass);
     });

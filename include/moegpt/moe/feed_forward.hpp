@@ -1,7 +1,7 @@
 #pragma once
 // A dense feed-forward network in the place of a mixture: one expert for every token.
-#include <moegpt/kernels/dropout.hpp>
-#include <moegpt/layers/expert.hpp>
+#include <moegpt/layers/layer.hpp>
+#include <moegpt/moe/experts.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
@@ -17,53 +17,32 @@ struct FeedForward {
 
   static constexpr auto fields() { return Fields{Field{"", &FeedForward::network}}; }
   struct Tape {
-    typename ExpertType::Tape network;
-    double dropout = 0;
-    Key noise{};
+    typename ExpertsView<ExpertType>::Tape network;
     void resize(const Pass& pass) { network.resize(pass.tokens()); }
   };
   struct Scratch {
-    typename ExpertType::Scratch network;
-    Tokens<DOut, T> d_output;
-    [[gnu::noinline]] void resize(const Pass& pass) {
-      network.resize(pass.tokens());
-      d_output.resize(pass.tokens());
-    }
+    typename ExpertsView<ExpertType>::Scratch network;
+    void resize(const Pass& pass) { network.resize(1, pass.tokens()); }
   };
 
   void forward(In<D, T> x, Out<DOut, T> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
     pass.check_fits(x.count, y.count);
     tape.resize(pass);
     scratch.resize(pass);
-    tape.dropout = pass.applied_dropout();
-    tape.noise = pass.key ? pass.key->with(Purpose::expert_dropout) : Key{};
-    for_each_piece(pass.exec, x.count, expert_rows(x.count), [&](Rows rows) {
-      network.forward(x.rows(rows), y.rows(rows), tape.network, scratch.network, rows);
-      drop_rows(tape, y.rows(rows), rows, pass);
-    });
+    const Index all[2] = {0, x.count};
+    expert().forward(x, {all}, y, tape.network, scratch.network, pass, expert_dropout(pass.dropout, pass));
   }
 
   void backward(In<D, T> x, const Tape& tape, In<DOut, T> dy, Out<D, T> dx, FeedForward& grad, Scratch& scratch,
                 const Pass& pass) const {
     scratch.resize(pass);
-    const Out<DOut, T> d_output = scratch.d_output;
-    for_each_piece(pass.exec, x.count, expert_rows(x.count), [&](Rows rows) {
-      std::memcpy(d_output[rows.first], dy[rows.first], bytes_of<T>(rows.count * DOut));
-      drop_rows(tape, d_output.rows(rows), rows, pass);
-      network.backward(x.rows(rows), tape.network, d_output.rows(rows), nullptr, dx.rows(rows), nullptr,
-                       scratch.network, rows);
-    });
-    pass.exec.parallel_for(ExpertType::weight_parts, [&](Index part) {
-      network.backward_weights(part, x, tape.network, d_output, grad.network, scratch.network, {0, x.count});
-    });
+    const Index all[2] = {0, x.count};
+    expert().backward(x, {all}, tape.network, dy, nullptr, dx, nullptr, scratch.network, pass);
+    expert().backward_weights(x, {all}, tape.network, &grad.network, scratch.network, pass);
   }
 
  private:
-  static void drop_rows(const Tape& tape, Out<DOut, T> y, Rows rows, const Pass& pass) {
-    if (tape.dropout == 0) return;
-    for (Index i = 0; i < rows.count; ++i)
-      kernels::drop(y[i], DOut, tape.dropout, tape.noise, pass.number_of(rows.first + i));
-  }
+  ExpertsView<ExpertType> expert() const { return {&network, 1}; }
 };
 static_assert(lists_every_field<FeedForward<Expert<2, 3>>>());
 static_assert(Layer<FeedForward<Expert<2, 3>>>);

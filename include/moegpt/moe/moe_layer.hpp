@@ -1,23 +1,12 @@
 #pragma once
 // The mixture: y_n = sum_j g_nj expert_{i_nj}(x_n), routed by any Router. A token without experts gets zero;
-// the residual connection around the layer carries it. Forward has three steps: route, experts, combine. It
-// copies no tokens to slots, experts read them through Gathered; backward copies dy to slots.
-#include <moegpt/core/heap_array.hpp>
-#include <moegpt/kernels/dispatch.hpp>
-#include <moegpt/kernels/dropout.hpp>
-#include <moegpt/layers/expert.hpp>
-#include <moegpt/moe/mixture_losses.hpp>
+// the residual connection around the layer carries it. Forward is three steps, route, run and combine, each public
+// as its backward is: another loss may use what experts answered, and ranks may stand between the steps. No tokens
+// are copied to slots, experts read them through Gathered; backward copies dy to slots.
+#include <moegpt/moe/mixture.hpp>
 #include <moegpt/moe/top_k_router.hpp>
 
-#include <algorithm>
-
 namespace moegpt::inline MOEGPT_BUILD {
-
-// Rows of one expert that one thread works on. Shapes and routing decide them, threads do not.
-struct ExpertTask {
-  int expert;
-  Rows rows;
-};
 
 template <Router Recipe, ExpertNetwork ExpertType>
 struct MoELayer {
@@ -35,7 +24,7 @@ struct MoELayer {
   static constexpr std::string_view name = "moe";
 
   RouterType router;
-  HeapArray<ExpertType, E> experts;
+  Experts<ExpertType, E> experts;
 
   static constexpr auto fields() {
     return Fields{Field{"router", &MoELayer::router}, Field{"experts", &MoELayer::experts, Kind::sparse}};
@@ -43,134 +32,107 @@ struct MoELayer {
   struct Tape : LossTape<T> {
     RoutingPlan<T> plan;
     typename RouterType::Tape router;
-    typename ExpertType::Tape expert;    // slots
-    double dropout = 0;
-    Key noise{};
+    typename Experts<ExpertType, E>::Tape expert;   // slots
     [[gnu::noinline]] void resize(const Pass& pass) {
-      const Index slot_count = pass.tokens() * Recipe::active;
       LossTape<T>::resize(E, pass);
+      plan.drop = drop;
+      plan.places = slots_in(pass);
       plan.resize(pass.tokens(), Recipe::active, E);
       router.resize(pass);
-      expert.resize(slot_count);
+      expert.resize(slots_in(pass));
     }
   };
   struct Scratch {
     typename RouterType::Scratch router;
-    typename ExpertType::Scratch expert;
-    Tokens<DOut, T> output, d_output;    // slots: what experts answered
+    typename Experts<ExpertType, E>::Scratch experts;
+    Tokens<DOut, T> output;              // slots: what experts answered
     Tokens<D, T> d_input;                // slots
-    Buffer<T> d_weight;                  // [slots]
+    Buffer<T> d_gate;                    // [slots]
     LossScratch<T> losses;
-    Buffer<ExpertTask> tasks;
     [[gnu::noinline]] void resize(const Pass& pass) {
-      const Index slot_count = pass.tokens() * Recipe::active;
-      tasks.resize(E + slot_count / expert_rows(slot_count) + 1);
+      const Index slot_count = slots_in(pass);
       router.resize(pass);
-      expert.resize(slot_count);
+      experts.resize(E, slot_count);
       output.resize(slot_count);
-      d_output.resize(slot_count);
       d_input.resize(slot_count);
-      d_weight.resize(slot_count);
+      d_gate.resize(slot_count);
       losses.resize(E, pass);
     }
   };
 
   void forward(In<D, T> x, Out<DOut, T> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
     pass.check_fits(x.count, y.count);
-    check_objective(routing_of(pass).objective);
-    tape.resize(pass);
-    scratch.resize(pass);
-    tape.dropout = applied_expert_dropout(pass);
-    tape.noise = pass.key ? pass.key->with(Purpose::expert_dropout) : Key{};
-    RoutingPlan<T>& plan = tape.plan;
-
-    plan.drop = drop;
-    router.forward(x, plan, tape.router, pass);
-    check_plan(plan, E, Recipe::active, drop, router_text<Recipe>, pass);
-    for_each_task(plan, scratch, pass, [&](int e, Rows rows) {
-      const ExpertType& expert = experts[static_cast<std::size_t>(e)];
-      expert.forward(tokens_of(x, plan, rows), scratch.output.rows(rows), tape.expert, scratch.expert, rows);
-      drop_slots(tape, scratch.output.rows(rows), rows, pass);
-    });
-    kernels::combine<T>(pass.exec, scratch.output, plan.slot.data(), plan.choices, plan.weight.data(), y);
-
-    measure_losses<T>(tape.router, plan, tape, pass);
+    scratch.output.resize(slots_in(pass));
+    route(x, tape, pass);
+    run(x, scratch.output, tape, scratch, pass);
+    combine(tape.plan, scratch.output, y, pass);
+    measure_losses<T>(tape.router, tape.plan, tape, pass);
   }
 
+  // The first two steps backwards are one: an expert finds the gradient of its gate without its output.
   void backward(In<D, T> x, const Tape& tape, In<DOut, T> dy, Out<D, T> dx, MoELayer& grad, Scratch& scratch,
                 const Pass& pass) const {
-    scratch.resize(pass);
-    const RoutingPlan<T>& plan = tape.plan;
-
-    for_each_task(plan, scratch, pass, [&](int e, Rows rows) {
-      const auto d_output = scratch.d_output.rows(rows);
-      kernels::gather<T>(dy, plan.token.data() + rows.first, d_output);
-      drop_slots(tape, d_output, rows, pass);
-      const ExpertType& expert = experts[static_cast<std::size_t>(e)];
-      expert.backward(tokens_of(x, plan, rows), tape.expert, d_output, plan.weight.data() + rows.first,
-                      scratch.d_input.rows(rows), scratch.d_weight.data() + rows.first, scratch.expert, rows);
-      kernels::scale_rows<T>(plan.weight.data() + rows.first, d_output);
-    });
-    for (int e = 0; e < E; ++e)
-      if (plan.load(e) > 0) touch(grad.experts[static_cast<std::size_t>(e)]);
-    for_each_weight_part(plan, scratch, pass, [&](int e, Index part, Rows rows) {
-      const ExpertType& expert = experts[static_cast<std::size_t>(e)];
-      expert.backward_weights(part, tokens_of(x, plan, rows), tape.expert, scratch.d_output.view().rows(rows),
-                              grad.experts[static_cast<std::size_t>(e)], scratch.expert, rows);
-    });
-    if (!dx.empty())
-      kernels::combine<T>(pass.exec, scratch.d_input, plan.slot.data(), plan.choices, nullptr, dx);
-    const RouterSignal<T> signal =
-        signal_of_losses<T>(tape, tape.router, plan, scratch.d_weight.data(), scratch.losses, pass);
-    router.backward(x, plan, tape.router, signal, Sum(dx), grad.router, scratch.router, pass);
+    scratch.d_gate.resize(slots_in(pass));
+    T* const d_gate = scratch.d_gate.data();
+    run_backward(x, tape, tape.plan.at_slots(dy), dx, grad, scratch, pass, tape.plan.weight.data(), d_gate);
+    route_backward(x, tape, d_gate, Sum(dx), grad, scratch, pass);
   }
+
+  // x [tokens, D] to tape.plan: the slots of each expert, and the gate g_s of slot s.
+  void route(In<D, T> x, Tape& tape, const Pass& pass) const {
+    pass.check_fits(x.count, pass.tokens());
+    check_objective(routing_of(pass).objective);
+    tape.resize(pass);
+    router.forward(x, tape.plan, tape.router, pass);
+    check_plan(tape.plan, E, Recipe::active, drop, router_text<Recipe>, pass);
+  }
+  // output_s = dropout(expert(x_n)), with n the token of slot s;  output [slots, DOut]
+  void run(In<D, T> x, Out<DOut, T> output, Tape& tape, Scratch& scratch, const Pass& pass) const {
+    scratch.experts.resize(E, slots_in(pass));
+    experts.view().forward(tape.plan.at_slots(x), tape.plan.slots(), output, tape.expert, scratch.experts, pass,
+                           expert_dropout(applied_expert_dropout(pass), pass));
+  }
+  // y_n = sum of g_s output_s over the slots of token n;  y [tokens, DOut]
+  static void combine(const RoutingPlan<T>& plan, In<DOut, T> output, Out<DOut, T> y, const Pass& pass) {
+    kernels::combine<T>(pass.exec, output, plan.slot.data(), plan.choices, plan.weight.data(), y);
+  }
+
+  // d_output_s = g_s dy_n,  d_gate_s = <dy_n, output_s>;  d_output [slots, DOut], d_gate [slots]
+  static void combine_backward(const RoutingPlan<T>& plan, In<DOut, T> output, In<DOut, T> dy, Out<DOut, T> d_output,
+                               T* d_gate, const Pass& pass) {
+    for_each_piece(pass.exec, plan.slot_count(), token_piece, [&](Rows rows) {
+      for (Index s = rows.first; s < rows.first + rows.count; ++s) {
+        d_gate[s] = kernels::dot(dy[plan.token[s]], output[s], DOut);
+        kernels::scale(DOut, plan.weight[s], dy[plan.token[s]], d_output[s]);
+      }
+    });
+  }
+  // From d_output [slots, DOut], the gradient of the experts' outputs: dx [tokens, D], and to grad that of the experts.
+  // With gates [slots] d_output is the gradient of gate_s output_s, and d_gate_s = <d_output_s, output_s>.
+  void run_backward(In<D, T> x, const Tape& tape, Gathered<DOut, T> d_output, Out<D, T> dx, MoELayer& grad,
+                    Scratch& scratch, const Pass& pass, const T* gate = nullptr, T* d_gate = nullptr) const {
+    scratch.experts.resize(E, slots_in(pass));
+    scratch.d_input.resize(slots_in(pass));
+    const RoutingPlan<T>& plan = tape.plan;
+    const auto slots_x = plan.at_slots(x);
+    const Out<D, T> d_input = dx.empty() ? Out<D, T>{} : scratch.d_input.view();
+    experts.view().backward(slots_x, plan.slots(), tape.expert, d_output, gate, d_input, d_gate, scratch.experts, pass);
+    experts.view().backward_weights(slots_x, plan.slots(), tape.expert, grad.experts.data(), scratch.experts, pass);
+    if (!dx.empty()) kernels::combine<T>(pass.exec, d_input, plan.slot.data(), plan.choices, nullptr, dx);
+  }
+  // From d_gate [slots], to which the importance loss is added, and the losses: to dx [tokens, D] and to grad that of the
+  // router.
+  void route_backward(In<D, T> x, const Tape& tape, T* d_gate, Sum<D, T> dx, MoELayer& grad, Scratch& scratch,
+                      const Pass& pass) const {
+    const RouterSignal<T> signal =
+        signal_of_losses<T>(tape, tape.router, tape.plan, d_gate, scratch.losses, pass);
+    router.backward(x, tape.plan, tape.router, signal, dx, grad.router, scratch.router, pass);
+  }
+
+  ExpertsView<ExpertType> routed_experts() const { return experts.view(); }
 
  private:
-  // The tokens whose slots are `rows`.
-  static Gathered<D, T> tokens_of(In<D, T> x, const RoutingPlan<T>& plan, Rows rows) {
-    return {x, plan.token.data() + rows.first, rows.count};
-  }
-  // f(expert, rows) for pieces of every expert's slots, in parallel across experts, largest first.
-  template <class F>
-  static void for_each_task(const RoutingPlan<T>& plan, Scratch& scratch, const Pass& pass, F&& f) {
-    Index count = 0;
-    for (int e = 0; e < E; ++e) {
-      const Pieces pieces{plan.load(e), expert_rows(plan.tokens * plan.choices)};
-      for (Index i = 0; i < pieces.size(); ++i) {
-        const Rows piece = pieces[i];
-        scratch.tasks[count++] = {e, {plan.offset[e] + piece.first, piece.count}};
-      }
-    }
-    largest_first(scratch.tasks, count);
-    pass.exec.parallel_for(count, [&](Index i) { f(scratch.tasks[i].expert, scratch.tasks[i].rows); });
-  }
-  // f(expert, part of its weights, all its rows), likewise.
-  template <class F>
-  static void for_each_weight_part(const RoutingPlan<T>& plan, Scratch& scratch, const Pass& pass, F&& f) {
-    Index count = 0;
-    for (int e = 0; e < E; ++e)
-      if (plan.load(e) > 0) scratch.tasks[count++] = {e, plan.rows(e)};
-    largest_first(scratch.tasks, count);
-    constexpr Index parts = ExpertType::weight_parts;
-    pass.exec.parallel_for(count * parts, [&](Index i) {
-      const ExpertTask& task = scratch.tasks[i / parts];
-      f(task.expert, i % parts, task.rows);
-    });
-  }
-  static void largest_first(Buffer<ExpertTask>& tasks, Index count) {
-    std::sort(tasks.data(), tasks.data() + count, [](const ExpertTask& a, const ExpertTask& b) {
-      return a.rows.count != b.rows.count ? a.rows.count > b.rows.count : a.rows.first < b.rows.first;
-    });
-  }
-  // The mask of a slot belongs to its token and choice, not to its place among the expert's tokens.
-  static void drop_slots(const Tape& tape, Out<DOut, T> slot_rows, Rows rows, const Pass& pass) {
-    if (tape.dropout == 0) return;
-    for (Index i = 0; i < rows.count; ++i) {
-      const Index s = rows.first + i;
-      const Index pair = pass.number_of(tape.plan.token[s]) * tape.plan.choices + tape.plan.choice[s];
-      kernels::drop(slot_rows[i], DOut, tape.dropout, tape.noise, pair);
-    }
-  }
+  static Index slots_in(const Pass& pass) { return places_of<Recipe>(pass); }
 };
 
 // The layer that a recipe stands for: a MoELayer, unless the recipe has a layer of its own, Mixture<Self, Expert>,
@@ -191,5 +153,6 @@ using MixtureOf = typename detail::MixtureFor<Recipe, ExpertType>::type;
 
 static_assert(lists_every_field<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>());
 static_assert(Layer<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>);
+static_assert(HasExperts<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>);
 
 }  // namespace moegpt::inline MOEGPT_BUILD

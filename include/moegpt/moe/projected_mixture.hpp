@@ -60,6 +60,8 @@ struct ProjectedMixture {
     mixture.backward(x, tape, scratch.d_mixed, dx, grad.mixture, scratch.mixture, pass);
   }
 
+  auto routed_experts() const { return mixture.routed_experts(); }
+
  private:
   static In<F, T> activated(const Tape& tape, [[maybe_unused]] Scratch& scratch, [[maybe_unused]] const Pass& pass) {
     if constexpr (sizeof...(A) == 0) {
@@ -74,6 +76,8 @@ struct ProjectedMixture {
 };
 static_assert(lists_every_field<ProjectedMixture<TopKRouter<4, 2>, LinearExpert<4, 3>>>());
 static_assert(Layer<ProjectedMixture<TopKRouter<4, 2>, LinearExpert<4, 3>, Activation::relu>>);
+static_assert(HandsOn<ProjectedMixture<TopKRouter<4, 2>, LinearExpert<4, 3>>,
+                      MoELayer<TopKRouter<4, 2>, LinearExpert<4, 3>>>);
 
 // In a model: GPT<config, WithSharedProjection<TopKRouter<8, 2>, 128, Activation::relu>>; the experts of its Config
 // give way to linear ones of width 128.

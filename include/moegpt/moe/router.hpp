@@ -67,6 +67,19 @@ concept Router = requires {
   { Recipe::causal } -> std::convertible_to<bool>;
 } && RouterOf<typename Recipe::template For<4, float>>;
 
+// The most slots that the tokens of a pass can fill, for which mixtures reserve memory: all their choices, unless the
+// recipe says that it uses fewer, `static Index places(const Pass& pass)`. It must not fall with the size of the pass.
+template <class Recipe>
+concept SaysPlaces = requires(const Pass pass) {
+  { Recipe::places(pass) } -> std::convertible_to<Index>;
+};
+template <class Recipe>
+Index places_of(const Pass& pass) {
+  const Index all = pass.tokens() * Recipe::active;
+  if constexpr (SaysPlaces<Recipe>) return std::min<Index>(Recipe::places(pass), all);
+  else return all;
+}
+
 // What a recipe calls itself in model files and messages.
 template <class Recipe>
 std::string router_text() {

@@ -1,6 +1,7 @@
 #pragma once
 // The routing plan: who goes where, sorted by expert. One form for every rule that sends whole tokens: top-k,
 // expert choice, capacity, dense, hashed. Experts share one slot-ordered buffer, and each owns its rows of it.
+#include <moegpt/moe/expert_slots.hpp>
 #include <moegpt/moe/routing_context.hpp>
 
 #include <limits>
@@ -19,7 +20,8 @@ struct RoutingPlan {
   Buffer<T> weight;          // [slots]             gate: how much of the expert's output returns
   Buffer<Index> slot;        // [tokens, choices]   where the pair went, or none
   Buffer<Index> wanted;      // [experts]           pairs chosen, before capacity
-  DropRule drop{};           // set by the mixture, of the recipe's type
+  DropRule drop{};           // set by the mixture, of the recipe's type, and so is
+  Index places = PTRDIFF_MAX;   // the most slots that the tokens fill, where that is less than all their choices
   static constexpr Index none = -1;
 
   Index slot_count() const { return offset[experts]; }
@@ -31,17 +33,25 @@ struct RoutingPlan {
     return n - slot_count();
   }
 
+  // What a pool of experts is to do, and with which of [tokens, D] rows.
+  ExpertSlots slots() const { return {offset.data(), token.data(), choice.data(), choices}; }
+  template <int D, class Number>
+  auto at_slots(TokensView<D, Number> x) const {
+    return Gathered<D, std::remove_const_t<Number>>(x, token.data(), slot_count());
+  }
+
   // Memory for the most that `tokens` tokens can need.
   void resize(Index tokens_, int choices_, int experts_) {
     tokens = tokens_;
     choices = choices_;
     experts = experts_;
+    const Index pairs = tokens * choices, slot_count = std::min(places, pairs);
     offset.resize(experts + 1);
     wanted.resize(experts);
-    token.resize(tokens * choices);
-    choice.resize(tokens * choices);
-    weight.resize(tokens * choices);
-    slot.resize(tokens * choices);
+    token.resize(std::max(slot_count, drop.order == Drop::probability ? pairs : tokens));   // see keep_what_fits
+    choice.resize(slot_count);
+    weight.resize(slot_count);
+    slot.resize(pairs);
   }
 
   // Builds the plan from chosen[token][choice], an expert or `none`, and the gate of each choice: a stable counting
@@ -86,6 +96,8 @@ struct RoutingPlan {
     offset[0] = 0;
     for (int e = 0; e < experts; ++e)
       offset[e + 1] = offset[e] + (capacity > 0 && wanted[e] > capacity ? capacity : wanted[e]);
+    check(slot_count() <= weight.size(), "routing plan: the tokens fill ", slot_count(),
+          " slots, but there is room for ", weight.size(), ": let the router's places(pass) return the most that they can fill");
     for (int e = 0; e < experts; ++e) wanted[e] = offset[e];   // for a moment: the next free slot
     for (Index n = 0; n < tokens; ++n)
       for (int j = 0; j < choices; ++j) {

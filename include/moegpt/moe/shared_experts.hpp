@@ -32,9 +32,8 @@ struct SharedMixture {
                       Field{"shared_gate", &SharedMixture::shared_gate}};
   }
   struct Tape : Routed::Tape {         // plan, scores and losses are those of the routed experts
-    typename ExpertType::Tape shared;
+    typename ExpertsView<ExpertType>::Tape shared;
     Buffer<T> share;                   // [tokens] b
-    Key shared_noise{};
     [[gnu::noinline]] void resize(const Pass& pass) {
       Routed::Tape::resize(pass);
       shared.resize(pass.tokens());
@@ -43,14 +42,14 @@ struct SharedMixture {
   };
   struct Scratch {
     typename Routed::Scratch routed;
-    typename ExpertType::Scratch shared;
-    Tokens<D, T> output, d_output, d_input;
+    typename ExpertsView<ExpertType>::Scratch shared;
+    Tokens<D, T> output, d_input;      // of the shared experts
     Tokens<D, T> d_routed;             // only where the routed experts do not count in full
     Tokens<1, T> d_share;
     [[gnu::noinline]] void resize(const Pass& pass) {
       routed.resize(pass);
-      shared.resize(pass.tokens());
-      for (auto* t : {&output, &d_output, &d_input}) t->resize(pass.tokens());
+      shared.resize(1, pass.tokens());
+      for (auto* t : {&output, &d_input}) t->resize(pass.tokens());
       if constexpr (How == Shared::weighted) d_routed.resize(pass.tokens());
       d_share.resize(pass.tokens());
     }
@@ -60,12 +59,12 @@ struct SharedMixture {
     pass.check_fits(x.count, y.count);
     tape.resize(pass);
     scratch.resize(pass);
-    tape.shared_noise = pass.key ? pass.key->with(Purpose::expert_dropout, 1) : Key{};
+    const Index all[2] = {0, x.count};
     routed.forward(x, y, tape, scratch.routed, pass);
     if constexpr (How == Shared::gated) shared_gate.forward(x, Out<1, T>{tape.share.data(), x.count}, pass);
-    for_each_piece(pass.exec, x.count, expert_rows(x.count), [&](Rows rows) {
-      shared.forward(x.rows(rows), scratch.output.rows(rows), tape.shared, scratch.shared, rows);
-      drop(tape, scratch.output, rows, pass);
+    expert().forward(x, {all}, scratch.output, tape.shared, scratch.shared, pass,
+                     expert_dropout(applied_expert_dropout(pass), pass, 1));
+    for_each_piece(pass.exec, x.count, token_piece, [&](Rows rows) {
       for (Index n = rows.first; n < rows.first + rows.count; ++n) {
         tape.share[n] = How == Shared::gated ? sigmoid(tape.share[n]) : shared_share;
         if constexpr (How == Shared::weighted) kernels::scale(D, routed_share, y[n], y[n]);
@@ -78,27 +77,25 @@ struct SharedMixture {
   void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, SharedMixture& grad, Scratch& scratch,
                 const Pass& pass) const {
     scratch.resize(pass);
-    const Out<D, T> d_output = scratch.d_output;
-    for_each_piece(pass.exec, x.count, expert_rows(x.count), [&](Rows rows) {
-      std::memcpy(d_output[rows.first], dy[rows.first], sizeof(T) * static_cast<std::size_t>(rows.count * D));
-      drop(tape, d_output, rows, pass);
-      shared.backward(x.rows(rows), tape.shared, d_output.rows(rows), tape.share.data() + rows.first,
-                      dx.empty() ? Out<D, T>{} : scratch.d_input.rows(rows),
-                      How == Shared::gated ? scratch.d_share[rows.first] : nullptr, scratch.shared, rows);
-      kernels::scale_rows<T>(tape.share.data() + rows.first, d_output.rows(rows));
-      for (Index n = rows.first; n < rows.first + rows.count; ++n) {
-        if constexpr (How == Shared::gated) *scratch.d_share[n] *= tape.share[n] * (1 - tape.share[n]);
-        if constexpr (How == Shared::weighted) kernels::scale(D, routed_share, dy[n], scratch.d_routed[n]);
-      }
-    });
-    pass.exec.parallel_for(ExpertType::weight_parts, [&](Index part) {
-      shared.backward_weights(part, x, tape.shared, d_output, grad.shared, scratch.shared, {0, x.count});
-    });
+    const Index all[2] = {0, x.count};
+    const Out<D, T> d_input = dx.empty() ? Out<D, T>{} : scratch.d_input.view();
+    expert().backward(x, {all}, tape.shared, dy, tape.share.data(), d_input,
+                      How == Shared::gated ? scratch.d_share[0] : nullptr, scratch.shared, pass);
+    expert().backward_weights(x, {all}, tape.shared, &grad.shared, scratch.shared, pass);
+    if constexpr (How != Shared::plain)
+      for_each_piece(pass.exec, x.count, token_piece, [&](Rows rows) {
+        for (Index n = rows.first; n < rows.first + rows.count; ++n) {
+          if constexpr (How == Shared::gated) *scratch.d_share[n] *= tape.share[n] * (1 - tape.share[n]);
+          if constexpr (How == Shared::weighted) kernels::scale(D, routed_share, dy[n], scratch.d_routed[n]);
+        }
+      });
     const In<D, T> d_routed = How == Shared::weighted ? In<D, T>(scratch.d_routed) : dy;
     routed.backward(x, tape, d_routed, dx, grad.routed, scratch.routed, pass);
     if (!dx.empty()) kernels::add<T>(pass.exec, dx, scratch.d_input, dx);
     if constexpr (How == Shared::gated) shared_gate.backward(x, scratch.d_share, Sum(dx), grad.shared_gate, pass);
   }
+
+  auto routed_experts() const requires HasExperts<Routed> { return routed.routed_experts(); }
 
  private:
   static constexpr T shared_share = How == Shared::weighted ? T(1) / (K + 1) : T(1);
@@ -106,11 +103,7 @@ struct SharedMixture {
   static T sigmoid(T z) {   // 0 where exp(-z) would overflow
     return z < -std::log(std::numeric_limits<T>::max()) ? T(0) : 1 / (1 + std::exp(-z));
   }
-  static void drop(const Tape& tape, Out<D, T> y, Rows rows, const Pass& pass) {
-    if (tape.dropout == 0) return;
-    for (Index n = rows.first; n < rows.first + rows.count; ++n)
-      kernels::drop(y[n], D, tape.dropout, tape.shared_noise, pass.number_of(n));
-  }
+  ExpertsView<ExpertType> expert() const { return {&shared, 1}; }
 };
 
 // The same expert, so many times as wide. Specialise it for experts of your own.
@@ -139,5 +132,7 @@ struct SharedExperts {
   using Mixture = SharedMixture<MixtureOf<AllowedAs<Self, Recipe>, X>, typename Wider<X, Count>::type, active, How>;
 };
 static_assert(Layer<SharedMixture<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>, Expert<4, 16>, 2, Shared::gated>>);
+static_assert(HandsOn<SharedMixture<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>, Expert<4, 16>, 2>,
+                      MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>);
 
 }  // namespace moegpt::inline MOEGPT_BUILD

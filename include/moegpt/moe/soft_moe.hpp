@@ -5,13 +5,10 @@
 //   dispatch = softmax of l over the sequence's tokens,   slot_s = sum_n dispatch_ns x_n
 //   combine = softmax of l over slots,                    y_n = sum_s combine_ns expert(slot_s)
 // Every token and every expert counts: there is no plan, no balance loss and nothing dropped. Tokens see later ones.
-#include <moegpt/core/heap_array.hpp>
-#include <moegpt/kernels/dispatch.hpp>
-#include <moegpt/kernels/dropout.hpp>
 #include <moegpt/kernels/softmax.hpp>
 #include <moegpt/kernels/transpose.hpp>
-#include <moegpt/layers/expert.hpp>
-#include <moegpt/moe/routing_context.hpp>
+#include <moegpt/layers/linear.hpp>
+#include <moegpt/moe/experts.hpp>
 
 #include <algorithm>
 
@@ -28,7 +25,7 @@ struct SoftMoELayer {
   static constexpr std::string_view name = "moe";
 
   Linear<D, S, T, false> router;       // Phi
-  HeapArray<ExpertType, E> experts;
+  Experts<ExpertType, E> experts;
 
   static constexpr auto fields() {
     return Fields{Field{"router", &SoftMoELayer::router}, Field{"experts", &SoftMoELayer::experts, Kind::sparse}};
@@ -38,9 +35,8 @@ struct SoftMoELayer {
     Buffer<T> dispatch;                // [batch, S, length] softmax over tokens; zero for padding
     Tokens<D, T> slot, answer;         // [batch, S] what experts see, and what they answer
     Buffer<Index> place;               // [E, batch, P] where an expert's slots are in these
-    typename ExpertType::Tape expert;  // [E, batch, P]
-    double dropout = 0;
-    Key noise{};
+    Buffer<Index> offset;              // [E + 1] of the slots of each expert
+    typename Experts<ExpertType, E>::Tape expert;   // [E, batch, P]
     [[gnu::noinline]] void resize(const Pass& pass) {
       const Index slot_count = pass.shape.batch * S;
       combine.resize(pass.tokens());
@@ -48,19 +44,23 @@ struct SoftMoELayer {
       slot.resize(slot_count);
       answer.resize(slot_count);
       place.resize(slot_count);
+      offset.resize(E + 1);
       expert.resize(slot_count);
     }
+    // A slot counts as a token of a sequence of S.
+    ExpertSlots slots() const { return {offset.data(), place.data()}; }
+    Gathered<D, T> at_slots(In<D, T> rows) const { return {rows, place.data(), place.size()}; }
   };
   struct Scratch {
-    typename ExpertType::Scratch expert;
-    Tokens<D, T> output, d_output, d_input;   // [E, batch, P]
+    typename Experts<ExpertType, E>::Scratch experts;
+    Tokens<D, T> output, d_input;             // [E, batch, P]
     Tokens<D, T> d_slot, d_answer;            // [batch, S]
     Tokens<S, T> d_combine, d_logits;
     Buffer<T> d_dispatch;                     // [batch, S, length]
     [[gnu::noinline]] void resize(const Pass& pass) {
       const Index slot_count = pass.shape.batch * S;
-      expert.resize(slot_count);
-      for (auto* t : {&output, &d_output, &d_input, &d_slot, &d_answer}) t->resize(slot_count);
+      experts.resize(E, slot_count);
+      for (auto* t : {&output, &d_input, &d_slot, &d_answer}) t->resize(slot_count);
       d_combine.resize(pass.tokens());
       d_logits.resize(pass.tokens());
       d_dispatch.resize(pass.tokens() * S);
@@ -72,8 +72,7 @@ struct SoftMoELayer {
     check_objective(routing_of(pass).objective);
     tape.resize(pass);
     scratch.resize(pass);
-    tape.dropout = applied_expert_dropout(pass);
-    tape.noise = pass.key ? pass.key->with(Purpose::expert_dropout) : Key{};
+    for (Index e = 0; e <= E; ++e) tape.offset[e] = e * P * pass.shape.batch;
     for (Index i = 0; i < tape.place.size(); ++i)
       tape.place[i] = i / P % pass.shape.batch * S + i / (P * pass.shape.batch) * P + i % P;
     const Tape& done = tape;
@@ -88,13 +87,10 @@ struct SoftMoELayer {
       clear(tape.combine.rows(padding));
       kernels::gemm<T>(exec, dispatch, x.rows(tokens), tape.slot.rows({b * S, S}));
     });
-    for_each_task(pass, [&](std::size_t e, Rows rows) {
-      experts[e].forward(slots_of(tape, rows), scratch.output.rows(rows), tape.expert, scratch.expert, rows);
-      drop(tape, scratch.output.rows(rows), rows, pass);
-      for (Index i = rows.first; i < rows.first + rows.count; ++i)
-        std::memcpy(tape.answer[tape.place[i]], scratch.output[i], sizeof(T) * D);
-    });
+    experts.view().forward(tape.at_slots(tape.slot), tape.slots(), scratch.output, tape.expert, scratch.experts,
+                           of_slots(pass), expert_dropout(applied_expert_dropout(pass), pass));
     for_each_sequence(pass, [&](const Exec& exec, Index b, Rows tokens, Rows padding) {
+      copy_sequence(scratch.output, b, tape.answer.rows({b * S, S}), pass);
       kernels::gemm<T>(exec, done.combine.rows(tokens), done.answer.rows({b * S, S}), y.rows(tokens));
       clear(y.rows(padding));
     });
@@ -113,25 +109,14 @@ struct SoftMoELayer {
       kernels::gemm<T>(exec, dy.rows(tokens), kernels::transposed<T>(tape.answer.rows({b * S, S})),
                        scratch.d_combine.rows(tokens));
     });
-    for_each_task(pass, [&](std::size_t e, Rows rows) {
-      const auto d_output = scratch.d_output.rows(rows);
-      kernels::gather<T>(done.d_answer, tape.place.data() + rows.first, d_output);
-      drop(tape, d_output, rows, pass);
-      experts[e].backward(slots_of(tape, rows), tape.expert, d_output, nullptr, scratch.d_input.rows(rows), nullptr,
-                          scratch.expert, rows);
-      for (Index i = rows.first; i < rows.first + rows.count; ++i)
-        std::memcpy(scratch.d_slot[tape.place[i]], scratch.d_input[i], sizeof(T) * D);
-    });
-    for (int e = 0; e < E; ++e)
-      if (is_allowed(e, pass)) touch(grad.experts[static_cast<std::size_t>(e)]);
-    constexpr Index parts = ExpertType::weight_parts;
-    pass.exec.parallel_for(E * parts, [&](Index i) {
-      const auto e = static_cast<std::size_t>(i / parts);
-      const Rows rows = rows_of(i / parts, pass);
-      experts[e].backward_weights(i % parts, slots_of(tape, rows), tape.expert, done.d_output.rows(rows),
-                                  grad.experts[e], scratch.expert, rows);
-    });
+    const Pass slot_pass = of_slots(pass);
+    const Gathered<D, T> slots_x = tape.at_slots(tape.slot);
+    experts.view().backward(slots_x, tape.slots(), tape.expert, tape.at_slots(scratch.d_answer), nullptr,
+                            scratch.d_input, nullptr, scratch.experts, slot_pass);
+    experts.view().backward_weights(slots_x, tape.slots(), tape.expert, grad.experts.data(), scratch.experts,
+                                    slot_pass);
     for_each_sequence(pass, [&](const Exec& exec, Index b, Rows tokens, Rows padding) {
+      copy_sequence(scratch.d_input, b, scratch.d_slot.rows({b * S, S}), pass);
       const auto d_logits = scratch.d_logits.rows(tokens);
       const auto dispatch = of_sequence(tape.dispatch.data(), b, tokens, pass);
       const auto d_dispatch = of_sequence(scratch.d_dispatch.data(), b, tokens, pass);
@@ -159,18 +144,19 @@ struct SoftMoELayer {
       });
     });
   }
-  // f(expert, rows) for pieces of every expert's slots
-  template <class F>
-  static void for_each_task(const Pass& pass, F&& f) {
-    const Pieces pieces{P * pass.shape.batch, expert_rows(S * pass.shape.batch)};
-    pass.exec.parallel_for(E * pieces.size(), [&](Index i) {
-      const Rows piece = pieces[i % pieces.size()];
-      f(static_cast<std::size_t>(i / pieces.size()), {i / pieces.size() * pieces.count + piece.first, piece.count});
-    });
+  // The pass of the slots: sequences of S, without padding. So dropout's mask belongs to a slot of its sequence.
+  static Pass of_slots(const Pass& pass) {
+    Pass slots = pass;
+    slots.shape.length = S;
+    slots.first_token = pass.first_token / pass.stride() * S;
+    slots.first_position = slots.sequence_stride = 0;
+    slots.lengths = nullptr;
+    return slots;
   }
-  static Rows rows_of(Index e, const Pass& pass) { return {e * P * pass.shape.batch, P * pass.shape.batch}; }
-  static Gathered<D, T> slots_of(const Tape& tape, Rows rows) {
-    return {tape.slot, tape.place.data() + rows.first, rows.count};
+  // The slots of sequence b, [S, D], out of [E, batch, P].
+  static void copy_sequence(In<D, T> from, Index b, Out<D, T> to, const Pass& pass) {
+    for (Index e = 0; e < E; ++e)
+      std::memcpy(to[e * P], from[(e * pass.shape.batch + b) * P], bytes_of<T>(P * D));
   }
   template <class Number>
   static MatrixView<Number> of_sequence(Number* all, Index b, Rows tokens, const Pass& pass) {
@@ -191,13 +177,6 @@ struct SoftMoELayer {
   template <int Width>
   static void clear(Out<Width, T> rows) {
     std::fill_n(rows.data, rows.count * Width, T(0));
-  }
-  // The mask of a slot belongs to its sequence, not to the batch.
-  static void drop(const Tape& tape, Out<D, T> slot_rows, Rows rows, const Pass& pass) {
-    if (tape.dropout == 0) return;
-    const Index first = pass.first_token / pass.stride() * S;
-    for (Index i = 0; i < rows.count; ++i)
-      kernels::drop(slot_rows[i], D, tape.dropout, tape.noise, first + tape.place[rows.first + i]);
   }
 };
 static_assert(lists_every_field<SoftMoELayer<2, 3, Expert<4, 8>>>());

@@ -54,6 +54,9 @@ bool adds(const Tree& once, const Tree& twice, double start) {
   return good;
 }
 
+// Of a block.
+template <class Tape>
+concept HoldsLosses = requires(const Tape& tape) { requires HasLosses<decltype(tape.mixture)>; };
 // <y, dy> and what a mixture adds to the objective.
 template <class Tape>
 double value_of(const Buffer<double>& y, const Buffer<double>& dy, const Tape& tape, const Pass& pass) {
@@ -61,7 +64,7 @@ double value_of(const Buffer<double>& y, const Buffer<double>& dy, const Tape& t
   for (Index i = 0; i < y.size(); ++i) f += y[i] * dy[i];
   const Objective& o = routing_of(pass).objective;
   if constexpr (HasLosses<Tape>) f += weighted(o, tape);
-  if constexpr (requires { requires HasLosses<decltype(tape.mixture)>; }) f += weighted(o, tape.mixture);
+  if constexpr (HoldsLosses<Tape>) f += weighted(o, tape.mixture);
   return f;
 }
 

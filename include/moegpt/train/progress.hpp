@@ -12,7 +12,7 @@ std::vector<Index> expert_load(const Workspace<Model>& work) {
   std::vector<Index> load;
   for (int i = 0; i < Model::config.layers; ++i)
     work.tape.blocks.at_layer(i, [&](const auto& block) {
-      if constexpr (requires { block.mixture.plan; }) {
+      if constexpr (HasPlan<decltype(block.mixture)>) {
         const auto& plan = block.mixture.plan;
         if (plan.experts == 0) return;   // layers of an inference workspace share a tape, which holds the last one
         load.resize(static_cast<std::size_t>(plan.experts));

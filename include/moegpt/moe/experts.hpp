@@ -1,0 +1,156 @@
+#pragma once
+// A pool of experts. Every mixture runs its experts here, and so may one of your own:
+//   y_s = dropout(expert_e(x_s))   for each slot s of expert e
+// The slots of an expert are consecutive rows of buffers that all experts share. Threads take (expert, rows) tasks,
+// the largest first, several of an expert that has many slots; in backward_weights (expert, part) tasks.
+#include <moegpt/core/heap_array.hpp>
+#include <moegpt/kernels/dispatch.hpp>
+#include <moegpt/kernels/dropout.hpp>
+#include <moegpt/layers/expert.hpp>
+#include <moegpt/moe/expert_slots.hpp>
+#include <moegpt/moe/routing_context.hpp>
+
+#include <algorithm>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+// Of what experts answer.
+struct ExpertDropout {
+  double probability = 0;
+  Key noise{};
+};
+// None without a key. `pool` tells the pools of one layer apart.
+inline ExpertDropout expert_dropout(double probability, const Pass& pass, int pool = 0) {
+  if (!pass.key) return {};
+  return {probability, pass.key->with(Purpose::expert_dropout, pool)};
+}
+
+// Rows of one expert that one thread works on. Shapes and routing decide them, threads do not.
+struct ExpertTask {
+  int expert;
+  Rows rows;
+};
+using ExpertTasks = std::span<const ExpertTask>;
+
+namespace detail {
+
+// The slots of every expert in pieces of at most `limit`, the largest first.
+[[gnu::noinline]] inline ExpertTasks cut_slots(const ExpertSlots& slots, int experts, Index limit,
+                                               Buffer<ExpertTask>& tasks) {
+  Index count = 0;
+  for (int e = 0; e < experts; ++e) {
+    const Rows rows = slots.rows(e);
+    const Pieces pieces{rows.count, limit};
+    for (Index i = 0; i < pieces.size(); ++i)
+      tasks[count++] = {e, {rows.first + pieces[i].first, pieces[i].count}};
+  }
+  std::sort(tasks.data(), tasks.data() + count, [](const ExpertTask& a, const ExpertTask& b) {
+    return a.rows.count != b.rows.count ? a.rows.count > b.rows.count : a.rows.first < b.rows.first;
+  });
+  return {tasks.data(), static_cast<std::size_t>(count)};
+}
+
+[[gnu::noinline]] inline void check_slots(Index slots, Index x, Index y, Index room) {
+  check(slots >= 0 && slots <= x && slots <= y && slots <= room, "experts got ", slots, " slots, but ", x,
+        " rows of x, ", y, " rows of y and tape and scratch for ", room,
+        ": none may be fewer; call tape.resize(slot_count) and scratch.resize(experts, slot_count) first");
+}
+
+template <class T>
+void drop_slots(const ExpertDropout& dropout, const ExpertSlots& slots, MatrixView<T> y, Rows rows, const Pass& pass) {
+  if (dropout.probability == 0) return;
+  for (Index i = 0; i < rows.count; ++i)
+    kernels::drop(y[i], y.cols, dropout.probability, dropout.noise, slots.number_of(rows.first + i, pass));
+}
+
+}  // namespace detail
+
+// `count` experts that are somewhere, and what their passes need. A slot's x and dy may be gathered:
+// {x, plan.token.data(), slot_count} are the tokens of all slots.
+template <ExpertNetwork X>
+struct ExpertsView {
+  using T = typename X::Scalar;
+  static constexpr int D = X::dim, DOut = output_dim<X>();
+
+  const X* data = nullptr;
+  int count = 0;
+
+  struct Tape : X::Tape {              // slots
+    ExpertDropout dropout{};
+  };
+  struct Scratch {
+    typename X::Scratch expert;        // slots
+    Tokens<DOut, T> d_output;          // slots: of what experts answer, with its gate
+    Buffer<ExpertTask> tasks;
+    [[gnu::noinline]] void resize(int experts, Index slot_count) {
+      expert.resize(slot_count);
+      d_output.resize(slot_count);
+      tasks.resize(experts + slot_count / expert_rows(slot_count) + 1);
+    }
+  };
+
+  // y_s = dropout(expert(x_s));  x [slots, D], y [slots, DOut]
+  [[gnu::noinline]] void forward(Gathered<D, T> x, const ExpertSlots& slots, Out<DOut, T> y, Tape& tape,
+                                 Scratch& scratch, const Pass& pass, const ExpertDropout& dropout = {}) const {
+    detail::check_slots(slots.offset[count], x.count, y.count, scratch.d_output.count());
+    tape.dropout = dropout;
+    for_each_task(slots, scratch, pass, [&](int e, Rows rows) {
+      data[e].forward(x.rows(rows), y.rows(rows), tape, scratch.expert, rows);
+      detail::drop_slots<T>(dropout, slots, y.rows(rows), rows, pass);
+    });
+  }
+
+  // With dy_s [slots, DOut] the gradient of gate_s y_s:
+  //   d_gate_s = <dy_s, y_s>,  dx_s = gate_s (dy/dx)^T dy_s
+  // and into scratch what backward_weights needs. A null gate counts as ones; a null d_gate and an empty dx are not
+  // wanted.
+  [[gnu::noinline]] void backward(Gathered<D, T> x, const ExpertSlots& slots, const Tape& tape, Gathered<DOut, T> dy,
+                                  const T* gate, Out<D, T> dx, T* d_gate, Scratch& scratch, const Pass& pass) const {
+    detail::check_slots(slots.offset[count], x.count, dy.count, scratch.d_output.count());
+    for_each_task(slots, scratch, pass, [&](int e, Rows rows) {
+      const auto at = [&](auto* numbers) { return numbers ? numbers + rows.first : nullptr; };
+      const auto d_output = scratch.d_output.rows(rows);
+      kernels::gather<T>(dy.rows(rows).x, dy.rows(rows).number, d_output);
+      detail::drop_slots<T>(tape.dropout, slots, d_output, rows, pass);
+      data[e].backward(x.rows(rows), tape, d_output, at(gate), dx.rows(rows), at(d_gate), scratch.expert, rows);
+      if (gate) kernels::scale_rows<T>(at(gate), d_output);
+    });
+  }
+
+  // After backward: grad[e] += the gradient of expert e, for each that has slots; these are marked as touched.
+  [[gnu::noinline]] void backward_weights(Gathered<D, T> x, const ExpertSlots& slots, const Tape& tape, X* grad,
+                                          Scratch& scratch, const Pass& pass) const {
+    for (int e = 0; e < count; ++e)
+      if (slots.rows(e).count > 0 && is_allowed(e, pass)) touch(grad[e]);
+    const ExpertTasks tasks = detail::cut_slots(slots, count, slots.offset[count], scratch.tasks);
+    constexpr Index parts = X::weight_parts;
+    pass.exec.parallel_for(std::ssize(tasks) * parts, [&](Index i) {
+      const auto [e, rows] = tasks[static_cast<std::size_t>(i / parts)];
+      data[e].backward_weights(i % parts, x.rows(rows), tape, scratch.d_output.view().rows(rows), grad[e],
+                               scratch.expert, rows);
+    });
+  }
+
+ private:
+  // f(expert, rows)
+  template <class F>
+  void for_each_task(const ExpertSlots& slots, Scratch& scratch, const Pass& pass, F&& f) const {
+    const ExpertTasks tasks =
+        detail::cut_slots(slots, count, expert_rows(scratch.d_output.count()), scratch.tasks);
+    pass.exec.parallel_for(std::ssize(tasks), [&](Index i) {
+      const ExpertTask& task = tasks[static_cast<std::size_t>(i)];
+      f(task.expert, task.rows);
+    });
+  }
+};
+
+// E experts of a layer, a list in its fields(): Field{"experts", &MyLayer::experts, Kind::sparse}.
+template <ExpertNetwork X, int E>
+struct Experts : HeapArray<X, E> {
+  using View = ExpertsView<X>;
+  using Tape = typename View::Tape;
+  using Scratch = typename View::Scratch;
+  View view() const { return {this->data(), E}; }
+};
+
+}  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,0 +1,38 @@
+#pragma once
+// What a mixture may offer besides being a Layer. Whatever looks into mixtures asks by these names:
+//   HasLosses<Tape>      LossTape is a base of the tape (moe/mixture_losses.hpp); models and gradcheck add the losses
+//   HasPlan<Tape>        tape.plan; for_each_mixture, statistics, expert_load and intermediates visit the mixture
+//   HasScores<Tape>      tape.router, a router's tape; statistics and intermediates read its scores and choices
+//   HasExperts<Mixture>  mixture.routed_experts(), whose slots are the plan's; intermediates run them for their outputs
+// A mixture around another hands on the first three if its tape derives from the inner one's, and the last by
+//   auto routed_experts() const requires HasExperts<Inner> { return inner.routed_experts(); }
+// HandsOn<Mixture, Inner> says that nothing was lost.
+#include <moegpt/moe/experts.hpp>
+#include <moegpt/moe/mixture_losses.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+namespace detail {
+template <class T>
+void take_plan(const RoutingPlan<T>&);
+template <class X>
+void take_experts(ExpertsView<X>);
+}  // namespace detail
+
+template <class Tape>
+concept HasPlan = requires(const Tape& tape) { detail::take_plan(tape.plan); };
+template <class Tape>
+concept HasScores = requires(const Tape& tape) {
+  { tape.router.score[0] };
+  { tape.router.lse[0] };
+};
+template <class Mixture>
+concept HasExperts = requires(const Mixture& mixture) { detail::take_experts(mixture.routed_experts()); };
+
+template <class Mixture, class Inner>
+concept HandsOn = (HasLosses<typename Mixture::Tape> || !HasLosses<typename Inner::Tape>) &&
+                  (HasPlan<typename Mixture::Tape> || !HasPlan<typename Inner::Tape>) &&
+                  (HasScores<typename Mixture::Tape> || !HasScores<typename Inner::Tape>) &&
+                  (HasExperts<Mixture> || !HasExperts<Inner>);
+
+}  // namespace moegpt::inline MOEGPT_BUILD
