@@ -106,7 +106,7 @@ struct Halves {
     Parts::each(whole, 0, L, [&](Index n, Index i) { std::copy_n(dy[n], 6, scratch.y[i]); });
     const bool wanted = !dx.empty();
     attention.backward(tape.x, parts.memory(tape), tape.attention, scratch.y,
-                       wanted ? scratch.dx.view() : Out<6, double>{}, wanted ? scratch.d_memory.view() : Out<5, double>{},
+                       wanted ? scratch.dx.view() : Out<6, double>{}, Sum(wanted ? scratch.d_memory.view() : Out<5, double>{}),
                        grad.attention, scratch.attention, parts.pass);
     if (!wanted) return;
     std::fill_n(dx[0], 6 * dx.count, 0.0);
@@ -189,7 +189,7 @@ TEMPLATE_TEST_CASE("cross-attention to x itself has the bits of attention withou
   cross.y.resize(140);
   const Memory<6, TestType> memory{x, 70, lengths};
   layer.forward(x, memory, cross.y, cross.tape, cross.scratch, pass);
-  layer.backward(x, memory, cross.tape, dy, cross.dx, cross.dx, cross_grad, cross.scratch, pass);
+  layer.backward(x, memory, cross.tape, dy, cross.dx, Sum(cross.dx), cross_grad, cross.scratch, pass);
   CHECK(same_bits(self.y, cross.y));
   CHECK(same_bits(self.dx, cross.dx));
   CHECK(same_weights(grad, cross_grad));
@@ -242,8 +242,8 @@ TEST_CASE("the gradient of a memory is added to, and a memory that does not fit 
   const Pass pass{.shape = {2, 2}};
   layer.forward(x, {memory, 3}, run.y, run.tape, run.scratch, pass);
   Tokens<5, double> once(6), twice(6);
-  layer.backward(x, {memory, 3}, run.tape, dy, {}, once, grad, run.scratch, pass);
-  for (int i = 0; i < 2; ++i) layer.backward(x, {memory, 3}, run.tape, dy, {}, twice, grad, run.scratch, pass);
+  layer.backward(x, {memory, 3}, run.tape, dy, {}, Sum(once), grad, run.scratch, pass);
+  for (int i = 0; i < 2; ++i) layer.backward(x, {memory, 3}, run.tape, dy, {}, Sum(twice), grad, run.scratch, pass);
   for (Index i = 0; i < 30; ++i) CHECK(twice[0][i] == Approx(2 * once[0][i]));
   CHECK(once[0][0] != 0);
   const auto says = [&](Index length, std::vector<Index> lengths) {

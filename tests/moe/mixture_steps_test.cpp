@@ -63,7 +63,7 @@ struct Penalised {
     for (Index s = 0; s < tape.plan.slot_count(); ++s)
       kernels::axpy(6, dy[tape.plan.token[s]][6], tape.output[s], d_output[s]);
     mixture.run_backward(x, tape, d_output, dx, grad.mixture, scratch.mixture, pass);
-    mixture.route_backward(x, tape, scratch.d_gate.data(), dx, grad.mixture, scratch.mixture, pass);
+    mixture.route_backward(x, tape, scratch.d_gate.data(), Sum(dx), grad.mixture, scratch.mixture, pass);
   }
 };
 static_assert(Layer<Penalised>);

@@ -144,14 +144,14 @@ struct Attention {
     attend(x, tape.key, tape.value, memory.length, memory.lengths, y, tape, scratch, pass);
   }
 
-  // dx is overwritten. Adds to d_memory_sum, because every layer of a decoder reads the memory.
-  void backward(In<D, T> x, Memory<M, T> memory, const Tape& tape, In<D, T> dy, Out<D, T> dx, Out<M, T> d_memory_sum,
+  // dx is overwritten, d_memory added to, because every layer of a decoder reads the memory.
+  void backward(In<D, T> x, Memory<M, T> memory, const Tape& tape, In<D, T> dy, Out<D, T> dx, Sum<M, T> d_memory,
                 Attention& grad, Scratch& scratch, const Pass& pass) const {
     scratch.resize(pass, memory.length, 0);
     mix_backward(cross_heads_of(tape, pass, memory.length, memory.lengths), tape, dy, grad, scratch, pass);
     query.backward(x, scratch.d_query, dx, grad.query, pass);
-    key.backward_sum(memory.tokens, scratch.d_key, d_memory_sum, grad.key, pass);
-    value.backward_sum(memory.tokens, scratch.d_value, d_memory_sum, grad.value, pass);
+    key.backward(memory.tokens, scratch.d_key, d_memory, grad.key, pass);
+    value.backward(memory.tokens, scratch.d_value, d_memory, grad.value, pass);
   }
 
   // Cross-attention to `projected`, the keys and values of a memory: generation computes them once, by `key` and
