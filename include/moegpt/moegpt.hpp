@@ -55,6 +55,7 @@
 #include <moegpt/moe/noisy_top_k_router.hpp>
 #include <moegpt/moe/projected_mixture.hpp>
 #include <moegpt/moe/router.hpp>
+#include <moegpt/moe/router_around.hpp>
 #include <moegpt/moe/routing_plan.hpp>
 #include <moegpt/moe/scores.hpp>
 #include <moegpt/moe/selection.hpp>
