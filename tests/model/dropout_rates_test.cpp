@@ -17,6 +17,15 @@ std::vector<float> logits(const Model& model, const Objective& objective) {
   return {first, first + 16 * config.vocab};
 }
 
+// Of a dense network; of routed and shared experts, which have one rate.
+double rate_of(const auto& tape) {
+  if constexpr (requires { tape.network; }) return tape.network.dropout.probability;
+  else {
+    CHECK(tape.expert.dropout.probability == tape.shared.dropout.probability);
+    return tape.expert.dropout.probability;
+  }
+}
+
 }  // namespace
 
 TEST_CASE("experts drop at the common rate unless they have one of their own") {
@@ -25,15 +34,6 @@ TEST_CASE("experts drop at the common rate unless they have one of their own") {
   CHECK(common == logits(*model, {.dropout = 0.3, .expert_dropout = 0.3}));
   CHECK(common != logits(*model, {.dropout = 0.3, .expert_dropout = 0.0}));
   CHECK(common != logits(*model, {.dropout = 0.3, .expert_dropout = 0.6}));
-}
-
-// Of a dense network; of routed and shared experts, which have one rate.
-double rate_of(const auto& tape) {
-  if constexpr (requires { tape.network; }) return tape.network.dropout.probability;
-  else {
-    CHECK(tape.expert.dropout.probability == tape.shared.dropout.probability);
-    return tape.expert.dropout.probability;
-  }
 }
 
 TEST_CASE("the rate of experts is that of mixtures alone, shared experts included") {
