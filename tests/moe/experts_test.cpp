@@ -36,7 +36,7 @@ struct InTurn {
       gate.resize(pass.tokens());
       output.resize(pass.tokens());
     }
-    ExpertSlots slots() const { return {offset.data(), token.data()}; }
+    ExpertSlots layout() const { return {offset.data(), token.data()}; }
     Gathered<6, T> at_slots(In<6, T> rows) const { return {rows, token.data(), token.size()}; }
   };
   struct Scratch {
@@ -60,7 +60,7 @@ struct InTurn {
         if (e != 2 && n % 3 == (e == 3 ? 2 : e)) tape.token[s] = n, tape.gate[s++] = gate[e];
     }
     tape.offset[E] = s;
-    experts.view().forward(tape.at_slots(x), tape.slots(), tape.output, tape.experts, scratch.experts, pass,
+    experts.view().forward(tape.at_slots(x), tape.layout(), tape.output, tape.experts, scratch.experts, pass,
                            expert_dropout(pass.dropout, pass));
     for (Index i = 0; i < s; ++i)
       for (int k = 0; k < 6; ++k) y[tape.token[i]][k] = tape.gate[i] * tape.output[i][k];
@@ -69,9 +69,9 @@ struct InTurn {
                 const Pass& pass) const {
     scratch.resize(pass);
     const Out<6, T> d_input = dx.empty() ? Out<6, T>{} : scratch.d_input.view();
-    experts.view().backward(tape.at_slots(x), tape.slots(), tape.experts, tape.at_slots(dy), tape.gate.data(), d_input,
+    experts.view().backward(tape.at_slots(x), tape.layout(), tape.experts, tape.at_slots(dy), tape.gate.data(), d_input,
                             scratch.d_gate.data(), scratch.experts, pass);
-    experts.view().backward_weights(tape.at_slots(x), tape.slots(), tape.experts, grad.experts.data(),
+    experts.view().backward_weights(tape.at_slots(x), tape.layout(), tape.experts, grad.experts.data(),
                                     scratch.experts, pass);
     for (int e = 0; e < E; ++e)
       for (Index s = tape.offset[e]; s < tape.offset[e + 1]; ++s) grad.gate[e] += scratch.d_gate[s];
@@ -100,15 +100,15 @@ struct Run {
 };
 
 // What a pool of two experts answers, one slot after the other.
-Tokens<6, double> answers(const Experts<Small<double>, 2>& experts, Gathered<6, double> x, const ExpertSlots& slots,
+Tokens<6, double> answers(const Experts<Small<double>, 2>& experts, Gathered<6, double> x, const ExpertSlots& layout,
                           const Pass& pass, const ExpertDropout& dropout) {
-  const Index count = slots.offset[2];
+  const Index count = layout.offset[2];
   Tokens<6, double> y(count);
   Experts<Small<double>, 2>::Tape tape;
   Experts<Small<double>, 2>::Scratch scratch;
   tape.resize(count);
   scratch.resize(2, count);
-  experts.view().forward(x, slots, y, tape, scratch, pass, dropout);
+  experts.view().forward(x, layout, y, tape, scratch, pass, dropout);
   return y;
 }
 

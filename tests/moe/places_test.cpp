@@ -62,7 +62,7 @@ TEST_CASE("64 choices of which 2 are used take the memory of 2, and every bit is
     CHECK(said.bytes() * 32 == all.bytes());
     CHECK(same_bits(said.y, all.y));
     CHECK(same_bits(said.dx, all.dx));
-    CHECK(same_weights(said.grad.router.gate, all.grad.router.gate));
+    CHECK(same_weights(said.grad.router.logits, all.grad.router.logits));
     CHECK(same_weights(said.grad.experts, all.grad.experts));
     const Run<Masked<Says<2>>> masked(pass);
     CHECK(masked.bytes() == said.bytes());

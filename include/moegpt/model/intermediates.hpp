@@ -113,7 +113,7 @@ template <ExpertNetwork X, class T>
   Tokens<DE, T> output(slot_count);
   tape.resize(slot_count);
   scratch.resize(experts.count, slot_count);
-  experts.forward(plan.at_slots(x), plan.slots(), output, tape, scratch, {.exec = exec});
+  experts.forward(plan.at_slots(x), plan.layout(), output, tape, scratch, {.exec = exec});
   to.expert_dim = DE;
   to.expert_outputs.assign(static_cast<std::size_t>(plan.tokens * plan.choices * DE), T(0));
   for (Index s = 0; s < slot_count; ++s)

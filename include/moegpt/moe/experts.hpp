@@ -35,11 +35,11 @@ using ExpertTasks = std::span<const ExpertTask>;
 namespace detail {
 
 // The slots of every expert in pieces of at most `limit`, the largest first.
-[[gnu::noinline]] inline ExpertTasks cut_slots(const ExpertSlots& slots, int experts, Index limit,
+[[gnu::noinline]] inline ExpertTasks cut_slots(const ExpertSlots& layout, int experts, Index limit,
                                                Buffer<ExpertTask>& tasks) {
   Index count = 0;
   for (int e = 0; e < experts; ++e) {
-    const Rows rows = slots.rows(e);
+    const Rows rows = layout.rows(e);
     const Pieces pieces{rows.count, limit};
     for (Index i = 0; i < pieces.size(); ++i)
       tasks[count++] = {e, {rows.first + pieces[i].first, pieces[i].count}};
@@ -50,17 +50,17 @@ namespace detail {
   return {tasks.data(), static_cast<std::size_t>(count)};
 }
 
-[[gnu::noinline]] inline void check_slots(Index slots, Index x, Index y, Index room) {
-  check(slots >= 0 && slots <= x && slots <= y && slots <= room, "experts got ", slots, " slots, but ", x,
+[[gnu::noinline]] inline void check_slots(Index count, Index x, Index y, Index room) {
+  check(count >= 0 && count <= x && count <= y && count <= room, "experts got ", count, " slots, but ", x,
         " rows of x, ", y, " rows of y and tape and scratch for ", room,
         ": none may be fewer; call tape.resize(slot_count) and scratch.resize(experts, slot_count) first");
 }
 
 template <class T>
-void drop_slots(const ExpertDropout& dropout, const ExpertSlots& slots, MatrixView<T> y, Rows rows, const Pass& pass) {
+void drop_slots(const ExpertDropout& dropout, const ExpertSlots& layout, MatrixView<T> y, Rows rows, const Pass& pass) {
   if (dropout.probability == 0) return;
   for (Index i = 0; i < rows.count; ++i)
-    kernels::drop(y[i], y.cols, dropout.probability, dropout.noise, slots.number_of(rows.first + i, pass));
+    kernels::drop(y[i], y.cols, dropout.probability, dropout.noise, layout.number_of(rows.first + i, pass));
 }
 
 }  // namespace detail
@@ -90,13 +90,13 @@ struct ExpertsView {
   };
 
   // y_s = dropout(expert(x_s));  x [slots, D], y [slots, DOut]
-  [[gnu::noinline]] void forward(Gathered<D, T> x, const ExpertSlots& slots, Out<DOut, T> y, Tape& tape,
+  [[gnu::noinline]] void forward(Gathered<D, T> x, const ExpertSlots& layout, Out<DOut, T> y, Tape& tape,
                                  Scratch& scratch, const Pass& pass, const ExpertDropout& dropout = {}) const {
-    detail::check_slots(slots.offset[count], x.count, y.count, scratch.d_output.count());
+    detail::check_slots(layout.offset[count], x.count, y.count, scratch.d_output.count());
     tape.dropout = dropout;
-    for_each_task(slots, scratch, pass, [&](int e, Rows rows) {
+    for_each_task(layout, scratch, pass, [&](int e, Rows rows) {
       data[e].forward(x.rows(rows), y.rows(rows), tape, scratch.expert, rows);
-      detail::drop_slots<T>(dropout, slots, y.rows(rows), rows, pass);
+      detail::drop_slots<T>(dropout, layout, y.rows(rows), rows, pass);
     });
   }
 
@@ -104,25 +104,25 @@ struct ExpertsView {
   //   d_gate_s = <dy_s, y_s>,  dx_s = gate_s (dy/dx)^T dy_s
   // and into scratch what backward_weights needs. A null gate counts as ones; a null d_gate and an empty dx are not
   // wanted.
-  [[gnu::noinline]] void backward(Gathered<D, T> x, const ExpertSlots& slots, const Tape& tape, Gathered<DOut, T> dy,
+  [[gnu::noinline]] void backward(Gathered<D, T> x, const ExpertSlots& layout, const Tape& tape, Gathered<DOut, T> dy,
                                   const T* gate, Out<D, T> dx, T* d_gate, Scratch& scratch, const Pass& pass) const {
-    detail::check_slots(slots.offset[count], x.count, dy.count, scratch.d_output.count());
-    for_each_task(slots, scratch, pass, [&](int e, Rows rows) {
+    detail::check_slots(layout.offset[count], x.count, dy.count, scratch.d_output.count());
+    for_each_task(layout, scratch, pass, [&](int e, Rows rows) {
       const auto at = [&](auto* numbers) { return numbers ? numbers + rows.first : nullptr; };
       const auto d_output = scratch.d_output.rows(rows);
       kernels::gather<T>(dy.rows(rows).x, dy.rows(rows).number, d_output);
-      detail::drop_slots<T>(tape.dropout, slots, d_output, rows, pass);
+      detail::drop_slots<T>(tape.dropout, layout, d_output, rows, pass);
       data[e].backward(x.rows(rows), tape, d_output, at(gate), dx.rows(rows), at(d_gate), scratch.expert, rows);
       if (gate) kernels::scale_rows<T>(at(gate), d_output);
     });
   }
 
   // After backward: grad[e] += the gradient of expert e, for each that has slots; these are marked as touched.
-  [[gnu::noinline]] void backward_weights(Gathered<D, T> x, const ExpertSlots& slots, const Tape& tape, X* grad,
+  [[gnu::noinline]] void backward_weights(Gathered<D, T> x, const ExpertSlots& layout, const Tape& tape, X* grad,
                                           Scratch& scratch, const Pass& pass) const {
     for (int e = 0; e < count; ++e)
-      if (slots.rows(e).count > 0 && is_allowed(e, pass)) touch(grad[e]);
-    const ExpertTasks tasks = detail::cut_slots(slots, count, slots.offset[count], scratch.tasks);
+      if (layout.rows(e).count > 0 && is_allowed(e, pass)) touch(grad[e]);
+    const ExpertTasks tasks = detail::cut_slots(layout, count, layout.offset[count], scratch.tasks);
     constexpr Index parts = X::weight_parts;
     pass.exec.parallel_for(std::ssize(tasks) * parts, [&](Index i) {
       const auto [e, rows] = tasks[static_cast<std::size_t>(i / parts)];
@@ -134,9 +134,9 @@ struct ExpertsView {
  private:
   // f(expert, rows)
   template <class F>
-  void for_each_task(const ExpertSlots& slots, Scratch& scratch, const Pass& pass, F&& f) const {
+  void for_each_task(const ExpertSlots& layout, Scratch& scratch, const Pass& pass, F&& f) const {
     const ExpertTasks tasks =
-        detail::cut_slots(slots, count, expert_rows(scratch.d_output.count()), scratch.tasks);
+        detail::cut_slots(layout, count, expert_rows(scratch.d_output.count()), scratch.tasks);
     pass.exec.parallel_for(std::ssize(tasks), [&](Index i) {
       const ExpertTask& task = tasks[static_cast<std::size_t>(i)];
       f(task.expert, task.rows);

@@ -89,7 +89,7 @@ struct MoELayer {
   // output_s = dropout(expert(x_n)), with n the token of slot s;  output [slots, DOut]
   void run(In<D, T> x, Out<DOut, T> output, Tape& tape, Scratch& scratch, const Pass& pass) const {
     scratch.experts.resize(E, slots_in(pass));
-    experts.view().forward(tape.plan.at_slots(x), tape.plan.slots(), output, tape.expert, scratch.experts, pass,
+    experts.view().forward(tape.plan.at_slots(x), tape.plan.layout(), output, tape.expert, scratch.experts, pass,
                            expert_dropout(applied_expert_dropout(pass), pass));
   }
   // y_n = sum of g_s output_s over the slots of token n;  y [tokens, DOut]
@@ -116,8 +116,8 @@ struct MoELayer {
     const RoutingPlan<T>& plan = tape.plan;
     const auto slots_x = plan.at_slots(x);
     const Out<D, T> d_input = dx.empty() ? Out<D, T>{} : scratch.d_input.view();
-    experts.view().backward(slots_x, plan.slots(), tape.expert, d_output, gate, d_input, d_gate, scratch.experts, pass);
-    experts.view().backward_weights(slots_x, plan.slots(), tape.expert, grad.experts.data(), scratch.experts, pass);
+    experts.view().backward(slots_x, plan.layout(), tape.expert, d_output, gate, d_input, d_gate, scratch.experts, pass);
+    experts.view().backward_weights(slots_x, plan.layout(), tape.expert, grad.experts.data(), scratch.experts, pass);
     if (!dx.empty()) kernels::combine<T>(pass.exec, d_input, plan.slot.data(), plan.choices, nullptr, dx);
   }
   // From d_gate [slots], to which the importance loss is added, and the losses: to dx [tokens, D] and to grad that of the

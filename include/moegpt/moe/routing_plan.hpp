@@ -34,7 +34,7 @@ struct RoutingPlan {
   }
 
   // What a pool of experts is to do, and with which of [tokens, D] rows.
-  ExpertSlots slots() const { return {offset.data(), token.data(), choice.data(), choices}; }
+  ExpertSlots layout() const { return {offset.data(), token.data(), choice.data(), choices}; }
   template <int D, class Number>
   auto at_slots(TokensView<D, Number> x) const {
     return Gathered<D, std::remove_const_t<Number>>(x, token.data(), slot_count());

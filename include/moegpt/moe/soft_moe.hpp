@@ -48,7 +48,7 @@ struct SoftMoELayer {
       expert.resize(slot_count);
     }
     // A slot counts as a token of a sequence of S.
-    ExpertSlots slots() const { return {offset.data(), place.data()}; }
+    ExpertSlots layout() const { return {offset.data(), place.data()}; }
     Gathered<D, T> at_slots(In<D, T> rows) const { return {rows, place.data(), place.size()}; }
   };
   struct Scratch {
@@ -87,7 +87,7 @@ struct SoftMoELayer {
       clear(tape.combine.rows(padding));
       kernels::gemm<T>(exec, dispatch, x.rows(tokens), tape.slot.rows({b * S, S}));
     });
-    experts.view().forward(tape.at_slots(tape.slot), tape.slots(), scratch.output, tape.expert, scratch.experts,
+    experts.view().forward(tape.at_slots(tape.slot), tape.layout(), scratch.output, tape.expert, scratch.experts,
                            of_slots(pass), expert_dropout(applied_expert_dropout(pass), pass));
     for_each_sequence(pass, [&](const Exec& exec, Index b, Rows tokens, Rows padding) {
       copy_sequence(scratch.output, b, tape.answer.rows({b * S, S}), pass);
@@ -111,9 +111,9 @@ struct SoftMoELayer {
     });
     const Pass slot_pass = of_slots(pass);
     const Gathered<D, T> slots_x = tape.at_slots(tape.slot);
-    experts.view().backward(slots_x, tape.slots(), tape.expert, tape.at_slots(scratch.d_answer), nullptr,
+    experts.view().backward(slots_x, tape.layout(), tape.expert, tape.at_slots(scratch.d_answer), nullptr,
                             scratch.d_input, nullptr, scratch.experts, slot_pass);
-    experts.view().backward_weights(slots_x, tape.slots(), tape.expert, grad.experts.data(), scratch.experts,
+    experts.view().backward_weights(slots_x, tape.layout(), tape.expert, grad.experts.data(), scratch.experts,
                                     slot_pass);
     for_each_sequence(pass, [&](const Exec& exec, Index b, Rows tokens, Rows padding) {
       copy_sequence(scratch.d_input, b, scratch.d_slot.rows({b * S, S}), pass);
@@ -146,12 +146,12 @@ struct SoftMoELayer {
   }
   // The pass of the slots: sequences of S, without padding. So dropout's mask belongs to a slot of its sequence.
   static Pass of_slots(const Pass& pass) {
-    Pass slots = pass;
-    slots.shape.length = S;
-    slots.first_token = pass.first_token / pass.stride() * S;
-    slots.first_position = slots.sequence_stride = 0;
-    slots.lengths = nullptr;
-    return slots;
+    Pass inner = pass;
+    inner.shape.length = S;
+    inner.first_token = pass.first_token / pass.stride() * S;
+    inner.first_position = inner.sequence_stride = 0;
+    inner.lengths = nullptr;
+    return inner;
   }
   // The slots of sequence b, [S, D], out of [E, batch, P].
   static void copy_sequence(In<D, T> from, Index b, Out<D, T> to, const Pass& pass) {
