@@ -440,6 +440,16 @@ TEMPLATE_TEST_CASE("documents that share a sequence have the bits of each alone,
   check_documents(Attention<near, TestType>{});
 }
 
+TEST_CASE("gradcheck reads the documents and positions of its own shape alone") {
+  // Behind those of the pass lie some that no larger pass may have.
+  std::vector<Rows> documents(10, Rows{0, 5});
+  documents.resize(20, Rows{9, -9});
+  Index firsts[3] = {0, 0, -1};
+  GradcheckOptions options;
+  options.pass = {.shape = {2, 5}, .first_positions = firsts, .documents = documents.data()};
+  CHECK(gradcheck<Attention<multi_head, double>>(options).complaint == "");
+}
+
 TEST_CASE("documents that go back are refused by the token where they do") {
   const auto says = [](std::vector<Rows> documents) {
     Attention<multi_head> layer;

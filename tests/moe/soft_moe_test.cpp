@@ -139,6 +139,18 @@ TEST_CASE("a sequence keeps its bits whatever stands beside it, padding and drop
   for (Index i = 0; i < 13 * 6; ++i) CHECK((run.y[47][i] == 0 && run.dx[47][i] == 0));
 }
 
+TEST_CASE("the positions of its tokens do not matter to a soft mixture, nor to what it drops") {
+  Soft layer;
+  draw_weights(layer, 12);
+  const auto x = random_tokens<6, double>(10, 13);
+  const Index firsts[2] = {4, 1};
+  Pass pass{.shape = {2, 5}, .dropout = 0.4, .key = Key{16}};
+  const Ran<Soft> from_zero(layer, x, pass);
+  pass.first_positions = firsts;
+  const Ran<Soft> later(layer, x, pass);
+  CHECK(same_bits(later.y, from_zero.y));
+}
+
 TEST_CASE("a soft mixture has the same bits for 1, 2, 3 and 8 threads, for one long sequence and for several") {
   threads_change_no_bit<SoftMoELayer<4, 3, Expert<6, 37>>>();
   threads_change_no_bit<SoftMoELayer<8, 16, Expert<64, 37>>>({1, 300});

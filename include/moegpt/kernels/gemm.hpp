@@ -121,7 +121,7 @@ template <class T>
   }
 }
 
-// The room is 0.3 to 2 MiB of stack, by the vectors' size and the scalar: large products alone take it.
+// The buffers take 0.3 to 2 MiB of stack, by the size of the vectors and the scalar: large products alone use them.
 template <class T>
 [[gnu::noinline]] void gemm_by_packed_panels(const Operand<T>& a, const Operand<T>& b, MatrixView<T> c, Start<T> start,
                                              Finish finish) {

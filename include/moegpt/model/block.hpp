@@ -8,7 +8,7 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// A decoder takes no mixture that looks ahead: whoever refuses says which part of it does.
+// A decoder rejects a mixture that looks ahead; the message names the part that does.
 template <class Mixture, Mask M>
 consteval bool looks_back_only() {
   constexpr bool refused = M == Mask::causal && !Mixture::causal;

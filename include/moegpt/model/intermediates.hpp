@@ -1,6 +1,6 @@
 #pragma once
 // All that the mixtures of a model computed in a forward, by name. The tape holds most of it already, and what
-// each expert answered is computed again when asked for, so a forward that nobody looks into pays nothing.
+// each expert answered is computed again when asked for, so a forward without intermediates has no extra cost.
 #include <moegpt/model/workspace.hpp>
 #include <moegpt/moe/mixture.hpp>
 

@@ -1,7 +1,7 @@
 #pragma once
-// Base of a router around another. Everything is passed on: constants, drop rule, weights and their paths, tape,
-// padding, allowed experts and the signal. A wrapper derives its recipe, its For and, if it needs more, its Tape and
-// Scratch, and states only what it changes (moe/input_jitter.hpp, moe/masked.hpp, docs/extend.md).
+// Base of a router around another. Everything is passed on: constants, drop rule, weights and their paths,
+// tape, padding, allowed experts and the signal. A wrapper derives its recipe, its For and, if it needs more,
+// its Tape and Scratch, and states only what it changes (moe/input_jitter.hpp, moe/masked.hpp, docs/extend.md).
 #include <moegpt/moe/router.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {

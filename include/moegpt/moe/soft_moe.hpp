@@ -150,7 +150,7 @@ struct SoftMoELayer {
     inner.shape.length = S;
     inner.first_token = pass.first_token / pass.stride() * S;
     inner.first_position = inner.sequence_stride = 0;
-    inner.lengths = nullptr;
+    inner.lengths = inner.first_positions = nullptr;
     return inner;
   }
   // The slots of sequence b, [S, D], out of [E, batch, P].

@@ -45,7 +45,8 @@ void for_each_other_pass(const Pass& pass, F&& f) {
   lengths[0] = 0;
   Pass other = pass;
   other.shape = larger;
-  other.lengths = nullptr;
+  other.lengths = other.first_positions = nullptr;   // they are of the given shape, and so are
+  other.documents = nullptr;
   other.routing = &routing;
   routing.ids = ids.data();
   routing.allowed = nullptr;

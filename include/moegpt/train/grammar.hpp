@@ -84,7 +84,7 @@ struct Sounds {
   }
 };
 
-// `size` words that nobody has taken: particles of one syllable in small classes, longer words in large ones.
+// `size` words that are not in use yet: particles of one syllable in small classes, longer words in large ones.
 // Frequent words are short.
 inline Dialect::WordClass make_class(int size, double zipf, const Sounds& sounds,
                                      std::set<std::string>& taken, Rng& rng) {
