@@ -38,7 +38,7 @@ int main() {
   router.forward(as_tokens<D>(x), plan, routes, pass);
   for (int e = 0; e < plan.experts; ++e) {
     std::printf("router:  expert %d takes", e);
-    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) std::printf("  %td (%.2f)", plan.token[s], plan.weight[s]);
+    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) std::printf("  %td (%.2f)", plan.token[s], plan.gate[s]);
     std::puts("");
   }
 

@@ -81,7 +81,7 @@ TEST_CASE("the tape and the plan show what every layer did") {
     const RoutingPlan<float>& plan = block.mixture.plan;
     for (int e = 0; e < plan.experts; ++e)
       for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s)
-        gates.at(plan.token[s]) += plan.weight[s];   // this token went to expert e with this gate
+        gates.at(plan.token[s]) += plan.gate[s];   // this token went to expert e with this gate
   });
   CHECK(middle.size() == 8);
   for (float sum : gates) CHECK(sum == Approx(1));

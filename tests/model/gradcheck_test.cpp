@@ -78,7 +78,7 @@ struct Remembers : TopKRouter<3, 2> {
       Inner::forward(x, plan, tape, pass);
       tape.keyed = tape.keyed || pass.key.has_value();
       if (tape.keyed)
-        for (T& g : plan.weight) g *= T(0.5);
+        for (T& g : plan.gate) g *= T(0.5);
     }
   };
 };

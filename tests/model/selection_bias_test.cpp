@@ -151,7 +151,7 @@ TEST_CASE("a biased selection balances a router that sends everything to one exp
     for (Index s = 0; s < tape.mixture.plan.slot_count(); ++s) {
       const Index n = tape.mixture.plan.token[s];
       const int e = tape.mixture.router.chosen[n];
-      REQUIRE(tape.mixture.plan.weight[s] == tape.mixture.router.score[n][e]);
+      REQUIRE(tape.mixture.plan.gate[s] == tape.mixture.router.score[n][e]);
     }
 }
 

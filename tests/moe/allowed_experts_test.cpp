@@ -24,7 +24,7 @@ TEST_CASE("only allowed experts receive tokens, and their gates still sum to one
   CHECK(run.tape.plan.slot_count() == 40);
   for (Index n = 0; n < 20; ++n) {
     const Index* slot = &run.tape.plan.slot[2 * n];
-    CHECK(run.tape.plan.weight[slot[0]] + run.tape.plan.weight[slot[1]] == Approx(1).epsilon(1e-15));
+    CHECK(run.tape.plan.gate[slot[0]] + run.tape.plan.gate[slot[1]] == Approx(1).epsilon(1e-15));
   }
 }
 

@@ -59,7 +59,7 @@ TEST_CASE("an expert takes the tokens with its largest scores, and the gate is t
     for (Index n = 0; n < 10; ++n) {
       const Index s = route.plan.slot[n * 5 + e];
       CHECK((s >= 0) == (route.tape.score[n][e] >= scores[3]));   // capacity 4
-      if (s >= 0) CHECK(route.plan.weight[s] == route.tape.score[n][e]);
+      if (s >= 0) CHECK(route.plan.gate[s] == route.tape.score[n][e]);
     }
   }
 }
@@ -99,7 +99,7 @@ TEST_CASE("the plan does not depend on the number of threads") {
   for (const int threads : {2, 3, 8}) {
     const Route many(router, x, {.shape = {1, 131}, .exec = {threads}});
     CHECK(same_bits(one.plan.slot, many.plan.slot));
-    CHECK(same_bits(one.plan.weight.data(), many.plan.weight.data(), one.plan.slot_count()));
+    CHECK(same_bits(one.plan.gate.data(), many.plan.gate.data(), one.plan.slot_count()));
   }
 }
 
@@ -231,7 +231,7 @@ TEST_CASE("a threshold moves by its rate towards the smallest score its expert t
   for (int e = 0; e < 5; ++e) {
     double least = before[e];
     for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s)
-      least = s == plan.offset[e] ? plan.weight[s] : std::min(least, plan.weight[s]);
+      least = s == plan.offset[e] ? plan.gate[s] : std::min(least, plan.gate[s]);
     CHECK(router.threshold[e] == Approx(0.75 * before[e] + 0.25 * least).epsilon(1e-14));
   }
 }

@@ -107,7 +107,7 @@ TEST_CASE("a token goes to the experts that its inner routers choose in the grou
         const int e = static_cast<int>(g) * 3 + inner.chosen[i];
         const Index s = both.plan.slot[4 * n + 2 * j + i];
         CHECK((s >= both.plan.offset[e] && s < both.plan.offset[e + 1]));
-        CHECK(both.plan.weight[s] == outer.gate[2 * n + j] * inner.gate[i]);
+        CHECK(both.plan.gate[s] == outer.gate[2 * n + j] * inner.gate[i]);
       }
     }
 }
@@ -120,7 +120,7 @@ TEST_CASE("gates of two renormalised levels sum to one, and so do the scores of 
   const Route route(router, x, tape, {.shape = {1, 40}});
   for (Index n = 0; n < 40; ++n) {
     double gates = 0, scores = 0;
-    for (int j = 0; j < 4; ++j) gates += route.plan.weight[route.plan.slot[4 * n + j]];
+    for (int j = 0; j < 4; ++j) gates += route.plan.gate[route.plan.slot[4 * n + j]];
     for (int e = 0; e < 12; ++e) scores += tape.score[n][e];
     CHECK(gates == Approx(1).epsilon(1e-14));
     CHECK(scores == Approx(1).epsilon(1e-14));

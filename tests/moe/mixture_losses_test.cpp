@@ -192,7 +192,7 @@ TEST_CASE("importance is the spread of sums of gates over the slots that were ke
   REQUIRE(plan.dropped() > 0);
   double gates[3] = {}, mean = 0, load_mean = 0, variance = 0, load_variance = 0;
   for (int e = 0; e < 3; ++e) {
-    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) gates[e] += plan.weight[s];
+    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) gates[e] += plan.gate[s];
     mean += gates[e] / 3;
     load_mean += static_cast<double>(plan.wanted[e]) / 3;
   }

@@ -47,7 +47,7 @@ TEST_CASE("without a key a noisy router is a top-k router") {
   const Route<decltype(plain)> b(plain, x, {.shape = {1, 7}});
   CHECK(same_bits(a.tape.score, b.tape.score));
   CHECK(same_bits(a.plan.slot, b.plan.slot));
-  CHECK(same_bits(a.plan.weight, b.plan.weight));
+  CHECK(same_bits(a.plan.gate, b.plan.gate));
 }
 
 TEST_CASE("noise is normal with standard deviation softplus(W x), plus 0.01 with the floor") {

@@ -46,7 +46,7 @@ struct Run {
     const Index numbers = tape.expert.pre.count() * 32 + scratch.experts.expert.act.count() * 32 +
                           scratch.experts.expert.d_pre.count() * 32 + scratch.experts.d_output.count() * 6 +
                           scratch.output.count() * 6 + scratch.d_input.count() * 6 + scratch.d_gate.size() +
-                          tape.plan.weight.size();
+                          tape.plan.gate.size();
     return numbers * Index{sizeof(double)} + tape.plan.token.size() * Index{sizeof(Index)} +
            tape.plan.choice.size() * Index{sizeof(int)};
   }
@@ -113,7 +113,7 @@ TEST_CASE("expert choice reserves what its experts take, in groups of any kind, 
         CAPTURE(shape.batch, shape.length, least);
         CHECK(run.tape.plan.slot_count() == reserved);   // without padding, all of it
         CHECK(run.tape.expert.pre.count() == reserved);
-        CHECK(run.tape.plan.weight.size() == reserved);
+        CHECK(run.tape.plan.gate.size() == reserved);
         if (shape.length < 16) continue;
         pass.lengths = lengths;
         CHECK(Run<R>(pass).tape.plan.slot_count() <= reserved);

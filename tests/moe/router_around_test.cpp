@@ -24,7 +24,7 @@ struct Halved : RouterAround<TopKRouter<5, 2>> {
     using typename Base::Tape;
     void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
       Base::forward(x, plan, tape, pass);
-      for (Index s = 0; s < plan.slot_count(); ++s) plan.weight[s] /= 2;
+      for (Index s = 0; s < plan.slot_count(); ++s) plan.gate[s] /= 2;
     }
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
                   Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
@@ -73,7 +73,7 @@ TEST_CASE("a router around another that changes nothing has its plan and gradien
   wrapper.forward(x, wrapper_plan, wrapper_tape, pass);
   REQUIRE(plan.dropped() > 0);
   REQUIRE(wrapper_plan.slot_count() == plan.slot_count());
-  CHECK(same_bits(wrapper_plan.weight.data(), plan.weight.data(), plan.slot_count()));
+  CHECK(same_bits(wrapper_plan.gate.data(), plan.gate.data(), plan.slot_count()));
 
   const std::vector<float> d_gate(static_cast<std::size_t>(plan.slot_count()), 0.5f);
   R::Scratch scratch;

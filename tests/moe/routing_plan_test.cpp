@@ -35,7 +35,7 @@ TEST_CASE("pairs are sorted by expert, and by token within an expert") {
   CHECK(list(plan.wanted, 5) == std::vector<Index>{5, 2, 1, 0, 3});
   CHECK(list(plan.token, 11) == std::vector<Index>{0, 1, 3, 4, 6, 1, 4, 2, 0, 2, 6});
   CHECK(list(plan.choice, 11) == std::vector<int>{1, 0, 0, 1, 0, 1, 0, 1, 0, 0, 1});
-  CHECK(list(plan.weight, 11) == std::vector<float>{2, 3, 7, 10, 13, 4, 9, 6, 1, 5, 14});
+  CHECK(list(plan.gate, 11) == std::vector<float>{2, 3, 7, 10, 13, 4, 9, 6, 1, 5, 14});
   CHECK(list(plan.slot, 14) == std::vector<Index>{8, 0, 1, 5, 9, 7, 2, -1, 6, 3, -1, -1, 4, 10});
   CHECK(plan.load(0) == 5);
   CHECK(plan.load(3) == 0);
@@ -82,7 +82,7 @@ TEST_CASE("slots and pairs point at each other for any choices, and a plan that 
         ++met;
         CHECK(plan.token[s] == pair / 3);
         CHECK(plan.choice[s] == pair % 3);
-        CHECK(plan.weight[s] == gates[pair]);
+        CHECK(plan.gate[s] == gates[pair]);
         const Rows rows = plan.rows(choices[pair]);
         CHECK((s >= rows.first && s < rows.first + rows.count));
       }
@@ -189,7 +189,7 @@ TEST_CASE("every drop rule keeps the pairs that come first in its order, group b
               ++met;
               CHECK(plan.token[s] == pair / 2);
               CHECK(plan.choice[s] == pair % 2);
-              CHECK(plan.weight[s] == c.gate[static_cast<std::size_t>(pair)]);
+              CHECK(plan.gate[s] == c.gate[static_cast<std::size_t>(pair)]);
               const Rows rows = plan.rows(c.chosen[static_cast<std::size_t>(pair)]);
               CHECK((s >= rows.first && s < rows.first + rows.count));
             }
@@ -260,7 +260,7 @@ TEST_CASE("NaN gates come last in every order and break none") {
     if (drop == Drop::probability)
       for (int e = 0; e < 5; ++e)
         for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s)
-          CHECK((plan.load(e) < 4 || !std::isnan(plan.weight[s])));
+          CHECK((plan.load(e) < 4 || !std::isnan(plan.gate[s])));
   }
 }
 

@@ -112,7 +112,7 @@ TEST_CASE("at K = 1 sigmoids that are not normalised train the router, and the c
   };
   CHECK(gradient(loose) > 1e-3);
   CHECK(gradient(constant) < 1e-15);
-  for (Index s = 0; s < 9; ++s) CHECK(constant.plan.weight[s] == 1);
+  for (Index s = 0; s < 9; ++s) CHECK(constant.plan.gate[s] == 1);
 }
 
 TEST_CASE("the text of a sigmoid router is the type one writes") {

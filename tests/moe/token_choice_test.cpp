@@ -65,7 +65,7 @@ TEST_CASE("softmax over the chosen is softmax over all divided by the chosen sum
     for (int e = 0; e < E; ++e) s[e] /= total;
     for (int j = 0; j < K; ++j) sigma += s[c[j]];
     for (int j = 0; j < K; ++j) {
-      CHECK(choice.plan.weight[choice.plan.slot[n * K + j]] == Approx(s[c[j]] / sigma).epsilon(1e-14));
+      CHECK(choice.plan.gate[choice.plan.slot[n * K + j]] == Approx(s[c[j]] / sigma).epsilon(1e-14));
       mean += g[j] * s[c[j]] / sigma;
     }
     // ds_chosen = (dg - <dg, G>) / sigma, then the softmax backward over all experts
@@ -86,7 +86,7 @@ TEST_CASE("probability gates are the softmax over all, and experts not chosen fe
   double total = 0;
   for (int e = 0; e < E; ++e) total += std::exp(z[0][e]);
   const int first = choice.tape.chosen[0];
-  CHECK(choice.plan.weight[choice.plan.slot[0]] == Approx(std::exp(z[0][first]) / total).epsilon(1e-14));
+  CHECK(choice.plan.gate[choice.plan.slot[0]] == Approx(std::exp(z[0][first]) / total).epsilon(1e-14));
   for (int e = 0; e < E; ++e) CHECK(choice.dz[0][e] != 0);
   for (int e = 0; e < E; ++e) CHECK(choice.dz[1][e] == 0);
 }
@@ -116,7 +116,7 @@ TEST_CASE("padding is not routed, has no gradient, and leaves other tokens' gate
     if (pair >= 4 * K)
       CHECK(some.plan.slot[pair] == some.plan.none);
     else
-      CHECK(some.plan.weight[some.plan.slot[pair]] == all.plan.weight[all.plan.slot[pair]]);
+      CHECK(some.plan.gate[some.plan.slot[pair]] == all.plan.gate[all.plan.slot[pair]]);
   }
   const Buffer<double> ones = [] {
     Buffer<double> b(tokens * K);
@@ -147,7 +147,7 @@ TEST_CASE("an expert that is not allowed is never chosen, not even when fewer ar
   d_slot.fill(1);
   second.backward({d_slot.data(), nullptr, 0.1}, some);
   for (Index n = 0; n < tokens; ++n) {
-    const double sum = second.plan.weight[second.plan.slot[n * K]] + second.plan.weight[second.plan.slot[n * K + 1]];
+    const double sum = second.plan.gate[second.plan.slot[n * K]] + second.plan.gate[second.plan.slot[n * K + 1]];
     CHECK(sum == Approx(1).epsilon(1e-14));
     for (const int e : {0, 2, 3}) CHECK(second.dz[n][e] == 0);
     CHECK(std::isfinite(second.dz[n][1]));
@@ -183,7 +183,7 @@ TEST_CASE("NaN logits give valid and different experts, and gates that show the 
     CHECK(std::set<int>(c, c + K).size() == K);
     for (int j = 0; j < K; ++j) CHECK((c[j] >= 0 && c[j] < E));
   }
-  CHECK(std::isnan(choice.plan.weight[choice.plan.slot[2 * K]]));
+  CHECK(std::isnan(choice.plan.gate[choice.plan.slot[2 * K]]));
   CHECK(std::isnan(*choice.tape.lse[2]));
   CHECK(std::isnan(*choice.tape.lse[4]));
   CHECK(std::isfinite(*choice.tape.lse[3]));

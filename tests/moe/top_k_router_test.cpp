@@ -71,7 +71,7 @@ TEST_CASE("a router of zeros sends every token to the lowest experts with equal 
   const Route<Two> route(router, x, {.shape = {1, 7}});
   CHECK(route.plan.load(0) == 7);
   CHECK(route.plan.load(1) == 7);
-  for (Index s = 0; s < 14; ++s) CHECK(route.plan.weight[s] == 0.5);
+  for (Index s = 0; s < 14; ++s) CHECK(route.plan.gate[s] == 0.5);
 }
 
 TEST_CASE("at K = 1 probability gates train the router, and the constant gate does not") {
@@ -146,7 +146,7 @@ TEST_CASE("gates of 1-norm one are renormalised gates, in values and gradients")
     std::copy_n(grad->logits.weight.data(), 36, both[30]);
     return both;
   };
-  CHECK(distance(by_norm.plan.weight.data(), by_softmax.plan.weight.data(), 90) < 1e-15);
+  CHECK(distance(by_norm.plan.gate.data(), by_softmax.plan.gate.data(), 90) < 1e-15);
   CHECK(distance(gradient(by_norm), gradient(by_softmax)) < 1e-14);
 }
 

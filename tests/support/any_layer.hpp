@@ -124,7 +124,7 @@ class LayerOf : public AnyLayer {
       int e = -1;
       while (s >= 0 && plan.offset[e + 1] <= s) ++e;
       row.push_back(static_cast<float>(e));
-      row.push_back(s >= 0 ? plan.weight[s] : 0);
+      row.push_back(s >= 0 ? plan.gate[s] : 0);
     }
   }
   template <class Tape>

@@ -37,7 +37,7 @@ struct RandomRoute {
     for (int j = 0; j < K; ++j)
       if (const moegpt::Index s = plan.slot[n * K + j]; s >= 0)
         for (int e = 0; e < E; ++e)
-          if (s >= plan.offset[e] && s < plan.offset[e + 1]) gate[static_cast<std::size_t>(e)] = plan.weight[s];
+          if (s >= plan.offset[e] && s < plan.offset[e + 1]) gate[static_cast<std::size_t>(e)] = plan.gate[s];
     return gate;
   }
   int experts_of(moegpt::Index n) const {

@@ -89,7 +89,7 @@ template <class T>
     for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) {
       const auto pair = static_cast<std::size_t>(plan.token[s] * plan.choices + plan.choice[s]);
       to.top_k_indices[pair] = e;
-      to.gates[pair] = plan.weight[s];
+      to.gates[pair] = plan.gate[s];
     }
   for (std::size_t pair = 0; pair < pairs && routed; ++pair) {
     int& e = to.top_k_indices[pair];

@@ -155,7 +155,7 @@ void update_thresholds(Router& router, const RoutingPlan<T>& plan, double rate) 
         " thresholds, the plan ", plan.experts, " experts");
   for (int e = 0; e < plan.experts; ++e) {
     if (plan.load(e) == 0) continue;
-    const T* weight = plan.weight.data();
+    const T* weight = plan.gate.data();
     const T enough = *std::min_element(weight + plan.offset[e], weight + plan.offset[e + 1]);
     move_threshold(router.threshold[e], enough, rate);
   }

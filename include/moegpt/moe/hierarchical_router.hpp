@@ -188,7 +188,7 @@ struct HierarchicalRouter {
             if (j < 0) continue;
             const Index pair = n * active + j * Ki + inside.choice[s];
             tape.chosen[pair] = static_cast<int>(group) * E + i;
-            tape.gate[pair] = outside.weight[outside.slot[n * Ko + j]] * inside.weight[s];
+            tape.gate[pair] = outside.gate[outside.slot[n * Ko + j]] * inside.gate[s];
           }
       });
     }
@@ -204,8 +204,8 @@ struct HierarchicalRouter {
           if (inside < 0) continue;
           const Index s = j < 0 ? j : plan.slot[n * active + j * Ki + i];
           const T d = s < 0 ? T(0) : d_weight[s];
-          d_outer += d * tape.inner_plan[g].weight[inside];
-          scratch.d_inner_gate[g][inside] = s < 0 ? T(0) : d * tape.outer_plan.weight[outside];
+          d_outer += d * tape.inner_plan[g].gate[inside];
+          scratch.d_inner_gate[g][inside] = s < 0 ? T(0) : d * tape.outer_plan.gate[outside];
         }
         if (j >= 0) scratch.d_outer_gate[outside] = d_outer;
       }

@@ -53,8 +53,8 @@ struct Masked : RouterAround<Recipe> {
       Base::forward(x, plan, tape, pass);
       const auto& m = mask[static_cast<std::size_t>(tape.task)];
       for_each_slot(plan, pass, [&](int e, Index s) {
-        tape.unmasked_gate[s] = plan.weight[s];
-        plan.weight[s] *= m[e];
+        tape.unmasked_gate[s] = plan.gate[s];
+        plan.gate[s] *= m[e];
       });
     }
 

@@ -105,7 +105,7 @@ struct RoutingCounts {
       double top = 0;
       for (int i = 0; i < K; ++i) {
         if (expert[i] < 0) continue;
-        top = std::max(top, static_cast<double>(plan.weight[plan.slot[n * K + i]]));
+        top = std::max(top, static_cast<double>(plan.gate[plan.slot[n * K + i]]));
         for (int j = 0; j < K; ++j)
           if (expert[j] >= 0) ++together[at(expert[i]) * at(E) + at(expert[j])];
       }

@@ -130,7 +130,7 @@ template <class T>
 
   for (int e = 0; e < E; ++e) {
     double sum = 0;
-    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) sum += static_cast<double>(plan.weight[s]);
+    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) sum += static_cast<double>(plan.gate[s]);
     tape.gate_sum[e] = static_cast<T>(sum);
   }
   const T* gates = tape.gate_sum.data();

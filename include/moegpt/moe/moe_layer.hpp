@@ -74,7 +74,7 @@ struct MoELayer {
                 const Pass& pass) const {
     scratch.d_gate.resize(slots_in(pass));
     T* const d_gate = scratch.d_gate.data();
-    run_backward(x, tape, tape.plan.at_slots(dy), dx, grad, scratch, pass, tape.plan.weight.data(), d_gate);
+    run_backward(x, tape, tape.plan.at_slots(dy), dx, grad, scratch, pass, tape.plan.gate.data(), d_gate);
     route_backward(x, tape, d_gate, Sum(dx), grad, scratch, pass);
   }
 
@@ -94,7 +94,7 @@ struct MoELayer {
   }
   // y_n = sum of g_s output_s over the slots of token n;  y [tokens, DOut]
   static void combine(const RoutingPlan<T>& plan, In<DOut, T> output, Out<DOut, T> y, const Pass& pass) {
-    kernels::combine<T>(pass.exec, output, plan.slot.data(), plan.choices, plan.weight.data(), y);
+    kernels::combine<T>(pass.exec, output, plan.slot.data(), plan.choices, plan.gate.data(), y);
   }
 
   // d_output_s = g_s dy_n,  d_gate_s = <dy_n, output_s>;  d_output [slots, DOut], d_gate [slots]
@@ -103,7 +103,7 @@ struct MoELayer {
     for_each_piece(pass.exec, plan.slot_count(), token_piece, [&](Rows rows) {
       for (Index s = rows.first; s < rows.first + rows.count; ++s) {
         d_gate[s] = kernels::dot(dy[plan.token[s]], output[s], DOut);
-        kernels::scale(DOut, plan.weight[s], dy[plan.token[s]], d_output[s]);
+        kernels::scale(DOut, plan.gate[s], dy[plan.token[s]], d_output[s]);
       }
     });
   }

@@ -17,7 +17,7 @@ struct RoutingPlan {
   Buffer<Index> offset;      // [experts + 1]       expert e owns slots [offset[e], offset[e + 1])
   Buffer<Index> token;       // [slots]             which token the slot is of
   Buffer<int> choice;        // [slots]             which of its token's choices the slot is
-  Buffer<T> weight;          // [slots]             gate: how much of the expert's output returns
+  Buffer<T> gate;            // [slots]             factor of the expert's output
   Buffer<Index> slot;        // [tokens, choices]   where the pair went, or none
   Buffer<Index> wanted;      // [experts]           pairs chosen, before capacity
   DropRule drop{};           // set by the mixture, of the recipe's type, and so is
@@ -50,7 +50,7 @@ struct RoutingPlan {
     wanted.resize(experts);
     token.resize(std::max(slot_count, drop.order == Drop::probability ? pairs : tokens));   // see keep_what_fits
     choice.resize(slot_count);
-    weight.resize(slot_count);
+    gate.resize(slot_count);
     slot.resize(pairs);
   }
 
@@ -58,22 +58,22 @@ struct RoutingPlan {
   // sort, so that within an expert slots stand in token order. Under a capacity the pairs of each group claim
   // slots in the order of `drop`, and a pair that finds its expert full is dropped. Throws
   // std::invalid_argument for a capacity below one slot (check_capacity) and for an expert that does not exist.
-  void assign(const int* chosen, const T* gate, const Pass& pass) {
+  void assign(const int* chosen, const T* pair_gate, const Pass& pass) {
     const double factor = pass.options.capacity_factor;
     check(factor >= 0 && std::isfinite(factor), "capacity: capacity_factor is ", factor,
           ": it must be a number above 0, or 0 for no limit");
-    if (factor == 0) return assign(chosen, gate, 0);
+    if (factor == 0) return assign(chosen, pair_gate, 0);
     check_capacity("capacity_factor", factor, drop, choices, experts, pass);
     if (drop.order == Drop::token_order && drop.group == Group::batch)
-      return assign(chosen, gate, capacity_of(routed_tokens(pass), pass));
+      return assign(chosen, pair_gate, capacity_of(routed_tokens(pass), pass));
     count(chosen);   // looks at all of them before they are numbers of places
     const Groups groups{drop.group, pass.shape};
-    for (Index g = 0; g < groups.size(); ++g) keep_what_fits(groups[g], chosen, gate, pass);
-    sort(slot.data(), gate, 0);
+    for (Index g = 0; g < groups.size(); ++g) keep_what_fits(groups[g], chosen, pair_gate, pass);
+    sort(slot.data(), pair_gate, 0);
     count(chosen);
   }
   // With the router's own limit, in token order; 0: none. Only for recipes with Drop::never: it reads no pass.
-  void assign(const int* chosen, const T* gate, Index capacity) { sort(chosen, gate, capacity); }
+  void assign(const int* chosen, const T* pair_gate, Index capacity) { sort(chosen, pair_gate, capacity); }
 
  private:
   Index capacity_of(Index competing, const Pass& pass) const {
@@ -91,13 +91,13 @@ struct RoutingPlan {
   }
   // `chosen` may be `slot`, of which each number is read before it is written.
   template <class Expert>
-  void sort(const Expert* chosen, const T* gate, Index capacity) {
+  void sort(const Expert* chosen, const T* pair_gate, Index capacity) {
     count(chosen);
     offset[0] = 0;
     for (int e = 0; e < experts; ++e)
       offset[e + 1] = offset[e] + (capacity > 0 && wanted[e] > capacity ? capacity : wanted[e]);
-    check(slot_count() <= weight.size(), "routing plan: the tokens fill ", slot_count(),
-          " slots, but there is room for ", weight.size(), ": let the router's places(pass) return the most that they can fill");
+    check(slot_count() <= gate.size(), "routing plan: the tokens fill ", slot_count(),
+          " slots, but there is room for ", gate.size(), ": let the router's places(pass) return the most that they can fill");
     for (int e = 0; e < experts; ++e) wanted[e] = offset[e];   // for a moment: the next free slot
     for (Index n = 0; n < tokens; ++n)
       for (int j = 0; j < choices; ++j) {
@@ -110,19 +110,19 @@ struct RoutingPlan {
         slot[pair] = s;
         token[s] = n;
         choice[s] = j;
-        weight[s] = gate[pair];
+        gate[s] = pair_gate[pair];
       }
     for (int e = 0; e < experts; ++e) wanted[e] -= offset[e];
   }
 
-  T best_gate(Index n, const int* chosen, const T* gate) const {
+  T best_gate(Index n, const int* chosen, const T* pair_gate) const {
     T best = std::numeric_limits<T>::lowest();
     for (Index pair = n * choices; pair < (n + 1) * choices; ++pair)
-      if (chosen[pair] >= 0 && gate[pair] > best) best = gate[pair];
+      if (chosen[pair] >= 0 && pair_gate[pair] > best) best = pair_gate[pair];
     return best;
   }
   // Leaves in slot[pair] the expert, or none. `offset` and `token` are not filled yet and lend their memory.
-  [[gnu::noinline]] void keep_what_fits(const TokenGroup& group, const int* chosen, const T* gate, const Pass& pass) {
+  [[gnu::noinline]] void keep_what_fits(const TokenGroup& group, const int* chosen, const T* pair_gate, const Pass& pass) {
     Index* free = offset.data();
     Index* order = token.data();
     std::fill_n(free, experts, capacity_of(routed_tokens(group, pass), pass));
@@ -136,12 +136,12 @@ struct RoutingPlan {
     } else if (drop.order == Drop::probability) {
       const Index pairs = group.count * choices;
       for (Index i = 0; i < pairs; ++i) order[i] = group[i / choices] * choices + i % choices;
-      sort_descending(order, pairs, pairs, [&](Index pair) { return gate[pair]; });
+      sort_descending(order, pairs, pairs, [&](Index pair) { return pair_gate[pair]; });
       for (Index i = 0; i < pairs; ++i) claim(order[i]);
     } else {
       for (Index i = 0; i < group.count; ++i) order[i] = group[i];
       if (drop.order == Drop::batch_prioritised)
-        sort_descending(order, group.count, group.count, [&](Index n) { return best_gate(n, chosen, gate); });
+        sort_descending(order, group.count, group.count, [&](Index n) { return best_gate(n, chosen, pair_gate); });
       for (int j = 0; j < choices; ++j)
         for (Index i = 0; i < group.count; ++i) claim(order[i] * choices + j);
     }
@@ -183,7 +183,7 @@ template <class T>
   demand(wanted <= routed * choices, "it chose ", wanted, " experts, but ", routed, " tokens that are not padding have ",
          choices, " choices each: choose nothing where pass.is_padding(n)");
   demand(plan.slot.size() == plan.tokens * choices && plan.token.size() >= plan.slot_count() &&
-             plan.choice.size() >= plan.slot_count() && plan.weight.size() >= plan.slot_count(),
+             plan.choice.size() >= plan.slot_count() && plan.gate.size() >= plan.slot_count(),
          "its plan has less memory than slots: call plan.resize(pass.tokens(), active, experts)");
 }
 

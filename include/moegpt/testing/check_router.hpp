@@ -141,7 +141,7 @@ struct RouterExamination {
       if (e != f) wrong(token, "choice ", j, " is ", name(e), in_a, ", but ", name(f), in_b, ": ", advice);
       if (e < 0) continue;
       const Index of_a = a.plan.slot[i * K + j], of_b = b.plan.slot[k * K + j];
-      same(a.plan.weight[of_a], b.plan.weight[of_b], "the gate of expert ", e);
+      same(a.plan.gate[of_a], b.plan.gate[of_b], "the gate of expert ", e);
     }
     for (int e = 0; e < E; ++e) same(a.tape.score[i][e], b.tape.score[k][e], "the score of expert ", e);
     same(*a.tape.lse[i], *b.tape.lse[k], "lse");
@@ -174,7 +174,7 @@ struct RouterExamination {
       if (!std::isfinite(value))
         wrong(when, what, " of token ", n, " is ", value, ", expected a finite number");
     };
-    for (Index s = 0; s < plan.slot_count(); ++s) demand_finite(plan.weight[s], "a gate", plan.token[s]);
+    for (Index s = 0; s < plan.slot_count(); ++s) demand_finite(plan.gate[s], "a gate", plan.token[s]);
     for (Index n = 0; n < plan.tokens; ++n) {
       for (int e = 0; e < E; ++e) demand_finite(route.tape.score[n][e], "a score", n);
       demand_finite(*route.tape.lse[n], "lse", n);
@@ -211,7 +211,7 @@ struct RouterExamination {
     expected.resize(pass.tokens(), K, E);
     Buffer<float> gate(pass.tokens() * K);
     for (Index pair = 0; pair < gate.size(); ++pair)
-      if (const Index s = all.plan.slot[pair]; s >= 0) gate[pair] = all.plan.weight[s];
+      if (const Index s = all.plan.slot[pair]; s >= 0) gate[pair] = all.plan.gate[s];
     expected.assign(all.expert.data(), gate.data(), limited);
     for (int e = 0; e < E; ++e) {
       if (kept.plan.wanted[e] != expected.wanted[e])

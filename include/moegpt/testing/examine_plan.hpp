@@ -82,7 +82,7 @@ template <class T>
     demand(plan.load(e) >= 0 && plan.offset[e + 1] <= pairs && plan.wanted[e] >= plan.load(e),
            "the plan is inconsistent: the slots of expert ", e, " are not below those of the next, or it has "
            "more of them than it was wanted");
-  demand(std::min({plan.token.size(), plan.choice.size(), plan.weight.size()}) >= plan.slot_count(),
+  demand(std::min({plan.token.size(), plan.choice.size(), plan.gate.size()}) >= plan.slot_count(),
          "the plan is inconsistent: it has less memory than slots: call plan.resize(pass.tokens(), active, "
          "experts)");
   demand(!chosen || chosen->size() == pairs, "the tape says has_choices, but its `chosen` has ",

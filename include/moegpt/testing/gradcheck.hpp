@@ -178,7 +178,7 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}, const DropRule& 
     auto value = [&] {   // derivatives belong to (token, choice) pairs: slots move if the routing does
       router.forward(x, plan, tape, pass);
       double f = 0;
-      for (Index s = 0; s < plan.slot_count(); ++s) f += d_pair[plan.token[s] * plan.choices + plan.choice[s]] * plan.weight[s];
+      for (Index s = 0; s < plan.slot_count(); ++s) f += d_pair[plan.token[s] * plan.choices + plan.choice[s]] * plan.gate[s];
       mean_scores<double>(tape.score, Group::batch, pass, mean.data());
       for (int e = 0; e < E; ++e) f += d_mean[e] * mean[e];
       if constexpr (HasSmoothLoad<typename R::Tape>)
@@ -198,7 +198,7 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}, const DropRule& 
     pass.exec.threads = 2;
     router.forward(x, plan_threads, tape_threads, pass);
     const bool same_plan = plan_threads.slot_count() == plan.slot_count() &&
-        std::memcmp(plan_threads.weight.data(), plan.weight.data(), bytes_of<double>(plan.slot_count())) == 0;
+        std::memcmp(plan_threads.gate.data(), plan.gate.data(), bytes_of<double>(plan.slot_count())) == 0;
     router.forward(other, plan_threads, tape_threads, pass);   // lies between a forward and its backward
     router.backward(x, plan, tape, signal, Sum(dx_threads), grad_threads, scratch_threads, pass);
     pass.exec.threads = 1;
