@@ -138,7 +138,7 @@ struct ThresholdRouter {
           const Index s = plan.slot[n * E + e];
           dz[e] = 0;
           if (pass.is_padding(n)) continue;
-          if (s >= 0) ds[e] = signal.d_weight[s];
+          if (s >= 0) ds[e] = signal.d_gate[s];
           dz[e] = 2 * signal.z / static_cast<T>(routed) * *tape.lse[n] * tape.score[n][e];
         }
         signal.add_to_scores(n, routed, pass, E, ds);

@@ -141,7 +141,7 @@ TEST_CASE("noise too small to move anything gives the counts and a finite gradie
     R::Scratch scratch;
     Tokens<4, double> dx(20);
     const Buffer<double> d_slot = random_numbers<double>(run.plan.slot_count(), 3), d_load = random_numbers<double>(5, 4);
-    run.router.backward(run.x, run.plan, run.tape, {.d_weight = d_slot.data(), .d_load = d_load.data()}, Sum(dx), grad,
+    run.router.backward(run.x, run.plan, run.tape, {.d_gate = d_slot.data(), .d_load = d_load.data()}, Sum(dx), grad,
                         scratch, pass);
     CHECK(first_not_finite(grad) == "");
   }

@@ -28,10 +28,10 @@ struct Halved : RouterAround<TopKRouter<5, 2>> {
     }
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
                   Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
-      std::vector<T> d_gate(signal.d_weight, signal.d_weight + plan.slot_count());
+      std::vector<T> d_gate(signal.d_gate, signal.d_gate + plan.slot_count());
       for (T& d : d_gate) d /= 2;
       RouterSignal<T> halved = signal;
-      halved.d_weight = d_gate.data();
+      halved.d_gate = d_gate.data();
       Base::backward(x, plan, tape, halved, dx, grad, scratch, pass);
     }
   };
@@ -79,8 +79,8 @@ TEST_CASE("a router around another that changes nothing has its plan and gradien
   R::Scratch scratch;
   W::Scratch wrapper_scratch;
   Tokens<6, float> dx(14), wrapper_dx(14);
-  router.backward(x, plan, tape, {.d_weight = d_gate.data()}, Sum(dx), grad, scratch, pass);
-  wrapper.backward(x, wrapper_plan, wrapper_tape, {.d_weight = d_gate.data()}, Sum(wrapper_dx), wrapper_grad,
+  router.backward(x, plan, tape, {.d_gate = d_gate.data()}, Sum(dx), grad, scratch, pass);
+  wrapper.backward(x, wrapper_plan, wrapper_tape, {.d_gate = d_gate.data()}, Sum(wrapper_dx), wrapper_grad,
                    wrapper_scratch, pass);
   CHECK(same_bits(dx, wrapper_dx));
   CHECK(same_weights(grad, wrapper_grad.inner));

@@ -103,9 +103,9 @@ TEST_CASE("at K = 1 sigmoids that are not normalised train the router, and the c
   const auto gradient = [&](const auto& route) {
     typename std::remove_cvref_t<decltype(route)>::R grad;
     typename std::remove_cvref_t<decltype(route)>::R::Scratch scratch;
-    const auto d_weight = random_numbers<double>(9, 3);
+    const auto d_gate = random_numbers<double>(9, 3);
     Tokens<6, double> dx(9);
-    route.router.backward(route.x, route.plan, route.tape, {.d_weight = d_weight.data()}, Sum(dx), grad, scratch, pass);
+    route.router.backward(route.x, route.plan, route.tape, {.d_gate = d_gate.data()}, Sum(dx), grad, scratch, pass);
     double largest = 0;
     for (const double g : grad.logits.weight) largest = std::max(largest, std::abs(g));
     return largest;

@@ -56,7 +56,7 @@ TEST_CASE("softmax over the chosen is softmax over all divided by the chosen sum
   Choice<RenormalisedGates> choice(z, pass);
   Buffer<double> d_slot(tokens * K);
   for (Index pair = 0; pair < tokens * K; ++pair) d_slot[choice.plan.slot[pair]] = dg[pair];
-  choice.backward({.d_weight = d_slot.data()}, pass);
+  choice.backward({.d_gate = d_slot.data()}, pass);
   for (Index n = 0; n < tokens; ++n) {
     const int* c = choice.tape.chosen.data() + n * K;
     const double* g = dg.data() + n * K;
@@ -82,7 +82,7 @@ TEST_CASE("probability gates are the softmax over all, and experts not chosen fe
   Buffer<double> d_slot(tokens * K);
   d_slot.fill(0);
   d_slot[choice.plan.slot[0]] = 1;
-  choice.backward({.d_weight = d_slot.data()}, pass);
+  choice.backward({.d_gate = d_slot.data()}, pass);
   double total = 0;
   for (int e = 0; e < E; ++e) total += std::exp(z[0][e]);
   const int first = choice.tape.chosen[0];
@@ -163,7 +163,7 @@ TEST_CASE("capacity counts pairs of tokens that are not padding, and a dropped p
   CHECK(choice.plan.dropped() == 9);
   Buffer<double> d_slot(12);
   d_slot.fill(1);
-  choice.backward({.d_weight = d_slot.data()}, limited);
+  choice.backward({.d_gate = d_slot.data()}, limited);
   CHECK(choice.dz[3][0] != 0);
   for (int e = 0; e < E; ++e) CHECK(choice.dz[4][e] == 0);
   const Index lengths[1] = {4};

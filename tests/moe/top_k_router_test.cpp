@@ -31,10 +31,10 @@ double gradient_of_gates() {
   const auto x = random_tokens<6, double>(7, 2);
   const Pass pass{.shape = {1, 7}};
   const Route<R> route(router, x, pass);
-  const auto d_weight = random_numbers<double>(route.plan.slot_count(), 3);
+  const auto d_gate = random_numbers<double>(route.plan.slot_count(), 3);
   typename R::Scratch scratch;
   Tokens<6, double> dx(7);
-  router.backward(x, route.plan, route.tape, {.d_weight = d_weight.data()}, Sum(dx), grad, scratch, pass);
+  router.backward(x, route.plan, route.tape, {.d_gate = d_gate.data()}, Sum(dx), grad, scratch, pass);
   double largest = 0;
   for (const double g : grad.logits.weight) largest = std::max(largest, std::abs(g));
   return largest;
@@ -122,11 +122,11 @@ TEST_CASE("frozen, a router still sends its gradient to x") {
   const auto x = random_tokens<6, double>(7, 10);
   const Pass pass{.shape = {1, 7}};
   const Route<Two> route(router, x, pass);
-  const auto d_weight = random_numbers<double>(14, 11);
+  const auto d_gate = random_numbers<double>(14, 11);
   Two::Scratch scratch;
   Tokens<6, double> dx(7), dx_frozen(7);
-  router.backward(x, route.plan, route.tape, {.d_weight = d_weight.data()}, Sum(dx), grad, scratch, pass);
-  router.backward(x, route.plan, route.tape, {.d_weight = d_weight.data()}, Sum(dx_frozen), frozen, scratch, pass);
+  router.backward(x, route.plan, route.tape, {.d_gate = d_gate.data()}, Sum(dx), grad, scratch, pass);
+  router.backward(x, route.plan, route.tape, {.d_gate = d_gate.data()}, Sum(dx_frozen), frozen, scratch, pass);
   CHECK(same_bits(dx, dx_frozen));
   CHECK(count_weights(frozen) == 0);
 }
@@ -135,12 +135,12 @@ TEST_CASE("gates of 1-norm one are renormalised gates, in values and gradients")
   const Pass pass{.shape = {1, 30}};
   const RandomRoute<TopKRouterWith<6, 3, PNormGates<1>>> by_norm(pass);
   const RandomRoute<TopKRouter<6, 3>> by_softmax(pass);
-  const auto d_weight = random_numbers<double>(90, 3);
+  const auto d_gate = random_numbers<double>(90, 3);
   const auto gradient = [&](const auto& route) {
     auto grad = std::make_unique<typename std::remove_cvref_t<decltype(route)>::R>();
     typename std::remove_cvref_t<decltype(route)>::R::Scratch scratch;
     Tokens<6, double> dx(30);
-    route.router.backward(route.x, route.plan, route.tape, {.d_weight = d_weight.data()}, Sum(dx), *grad, scratch, pass);
+    route.router.backward(route.x, route.plan, route.tape, {.d_gate = d_gate.data()}, Sum(dx), *grad, scratch, pass);
     Tokens<6, double> both(36);
     std::copy_n(dx[0], 180, both[0]);
     std::copy_n(grad->logits.weight.data(), 36, both[30]);

@@ -86,9 +86,9 @@ void check_small_stack(moegpt::Pass pass = {}) {
     const RandomRoute<Recipe, float, D> route(pass);
     typename RandomRoute<Recipe, float, D>::R grad;
     typename RandomRoute<Recipe, float, D>::R::Scratch scratch;
-    moegpt::Buffer<float> d_weight(route.plan.slot_count());
+    moegpt::Buffer<float> d_gate(route.plan.slot_count());
     moegpt::Tokens<D, float> dx(2);
-    route.router.backward(route.x, route.plan, route.tape, {.d_weight = d_weight.data()}, moegpt::Sum(dx), grad, scratch, pass);
+    route.router.backward(route.x, route.plan, route.tape, {.d_gate = d_gate.data()}, moegpt::Sum(dx), grad, scratch, pass);
     done = route.plan.slot_count() > 0;
   });
   CHECK(ran);

@@ -101,7 +101,7 @@ struct ExpertChoiceRouter {
           T *dz = scratch.d_logits[n], *d_score = scratch.d_score[n];
           for (int e = 0; e < E; ++e) {
             const Index s = plan.slot[n * E + e];
-            d_score[e] = s >= 0 ? signal.d_weight[s] : T(0);
+            d_score[e] = s >= 0 ? signal.d_gate[s] : T(0);
             dz[e] = pass.is_padding(n) ? T(0) : 2 * signal.z / static_cast<T>(routed) * *tape.lse[n] * tape.score[n][e];
           }
           signal.add_to_scores(n, routed, pass, E, d_score);

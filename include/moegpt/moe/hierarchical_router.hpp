@@ -96,7 +96,7 @@ struct HierarchicalRouter {
       plan.assign(tape.chosen.data(), tape.gate.data(), pass);
     }
 
-    // da_g = sum_i b_gi d_weight,  db_gi = a_g d_weight;  ds_g = sum_i s_gi ds,  ds_gi = s_g ds. The rest is up to the
+    // da_g = sum_i b_gi d_gate,  db_gi = a_g d_gate;  ds_g = sum_i s_gi ds,  ds_gi = s_g ds. The rest is up to the
     // routers.
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
                   Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
@@ -106,14 +106,14 @@ struct HierarchicalRouter {
       for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
         for (Index n = rows.first; n < rows.first + rows.count; ++n) {
           multiply_scores_backward(n, routed, tape, signal, scratch, levels);
-          multiply_gates_backward(n, plan, tape, signal.d_weight, scratch, levels);
+          multiply_gates_backward(n, plan, tape, signal.d_gate, scratch, levels);
         }
       });
-      RouterSignal<T> part{.d_weight = scratch.d_outer_gate.data(), .z = signal.z, .d_score = scratch.d_outer_score[0]};
+      RouterSignal<T> part{.d_gate = scratch.d_outer_gate.data(), .z = signal.z, .d_score = scratch.d_outer_score[0]};
       outer.backward(x, tape.outer_plan, tape.outer, part, dx, grad.outer, scratch.outer, levels.outer().pass);
       for (std::size_t g = 0; g < G; ++g) {
         if (!levels.allowed[g]) continue;
-        part.d_weight = scratch.d_inner_gate[g].data();
+        part.d_gate = scratch.d_inner_gate[g].data();
         part.d_score = scratch.d_inner_score[g][0];
         inner[g].backward(x, tape.inner_plan[g], tape.inner[g], part, dx, grad.inner[g], scratch.inner,
                           levels.inner(g).pass);
@@ -192,7 +192,7 @@ struct HierarchicalRouter {
           }
       });
     }
-    static void multiply_gates_backward(Index n, const RoutingPlan<T>& plan, const Tape& tape, const T* d_weight,
+    static void multiply_gates_backward(Index n, const RoutingPlan<T>& plan, const Tape& tape, const T* d_gate,
                                         Scratch& scratch, const Levels& levels) {
       for (std::size_t g = 0; g < G; ++g) {
         if (!levels.allowed[g]) continue;
@@ -203,7 +203,7 @@ struct HierarchicalRouter {
           const Index inside = tape.inner_plan[g].slot[n * Ki + i];
           if (inside < 0) continue;
           const Index s = j < 0 ? j : plan.slot[n * active + j * Ki + i];
-          const T d = s < 0 ? T(0) : d_weight[s];
+          const T d = s < 0 ? T(0) : d_gate[s];
           d_outer += d * tape.inner_plan[g].gate[inside];
           scratch.d_inner_gate[g][inside] = s < 0 ? T(0) : d * tape.outer_plan.gate[outside];
         }

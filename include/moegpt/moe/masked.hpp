@@ -58,7 +58,7 @@ struct Masked : RouterAround<Recipe> {
       });
     }
 
-    // dg = m d_weight,  dm_e += sum over its slots of d_weight g
+    // Of unmasked gates g:  dg = m d_gate,  dm_e += sum over its slots of d_gate g
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
                   Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
       scratch.resize(pass);
@@ -67,11 +67,11 @@ struct Masked : RouterAround<Recipe> {
       auto& dm = grad.mask[task];
       dm.touched = true;
       for_each_slot(plan, pass, [&](int e, Index s) {
-        scratch.d_gate[s] = m[e] * signal.d_weight[s];
-        if (!dm.empty()) dm[e] += signal.d_weight[s] * tape.unmasked_gate[s];
+        scratch.d_gate[s] = m[e] * signal.d_gate[s];
+        if (!dm.empty()) dm[e] += signal.d_gate[s] * tape.unmasked_gate[s];
       });
       RouterSignal<T> unmasked = signal;
-      unmasked.d_weight = scratch.d_gate.data();
+      unmasked.d_gate = scratch.d_gate.data();
       Base::backward(x, plan, tape, unmasked, dx, grad, scratch.inner, pass);
     }
 

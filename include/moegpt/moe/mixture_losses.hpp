@@ -144,16 +144,16 @@ template <class T>
   tape.count = static_cast<T>(spread.variance(Variance::population) * scores.tokens * scores.tokens);
 }
 
-// dP, d_load, and d_weight += what comes from importance.
+// dP, d_load, and d_gate += what comes from importance.
 template <class T>
 [[gnu::noinline]] RouterSignal<T> signal_of_losses(const LossTape<T>& tape, const T* smooth_load,
-                                                   const RoutingPlan<T>& plan, T* d_weight, LossScratch<T>& scratch,
+                                                   const RoutingPlan<T>& plan, T* d_gate, LossScratch<T>& scratch,
                                                    const Pass& pass) {
   const Objective& o = routing_of(pass).objective;
   const Group group = o.balance_rule.group;
   const int E = plan.experts;
   const Index groups = groups_in(group, pass);
-  RouterSignal<T> signal{.d_weight = d_weight, .z = T(o.z), .group = group};
+  RouterSignal<T> signal{.d_gate = d_gate, .z = T(o.z), .group = group};
   scratch.resize(E, pass);
   if (o.balance != 0 || o.variance != 0 || o.count != 0) {
     T* d_mean = scratch.d_mean_score.data();
@@ -175,7 +175,7 @@ template <class T>
     const Spread importance(E, [&](int e) { return static_cast<double>(tape.gate_sum[e]); });
     for (int e = 0; e < E; ++e) {
       const T d = T(o.importance * importance.d_variation(o.variation, static_cast<double>(tape.gate_sum[e])));
-      for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) d_weight[s] += d;
+      for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) d_gate[s] += d;
     }
   }
   if (o.load != 0 && smooth_load) {
@@ -194,12 +194,12 @@ template <class T, class RouterTape>
 void measure_losses(const RouterTape& router, const RoutingPlan<T>& plan, LossTape<T>& tape, const Pass& pass) {
   detail::measure_losses<T>(detail::Routed<T>(router), plan, tape, pass);
 }
-// Backward: what the router is told, d_weight [slots] of the gates among it, which the importance loss adds to.
+// Backward: what the router is told, d_gate [slots] of the gates among it, which the importance loss adds to.
 template <class T, class RouterTape>
 RouterSignal<T> signal_of_losses(const LossTape<T>& tape, const RouterTape& router, const RoutingPlan<T>& plan,
-                                 T* d_weight, LossScratch<T>& scratch, const Pass& pass) {
+                                 T* d_gate, LossScratch<T>& scratch, const Pass& pass) {
   const Buffer<T>* load = detail::Routed<T>(router).load;
-  return detail::signal_of_losses<T>(tape, load ? load->data() : nullptr, plan, d_weight, scratch, pass);
+  return detail::signal_of_losses<T>(tape, load ? load->data() : nullptr, plan, d_gate, scratch, pass);
 }
 
 }  // namespace moegpt::inline MOEGPT_BUILD

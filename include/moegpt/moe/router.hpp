@@ -11,7 +11,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 // What reaches a router in backward.
 template <class T>
 struct RouterSignal {
-  const T* d_weight = nullptr;       // [slots] of the gates
+  const T* d_gate = nullptr;         // [slots] of plan.gate
   const T* d_mean_score = nullptr;   // [groups, E] of the mean over a group's tokens of the full scores; null: none
   T z = 0;                           // coefficient of the z-loss, mean over tokens of lse^2
   Group group = Group::batch;        // of d_mean_score

@@ -127,7 +127,7 @@ template <class Rule, class T>
       for (; count < K && selected[count] >= 0; ++count) {
         const Index slot = plan.slot[n * K + count];
         gate_score[count] = s[selected[count]];
-        d_gate[count] = slot >= 0 ? signal.d_weight[slot] : T(0);
+        d_gate[count] = slot >= 0 ? signal.d_gate[slot] : T(0);
         d_logit[count] = d_score[count] = 0;
       }
       Rule::Gates::backward(gate_score, all_gates + n * K, d_gate, d_logit, d_score, count);
