@@ -100,7 +100,7 @@ struct ThresholdRouter {
       static constexpr bool has_choices = true;   // losses and intermediates may read `chosen`
       Tokens<E, T> score;   // softmax of the logits
       Tokens<1, T> lse;     // log sum exp of the logits
-      Buffer<int> chosen;   // [tokens, E] e where expert e is wanted, else -1
+      Buffer<int> chosen;   // [tokens, E] e where expert e is requested, else no_expert
       void resize(const Pass& pass) {
         score.resize(pass.tokens());
         lse.resize(pass.tokens());
@@ -120,7 +120,8 @@ struct ThresholdRouter {
         for (int e = 0; e < E; ++e)
           if (!is_allowed(e, pass)) s[e] = kernels::minus_infinity<T>;
         *tape.lse[n] = kernels::softmax(s, E);
-        for (int e = 0; e < E; ++e) tape.chosen[n * E + e] = s[e] >= T(1) / E && !pass.is_padding(n) ? e : -1;
+        for (int e = 0; e < E; ++e)
+          tape.chosen[n * E + e] = s[e] >= T(1) / E && !pass.is_padding(n) ? e : no_expert;
       }
       plan.resize(pass.tokens(), E, E);
       plan.assign(tape.chosen.data(), tape.score[0], pass);
@@ -138,7 +139,7 @@ struct ThresholdRouter {
           const Index s = plan.slot[n * E + e];
           dz[e] = 0;
           if (pass.is_padding(n)) continue;
-          if (s >= 0) ds[e] = signal.d_gate[s];
+          if (s != no_slot) ds[e] = signal.d_gate[s];
           dz[e] = 2 * signal.z / static_cast<T>(routed) * *tape.lse[n] * tape.score[n][e];
         }
         signal.add_to_scores(n, routed, pass, E, ds);

@@ -97,7 +97,7 @@ TEMPLATE_LIST_TEST_CASE("a token that every expert drops leaves the mixture as z
   const auto& plan = run.tape.plan;
   Index kept = 0, without = 0;
   for (Index n = 0; n < 40; ++n) {
-    const int mine = (plan.slot[2 * n] >= 0) + (plan.slot[2 * n + 1] >= 0);
+    const int mine = (plan.slot[2 * n] != no_slot) + (plan.slot[2 * n + 1] != no_slot);
     kept += mine;
     without += mine == 0;
     for (int i = 0; i < 6; ++i) CHECK((run.y[n][i] == 0) == (mine == 0));

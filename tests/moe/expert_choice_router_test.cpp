@@ -58,8 +58,8 @@ TEST_CASE("an expert takes the tokens with its largest scores, and the gate is t
     std::sort(scores.rbegin(), scores.rend());
     for (Index n = 0; n < 10; ++n) {
       const Index s = route.plan.slot[n * 5 + e];
-      CHECK((s >= 0) == (route.tape.score[n][e] >= scores[3]));   // capacity 4
-      if (s >= 0) CHECK(route.plan.gate[s] == route.tape.score[n][e]);
+      CHECK((s != no_slot) == (route.tape.score[n][e] >= scores[3]));   // capacity 4
+      if (s != no_slot) CHECK(route.plan.gate[s] == route.tape.score[n][e]);
     }
   }
 }
@@ -70,7 +70,7 @@ TEST_CASE("equal scores go to the earlier tokens, and padding is never taken") {
   const Index lengths[2] = {2, 5};
   const Route route(zeros, x, {.shape = {2, 5}, .lengths = lengths});   // 7 tokens: capacity 2
   for (int e = 0; e < 5; ++e)
-    for (Index n = 0; n < 10; ++n) CHECK((route.plan.slot[n * 5 + e] >= 0) == (n < 2));
+    for (Index n = 0; n < 10; ++n) CHECK((route.plan.slot[n * 5 + e] != no_slot) == (n < 2));
 }
 
 TEST_CASE("expert choice is not causal: a later token can take an earlier token's place") {
@@ -85,7 +85,7 @@ TEST_CASE("expert choice is not causal: a later token can take an earlier token'
     for (int i = 0; i < 6; ++i) other[changed][i] *= -4;
     const Route after(router, other, pass);
     for (Index pair = 0; pair < changed * 5; ++pair)
-      moved = moved || (before.plan.slot[pair] >= 0) != (after.plan.slot[pair] >= 0);
+      moved = moved || (before.plan.slot[pair] != no_slot) != (after.plan.slot[pair] != no_slot);
   }
   CHECK(moved);
   STATIC_REQUIRE_FALSE(ExpertChoiceRouter<5, 2>::causal);
@@ -165,7 +165,7 @@ TEST_CASE("each group by itself is expert choice over that group as a batch of i
       const auto alone = plan_of(by_batch, part, {.shape = {1, part.count()}});
       for (Index i = 0; i < part.count(); ++i)
         for (int e = 0; e < 5; ++e)
-          CHECK((plan.slot[groups[g][i] * 5 + e] >= 0) == (alone.slot[i * 5 + e] >= 0));
+          CHECK((plan.slot[groups[g][i] * 5 + e] != no_slot) == (alone.slot[i * 5 + e] != no_slot));
     }
   };
   examine(Group::sequence, plan_of(by_sequence, x, {.shape = shape}));
@@ -185,7 +185,7 @@ TEST_CASE("by position expert choice is causal: a later token changes no earlier
   const auto after = plan_of(router, x, pass);
   for (Index n = 0; n < 20; ++n)
     if (n % 5 != 3)
-      for (int e = 0; e < 5; ++e) CHECK((before.slot[n * 5 + e] >= 0) == (after.slot[n * 5 + e] >= 0));
+      for (int e = 0; e < 5; ++e) CHECK((before.slot[n * 5 + e] != no_slot) == (after.slot[n * 5 + e] != no_slot));
 }
 
 TEST_CASE("too few tokens for one place of an expert are refused, except in generation or with a minimum") {
@@ -216,7 +216,7 @@ TEST_CASE("thresholds learned from a batch give that batch its routes again, and
   for (int e = 0; e < 5; ++e) CHECK(again.load(e) == 4);
   for (Index n = 0; n < 10; ++n) {
     const auto alone = plan_of(router, x.view().rows({n, 1}), {.shape = {1, 1}});
-    for (int e = 0; e < 5; ++e) CHECK((alone.slot[e] >= 0) == (again.slot[n * 5 + e] >= 0));
+    for (int e = 0; e < 5; ++e) CHECK((alone.slot[e] != no_slot) == (again.slot[n * 5 + e] != no_slot));
   }
 }
 

@@ -8,7 +8,7 @@ using namespace moegpt;
 namespace {
 
 // Six tokens, two choices, four experts. Token 3 chose one expert, token 5 is padding, nobody chose expert 3.
-const int chosen[12] = {0, 1, 1, 0, 0, 2, 0, -1, 2, 1, -1, -1};
+const int chosen[12] = {0, 1, 1, 0, 0, 2, 0, no_expert, 2, 1, no_expert, no_expert};
 const double gate[12] = {0.6, 0.4, 0.9, 0.1, 0.7, 0.3, 1, 0, 0.5, 0.5, 0, 0};
 const Index lengths[1] = {5};
 

@@ -289,19 +289,23 @@ TEST_CASE("a tape's own `chosen` and `load` are not read by losses, and of a wro
   }
 }
 
-TEST_CASE("any negative number in `chosen` means none") {
+TEST_CASE("no_expert in `chosen` counts nothing, and what is neither that nor an expert is refused") {
   const RoutedPass pass({.shape = {2, 4}}, {.objective = {.balance_rule = BalanceRule::gshard}});
   Run<TopKOf<5, 2>> run(pass);
   LossTape<double> losses;
   measure_losses<double>(run.tape.router, run.tape.plan, losses, pass);
   const double whole = losses.load_share[run.tape.router.chosen[0]];
   const int first = run.tape.router.chosen[0];
-  for (const int none : {-1, -2, -2 - first, -1000}) {
-    run.tape.router.chosen[0] = none;
-    measure_losses<double>(run.tape.router, run.tape.plan, losses, pass);
-    CHECK(losses.load_share[first] < whole);
-    double sum = 0;
-    for (int e = 0; e < 5; ++e) sum += losses.load_share[e];
-    CHECK(sum == Approx(1));
+  run.tape.router.chosen[0] = no_expert;
+  measure_losses<double>(run.tape.router, run.tape.plan, losses, pass);
+  CHECK(losses.load_share[first] < whole);
+  double sum = 0;
+  for (int e = 0; e < 5; ++e) sum += losses.load_share[e];
+  CHECK(sum == Approx(1));
+  for (const int wrong : {-2, -2 - first, -1000, 5}) {
+    run.tape.router.chosen[0] = wrong;
+    const std::string found = refusal([&] { measure_losses<double>(run.tape.router, run.tape.plan, losses, pass); });
+    CHECK(found.find("choice 0 of token 0 is expert " + std::to_string(wrong) + ", expected 0 .. 4, or no_expert") !=
+          std::string::npos);
   }
 }

@@ -175,7 +175,7 @@ TEST_CASE("a capacity that nobody exceeds changes no bit, and a smaller one leav
   CHECK(few.tape.plan.slot_count() + few.tape.plan.dropped() == 14);
   int without = 0;
   for (Index n = 0; n < 7; ++n)
-    if (few.tape.plan.slot[2 * n] < 0 && few.tape.plan.slot[2 * n + 1] < 0) {
+    if (few.tape.plan.slot[2 * n] == no_slot && few.tape.plan.slot[2 * n + 1] == no_slot) {
       ++without;
       for (int i = 0; i < 6; ++i) CHECK(few.y[n][i] == 0);
     }
@@ -354,7 +354,7 @@ TEST_CASE("a mixture refuses a plan that ignores the pass or is none, naming the
   pass.lengths = lengths;
   CHECK(refused(RouterFault::none).empty());
   CHECK(says(RouterFault::routes_padding, "choose nothing where pass.is_padding(n)"));
-  CHECK(refused(RouterFault::expert_does_not_exist).find("is expert 4, expected 0 .. 3, or below zero for none") !=
+  CHECK(refused(RouterFault::expert_does_not_exist).find("is expert 4, expected 0 .. 3, or no_expert") !=
         std::string::npos);
 }
 

@@ -15,7 +15,7 @@ auto list(const B& buffer, Index count) {
 }
 
 // Seven tokens, two choices, five experts; token 3 chose one expert, token 5 none, nobody chose expert 3.
-const int chosen[14] = {4, 0, 0, 1, 4, 2, 0, -1, 1, 0, -1, -1, 0, 4};
+const int chosen[14] = {4, 0, 0, 1, 4, 2, 0, no_expert, 1, 0, no_expert, no_expert, 0, 4};
 const float gate[14] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14};
 
 RoutingPlan<float> plan_of(Index capacity) {
@@ -78,7 +78,7 @@ TEST_CASE("slots and pairs point at each other for any choices, and a plan that 
       Index met = 0;
       for (Index pair = 0; pair < tokens * 3; ++pair) {
         const Index s = plan.slot[pair];
-        if (s == plan.none) continue;
+        if (s == no_slot) continue;
         ++met;
         CHECK(plan.token[s] == pair / 3);
         CHECK(plan.choice[s] == pair % 3);
@@ -111,7 +111,7 @@ struct Choices {
       const int first = static_cast<int>(rng.below(E)), second = (first + 1 + static_cast<int>(rng.below(E - 1))) % E;
       const double share = 0.5 + 0.1 * static_cast<double>(rng.below(5));   // many tie
       const bool none = pass.is_padding(n);
-      chosen.insert(chosen.end(), {none ? -1 : first, none || rng.below(4) == 0 ? -1 : second});
+      chosen.insert(chosen.end(), {none ? no_expert : first, none || rng.below(4) == 0 ? no_expert : second});
       gate.insert(gate.end(), {share, 1 - share});
     }
   }
@@ -183,9 +183,9 @@ TEST_CASE("every drop rule keeps the pairs that come first in its order, group b
             Index met = 0, wanted = 0;
             for (Index pair = 0; pair < 48; ++pair) {
               const Index s = plan.slot[pair];
-              CHECK((s >= 0) == expected[static_cast<std::size_t>(pair)]);
-              wanted += c.chosen[static_cast<std::size_t>(pair)] >= 0;
-              if (s < 0) continue;
+              CHECK((s != no_slot) == expected[static_cast<std::size_t>(pair)]);
+              wanted += c.chosen[static_cast<std::size_t>(pair)] != no_expert;
+              if (s == no_slot) continue;
               ++met;
               CHECK(plan.token[s] == pair / 2);
               CHECK(plan.choice[s] == pair % 2);
@@ -229,7 +229,7 @@ TEST_CASE("one order drops what another keeps: second choices, timid tokens, sma
     plan.assign(wants, gates, Pass{.shape = {1, 3}, .options = {.capacity_factor = 0.34}});
     std::vector<int> kept;
     for (Index pair = 0; pair < 6; ++pair)
-      if (plan.slot[pair] >= 0) kept.push_back(static_cast<int>(pair));
+      if (plan.slot[pair] != no_slot) kept.push_back(static_cast<int>(pair));
     return kept;
   };
   CHECK(kept_by(Drop::token_order) == std::vector{0, 1});
@@ -247,7 +247,7 @@ TEST_CASE("with a capacity per sequence another sequence of the batch changes no
     std::copy_n(other.chosen.begin(), 16, c.chosen.begin());
     std::copy_n(other.chosen.begin() + 32, 16, c.chosen.begin() + 32);
     const auto after = c.plan();
-    for (Index pair = 16; pair < 32; ++pair) CHECK((before.slot[pair] >= 0) == (after.slot[pair] >= 0));
+    for (Index pair = 16; pair < 32; ++pair) CHECK((before.slot[pair] != no_slot) == (after.slot[pair] != no_slot));
   }
 }
 

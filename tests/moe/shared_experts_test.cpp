@@ -102,7 +102,7 @@ TEST_CASE("a token that its experts drop still has its shared expert") {
   const auto shared = answer_of(layer.shared, x);
   int dropped = 0;
   for (Index n = 0; n < 7; ++n)
-    if (run.tape.plan.slot[2 * n] < 0 && run.tape.plan.slot[2 * n + 1] < 0) {
+    if (run.tape.plan.slot[2 * n] == no_slot && run.tape.plan.slot[2 * n + 1] == no_slot) {
       ++dropped;
       for (int i = 0; i < 6; ++i) CHECK(run.y[n][i] == Approx(run.tape.share[n] * shared[n][i]).epsilon(1e-15));
     }

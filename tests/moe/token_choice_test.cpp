@@ -114,7 +114,7 @@ TEST_CASE("padding is not routed, has no gradient, and leaves other tokens' gate
   CHECK(some.plan.slot_count() == 4 * K);
   for (Index pair = 0; pair < tokens * K; ++pair) {
     if (pair >= 4 * K)
-      CHECK(some.plan.slot[pair] == some.plan.none);
+      CHECK(some.plan.slot[pair] == no_slot);
     else
       CHECK(some.plan.gate[some.plan.slot[pair]] == all.plan.gate[all.plan.slot[pair]]);
   }

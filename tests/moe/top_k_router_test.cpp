@@ -111,7 +111,7 @@ TEST_CASE("with a capacity too, a later token changes no earlier token's route")
     for (int i = 0; i < 6; ++i) other[changed][i] = -3 * x[changed][i] + 1;
     const Route<Two> after(router, other, pass);
     for (Index pair = 0; pair < 2 * changed; ++pair)
-      CHECK((before.plan.slot[pair] >= 0) == (after.plan.slot[pair] >= 0));
+      CHECK((before.plan.slot[pair] != no_slot) == (after.plan.slot[pair] != no_slot));
   }
 }
 

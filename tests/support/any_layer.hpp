@@ -122,9 +122,9 @@ class LayerOf : public AnyLayer {
     for (int j = 0; j < plan.choices; ++j) {
       const Index s = plan.slot[n * plan.choices + j];
       int e = -1;
-      while (s >= 0 && plan.offset[e + 1] <= s) ++e;
+      while (s != moegpt::no_slot && plan.offset[e + 1] <= s) ++e;
       row.push_back(static_cast<float>(e));
-      row.push_back(s >= 0 ? plan.gate[s] : 0);
+      row.push_back(s != moegpt::no_slot ? plan.gate[s] : 0);
     }
   }
   template <class Tape>

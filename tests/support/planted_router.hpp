@@ -57,7 +57,7 @@ struct PlantedRouter {
       for (moegpt::Index pair = 0; pair < pass.tokens() * active; ++pair)
         if (router_fault == RouterFault::nobody || (router_fault == RouterFault::gives_up && allowed < active) ||
             (router_fault == RouterFault::capacity_changes_choices && limited && pair % active == 1))
-          chosen[pair] = -1;
+          chosen[pair] = moegpt::no_expert;
       if (router_fault == RouterFault::same_expert_twice) chosen[1] = chosen[0];
       if (router_fault == RouterFault::expert_does_not_exist) chosen[1] = experts;
       if (router_fault == RouterFault::gate_is_nan) tape.gate[0] = std::numeric_limits<T>::quiet_NaN();

@@ -35,14 +35,14 @@ struct RandomRoute {
   std::array<T, E> gates(moegpt::Index n) const {
     std::array<T, E> gate{};
     for (int j = 0; j < K; ++j)
-      if (const moegpt::Index s = plan.slot[n * K + j]; s >= 0)
+      if (const moegpt::Index s = plan.slot[n * K + j]; s != moegpt::no_slot)
         for (int e = 0; e < E; ++e)
           if (s >= plan.offset[e] && s < plan.offset[e + 1]) gate[static_cast<std::size_t>(e)] = plan.gate[s];
     return gate;
   }
   int experts_of(moegpt::Index n) const {
     int count = 0;
-    for (int j = 0; j < K; ++j) count += plan.slot[n * K + j] >= 0;
+    for (int j = 0; j < K; ++j) count += plan.slot[n * K + j] != moegpt::no_slot;
     return count;
   }
 };

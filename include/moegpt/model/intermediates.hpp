@@ -81,7 +81,7 @@ const auto& mixture_input(const BlockTape& tape) {
 template <class T>
 [[gnu::noinline]] void copy_routes(const RoutingPlan<T>& plan, const Routed<T>* routed, MixtureIntermediates<T>& to) {
   const auto pairs = static_cast<std::size_t>(plan.tokens * plan.choices);
-  to.top_k_indices.assign(pairs, -1);
+  to.top_k_indices.assign(pairs, no_expert);
   to.top_k_scores.assign(pairs, T(0));
   to.gates.assign(pairs, T(0));
   to.dropped.assign(pairs, 0);
@@ -93,11 +93,11 @@ template <class T>
     }
   for (std::size_t pair = 0; pair < pairs && routed; ++pair) {
     int& e = to.top_k_indices[pair];
-    if (e < 0 && routed->selected) {
-      e = std::max(-1, (*routed->selected)[static_cast<Index>(pair)]);
-      to.dropped[pair] = e >= 0;
+    if (const auto* selected = routed->selected; e == no_expert && selected) {
+      to.dropped[pair] = has_expert(selected->data(), static_cast<Index>(pair), plan.choices, plan.experts);
+      e = (*selected)[static_cast<Index>(pair)];
     }
-    if (e >= 0) to.top_k_scores[pair] = routed->score[static_cast<Index>(pair) / plan.choices][e];
+    if (e != no_expert) to.top_k_scores[pair] = routed->score[static_cast<Index>(pair) / plan.choices][e];
   }
   if (routed) to.gate_scores.assign(routed->score.data, routed->score.data + plan.tokens * plan.experts);
 }

@@ -55,7 +55,7 @@ struct ExpertChoiceRouter {
       Tokens<E, T> score;       // softmax of the logits over experts
       Tokens<1, T> lse;
       Buffer<Index> order;      // [E, tokens] each expert's tokens, group by group, best first up to its capacity
-      Buffer<int> chosen;       // [tokens, E] e where expert e took the token
+      Buffer<int> chosen;       // [tokens, E] e where expert e took the token, else no_expert
       [[gnu::noinline]] void resize(const Pass& pass) {
         resize_all(pass, score, lse);
         order.resize(E * pass.tokens());
@@ -77,7 +77,7 @@ struct ExpertChoiceRouter {
             for (int e = 0; e < E; ++e)
               if (!allowed[e]) tape.score[n][e] = kernels::minus_infinity<T>;
           *tape.lse[n] = kernels::softmax(tape.score[n], E);
-          for (int e = 0; e < E; ++e) tape.chosen[n * E + e] = by_threshold(e, n, tape, pass) ? e : -1;
+          for (int e = 0; e < E; ++e) tape.chosen[n * E + e] = by_threshold(e, n, tape, pass) ? e : no_expert;
         }
       });
       if (!Options.thresholds || pass.key) {
@@ -101,7 +101,7 @@ struct ExpertChoiceRouter {
           T *dz = scratch.d_logits[n], *d_score = scratch.d_score[n];
           for (int e = 0; e < E; ++e) {
             const Index s = plan.slot[n * E + e];
-            d_score[e] = s >= 0 ? signal.d_gate[s] : T(0);
+            d_score[e] = s != no_slot ? signal.d_gate[s] : T(0);
             dz[e] = pass.is_padding(n) ? T(0) : 2 * signal.z / static_cast<T>(routed) * *tape.lse[n] * tape.score[n][e];
           }
           signal.add_to_scores(n, routed, pass, E, d_score);

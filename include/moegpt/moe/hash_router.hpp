@@ -57,7 +57,7 @@ struct HashRouter {
         Rng hash{Key{mix64(static_cast<std::uint64_t>(ids[n]))}};
         for (int j = 0; j < K; ++j) {
           if (j < taken) std::swap(deck[j], deck[j + static_cast<Index>(hash.below(static_cast<unsigned>(count - j)))]);
-          chosen[j] = j < taken ? deck[j] : -1;
+          chosen[j] = j < taken ? deck[j] : no_expert;
           tape.gate[n * K + j] = j < taken ? T(1) / static_cast<T>(taken) : T(0);
           if (j < taken) tape.score[n][chosen[j]] = T(1) / static_cast<T>(taken);
         }

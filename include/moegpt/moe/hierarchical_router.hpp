@@ -40,6 +40,7 @@ struct HierarchicalRouter {
     HeapArray<InnerRouter, G> inner;
 
     static constexpr auto fields() { return Fields{Field{"outer", &For::outer}, Field{"inner", &For::inner}}; }
+    static constexpr int no_choice = -1;
     struct Tape {
       static constexpr bool has_choices = true;
       Tokens<experts, T> score;
@@ -48,7 +49,7 @@ struct HierarchicalRouter {
       HeapArray<RoutingPlan<T>, G> inner_plan;   // of all tokens, also those that are not sent to the group
       typename OuterRouter::Tape outer;
       HeapArray<typename InnerRouter::Tape, G> inner;
-      Buffer<int> outer_choice;      // [tokens, G] which of its choices the group is for the token, or none
+      Buffer<int> outer_choice;      // [tokens, G] rank of group g among the token's groups, or no_choice
       Buffer<int> chosen;            // [tokens, active]
       Buffer<T> gate;                // [tokens, active]
       Buffer<bool> allowed;          // [G] groups in which any expert is
@@ -173,8 +174,8 @@ struct HierarchicalRouter {
     }
 
     static void multiply_gates(Tape& tape, const Levels& levels) {
-      std::fill_n(tape.outer_choice.data(), tape.outer_choice.size(), RoutingPlan<T>::none);
-      std::fill_n(tape.chosen.data(), tape.chosen.size(), RoutingPlan<T>::none);
+      std::fill_n(tape.outer_choice.data(), tape.outer_choice.size(), no_choice);
+      std::fill_n(tape.chosen.data(), tape.chosen.size(), no_expert);
       const RoutingPlan<T>& outside = tape.outer_plan;
       for (int g = 0; g < G; ++g)
         for (Index s = outside.offset[g]; s < outside.offset[g + 1]; ++s)
@@ -185,7 +186,7 @@ struct HierarchicalRouter {
         for (int i = 0; i < E && levels.allowed[g]; ++i)
           for (Index s = inside.offset[i]; s < inside.offset[i + 1]; ++s) {
             const Index n = inside.token[s], j = tape.outer_choice[n * G + group];
-            if (j < 0) continue;
+            if (j == no_choice) continue;
             const Index pair = n * active + j * Ki + inside.choice[s];
             tape.chosen[pair] = static_cast<int>(group) * E + i;
             tape.gate[pair] = outside.gate[outside.slot[n * Ko + j]] * inside.gate[s];
@@ -197,17 +198,17 @@ struct HierarchicalRouter {
       for (std::size_t g = 0; g < G; ++g) {
         if (!levels.allowed[g]) continue;
         const Index j = tape.outer_choice[n * G + static_cast<Index>(g)];
-        const Index outside = j < 0 ? j : tape.outer_plan.slot[n * Ko + j];
+        const Index outside = j == no_choice ? no_slot : tape.outer_plan.slot[n * Ko + j];
         T d_outer = 0;
         for (Index i = 0; i < Ki; ++i) {
           const Index inside = tape.inner_plan[g].slot[n * Ki + i];
-          if (inside < 0) continue;
-          const Index s = j < 0 ? j : plan.slot[n * active + j * Ki + i];
-          const T d = s < 0 ? T(0) : d_gate[s];
+          if (inside == no_slot) continue;
+          const Index s = j == no_choice ? no_slot : plan.slot[n * active + j * Ki + i];
+          const T d = s == no_slot ? T(0) : d_gate[s];
           d_outer += d * tape.inner_plan[g].gate[inside];
-          scratch.d_inner_gate[g][inside] = s < 0 ? T(0) : d * tape.outer_plan.gate[outside];
+          scratch.d_inner_gate[g][inside] = s == no_slot ? T(0) : d * tape.outer_plan.gate[outside];
         }
-        if (j >= 0) scratch.d_outer_gate[outside] = d_outer;
+        if (j != no_choice) scratch.d_outer_gate[outside] = d_outer;
       }
     }
   };

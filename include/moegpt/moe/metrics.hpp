@@ -48,11 +48,11 @@ double entropy(const T* weight, Index count) {
 
 // ---- who uses what ----
 
-// expert[n * choices + j]: the expert that serves choice j of token n; -1: none, or it was dropped.
+// expert[n * choices + j]: the expert that processes choice j of token n; no_expert: none, or the pair was dropped.
 template <class T>
 void experts_of_pairs(const RoutingPlan<T>& plan, Buffer<int>& expert) {
   expert.resize(plan.tokens * plan.choices);
-  expert.fill(-1);
+  expert.fill(no_expert);
   for (int e = 0; e < plan.experts; ++e)
     for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s)
       expert[plan.token[s] * plan.choices + plan.choice[s]] = e;
@@ -67,9 +67,9 @@ inline double saturation(std::span<const int> a, std::span<const int> b, int cho
         " choices for each token");
   double common = 0, pairs = 0;
   for (std::size_t i = 0; i < a.size(); ++i) {
-    pairs += (a[i] >= 0) + (b[i] >= 0);
+    pairs += (a[i] != no_expert) + (b[i] != no_expert);
     const auto first = b.begin() + static_cast<Index>(i) / choices * choices;
-    if (a[i] >= 0) common += static_cast<double>(std::count(first, first + choices, a[i]));
+    if (a[i] != no_expert) common += static_cast<double>(std::count(first, first + choices, a[i]));
   }
   return pairs > 0 ? 2 * common / pairs : 0;
 }
@@ -104,10 +104,10 @@ struct RoutingCounts {
       const int* expert = expert_.data() + n * K;
       double top = 0;
       for (int i = 0; i < K; ++i) {
-        if (expert[i] < 0) continue;
+        if (expert[i] == no_expert) continue;
         top = std::max(top, static_cast<double>(plan.gate[plan.slot[n * K + i]]));
         for (int j = 0; j < K; ++j)
-          if (expert[j] >= 0) ++together[at(expert[i]) * at(E) + at(expert[j])];
+          if (expert[j] != no_expert) ++together[at(expert[i]) * at(E) + at(expert[j])];
       }
       top_gate_sum += top;
       if (!scores.empty()) {

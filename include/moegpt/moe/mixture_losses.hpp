@@ -83,9 +83,8 @@ template <class T>
   if (const Buffer<int>* chosen = first ? routed.selected : routed.chosen)
     for (Index n = 0; n < plan.tokens; ++n)
       for (int j = 0; j < (first ? 1 : K); ++j) {
-        const int e = (*chosen)[n * K + j];
-        check(e < E, "a router's tape says that it chose expert ", e, ", but there are ", E);
-        if (e >= 0) share[n / length * E + e] += 1;
+        const Index pair = n * K + j;
+        if (has_expert(chosen->data(), pair, K, E)) share[n / length * E + (*chosen)[pair]] += 1;
       }
   else
     for (int e = 0; e < E; ++e)

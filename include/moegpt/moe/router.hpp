@@ -48,7 +48,7 @@ concept RouterOf = requires(const R router, R grad, typename R::Tape tape, const
 
 // What else a tape tells, if it says so: `static constexpr bool has_choices = true`. Without the word a member of the
 // same name is the router's own affair.
-//   chosen     Buffer<int> [tokens, K], what plan.assign was given; negative: none
+//   chosen     Buffer<int> [tokens, K], the table that plan.assign was given
 //   selected   likewise, before some were left out by their gates
 //   load       Buffer<T> [E] of which signal.d_load is the gradient
 template <class Tape>

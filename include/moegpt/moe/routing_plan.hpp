@@ -9,6 +9,20 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
+inline constexpr int no_expert = -1;   // in a table of chosen experts: this choice has none
+inline constexpr Index no_slot = -1;   // in RoutingPlan::slot: this pair has none, it was not requested or was dropped
+
+// Whether entry `pair` of chosen [tokens, choices] is an expert. std::invalid_argument unless it is an expert or
+// no_expert.
+template <class Expert>
+bool has_expert(const Expert* chosen, Index pair, int choices, int experts) {
+  const Expert e = chosen[pair];
+  if (e == no_expert) return false;
+  check(e >= 0 && e < experts, "routing: choice ", pair % choices, " of token ", pair / choices, " is expert ", e,
+        ", expected 0 .. ", experts - 1, ", or no_expert");
+  return true;
+}
+
 template <class T>
 struct RoutingPlan {
   int experts = 0;
@@ -18,11 +32,10 @@ struct RoutingPlan {
   Buffer<Index> token;       // [slots]             which token the slot is of
   Buffer<int> choice;        // [slots]             which of its token's choices the slot is
   Buffer<T> gate;            // [slots]             factor of the expert's output
-  Buffer<Index> slot;        // [tokens, choices]   where the pair went, or none
+  Buffer<Index> slot;        // [tokens, choices]   of the pair, or no_slot
   Buffer<Index> wanted;      // [experts]           pairs chosen, before capacity
   DropRule drop{};           // set by the mixture, of the recipe's type, and so is
   Index places = PTRDIFF_MAX;   // the most slots that the tokens fill, where that is less than all their choices
-  static constexpr Index none = -1;
 
   Index slot_count() const { return offset[experts]; }
   Rows rows(int e) const { return {offset[e], offset[e + 1] - offset[e]}; }
@@ -54,7 +67,7 @@ struct RoutingPlan {
     slot.resize(pairs);
   }
 
-  // Builds the plan from chosen[token][choice], an expert or `none`, and the gate of each choice: a stable counting
+  // Builds the plan from chosen[token][choice], an expert or no_expert, and the gate of each choice: a stable counting
   // sort, so that within an expert slots stand in token order. Under a capacity the pairs of each group claim
   // slots in the order of `drop`, and a pair that finds its expert full is dropped. Throws
   // std::invalid_argument for a capacity below one slot (check_capacity) and for an expert that does not exist.
@@ -83,11 +96,8 @@ struct RoutingPlan {
   template <class Expert>
   void count(const Expert* chosen) {
     for (int e = 0; e < experts; ++e) wanted[e] = 0;
-    for (Index pair = 0; pair < tokens * choices; ++pair) {
-      check(chosen[pair] < experts, "routing plan: choice ", pair % choices, " of token ", pair / choices,
-            " is expert ", chosen[pair], ", expected 0 .. ", experts - 1, ", or below zero for none");
-      if (chosen[pair] >= 0) ++wanted[chosen[pair]];
-    }
+    for (Index pair = 0; pair < tokens * choices; ++pair)
+      if (has_expert(chosen, pair, choices, experts)) ++wanted[chosen[pair]];
   }
   // `chosen` may be `slot`, of which each number is read before it is written.
   template <class Expert>
@@ -103,8 +113,8 @@ struct RoutingPlan {
       for (int j = 0; j < choices; ++j) {
         const Index pair = n * choices + j;
         const Expert e = chosen[pair];
-        slot[pair] = none;
-        if (e < 0) continue;
+        slot[pair] = no_slot;
+        if (e == no_expert) continue;
         const Index s = wanted[e]++;
         if (s >= offset[e + 1]) continue;   // full
         slot[pair] = s;
@@ -118,17 +128,17 @@ struct RoutingPlan {
   T best_gate(Index n, const int* chosen, const T* pair_gate) const {
     T best = std::numeric_limits<T>::lowest();
     for (Index pair = n * choices; pair < (n + 1) * choices; ++pair)
-      if (chosen[pair] >= 0 && pair_gate[pair] > best) best = pair_gate[pair];
+      if (chosen[pair] != no_expert && pair_gate[pair] > best) best = pair_gate[pair];
     return best;
   }
-  // Leaves in slot[pair] the expert, or none. `offset` and `token` are not filled yet and lend their memory.
+  // Stores in slot[pair] the expert of the pair, or no_expert. `offset` and `token` are not filled yet and lend their memory.
   [[gnu::noinline]] void keep_what_fits(const TokenGroup& group, const int* chosen, const T* pair_gate, const Pass& pass) {
     Index* free = offset.data();
     Index* order = token.data();
     std::fill_n(free, experts, capacity_of(routed_tokens(group, pass), pass));
     auto claim = [&](Index pair) {
       const int e = chosen[pair];
-      slot[pair] = e >= 0 && free[e]-- > 0 ? e : none;
+      slot[pair] = e != no_expert && free[e]-- > 0 ? e : no_expert;
     };
     if (drop.order == Drop::token_order) {
       for (Index i = 0; i < group.count; ++i)

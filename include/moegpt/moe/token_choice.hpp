@@ -32,7 +32,7 @@ struct TokenChoiceTape {
   Tokens<E, T> score;      // of all experts; a token's sum to 1
   Tokens<E, T> logits;     // only for scores that cannot do without
   Tokens<1, T> lse;        // log sum exp of the logits
-  Buffer<int> chosen;      // [tokens, K] best first; negative: none
+  Buffer<int> chosen;      // [tokens, K] best first, then no_expert
   Buffer<int> selected;    // likewise, before some were left out, which keep their part in the gates of the others
   Buffer<T> gate;          // [tokens, K]
   [[gnu::noinline]] void resize(const Pass& pass) {
@@ -85,13 +85,13 @@ template <class Rule, class T>
       }
       Rule::Gates::forward(gate_logit, gate_score, gate, count);
       for (int j = count; j < K; ++j) {
-        chosen[j] = -1;
+        chosen[j] = no_expert;
         gate[j] = 0;
       }
       if constexpr (leaves_out<typename Rule::Selection>) {
         std::copy_n(chosen, K, all_selected + n * K);
         for (int j = 0; j < count; ++j)
-          if (!Rule::Selection::keeps(token, gate[j], j)) chosen[j] = -1;
+          if (!Rule::Selection::keeps(token, gate[j], j)) chosen[j] = no_expert;
       }
     }
   });
@@ -124,10 +124,10 @@ template <class Rule, class T>
       const int* selected = all_selected + n * K;
       const T *z = Scores::are_shares ? nullptr : logits[n], *s = Scores::again(score[n], z, s_apart, E);
       int count = 0;
-      for (; count < K && selected[count] >= 0; ++count) {
+      for (; count < K && selected[count] != no_expert; ++count) {
         const Index slot = plan.slot[n * K + count];
         gate_score[count] = s[selected[count]];
-        d_gate[count] = slot >= 0 ? signal.d_gate[slot] : T(0);
+        d_gate[count] = slot != no_slot ? signal.d_gate[slot] : T(0);
         d_logit[count] = d_score[count] = 0;
       }
       Rule::Gates::backward(gate_score, all_gates + n * K, d_gate, d_logit, d_score, count);

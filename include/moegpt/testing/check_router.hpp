@@ -56,7 +56,7 @@ struct RouterExamination {
   struct Route {
     RoutingPlan<float> plan;
     typename R::Tape tape;
-    Buffer<int> expert;   // [tokens, K] of the slot; negative: none
+    Buffer<int> expert;   // [tokens, K] of the slot, or no_expert
     Route() { plan.drop = rule; }
   };
 
@@ -139,7 +139,7 @@ struct RouterExamination {
     for (int j = 0; j < K; ++j) {
       const int e = a.expert[i * K + j], f = b.expert[k * K + j];
       if (e != f) wrong(token, "choice ", j, " is ", name(e), in_a, ", but ", name(f), in_b, ": ", advice);
-      if (e < 0) continue;
+      if (e == no_expert) continue;
       const Index of_a = a.plan.slot[i * K + j], of_b = b.plan.slot[k * K + j];
       same(a.plan.gate[of_a], b.plan.gate[of_b], "the gate of expert ", e);
     }
@@ -159,7 +159,7 @@ struct RouterExamination {
     return "token " + std::to_string(n) + " (sequence " + std::to_string(n / length()) + ", position " +
            std::to_string(n % length()) + "): ";
   }
-  static std::string name(int expert) { return expert < 0 ? "none" : "expert " + std::to_string(expert); }
+  static std::string name(int expert) { return expert == no_expert ? "none" : "expert " + std::to_string(expert); }
   static std::string digits(float x) {   // all of them: numbers that differ look different
     char text[32];
     std::snprintf(text, sizeof text, "%.9g", static_cast<double>(x));
@@ -211,7 +211,7 @@ struct RouterExamination {
     expected.resize(pass.tokens(), K, E);
     Buffer<float> gate(pass.tokens() * K);
     for (Index pair = 0; pair < gate.size(); ++pair)
-      if (const Index s = all.plan.slot[pair]; s >= 0) gate[pair] = all.plan.gate[s];
+      if (const Index s = all.plan.slot[pair]; s != no_slot) gate[pair] = all.plan.gate[s];
     expected.assign(all.expert.data(), gate.data(), limited);
     for (int e = 0; e < E; ++e) {
       if (kept.plan.wanted[e] != expected.wanted[e])
@@ -223,9 +223,9 @@ struct RouterExamination {
     }
     if (rule.order == Drop::batch_prioritised || rule.order == Drop::probability) return;
     for (Index pair = 0; pair < gate.size(); ++pair)
-      if ((kept.plan.slot[pair] >= 0) != (expected.slot[pair] >= 0))
+      if ((kept.plan.slot[pair] == no_slot) != (expected.slot[pair] == no_slot))
         wrong(when, "choice ", pair % K, " of token ", pair / K, " is ",
-              expected.slot[pair] >= 0 ? "dropped, but kept" : "kept, but dropped",
+              expected.slot[pair] == no_slot ? "kept, but dropped" : "dropped, but kept",
               " by the drop rule of the recipe: call plan.assign(chosen, gate, pass)");
   }
   void examine_memory() {

@@ -88,7 +88,7 @@ template <class T>
   demand(!chosen || chosen->size() == pairs, "the tape says has_choices, but its `chosen` has ",
          chosen ? chosen->size() : 0, " numbers, not ", N, " tokens * ", K, " choices");
   Index sent = 0;
-  for (Index pair = 0; pair < pairs; ++pair) sent += plan.slot[pair] >= 0;
+  for (Index pair = 0; pair < pairs; ++pair) sent += plan.slot[pair] != no_slot;
   demand(sent == plan.slot_count(), "the plan is inconsistent: plan.slot names ", sent, " slots of ",
          plan.slot_count());
   const bool limited = rule.order != Drop::never && pass.options.capacity_factor > 0;
