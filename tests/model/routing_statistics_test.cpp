@@ -61,7 +61,7 @@ TEST_CASE("statistics add up what each forward left in the tape") {
   CHECK(layer.routing.mean_top_gate() >= 0.5);   // the larger of two that sum to 1
   double importance = 0;
   Index labelled = 0;
-  for (int e = 0; e < 4; ++e) importance += layer.routing.importance(e);
+  for (int e = 0; e < 4; ++e) importance += layer.routing.mean_score(e);
   for (const Index c : layer.classes.count) labelled += c;
   CHECK(importance == Approx(1));
   CHECK(labelled == 36 * 2);

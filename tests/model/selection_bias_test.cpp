@@ -12,8 +12,8 @@ struct BiasedLogits {
   static int select(const Candidate<T>& token, int* chosen) {
     T rank[8];
     for (int e = 0; e < token.experts; ++e) rank[e] = token.z[e] + token.bias[e];
-    kernels::top_k(rank, token.experts, token.most, chosen);
-    return token.most;
+    kernels::top_k(rank, token.experts, token.choices, chosen);
+    return token.choices;
   }
 };
 template <int E, int K>

@@ -115,40 +115,40 @@ TEST_CASE("a batch of nothing but padding has no mean and no loss, not NaN") {
 
 TEST_CASE("the squared coefficient of variation is variance over squared mean, in both conventions") {
   const double v[4] = {1, 2, 3, 6};   // mean 3, squares 14
-  const Spread spread(4, [&](int e) { return v[e]; });
-  CHECK(spread.variation(Variance::population) == Approx(14. / 4 / 9).epsilon(1e-9));
-  CHECK(spread.variation(Variance::unbiased) == Approx(14. / 3 / 9).epsilon(1e-9));
-  const Spread even(4, [](int) { return 5.; }), one(1, [](int) { return 5.; }), none(4, [](int) { return 0.; });
+  const Dispersion dispersion(4, [&](int e) { return v[e]; });
+  CHECK(dispersion.cv2(Variance::population) == Approx(14. / 4 / 9).epsilon(1e-9));
+  CHECK(dispersion.cv2(Variance::unbiased) == Approx(14. / 3 / 9).epsilon(1e-9));
+  const Dispersion even(4, [](int) { return 5.; }), one(1, [](int) { return 5.; }), none(4, [](int) { return 0.; });
   for (const Variance form : {Variance::population, Variance::unbiased}) {
-    CHECK(even.variation(form) == 0);
-    CHECK(one.variation(form) == 0);    // one expert cannot be out of balance, and E - 1 divides nothing
-    CHECK(none.variation(form) == 0);
-    CHECK(none.d_variation(form, 0) == 0);
+    CHECK(even.cv2(form) == 0);
+    CHECK(one.cv2(form) == 0);    // one expert cannot be out of balance, and E - 1 divides nothing
+    CHECK(none.cv2(form) == 0);
+    CHECK(none.d_cv2(form, 0) == 0);
   }
 }
 
 TEST_CASE("the derivatives of variance and variation are their differences") {
   double v[5] = {1, 2, 0.5, 6, 3};
-  const auto spread = [&] { return Spread(5, [&](int e) { return v[e]; }); };
+  const auto dispersion = [&] { return Dispersion(5, [&](int e) { return v[e]; }); };
   for (const Variance form : {Variance::population, Variance::unbiased})
     for (int e = 0; e < 5; ++e) {
-      const Spread at = spread();
+      const Dispersion at = dispersion();
       const double h = 1e-5, x = v[e];
       v[e] = x + h;
-      const Spread up = spread();
+      const Dispersion up = dispersion();
       v[e] = x - h;
-      const Spread down = spread();
+      const Dispersion down = dispersion();
       v[e] = x;
       CHECK(at.d_variance(form, x) == Approx((up.variance(form) - down.variance(form)) / (2 * h)).margin(1e-8));
-      CHECK(at.d_variation(form, x) == Approx((up.variation(form) - down.variation(form)) / (2 * h)).margin(1e-8));
+      CHECK(at.d_cv2(form, x) == Approx((up.cv2(form) - down.cv2(form)) / (2 * h)).margin(1e-8));
     }
 }
 
 TEST_CASE("CV^2 has Tensor2Tensor's 1e-10 beside the squared mean, which counts where experts are hardly used") {
   const double tiny[2] = {1e-5, 3e-5}, mean = 2e-5, variance = 1e-10;   // squares / 2
-  const Spread spread(2, [&](int e) { return tiny[e]; });
-  CHECK(spread.variation(Variance::population) == Approx(variance / (mean * mean + 1e-10)).epsilon(1e-12));
-  CHECK(spread.variation(Variance::unbiased) == Approx(2 * variance / (mean * mean + 1e-10)).epsilon(1e-12));
-  const Spread none(2, [](int) { return 0.0; });
-  CHECK(none.variation(Variance::population) == 0);
+  const Dispersion dispersion(2, [&](int e) { return tiny[e]; });
+  CHECK(dispersion.cv2(Variance::population) == Approx(variance / (mean * mean + 1e-10)).epsilon(1e-12));
+  CHECK(dispersion.cv2(Variance::unbiased) == Approx(2 * variance / (mean * mean + 1e-10)).epsilon(1e-12));
+  const Dispersion none(2, [](int) { return 0.0; });
+  CHECK(none.cv2(Variance::population) == 0);
 }

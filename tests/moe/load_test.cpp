@@ -44,7 +44,7 @@ struct Route {
 TEST_CASE("the chance of an expert is that of its own noise drawn anew, computed by hand") {
   const double clean[4] = {1, 0, 0.5, -1}, noisy[4] = {2, 0.25, 0.5, -0.5}, deviation[4] = {1, 2, 0.5, 1};
   int order[3];
-  ChosenChance<double> token{clean, noisy, deviation, 4, 2, order};   // chosen: 0 and 2; the best of the others is 1
+  SelectionProbability<double> token{clean, noisy, deviation, 4, 2, order};   // chosen: 0 and 2; the best of the others is 1
   token.rank();
   double chance[4];
   token.forward(chance);
@@ -55,7 +55,7 @@ TEST_CASE("the chance of an expert is that of its own noise drawn anew, computed
   CHECK(chance[3] == Approx(phi((-1 - 0.5) / 1)).epsilon(1e-14));
 }
 
-TEST_CASE("the gradients of a noisy router with a smooth load agree with differences") {
+TEST_CASE("the gradients of a noisy router with an expected load agree with differences") {
   GradcheckOptions options;
   const Index lengths[2] = {5, 2};
   const bool allowed[8] = {true, true, false, true, true, true, true, true};
@@ -94,7 +94,7 @@ TEST_CASE("loads sum to about N K, and each to about the pairs that expert got")
   double squares = 0;   // of a token's chances' distance from K
   for (Index n = 0; n < tokens; ++n) {
     double sum = -2;
-    for (int e = 0; e < 6; ++e) sum += run.tape.layer.chance[n][e];
+    for (int e = 0; e < 6; ++e) sum += run.tape.layer.probability[n][e];
     squares += sum * sum;
   }
   CHECK(run.load() == Approx(2.0 * static_cast<double>(tokens)).margin(4 * std::sqrt(squares)));
@@ -147,7 +147,7 @@ TEST_CASE("noise too small to move anything gives the counts and a finite gradie
   }
 }
 
-TEST_CASE("a smooth load has the same bits on one thread and on three") {
+TEST_CASE("an expected load has the same bits on one thread and on three") {
   RoutedPass pass = with_load(200);
   const Route<Noisy<6, 2>> one(pass);
   pass.exec.threads = 3;

@@ -101,8 +101,8 @@ TEST_CASE("means of the router are over tokens that are not padding") {
   const RoutingCounts counts = counts_of(0);
   CHECK(counts.mean_entropy() == Approx(std::log(4) / 5));       // of one token in five
   CHECK(counts.mean_lse2() == Approx((1 + 4 + 9 + 16) / 5.));
-  CHECK(counts.importance(0) == Approx(2.25 / 5));
-  CHECK(counts.importance(3) == Approx(0.25 / 5));
+  CHECK(counts.mean_score(0) == Approx(2.25 / 5));
+  CHECK(counts.mean_score(3) == Approx(0.25 / 5));
 }
 
 TEST_CASE("co-activation is the share of tokens that use both experts") {
@@ -242,7 +242,7 @@ TEST_CASE("a label beyond the classes is refused before anything is counted, and
 TEST_CASE("figures of an expert or a class that is not there are refused") {
   const RoutingCounts counts = counts_of(0);
   for (const int e : {-1, 4}) {
-    CHECK_FALSE(refusal([&] { counts.importance(e); }).empty());
+    CHECK_FALSE(refusal([&] { counts.mean_score(e); }).empty());
     CHECK_FALSE(refusal([&] { counts.share(e); }).empty());
     CHECK_FALSE(refusal([&] { counts.coactivation(0, e); }).empty());
     CHECK_FALSE(refusal([&] { counts.coactivation(e, 0); }).empty());

@@ -53,7 +53,7 @@ struct OwnNames {
     Router router;
     static constexpr auto fields() { return Fields{Field{"", &For::router}}; }
     struct Tape {
-      static constexpr bool has_choices = Says, has_smooth_load = Says;
+      static constexpr bool has_choices = Says, has_expected_load = Says;
       Tokens<5, T> score;
       Tokens<1, T> lse;
       Buffer<int> chosen{1};    // not [tokens, 2]

@@ -39,10 +39,10 @@ static_assert(!HasPlan<BesideSoft::Tape> && !HasExperts<BesideSoft>);
 static_assert(HasExperts<SharedMixture<Routed, Small, 2>>);
 static_assert(HasExperts<ProjectedMixture<TopKRouter<4, 2>, LinearExpert<4, 3>>>);
 static_assert(!HasPlan<Foreign> && !HasScores<Foreign> && !HasExperts<Foreign>);
-static_assert(HandsOn<BesideSoft, Soft> && HandsOn<SharedMixture<Routed, Small, 2>, Routed>);
-static_assert(!HandsOn<KeepsTape, Routed>);   // its experts
-static_assert(!HandsOn<HidesTape, Routed>);   // plan, scores and losses
-static_assert(HandsOn<Routed, Soft>);         // that offers nothing
+static_assert(WrapsMixture<BesideSoft, Soft> && WrapsMixture<SharedMixture<Routed, Small, 2>, Routed>);
+static_assert(!WrapsMixture<KeepsTape, Routed>);   // its experts
+static_assert(!WrapsMixture<HidesTape, Routed>);   // plan, scores and losses
+static_assert(WrapsMixture<Routed, Soft>);         // that offers nothing
 
 }  // namespace
 

@@ -104,7 +104,7 @@ TEST_CASE("a token that its experts drop still has its shared expert") {
   for (Index n = 0; n < 7; ++n)
     if (run.tape.plan.slot[2 * n] == no_slot && run.tape.plan.slot[2 * n + 1] == no_slot) {
       ++dropped;
-      for (int i = 0; i < 6; ++i) CHECK(run.y[n][i] == Approx(run.tape.share[n] * shared[n][i]).epsilon(1e-15));
+      for (int i = 0; i < 6; ++i) CHECK(run.y[n][i] == Approx(run.tape.gate[n] * shared[n][i]).epsilon(1e-15));
     }
   CHECK(dropped > 0);
 }

@@ -110,8 +110,8 @@ struct Attention {
     value.forward(x, tape.value, pass);
     if constexpr (S.rotary) {
       compute_angles(scratch, pass);
-      turn(tape.query, scratch, pass, T(1));
-      turn(tape.key, scratch, pass, T(1));
+      rotate(tape.query, scratch, pass, T(1));
+      rotate(tape.key, scratch, pass, T(1));
     }
     if (cache) append(*cache, tape, pass);
     start_dropout(tape, pass);
@@ -126,8 +126,8 @@ struct Attention {
     mix_backward(heads_of(tape, pass, pass.shape.length), tape, dy, grad, scratch, pass);
     if constexpr (S.rotary) {
       compute_angles(scratch, pass);
-      turn(scratch.d_query, scratch, pass, T(-1));
-      turn(scratch.d_key, scratch, pass, T(-1));
+      rotate(scratch.d_query, scratch, pass, T(-1));
+      rotate(scratch.d_key, scratch, pass, T(-1));
     }
     query.backward(x, scratch.d_query, dx, grad.query, pass);
     key.backward(x, scratch.d_key, Sum(dx), grad.key, pass);
@@ -245,7 +245,7 @@ struct Attention {
     kernels::rotary_table<T>(pass.exec, pass.positions(), angles(pass), pass.options.rotary_base, d,
                              scratch.cosine.data(), scratch.sine.data());
   }
-  static void turn(MatrixView<T> heads, const Scratch& scratch, const Pass& pass, T direction) {
+  static void rotate(MatrixView<T> heads, const Scratch& scratch, const Pass& pass, T direction) {
     kernels::rotate_heads<T>(pass.exec, heads, angles(pass), d, scratch.cosine.data(), scratch.sine.data(),
                              direction);
   }

@@ -82,13 +82,13 @@ T z_loss(In<1, T> lse, const Pass& pass) {
 }
 
 // How E numbers v_e spread, and derivatives of that by each of them.
-struct Spread {
+struct Dispersion {
   double mean = 0, squares = 0;   // sum of (v_e - mean)^2
   int experts = 0;
 
   // v(e): a double.
   template <class V>
-  Spread(int experts_, V&& v) : experts(experts_) {
+  Dispersion(int experts_, V&& v) : experts(experts_) {
     for (int e = 0; e < experts; ++e) mean += v(e) / experts;
     for (int e = 0; e < experts; ++e) squares += (v(e) - mean) * (v(e) - mean);
   }
@@ -99,8 +99,8 @@ struct Spread {
   double d_variance(Variance form, double v) const { return 2 * (v - mean) / divisor(form); }
 
   // CV^2 = V / q,  q = mean^2 + 1e-10;  dCV^2/dv_e = dV/dv_e / q - 2 mean V / (E q^2)
-  double variation(Variance form) const { return variance(form) / q(); }
-  double d_variation(Variance form, double v) const {
+  double cv2(Variance form) const { return variance(form) / q(); }
+  double d_cv2(Variance form, double v) const {
     return d_variance(form, v) / q() - 2 * mean * variance(form) / (experts * q() * q());
   }
 

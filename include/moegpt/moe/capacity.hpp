@@ -124,18 +124,18 @@ inline Index expert_capacity(double factor, double pairs, int experts, Round rou
         factor / share, " or more, set min_capacity to 1 or more, or let more tokens share a capacity");
 }
 
-// Sorts numbers by what `value` says of them, the largest first and as far as the first `wanted`; of equal ones the
+// Sorts numbers by what `value` says of them, the largest first and as far as the first `limit`; of equal ones the
 // lower. NaN counts as the least.
 template <class F>
-void sort_descending(Index* numbers, Index wanted, Index count, F&& value) {
+void sort_descending(Index* numbers, Index limit, Index count, F&& value) {
   const auto comes_first = [&](Index a, Index b) {
     const auto x = value(a), y = value(b);
     const bool x_is_nan = x != x, y_is_nan = y != y;
     if (x_is_nan || y_is_nan) return x_is_nan == y_is_nan ? a < b : y_is_nan;
     return x != y ? x > y : a < b;
   };
-  if (wanted < count)
-    std::partial_sort(numbers, numbers + wanted, numbers + count, comes_first);
+  if (limit < count)
+    std::partial_sort(numbers, numbers + limit, numbers + count, comes_first);
   else
     std::sort(numbers, numbers + count, comes_first);
 }

@@ -22,7 +22,7 @@ struct ExpertChoiceRouter {
   static constexpr bool causal = Options.group == Group::position;
   static constexpr DropRule drop{.order = Drop::never};   // C instead
   // What all experts take; by thresholds they may take all tokens.
-  static Index places(const Pass& pass) {
+  static Index max_slots(const Pass& pass) {
     if (Options.thresholds || pass.tokens() == 0) return pass.tokens() * E;
     const Groups groups{Options.group, pass.shape};
     return E * groups.size() * capacity_of(groups[0].count, Average, 1, E, Round::down, pass.options.min_capacity);

@@ -32,7 +32,7 @@ struct Masked : RouterAround<Recipe> {
       int task = 0;
       [[gnu::noinline]] void resize(const Pass& pass) {
         Base::Tape::resize(pass);
-        unmasked_gate.resize(places_of<Recipe>(pass));
+        unmasked_gate.resize(max_slots_of<Recipe>(pass));
       }
     };
     struct Scratch {
@@ -40,7 +40,7 @@ struct Masked : RouterAround<Recipe> {
       Buffer<T> d_gate;          // [slots] of unmasked gates
       [[gnu::noinline]] void resize(const Pass& pass) {
         inner.resize(pass);
-        d_gate.resize(places_of<Recipe>(pass));
+        d_gate.resize(max_slots_of<Recipe>(pass));
       }
     };
 

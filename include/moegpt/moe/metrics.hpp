@@ -132,7 +132,7 @@ struct RoutingCounts {
   double load_entropy() const { return entropy(load.data(), experts); }    // of the load; balanced: ln E
   double mean_top_gate() const { return per_token(top_gate_sum); }
   double mean_lse2() const { return per_token(lse2_sum); }                 // the z-loss
-  double importance(int e) const { return per_token(score[checked(e)]); }   // mean score of an expert
+  double mean_score(int e) const { return per_token(score[checked(e)]); }   // mean score of an expert
   double share(int e) const {                                              // of all pairs served
     const Index all = total(load);
     return all > 0 ? static_cast<double>(load[checked(e)]) / static_cast<double>(all) : 0;

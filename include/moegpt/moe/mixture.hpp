@@ -6,7 +6,7 @@
 //   HasExperts<Mixture>  mixture.routed_experts(), whose slots are the plan's; intermediates run them for their outputs
 // A mixture around another hands on the first three if its tape derives from the inner one's, and the last by
 //   auto routed_experts() const requires HasExperts<Inner> { return inner.routed_experts(); }
-// HandsOn<Mixture, Inner> says that nothing was lost.
+// WrapsMixture<Mixture, Inner> says that nothing was lost.
 #include <moegpt/moe/experts.hpp>
 #include <moegpt/moe/mixture_losses.hpp>
 
@@ -30,7 +30,7 @@ template <class Mixture>
 concept HasExperts = requires(const Mixture& mixture) { detail::take_experts(mixture.routed_experts()); };
 
 template <class Mixture, class Inner>
-concept HandsOn = (HasLosses<typename Mixture::Tape> || !HasLosses<typename Inner::Tape>) &&
+concept WrapsMixture = (HasLosses<typename Mixture::Tape> || !HasLosses<typename Inner::Tape>) &&
                   (HasPlan<typename Mixture::Tape> || !HasPlan<typename Inner::Tape>) &&
                   (HasScores<typename Mixture::Tape> || !HasScores<typename Inner::Tape>) &&
                   (HasExperts<Mixture> || !HasExperts<Inner>);

@@ -52,7 +52,7 @@ struct Routed {
   explicit Routed(const Tape& tape) : score(tape.score), lse(tape.lse) {
     if constexpr (HasChoices<Tape>) chosen = selected = &tape.chosen;
     if constexpr (HasSelected<Tape>) selected = &tape.selected;
-    if constexpr (HasSmoothLoad<Tape>) load = &tape.load;
+    if constexpr (HasExpectedLoad<Tape>) load = &tape.load;
   }
   void check_sizes(Index tokens, int K, int E) const {
     check(score.rows == tokens && score.cols == E && lse.count == tokens, "a router's tape has scores of ", score.rows,
@@ -61,7 +61,7 @@ struct Routed {
     for (const Buffer<int>* table : {chosen, selected})
       check(!table || table->size() == tokens * K, "a router's tape says has_choices, but `chosen` (or `selected`) has ",
             table ? table->size() : 0, " numbers: it must be [tokens, choices], here ", tokens, " x ", K);
-    check(!load || load->size() == E, "a router's tape says has_smooth_load, but `load` has ", load ? load->size() : 0,
+    check(!load || load->size() == E, "a router's tape says has_expected_load, but `load` has ", load ? load->size() : 0,
           " numbers: it must be [experts], here ", E);
   }
 };
@@ -94,7 +94,7 @@ template <class T>
     load_shares(rule, share + g * E, E, tokens_in(rule.group, g, pass), 1 / filled, share + g * E);
 }
 
-// Spread over experts of the mean scores of the batch, and the part of it that each group is.
+// Dispersion over experts of the mean scores of the batch, and the part of it that each group is.
 template <class T>
 struct BatchScores {
   const T* mean;
@@ -133,19 +133,19 @@ template <class T>
     tape.gate_sum[e] = static_cast<T>(sum);
   }
   const T* gates = tape.gate_sum.data();
-  const Spread importance(E, [&](int e) { return static_cast<double>(gates[e]); });
-  const Spread load(E, [&](int e) { return static_cast<double>(routed.load ? (*routed.load)[e] : T(plan.wanted[e])); });
+  const Dispersion importance(E, [&](int e) { return static_cast<double>(gates[e]); });
+  const Dispersion load(E, [&](int e) { return static_cast<double>(routed.load ? (*routed.load)[e] : T(plan.wanted[e])); });
   const BatchScores<T> scores{tape.mean_score.data(), groups, E, pass};
-  const Spread spread(E, scores);
-  tape.importance = static_cast<T>(importance.variation(o.variation));
-  tape.load = static_cast<T>(load.variation(o.variation));
-  tape.variance = static_cast<T>(spread.variance(Variance::unbiased));
-  tape.count = static_cast<T>(spread.variance(Variance::population) * scores.tokens * scores.tokens);
+  const Dispersion dispersion(E, scores);
+  tape.importance = static_cast<T>(importance.cv2(o.variation));
+  tape.load = static_cast<T>(load.cv2(o.variation));
+  tape.variance = static_cast<T>(dispersion.variance(Variance::unbiased));
+  tape.count = static_cast<T>(dispersion.variance(Variance::population) * scores.tokens * scores.tokens);
 }
 
 // dP, d_load, and d_gate += what comes from importance.
 template <class T>
-[[gnu::noinline]] RouterSignal<T> signal_of_losses(const LossTape<T>& tape, const T* smooth_load,
+[[gnu::noinline]] RouterSignal<T> signal_of_losses(const LossTape<T>& tape, const T* expected_load,
                                                    const RoutingPlan<T>& plan, T* d_gate, LossScratch<T>& scratch,
                                                    const Pass& pass) {
   const Objective& o = routing_of(pass).objective;
@@ -161,26 +161,26 @@ template <class T>
     signal.d_mean_score = d_mean;
     if (o.variance != 0 || o.count != 0) {   // m_e = sum over groups of part P_ge
       const BatchScores<T> m{tape.mean_score.data(), groups, E, pass};
-      const Spread spread(E, m);
+      const Dispersion dispersion(E, m);
       const double count = o.count * m.tokens * m.tokens;
       for (int e = 0; e < E; ++e) {
-        const double d = o.variance * spread.d_variance(Variance::unbiased, m(e)) +
-                         count * spread.d_variance(Variance::population, m(e));
+        const double d = o.variance * dispersion.d_variance(Variance::unbiased, m(e)) +
+                         count * dispersion.d_variance(Variance::population, m(e));
         for (Index g = 0; g < groups; ++g) d_mean[g * E + e] += static_cast<T>(m.part(g) * d);
       }
     }
   }
   if (o.importance != 0) {
-    const Spread importance(E, [&](int e) { return static_cast<double>(tape.gate_sum[e]); });
+    const Dispersion importance(E, [&](int e) { return static_cast<double>(tape.gate_sum[e]); });
     for (int e = 0; e < E; ++e) {
-      const T d = T(o.importance * importance.d_variation(o.variation, static_cast<double>(tape.gate_sum[e])));
+      const T d = T(o.importance * importance.d_cv2(o.variation, static_cast<double>(tape.gate_sum[e])));
       for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) d_gate[s] += d;
     }
   }
-  if (o.load != 0 && smooth_load) {
-    const Spread load(E, [&](int e) { return static_cast<double>(smooth_load[e]); });
+  if (o.load != 0 && expected_load) {
+    const Dispersion load(E, [&](int e) { return static_cast<double>(expected_load[e]); });
     for (int e = 0; e < E; ++e)
-      scratch.d_load[e] = T(o.load * load.d_variation(o.variation, static_cast<double>(smooth_load[e])));
+      scratch.d_load[e] = T(o.load * load.d_cv2(o.variation, static_cast<double>(expected_load[e])));
     signal.d_load = scratch.d_load.data();
   }
   return signal;

@@ -36,7 +36,7 @@ struct MoELayer {
     [[gnu::noinline]] void resize(const Pass& pass) {
       LossTape<T>::resize(E, pass);
       plan.drop = drop;
-      plan.places = slots_in(pass);
+      plan.max_slots = slots_in(pass);
       plan.resize(pass.tokens(), Recipe::active, E);
       router.resize(pass);
       expert.resize(slots_in(pass));
@@ -132,7 +132,7 @@ struct MoELayer {
   ExpertsView<ExpertType> routed_experts() const { return experts.view(); }
 
  private:
-  static Index slots_in(const Pass& pass) { return places_of<Recipe>(pass); }
+  static Index slots_in(const Pass& pass) { return max_slots_of<Recipe>(pass); }
 };
 
 // The layer that a recipe stands for: a MoELayer, unless the recipe has a layer of its own, Mixture<Self, Expert>,

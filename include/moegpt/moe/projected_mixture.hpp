@@ -76,7 +76,7 @@ struct ProjectedMixture {
 };
 static_assert(lists_every_field<ProjectedMixture<TopKRouter<4, 2>, LinearExpert<4, 3>>>());
 static_assert(Layer<ProjectedMixture<TopKRouter<4, 2>, LinearExpert<4, 3>, Activation::relu>>);
-static_assert(HandsOn<ProjectedMixture<TopKRouter<4, 2>, LinearExpert<4, 3>>,
+static_assert(WrapsMixture<ProjectedMixture<TopKRouter<4, 2>, LinearExpert<4, 3>>,
                       MoELayer<TopKRouter<4, 2>, LinearExpert<4, 3>>>);
 
 // In a model: GPT<config, WithSharedProjection<TopKRouter<8, 2>, 128, Activation::relu>>; the experts of its Config

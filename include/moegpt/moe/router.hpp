@@ -56,7 +56,7 @@ concept HasChoices = requires { requires Tape::has_choices; };
 template <class Tape>
 concept HasSelected = requires { requires Tape::has_selected; };
 template <class Tape>
-concept HasSmoothLoad = requires { requires Tape::has_smooth_load; };
+concept HasExpectedLoad = requires { requires Tape::has_expected_load; };
 
 // The recipe. `active` is the most experts a token can have; `causal` says that a token's route depends on
 // nothing after it.
@@ -68,15 +68,15 @@ concept Router = requires {
 } && RouterOf<typename Recipe::template For<4, float>>;
 
 // The most slots that the tokens of a pass can fill, for which mixtures reserve memory: all their choices, unless the
-// recipe says that it uses fewer, `static Index places(const Pass& pass)`. It must not fall with the size of the pass.
+// recipe says that it uses fewer, `static Index max_slots(const Pass& pass)`. It must not fall with the size of the pass.
 template <class Recipe>
-concept SaysPlaces = requires(const Pass pass) {
-  { Recipe::places(pass) } -> std::convertible_to<Index>;
+concept HasMaxSlots = requires(const Pass pass) {
+  { Recipe::max_slots(pass) } -> std::convertible_to<Index>;
 };
 template <class Recipe>
-Index places_of(const Pass& pass) {
+Index max_slots_of(const Pass& pass) {
   const Index all = pass.tokens() * Recipe::active;
-  if constexpr (SaysPlaces<Recipe>) return std::min<Index>(Recipe::places(pass), all);
+  if constexpr (HasMaxSlots<Recipe>) return std::min<Index>(Recipe::max_slots(pass), all);
   else return all;
 }
 

@@ -35,7 +35,7 @@ struct RoutingPlan {
   Buffer<Index> slot;        // [tokens, choices]   of the pair, or no_slot
   Buffer<Index> wanted;      // [experts]           pairs chosen, before capacity
   DropRule drop{};           // set by the mixture, of the recipe's type, and so is
-  Index places = PTRDIFF_MAX;   // the most slots that the tokens fill, where that is less than all their choices
+  Index max_slots = PTRDIFF_MAX;   // the most slots that the tokens fill, where that is less than all their choices
 
   Index slot_count() const { return offset[experts]; }
   Rows rows(int e) const { return {offset[e], offset[e + 1] - offset[e]}; }
@@ -58,7 +58,7 @@ struct RoutingPlan {
     tokens = tokens_;
     choices = choices_;
     experts = experts_;
-    const Index pairs = tokens * choices, slot_count = std::min(places, pairs);
+    const Index pairs = tokens * choices, slot_count = std::min(max_slots, pairs);
     offset.resize(experts + 1);
     wanted.resize(experts);
     token.resize(std::max(slot_count, drop.order == Drop::probability ? pairs : tokens));   // see keep_what_fits
@@ -79,7 +79,7 @@ struct RoutingPlan {
     check_capacity("capacity_factor", factor, drop, choices, experts, pass);
     if (drop.order == Drop::token_order && drop.group == Group::batch)
       return assign(chosen, pair_gate, capacity_of(routed_tokens(pass), pass));
-    count(chosen);   // looks at all of them before they are numbers of places
+    count(chosen);   // looks at all of them before they are numbers of max_slots
     const Groups groups{drop.group, pass.shape};
     for (Index g = 0; g < groups.size(); ++g) keep_what_fits(groups[g], chosen, pair_gate, pass);
     sort(slot.data(), pair_gate, 0);
@@ -107,7 +107,7 @@ struct RoutingPlan {
     for (int e = 0; e < experts; ++e)
       offset[e + 1] = offset[e] + (capacity > 0 && wanted[e] > capacity ? capacity : wanted[e]);
     check(slot_count() <= gate.size(), "routing plan: the tokens fill ", slot_count(),
-          " slots, but there is room for ", gate.size(), ": let the router's places(pass) return the most that they can fill");
+          " slots, but there is room for ", gate.size(), ": let the router's max_slots(pass) return the most that they can fill");
     for (int e = 0; e < experts; ++e) wanted[e] = offset[e];   // for a moment: the next free slot
     for (Index n = 0; n < tokens; ++n)
       for (int j = 0; j < choices; ++j) {

@@ -16,7 +16,7 @@ struct Candidate {
   const T* z;            // [experts] logits
   const T* s;            // [experts] scores
   const T* bias;         // [experts] of the selection, if it is biased
-  int experts, most;     // E, K
+  int experts, choices;     // E, K
   const Key* noise;      // of draws; null: evaluation
   const Pass& pass;
   Index token;
@@ -28,8 +28,8 @@ struct LargestLogits {
   static constexpr bool biased = false;
   template <class T>
   static int select(const Candidate<T>& token, int* chosen) {
-    kernels::top_k(token.z, token.experts, token.most, chosen);
-    return token.most;
+    kernels::top_k(token.z, token.experts, token.choices, chosen);
+    return token.choices;
   }
 };
 
@@ -47,8 +47,8 @@ struct LargestScores {
       if (!token.allows(e)) rank[e] = kernels::minus_infinity<T>;
     }
     if constexpr (Kept < Groups) keep_best_groups(rank, token.experts / Groups);
-    kernels::top_k(rank, token.experts, token.most, chosen);
-    int count = token.most;
+    kernels::top_k(rank, token.experts, token.choices, chosen);
+    int count = token.choices;
     while (count > 0 && rank[chosen[count - 1]] == kernels::minus_infinity<T>) --count;
     return count;
   }
@@ -78,14 +78,14 @@ struct Nucleus {
   static constexpr bool biased = false;
   template <class T>
   static int select(const Candidate<T>& token, int* chosen) {
-    kernels::top_k(token.z, token.experts, token.most, chosen);
-    if (P::num == P::den) return token.most;   // rounding must not end it
+    kernels::top_k(token.z, token.experts, token.choices, chosen);
+    if (P::num == P::den) return token.choices;   // rounding must not end it
     T reached = 0;
-    for (int j = 0; j < token.most; ++j) {
+    for (int j = 0; j < token.choices; ++j) {
       reached += token.s[chosen[j]];
       if (reached >= T(P::num) / T(P::den)) return j + 1;
     }
-    return token.most;
+    return token.choices;
   }
 };
 

@@ -33,11 +33,11 @@ struct SharedMixture {
   }
   struct Tape : Routed::Tape {         // plan, scores and losses are those of the routed experts
     typename ExpertsView<ExpertType>::Tape shared;
-    Buffer<T> share;                   // [tokens] b
+    Buffer<T> gate;                    // [tokens] b
     [[gnu::noinline]] void resize(const Pass& pass) {
       Routed::Tape::resize(pass);
       shared.resize(pass.tokens());
-      share.resize(pass.tokens());
+      gate.resize(pass.tokens());
     }
   };
   struct Scratch {
@@ -45,13 +45,13 @@ struct SharedMixture {
     typename ExpertsView<ExpertType>::Scratch shared;
     Tokens<D, T> output, d_input;      // of the shared experts
     Tokens<D, T> d_routed;             // only where the routed experts do not count in full
-    Tokens<1, T> d_share;
+    Tokens<1, T> d_gate;
     [[gnu::noinline]] void resize(const Pass& pass) {
       routed.resize(pass);
       shared.resize(1, pass.tokens());
       for (auto* t : {&output, &d_input}) t->resize(pass.tokens());
       if constexpr (How == Shared::weighted) d_routed.resize(pass.tokens());
-      d_share.resize(pass.tokens());
+      d_gate.resize(pass.tokens());
     }
   };
 
@@ -61,14 +61,14 @@ struct SharedMixture {
     scratch.resize(pass);
     const Index all[2] = {0, x.count};
     routed.forward(x, y, tape, scratch.routed, pass);
-    if constexpr (How == Shared::gated) shared_gate.forward(x, Out<1, T>{tape.share.data(), x.count}, pass);
+    if constexpr (How == Shared::gated) shared_gate.forward(x, Out<1, T>{tape.gate.data(), x.count}, pass);
     expert().forward(x, {all}, scratch.output, tape.shared, scratch.shared, pass,
                      expert_dropout(applied_expert_dropout(pass), pass, 1));
     for_each_piece(pass.exec, x.count, token_piece, [&](Rows rows) {
       for (Index n = rows.first; n < rows.first + rows.count; ++n) {
-        tape.share[n] = How == Shared::gated ? sigmoid(tape.share[n]) : shared_share;
-        if constexpr (How == Shared::weighted) kernels::scale(D, routed_share, y[n], y[n]);
-        kernels::axpy(D, tape.share[n], scratch.output[n], y[n]);
+        tape.gate[n] = How == Shared::gated ? sigmoid(tape.gate[n]) : shared_factor;
+        if constexpr (How == Shared::weighted) kernels::scale(D, routed_factor, y[n], y[n]);
+        kernels::axpy(D, tape.gate[n], scratch.output[n], y[n]);
       }
     });
   }
@@ -79,27 +79,27 @@ struct SharedMixture {
     scratch.resize(pass);
     const Index all[2] = {0, x.count};
     const Out<D, T> d_input = dx.empty() ? Out<D, T>{} : scratch.d_input.view();
-    expert().backward(x, {all}, tape.shared, dy, tape.share.data(), d_input,
-                      How == Shared::gated ? scratch.d_share[0] : nullptr, scratch.shared, pass);
+    expert().backward(x, {all}, tape.shared, dy, tape.gate.data(), d_input,
+                      How == Shared::gated ? scratch.d_gate[0] : nullptr, scratch.shared, pass);
     expert().backward_weights(x, {all}, tape.shared, &grad.shared, scratch.shared, pass);
     if constexpr (How != Shared::plain)
       for_each_piece(pass.exec, x.count, token_piece, [&](Rows rows) {
         for (Index n = rows.first; n < rows.first + rows.count; ++n) {
-          if constexpr (How == Shared::gated) *scratch.d_share[n] *= tape.share[n] * (1 - tape.share[n]);
-          if constexpr (How == Shared::weighted) kernels::scale(D, routed_share, dy[n], scratch.d_routed[n]);
+          if constexpr (How == Shared::gated) *scratch.d_gate[n] *= tape.gate[n] * (1 - tape.gate[n]);
+          if constexpr (How == Shared::weighted) kernels::scale(D, routed_factor, dy[n], scratch.d_routed[n]);
         }
       });
     const In<D, T> d_routed = How == Shared::weighted ? In<D, T>(scratch.d_routed) : dy;
     routed.backward(x, tape, d_routed, dx, grad.routed, scratch.routed, pass);
     if (!dx.empty()) kernels::add<T>(pass.exec, dx, scratch.d_input, dx);
-    if constexpr (How == Shared::gated) shared_gate.backward(x, scratch.d_share, Sum(dx), grad.shared_gate, pass);
+    if constexpr (How == Shared::gated) shared_gate.backward(x, scratch.d_gate, Sum(dx), grad.shared_gate, pass);
   }
 
   auto routed_experts() const requires HasExperts<Routed> { return routed.routed_experts(); }
 
  private:
-  static constexpr T shared_share = How == Shared::weighted ? T(1) / (K + 1) : T(1);
-  static constexpr T routed_share = How == Shared::weighted ? T(K) / (K + 1) : T(1);
+  static constexpr T shared_factor = How == Shared::weighted ? T(1) / (K + 1) : T(1);
+  static constexpr T routed_factor = How == Shared::weighted ? T(K) / (K + 1) : T(1);
   static T sigmoid(T z) {   // 0 where exp(-z) would overflow
     return z < -std::log(std::numeric_limits<T>::max()) ? T(0) : 1 / (1 + std::exp(-z));
   }
@@ -132,7 +132,7 @@ struct SharedExperts {
   using Mixture = SharedMixture<MixtureOf<AllowedAs<Self, Recipe>, X>, typename Wider<X, Count>::type, active, How>;
 };
 static_assert(Layer<SharedMixture<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>, Expert<4, 16>, 2, Shared::gated>>);
-static_assert(HandsOn<SharedMixture<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>, Expert<4, 16>, 2>,
+static_assert(WrapsMixture<SharedMixture<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>, Expert<4, 16>, 2>,
                       MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>);
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -33,8 +33,8 @@ struct SoftMoELayer {
   struct Tape {
     Tokens<S, T> combine;              // softmax of the logits over slots
     Buffer<T> dispatch;                // [batch, S, length] softmax over tokens; zero for padding
-    Tokens<D, T> slot, answer;         // [batch, S] what experts see, and what they answer
-    Buffer<Index> place;               // [E, batch, P] where an expert's slots are in these
+    Tokens<D, T> slot, slot_output;         // [batch, S] what experts see, and what they slot_output
+    Buffer<Index> slot_of;               // [E, batch, P] where an expert's slots are in these
     Buffer<Index> offset;              // [E + 1] of the slots of each expert
     typename Experts<ExpertType, E>::Tape expert;   // [E, batch, P]
     [[gnu::noinline]] void resize(const Pass& pass) {
@@ -42,25 +42,25 @@ struct SoftMoELayer {
       combine.resize(pass.tokens());
       dispatch.resize(pass.tokens() * S);
       slot.resize(slot_count);
-      answer.resize(slot_count);
-      place.resize(slot_count);
+      slot_output.resize(slot_count);
+      slot_of.resize(slot_count);
       offset.resize(E + 1);
       expert.resize(slot_count);
     }
     // A slot counts as a token of a sequence of S.
-    ExpertSlots layout() const { return {offset.data(), place.data()}; }
-    Gathered<D, T> at_slots(In<D, T> rows) const { return {rows, place.data(), place.size()}; }
+    ExpertSlots layout() const { return {offset.data(), slot_of.data()}; }
+    Gathered<D, T> at_slots(In<D, T> rows) const { return {rows, slot_of.data(), slot_of.size()}; }
   };
   struct Scratch {
     typename Experts<ExpertType, E>::Scratch experts;
     Tokens<D, T> output, d_input;             // [E, batch, P]
-    Tokens<D, T> d_slot, d_answer;            // [batch, S]
+    Tokens<D, T> d_slot, d_slot_output;            // [batch, S]
     Tokens<S, T> d_combine, d_logits;
     Buffer<T> d_dispatch;                     // [batch, S, length]
     [[gnu::noinline]] void resize(const Pass& pass) {
       const Index slot_count = pass.shape.batch * S;
       experts.resize(E, slot_count);
-      for (auto* t : {&output, &d_input, &d_slot, &d_answer}) t->resize(slot_count);
+      for (auto* t : {&output, &d_input, &d_slot, &d_slot_output}) t->resize(slot_count);
       d_combine.resize(pass.tokens());
       d_logits.resize(pass.tokens());
       d_dispatch.resize(pass.tokens() * S);
@@ -73,8 +73,8 @@ struct SoftMoELayer {
     tape.resize(pass);
     scratch.resize(pass);
     for (Index e = 0; e <= E; ++e) tape.offset[e] = e * P * pass.shape.batch;
-    for (Index i = 0; i < tape.place.size(); ++i)
-      tape.place[i] = i / P % pass.shape.batch * S + i / (P * pass.shape.batch) * P + i % P;
+    for (Index i = 0; i < tape.slot_of.size(); ++i)
+      tape.slot_of[i] = i / P % pass.shape.batch * S + i / (P * pass.shape.batch) * P + i % P;
     const Tape& done = tape;
 
     router.forward(x, tape.combine, pass);
@@ -90,13 +90,13 @@ struct SoftMoELayer {
     experts.view().forward(tape.at_slots(tape.slot), tape.layout(), scratch.output, tape.expert, scratch.experts,
                            of_slots(pass), expert_dropout(applied_expert_dropout(pass), pass));
     for_each_sequence(pass, [&](const Exec& exec, Index b, Rows tokens, Rows padding) {
-      copy_sequence(scratch.output, b, tape.answer.rows({b * S, S}), pass);
-      kernels::gemm<T>(exec, done.combine.rows(tokens), done.answer.rows({b * S, S}), y.rows(tokens));
+      copy_sequence(scratch.output, b, tape.slot_output.rows({b * S, S}), pass);
+      kernels::gemm<T>(exec, done.combine.rows(tokens), done.slot_output.rows({b * S, S}), y.rows(tokens));
       clear(y.rows(padding));
     });
   }
 
-  // d_answer = combine^T dy,  d_combine = dy answer^T,  d_dispatch = x d_slot^T
+  // d_slot_output = combine^T dy,  d_combine = dy slot_output^T,  d_dispatch = x d_slot^T
   // dl = through the softmax over slots from d_combine + through the one over tokens from d_dispatch
   // dx = dispatch d_slot + Phi^T dl
   void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, SoftMoELayer& grad, Scratch& scratch,
@@ -105,13 +105,13 @@ struct SoftMoELayer {
     const Scratch& done = scratch;
     for_each_sequence(pass, [&](const Exec& exec, Index b, Rows tokens, Rows) {
       kernels::gemm<T>(exec, kernels::transposed<T>(tape.combine.rows(tokens)), dy.rows(tokens),
-                       scratch.d_answer.rows({b * S, S}));
-      kernels::gemm<T>(exec, dy.rows(tokens), kernels::transposed<T>(tape.answer.rows({b * S, S})),
+                       scratch.d_slot_output.rows({b * S, S}));
+      kernels::gemm<T>(exec, dy.rows(tokens), kernels::transposed<T>(tape.slot_output.rows({b * S, S})),
                        scratch.d_combine.rows(tokens));
     });
     const Pass slot_pass = of_slots(pass);
     const Gathered<D, T> slots_x = tape.at_slots(tape.slot);
-    experts.view().backward(slots_x, tape.layout(), tape.expert, tape.at_slots(scratch.d_answer), nullptr,
+    experts.view().backward(slots_x, tape.layout(), tape.expert, tape.at_slots(scratch.d_slot_output), nullptr,
                             scratch.d_input, nullptr, scratch.experts, slot_pass);
     experts.view().backward_weights(slots_x, tape.layout(), tape.expert, grad.experts.data(), scratch.experts,
                                     slot_pass);

@@ -23,12 +23,12 @@ struct Decisions {
 
 // Whether a selection leaves out by their gates some of those it selected.
 template <class Selection>
-inline constexpr bool leaves_out =
+inline constexpr bool discards =
     requires(const Candidate<float> token) { Selection::keeps(token, 0.f, 0); };
 
-template <int E, int K, class T, bool KeepsLogits = false, bool LeavesOut = false>
+template <int E, int K, class T, bool KeepsLogits = false, bool Discards = false>
 struct TokenChoiceTape {
-  static constexpr bool has_choices = true, has_selected = LeavesOut;
+  static constexpr bool has_choices = true, has_selected = Discards;
   Tokens<E, T> score;      // of all experts; a token's sum to 1
   Tokens<E, T> logits;     // only for scores that cannot do without
   Tokens<1, T> lse;        // log sum exp of the logits
@@ -39,7 +39,7 @@ struct TokenChoiceTape {
     resize_all(pass, score, lse);
     if (KeepsLogits) logits.resize(pass);
     chosen.resize(pass.tokens() * K);
-    if (LeavesOut) selected.resize(pass.tokens() * K);
+    if (Discards) selected.resize(pass.tokens() * K);
     gate.resize(pass.tokens() * K);
   }
 };
@@ -48,7 +48,7 @@ struct TokenChoiceTape {
 template <class T>
 int first_allowed(const Candidate<T>& token, int* chosen) {
   int count = 0;
-  for (int e = 0; e < token.experts && count < token.most; ++e)
+  for (int e = 0; e < token.experts && count < token.choices; ++e)
     if (token.allows(e)) chosen[count++] = e;
   return count;
 }
@@ -68,7 +68,7 @@ template <class Rule, class T>
     for (Index n = rows.first; n < rows.first + rows.count; ++n) {
       int* chosen = all_chosen + n * K;
       T* gate = all_gates + n * K;
-      T *z = Scores::are_shares ? kept : logits[n], *s = Scores::are_shares ? score[n] : apart;
+      T *z = Scores::are_normalised ? kept : logits[n], *s = Scores::are_normalised ? score[n] : apart;
       if (allowed)
         for (int e = 0; e < E; ++e)
           if (!allowed[e]) score[n][e] = kernels::minus_infinity<T>;
@@ -88,7 +88,7 @@ template <class Rule, class T>
         chosen[j] = no_expert;
         gate[j] = 0;
       }
-      if constexpr (leaves_out<typename Rule::Selection>) {
+      if constexpr (discards<typename Rule::Selection>) {
         std::copy_n(chosen, K, all_selected + n * K);
         for (int j = 0; j < count; ++j)
           if (!Rule::Selection::keeps(token, gate[j], j)) chosen[j] = no_expert;
@@ -115,14 +115,14 @@ template <class Rule, class T>
   for_each_piece(pass.exec, score.rows, token_piece, [&](Rows rows) {
     T ds[most_experts], apart[most_experts], s_apart[most_experts];
     T gate_score[most_experts], d_gate[most_experts], d_logit[most_experts], d_score[most_experts];
-    T* d_share = Scores::are_shares ? ds : apart;
+    T* d_normalised = Scores::are_normalised ? ds : apart;
     for (Index n = rows.first; n < rows.first + rows.count; ++n) {
       std::fill_n(dz[n], E, T(0));
       if (pass.is_padding(n)) continue;
       std::fill_n(ds, E, T(0));
-      if (!Scores::are_shares) std::fill_n(d_share, E, T(0));
+      if (!Scores::are_normalised) std::fill_n(d_normalised, E, T(0));
       const int* selected = all_selected + n * K;
-      const T *z = Scores::are_shares ? nullptr : logits[n], *s = Scores::again(score[n], z, s_apart, E);
+      const T *z = Scores::are_normalised ? nullptr : logits[n], *s = Scores::recompute(score[n], z, s_apart, E);
       int count = 0;
       for (; count < K && selected[count] != no_expert; ++count) {
         const Index slot = plan.slot[n * K + count];
@@ -135,28 +135,28 @@ template <class Rule, class T>
         dz[n][selected[j]] += d_logit[j];
         ds[selected[j]] += d_score[j];
       }
-      signal.add_to_scores(n, routed, pass, E, d_share);
-      Scores::backward(s, score[n], ds, d_share, dz[n], E);
+      signal.add_to_scores(n, routed, pass, E, d_normalised);
+      Scores::backward(s, score[n], ds, d_normalised, dz[n], E);
       const T a = 2 * signal.z / static_cast<T>(routed) * lse[n];
       if (a != 0) Scores::add_softmax(s, z, lse[n], a, dz[n], E);
     }
   });
 }
 
-template <class Rule, int E, int K, class T, bool KeepsLogits, bool LeavesOut>
-void choose_experts(RoutingPlan<T>& plan, TokenChoiceTape<E, K, T, KeepsLogits, LeavesOut>& tape, const Pass& pass,
+template <class Rule, int E, int K, class T, bool KeepsLogits, bool Discards>
+void choose_experts(RoutingPlan<T>& plan, TokenChoiceTape<E, K, T, KeepsLogits, Discards>& tape, const Pass& pass,
                     const T* bias = nullptr) {
   static_assert(E <= most_experts, "token choice: at most 1024 experts");
-  static_assert(LeavesOut == leaves_out<typename Rule::Selection>,
+  static_assert(Discards == discards<typename Rule::Selection>,
                 "token choice: a tape holds what was selected if, and only if, the selection leaves out");
   choose_experts<Rule, T>(tape.score, tape.logits, bias, K, tape.lse[0], tape.chosen.data(), tape.selected.data(),
                           tape.gate.data(), plan, pass);
 }
-template <class Rule, int E, int K, class T, bool KeepsLogits, bool LeavesOut>
-void choose_experts_backward(const RoutingPlan<T>& plan, const TokenChoiceTape<E, K, T, KeepsLogits, LeavesOut>& tape,
+template <class Rule, int E, int K, class T, bool KeepsLogits, bool Discards>
+void choose_experts_backward(const RoutingPlan<T>& plan, const TokenChoiceTape<E, K, T, KeepsLogits, Discards>& tape,
                              const RouterSignal<T>& signal, Out<E, T> dz, const Pass& pass) {
   choose_experts_backward<Rule, T>(plan, tape.score, tape.logits, tape.lse[0],
-                                   (LeavesOut ? tape.selected : tape.chosen).data(), tape.gate.data(), signal, dz,
+                                   (Discards ? tape.selected : tape.chosen).data(), tape.gate.data(), signal, dz,
                                    pass);
 }
 
@@ -202,15 +202,15 @@ struct TokenChoiceRouter {
     static constexpr auto fields() {
       return Fields{Field{path(), &For::logits}, Field{"selection_bias", &For::selection_bias, Kind::buffer}};
     }
-    using ChoiceTape = TokenChoiceTape<E, K, T, !Rule::Scores::are_shares, leaves_out<typename Rule::Selection>>;
+    using ChoiceTape = TokenChoiceTape<E, K, T, !Rule::Scores::are_normalised, discards<typename Rule::Selection>>;
     struct Tape : ChoiceTape {
-      static constexpr bool has_smooth_load = LogitsWithLoad<LogitsType>;
+      static constexpr bool has_expected_load = LogitsWithLoad<LogitsType>;
       typename LogitsType::Tape layer;
       Buffer<T> load;   // [E], of logits that have one
       void resize(const Pass& pass) {
         ChoiceTape::resize(pass);
         layer.resize(pass);
-        if (has_smooth_load) load.resize(E);
+        if (has_expected_load) load.resize(E);
       }
     };
     struct Scratch {

@@ -149,7 +149,7 @@ struct RouterExamination {
   void compare_all(const char* in_all, const Route& other, const std::string& in_other,
                    const char* advice) const {
     for (Index n = 0; n < pass.tokens(); ++n) compare("", n, all, n, in_all, other, n, in_other, advice);
-    if constexpr (HasSmoothLoad<typename R::Tape>)
+    if constexpr (HasExpectedLoad<typename R::Tape>)
       for (int e = 0; e < E; ++e)
         if (const float &u = all.tape.load[e], &v = other.tape.load[e]; std::memcmp(&u, &v, sizeof u) != 0)
           wrong("the load of expert ", e, " is ", digits(u), in_all, ", but ", digits(v), in_other, ": ",

@@ -181,7 +181,7 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}, const DropRule& 
       for (Index s = 0; s < plan.slot_count(); ++s) f += d_pair[plan.token[s] * plan.choices + plan.choice[s]] * plan.gate[s];
       mean_scores<double>(tape.score, Group::batch, pass, mean.data());
       for (int e = 0; e < E; ++e) f += d_mean[e] * mean[e];
-      if constexpr (HasSmoothLoad<typename R::Tape>)
+      if constexpr (HasExpectedLoad<typename R::Tape>)
         for (int e = 0; e < E; ++e) f += d_load[e] * tape.load[e];
       return f + z * z_loss<double>(tape.lse, pass);
     };

@@ -25,7 +25,7 @@ struct TwoOfMany {
 using Silent = TokenChoiceRouter<64, 64, Decisions<SoftmaxScores, TwoOfMany, RenormalisedGates>>;
 template <int Used>
 struct Says : Silent {
-  static Index places(const Pass& pass) { return Used * pass.tokens(); }
+  static Index max_slots(const Pass& pass) { return Used * pass.tokens(); }
 };
 
 template <class Recipe>
@@ -91,14 +91,14 @@ TEST_CASE("pairs are dropped by every rule alike where a router says that it use
 TEST_CASE("a router that fills more slots than it said is refused, and told what to return") {
   const std::string text = refusal([] { Run<Says<1>>({.shape = {2, 20}}); });
   CAPTURE(text);
-  CHECK(text.find("routing plan: the tokens fill 80 slots, but there is room for 40: let the router's places(pass)") !=
+  CHECK(text.find("routing plan: the tokens fill 80 slots, but there is room for 40: let the router's max_slots(pass)") !=
         std::string::npos);
 }
 
 TEST_CASE("a router that says more than all choices reserves those") {
-  CHECK(places_of<Says<65>>({.shape = {2, 20}}) == 64 * 40);
-  CHECK(places_of<Silent>({.shape = {2, 20}}) == 64 * 40);
-  CHECK(places_of<Says<2>>({.shape = {0, 20}}) == 0);
+  CHECK(max_slots_of<Says<65>>({.shape = {2, 20}}) == 64 * 40);
+  CHECK(max_slots_of<Silent>({.shape = {2, 20}}) == 64 * 40);
+  CHECK(max_slots_of<Says<2>>({.shape = {0, 20}}) == 0);
 }
 
 TEST_CASE("expert choice reserves what its experts take, in groups of any kind, and padding fills no more") {
@@ -108,7 +108,7 @@ TEST_CASE("expert choice reserves what its experts take, in groups of any kind, 
     for (const Shape shape : {Shape{3, 16}, Shape{16, 3}, Shape{3, 1}})
       for (const double least : {0.0, 1.0, 5.0}) {
         Pass pass{.shape = shape, .options = {.min_capacity = least}, .partial = true};
-        const Index reserved = places_of<R>(pass);
+        const Index reserved = max_slots_of<R>(pass);
         const Run<R> run(pass);
         CAPTURE(shape.batch, shape.length, least);
         CHECK(run.tape.plan.slot_count() == reserved);   // without padding, all of it
@@ -122,8 +122,8 @@ TEST_CASE("expert choice reserves what its experts take, in groups of any kind, 
   examine(ExpertChoiceRouter<8, 2>{});
   examine(ExpertChoiceRouter<8, 2, ExpertChoice{.group = Group::sequence}>{});
   examine(ExpertChoiceRouter<8, 2, ExpertChoice{.group = Group::position}>{});
-  CHECK(places_of<ExpertChoiceRouter<8, 2>>({.shape = {2, 20}}) == 80);
-  CHECK(places_of<Masked<ExpertChoiceRouter<8, 2>>>({.shape = {2, 20}}) == 80);
-  CHECK(places_of<AllowNonCausal<ExpertChoiceRouter<8, 2>>>({.shape = {2, 20}}) == 80);
-  CHECK(places_of<ThresholdExpertChoice<8, 2>>({.shape = {2, 20}}) == 8 * 40);   // by thresholds all may take all
+  CHECK(max_slots_of<ExpertChoiceRouter<8, 2>>({.shape = {2, 20}}) == 80);
+  CHECK(max_slots_of<Masked<ExpertChoiceRouter<8, 2>>>({.shape = {2, 20}}) == 80);
+  CHECK(max_slots_of<AllowNonCausal<ExpertChoiceRouter<8, 2>>>({.shape = {2, 20}}) == 80);
+  CHECK(max_slots_of<ThresholdExpertChoice<8, 2>>({.shape = {2, 20}}) == 8 * 40);   // by thresholds all may take all
 }
