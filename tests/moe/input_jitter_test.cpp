@@ -44,7 +44,7 @@ TEST_CASE("a jittered router sees x u, with u uniform in 1 +- epsilon and new fo
   const RandomRoute<Jittered> one({.shape = {1, 500}, .key = Key{5}}), two({.shape = {1, 500}, .key = Key{6}});
   double sum = 0, squares = 0, together = 0;
   for (Index i = 0; i < 3000; ++i) {
-    const double u = (one.tape.seen[0][i] / one.x[0][i] - 1) * 4, v = (two.tape.seen[0][i] / two.x[0][i] - 1) * 4;
+    const double u = (one.tape.jittered[0][i] / one.x[0][i] - 1) * 4, v = (two.tape.jittered[0][i] / two.x[0][i] - 1) * 4;
     REQUIRE(std::abs(u) <= 1 + 1e-12);
     sum += u;
     squares += u * u;
@@ -89,6 +89,6 @@ TEST_CASE("the jitter of a token does not depend on how a long row is cut, and a
   Buffer<double> u(3 * D);
   key.with(Purpose::router_jitter).uniforms(0, u.data(), 3 * D);
   for (Index i = 0; i < 3 * D; ++i)
-    REQUIRE(route.tape.seen[0][i] == route.x[0][i] * (1 + 0.25 * (2 * u[i] - 1)));
+    REQUIRE(route.tape.jittered[0][i] == route.x[0][i] * (1 + 0.25 * (2 * u[i] - 1)));
   check_small_stack<Wide, 1 << 18>({.key = key});
 }

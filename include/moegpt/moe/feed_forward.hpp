@@ -1,5 +1,5 @@
 #pragma once
-// A dense feed-forward network in the place of a mixture: one expert for every token.
+// Dense FFN in the place of an MoE layer: one expert that processes every token.
 #include <moegpt/layers/layer.hpp>
 #include <moegpt/moe/experts.hpp>
 

@@ -1,11 +1,12 @@
 #pragma once
-// Two levels of routers (Jordan, Jacobs 1994; Shazeer et al. 2017, appendix B): experts stand in G groups of E. An
-// outer router sends a token to groups, and in each of them an inner router of the group's own sends it to experts.
-// Either may be of any kind, sparse or dense; dense on dense is the hierarchical mixture of Jordan and Jacobs.
-//   gate of expert i of group g:  a_g b_gi       number g E + i
-//   its score:                    s_g s_gi       of the two routers' full scores; they sum to 1 as these do
-// Tensor2Tensor has noisy top-k at both levels and the CV^2 losses on all G E importances and loads at once: likewise
-// here balance losses see the G E counts and scores, and need to know nothing of groups.
+// Hierarchical routing (Jordan, Jacobs 1994; Shazeer et al. 2017, appendix B): G expert groups of E experts.
+// An outer router selects groups of a token; the inner router of each selected group selects experts in it.
+// Both may be of any kind; AllExperts at both levels is the hierarchical mixture of experts of Jordan and
+// Jacobs.
+//   index of expert i of group g:   g E + i
+//   its gate:                       a_g b_gi     of the outer and the inner gate
+//   its score:                      s_g s_gi     of the outer and the inner score; the products sum to 1
+// Balance losses read all G E loads and scores, as Tensor2Tensor's CV^2 losses do.
 #include <moegpt/core/heap_array.hpp>
 #include <moegpt/moe/router.hpp>
 
@@ -44,15 +45,15 @@ struct HierarchicalRouter {
     struct Tape {
       static constexpr bool has_choices = true;
       Tokens<experts, T> score;
-      Tokens<1, T> lse;              // lse^2 sums the lse^2 of all routers, so that a z-loss is the sum of theirs
+      Tokens<1, T> lse;              // sqrt(sum of lse^2 of all routers): the z-loss is the sum of their z-losses
       RoutingPlan<T> outer_plan;
-      HeapArray<RoutingPlan<T>, G> inner_plan;   // of all tokens, also those that are not sent to the group
+      HeapArray<RoutingPlan<T>, G> inner_plan;   // [G] of all tokens, also those that did not select g
       typename OuterRouter::Tape outer;
       HeapArray<typename InnerRouter::Tape, G> inner;
       Buffer<int> outer_choice;      // [tokens, G] rank of group g among the token's groups, or no_choice
       Buffer<int> chosen;            // [tokens, active]
       Buffer<T> gate;                // [tokens, active]
-      Buffer<bool> allowed;          // [G] groups in which any expert is
+      Buffer<bool> allowed;          // [G] groups with an allowed expert
       [[gnu::noinline]] void resize(const Pass& pass) {
         resize_all(pass, score, lse, outer);
         outer_plan.resize(pass.tokens(), Ko, G);
@@ -70,8 +71,8 @@ struct HierarchicalRouter {
       Tokens<experts, T> d_score;
       Tokens<G, T> d_outer_score;
       HeapArray<Tokens<E, T>, G> d_inner_score;
-      Buffer<T> d_outer_gate;        // [slots of the outer plan]
-      HeapArray<Buffer<T>, G> d_inner_gate;
+      Buffer<T> d_outer_gate;        // [slots of outer_plan]
+      HeapArray<Buffer<T>, G> d_inner_gate;   // [slots of inner_plan[g]]
       [[gnu::noinline]] void resize(const Pass& pass) {
         resize_all(pass, outer, inner, d_score, d_outer_score);
         for (auto& d : d_inner_score) d.resize(pass);
@@ -97,8 +98,9 @@ struct HierarchicalRouter {
       plan.assign(tape.chosen.data(), tape.gate.data(), pass);
     }
 
-    // da_g = sum_i b_gi d_gate,  db_gi = a_g d_gate;  ds_g = sum_i s_gi ds,  ds_gi = s_g ds. The rest is up to the
-    // routers.
+    // With dg, ds of the products:  da_g = sum_i b_gi dg_gi,  db_gi = a_g dg_gi;
+    //                               ds_g = sum_i s_gi ds_gi,  ds_gi = s_g ds_gi
+    // Then the backward of each router.
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
                   Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
       scratch.resize(pass);
@@ -122,18 +124,18 @@ struct HierarchicalRouter {
     }
 
    private:
-    // The pass as each router sees it: with noise of its own and its part of the experts that are allowed, and without
-    // a capacity, which is the experts'.
+    // The pass of one router: its own noise, its part of the allowed experts, and no capacity, which applies
+    // to the combined plan only.
     struct Level {
       RoutingContext routing;
       Pass pass;
-      Level(const Pass& whole, std::size_t number, const bool* allowed) : routing(routing_of(whole)), pass(whole) {
+      Level(const Pass& whole, std::size_t index, const bool* allowed) : routing(routing_of(whole)), pass(whole) {
         if (routing.allowed) routing.allowed = allowed;
         pass.routing = &routing;
         pass.options.capacity_factor = pass.options.min_capacity = 0;
-        if (pass.key) pass.key = pass.key->with(Purpose::router_noise, number);
+        if (pass.key) pass.key = pass.key->with(Purpose::router_noise, index);
       }
-      Level(const Level&) = delete;   // its pass points into it
+      Level(const Level&) = delete;   // pass.routing points to this->routing
     };
     struct Levels {
       const Pass& pass;

@@ -1,8 +1,9 @@
 #pragma once
-// The balance loss under rules that average over layers. With L mixtures, sums over them of f and P give
-//   mean      sum_l E <f_l, P_l> / L:                     f_l becomes f_l / L
-//   together  E <sum_l f_l, sum_l P_l> / L^2:             f_l becomes sum_l f_l / L^2
-// so that each mixture's own loss E <f_l, P_l> and its gradient are its part of the whole.
+// The balance loss under rules that combine L MoE layers, with load fractions f_l and mean scores P_l of
+// layer l:
+//   mean      sum_l E <f_l, P_l> / L:              f_l := f_l / L
+//   together  E <sum_l f_l, sum_l P_l> / L^2:      f_l := sum_l f_l / L^2
+// With the new f_l, E <f_l, P_l> and its gradient are layer l's term of the model's loss.
 #include <moegpt/moe/mixture_losses.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
@@ -10,7 +11,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 template <class T>
 struct LayerMean {
   int experts = 0, mixtures = 0;
-  Buffer<T> load_share, mean_score;   // [groups, E] sums over mixtures; empty if the rule takes no mean over layers
+  Buffer<T> load_share, mean_score;   // [groups, E] sums over MoE layers; empty for Layers::sum
   double balance = 0;
 
   [[gnu::noinline]] void resize(int experts_, const Pass& pass) {
@@ -34,7 +35,7 @@ struct LayerMean {
     balance += static_cast<double>(tape.balance);
     ++mixtures;
   }
-  // The balance loss of the model.
+  // The balance loss of the model, after add() of all MoE layers.
   double loss(const BalanceRule& rule) const {
     const double L = std::max(mixtures, 1);
     if (rule.layers == BalanceRule::Layers::sum) return balance;
@@ -42,7 +43,7 @@ struct LayerMean {
     const T sum = balance_loss(load_share.data(), mean_score.data(), experts, load_share.size() / experts);
     return static_cast<double>(sum) / (L * L);
   }
-  // Tells a mixture its part of it.
+  // Sets load_share and balance of one MoE layer to its term of loss().
   [[gnu::noinline]] void divide(const BalanceRule& rule, LossTape<T>& tape) const {
     if (rule.layers == BalanceRule::Layers::sum) return;
     const T L = static_cast<T>(mixtures);
