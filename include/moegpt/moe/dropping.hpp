@@ -7,10 +7,10 @@ namespace moegpt::inline MOEGPT_BUILD {
 
 // Any router specification that assigns under a capacity, with the order in which pairs claim slots and the
 // capacity group. Causal in token order and with Group::position, otherwise non-causal.
-//   GShard, ST-MoE    Drop::slot_major, Group::sequence; their capacity has no factor K: divide the factor by K
+//   GShard, ST-MoE    Drop::slot_major, Group::sequence; their capacity has no factor K: divide it by K
 //   V-MoE             Drop::batch_prioritised
 //   Megatron          Drop::probability, Group::batch, Round::up
-//   HF Switch         Drop::token_order, Group::sequence; a constant capacity: a tiny factor, and min_capacity
+//   HF Switch         Drop::token_order, Group::sequence; constant capacity: a tiny factor, and min_capacity
 template <Router Recipe, Drop Order, Group Among = Group::batch, Round Rounding = Round::down>
 struct Dropping : Recipe {
   static_assert(drop_rule_of<Recipe>().order != Drop::never,

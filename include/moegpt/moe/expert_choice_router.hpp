@@ -44,7 +44,7 @@ struct ExpertChoiceRouter {
     static constexpr int dim = D;
 
     Linear<D, E, T, false> logits;
-    // Moved by update_thresholds, never by a gradient.
+    // Updated by update_thresholds; no gradient.
     [[no_unique_address]] Weight<T, Options.thresholds ? E : 0> threshold;
 
     static constexpr auto fields() {

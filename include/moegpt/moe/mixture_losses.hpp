@@ -1,19 +1,19 @@
 #pragma once
-// The losses of one mixture: in forward their values go to its tape, in backward they become the signal to its
-// router. Functions of any tape of a router, so that mixtures of other kinds can use them.
+// Auxiliary losses of one MoE layer: forward computes their values, backward the RouterSignal. Any router
+// tape works, so that user-defined MoE layers can use them.
 #include <moegpt/moe/balance.hpp>
 #include <moegpt/moe/token_choice.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Base of a mixture's tape. Losses are of this layer, before their coefficients. Under a balance rule that
-// averages over layers, balance becomes this layer's part of the model's loss after the last block
+// Base of an MoE layer's tape: the losses of this layer, without coefficients. If the balance rule combines
+// layers, `balance` is set after the last block to this layer's term of the model's loss
 // (moe/layer_mean.hpp).
 template <class T>
 struct LossTape : RouterLosses<T> {
-  Buffer<T> mean_score;   // [groups, E] P of the balance loss, over each group's tokens
-  Buffer<T> load_share;   // [groups, E] f of the balance loss, over the number of groups; also layer_mean.hpp
-  Buffer<T> gate_sum;     // [E] importance: the sum of the gates of an expert's slots
+  Buffer<T> mean_score;   // [groups, E] P of the balance loss
+  Buffer<T> load_share;   // [groups, E] f of the balance loss, divided by the number of groups; see layer_mean.hpp
+  Buffer<T> gate_sum;     // [E] importance: the sum of gates over the expert's slots
 
   [[gnu::noinline]] void resize(int experts, const Pass& pass) {
     const Index groups = groups_in(routing_of(pass).objective.balance_rule.group, pass);
@@ -26,7 +26,7 @@ namespace detail {
 template <class T>
 void take_losses(const LossTape<T>&);
 }
-// A tape without this base has no losses, whatever its members are called.
+// Only a tape with this base has losses; names of its members do not matter.
 template <class Tape>
 concept HasLosses = requires(const Tape tape) { detail::take_losses(tape); };
 
@@ -41,13 +41,13 @@ struct LossScratch {
 
 namespace detail {
 
-// What losses look at, as a router left it; null: it does not tell.
+// The input of the losses from a router's tape; null: the tape does not declare it.
 template <class T>
 struct Routed {
   MatrixView<const T> score;
   In<1, T> lse;
   const Buffer<int>*chosen = nullptr, *selected = nullptr;   // [tokens, K]
-  const Buffer<T>* load = nullptr;                           // [E] smooth
+  const Buffer<T>* load = nullptr;                           // [E] expected
   template <class Tape>
   explicit Routed(const Tape& tape) : score(tape.score), lse(tape.lse) {
     if constexpr (HasChoices<Tape>) chosen = selected = &tape.chosen;
@@ -66,8 +66,8 @@ struct Routed {
   }
 };
 
-// f of the rule, over the number of groups that have tokens. Counts are those before capacity; a router whose tape
-// does not say what was chosen is asked what its slots hold.
+// share [groups, E]: f of the balance rule, divided by the number of groups with tokens. Counts are before
+// capacity; if the tape has no `chosen`, slots are counted.
 template <class T>
 [[gnu::noinline]] void measure_shares(const Routed<T>& routed, const RoutingPlan<T>& plan, const Pass& pass,
                                       T* share) {
@@ -79,7 +79,7 @@ template <class T>
   for (Index g = 0; g < groups; ++g) filled += tokens_in(rule.group, g, pass) > 0;
   if (groups == 1 && !first) return load_shares(rule, plan.wanted.data(), E, routed_tokens(pass), 1, share);
 
-  std::fill_n(share, groups * E, T(0));   // for a moment: counts
+  std::fill_n(share, groups * E, T(0));   // temporarily: counts
   if (const Buffer<int>* chosen = first ? routed.selected : routed.chosen)
     for (Index n = 0; n < plan.tokens; ++n)
       for (int j = 0; j < (first ? 1 : K); ++j) {
@@ -94,7 +94,7 @@ template <class T>
     load_shares(rule, share + g * E, E, tokens_in(rule.group, g, pass), 1 / filled, share + g * E);
 }
 
-// Dispersion over experts of the mean scores of the batch, and the part of it that each group is.
+// Mean scores of the batch, m_e = sum_g part(g) mean_ge, with part(g) the fraction of tokens in group g.
 template <class T>
 struct BatchScores {
   const T* mean;
@@ -143,7 +143,7 @@ template <class T>
   tape.count = static_cast<T>(dispersion.variance(Variance::population) * scores.tokens * scores.tokens);
 }
 
-// dP, d_load, and d_gate += what comes from importance.
+// The signal: dP and d_load in scratch; d_gate [slots] += gradient of the importance loss.
 template <class T>
 [[gnu::noinline]] RouterSignal<T> signal_of_losses(const LossTape<T>& tape, const T* expected_load,
                                                    const RoutingPlan<T>& plan, T* d_gate, LossScratch<T>& scratch,
@@ -188,12 +188,12 @@ template <class T>
 
 }  // namespace detail
 
-// Forward: the losses of what was routed.
+// Forward: computes the losses into `tape`. std::invalid_argument for a router's tape of wrong sizes.
 template <class T, class RouterTape>
 void measure_losses(const RouterTape& router, const RoutingPlan<T>& plan, LossTape<T>& tape, const Pass& pass) {
   detail::measure_losses<T>(detail::Routed<T>(router), plan, tape, pass);
 }
-// Backward: what the router is told, d_gate [slots] of the gates among it, which the importance loss adds to.
+// Backward: returns the RouterSignal. Adds the gradient of the importance loss to d_gate [slots].
 template <class T, class RouterTape>
 RouterSignal<T> signal_of_losses(const LossTape<T>& tape, const RouterTape& router, const RoutingPlan<T>& plan,
                                  T* d_gate, LossScratch<T>& scratch, const Pass& pass) {

@@ -1,20 +1,20 @@
 #pragma once
-// The training objective: coefficients and conventions of the losses that are added to the cross-entropy, and dropout.
+// Training objective: coefficients and conventions of the auxiliary losses, and dropout.
 #include <moegpt/moe/capacity.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Which load shares f and mean scores P the balance loss E sum_e f_e P_e multiplies: systems differ. Scores
-// are divided by their sum under every rule. "Balanced" is the value of uniform loads and scores, of one
-// mixture unless said otherwise; see balanced_value.
+// Convention of the balance loss E sum_e f_e P_e: how load fractions f and mean scores P are computed. Scores
+// are normalised under every rule. "balanced": the value for uniform loads and scores of one MoE layer,
+// unless stated otherwise; see balanced_value.
 struct BalanceRule {
-  enum class Choices { all, first };          // of a token's choices f counts all, or the first
-  enum class Share { of_pairs, of_tokens };   // f_e = count_e / pairs counted, which sums to 1, or count_e / tokens
-  enum class Layers { sum, mean, together };  // of losses; together: f and P are means over all layers, one loss
+  enum class Choices { all, first };          // f counts all choices of a token, or the first
+  enum class Share { of_pairs, of_tokens };   // f_e = count_e / sum of counts, or count_e / tokens
+  enum class Layers { sum, mean, together };  // of losses; together: one loss of f and P pooled over layers
 
   Choices choices = Choices::all;
   Share share = Share::of_pairs;
-  Group group = Group::batch;                 // f and P of the batch, or of each sequence and the loss their mean
+  Group group = Group::batch;                 // one loss of the batch, or the mean of one loss per sequence
   Layers layers = Layers::sum;
   bool operator==(const BalanceRule&) const = default;
 
@@ -32,32 +32,32 @@ inline constexpr BalanceRule BalanceRule::megablocks{.layers = Layers::mean};
 inline constexpr BalanceRule BalanceRule::deepseek{.group = Group::sequence};
 inline constexpr BalanceRule BalanceRule::flaxformer{.share = Share::of_tokens, .group = Group::sequence};
 
-// Variance over experts: sum of squares / E (Tensor2Tensor), or / (E - 1) (Tutel).
+// Divisor of a variance over experts: E (Tensor2Tensor) or E - 1 (Tutel).
 enum class Variance { population, unbiased };
 
-// What a training run adds to the cross-entropy, and how it is regularised. Coefficients are of the model's
-// losses: the balance loss is combined over layers by its rule, the others are sums over layers.
+// The auxiliary losses of training, and dropout. The balance loss is combined over layers by its rule, the
+// others are summed.
 struct Objective {
-  double dropout = 0;      // of attention's probabilities and output, and of dense networks' output
-  std::optional<double> expert_dropout{};   // of experts' output: routed, shared, Soft MoE; none: as dropout
-  double balance = 0;      // of the balance loss (Switch: 0.01) ...
-  BalanceRule balance_rule{};                  // ... by this rule
+  double dropout = 0;      // probability; of attention probabilities and outputs, and of dense FFN outputs
+  std::optional<double> expert_dropout{};   // of routed, shared and Soft MoE experts' outputs; none: dropout
+  double balance = 0;      // coefficient of the balance loss (Switch: 0.01)
+  BalanceRule balance_rule{};
   double z = 0;            // of the router z-loss (ST-MoE: 0.001)
-  double importance = 0;   // of CV^2 of each expert's sum of gates (Shazeer et al. 2017: 0.1)
-  double load = 0;         // of CV^2 of loads, smooth for a noisy router (likewise)
-  Variance variation = Variance::population;   // in both CV^2
-  double variance = 0;     // of the variance of mean scores over experts
-  double count = 0;        // of the mean square deviation of each expert's sum of scores
+  double importance = 0;   // of CV^2 over experts of the sum of gates (Shazeer et al. 2017: 0.1)
+  double load = 0;         // of CV^2 over experts of the load, expected for a noisy router (the same: 0.1)
+  Variance variation = Variance::population;   // divisor in both CV^2
+  double variance = 0;     // of the variance over experts of the mean score (divisor E - 1)
+  double count = 0;        // squared-count loss: of the variance over experts of the sum of scores (divisor E)
 };
 
-// The losses of routers before their coefficients: of one mixture (its tape), or summed over a model's (Loss).
+// Auxiliary losses without coefficients: of one MoE layer (LossTape), or of a model (Loss).
 template <class T>
 struct RouterLosses {
   T balance = 0, z = 0, importance = 0, load = 0, variance = 0, count = 0;
 };
 
-// One entry per loss. Besides, a loss is a value that measure_losses computes and a gradient that signal_of_losses
-// adds (moe/mixture_losses.hpp).
+// One entry per loss. measure_losses computes its value, signal_of_losses its gradient
+// (moe/mixture_losses.hpp).
 template <class T>
 struct LossEntry {
   const char* name;
@@ -81,19 +81,20 @@ double weighted(const Objective& o, const RouterLosses<T>& losses) {
     sum += o.*coefficient * static_cast<double>(losses.*value);
   return sum;
 }
-// The same objective with all coefficients multiplied by `weight`; dropout stays.
+// The objective with all coefficients multiplied by `weight`, and the same dropout.
 inline Objective scaled(Objective o, double weight) {
   for (const auto& entry : loss_table<double>) o.*entry.coefficient *= weight;
   return o;
 }
-// sum += one, loss by loss.
+// sum += one, for each loss.
 template <class T>
 void add_losses(const RouterLosses<T>& one, RouterLosses<double>& sum) {
   for (std::size_t i = 0; i < std::size(loss_table<T>); ++i)
     sum.*loss_table<double>[i].value += static_cast<double>(one.*loss_table<T>[i].value);
 }
 
-// std::invalid_argument for an objective without meaning. It may change between steps, so each step checks it.
+// std::invalid_argument for a probability outside [0, 1), a coefficient that is negative or not finite, and
+// Group::position. Each step calls it, because an objective may change between steps.
 [[gnu::noinline]] inline void check_objective(const Objective& o) {
   check_dropout("the objective's dropout", o.dropout);
   check_dropout("the objective's expert_dropout", o.expert_dropout.value_or(0));

@@ -46,7 +46,7 @@ struct RoutingPlan {
     return n - slot_count();
   }
 
-  // The slots of each expert, and the rows of x [tokens, D] at all slots without a copy, for a pool of experts.
+  // For a pool of experts: the slots of each expert, and the rows of x [tokens, D] at all slots, not copied.
   ExpertSlots layout() const { return {offset.data(), token.data(), choice.data(), choices}; }
   template <int D, class Number>
   auto at_slots(TokensView<D, Number> x) const {

@@ -1,11 +1,11 @@
 #pragma once
-// Scores: how much each expert suits a token, from its row of logits z. Of every kind
-//   forward      s from z, and `normalised`, which is s divided by its sum: what balance losses and metrics look at.
-//                On entry normalised is a copy of z. Returns log sum exp of z
-//   again        s in backward, from what the tape kept: the shares, and the logits where a kind needs them
-//   backward     dz += what reaches z from ds, the gradient of s, and d_normalised
+// Router scores s [E] of one token from its logits z [E]. A kind of scores has
+//   forward      computes s, and `normalised` = s / sum of s for balance losses and metrics, which is a copy of
+//                z on entry. Returns the log-sum-exp of z
+//   recompute    s in backward, from normalised, or from z if not are_normalised
+//   backward     dz += gradient from ds, of s, and from d_normalised
 //   add_softmax  dz += a softmax(z)
-// Where `are_normalised`, s and normalised are one row, and so are ds and d_normalised.
+// are_normalised: s and normalised are the same memory, and so are ds and d_normalised.
 #include <moegpt/kernels/noise.hpp>
 #include <moegpt/kernels/softmax.hpp>
 
@@ -13,7 +13,7 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-inline constexpr int most_experts = 1024;   // of a token-choice router, for rows on the stack
+inline constexpr int most_experts = 1024;   // of a token-choice router: its rows are on the stack
 
 // s = softmax(z)
 struct SoftmaxScores {
@@ -32,7 +32,7 @@ struct SoftmaxScores {
   }
 };
 
-// s = f(z), each expert for itself. With S = sum_e s_e and normalised = s / S:
+// s_e = f(z_e). With S = sum_e s_e and normalised = s / S:
 //   ds += (d_normalised - <d_normalised, normalised>) / S,   dz += ds f'(z)
 template <class Function>
 struct PointwiseScores {
@@ -65,7 +65,7 @@ struct PointwiseScores {
   }
 };
 
-// DeepSeek-V3: every expert is judged by itself.
+// s = sigmoid(z) (DeepSeek-V3).
 struct SigmoidFunction {
   template <class T>
   static void values(const T* z, T* s, int E) {
@@ -76,7 +76,8 @@ struct SigmoidFunction {
 };
 using SigmoidScores = PointwiseScores<SigmoidFunction>;
 
-// sqrt(log(1 + exp z)), Megatron's option. With s^2 = softplus(z): 2 s ds = sigmoid(z) dz, sigmoid(z) = 1 - exp(-s^2).
+// s = sqrt(softplus(z)), softplus(z) = log(1 + exp z) (Megatron).  ds/dz = sigmoid(z) / (2 s),
+// sigmoid(z) = 1 - exp(-s^2)
 struct RootSoftplusFunction {
   template <class T>
   static void values(const T* z, T* s, int E) {

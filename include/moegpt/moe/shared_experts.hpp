@@ -1,6 +1,6 @@
 #pragma once
-// Shared experts: a mixture and beside it a feed-forward network that every token meets (DeepSeekMoE, Dai et al. 2024).
-// Several shared experts are one network of so many times the width.
+// Shared experts (DeepSeekMoE, Dai et al. 2024): an FFN that processes every token, beside an MoE layer.
+// `Count` shared experts are one network of Count times the width.
 //   y = a mixture(x) + b shared(x)
 #include <moegpt/kernels/elementwise.hpp>
 #include <moegpt/moe/moe_layer.hpp>
@@ -12,7 +12,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 enum class Shared {
   plain,      // a = b = 1 (DeepSeek)
   gated,      // a = 1, b = sigmoid(<w, x>) (Qwen2-MoE)
-  weighted,   // a = K / (K + 1), b = 1 / (K + 1), with K experts routed to (megablocks)
+  weighted,   // a = K / (K + 1), b = 1 / (K + 1), with K routed experts per token (megablocks)
 };
 
 template <class Routed, ExpertNetwork ExpertType, int K, Shared How = Shared::plain>
@@ -31,7 +31,7 @@ struct SharedMixture {
     return Fields{Field{"", &SharedMixture::routed}, Field{"shared", &SharedMixture::shared},
                       Field{"shared_gate", &SharedMixture::shared_gate}};
   }
-  struct Tape : Routed::Tape {         // plan, scores and losses are those of the routed experts
+  struct Tape : Routed::Tape {         // plan, scores and losses of the routed experts
     typename ExpertsView<ExpertType>::Tape shared;
     Buffer<T> gate;                    // [tokens] b
     [[gnu::noinline]] void resize(const Pass& pass) {
@@ -44,14 +44,12 @@ struct SharedMixture {
     typename Routed::Scratch routed;
     typename ExpertsView<ExpertType>::Scratch shared;
     Tokens<D, T> output, d_input;      // of the shared experts
-    Tokens<D, T> d_routed;             // only where the routed experts do not count in full
+    Tokens<D, T> d_routed;             // a dy, only for a != 1
     Tokens<1, T> d_gate;
     [[gnu::noinline]] void resize(const Pass& pass) {
-      routed.resize(pass);
+      resize_all(pass, routed, output, d_input, d_gate);
       shared.resize(1, pass.tokens());
-      for (auto* t : {&output, &d_input}) t->resize(pass.tokens());
-      if constexpr (How == Shared::weighted) d_routed.resize(pass.tokens());
-      d_gate.resize(pass.tokens());
+      if constexpr (How == Shared::weighted) d_routed.resize(pass);
     }
   };
 
@@ -100,13 +98,13 @@ struct SharedMixture {
  private:
   static constexpr T shared_factor = How == Shared::weighted ? T(1) / (K + 1) : T(1);
   static constexpr T routed_factor = How == Shared::weighted ? T(K) / (K + 1) : T(1);
-  static T sigmoid(T z) {   // 0 where exp(-z) would overflow
+  static T sigmoid(T z) {   // 0 if exp(-z) would overflow
     return z < -std::log(std::numeric_limits<T>::max()) ? T(0) : 1 / (1 + std::exp(-z));
   }
   ExpertsView<ExpertType> expert() const { return {&shared, 1}; }
 };
 
-// The same expert, so many times as wide. Specialise it for experts of your own.
+// The expert type with Times the hidden width. Specialise it for user-defined experts.
 template <ExpertNetwork X, int Times>
 struct Wider;
 template <ExpertNetwork X>
@@ -118,7 +116,7 @@ template <int D, int Dff, Activation A, class T, bool HasBias, int Times>
   requires(Times > 1)
 struct Wider<GatedExpert<D, Dff, A, T, HasBias>, Times> { using type = GatedExpert<D, Times * Dff, A, T, HasBias>; };
 
-// In a model: GPT<config, SharedExperts<TopKRouter<64, 6>, 2>>, with two shared experts of the width of the others.
+// In a model: GPT<config, SharedExperts<TopKRouter<64, 6>, 2>>, with two shared experts.
 template <class Recipe, int Count = 1, Shared How = Shared::plain>
 struct SharedExperts {
   static_assert(Count >= 1, "SharedExperts: at least one expert is shared; without, use the router alone");
