@@ -195,7 +195,7 @@ TEMPLATE_TEST_CASE("cross-attention to x itself has the bits of attention withou
   CHECK(same_weights(grad, cross_grad));
 }
 
-TEMPLATE_TEST_CASE("cross-attention has the same bits in pieces, alone and to keys projected before (law 6)", "", float,
+TEMPLATE_TEST_CASE("cross-attention has the same bits in chunks, alone and with projected keys (law 6)", "", float,
                    double) {
   using L = Attention<crossing, TestType>;
   constexpr Index batch = 2, length = 70, Lm = 9;
@@ -232,7 +232,7 @@ TEMPLATE_TEST_CASE("cross-attention has the same bits in pieces, alone and to ke
   }
 }
 
-TEST_CASE("the gradient of a memory is added to, and a memory that does not fit the pass is refused") {
+TEST_CASE("the gradient of a memory accumulates, and a memory that does not fit the pass is rejected") {
   Cross layer, grad;
   draw_weights(layer, 30);
   const auto x = random_tokens<6, double>(4, 31), dy = random_tokens<6, double>(4, 32);
@@ -262,7 +262,7 @@ TEST_CASE("the gradients of attention agree with differences: many, grouped and 
   SECTION("full mask, one key/value head") { gradcheck_three_seeds<Attention<bidirectional, double>>(); }
 }
 
-TEST_CASE("the gradients of attention agree with differences with padding, dropout and a scale of its own") {
+TEST_CASE("the gradients of attention agree with differences with padding, dropout and another scale") {
   const Index lengths[2] = {5, 2};
   GradcheckOptions options;
   SECTION("padding") { options.pass.lengths = lengths; }
@@ -306,7 +306,7 @@ TEMPLATE_TEST_CASE("a sequence has the same bits alone and among others (law 6)"
   }
 }
 
-TEMPLATE_TEST_CASE("with a cache, pieces and single tokens have the bits of the whole sequence (law 6)", "", float,
+TEMPLATE_TEST_CASE("with a cache, chunks and single tokens have the bits of the whole sequence (law 6)", "", float,
                    double) {
   using L = Attention<grouped, TestType>;
   constexpr Index length = 70, batch = 2, capacity = 80;
@@ -379,7 +379,7 @@ TEST_CASE("the gradients of attention agree with differences for windows") {
   gradcheck_three_seeds<Attention<near, double>>(options);
 }
 
-TEMPLATE_TEST_CASE("with a window and a cache, pieces and single tokens have the bits of the whole sequence (law 6)", "",
+TEMPLATE_TEST_CASE("with a window and a cache, chunks and single tokens have the bits of the whole sequence (law 6)", "",
                    float, double) {
   using L = Attention<windowed, TestType>;
   constexpr Index length = 70;
@@ -450,7 +450,7 @@ TEST_CASE("gradcheck reads the documents and positions of its own shape alone") 
   CHECK(gradcheck<Attention<multi_head, double>>(options).complaint == "");
 }
 
-TEST_CASE("documents that go back are refused by the token where they do") {
+TEST_CASE("a document that begins before the previous one is rejected by a message that names the token") {
   const auto says = [](std::vector<Rows> documents) {
     Attention<multi_head> layer;
     Run<Attention<multi_head>> run;
@@ -464,7 +464,7 @@ TEST_CASE("documents that go back are refused by the token where they do") {
   CHECK(says({{0, -1}, {0, 2}, {1, 1}, {0, 2}}).find("token 0") != std::string::npos);
 }
 
-TEST_CASE("without a scale of its own attention divides by the root of the width of a head, whatever the model's") {
+TEST_CASE("without a given scale attention divides by the root of the width of a head, whatever the model's") {
   const auto check_scale = [](auto layer) {
     using L = decltype(layer);
     draw_weights(layer, 11);
@@ -479,7 +479,7 @@ TEST_CASE("without a scale of its own attention divides by the root of the width
   check_scale(Attention<AttentionShape{.dim = 6, .heads = 4, .kv_heads = 2, .head_dim = 2}, double>{});
 }
 
-TEST_CASE("causal attention does not look ahead, attention without a mask does") {
+TEST_CASE("causal attention is causal, attention without a mask is not") {
   Attention<multi_head> causal;
   Attention<bidirectional> full;
   draw_weights(causal, 5);
@@ -498,7 +498,7 @@ TEST_CASE("causal attention does not look ahead, attention without a mask does")
   CHECK_FALSE(same_bits(c.y[0], d.y[0], 6));
 }
 
-TEST_CASE("padding is as if it were not there for every token that is not padding") {
+TEST_CASE("padding does not change any token that is not padding") {
   const Index lengths[2] = {3, 7};
   Attention<bidirectional, double> layer;
   draw_weights(layer, 7);
@@ -539,7 +539,7 @@ TEST_CASE("rotary attention depends on distances: a shift of all positions chang
     }
 }
 
-TEST_CASE("dropout of attention belongs to the sequence's global number, not to its place in the call") {
+TEST_CASE("dropout of attention depends on the sequence's global number, not on its index in the call") {
   Grouped layer;
   draw_weights(layer, 11);
   const auto x = random_tokens<6, double>(21, 12);
@@ -577,7 +577,7 @@ TEST_CASE("grouped heads with equal key/value heads are many heads with copies")
   CHECK(same_bits(a.y, b.y));
 }
 
-TEST_CASE("gradients of attention that are not wanted are skipped, and the others keep their bits") {
+TEST_CASE("gradients of attention that are not required are skipped, and the others keep their bits") {
   Grouped layer, grad, frozen, no_dx;
   draw_weights(layer, 16);
   const auto x = random_tokens<6, double>(14, 17), dy = random_tokens<6, double>(14, 18);
@@ -597,7 +597,7 @@ TEST_CASE("gradients of attention that are not wanted are skipped, and the other
   CHECK(same_weights(grad, no_dx));
 }
 
-TEST_CASE("a cache that is too small, or missing for tokens that have a past, is refused") {
+TEST_CASE("a cache that is too small, or missing for tokens with earlier positions, is rejected") {
   Grouped layer;
   Run<Grouped> run;
   const auto x = random_tokens<6, double>(4, 1);

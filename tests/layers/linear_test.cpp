@@ -33,7 +33,7 @@ TEMPLATE_TEST_CASE("a token's bits are the same alone and among others (law 6)",
   CHECK(same_bits(all, alone));
 }
 
-TEST_CASE("gradients of a Linear that are not wanted are skipped, and the others keep their bits") {
+TEST_CASE("gradients of a Linear that are not required are skipped, and the others keep their bits") {
   using L = Linear<6, 5, double>;
   L layer;
   draw_weights(layer, 3);
@@ -52,7 +52,7 @@ TEST_CASE("gradients of a Linear that are not wanted are skipped, and the others
   CHECK(same_weights(grad, no_dx));
 }
 
-TEMPLATE_TEST_CASE("the parts of a weight gradient are together the whole", "", (Linear<3, 600, double>),
+TEMPLATE_TEST_CASE("the parts of a weight gradient are the whole", "", (Linear<3, 600, double>),
                    (Linear<3, 256, double>), (Linear<3, 300, double, false>)) {
   TestType layer, whole, parts;
   const auto x = random_tokens<3, double>(7, 9);
@@ -64,7 +64,7 @@ TEMPLATE_TEST_CASE("the parts of a weight gradient are together the whole", "", 
   CHECK(same_weights(whole, parts));
 }
 
-TEST_CASE("a Sum receives on top what an Out holds alone") {
+TEST_CASE("backward adds to a Sum what it stores in an Out") {
   STATIC_REQUIRE_FALSE(std::is_convertible_v<Sum<6, double>, Out<6, double>>);   // neither by mistake
   STATIC_REQUIRE_FALSE(std::is_convertible_v<Out<6, double>, Sum<6, double>>);
   STATIC_REQUIRE_FALSE(std::is_convertible_v<Tokens<6, double>&, Sum<6, double>>);

@@ -28,7 +28,7 @@ TEST_CASE("only allowed experts receive tokens, and their gates still sum to one
   }
 }
 
-TEST_CASE("experts that do not exist, are named twice or are fewer than a token takes are refused by name") {
+TEST_CASE("indices out of range, given twice or fewer than K are rejected by a message that names them") {
   const auto refused = [](std::initializer_list<int> numbers) {
     return refusal([&] { AllowedExperts<Recipe> some(numbers); });
   };
@@ -40,7 +40,7 @@ TEST_CASE("experts that do not exist, are named twice or are fewer than a token 
                         "least so many");
 }
 
-TEST_CASE("a router that may take all experts needs only one that is allowed") {
+TEST_CASE("a router that can select all experts needs one allowed expert only") {
   const bool none[5] = {}, one[5] = {false, false, true, false, false};
   CHECK(refusal([&] { check_allowed<ExpertChoiceRouter<5>>(one); }).empty());
   CHECK_FALSE(refusal([&] { check_allowed<ExpertChoiceRouter<5>>(none); }).empty());

@@ -21,7 +21,7 @@ struct Route {
 
 }  // namespace
 
-TEST_CASE("the gradients of expert choice agree with differences, with padding and forbidden experts too") {
+TEST_CASE("the gradients of expert choice agree with differences, with padding and with experts that are not allowed") {
   GradcheckOptions options;
   const Index lengths[2] = {5, 2};
   const bool allowed[5] = {true, false, true, true, false};
@@ -36,7 +36,7 @@ TEST_CASE("likewise for one and three experts per token on average") {
   gradcheck_three_seeds<ExpertChoiceRouter<8, 3>>();
 }
 
-TEST_CASE("every expert takes exactly tokens * average / experts tokens, whatever the scores") {
+TEST_CASE("every expert selects exactly tokens * average / experts tokens, whatever the scores") {
   R router;
   draw_weights(router, 1, 3);
   for (const Index tokens : {5, 7, 40}) {
@@ -47,7 +47,7 @@ TEST_CASE("every expert takes exactly tokens * average / experts tokens, whateve
   }
 }
 
-TEST_CASE("an expert takes the tokens with its largest scores, and the gate is the score") {
+TEST_CASE("an expert selects the tokens with its largest scores, and the gate is the score") {
   R router;
   draw_weights(router, 3);
   const auto x = random_tokens<6, double>(10, 4);
@@ -64,7 +64,7 @@ TEST_CASE("an expert takes the tokens with its largest scores, and the gate is t
   }
 }
 
-TEST_CASE("equal scores go to the earlier tokens, and padding is never taken") {
+TEST_CASE("ties go to the earlier tokens, and padding is never selected") {
   const R zeros;
   const auto x = random_tokens<6, double>(10, 5);
   const Index lengths[2] = {2, 5};
@@ -73,7 +73,7 @@ TEST_CASE("equal scores go to the earlier tokens, and padding is never taken") {
     for (Index n = 0; n < 10; ++n) CHECK((route.plan.slot[n * 5 + e] != no_slot) == (n < 2));
 }
 
-TEST_CASE("expert choice is not causal: a later token can take an earlier token's place") {
+TEST_CASE("expert choice is not causal: a later token can displace an earlier one") {
   R router;
   draw_weights(router, 6);
   auto x = random_tokens<6, double>(10, 7);
@@ -103,7 +103,7 @@ TEST_CASE("the plan does not depend on the number of threads") {
   }
 }
 
-TEST_CASE("expert choice among the batch, a sequence, contemporaries and by thresholds passes check_router") {
+TEST_CASE("expert choice in the batch, in a sequence, by position and by thresholds passes check_router") {
   check_rule<ExpertChoiceRouter<5>>();
   check_rule<ExpertChoiceRouter<5, 1, ExpertChoice{.group = Group::sequence}>>();
   check_rule<ExpertChoiceRouter<5, 2, ExpertChoice{.group = Group::position}>>();
@@ -188,7 +188,7 @@ TEST_CASE("by position expert choice is causal: a later token changes no earlier
       for (int e = 0; e < 5; ++e) CHECK((before.slot[n * 5 + e] != no_slot) == (after.slot[n * 5 + e] != no_slot));
 }
 
-TEST_CASE("too few tokens for one place of an expert are refused, except in generation or with a minimum") {
+TEST_CASE("too few tokens for one slot of an expert are rejected, except in generation or with a minimum") {
   R by_batch;
   Grouped<Group::position> by_position;
   const auto x = random_tokens<6, double>(14, 16);
@@ -201,7 +201,7 @@ TEST_CASE("too few tokens for one place of an expert are refused, except in gene
   CHECK(same_bits(least.slot, partial.slot));
 }
 
-TEST_CASE("thresholds learned from a batch give that batch its routes again, and each token alone its own") {
+TEST_CASE("thresholds learned from a batch give that batch the same routes, and each token alone its own") {
   Threshold router;
   draw_weights(router, 17);
   router.threshold.memory().fill(0);
@@ -220,7 +220,7 @@ TEST_CASE("thresholds learned from a batch give that batch its routes again, and
   }
 }
 
-TEST_CASE("a threshold moves by its rate towards the smallest score its expert took, and stays for an idle expert") {
+TEST_CASE("a threshold moves by its rate towards the smallest score its expert selected, and does not change for an idle expert") {
   Threshold router;
   draw_weights(router, 19);
   const bool allowed[5] = {true, true, false, true, true};
@@ -236,7 +236,7 @@ TEST_CASE("a threshold moves by its rate towards the smallest score its expert t
   }
 }
 
-TEST_CASE("expert choice says its name as one would write it") {
+TEST_CASE("the text of expert choice is the type one writes") {
   CHECK(ExpertChoiceRouter<5>::text() == "ExpertChoiceRouter<5, 2>");
   CHECK(ExpertChoiceRouter<5, 1, ExpertChoice{.group = Group::position}>::text() ==
         "ExpertChoiceRouter<5, 1, ExpertChoice{.group = Group::position}>");
@@ -268,6 +268,6 @@ TEST_CASE("thresholds move at a rate above zero and at most one, by a plan of as
   CHECK(refusal([&] { update_thresholds(router, other, 0.5); }).find("4 thresholds, the plan 5") != std::string::npos);
 }
 
-TEST_CASE("expert choice among 2^16 experts needs no room for them on the stack") {
+TEST_CASE("expert choice among 2^16 experts needs no stack memory for them") {
   check_small_stack<ExpertChoiceRouter<1 << 16, 1>>({.options = {.min_capacity = 1}});
 }

@@ -148,7 +148,7 @@ TEST_CASE("a pool marks the gradients of experts that have slots, unless they ar
   }
 }
 
-TEST_CASE("the mask of a slot is that of its token and choice, wherever it lies and whatever lies beside it") {
+TEST_CASE("the dropout mask of a slot depends on its token and choice, not on the slot or on other slots") {
   Experts<Small<double>, 2> experts;
   for_each_weight([](auto& w) { for (auto& v : w) v = 0; }, experts);
   for (auto& expert : experts) expert.down.bias.memory().fill(1);   // every answer is 1: dropout alone is seen
@@ -197,7 +197,7 @@ TEST_CASE("tasks cover every slot once, the largest first, none beyond the limit
     for (Index s = offset[e]; s < offset[e + 1]; ++s) CHECK(expert[static_cast<std::size_t>(s)] == e);
 }
 
-TEST_CASE("a pool refuses more slots than it has rows and memory for, and says what to call") {
+TEST_CASE("a pool rejects more slots than it has rows and memory for, and names the call that is missing") {
   const Experts<Small<double>, 2> experts;
   const auto x = random_tokens<6, double>(4, 10);
   const Index offset[3] = {0, 3, 5};
@@ -213,7 +213,7 @@ TEST_CASE("a pool refuses more slots than it has rows and memory for, and says w
         std::string::npos);
 }
 
-TEST_CASE("the experts of a pool have numbers for their paths, and no level besides") {
+TEST_CASE("the path of an expert of a pool is its index, without another level") {
   InTurn<float> layer;
   std::vector<std::string> paths;
   for_each_named_weight([&](const std::string& path, Kind kind, auto&) {

@@ -68,7 +68,7 @@ TEST_CASE("gates divided by their p-norm have p-norm one, scaled ones the scale"
   CHECK(std::cbrt(cubes) == Approx(2.5).epsilon(1e-14));
 }
 
-TEST_CASE("scores that are all zero have gates and gradients of zero, and a NaN shows") {
+TEST_CASE("scores that are all zero have gates and gradients of zero, and NaN propagates") {
   double s[K] = {}, gate[K], d_gate[K] = {1, 2, 3}, dz[K] = {}, ds[K] = {};
   PNormGates<1>::forward(s, s, gate, K);
   PNormGates<1>::backward(s, gate, d_gate, dz, ds, K);

@@ -25,7 +25,7 @@ TEST_CASE("the gradients of a GShard router agree with differences for every pol
   SECTION("all") { gradcheck_three_seeds<Double<GShardRouter<8, Second::all>>>(options); }
 }
 
-TEST_CASE("the gradients of a GShard router agree with differences with padding, capacity and forbidden experts") {
+TEST_CASE("the gradients of a GShard router agree with differences with padding, capacity and experts that are not allowed") {
   const Index lengths[2] = {5, 2};
   const bool four[8] = {true, false, true, true, false, false, true, false}, one[8] = {false, false, true};
   GradcheckOptions options;
@@ -54,7 +54,7 @@ TEST_CASE("a GShard router that keeps all seconds is top-2 with renormalised gat
   }
 }
 
-TEST_CASE("a second expert that is left out leaves the first gate as it was") {
+TEST_CASE("a discarded second expert does not change the first gate") {
   const Pass pass{.shape = {1, 60}};
   const RandomRoute<GShardRouter<6, Second::none>> none(pass);
   const RandomRoute<GShardRouter<6, Second::threshold, std::ratio<2, 5>>> some(pass);
@@ -72,7 +72,7 @@ TEST_CASE("a second expert that is left out leaves the first gate as it was") {
   }
 }
 
-TEST_CASE("the tape tells a second expert that was left out from none: only selected names it") {
+TEST_CASE("the tape names a discarded second expert in selected and not in chosen") {
   const Index lengths[1] = {40};
   const RandomRoute<GShardRouter<6, Second::threshold, std::ratio<2, 5>>> some({.shape = {1, 60}, .lengths = lengths});
   const RandomRoute<TopKRouter<6, 2>> top({.shape = {1, 60}, .lengths = lengths});
@@ -87,7 +87,7 @@ TEST_CASE("the tape tells a second expert that was left out from none: only sele
   CHECK(top.tape.selected.size() == 0);
 }
 
-TEST_CASE("a second expert is kept with probability g2 / threshold, drawn anew for every key and token") {
+TEST_CASE("a second expert is kept with probability g2 / threshold, sampled for every key and token") {
   RandomRoute<GShardRouter<6, Second::random, Half>> route({.shape = {1, 200}});
   double expected = 0;
   for (Index n = 0; n < 200; ++n) expected += std::min(1.0, route.tape.gate[2 * n + 1] * 2);

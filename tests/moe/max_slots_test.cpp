@@ -54,7 +54,7 @@ struct Run {
 
 }  // namespace
 
-TEST_CASE("64 choices of which 2 are used take the memory of 2, and every bit is the same") {
+TEST_CASE("64 choices of which 2 are used need the memory of 2, and every bit is the same") {
   for (const Pass& pass : {Pass{.shape = {2, 20}}, Pass{.shape = {2, 20}, .dropout = 0.3, .key = Key{4}}}) {
     const Run<Silent> all(pass);
     const Run<Says<2>> said(pass);
@@ -71,7 +71,7 @@ TEST_CASE("64 choices of which 2 are used take the memory of 2, and every bit is
   }
 }
 
-TEST_CASE("pairs are dropped by every rule alike where a router says that it uses few choices") {
+TEST_CASE("every drop policy drops the same pairs if a router limits its slots") {
   const auto examine = [](auto all, auto said) {
     const Pass pass{.shape = {2, 20}, .options = {.capacity_factor = 0.05}};
     const Run<decltype(all)> a(pass);
@@ -88,20 +88,20 @@ TEST_CASE("pairs are dropped by every rule alike where a router says that it use
   examine(Dropping<Silent, Drop::probability>{}, Dropping<Says<2>, Drop::probability>{});
 }
 
-TEST_CASE("a router that fills more slots than it said is refused, and told what to return") {
+TEST_CASE("a router that fills more slots than its limit is rejected, with what to return") {
   const std::string text = refusal([] { Run<Says<1>>({.shape = {2, 20}}); });
   CAPTURE(text);
   CHECK(text.find("routing plan: the tokens fill 80 slots, but there is room for 40: let the router's max_slots(pass)") !=
         std::string::npos);
 }
 
-TEST_CASE("a router that says more than all choices reserves those") {
+TEST_CASE("a limit above all choices reserves all choices") {
   CHECK(max_slots_of<Says<65>>({.shape = {2, 20}}) == 64 * 40);
   CHECK(max_slots_of<Silent>({.shape = {2, 20}}) == 64 * 40);
   CHECK(max_slots_of<Says<2>>({.shape = {0, 20}}) == 0);
 }
 
-TEST_CASE("expert choice reserves what its experts take, in groups of any kind, and padding fills no more") {
+TEST_CASE("expert choice reserves what its experts select, in groups of any kind, and padding needs no more") {
   const auto examine = [](auto recipe) {
     using R = decltype(recipe);
     const Index lengths[3] = {16, 0, 9};

@@ -82,7 +82,7 @@ struct OwnNames {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("all losses at once have the gradients of their differences, through a mixture", "",
+TEMPLATE_TEST_CASE("all losses at once have gradients that agree with differences, through an MoE layer", "",
                    (TopKOf<5, 1>), (TopKOf<6, 2>), (TopKOf<8, 3>), (NoisyOf<5, 1>), (NoisyOf<6, 2>), (NoisyOf<8, 3>),
                    (NoisyOf<3, 3>), (MoELayer<ExpertChoiceRouter<5, 2>, Small>)) {
   GradcheckOptions options;
@@ -109,7 +109,7 @@ TEMPLATE_TEST_CASE("all losses at once have the gradients of their differences, 
   gradcheck_three_seeds<TestType>(options);
 }
 
-TEST_CASE("each loss alone has the gradient of its differences") {
+TEST_CASE("each loss alone has a gradient that agrees with differences") {
   GradcheckOptions options;
   options.per_tensor = 12;
   options.pass = {.shape = {2, 4}, .key = Key{3}};
@@ -124,7 +124,7 @@ TEST_CASE("each loss alone has the gradient of its differences") {
   gradcheck_three_seeds<NoisyOf<6, 2>>(options);
 }
 
-TEST_CASE("balanced loads and uniform scores give every rule its balanced value") {
+TEST_CASE("uniform loads and scores give every rule its balanced value") {
   using Layer = MoELayer<TopKRouter<4, 2>, Small>;
   for (const BalanceRule& rule : every_rule) {
     Layer layer;   // zero weights: every score is 1/4
@@ -172,7 +172,7 @@ TEST_CASE("the loss per sequence is the mean of each sequence's own loss") {
   CHECK(both.tape.balance == Approx(mean).epsilon(1e-14));
 }
 
-TEST_CASE("a sequence of nothing but padding has no part in the loss per sequence") {
+TEST_CASE("a sequence of padding only is not in the loss per sequence") {
   const Index lengths[2] = {4, 0};
   RoutedPass pass({.shape = {2, 4}, .lengths = lengths},
                   {.objective = {.balance_rule = BalanceRule::deepseek}});
@@ -184,7 +184,7 @@ TEST_CASE("a sequence of nothing but padding has no part in the loss per sequenc
   CHECK(padded.tape.variance == alone.variance);
 }
 
-TEST_CASE("importance is the spread of sums of gates over the slots that were kept, load that of wanted pairs") {
+TEST_CASE("importance is CV^2 of sums of gates over slots, load that of requested pairs") {
   const RoutedPass pass({.shape = {1, 7}, .options = {.capacity_factor = 0.6}},
                         {.objective = {.variation = Variance::unbiased}});
   const Run<TopKOf<3, 2>> run(pass);
@@ -238,7 +238,7 @@ TEST_CASE("rows of the logits' gradient sum to zero for every loss but the z-los
   }
 }
 
-TEST_CASE("losses that are switched off leave no trace in the gradient") {
+TEST_CASE("losses with coefficient zero do not change the gradient") {
   const Pass off{.shape = {2, 4}};
   const RoutedPass none(off, {.objective = {.balance_rule = BalanceRule::deepseek}});
   Run<TopKOf<5, 2>> a(off), b(none);
@@ -268,7 +268,7 @@ TEST_CASE("every loss has the same bits on one thread and on three") {
   CHECK(same_weights(grad_one, grad_three));
 }
 
-TEST_CASE("a tape's own `chosen` and `load` are not read by losses, and of a wrong size refused if it offers them") {
+TEST_CASE("a tape's own `chosen` and `load` are not read without its flags, and rejected if of a wrong size with them") {
   for (const BalanceRule& rule : every_rule) {
     RoutedPass pass({.shape = {2, 4}}, {.objective = all_losses(rule)});
     Run<TopKOf<5, 2>> plain(pass);
@@ -289,7 +289,7 @@ TEST_CASE("a tape's own `chosen` and `load` are not read by losses, and of a wro
   }
 }
 
-TEST_CASE("no_expert in `chosen` counts nothing, and what is neither that nor an expert is refused") {
+TEST_CASE("no_expert in `chosen` counts nothing, and what is neither that nor an expert is rejected") {
   const RoutedPass pass({.shape = {2, 4}}, {.objective = {.balance_rule = BalanceRule::gshard}});
   Run<TopKOf<5, 2>> run(pass);
   LossTape<double> losses;

@@ -70,7 +70,7 @@ static_assert(Layer<Penalised>);
 
 }  // namespace
 
-TEST_CASE("a loss on what experts answer has the gradients of its differences, with all that can be switched on") {
+TEST_CASE("a loss on expert outputs has gradients that agree with differences, with all options") {
   const Index lengths[2] = {5, 3};
   GradcheckOptions options;
   SECTION("nothing") {}
@@ -86,7 +86,7 @@ TEST_CASE("a loss on what experts answer has the gradients of its differences, w
   gradcheck_three_seeds<Penalised>(options);
 }
 
-TEST_CASE("without a loss of one's own the backwards of the three steps are the mixture's backward") {
+TEST_CASE("without an additional loss the backwards of the three steps are the layer's backward") {
   Penalised layer;
   draw_weights(layer, 1);
   const RoutedPass pass({.shape = {1, 9}, .dropout = 0.3, .key = Key{2}}, {.objective = {.balance = 0.1}});
@@ -108,7 +108,7 @@ TEST_CASE("without a loss of one's own the backwards of the three steps are the 
                   grad.mixture, whole_grad);
 }
 
-TEST_CASE("two ranks that hold some experts each, between route and combine, give the bits of one layer") {
+TEST_CASE("two ranks with some experts each, between route and combine, give the bits of one layer") {
   Mixture layer;
   draw_weights(layer, 5);
   const Pass pass{.shape = {1, 40}, .dropout = 0.3, .key = Key{6}};

@@ -46,7 +46,7 @@ static_assert(WrapsMixture<Routed, Soft>);         // that offers nothing
 
 }  // namespace
 
-TEST_CASE("routed experts are those of the layer inside, not copies") {
+TEST_CASE("routed experts are those of the inner layer, not copies") {
   const SharedMixture<Routed, Small, 2> beside;
   CHECK(beside.routed_experts().data == beside.routed.experts.data());
   CHECK(beside.routed_experts().count == 5);

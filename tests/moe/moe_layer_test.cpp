@@ -61,7 +61,7 @@ TEST_CASE("the gradients of a mixture agree with differences for every router") 
   SECTION("expert choice") { gradcheck_three_seeds<ByExperts>(); }
 }
 
-TEST_CASE("the gradients of a mixture agree with differences with everything that can be switched on") {
+TEST_CASE("the gradients of a mixture agree with differences with all options") {
   const Index lengths[2] = {5, 3};
   const bool allowed[5] = {true, true, false, true, true}, one[5] = {false, false, false, true, false};
   GradcheckOptions options;
@@ -92,7 +92,7 @@ TEST_CASE("the gradients of a mixture agree with differences with everything tha
   gradcheck_three_seeds<ByExperts>(options);
 }
 
-TEST_CASE("a mixture of all experts with probability gates is the dense mixture") {
+TEST_CASE("top-k of all experts with probability gates is dense MoE") {
   using Dense = MoELayer<TopKRouter<3, 3, TopK{.gates = Gates::probability}>, Small>;
   const auto layer = drawn<Dense>(1);
   const auto x = random_tokens<6, double>(7, 2);
@@ -147,7 +147,7 @@ TEST_CASE("equal experts with gates that sum to one are one expert") {
   CHECK(distance(run.y, y) < 1e-14);   // the gates' sum is rounded
 }
 
-TEST_CASE("the names of experts do not matter: permuted with their router rows they give the same output") {
+TEST_CASE("a permutation of experts with their router rows gives the same output") {
   const auto layer = drawn<Two>(8);
   auto permuted = layer;
   const int order[5] = {3, 0, 4, 1, 2};
@@ -159,7 +159,7 @@ TEST_CASE("the names of experts do not matter: permuted with their router rows t
   CHECK(distance(Run<Two>(layer, x, seven).y, Run<Two>(permuted, x, seven).y) < 1e-14);
 }
 
-TEST_CASE("a capacity that nobody exceeds changes no bit, and a smaller one leaves tokens without experts at zero") {
+TEST_CASE("a capacity that no expert exceeds changes no bit, and under a smaller one tokens without experts have output zero") {
   const auto layer = drawn<Two>(10);
   const auto x = random_tokens<6, double>(7, 11);
   Pass pass = seven;
@@ -182,7 +182,7 @@ TEST_CASE("a capacity that nobody exceeds changes no bit, and a smaller one leav
   CHECK(without > 0);
 }
 
-TEST_CASE("uniform scores have the balance loss 1, and it counts what tokens wanted, not what they got") {
+TEST_CASE("uniform scores have the balance loss 1, and it counts requested pairs, not slots") {
   Two layer = drawn<Two>(12);
   const auto x = random_tokens<6, double>(7, 13);
   Pass pass = seven;
@@ -244,7 +244,7 @@ TEST_CASE("counts sum to N K, and padding is not among them and has output zero"
   CHECK(same_bits(alone.y[0], run.y[5], 30));
 }
 
-TEST_CASE("a later token changes no earlier token's output, with a capacity neither") {
+TEST_CASE("a later token changes no earlier token's output, also under a capacity") {
   const auto layer = drawn<Two>(22);
   const auto x = random_tokens<6, double>(20, 23);
   for (const double factor : {0.0, 0.7}) {
@@ -258,7 +258,7 @@ TEST_CASE("a later token changes no earlier token's output, with a capacity neit
   }
 }
 
-TEST_CASE("dropout of a slot belongs to its token's global number and choice") {
+TEST_CASE("dropout of a slot depends on its token's global number and choice") {
   const auto layer = drawn<Two>(24);
   const auto x = random_tokens<6, double>(20, 25);
   Pass pass{.shape = {1, 20}, .dropout = 0.5, .key = Key{26}};
@@ -294,7 +294,7 @@ TEST_CASE("experts are sparse weights in fields(), the router is not") {
   }, layer);
 }
 
-TEST_CASE("frozen experts and a frozen router leave dx and the other gradients as they are") {
+TEST_CASE("frozen experts and a frozen router do not change dx and the other gradients") {
   const auto layer = drawn<Two>(30);
   const auto x = random_tokens<6, double>(7, 31), dy = random_tokens<6, double>(7, 32);
   const RoutedPass pass(seven, {.objective = {.balance = 0.1, .z = 0.1}});
@@ -323,7 +323,7 @@ TEST_CASE("a NaN in the router reaches the output, and the plan stays valid") {
   CHECK(std::isnan(run.tape.balance));
 }
 
-TEST_CASE("a mixture refuses a plan that ignores the pass or is none, naming the router and what to call") {
+TEST_CASE("a mixture rejects a plan that ignores the pass or is inconsistent, with the router's name and what to call") {
   using L = MoELayer<PlantedRouter, Small>;
   const auto layer = drawn<L>(35);
   const auto x = random_tokens<6, double>(40, 36);
@@ -358,7 +358,7 @@ TEST_CASE("a mixture refuses a plan that ignores the pass or is none, naming the
         std::string::npos);
 }
 
-TEST_CASE("a mixture refuses an objective that makes no sense") {
+TEST_CASE("a mixture rejects an invalid objective") {
   const auto layer = drawn<Two>(41);
   const auto x = random_tokens<6, double>(7, 42);
   const auto refused = [&](const Objective& objective) {
@@ -369,7 +369,7 @@ TEST_CASE("a mixture refuses an objective that makes no sense") {
   CHECK(refused({.expert_dropout = 1}).find("the objective's expert_dropout is 1") != std::string::npos);
 }
 
-TEST_CASE("a mixture takes whatever a drop rule of any group and rounding keeps, and the limits of expert choice") {
+TEST_CASE("a mixture accepts plans under drop policies of any group and rounding, and those of expert choice") {
   const auto x = random_tokens<6, double>(60, 37);
   const Index lengths[3] = {20, 0, 7};
   const auto takes = [&](auto recipe) {
@@ -399,7 +399,7 @@ TEST_CASE("a mixture takes whatever a drop rule of any group and rounding keeps,
   CHECK(takes(Masked<ExpertChoiceRouter<5, 2>>{}) == 0);
 }
 
-TEST_CASE("a router full of NaN sends no token to an expert that is not allowed") {
+TEST_CASE("a router of NaN weights selects no expert that is not allowed") {
   auto layer = drawn<Two>(39);
   layer.router.logits.weight.eigen().setConstant(std::numeric_limits<double>::quiet_NaN());
   const auto x = random_tokens<6, double>(7, 40);

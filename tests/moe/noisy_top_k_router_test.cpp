@@ -77,7 +77,7 @@ TEST_CASE("noise is normal with standard deviation softplus(W x), plus 0.01 with
   }
 }
 
-TEST_CASE("a token's noise belongs to its global number: the same alone, among others and on any thread") {
+TEST_CASE("a token's noise depends on its global number: the same alone, among others and on any thread") {
   Paper router;
   draw_weights(router, 5);
   const auto x = random_tokens<6, double>(131, 6);
@@ -99,6 +99,6 @@ TEST_CASE("noisy top-k routing passes check_router, with a load loss too") {
   check_rule<NoisyTopKRouter<5, 2, NoisyTopK{.bias = true, .noise_floor = true}>>({.objective = {.load = 0.1}});
 }
 
-TEST_CASE("K = 1 with its constant gate is allowed by name only") {
+TEST_CASE("K = 1 with its constant gate compiles only inside AllowConstantGate") {
   STATIC_REQUIRE(Router<AllowConstantGate<NoisyTopKRouter<5, 1>>>);
 }

@@ -20,7 +20,7 @@ TEST_CASE("an objective starts without dropout and losses and with the balance r
 // Switch (Fedus et al. 2021, eq. 4); GShard (Lepikhin et al. 2020, Algorithm 1: top-1 counts); Hugging Face
 // load_balancing_loss_func (all layers concatenated, counts over tokens); megablocks (mean over layers);
 // DeepSeek-V3 (eq. 17 to 20: of each sequence); flaxformer (counts over tokens, of each group)
-TEST_CASE("each named balance rule is its system's") {
+TEST_CASE("each named balance rule is that of its system") {
   using R = BalanceRule;
   using C = R::Choices;
   using S = R::Share;
@@ -33,7 +33,7 @@ TEST_CASE("each named balance rule is its system's") {
   STATIC_REQUIRE(R::flaxformer == R{C::all, S::of_tokens, Group::sequence, L::sum});
 }
 
-TEST_CASE("an objective that makes no sense is refused by the field that is wrong") {
+TEST_CASE("an invalid objective is rejected by a message that names the field") {
   const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
   const auto says = [](const Objective& objective, const std::string& part) {
     const std::string found = refusal([&] { check_objective(objective); });

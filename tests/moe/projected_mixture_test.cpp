@@ -77,7 +77,7 @@ TEST_CASE("a mixture with a shared projection has the same bits for 1, 2, 3 and 
   threads_change_no_bit<ProjectedMixture<TopKRouter<5, 2>, LinearExpert<6, 4>, Activation::silu>>();
 }
 
-TEST_CASE("the recipe of a shared projection is as causal as its router, and says what it is") {
+TEST_CASE("a shared projection is causal if its router is, and its text is the type one writes") {
   using Recipe = WithSharedProjection<TopKRouter<5, 2>, 4, Activation::relu>;
   using Choice = WithSharedProjection<ExpertChoiceRouter<5>, 4>;
   CHECK(Recipe::text() == "WithSharedProjection<TopKRouter<5, 2>, 4, Activation::relu>");

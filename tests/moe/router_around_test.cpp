@@ -55,7 +55,7 @@ TEST_CASE("a router around another passes on its constants, drop rule and paths,
   CHECK(around == inside);
 }
 
-TEST_CASE("a router around another that changes nothing has its plan and gradients to the bit") {
+TEST_CASE("a router around another that changes nothing has the bits of its plan and gradients") {
   using R = Inside::For<6>;
   using W = Around::For<6>;
   R router, grad;

@@ -54,20 +54,20 @@ struct Spy {
 };
 }  // namespace
 
-TEST_CASE("the concept takes recipes of routers, and refuses one without backward") {
+TEST_CASE("the concept accepts router specifications, and rejects one without backward") {
   STATIC_REQUIRE(Router<TopKRouter<5, 3>>);
   STATIC_REQUIRE(Router<ExpertChoiceRouter<5>>);
   STATIC_REQUIRE_FALSE(Router<OneWay>);
   STATIC_REQUIRE_FALSE(Router<TopKRouter<5, 3>::For<6, float>>);   // a router is not a recipe
 }
 
-TEST_CASE("a router that looks ahead says so, unless it is called by the name that allows it") {
+TEST_CASE("a non-causal router has causal = false, except inside AllowNonCausal") {
   STATIC_REQUIRE(TopKRouter<5, 3>::causal);
   STATIC_REQUIRE_FALSE(ExpertChoiceRouter<5>::causal);
   STATIC_REQUIRE(AllowNonCausal<ExpertChoiceRouter<5>>::causal);
 }
 
-TEST_CASE("a constant gate is seen through every recipe around it, until it is allowed") {
+TEST_CASE("a constant gate is found inside every wrapper, except inside AllowConstantGate") {
   using Constant = TopKRouter<4, 1, TopK{.gates = Gates::renormalised}>;
   STATIC_REQUIRE(constant_gate<Constant>);
   STATIC_REQUIRE(constant_gate<TopKRouterWith<4, 1, RenormalisedGates>>);
@@ -83,7 +83,7 @@ TEST_CASE("a constant gate is seen through every recipe around it, until it is a
   STATIC_REQUIRE_FALSE(constant_gate<NoisyTopKRouter<4, 2>>);
 }
 
-TEMPLATE_TEST_CASE("a recipe around a router hands all of the pass on to it", "", AllowNonCausal<Spy>,
+TEMPLATE_TEST_CASE("a wrapper passes the whole pass on to its router", "", AllowNonCausal<Spy>,
                    AllowConstantGate<Spy>, InputJitter<Spy>, (Masked<Spy, 3>), (SharedExperts<Spy, 2, Shared::gated>),
                    (WithSharedProjection<Spy, 5>), (Dropping<Spy, Drop::probability, Group::sequence, Round::up>),
                    (AllowNonCausal<SharedExperts<InputJitter<Masked<Spy, 3>>>>),

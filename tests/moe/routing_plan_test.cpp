@@ -53,13 +53,13 @@ TEST_CASE("a full expert keeps its first tokens and drops the rest, which are co
   CHECK(list(plan.slot, 14) == std::vector<Index>{5, 0, 1, 2, 6, 4, -1, -1, 3, -1, -1, -1, -1, -1});
 }
 
-TEST_CASE("a capacity that is just enough drops nothing, one less drops one") {
+TEST_CASE("a capacity of the largest load drops nothing, one less drops one") {
   CHECK(plan_of(5).dropped() == 0);
   CHECK(list(plan_of(5).slot, 14) == list(plan_of(0).slot, 14));
   CHECK(plan_of(4).dropped() == 1);
 }
 
-TEST_CASE("slots and pairs point at each other for any choices, and a plan that is used again forgets the old one") {
+TEST_CASE("slots and pairs are inverse maps for any choices, and a reused plan does not depend on its old contents") {
   RoutingPlan<double> plan;
   Rng rng(1);
   for (const Index tokens : {50, 7, 0, 31}) {
@@ -165,7 +165,7 @@ constexpr Group all_groups[] = {Group::batch, Group::sequence, Group::position};
 
 }  // namespace
 
-TEST_CASE("every drop rule keeps the pairs that come first in its order, group by group, whatever the capacity") {
+TEST_CASE("every drop policy keeps the first pairs in its order, for each group and capacity") {
   const Index lengths[3] = {8, 3, 6};
   int dropped_somewhere = 0, kept_somewhere = 0;
   for (const Drop drop : all_drops)
@@ -206,7 +206,7 @@ TEST_CASE("every drop rule keeps the pairs that come first in its order, group b
   CHECK(kept_somewhere == 144);
 }
 
-TEST_CASE("a capacity of the largest count or more is dropless under every drop rule") {
+TEST_CASE("a capacity of the largest count or more is dropless under every drop policy") {
   for (const Drop drop : all_drops)
     for (const Group group : all_groups) {
       const Choices free({.shape = {3, 8}}, {}, 9);
@@ -218,7 +218,7 @@ TEST_CASE("a capacity of the largest count or more is dropless under every drop 
     }
 }
 
-TEST_CASE("one order drops what another keeps: second choices, timid tokens, small gates") {
+TEST_CASE("orders differ in what they drop: later tokens, second choices, tokens of small gates, small gates") {
   // Three tokens, one place in each of two experts. All want expert 0 and 1; only token 1 has 1 as its first choice.
   const int wants[6] = {0, 1, 1, 0, 0, 1};
   const float gates[6] = {0.6f, 0.4f, 0.7f, 0.3f, 0.8f, 0.2f};
@@ -251,7 +251,7 @@ TEST_CASE("with a capacity per sequence another sequence of the batch changes no
   }
 }
 
-TEST_CASE("NaN gates come last in every order and break none") {
+TEST_CASE("NaN gates come last in every order") {
   for (const Drop drop : all_drops) {
     Choices c({.shape = {3, 8}, .options = {.capacity_factor = 0.5}}, {.order = drop}, 13);
     for (std::size_t pair = 0; pair < 48; pair += 5) c.gate[pair] = std::numeric_limits<double>::quiet_NaN();
@@ -264,7 +264,7 @@ TEST_CASE("NaN gates come last in every order and break none") {
   }
 }
 
-TEST_CASE("a plan refuses an expert that does not exist, under any drop rule") {
+TEST_CASE("a plan rejects an expert that does not exist, under any drop policy") {
   const float gates[6] = {1, 1, 1, 1, 1, 1};
   const int beyond[6] = {0, 1, 2, 3, 1, 0};
   const auto refuses = [&](const DropRule& drop, double factor) {

@@ -47,13 +47,13 @@ void check_derivative() {
 
 }  // namespace
 
-TEST_CASE("the gradients of all scores and of their shares agree with differences") {
+TEST_CASE("the gradients of all scores and normalised scores agree with differences") {
   SECTION("softmax") { check_derivative<SoftmaxScores>(); }
   SECTION("sigmoid") { check_derivative<SigmoidScores>(); }
   SECTION("root of softplus") { check_derivative<RootSoftplusScores>(); }
 }
 
-TEST_CASE("sigmoid and root of softplus are what their names say, and shares sum to one") {
+TEST_CASE("scores are the sigmoid and the root of softplus, and normalised scores sum to one") {
   const auto z = random_numbers<double>(E, 4, 3);
   const Row<SigmoidScores> sigmoid(z);
   const Row<RootSoftplusScores> root(z);
@@ -89,7 +89,7 @@ TEST_CASE("scores of logits without bounds are finite, and experts that are not 
   CHECK(root.s[1] == Approx(100));
 }
 
-TEST_CASE("the softmax that the z-loss adds is that of the logits, for all scores") {
+TEST_CASE("the gradient of the z-loss has the softmax of the logits, for all scores") {
   const auto z = random_numbers<double>(E, 5);
   const Row<SoftmaxScores> softmax(z);
   const Row<SigmoidScores> sigmoid(z);

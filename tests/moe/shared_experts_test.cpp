@@ -49,7 +49,7 @@ TEST_CASE("the gradients of shared experts agree with differences: plain, gated,
   gradcheck_three_seeds<Layer6<SharedExperts<TopKRouter<5, 1>, 3, Shared::gated>, Gated5>>(options);
 }
 
-TEST_CASE("a mixture with shared experts is the mixture plus the shared network, each by its share") {
+TEST_CASE("a mixture with shared experts is the mixture plus the shared network, each times its factor") {
   const auto x = random_tokens<6, double>(7, 2);
   const auto examine = [&]<class L>(const L& layer, double routed_share, auto share_of) {
     const Ran<L> run(layer, x, seven);
@@ -86,14 +86,14 @@ TEST_CASE("two shared experts are one of twice the width: their sum is its outpu
   for (Index i = 0; i < 42; ++i) CHECK(std::abs(whole[0][i] - a[0][i] - b[0][i]) < 1e-14);
 }
 
-TEST_CASE("when all experts, shared ones too, are equal, weighted shares answer like one of them") {
+TEST_CASE("when all experts, shared ones too, are equal, the weighted output is that of one of them") {
   auto layer = drawn<Weighted>(6);
   for (auto& expert : layer.routed.experts) expert = layer.shared;
   const auto x = random_tokens<6, double>(7, 7);
   CHECK(distance(Ran<Weighted>(layer, x, seven).y, answer_of(layer.shared, x)) < 1e-14);
 }
 
-TEST_CASE("a token that its experts drop still has its shared expert") {
+TEST_CASE("a token whose pairs are dropped still has its shared expert") {
   const auto layer = drawn<WithGate>(8);
   const auto x = random_tokens<6, double>(7, 9);
   Pass pass = seven;
@@ -147,7 +147,7 @@ TEST_CASE("the dropout of a shared expert is not that of a routed one") {
   CHECK(dropped_from_one > 10);
 }
 
-TEST_CASE("the recipe of shared experts says what it is, and its weights are named by what they are") {
+TEST_CASE("the text of shared experts is the type one writes, and paths name their weights") {
   CHECK(SharedExperts<TopKRouter<64, 6>, 2>::text() == "SharedExperts<TopKRouter<64, 6>, 2>");
   CHECK(SharedExperts<TopKRouter<8, 2>, 1, Shared::gated>::text() ==
         "SharedExperts<TopKRouter<8, 2>, 1, Shared::gated>");

@@ -37,7 +37,7 @@ double row_sum(const Tokens<E, double>& x, Index n) { return std::accumulate(x[n
 
 }  // namespace
 
-TEST_CASE("each token takes the K largest logits, largest first, and there are N K pairs") {
+TEST_CASE("each token selects the K largest logits, largest first, and there are N K pairs") {
   const auto z = random_tokens<E, double>(tokens, 1);
   const Choice<RenormalisedGates> choice(z, pass);
   CHECK(choice.plan.slot_count() == tokens * K);
@@ -50,7 +50,7 @@ TEST_CASE("each token takes the K largest logits, largest first, and there are N
   }
 }
 
-TEST_CASE("softmax over the chosen is softmax over all divided by the chosen sum, in values and gradients") {
+TEST_CASE("softmax over the selected is softmax over all divided by their sum, in values and gradients") {
   const auto z = random_tokens<E, double>(tokens, 2);
   const auto dg = random_numbers<double>(tokens * K, 3);
   Choice<RenormalisedGates> choice(z, pass);
@@ -76,7 +76,7 @@ TEST_CASE("softmax over the chosen is softmax over all divided by the chosen sum
   }
 }
 
-TEST_CASE("probability gates are the softmax over all, and experts not chosen feel the gradient too") {
+TEST_CASE("probability gates are the softmax over all, and logits that are not selected have a gradient, too") {
   const auto z = random_tokens<E, double>(tokens, 4);
   Choice<ProbabilityGates> choice(z, pass);
   Buffer<double> d_slot(tokens * K);
@@ -106,7 +106,7 @@ TEST_CASE("rows of the balance gradient sum to zero, rows of the z-loss gradient
     CHECK(row_sum(choice.dz, n) == Approx(0.2 / tokens * *choice.tape.lse[n]).epsilon(1e-13));
 }
 
-TEST_CASE("padding is not routed, has no gradient, and leaves other tokens' gates as they are") {
+TEST_CASE("padding is not routed, has no gradient, and does not change other tokens' gates") {
   const Index lengths[1] = {4};
   const Pass padded{.shape = {1, tokens}, .lengths = lengths};
   const auto z = random_tokens<E, double>(tokens, 6);
@@ -129,7 +129,7 @@ TEST_CASE("padding is not routed, has no gradient, and leaves other tokens' gate
     for (int e = 0; e < E; ++e) CHECK(some.dz[n][e] == 0);
 }
 
-TEST_CASE("an expert that is not allowed is never chosen, not even when fewer are allowed than K") {
+TEST_CASE("an expert that is not allowed is never selected, even if fewer than K are allowed") {
   const auto z = random_tokens<E, double>(tokens, 7);
   const bool three[E] = {true, false, true, false, true}, two[E] = {false, true, false, false, true};
   RoutedPass some(pass, {.allowed = three});
@@ -172,7 +172,7 @@ TEST_CASE("capacity counts pairs of tokens that are not padding, and a dropped p
   CHECK(padded.plan.load(0) == 2);
 }
 
-TEST_CASE("NaN logits give valid and different experts, and gates that show the NaN") {
+TEST_CASE("NaN logits give valid and different experts, and NaN gates") {
   auto z = random_tokens<E, double>(tokens, 8);
   for (int e = 0; e < E; ++e) z[2][e] = std::numeric_limits<double>::quiet_NaN();
   z[4][1] = std::numeric_limits<double>::quiet_NaN();

@@ -53,7 +53,7 @@ TEST_CASE("the gradients of a top-k router agree with differences for K = 1, 2, 
   SECTION("3 probability, bias") { gradcheck_three_seeds<RouterD<3, probability_bias>>(); }
 }
 
-TEST_CASE("the gradients of a top-k router agree with differences with padding, capacity and forbidden experts") {
+TEST_CASE("the gradients of a top-k router agree with differences with padding, capacity and experts that are not allowed") {
   const Index lengths[2] = {5, 2};
   const bool three[5] = {true, false, true, true, false}, one[5] = {false, false, false, true, false};
   GradcheckOptions options;
@@ -65,7 +65,7 @@ TEST_CASE("the gradients of a top-k router agree with differences with padding, 
   gradcheck_three_seeds<RouterD<3, probability_bias>>(options);
 }
 
-TEST_CASE("a router of zeros sends every token to the lowest experts with equal gates") {
+TEST_CASE("a router of zeros selects the lowest experts with equal gates") {
   const Two router;
   const auto x = random_tokens<6, double>(7, 4);
   const Route<Two> route(router, x, {.shape = {1, 7}});
@@ -115,7 +115,7 @@ TEST_CASE("with a capacity too, a later token changes no earlier token's route")
   }
 }
 
-TEST_CASE("frozen, a router still sends its gradient to x") {
+TEST_CASE("a frozen router still has a gradient of x") {
   Two router, grad, frozen;
   draw_weights(router, 9);
   for_each_weight([](auto& w) { w.release(); }, frozen);
@@ -160,7 +160,7 @@ TEST_CASE("the gradients of p-norm gates and of a biased selection agree with di
   SECTION("bias, K = 2") { gradcheck_three_seeds<RouterD<2, TopK{.selection_bias = true}>>(); }
 }
 
-TEST_CASE("a selection bias of zero is no bias, and any bias changes who is chosen but no probability") {
+TEST_CASE("a selection bias of zero is no bias, and any bias changes the selection but no probability") {
   constexpr TopK biased_probability{.gates = Gates::probability, .selection_bias = true};
   const Pass pass{.shape = {1, 60}};
   RandomRoute<TopKRouter<6, 2, biased_probability>> biased(pass);
