@@ -27,7 +27,7 @@ struct Run {
   }
 };
 
-// No biases: without rotary positions that of keys has no gradient, because it adds the same to all scores of a query.
+// No biases: without rotary positions the key bias has no gradient (it shifts all scores of a query equally).
 constexpr AttentionShape windowed = [] {
   AttentionShape shape = grouped;
   shape.window = 3;
@@ -43,8 +43,8 @@ constexpr AttentionShape crossing{.dim = 6, .heads = 4, .kv_heads = 2, .head_dim
                                   .memory_dim = 5};
 using Cross = Attention<crossing, double>;
 
-// Cross-attention as a layer of one input: the first half of a sequence, rounded up, is x. The first five features of
-// the other half are the memory. What the pass says is padding is padding of either.
+// Cross-attention as a layer of one input: x is the first half of each sequence, rounded up; the memory is
+// the first five features of the other half. pass.lengths are divided likewise.
 struct Halves {
   using Scalar = double;
   static constexpr int dim_in = 6, dim_out = 6;
@@ -77,7 +77,7 @@ struct Halves {
       if (whole.lengths) pass.lengths = lengths[0];
     }
     Memory<5, double> memory(const Tape& tape) const { return {tape.memory, length, pass.lengths ? lengths[1] : nullptr}; }
-    // f(row of the whole, row of x or of the memory)
+    // f(row of the input, row of x or of the memory)
     static void each(const Pass& whole, Index first, Index count, auto&& f) {
       for (Index b = 0; b < whole.shape.batch; ++b)
         for (Index t = 0; t < count; ++t) f(b * whole.shape.length + first + t, b * count + t);
@@ -171,7 +171,7 @@ TEST_CASE("cross-attention is the formula of its projections, for each sequence'
         for (int i = 0; i < 4; ++i) mixed[n][4 * h + i] /= total;
       }
   const Eigen::MatrixXd y = project(layer.output, mixed);
-  CHECK((y - run.y.eigen()).cwiseAbs().maxCoeff() < 1e-13);   // of order one, in double
+  CHECK((y - run.y.eigen()).cwiseAbs().maxCoeff() < 1e-13);   // values of order one, in double
 }
 
 TEMPLATE_TEST_CASE("cross-attention to x itself has the bits of attention without a mask, forward and backward", "",
@@ -212,7 +212,7 @@ TEMPLATE_TEST_CASE("cross-attention has the same bits in chunks, alone and with 
     Tokens<L::Dkv, TestType> keys(batch * Lm), values(batch * Lm);
     layer.key.forward(memory, keys, pass);
     layer.value.forward(memory, values, pass);
-    const Index starts[][batch] = {{0, 31}, {31, 1}};   // pieces of 30 tokens, of each sequence another
+    const Index starts[][batch] = {{0, 31}, {31, 1}};   // chunks of 30 tokens
     for (const auto& firsts : starts) {
       Tokens<6, TestType> part(batch * 30);
       for (Index b = 0; b < batch; ++b) std::copy_n(x[b * length + firsts[b]], 30 * 6, part[b * 30]);
@@ -441,7 +441,7 @@ TEMPLATE_TEST_CASE("documents that share a sequence have the bits of each alone,
 }
 
 TEST_CASE("gradcheck reads the documents and positions of its own shape alone") {
-  // Behind those of the pass lie some that no larger pass may have.
+  // Beyond the pass's entries are some that would be invalid in a larger pass.
   std::vector<Rows> documents(10, Rows{0, 5});
   documents.resize(20, Rows{9, -9});
   Index firsts[3] = {0, 0, -1};
@@ -535,7 +535,7 @@ TEST_CASE("rotary attention depends on distances: a shift of all positions chang
         a += at_zero.tape.query[i][c] * at_zero.tape.key[j][c];
         b += shifted.tape.query[i][c] * shifted.tape.key[j][c];
       }
-      CHECK(a == Approx(b).margin(1e-12));   // an angle of 30 is off by about 1e-14
+      CHECK(a == Approx(b).margin(1e-12));   // the error of an angle of 30 is about 1e-14
     }
 }
 
@@ -558,7 +558,7 @@ TEST_CASE("dropout of attention depends on the sequence's global number, not on 
 }
 
 TEST_CASE("grouped heads with equal key/value heads are many heads with copies") {
-  // kv_heads = 1 is kv_heads = 3 whose heads are equal
+  // kv_heads = 1 is kv_heads = 3 with equal heads
   constexpr AttentionShape copies{.dim = 6, .heads = 3, .mask = Mask::full};
   Attention<bidirectional, double> one;
   Attention<copies, double> three;

@@ -8,7 +8,7 @@ using namespace moegpt;
 
 namespace {
 
-// Runs an expert forward and backward on all of x; grad and dx as given.
+// Forward and backward of an expert on all rows of x, with the given grad and dx.
 template <class X>
 struct Run {
   static constexpr int D = X::dim;

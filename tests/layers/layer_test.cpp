@@ -6,7 +6,7 @@ using namespace moegpt;
 
 namespace {
 
-// Layers that do nothing, with or without a part that the concept asks for.
+// Empty layers, with and without a member that the concept requires.
 struct Complete {
   using Scalar = float;
   static constexpr int dim_in = 2, dim_out = 3;

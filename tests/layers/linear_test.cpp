@@ -65,7 +65,7 @@ TEMPLATE_TEST_CASE("the parts of a weight gradient are the whole", "", (Linear<3
 }
 
 TEST_CASE("backward adds to a Sum what it stores in an Out") {
-  STATIC_REQUIRE_FALSE(std::is_convertible_v<Sum<6, double>, Out<6, double>>);   // neither by mistake
+  STATIC_REQUIRE_FALSE(std::is_convertible_v<Sum<6, double>, Out<6, double>>);   // no implicit conversion
   STATIC_REQUIRE_FALSE(std::is_convertible_v<Out<6, double>, Sum<6, double>>);
   STATIC_REQUIRE_FALSE(std::is_convertible_v<Tokens<6, double>&, Sum<6, double>>);
   Linear<6, 5, double> layer, grad;

@@ -75,5 +75,5 @@ TEST_CASE("NoNorm is the identity, forward and backward, and has no weights") {
   NoNorm<6, double>::Tape tape;
   none.forward(x, y, tape, {.shape = {1, 7}});
   CHECK(same_bits(x, y));
-  none.backward(x, tape, x, {}, none, {.shape = {1, 7}});   // dx is not wanted
+  none.backward(x, tape, x, {}, none, {.shape = {1, 7}});   // dx is not required
 }

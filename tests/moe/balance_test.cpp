@@ -29,7 +29,7 @@ TEST_CASE("uniform counts and scores give exactly 1, and all on one expert gives
   const float uniform[4] = {0.25f, 0.25f, 0.25f, 0.25f}, sure[4] = {1, 0, 0, 0};
   CHECK(loss_of<float>(balanced, uniform) == 1);
   CHECK(loss_of<float>(one, sure) == 4);
-  CHECK(loss_of<float>(one, uniform) == 1);   // linear in f: uniform scores always give 1
+  CHECK(loss_of<float>(one, uniform) == 1);   // uniform scores give 1 for any f
 }
 
 TEST_CASE("load fractions per token sum to K, so that the balanced loss is K") {
@@ -121,7 +121,7 @@ TEST_CASE("the squared coefficient of variation is variance over squared mean, i
   const Dispersion even(4, [](int) { return 5.; }), one(1, [](int) { return 5.; }), none(4, [](int) { return 0.; });
   for (const Variance form : {Variance::population, Variance::unbiased}) {
     CHECK(even.cv2(form) == 0);
-    CHECK(one.cv2(form) == 0);    // one expert cannot be out of balance, and E - 1 divides nothing
+    CHECK(one.cv2(form) == 0);    // one expert: no division by E - 1 = 0
     CHECK(none.cv2(form) == 0);
     CHECK(none.d_cv2(form, 0) == 0);
   }

@@ -17,7 +17,7 @@ TEST_CASE("capacity is factor * pairs / experts rounded down, at least one, and 
   CHECK(expert_capacity(1.25, 7 * 2, 5) == 3);   // 3.5
   CHECK(expert_capacity(1.0, 1 * 2, 8) == 1);
   CHECK(expert_capacity(0, 64, 8) == 0);
-  for (const Round round : {Round::down, Round::up}) {   // a whole number is no other
+  for (const Round round : {Round::down, Round::up}) {   // integers are not rounded
     CHECK(expert_capacity(1.0, 64 * 2, 8, round) == 16);
     CHECK(expert_capacity(0.5, 6, 3, round) == 1);
     CHECK(expert_capacity(1.5, 8, 4, round) == 3);
@@ -78,7 +78,7 @@ TEST_CASE("a capacity below one slot is rejected with its numbers and remedies, 
   CHECK(contains(text, "raise capacity_factor to 2 or more"));
   CHECK(contains(text, "min_capacity"));
   CHECK(refused(2, small).empty());
-  CHECK(refused(1, padded).empty());   // 8 tokens by shape, 5 that are none
+  CHECK(refused(1, padded).empty());   // 8 tokens by shape, 5 of them padding
   CHECK(!refused(1, padded, {.group = Group::sequence}).empty());
   CHECK(refused(1, small, {.rounding = Round::up}).empty());
   Pass least = small, partial = small;

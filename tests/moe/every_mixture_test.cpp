@@ -1,4 +1,4 @@
-// What every router and every kind of mixture has to keep, each tested for all of them.
+// Invariants of every router and every kind of mixture, each tested for all of them.
 #include <moegpt/moe/all_experts.hpp>
 #include <moegpt/moe/cosine_router.hpp>
 #include <moegpt/moe/dropping.hpp>
@@ -25,11 +25,11 @@ namespace {
 using Ffn = Expert<9, 5, Activation::gelu, float>;
 using Narrow = LinearExpert<9, 9, float>;
 
-// A mixture for each rule. Its experts are as small as can be; the recipe may have a mixture of its own.
+// A mixture for each router specification, with tiny experts.
 template <class Recipe>
 AnyLayer& add_rule(Layers& layers, const char* name, Mates mates = Mates::none) {
   AnyLayer& layer = layers.add<MixtureOf<Recipe, Narrow>>(name, mates);
-  layer.drops_out = !requires { requires !Recipe::drops; };   // expert choice leaves tokens alone
+  layer.drops_out = !requires { requires !Recipe::drops; };   // expert choice leaves tokens without experts
   return layer;
 }
 
@@ -40,7 +40,7 @@ AnyLayer& add_mixture(Layers& layers, const char* name) {
   return layer;
 }
 
-// Every rule, and every decorator around some rule that it can disturb.
+// Every router, and every wrapper around some router that it could break.
 Layers every_mixture() {
   Layers all;
   add_rule<TopKRouter<5, 2>>(all, "TopKRouter");

@@ -197,7 +197,7 @@ TEST_CASE("too few tokens for one slot of an expert are rejected, except in gene
   CHECK(refusal([&] { plan_of(by_batch, x, {.shape = {2, 7}}); }).empty());
   const auto least = plan_of(by_position, x, {.shape = {2, 7}, .options = {.min_capacity = 1}});
   const auto partial = plan_of(by_position, x, {.shape = {2, 7}, .partial = true});
-  for (int e = 0; e < 5; ++e) CHECK(least.load(e) == 7);   // one of two at each of seven positions
+  for (int e = 0; e < 5; ++e) CHECK(least.load(e) == 7);   // one of two tokens at each of seven positions
   CHECK(same_bits(least.slot, partial.slot));
 }
 
@@ -208,9 +208,9 @@ TEST_CASE("thresholds learned from a batch give that batch the same routes, and 
   const auto x = random_tokens<6, double>(10, 18);
   const Pass training{.shape = {1, 10}, .key = Key{1}}, evaluation{.shape = {1, 10}};
   const auto everywhere = plan_of(router, x, evaluation);
-  CHECK(everywhere.slot_count() == 50);   // nothing learned: all tokens
+  CHECK(everywhere.slot_count() == 50);   // thresholds 0: all tokens
   const auto chosen = plan_of(router, x, training);
-  update_thresholds(router, chosen, 0.25);   // the first time all the way
+  update_thresholds(router, chosen, 0.25);   // the first time it is the score
   const auto again = plan_of(router, x, evaluation);
   CHECK(same_bits(chosen.slot, again.slot));
   for (int e = 0; e < 5; ++e) CHECK(again.load(e) == 4);

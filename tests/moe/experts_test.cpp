@@ -11,7 +11,8 @@ namespace {
 template <class T>
 using Small = Expert<6, 5, Activation::gelu, T>;
 
-// Tokens in turn to experts 0, 1 and 3 of a pool of four, by a gate that each expert learns: y_n = gate_e expert_e(x_n).
+// Tokens are assigned cyclically to experts 0, 1 and 3 of a pool of four, with a learned gate per expert:
+// y_n = gate_e expert_e(x_n).
 template <class T>
 struct InTurn {
   using Scalar = T;
@@ -27,8 +28,8 @@ struct InTurn {
   struct Tape {
     typename Pool::Tape experts;
     Buffer<Index> offset, token;
-    Buffer<T> gate;             // slots
-    Tokens<6, T> output;        // slots
+    Buffer<T> gate;             // [slots]
+    Tokens<6, T> output;        // [slots]
     void resize(const Pass& pass) {
       experts.resize(pass.tokens());
       offset.resize(E + 1);
@@ -99,7 +100,7 @@ struct Run {
   }
 };
 
-// What a pool of two experts answers, one slot after the other.
+// The outputs of a pool of two experts, slot by slot.
 Tokens<6, double> answers(const Experts<Small<double>, 2>& experts, Gathered<6, double> x, const ExpertSlots& layout,
                           const Pass& pass, const ExpertDropout& dropout) {
   const Index count = layout.offset[2];
@@ -151,7 +152,7 @@ TEST_CASE("a pool marks the gradients of experts that have slots, unless they ar
 TEST_CASE("the dropout mask of a slot depends on its token and choice, not on the slot or on other slots") {
   Experts<Small<double>, 2> experts;
   for_each_weight([](auto& w) { for (auto& v : w) v = 0; }, experts);
-  for (auto& expert : experts) expert.down.bias.memory().fill(1);   // every answer is 1: dropout alone is seen
+  for (auto& expert : experts) expert.down.bias.memory().fill(1);   // every output is 1 before dropout
   const auto x = random_tokens<6, double>(40, 8);
   const Pass pass{.shape = {1, 40}, .first_token = 100};
   const ExpertDropout dropout{0.5, Key{9}};
@@ -170,7 +171,7 @@ TEST_CASE("the dropout mask of a slot depends on its token and choice, not on th
     kernels::drop(expected, 6, 0.5, Key{9}, (100 + token[s]) * 3 + choice[s]);
     CHECK(same_bits(y[s], expected, 6));
   }
-  // without tables slot s is of token s, and makes one choice
+  // without tables slot s has token s and choice 0
   const auto plain = answers(experts, x, {offset}, pass, dropout);
   double expected[6] = {1, 1, 1, 1, 1, 1};
   kernels::drop(expected, 6, 0.5, Key{9}, 104);

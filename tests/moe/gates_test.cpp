@@ -11,7 +11,7 @@ namespace {
 
 constexpr int K = 3;
 
-// Gates of three chosen experts, and their gradient in logits and scores.
+// Gates of three selected experts, and their gradient by logits and scores.
 template <class Rule>
 struct Chosen {
   double z[K] = {0.7, -0.2, -1.1}, s[K] = {0.5, 0.2, 0.1}, gate[K], dz[K] = {}, ds[K] = {};

@@ -12,7 +12,7 @@ namespace {
 
 template <class Recipe>
 using Double = typename Recipe::template For<6, double>;
-using Half = std::ratio<1, 2>;   // no second gate is larger
+using Half = std::ratio<1, 2>;   // the largest possible second gate
 
 }  // namespace
 
@@ -40,7 +40,7 @@ TEST_CASE("the gradients of a GShard router agree with differences with padding,
 TEST_CASE("GShard routing passes check_router") {
   check_rule<GShardRouter<8>>();
   check_rule<GShardRouter<8, Second::random, Half>>();
-  check_equal_experts<GShardRouter<5>>();   // evaluation: nobody is left out
+  check_equal_experts<GShardRouter<5>>();   // evaluation: no expert is discarded
 }
 
 TEST_CASE("a GShard router that keeps all seconds is top-2 with renormalised gates, bit for bit") {

@@ -84,7 +84,7 @@ TEST_CASE("dense on dense is the mixture of Jordan and Jacobs: sum over groups o
     }
     expected += of_group * a.row(Index(g)).asDiagonal();
   }
-  CHECK((run.y.eigen() - expected).cwiseAbs().maxCoeff() < 1e-14);   // sums of order one, another order
+  CHECK((run.y.eigen() - expected).cwiseAbs().maxCoeff() < 1e-14);   // sums of order one in another order
   CHECK(run.tape.plan.slot_count() == 7 * 6);
 }
 

@@ -8,7 +8,7 @@ using namespace moegpt;
 
 namespace {
 
-// Tapes of three mixtures of four experts, and what their mean is.
+// Tapes of three MoE layers of four experts, and their LayerMean.
 struct Three {
   LossTape<double> tape[3];
   LayerMean<double> mean;

@@ -44,7 +44,7 @@ struct Route {
 TEST_CASE("the selection probability of an expert is over its own noise, computed by hand") {
   const double clean[4] = {1, 0, 0.5, -1}, noisy[4] = {2, 0.25, 0.5, -0.5}, deviation[4] = {1, 2, 0.5, 1};
   int order[3];
-  SelectionProbability<double> token{clean, noisy, deviation, 4, 2, order};   // chosen: 0 and 2; the best of the others is 1
+  SelectionProbability<double> token{clean, noisy, deviation, 4, 2, order};   // selected: 0, 2; next: 1
   token.rank();
   double chance[4];
   token.forward(chance);
@@ -87,11 +87,11 @@ TEST_CASE("loads sum to about N K, and each is about the expert's count") {
   const Index tokens = 4000;
   const Route<Noisy<6, 2>> run(with_load(tokens));
   CHECK_FALSE(run.is_hard());
-  // chosen - chance has mean zero, and at most the variance 1/4 for each token
+  // selected - probability has mean zero, and at most the variance 1/4 for each token
   const double four_errors = 4 * std::sqrt(0.25 * static_cast<double>(tokens));
   for (int e = 0; e < 6; ++e)
     CHECK(run.tape.load[e] == Approx(static_cast<double>(run.plan.wanted[e])).margin(four_errors));
-  double squares = 0;   // of a token's chances' distance from K
+  double squares = 0;   // of sum of P - K, per token
   for (Index n = 0; n < tokens; ++n) {
     double sum = -2;
     for (int e = 0; e < 6; ++e) sum += run.tape.layer.probability[n][e];
@@ -122,7 +122,7 @@ TEST_CASE("padding has no load, and neither has an expert that is not allowed") 
   CHECK(run.tape.load[1] == 0);
   CHECK(run.load() > 0);
   CHECK(run.load() < 7 * 4);
-  pass.context.allowed = two;   // K experts for all: certain
+  pass.context.allowed = two;   // K allowed experts: P = 1
   run.forward(pass);
   CHECK(run.tape.load[0] == 7);
   CHECK(run.tape.load[3] == 7);

@@ -1,4 +1,4 @@
-// What a rule says that its tokens can fill, and the memory that is reserved for it.
+// Limits of slots that router specifications declare, and the memory that is reserved.
 #include <moegpt/moe/dropping.hpp>
 #include <moegpt/moe/expert_choice_router.hpp>
 #include <moegpt/moe/masked.hpp>
@@ -13,7 +13,7 @@ namespace {
 
 using Small = Expert<6, 32, Activation::gelu, double>;
 
-// As many choices as there are experts, of which a token uses the two largest.
+// 64 choices per token, of which it uses the two largest.
 struct TwoOfMany {
   static constexpr bool biased = false;
   template <class T>
@@ -41,7 +41,7 @@ struct Run {
     layer.forward(x, y, tape, scratch, pass);
     layer.backward(x, tape, dy, dx, grad, scratch, pass);
   }
-  // Of all that has a row for each slot.
+  // Memory of all buffers with a row per slot.
   Index bytes() const {
     const Index numbers = tape.expert.pre.count() * 32 + scratch.experts.expert.act.count() * 32 +
                           scratch.experts.expert.d_pre.count() * 32 + scratch.experts.d_output.count() * 6 +
@@ -111,7 +111,7 @@ TEST_CASE("expert choice reserves what its experts select, in groups of any kind
         const Index reserved = max_slots_of<R>(pass);
         const Run<R> run(pass);
         CAPTURE(shape.batch, shape.length, least);
-        CHECK(run.tape.plan.slot_count() == reserved);   // without padding, all of it
+        CHECK(run.tape.plan.slot_count() == reserved);   // without padding all slots are filled
         CHECK(run.tape.expert.pre.count() == reserved);
         CHECK(run.tape.plan.gate.size() == reserved);
         if (shape.length < 16) continue;
@@ -125,5 +125,5 @@ TEST_CASE("expert choice reserves what its experts select, in groups of any kind
   CHECK(max_slots_of<ExpertChoiceRouter<8, 2>>({.shape = {2, 20}}) == 80);
   CHECK(max_slots_of<Masked<ExpertChoiceRouter<8, 2>>>({.shape = {2, 20}}) == 80);
   CHECK(max_slots_of<AllowNonCausal<ExpertChoiceRouter<8, 2>>>({.shape = {2, 20}}) == 80);
-  CHECK(max_slots_of<ThresholdExpertChoice<8, 2>>({.shape = {2, 20}}) == 8 * 40);   // by thresholds all may take all
+  CHECK(max_slots_of<ThresholdExpertChoice<8, 2>>({.shape = {2, 20}}) == 8 * 40);
 }

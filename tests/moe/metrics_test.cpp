@@ -7,7 +7,7 @@ using namespace moegpt;
 
 namespace {
 
-// Six tokens, two choices, four experts. Token 3 chose one expert, token 5 is padding, nobody chose expert 3.
+// Six tokens, two choices, four experts. Token 3 has one expert, token 5 is padding, expert 3 has no token.
 const int chosen[12] = {0, 1, 1, 0, 0, 2, 0, no_expert, 2, 1, no_expert, no_expert};
 const double gate[12] = {0.6, 0.4, 0.9, 0.1, 0.7, 0.3, 1, 0, 0.5, 0.5, 0, 0};
 const Index lengths[1] = {5};
@@ -18,7 +18,7 @@ RoutingPlan<double> plan_of(Index capacity) {
   plan.assign(chosen, gate, capacity);
   return plan;
 }
-// The first four tokens are sure of one expert, the fifth of none, the sixth is padding and must not count.
+// One-hot for the first four tokens, uniform for the fifth; the sixth is padding and is not counted.
 Tokens<4, double> scores() {
   Tokens<4, double> s(6);
   for (Index n = 0; n < 4; ++n) s[n][n % 2] = 1;
@@ -48,7 +48,7 @@ TEST_CASE("MaxVio is the excess of the fullest expert over the mean") {
 
 TEST_CASE("the coefficient of variation divides by the number of experts") {
   CHECK(coefficient_of_variation(std::vector<Index>{5, 5, 5}) == 0);
-  CHECK(coefficient_of_variation(std::vector<Index>{2, 6}) == Approx(0.5));          // deviation 2 of mean 4
+  CHECK(coefficient_of_variation(std::vector<Index>{2, 6}) == Approx(0.5));   // standard deviation 2, mean 4
   CHECK(coefficient_of_variation(std::vector<Index>{0, 0, 7, 0}) == Approx(std::sqrt(3)));
   CHECK(coefficient_of_variation(std::vector<Index>{0, 0}) == 0);
 }
@@ -79,7 +79,7 @@ TEST_CASE("saturation is the fraction of experts that tokens have in common, in 
   CHECK(saturation(a, same_sets, 2) == 1);
   CHECK(saturation(a, half, 2) == Approx(0.5));
   CHECK(saturation(a, none, 2) == 0);
-  CHECK(saturation(std::vector<int>{0, -1}, std::vector<int>{0, 1}, 2) == Approx(2. / 3));   // 2 * 1 / (1 + 2)
+  CHECK(saturation(std::vector<int>{0, no_expert}, std::vector<int>{0, 1}, 2) == Approx(2. / (1 + 2)));
   CHECK(refusal([&] { saturation(a, std::vector<int>{0, 1}, 2); }).find("6 and 2 pairs") != std::string::npos);
 }
 
@@ -121,7 +121,7 @@ TEST_CASE("dropped pairs are requested, not processed") {
   CHECK(std::equal(counts.load.begin(), counts.load.end(), served, served + 4));
   CHECK(counts.wanted == std::vector<Index>{4, 3, 2, 0});
   CHECK(counts.dropped() == Approx(3. / 9));
-  CHECK(counts.max_violation() == Approx(4 / 2.25 - 1));         // capacity does not hide what the router wants
+  CHECK(counts.max_violation() == Approx(4 / 2.25 - 1));         // of requested pairs, before capacity
   CHECK(counts.mean_top_gate() == Approx((0.6 + 0.9 + 0.3 + 0 + 0.5) / 5));
   CHECK(counts.coactivation(0, 2) == 0);
 }
@@ -174,7 +174,7 @@ TEST_CASE("counts reject a plan with another number of experts") {
 
 namespace {
 
-// label[n] goes to expert[n], `times` over.
+// Counts of pairs (label[n], expert[n]), `times` times.
 ClassCounts table_of(int classes, int experts, const std::vector<int>& label, const std::vector<int>& expert) {
   RoutingPlan<float> plan;
   plan.resize(std::ssize(expert), 1, experts);

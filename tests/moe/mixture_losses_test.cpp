@@ -22,7 +22,7 @@ using NoisyOf = MoELayer<
 const BalanceRule every_rule[] = {BalanceRule::switch_transformer, BalanceRule::gshard, BalanceRule::huggingface,
                                   BalanceRule::megablocks, BalanceRule::deepseek, BalanceRule::flaxformer};
 
-// All at once, in sizes that show an error in any.
+// All losses, with coefficients that make an error in any visible.
 Objective all_losses(const BalanceRule& rule, Variance variation = Variance::population) {
   return {.balance = 0.5, .balance_rule = rule, .z = 0.3, .importance = 0.7, .load = 0.6, .variation = variation,
           .variance = 5, .count = 0.05};
@@ -40,7 +40,7 @@ struct Run {
   }
 };
 
-// Top-2 whose tape has members of its own with the names of what losses may read; Says: it claims to have them.
+// Top-2 whose tape has members `chosen` and `load` of other meaning. Says: it declares the flags.
 template <bool Says>
 struct OwnNames {
   static constexpr int experts = 5, active = 2;
@@ -133,7 +133,7 @@ TEST_CASE("uniform loads and scores give every rule its balanced value") {
     Layer::Tape tape;
     Layer::Scratch scratch;
     layer.forward(x, y, tape, scratch, pass);
-    // equal scores choose experts 0 and 1, yet the loss is linear in f
+    // equal scores select experts 0 and 1; uniform scores give the balanced value for any f
     CHECK(tape.balance == Approx(balanced_value(rule, 2)).epsilon(1e-15));
     CHECK(tape.variance == 0);
     CHECK(tape.count == 0);

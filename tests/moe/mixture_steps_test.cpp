@@ -1,4 +1,4 @@
-// The steps of a mixture used from outside: by a loss on what experts answer, and with ranks between them.
+// The steps of an MoE layer as separate calls: for a loss on expert outputs, and for expert parallelism.
 #include <moegpt/moe/moe_layer.hpp>
 
 #include "support/catch.hpp"
@@ -13,8 +13,7 @@ namespace {
 using Small = Expert<6, 5, Activation::gelu, double>;
 using Mixture = MoELayer<TopKRouter<5, 2>, Small>;
 
-// y_n = (the mixture's, p_n) with p_n = sum over its slots of |output_s|^2 / 2. So <y, dy> has a loss on what experts
-// answered, and the mixture needs to know nothing of it.
+// y_n = (y_n of the MoE layer, p_n), with p_n = sum over slots of |output_s|^2 / 2, a loss on expert outputs.
 struct Penalised {
   using Scalar = double;
   static constexpr int dim_in = 6, dim_out = 7;
@@ -24,7 +23,7 @@ struct Penalised {
 
   static constexpr auto fields() { return Fields{Field{"", &Penalised::mixture}}; }
   struct Tape : Mixture::Tape {
-    Tokens<6, double> output;          // slots
+    Tokens<6, double> output;          // [slots]
     void resize(const Pass& pass) {
       Mixture::Tape::resize(pass);
       output.resize(2 * pass.tokens());
@@ -32,8 +31,8 @@ struct Penalised {
   };
   struct Scratch {
     Mixture::Scratch mixture;
-    Tokens<6, double> mixed, d_mixed;  // tokens
-    Tokens<6, double> d_output;        // slots
+    Tokens<6, double> mixed, d_mixed;  // [tokens]
+    Tokens<6, double> d_output;        // [slots]
     Buffer<double> d_gate;
     void resize(const Pass& pass) {
       mixture.resize(pass);
@@ -103,7 +102,7 @@ TEST_CASE("without an additional loss the backwards of the three steps are the l
   layer.mixture.forward(x, whole_y, tape, scratch.mixture, pass);
   layer.mixture.backward(x, tape, dy, whole_dx, whole_grad, scratch.mixture, pass);
   for (Index n = 0; n < 9; ++n) CHECK(same_bits(y[n], whole_y[n], 6));
-  CHECK(distance(dx, whole_dx) < 1e-14);   // the gate multiplies before the expert or behind it
+  CHECK(distance(dx, whole_dx) < 1e-14);   // the gate multiplies before or after the expert's backward
   for_each_weight([](const auto& a, const auto& b) { CHECK(distance(a.data(), b.data(), a.size()) < 1e-14); },
                   grad.mixture, whole_grad);
 }

@@ -76,7 +76,7 @@ TEST_CASE("the gradients of a mixture agree with differences with all options") 
   SECTION("one expert for all") { options.routing.allowed = one; }
   SECTION("a single token") {
     options.pass.shape = {1, 1};
-    options.pass.options.min_capacity = 1;   // experts that choose have 2/5 of a place for it
+    options.pass.options.min_capacity = 1;   // in expert choice the capacity would be 2/5 of a slot
   }
   SECTION("all of it") {
     options.pass.dropout = 0.3;
@@ -111,7 +111,7 @@ TEST_CASE("top-k of all experts with probability gates is dense MoE") {
       for (int i = 0; i < 6; ++i) expected[n][i] += gate * output[n][i];
     }
   }
-  CHECK(distance(run.y, expected) < 1e-14);   // another order of the same sums of order one
+  CHECK(distance(run.y, expected) < 1e-14);   // sums of order one in another order
 }
 
 TEST_CASE("one expert for every token is the dense feed-forward layer, bit for bit") {
@@ -212,7 +212,7 @@ TEMPLATE_TEST_CASE("given its routing a token's output does not depend on other 
 TEST_CASE("a mixture has the same bits for 1, 2, 3 and 8 threads, forward and backward (law 5)") {
   using L = MoELayer<TopKRouter<5, 2>, Expert<6, 37, Activation::gelu, float>>;
   const auto layer = drawn<L>(16);
-  const Index tokens = 900;   // several pieces for each expert
+  const Index tokens = 900;   // several work items per expert
   const auto x = random_tokens<6, float>(tokens, 17), dy = random_tokens<6, float>(tokens, 18);
   RoutedPass pass({.shape = {1, tokens}, .dropout = 0.2, .key = Key{19}},
                   {.objective = {.balance = 0.1, .z = 0.1}});
@@ -239,7 +239,7 @@ TEST_CASE("counts sum to N K, and padding is not among them and has output zero"
   CHECK(counted == 7 * 2);
   for (Index n = 2; n < 5; ++n)
     for (int i = 0; i < 6; ++i) CHECK(run.y[n][i] == 0);
-  // token 5 starts the second sequence: it is what it would be without the padding before it
+  // token 5 is the first of the second sequence, which does not depend on the padding before it
   const Run<Two> alone(layer, x.rows({5, 5}), {.shape = {1, 5}});
   CHECK(same_bits(alone.y[0], run.y[5], 30));
 }
@@ -384,7 +384,7 @@ TEST_CASE("a mixture accepts plans under drop policies of any group and rounding
                             .key = Key{1}, .lengths = padded ? lengths : nullptr, .partial = partial};
             const std::string text = refusal([&] { dropped += Run<L>(layer, x, pass).tape.plan.dropped(); });
             CAPTURE(factor, least, padded, text);
-            CHECK((text.empty() || text.find("moegpt: capacity: ") == 0));   // less than a slot
+            CHECK((text.empty() || text.find("moegpt: capacity: ") == 0));   // below one slot
           }
     return dropped;
   };

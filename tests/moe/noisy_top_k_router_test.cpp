@@ -72,7 +72,7 @@ TEST_CASE("noise is normal with standard deviation softplus(W x), plus 0.01 with
     const double draws = 5.0 * tokens, deviation = std::log1p(std::exp(a));
     CHECK(mean / draws == Approx(0).margin(4 * deviation / std::sqrt(draws)));   // four standard errors
     CHECK(std::sqrt(squares / draws) == Approx(deviation).epsilon(4 / std::sqrt(2 * draws)));
-    // the same draws, with another deviation
+    // the same normal values, with another standard deviation
     CHECK(std::sqrt(squares_floor / squares) == Approx((deviation + 0.01) / deviation).epsilon(1e-12));
   }
 }

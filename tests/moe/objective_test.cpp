@@ -70,7 +70,7 @@ TEST_CASE("the table of losses has a row for every coefficient, which multiplies
   CHECK(weighted({.count = 3}, powers) == 3 * 32);
   const Objective all{.balance = 1, .z = 1, .importance = 1, .load = 1, .variance = 1, .count = 1};
   CHECK(weighted(all, powers) == 63);
-  // a loss that is added to RouterLosses without a row in the table makes this fail
+  // fails if RouterLosses has a loss without a row in the table
   CHECK(sizeof(RouterLosses<double>) == sizeof(double) * std::size(loss_table<double>));
   std::set<std::string> names;
   for (const auto& row : loss_table<double>) names.insert(row.name);

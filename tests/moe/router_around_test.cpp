@@ -14,7 +14,7 @@ namespace {
 using Inside = Dropping<TopKRouter<5, 2>, Drop::slot_major>;
 using Around = RouterAround<Inside>;
 
-// It halves every gate, with a text of its own.
+// Halves every gate, and has another text.
 struct Halved : RouterAround<TopKRouter<5, 2>> {
   static std::string text() { return "Halved"; }
   template <int D, class T = float>

@@ -14,7 +14,7 @@ auto list(const B& buffer, Index count) {
   return std::vector(buffer.begin(), buffer.begin() + count);
 }
 
-// Seven tokens, two choices, five experts; token 3 chose one expert, token 5 none, nobody chose expert 3.
+// Seven tokens, two choices, five experts. Token 3 has one expert, token 5 none, expert 3 no token.
 const int chosen[14] = {4, 0, 0, 1, 4, 2, 0, no_expert, 1, 0, no_expert, no_expert, 0, 4};
 const float gate[14] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14};
 
@@ -46,7 +46,7 @@ TEST_CASE("pairs are sorted by expert, and by token within an expert") {
 TEST_CASE("a full expert keeps its first tokens and drops the rest, which are counted") {
   const auto plan = plan_of(2);
   CHECK(list(plan.offset, 6) == std::vector<Index>{0, 2, 4, 5, 5, 7});
-  CHECK(list(plan.wanted, 5) == std::vector<Index>{5, 2, 1, 0, 3});   // as chosen, before dropping
+  CHECK(list(plan.wanted, 5) == std::vector<Index>{5, 2, 1, 0, 3});   // before dropping
   CHECK(plan.slot_count() == 7);
   CHECK(plan.dropped() == 4);
   CHECK(list(plan.token, 7) == std::vector<Index>{0, 1, 1, 4, 2, 0, 2});
@@ -97,7 +97,7 @@ TEST_CASE("slots and pairs are inverse maps for any choices, and a reused plan d
 
 namespace {
 
-// One batch's choices and gates: tokens x 2, experts 5, padding included.
+// Experts and gates [tokens, 2] of a batch with padding, among 5 experts.
 struct Choices {
   static constexpr int E = 5, K = 2;
   Pass pass;
@@ -109,10 +109,10 @@ struct Choices {
     Rng rng(seed);
     for (Index n = 0; n < pass.tokens(); ++n) {
       const int first = static_cast<int>(rng.below(E)), second = (first + 1 + static_cast<int>(rng.below(E - 1))) % E;
-      const double share = 0.5 + 0.1 * static_cast<double>(rng.below(5));   // many tie
+      const double first_gate = 0.5 + 0.1 * static_cast<double>(rng.below(5));   // many ties
       const bool none = pass.is_padding(n);
       chosen.insert(chosen.end(), {none ? no_expert : first, none || rng.below(4) == 0 ? no_expert : second});
-      gate.insert(gate.end(), {share, 1 - share});
+      gate.insert(gate.end(), {first_gate, 1 - first_gate});
     }
   }
   RoutingPlan<double> plan() const {
@@ -124,7 +124,7 @@ struct Choices {
   }
 };
 
-// The definition: of all pairs of the expert and group that come before this one, fewer than C are there.
+// Definition: a pair is kept if fewer than C pairs of its expert and group come before it.
 bool comes_before(const Choices& c, Index a, Index b) {
   const auto gate_of = [&](Index pair) { return c.gate[static_cast<std::size_t>(pair)]; };
   const Index n = a / 2, m = b / 2;
@@ -133,7 +133,7 @@ bool comes_before(const Choices& c, Index a, Index b) {
     case Drop::slot_major: return a % 2 != b % 2 ? a % 2 < b % 2 : n < m;
     case Drop::batch_prioritised:
       if (a % 2 != b % 2) return a % 2 < b % 2;
-      return gate_of(2 * n) != gate_of(2 * m) ? gate_of(2 * n) > gate_of(2 * m) : n < m;   // the first gate is the best
+      return gate_of(2 * n) != gate_of(2 * m) ? gate_of(2 * n) > gate_of(2 * m) : n < m;
     default: return gate_of(a) != gate_of(b) ? gate_of(a) > gate_of(b) : a < b;
   }
 }
@@ -219,7 +219,7 @@ TEST_CASE("a capacity of the largest count or more is dropless under every drop 
 }
 
 TEST_CASE("orders differ in what they drop: later tokens, second choices, tokens of small gates, small gates") {
-  // Three tokens, one place in each of two experts. All want expert 0 and 1; only token 1 has 1 as its first choice.
+  // Three tokens, capacity 1 of two experts. All request experts 0 and 1; token 1 has 1 as its first choice.
   const int wants[6] = {0, 1, 1, 0, 0, 1};
   const float gates[6] = {0.6f, 0.4f, 0.7f, 0.3f, 0.8f, 0.2f};
   const auto kept_by = [&](Drop drop) {

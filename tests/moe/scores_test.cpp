@@ -11,7 +11,7 @@ namespace {
 
 constexpr int E = 7;
 
-// Scores and shares of a row of logits, and what backward says of given ds and d_normalised.
+// Scores and normalised scores of a row of logits, and <s, ds> + <normalised, d_normalised>.
 template <class Scores>
 struct Row {
   double z[E], s[E], normalised[E], lse;

@@ -42,7 +42,7 @@ TEST_CASE("the largest scores without a bias, and with a bias of zero, are the l
     CHECK(choices<LargestScores<false>>(token, 3) == expected);
     CHECK(choices<LargestScores<true>>(token, 3) == expected);
     CHECK(choices<LargestScores<true, 1, 1>>(token, 3) == expected);
-    CHECK(choices<LargestScores<true, 4, 4>>(token, 3) == expected);   // all groups are kept
+    CHECK(choices<LargestScores<true, 4, 4>>(token, 3) == expected);   // all groups are retained
     CHECK(choices<LargestScores<false, 8, 3>>(token, 3) == expected);  // groups of one
   }
 }

@@ -20,7 +20,7 @@ using WithGate = Layer6<SharedExperts<TopKRouter<5, 2>, 1, Shared::gated>>;
 using Weighted = Layer6<SharedExperts<TopKRouter<5, 3>, 1, Shared::weighted>>;
 const Pass seven{.shape = {1, 7}};
 
-// Of the dense network alone, on the same tokens.
+// The output of the dense FFN for the same tokens.
 template <class X>
 Tokens<6, double> answer_of(const X& network, In<6, double> x) {
   FeedForward<X> dense;
@@ -58,7 +58,7 @@ TEST_CASE("a mixture with shared experts is the mixture plus the shared network,
     for (Index n = 0; n < 7; ++n)
       for (int i = 0; i < 6; ++i)
         CHECK(std::abs(run.y[n][i] - routed_share * routed.y[n][i] - share_of(n) * shared[n][i]) < 1e-14);
-    CHECK(run.tape.balance == routed.tape.balance);   // the tape shows the routed part under its own names
+    CHECK(run.tape.balance == routed.tape.balance);   // the tape derives from that of the routed experts
     CHECK(run.tape.z == routed.tape.z);
     CHECK(same_bits(run.tape.plan.slot, routed.tape.plan.slot));
     CHECK(same_bits(run.tape.router.score, routed.tape.router.score));
@@ -127,7 +127,7 @@ TEST_CASE("given its routing a token's output of shared experts does not depend 
 }
 
 TEST_CASE("the dropout of a shared expert is not that of a routed one") {
-  using L = Layer6<SharedExperts<TopKRouter<5, 1>>>;   // a token's one pair has the token's number
+  using L = Layer6<SharedExperts<TopKRouter<5, 1>>>;   // K = 1: one counter per token
   L layer = drawn<L>(12);
   for_each_weight([](auto& w) { for (auto& v : w) v = 0; }, layer.routed.experts);
   for_each_weight([](auto& w) { for (auto& v : w) v = 0; }, layer.shared);
@@ -137,7 +137,7 @@ TEST_CASE("the dropout of a shared expert is not that of a routed one") {
   for (auto& v : shared.shared.down.bias) v = 1;
   for (auto& expert : layer.routed.experts)
     for (auto& v : expert.down.bias) v = 1;
-  const Ran<L> shared_only(shared, x, pass), routed_only(layer, x, pass);   // masks, times a gate
+  const Ran<L> shared_only(shared, x, pass), routed_only(layer, x, pass);   // dropout masks, times a gate
   int dropped_from_shared = 0, dropped_from_one = 0;
   for (Index i = 0; i < 42; ++i) {
     dropped_from_shared += shared_only.y[0][i] == 0;

@@ -14,7 +14,7 @@ namespace {
 constexpr int E = 5, K = 3;
 constexpr Index tokens = 7;
 
-// What choose_experts makes of given logits, and the way back to them.
+// Forward and backward of choose_experts for given logits.
 template <class Gates>
 struct Choice {
   using Rule = Decisions<SoftmaxScores, LargestLogits, Gates>;
@@ -68,7 +68,7 @@ TEST_CASE("softmax over the selected is softmax over all divided by their sum, i
       CHECK(choice.plan.gate[choice.plan.slot[n * K + j]] == Approx(s[c[j]] / sigma).epsilon(1e-14));
       mean += g[j] * s[c[j]] / sigma;
     }
-    // ds_chosen = (dg - <dg, G>) / sigma, then the softmax backward over all experts
+    // ds of selected experts = (dg - <dg, G>) / sigma, then the softmax backward over all experts
     double ds[E] = {}, inner = 0;
     for (int j = 0; j < K; ++j) ds[c[j]] = (g[j] - mean) / sigma;
     for (int e = 0; e < E; ++e) inner += ds[e] * s[e];
@@ -155,7 +155,7 @@ TEST_CASE("an expert that is not allowed is never selected, even if fewer than K
 }
 
 TEST_CASE("capacity counts pairs of tokens that are not padding, and a dropped pair's gate has no gradient") {
-  Tokens<E, double> z(tokens);   // ties: every token chooses experts 0, 1, 2
+  Tokens<E, double> z(tokens);   // ties: every token selects experts 0, 1, 2
   Pass limited = pass;
   limited.options.capacity_factor = 1;   // 7 * 3 / 5 = 4 tokens for each expert
   Choice<ProbabilityGates> choice(z, limited);

@@ -23,7 +23,7 @@ struct Route {
   Route(const R& router, TokensView<R::dim, const T> x, const Pass& pass) { router.forward(x, plan, tape, pass); }
 };
 
-// The gradient of a router's weights for random derivatives of its gates alone.
+// The gradient of a router's weights for random gradients of its gates only.
 template <class R>
 double gradient_of_gates() {
   R router, grad;
