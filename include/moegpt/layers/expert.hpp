@@ -140,8 +140,8 @@ struct GatedExpert {
   }
 
   // d_act = W_down^T dy,  d_gate = g d_act up act'(gate),  d_up = g d_act act(gate)
-  void backward(Gathered<D, T>, const Tape& tape, In<D, T> dy, const T* slot_gate, Out<D, T> dx, T* d_slot_gate,
-                Scratch& scratch, Rows rows) const {
+  void backward(Gathered<D, T>, const Tape& tape, In<D, T> dy, const T* slot_gate, Out<D, T> dx,
+                T* d_slot_gate, Scratch& scratch, Rows rows) const {
     const auto d_gate = scratch.d_gate.rows(rows), d_up = scratch.d_up.rows(rows);
     kernels::hidden_gated_backward<T>(A, dy, down.weight, down.bias.data(), slot_gate, tape.gate.rows(rows),
                                       tape.up.rows(rows), scratch.act.rows(rows), d_gate, d_up, d_slot_gate);

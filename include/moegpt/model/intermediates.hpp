@@ -19,11 +19,11 @@ struct MixtureIntermediates {
   std::vector<int> top_k_indices{};         // [N, K]     the experts of each token, in the order of its choices
   std::vector<T> top_k_scores{};            // [N, K]     their scores
   std::vector<T> gates{};                   // [N, K]     what their answers were multiplied with; dropped: 0
-  std::vector<std::uint8_t> dropped{};      // [N, K]     1: chosen, but full or left out
+  std::vector<std::uint8_t> dropped{};      // [N, K]     1: selected, but over capacity or discarded
   std::vector<T> expert_outputs{};          // [N, K, DE] their answers before dropout, if asked for; dropped: 0
   std::vector<T> final_output{};            // [N, D]     of the mixture, shared experts included, before the residual
   std::vector<std::int64_t> load{};         // [E]        pairs served
-  std::vector<std::int64_t> wanted{};       // [E]        pairs chosen, before capacity
+  std::vector<std::int64_t> wanted{};       // [E]        requested pairs, before capacity
   double balance_loss = 0, z_loss = 0, importance_loss = 0, load_loss = 0, variance_loss = 0,
          count_loss = 0;                    // before their coefficients
 

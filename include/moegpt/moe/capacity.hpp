@@ -119,9 +119,10 @@ inline Index expert_capacity(double factor, double pairs, int experts, Round rou
   if (pass.partial || pass.options.min_capacity >= 1 || rule.rounding == Round::up) return;
   const Index tokens = Groups{rule.group, pass.shape}[0].count;
   const double exact = static_cast<double>(tokens) * choices / experts * factor;
-  check(exact >= 1, "capacity: ", what, " ", factor, " gives an expert ", exact, " slots (", factor, " * ", tokens,
-        " tokens * ", choices, " choices / ", experts, " experts), but at least 1 is needed: raise ", what, " to ",
-        factor / exact, " or more, set min_capacity to 1 or more, or let more tokens share a capacity");
+  check(exact >= 1, "capacity: ", what, " ", factor, " gives an expert ", exact, " slots (", factor, " * ",
+        tokens, " tokens * ", choices, " choices / ", experts, " experts), but at least 1 is needed: raise ",
+        what, " to ", factor / exact,
+        " or more, set min_capacity to 1 or more, or let more tokens share a capacity");
 }
 
 // Sorts indices i by descending value(i), only the first `limit` of them. Ties: the lower index first. NaN

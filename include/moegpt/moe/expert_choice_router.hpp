@@ -10,7 +10,7 @@
 namespace moegpt::inline MOEGPT_BUILD {
 
 struct ExpertChoice {
-  Group group = Group::batch;   // capacity group; position: causal, and the same in generation of the same batch
+  Group group = Group::batch;   // capacity group; position: causal, and the same in generation of that batch
   bool thresholds = false;      // without a key, select by thresholds: see ThresholdExpertChoice
 };
 

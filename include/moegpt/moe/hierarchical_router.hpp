@@ -45,7 +45,7 @@ struct HierarchicalRouter {
     struct Tape {
       static constexpr bool has_choices = true;
       Tokens<experts, T> score;
-      Tokens<1, T> lse;              // sqrt(sum of lse^2 of all routers): the z-loss is the sum of their z-losses
+      Tokens<1, T> lse;              // sqrt(sum of the routers' lse^2), so that the z-loss is the sum of theirs
       RoutingPlan<T> outer_plan;
       HeapArray<RoutingPlan<T>, G> inner_plan;   // [G] of all tokens, also those that did not select g
       typename OuterRouter::Tape outer;
@@ -112,7 +112,8 @@ struct HierarchicalRouter {
           multiply_gates_backward(n, plan, tape, signal.d_gate, scratch, levels);
         }
       });
-      RouterSignal<T> part{.d_gate = scratch.d_outer_gate.data(), .z = signal.z, .d_score = scratch.d_outer_score[0]};
+      RouterSignal<T> part{
+          .d_gate = scratch.d_outer_gate.data(), .z = signal.z, .d_score = scratch.d_outer_score[0]};
       outer.backward(x, tape.outer_plan, tape.outer, part, dx, grad.outer, scratch.outer, levels.outer().pass);
       for (std::size_t g = 0; g < G; ++g) {
         if (!levels.allowed[g]) continue;
@@ -129,7 +130,8 @@ struct HierarchicalRouter {
     struct Level {
       RoutingContext routing;
       Pass pass;
-      Level(const Pass& whole, std::size_t index, const bool* allowed) : routing(routing_of(whole)), pass(whole) {
+      Level(const Pass& whole, std::size_t index, const bool* allowed)
+          : routing(routing_of(whole)), pass(whole) {
         if (routing.allowed) routing.allowed = allowed;
         pass.routing = &routing;
         pass.options.capacity_factor = pass.options.min_capacity = 0;
@@ -195,8 +197,8 @@ struct HierarchicalRouter {
           }
       });
     }
-    static void multiply_gates_backward(Index n, const RoutingPlan<T>& plan, const Tape& tape, const T* d_gate,
-                                        Scratch& scratch, const Levels& levels) {
+    static void multiply_gates_backward(Index n, const RoutingPlan<T>& plan, const Tape& tape,
+                                        const T* d_gate, Scratch& scratch, const Levels& levels) {
       for (std::size_t g = 0; g < G; ++g) {
         if (!levels.allowed[g]) continue;
         const Index j = tape.outer_choice[n * G + static_cast<Index>(g)];

@@ -49,7 +49,8 @@ struct SelectionProbability {
     });
     T d_inside = 0, d_outside = 0;
     for (int e = 0; e < E; ++e) {
-      const T r = density[e] > 0 && noise_std[e] >= T(1e-20) ? d_probability[e] * density[e] / noise_std[e] : T(0);
+      const T r =
+          density[e] > 0 && noise_std[e] >= T(1e-20) ? d_probability[e] * density[e] / noise_std[e] : T(0);
       d_clean[e] += r;
       d_noise_std[e] -= r * u[e];
       (in(e) ? d_inside : d_outside) += r;

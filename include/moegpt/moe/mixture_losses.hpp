@@ -12,7 +12,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 template <class T>
 struct LossTape : RouterLosses<T> {
   Buffer<T> mean_score;   // [groups, E] P of the balance loss
-  Buffer<T> load_share;   // [groups, E] f of the balance loss, divided by the number of groups; see layer_mean.hpp
+  Buffer<T> load_share;   // [groups, E] f of the balance loss / number of groups; see layer_mean.hpp
   Buffer<T> gate_sum;     // [E] importance: the sum of gates over the expert's slots
 
   [[gnu::noinline]] void resize(int experts, const Pass& pass) {
@@ -61,8 +61,8 @@ struct Routed {
     for (const Buffer<int>* table : {chosen, selected})
       check(!table || table->size() == tokens * K, "a router's tape says has_choices, but `chosen` (or `selected`) has ",
             table ? table->size() : 0, " numbers: it must be [tokens, choices], here ", tokens, " x ", K);
-    check(!load || load->size() == E, "a router's tape says has_expected_load, but `load` has ", load ? load->size() : 0,
-          " numbers: it must be [experts], here ", E);
+    check(!load || load->size() == E, "a router's tape says has_expected_load, but `load` has ",
+          load ? load->size() : 0, " numbers: it must be [experts], here ", E);
   }
 };
 
@@ -134,7 +134,8 @@ template <class T>
   }
   const T* gates = tape.gate_sum.data();
   const Dispersion importance(E, [&](int e) { return static_cast<double>(gates[e]); });
-  const Dispersion load(E, [&](int e) { return static_cast<double>(routed.load ? (*routed.load)[e] : T(plan.wanted[e])); });
+  const Dispersion load(
+      E, [&](int e) { return static_cast<double>(routed.load ? (*routed.load)[e] : T(plan.wanted[e])); });
   const BatchScores<T> scores{tape.mean_score.data(), groups, E, pass};
   const Dispersion dispersion(E, scores);
   tape.importance = static_cast<T>(importance.cv2(o.variation));
@@ -146,8 +147,8 @@ template <class T>
 // The signal: dP and d_load in scratch; d_gate [slots] += gradient of the importance loss.
 template <class T>
 [[gnu::noinline]] RouterSignal<T> signal_of_losses(const LossTape<T>& tape, const T* expected_load,
-                                                   const RoutingPlan<T>& plan, T* d_gate, LossScratch<T>& scratch,
-                                                   const Pass& pass) {
+                                                   const RoutingPlan<T>& plan, T* d_gate,
+                                                   LossScratch<T>& scratch, const Pass& pass) {
   const Objective& o = routing_of(pass).objective;
   const Group group = o.balance_rule.group;
   const int E = plan.experts;

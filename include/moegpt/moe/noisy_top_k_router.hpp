@@ -53,7 +53,8 @@ struct NoisyLogits {
       for_each_piece(pass.exec, h.count, token_piece, [&](Rows rows) {
         for (Index n = rows.first; n < rows.first + rows.count; ++n)
           key.normals(static_cast<std::uint64_t>(pass.number_of(n) * E), tape.normal[n], E);
-        kernels::add_noise(tape.normal[rows.first], tape.raw_std[rows.first], floor, h[rows.first], rows.count * E);
+        kernels::add_noise(tape.normal[rows.first], tape.raw_std[rows.first], floor, h[rows.first],
+                           rows.count * E);
       });
     }
 
@@ -63,7 +64,7 @@ struct NoisyLogits {
       if (!tape.has_load) return;
       for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
         for (Index n = rows.first; n < rows.first + rows.count; ++n)
-          if (!pass.is_padding(n)) Probabilities(tape, n, pass).probability.forward(tape.probability[n]);
+          if (!pass.is_padding(n)) Token(tape, n, pass).p.forward(tape.probability[n]);
       });
       sum_over_tokens<T>(tape.probability, {0, pass.tokens()}, pass,
                          [&](Index e, double sum) { load[e] = static_cast<T>(sum); });
@@ -82,8 +83,8 @@ struct NoisyLogits {
             std::memcpy(scratch.d_noisy[first], dh[first], bytes_of<T>(count));
             for (Index n = first; n < first + rows.count; ++n) load_backward(tape, n, signal, scratch, pass);
           } else {
-            kernels::add_noise_backward(tape.normal[first], tape.raw_std[first], dh[first], scratch.d_raw_std[first],
-                                        count);
+            kernels::add_noise_backward(tape.normal[first], tape.raw_std[first], dh[first],
+                                        scratch.d_raw_std[first], count);
           }
         });
       gate.backward(x, with_load ? In<E, T>(scratch.d_noisy) : dh, dx, grad.gate, pass);
@@ -93,25 +94,25 @@ struct NoisyLogits {
    private:
     static constexpr T floor = Options.noise_floor ? T(0.01) : T(0);
 
-    // Selection probabilities of token n, from the tape.
-    struct Probabilities {
+    // Selection probabilities of token n, from the tape: p.
+    struct Token {
       T noise_std[E], noisy[E];
       int order[K + 1];
-      SelectionProbability<T> probability;
-      Probabilities(const Tape& tape, Index n, const Pass& pass) : probability{tape.clean[n], noisy, noise_std, E, K, order} {
+      SelectionProbability<T> p;
+      Token(const Tape& tape, Index n, const Pass& pass) : p{tape.clean[n], noisy, noise_std, E, K, order} {
         const T* a = tape.raw_std[n];
         kernels::map(E, a, noise_std, [](Vector<T> v) { return kernels::softplus<T>(v) + floor; });
         for (int e = 0; e < E; ++e)
           noisy[e] = is_allowed(e, pass) ? tape.clean[n][e] + tape.normal[n][e] * noise_std[e]
                                          : kernels::minus_infinity<T>;
-        probability.rank();
+        p.rank();
       }
     };
     static void load_backward(const Tape& tape, Index n, const RouterSignal<T>& signal, Scratch& scratch,
                               const Pass& pass) {
       T *dh = scratch.d_noisy[n], *da = scratch.d_raw_std[n], d_clean[E] = {}, d_noise_std[E] = {};
       if (!pass.is_padding(n))
-        Probabilities(tape, n, pass).probability.backward(signal.d_load, Options.detached_threshold, d_clean, d_noise_std, dh);
+        Token(tape, n, pass).p.backward(signal.d_load, Options.detached_threshold, d_clean, d_noise_std, dh);
       kernels::add_noise_backward(tape.normal[n], tape.raw_std[n], dh, da, E);
       kernels::map2(E, d_noise_std, tape.raw_std[n], d_noise_std, [](Vector<T> d, Vector<T> a) {
         return d / (T(1) + kernels::exponential(-a));

@@ -47,7 +47,7 @@ struct Objective {
   double load = 0;         // of CV^2 over experts of the load, expected for a noisy router (the same: 0.1)
   Variance variation = Variance::population;   // divisor in both CV^2
   double variance = 0;     // of the variance over experts of the mean score (divisor E - 1)
-  double count = 0;        // squared-count loss: of the variance over experts of the sum of scores (divisor E)
+  double count = 0;        // squared-count loss: of the variance over experts of the sum of scores
 };
 
 // Auxiliary losses without coefficients: of one MoE layer (LossTape), or of a model (Loss).

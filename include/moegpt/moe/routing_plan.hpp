@@ -18,8 +18,8 @@ template <class Expert>
 bool has_expert(const Expert* chosen, Index pair, int choices, int experts) {
   const Expert e = chosen[pair];
   if (e == no_expert) return false;
-  check(e >= 0 && e < experts, "routing: choice ", pair % choices, " of token ", pair / choices, " is expert ", e,
-        ", expected 0 .. ", experts - 1, ", or no_expert");
+  check(e >= 0 && e < experts, "routing: choice ", pair % choices, " of token ", pair / choices,
+        " is expert ", e, ", expected 0 .. ", experts - 1, ", or no_expert");
   return true;
 }
 
@@ -108,8 +108,9 @@ struct RoutingPlan {
     offset[0] = 0;
     for (int e = 0; e < experts; ++e)
       offset[e + 1] = offset[e] + (capacity > 0 && wanted[e] > capacity ? capacity : wanted[e]);
-    check(slot_count() <= gate.size(), "routing plan: the tokens fill ", slot_count(), " slots, but there is room for ",
-          gate.size(), ": let the router's max_slots(pass) return the most that they can fill");
+    check(slot_count() <= gate.size(), "routing plan: the tokens fill ", slot_count(),
+          " slots, but there is room for ", gate.size(),
+          ": let the router's max_slots(pass) return the most that they can fill");
     for (int e = 0; e < experts; ++e) wanted[e] = offset[e];   // temporarily: the next free slot of e
     for (Index n = 0; n < tokens; ++n)
       for (int j = 0; j < choices; ++j) {
@@ -155,7 +156,8 @@ struct RoutingPlan {
     } else {
       for (Index i = 0; i < group.count; ++i) order[i] = group[i];
       if (drop.order == Drop::batch_prioritised)
-        sort_descending(order, group.count, group.count, [&](Index n) { return best_gate(n, chosen, pair_gate); });
+        sort_descending(order, group.count, group.count,
+                        [&](Index n) { return best_gate(n, chosen, pair_gate); });
       for (int j = 0; j < choices; ++j)
         for (Index i = 0; i < group.count; ++i) claim(order[i] * choices + j);
     }

@@ -1,7 +1,7 @@
 #pragma once
 // Router scores s [E] of one token from its logits z [E]. A kind of scores has
-//   forward      computes s, and `normalised` = s / sum of s for balance losses and metrics, which is a copy of
-//                z on entry. Returns the log-sum-exp of z
+//   forward      computes s, and `normalised` = s / sum of s for balance losses and metrics. On entry
+//                normalised is a copy of z. Returns the log-sum-exp of z
 //   recompute    s in backward, from normalised, or from z if not are_normalised
 //   backward     dz += gradient from ds, of s, and from d_normalised
 //   add_softmax  dz += a softmax(z)

@@ -90,7 +90,8 @@ struct SharedMixture {
     const In<D, T> d_routed = How == Shared::weighted ? In<D, T>(scratch.d_routed) : dy;
     routed.backward(x, tape, d_routed, dx, grad.routed, scratch.routed, pass);
     if (!dx.empty()) kernels::add<T>(pass.exec, dx, scratch.d_input, dx);
-    if constexpr (How == Shared::gated) shared_gate.backward(x, scratch.d_gate, Sum(dx), grad.shared_gate, pass);
+    if constexpr (How == Shared::gated)
+      shared_gate.backward(x, scratch.d_gate, Sum(dx), grad.shared_gate, pass);
   }
 
   auto routed_experts() const requires HasExperts<Routed> { return routed.routed_experts(); }

@@ -110,8 +110,8 @@ struct SoftMoELayer {
     });
     const Pass slot_pass = of_slots(pass);
     const Gathered<D, T> slots_x = tape.at_slots(tape.slot);
-    experts.view().backward(slots_x, tape.layout(), tape.expert, tape.at_slots(scratch.d_slot_output), nullptr,
-                            scratch.d_input, nullptr, scratch.experts, slot_pass);
+    experts.view().backward(slots_x, tape.layout(), tape.expert, tape.at_slots(scratch.d_slot_output),
+                            nullptr, scratch.d_input, nullptr, scratch.experts, slot_pass);
     experts.view().backward_weights(slots_x, tape.layout(), tape.expert, grad.experts.data(), scratch.experts,
                                     slot_pass);
     for_each_sequence(pass, [&](const Exec& exec, Index b, Rows tokens, Rows padding) {

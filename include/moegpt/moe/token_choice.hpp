@@ -122,7 +122,8 @@ template <class Rule, class T>
       std::fill_n(ds, E, T(0));
       if (!Scores::are_normalised) std::fill_n(d_normalised, E, T(0));
       const int* selected = all_selected + n * K;
-      const T *z = Scores::are_normalised ? nullptr : logits[n], *s = Scores::recompute(score[n], z, s_row, E);
+      const T *z = Scores::are_normalised ? nullptr : logits[n],
+              *s = Scores::recompute(score[n], z, s_row, E);
       int count = 0;
       for (; count < K && selected[count] != no_expert; ++count) {
         const Index slot = plan.slot[n * K + count];
@@ -144,8 +145,8 @@ template <class Rule, class T>
 }
 
 template <class Rule, int E, int K, class T, bool KeepsLogits, bool Discards>
-void choose_experts(RoutingPlan<T>& plan, TokenChoiceTape<E, K, T, KeepsLogits, Discards>& tape, const Pass& pass,
-                    const T* bias = nullptr) {
+void choose_experts(RoutingPlan<T>& plan, TokenChoiceTape<E, K, T, KeepsLogits, Discards>& tape,
+                    const Pass& pass, const T* bias = nullptr) {
   static_assert(E <= most_experts, "token choice: at most 1024 experts");
   static_assert(Discards == discards<typename Rule::Selection>,
                 "token choice: a tape has `selected` if, and only if, the selection rule discards experts");
@@ -153,11 +154,12 @@ void choose_experts(RoutingPlan<T>& plan, TokenChoiceTape<E, K, T, KeepsLogits, 
                           tape.gate.data(), plan, pass);
 }
 template <class Rule, int E, int K, class T, bool KeepsLogits, bool Discards>
-void choose_experts_backward(const RoutingPlan<T>& plan, const TokenChoiceTape<E, K, T, KeepsLogits, Discards>& tape,
+void choose_experts_backward(const RoutingPlan<T>& plan,
+                             const TokenChoiceTape<E, K, T, KeepsLogits, Discards>& tape,
                              const RouterSignal<T>& signal, Out<E, T> dz, const Pass& pass) {
   choose_experts_backward<Rule, T>(plan, tape.score, tape.logits, tape.lse[0],
-                                   (Discards ? tape.selected : tape.chosen).data(), tape.gate.data(), signal, dz,
-                                   pass);
+                                   (Discards ? tape.selected : tape.chosen).data(), tape.gate.data(), signal,
+                                   dz, pass);
 }
 
 // z = W x, or W x + b.
@@ -202,7 +204,8 @@ struct TokenChoiceRouter {
     static constexpr auto fields() {
       return Fields{Field{path(), &For::logits}, Field{"selection_bias", &For::selection_bias, Kind::buffer}};
     }
-    using ChoiceTape = TokenChoiceTape<E, K, T, !Rule::Scores::are_normalised, discards<typename Rule::Selection>>;
+    using ChoiceTape =
+        TokenChoiceTape<E, K, T, !Rule::Scores::are_normalised, discards<typename Rule::Selection>>;
     struct Tape : ChoiceTape {
       static constexpr bool has_expected_load = LogitsWithLoad<LogitsType>;
       typename LogitsType::Tape layer;
