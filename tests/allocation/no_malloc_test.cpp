@@ -103,7 +103,7 @@ TEST_CASE("steps 2 to 50 on two threads do not allocate with noise, dense layers
   recipe.objective.z = 0.001;
   CHECK(allocations_of_training<Mixed>(recipe) == 0);
   recipe.objective = {.balance = 0.01, .balance_rule = {.group = Group::sequence,
-                                                        .layers = BalanceRule::Layers::together},
+                                                        .layers = BalanceRule::Layers::pooled},
                       .importance = 0.01, .load = 0.01, .variance = 0.01, .count = 1e-6};
   CHECK(allocations_of_training<Mixed>(recipe) == 0);
 }

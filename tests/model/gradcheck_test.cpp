@@ -119,7 +119,7 @@ TEST_CASE("gradients of every loss of the routers are their differences, also wh
   o.balance_rule = BalanceRule::megablocks;
   examine<GPT<c, TopKRouter<5, 2>, double>>({.shape = shape}, o);
   o = {.balance = 0.5, .balance_rule = {.choices = BalanceRule::Choices::first, .group = Group::sequence,
-                                        .layers = BalanceRule::Layers::together}};
+                                        .layers = BalanceRule::Layers::pooled}};
   examine<GPT<c, TopKRouter<5, 2>, double>>({.shape = shape, .options = {.capacity_factor = 0.7}}, o);
 }
 

@@ -29,7 +29,7 @@ struct Three {
 
 }  // namespace
 
-TEST_CASE("together, f and P are averaged over layers before they are multiplied") {
+TEST_CASE("pooled, f and P are averaged over layers before they are multiplied") {
   const Three three(BalanceRule::huggingface);
   double loss = 0;
   for (int e = 0; e < 4; ++e) {

@@ -27,7 +27,7 @@ TEST_CASE("each named balance rule is that of its system") {
   using L = R::Layers;
   STATIC_REQUIRE(R::switch_transformer == R{C::all, S::of_pairs, Group::batch, L::sum});
   STATIC_REQUIRE(R::gshard == R{C::first, S::of_pairs, Group::batch, L::sum});
-  STATIC_REQUIRE(R::huggingface == R{C::all, S::of_tokens, Group::batch, L::together});
+  STATIC_REQUIRE(R::huggingface == R{C::all, S::of_tokens, Group::batch, L::pooled});
   STATIC_REQUIRE(R::megablocks == R{C::all, S::of_pairs, Group::batch, L::mean});
   STATIC_REQUIRE(R::deepseek == R{C::all, S::of_pairs, Group::sequence, L::sum});
   STATIC_REQUIRE(R::flaxformer == R{C::all, S::of_tokens, Group::sequence, L::sum});

@@ -2,7 +2,7 @@
 // The balance loss under rules that combine L MoE layers, with load fractions f_l and mean scores P_l of
 // layer l:
 //   mean      sum_l E <f_l, P_l> / L:              f_l := f_l / L
-//   together  E <sum_l f_l, sum_l P_l> / L^2:      f_l := sum_l f_l / L^2
+//   pooled    E <sum_l f_l, sum_l P_l> / L^2:      f_l := sum_l f_l / L^2
 // With the new f_l, E <f_l, P_l> and its gradient are layer l's term of the model's loss.
 #include <moegpt/moe/mixture_losses.hpp>
 

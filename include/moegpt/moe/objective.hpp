@@ -10,7 +10,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 struct BalanceRule {
   enum class Choices { all, first };          // f counts all choices of a token, or the first
   enum class Share { of_pairs, of_tokens };   // f_e = count_e / sum of counts, or count_e / tokens
-  enum class Layers { sum, mean, together };  // of losses; together: one loss of f and P pooled over layers
+  enum class Layers { sum, mean, pooled };    // of losses; pooled: one loss of f and P over layers
 
   Choices choices = Choices::all;
   Share share = Share::of_pairs;
@@ -27,7 +27,7 @@ struct BalanceRule {
 };
 inline constexpr BalanceRule BalanceRule::switch_transformer{};
 inline constexpr BalanceRule BalanceRule::gshard{.choices = Choices::first};
-inline constexpr BalanceRule BalanceRule::huggingface{.share = Share::of_tokens, .layers = Layers::together};
+inline constexpr BalanceRule BalanceRule::huggingface{.share = Share::of_tokens, .layers = Layers::pooled};
 inline constexpr BalanceRule BalanceRule::megablocks{.layers = Layers::mean};
 inline constexpr BalanceRule BalanceRule::deepseek{.group = Group::sequence};
 inline constexpr BalanceRule BalanceRule::flaxformer{.share = Share::of_tokens, .group = Group::sequence};
