@@ -10,7 +10,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 struct BalanceRule {
   enum class Choices { all, first };          // f counts all choices of a token, or the first
   enum class Share { of_pairs, of_tokens };   // f_e = count_e / sum of counts, or count_e / tokens
-  enum class Layers { sum, mean, pooled };    // of losses; pooled: one loss of f and P over layers
+  enum class Layers { sum, mean, pooled };    // of losses; pooled: one, of the means of f and P
 
   Choices choices = Choices::all;
   Share share = Share::of_pairs;
