@@ -17,10 +17,10 @@ inline constexpr Index no_slot = -1;   // in RoutingPlan::slot: the pair was not
 template <class Expert>
 bool has_expert(const Expert* chosen, Index pair, int choices, int experts) {
   const Expert e = chosen[pair];
-  if (e == no_expert) return false;
-  check(e >= 0 && e < experts, "routing: choice ", pair % choices, " of token ", pair / choices,
-        " is expert ", e, ", expected 0 .. ", experts - 1, ", or no_expert");
-  return true;
+  if (e >= 0 && e < experts) return true;
+  check(e == no_expert, "routing: choice ", pair % choices, " of token ", pair / choices, " is expert ", e,
+        ", expected 0 .. ", experts - 1, ", or no_expert");
+  return false;
 }
 
 template <class T>
