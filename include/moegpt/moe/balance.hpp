@@ -35,16 +35,16 @@ void balance_loss_backward(const T* share, int experts, Index groups, T coeffici
   for (Index i = 0; i < groups * experts; ++i) d_mean_score[i] += coefficient * static_cast<T>(experts) * share[i];
 }
 
-// f_e = weight count_e / (sum of counts), or weight count_e / tokens; 0 if the divisor is 0. share [experts]
+// f_e = factor count_e / (sum of counts), or factor count_e / tokens; 0 if the divisor is 0. share [experts]
 template <class Count, class T>
-void load_shares(const BalanceRule& rule, const Count* count, int experts, Index tokens, double weight, T* share) {
+void load_shares(const BalanceRule& rule, const Count* count, int experts, Index tokens, double factor, T* share) {
   double whole = static_cast<double>(tokens);
   if (rule.share == BalanceRule::Share::of_pairs) {
     whole = 0;
     for (int e = 0; e < experts; ++e) whole += static_cast<double>(count[e]);
   }
   for (int e = 0; e < experts; ++e)
-    share[e] = whole > 0 ? static_cast<T>(weight * static_cast<double>(count[e]) / whole) : T(0);
+    share[e] = whole > 0 ? static_cast<T>(factor * static_cast<double>(count[e]) / whole) : T(0);
 }
 
 // take(e, sum_n x[n][e]) over `rows` without padding; summed in double, in token order.

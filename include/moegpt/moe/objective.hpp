@@ -81,9 +81,9 @@ double weighted(const Objective& o, const RouterLosses<T>& losses) {
     sum += o.*coefficient * static_cast<double>(losses.*value);
   return sum;
 }
-// The objective with all coefficients multiplied by `weight`, and the same dropout.
-inline Objective scaled(Objective o, double weight) {
-  for (const auto& entry : loss_table<double>) o.*entry.coefficient *= weight;
+// The objective with all coefficients multiplied by `factor`, and the same dropout.
+inline Objective scaled(Objective o, double factor) {
+  for (const auto& entry : loss_table<double>) o.*entry.coefficient *= factor;
   return o;
 }
 // sum += one, for each loss.
