@@ -42,25 +42,34 @@ template <class T>
   return load(numbers);
 }
 
-// What a loop over numbers meets: whole vectors, then single numbers. A body written with `part.load` and
-// `part.store` serves both.
+// Parts of a row, for loop bodies f(i, part) that read and write by part.load and part.store: a full vector, the last
+// `count` < lanes elements as a vector padded with `padding`, and one element.
 template <class T>
-struct WholeVector {
-  [[gnu::always_inline]] Vector<T> load(const T* p) const { return moegpt::load(p); }
+struct FullVector {
+  [[gnu::always_inline]] Vector<T> load(const T* p, T = 0) const { return moegpt::load(p); }
   [[gnu::always_inline]] void store(T* p, const Vector<T>& v) const { moegpt::store(p, v); }
 };
 template <class T>
-struct SingleNumber {
+struct PaddedVector {
+  Index count;
+  Vector<T> load(const T* p, T padding = 0) const {
+    Vector<T> v = Vector<T>{} + padding;
+    std::memcpy(&v, p, bytes_of<T>(count));
+    return v;
+  }
+  void store(T* p, const Vector<T>& v) const { std::memcpy(p, &v, bytes_of<T>(count)); }
+};
+template <class T>
+struct OneElement {
   [[gnu::always_inline]] T load(const T* p) const { return *p; }
-  [[gnu::always_inline]] void store(T* p, T x) const { *p = x; }
 };
 
-// f(i, part) for all of [0, n): first for every whole vector, then for every number left.
+// f(i, part) for the vectors of [0, n), the last one padded: the loop of every element-wise kernel.
 template <class T, class F>
 [[gnu::always_inline]] inline void for_each_vector(Index n, F&& f) {
-  const Index whole = n / lanes<T> * lanes<T>;
-  for (Index i = 0; i < whole; i += lanes<T>) f(i, WholeVector<T>{});
-  for (Index i = whole; i < n; ++i) f(i, SingleNumber<T>{});
+  Index i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>) f(i, FullVector<T>{});
+  if (i < n) f(i, PaddedVector<T>{n - i});
 }
 
 // The sum of all lanes: its halves are added until two numbers are left.

@@ -122,14 +122,12 @@ namespace detail {
 template <class T>
 void row_dots(MatrixView<const T> a, MatrixView<const T> b, T* sums, T* scratch) {
   constexpr int W = lanes<T>;
-  const Index rows = whole_vectors<T>(a.rows), whole = a.cols / W * W;
+  const Index rows = whole_vectors<T>(a.rows);
   const MatrixView<T> folded{scratch, rows, W, W}, transposed{scratch + rows * W, W, rows, rows};
   for (Index i = 0; i < rows; ++i) {
     Vector<T> s{};
-    if (i < a.rows) {
-      for (Index c = 0; c < whole; c += W) s += load(a[i] + c) * load(b[i] + c);
-      for (Index c = whole; c < a.cols; ++c) s[c - whole] += a[i][c] * b[i][c];
-    }
+    if (i < a.rows)
+      for_each_vector<T>(a.cols, [&](Index c, auto part) { s += part.load(a[i] + c) * part.load(b[i] + c); });
     store(folded[i], s);
   }
   transpose<T>(folded, transposed);

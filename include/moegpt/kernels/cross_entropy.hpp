@@ -9,26 +9,19 @@
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 
-// f(vector) for all of z; what is left at the end is filled up with minus infinity.
-template <class T, class F>
-[[gnu::always_inline]] inline void for_each_filled(const T* z, Index n, F&& f) {
-  constexpr int W = lanes<T>;
-  const Index whole = n / W * W;
-  for (Index i = 0; i < whole; i += W) f(load(z + i));
-  if (whole == n) return;
-  Vector<T> rest = Vector<T>{} + minus_infinity<T>;
-  for (Index i = whole; i < n; ++i) rest[i - whole] = z[i];
-  f(rest);
-}
-
 // log sum_i exp(z_i), without overflow; NaN if there is a NaN among the z, or none above minus infinity.
 template <class T>
 T log_sum_exp(const T* z, Index n) {
   Vector<T> tops = Vector<T>{} + minus_infinity<T>, total{};
-  for_each_filled(z, n, [&](Vector<T> v) { tops = v > tops ? v : tops; });
+  for_each_vector<T>(n, [&](Index i, auto part) {
+    const Vector<T> v = part.load(z + i, minus_infinity<T>);
+    tops = v > tops ? v : tops;
+  });
   T top = tops[0];
   for (int i = 1; i < lanes<T>; ++i) top = tops[i] > top ? tops[i] : top;
-  for_each_filled(z, n, [&](Vector<T> v) { total += exponential(v - top); });
+  for_each_vector<T>(n, [&](Index i, auto part) {
+    total += exponential(part.load(z + i, minus_infinity<T>) - top);
+  });
   return top + std::log(sum_lanes<T>(total));
 }
 

@@ -65,7 +65,7 @@ template <class T>
     hidden_backward<T>(dy, w_down, b_down, d_pre, d_gate, [&](Index s, Rows cols, T* d) {
       const T gate = g ? g[s] : T(1);
       Vector<T> share{};
-      for_each_padded_vector<T>(cols.count, [&](Index i, auto part) {
+      for_each_vector<T>(cols.count, [&](Index i, auto part) {
         const auto [value, slope] = activation<decltype(tag)::value, T>(part.load(pre[s] + cols.first + i));
         const Vector<T> dh = part.load(d + i);
         share += dh * value;
@@ -87,7 +87,7 @@ template <class T>
     hidden_backward<T>(dy, w_down, b_down, d_up, d_gate, [&](Index s, Rows cols, T* d) {
       const T scale = g ? g[s] : T(1);
       Vector<T> share{};
-      for_each_padded_vector<T>(cols.count, [&](Index i, auto part) {
+      for_each_vector<T>(cols.count, [&](Index i, auto part) {
         const auto [value, slope] = activation<decltype(tag)::value, T>(part.load(gate[s] + cols.first + i));
         const Vector<T> u = part.load(up[s] + cols.first + i), dh = part.load(d + i), out = value * u;
         share += dh * out;

@@ -6,7 +6,7 @@
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 
-// The sum of term(i, part) over [0, n): a vector or a number, as for_each_vector meets them.
+// The sum of term(i, part) over [0, n). The elements beyond the last full vector are summed one by one.
 template <class T, class F>
 [[gnu::always_inline]] inline T reduce(Index n, F&& term) {
   constexpr int W = lanes<T>, chains = 4;   // independent, so that additions overlap
@@ -15,9 +15,9 @@ template <class T, class F>
   Index i = 0;
   for (; i + chains * W <= n; i += chains * W)
 #pragma GCC unroll 4
-    for (int c = 0; c < chains; ++c) s[c] += term(i + c * W, WholeVector<T>{});
-  for (; i + W <= n; i += W) s[0] += term(i, WholeVector<T>{});
-  for (; i < n; ++i) rest += term(i, SingleNumber<T>{});
+    for (int c = 0; c < chains; ++c) s[c] += term(i + c * W, FullVector<T>{});
+  for (; i + W <= n; i += W) s[0] += term(i, FullVector<T>{});
+  for (; i < n; ++i) rest += term(i, OneElement<T>{});
   return sum_lanes<T>((s[0] + s[1]) + (s[2] + s[3])) + rest;
 }
 
@@ -58,7 +58,7 @@ void add_over_rows(const Exec& exec, Index rows, Index cols, T* y, F&& term) {
       for (int v = 0; v < run; ++v) s[v] = load(y + first + v * W);
       for (Index r = 0; r < rows; ++r)
 #pragma GCC unroll 4
-        for (int v = 0; v < run; ++v) s[v] += term(r, first + v * W, WholeVector<T>{});
+        for (int v = 0; v < run; ++v) s[v] += term(r, first + v * W, FullVector<T>{});
       for (int v = 0; v < run; ++v) store(y + first + v * W, s[v]);
     } else {
       for_each_vector<T>(left, [&](Index i, auto part) {

@@ -81,19 +81,12 @@ void product(Index rows, TileOperand<T> a, MatrixView<const T> b, T* c, Index c_
   if (n < b.cols) detail::product_rows<T, 1>(rows, b.rows, a, b.data + n, b.stride, c + n, c_row, accumulate);
 }
 
-// panel = scale x, zero beyond x: panel has whole vectors of rows and columns.
+// panel = scale x, zero beyond x. The rows and columns of panel are whole vectors.
 template <class T>
 [[gnu::noinline]] void pad(MatrixView<const T> x, T scale, MatrixView<T> panel) {
-  constexpr int W = lanes<T>;
-  const Index whole = x.cols / W * W;
-  for (Index i = 0; i < x.rows; ++i) {
-    for (Index j = 0; j < whole; j += W) store(panel[i] + j, scale * load(x[i] + j));
-    if (whole == x.cols) continue;
-    store(panel[i] + whole, Vector<T>{});
-    for (Index j = whole; j < x.cols; ++j) panel[i][j] = scale * x[i][j];
-  }
-  for (Index i = x.rows; i < panel.rows; ++i)
-    for (Index j = 0; j < panel.cols; j += W) store(panel[i] + j, Vector<T>{});
+  for (Index i = 0; i < x.rows; ++i)
+    for_each_vector<T>(x.cols, [&](Index j, auto part) { store(panel[i] + j, scale * part.load(x[i] + j)); });
+  for (Index i = x.rows; i < panel.rows; ++i) std::memset(panel[i], 0, bytes_of<T>(panel.cols));
 }
 
 }  // namespace kernels

@@ -74,60 +74,22 @@ template <class T, class Bits, int terms, int mantissa>
   return x;
 }
 
-// The last numbers of a row as a vector, for bodies that know only vectors: lanes beyond are zero and not stored.
-template <class T>
-struct PaddedVector {
-  Index count;
-  Vector<T> load(const T* p) const {
-    T rest[lanes<T>] = {};
-    std::memcpy(rest, p, bytes_of<T>(count));
-    return moegpt::load(rest);
-  }
-  void store(T* p, const Vector<T>& v) const { std::memcpy(p, &v, bytes_of<T>(count)); }
-};
-// f(i, part) for [0, n) vector by vector, the last one padded.
-template <class T, class F>
-[[gnu::always_inline]] inline void for_each_padded_vector(Index n, F&& f) {
-  Index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>) f(i, WholeVector<T>{});
-  if (i < n) f(i, PaddedVector<T>{n - i});
-}
-
 // The larger of each pair; b where a is NaN.
 template <class T>
 [[gnu::always_inline]] inline Vector<T> larger(const Vector<T>& a, const Vector<T>& b) {
   return a > b ? a : b;
 }
 
-// y = f(x) by vectors. The loop runs once over whole vectors and once more over what is left, in memory of its own: f
-// is compiled once, so that every element has the same bits.
+// y = f(x); y may be x.
 template <class T, class F>
 [[gnu::always_inline]] inline void map(Index n, const T* x, T* y, F&& f) {
-  constexpr Index W = lanes<T>;
-  const Index whole = n / W * W;
-  T rest[W] = {};
-  for (Index i = whole; i < n; ++i) rest[i - whole] = x[i];
-  T* to = y;
-  for (Index count = whole;; count = W, x = to = rest) {
-    for (Index i = 0; i < count; i += W) store(to + i, f(load(x + i)));
-    if (whole == n || to == rest) break;
-  }
-  for (Index i = whole; i < n; ++i) y[i] = rest[i - whole];
+  for_each_vector<T>(n, [&](Index i, auto part) { part.store(y + i, f(part.load(x + i))); });
 }
 
-// y = f(a, b)
+// y = f(a, b); y may be a or b.
 template <class T, class F>
 [[gnu::always_inline]] inline void map2(Index n, const T* a, const T* b, T* y, F&& f) {
-  constexpr Index W = lanes<T>;
-  const Index whole = n / W * W;
-  T rest[2][W] = {};
-  for (Index i = whole; i < n; ++i) rest[0][i - whole] = a[i], rest[1][i - whole] = b[i];
-  T* to = y;
-  for (Index count = whole;; count = W, a = to = rest[0], b = rest[1]) {
-    for (Index i = 0; i < count; i += W) store(to + i, f(load(a + i), load(b + i)));
-    if (whole == n || to == rest[0]) break;
-  }
-  for (Index i = whole; i < n; ++i) y[i] = rest[0][i - whole];
+  for_each_vector<T>(n, [&](Index i, auto part) { part.store(y + i, f(part.load(a + i), part.load(b + i))); });
 }
 
 }  // namespace kernels
