@@ -31,7 +31,8 @@ TEMPLATE_TEST_CASE("the square root of a vector is that of its elements", "", fl
   for (int i = 0; i < W; ++i) CHECK(y[i] == std::sqrt(x[i]));
 }
 
-TEMPLATE_TEST_CASE("a loop over vectors visits each element once, the last ones as a padded vector", "", float, double) {
+TEMPLATE_TEST_CASE("a loop over vectors visits each element once, the last ones as a padded vector", "",
+                   float, double) {
   constexpr int W = lanes<TestType>;
   for (Index n = 0; n <= 3 * W + 1; ++n) {
     Buffer<TestType> x(n + 1);

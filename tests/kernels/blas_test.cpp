@@ -64,14 +64,15 @@ TEMPLATE_TEST_CASE("a large product is one call of BLAS, in any orientation and 
   const MatrixView<T> out{c.data(), M, N, wide};
   for (const auto& left : lefts)
     for (const auto& right : rights)
-      for (const kernels::Start<T> start : {kernels::Start<T>{}, {.bias = bias.data()}, {.accumulate = true}}) {
+      for (const kernels::InitialC<T> start :
+           {kernels::InitialC<T>{}, {.bias = bias.data()}, {.accumulate = true}}) {
         std::fill(c.begin(), c.end(), start.accumulate ? T(2) : std::numeric_limits<T>::quiet_NaN());
         int finished = 0;
         const auto finish = [&](Rows rows, Rows cols) {
           finished += rows.first == 0 && rows.count == M && cols.first == 0 && cols.count == N;
         };
         calls = 0;
-        kernels::gemm<T>(left, right, out, start, kernels::Finish(finish));
+        kernels::gemm<T>(left, right, out, start, kernels::Epilogue(finish));
         CHECK(calls == 1);
         CHECK(finished == 1);
         bool same = true;

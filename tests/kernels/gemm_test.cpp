@@ -50,7 +50,7 @@ bool close(const Matrix<T>& c, const Matrix<T>& a, const Matrix<T>& b, const Mat
 
 TEMPLATE_TEST_CASE("products agree with Eigen's for any shape, orientation and start", "", float, double) {
   using T = TestType;
-  constexpr Index NR = kernels::detail::Tile<T>::NR, deep = kernels::detail::Tile<T>::depth + 5;
+  constexpr Index NR = kernels::detail::Tile<T>::NR, deep = kernels::detail::Tile<T>::KC + 5;
   const Index shapes[][3] = {{0, 3, 2}, {3, 0, 2}, {3, 2, 0}, {1, 1, 1},      {1, 7, 5},  {7, 1, 5},      {5, 3, 1},
                              {6, 8, 8}, {7, 5, 9}, {13, 33, 17}, {12, 64, 16}, {29, 2 * NR + 1, 6},
                              {11, 4 * NR + 3, 31}, {5, 3, deep}, {2, NR, 2 * deep},
@@ -79,7 +79,7 @@ TEMPLATE_TEST_CASE("products agree with Eigen's for any shape, orientation and s
 TEMPLATE_TEST_CASE("every element is one chain of multiply-adds over k = 0, 1, 2, ..., beyond a panel too", "", float,
                    double) {
   using T = TestType;
-  const Index M = 5, N = 19, K = kernels::detail::Tile<T>::depth + 9;
+  const Index M = 5, N = 19, K = kernels::detail::Tile<T>::KC + 9;
   const Matrix<T> a = random_matrix<T>(M, K, 5), b = random_matrix<T>(K, N, 6), bias = random_matrix<T>(1, N, 7);
   Matrix<T> c(M, N);
   kernels::gemm<T>(MatrixView<const T>{a.data(), M, K, K}, MatrixView<const T>{b.data(), K, N, N}, view(c),
@@ -152,7 +152,7 @@ TEST_CASE("every element of a product is finished once, with its final value, in
       whole = whole && cols.first % lanes<float> == 0;
       seen.block(rows.first, cols.first, rows.count, cols.count) += c.block(rows.first, cols.first, rows.count, cols.count);
     };
-    kernels::gemm<float>(view(a), view(b), view(c), {}, kernels::Finish(finish));
+    kernels::gemm<float>(view(a), view(b), view(c), {}, kernels::Epilogue(finish));
     kernels::gemm<float>(view(a), view(b), view(expected));
     CHECK(whole);
     CHECK(seen == expected);

@@ -40,8 +40,8 @@
   KIND template void hidden_gated_backward<T>(Activation, MatrixView<const T>, MatrixView<const T>, const T*, \
                                               const T*, MatrixView<const T>, MatrixView<const T>, MatrixView<T>, \
                                               MatrixView<T>, MatrixView<T>, T*); \
-  KIND template void gemm<T>(Operand<T>, Operand<T>, MatrixView<T>, Start<T>, Finish); \
-  KIND template void gemm<T>(const Exec&, Operand<T>, Operand<T>, MatrixView<T>, Start<T>); \
+  KIND template void gemm<T>(Operand<T>, Operand<T>, MatrixView<T>, InitialC<T>, Epilogue); \
+  KIND template void gemm<T>(const Exec&, Operand<T>, Operand<T>, MatrixView<T>, InitialC<T>); \
   KIND template void affine_backward_weights<T>(const Exec&, Operand<T>, MatrixView<const T>, MatrixView<T>, T*); \
   KIND template void sum_rows<T>(const Exec&, MatrixView<const T>, T*); \
   KIND template double squared_norm<T>(const T*, Index); \

@@ -212,19 +212,19 @@ class Tokens {
 template <int D, class T>
 Sum(Tokens<D, T>&) -> Sum<D, T>;
 
-// Tokens of x picked by number, without copying: token i is x[number[i]]; without numbers they are all of x.
+// Row-gathered view of x, no copy: token i is x[index[i]]. Null index: all tokens of x, in order.
 template <int D, class T>
 struct Gathered {
   In<D, T> x;
-  const Index* number = nullptr;
+  const Index* index = nullptr;
   Index count = 0;
 
   Gathered(In<D, T> all) : x(all), count(all.count) {}
   Gathered(Out<D, T> all) requires(!std::is_const_v<T>) : Gathered(In<D, T>(all)) {}
   Gathered(const Tokens<D, T>& all) : Gathered(all.view()) {}
-  Gathered(In<D, T> all, const Index* numbers, Index how_many) : x(all), number(numbers), count(how_many) {}
-  const T* operator[](Index i) const { return x[number ? number[i] : i]; }
-  Gathered rows(Rows r) const { return number ? Gathered{x, number + r.first, r.count} : Gathered(x.rows(r)); }
+  Gathered(In<D, T> all, const Index* index_, Index count_) : x(all), index(index_), count(count_) {}
+  const T* operator[](Index i) const { return x[index ? index[i] : i]; }
+  Gathered rows(Rows r) const { return index ? Gathered{x, index + r.first, r.count} : Gathered(x.rows(r)); }
 };
 
 // Someone else's Eigen matrix as tokens, without copying: D x tokens if column-major, tokens x D if row-major.

@@ -42,8 +42,8 @@ template <class T>
   return load(numbers);
 }
 
-// Parts of a row, for loop bodies f(i, part) that read and write by part.load and part.store: a full vector, the last
-// `count` < lanes elements as a vector padded with `padding`, and one element.
+// Parts of a row, for loop bodies f(i, part) that read and write by part.load and part.store: a full vector,
+// the last `count` < lanes elements as a vector padded with `padding`, and one element.
 template <class T>
 struct FullVector {
   [[gnu::always_inline]] Vector<T> load(const T* p, T = 0) const { return moegpt::load(p); }
@@ -84,9 +84,9 @@ template <class T, int Bytes = MOEGPT_VECTOR_BYTES>
   }
 }
 
-// a b + c in each lane, rounded once where the machine has a fused operation. Written out, since a compiler's tuning
-// may choose otherwise: g++ leaves chains of sums unfused for AMD's Zen in some loops and not in others, and bits would
-// differ.
+// a b + c in each lane, rounded once where the machine has a fused operation. Written out, since a compiler's
+// tuning may choose otherwise: g++ leaves chains of sums unfused for AMD's Zen in some loops and not in
+// others, and bits would differ.
 [[gnu::always_inline]] inline Vector<float> multiply_add(float a, const Vector<float>& b, const Vector<float>& c) {
 #if defined(__AVX512F__)
   return _mm512_fmadd_ps(_mm512_set1_ps(a), b, c);

@@ -29,7 +29,8 @@ template <class T>
     __builtin_prefetch(v + i + ahead);
     const Vector<T> wi = part.load(w + i), gi = s.gradient_scale * part.load(g + i) + s.l2 * wi;
     const Vector<T> mi = s.beta1 * part.load(m + i) + (1 - s.beta1) * gi;
-    const Vector<T> vi = s.beta2 * part.load(v + i, 1) + (1 - s.beta2) * gi * gi;   // 1: no division 0 / 0 in padding
+    // Padding of v is 1, so that it does not divide by zero.
+    const Vector<T> vi = s.beta2 * part.load(v + i, 1) + (1 - s.beta2) * gi * gi;
     part.store(m + i, mi);
     part.store(v + i, vi);
     part.store(w + i, s.shrink * wi - s.rate * mi / (square_root(vi) * s.root_correction + s.epsilon));

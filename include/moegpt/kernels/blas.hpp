@@ -23,7 +23,7 @@ MOEGPT_GEMM(double, "dgemm_");
 // How Fortran, whose columns lie one after another, reads the transpose of m: as it lies, transposed, or not at all.
 template <class T>
 char fortran_order(const Operand<T>& m) {
-  if (m.number) return 0;
+  if (m.index) return 0;
   if (m.col_stride == 1 && m.row_stride >= m.cols) return 'N';
   if (m.row_stride == 1 && m.col_stride >= m.rows) return 'T';
   return 0;

@@ -16,7 +16,7 @@ template <class T>
     for (Index s = rows.first; s < rows.first + rows.count; ++s)
       activate(act, pre[s] + cols.first, h[s] + cols.first, cols.count);
   };
-  gemm<T>(x, transposed<T>(w), pre, {.bias = b}, Finish(activate_block));
+  gemm<T>(x, transposed<T>(w), pre, {.bias = b}, Epilogue(activate_block));
 }
 
 // up = x W^T + b,  h = act(gate) up
@@ -27,7 +27,7 @@ template <class T>
     for (Index s = rows.first; s < rows.first + rows.count; ++s)
       activate_gated(act, gate[s] + cols.first, up[s] + cols.first, h[s] + cols.first, cols.count);
   };
-  gemm<T>(x, transposed<T>(w), up, {.bias = b}, Finish(activate_block));
+  gemm<T>(x, transposed<T>(w), up, {.bias = b}, Epilogue(activate_block));
 }
 
 // What comes back to the hidden layer of y = W_down h + b_down from dy, the gradient of g y:
@@ -47,7 +47,7 @@ void hidden_backward(MatrixView<const T> dy, MatrixView<const T> w_down, const T
       for (Index s = rows.first; s < rows.first + rows.count; ++s)
         share[s] += for_row(piece.first + s, cols, dh[piece.first + s] + cols.first);
     };
-    gemm<T>(dy.rows_at(piece), w_down, dh.rows_at(piece), {}, Finish(block));
+    gemm<T>(dy.rows_at(piece), w_down, dh.rows_at(piece), {}, Epilogue(block));
     if (!d_gate) continue;
     for (Index s = 0; s < piece.count; ++s) {
       const T* d = dy[piece.first + s];
