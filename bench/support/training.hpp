@@ -128,7 +128,7 @@ struct Growing {
     read(prompt);
   }
   void next() {
-    if (cache.room() == 0) return begin();
+    if (cache.remaining() == 0) return begin();
     read(std::vector<int>(ids));
   }
 

@@ -122,7 +122,7 @@ void require_ragged_batches() {
         REQUIRE(std::memcmp(logits[row], whole.data() + at * V, sizeof(T) * static_cast<std::size_t>(lengths[b] * V)) == 0);
       }
     }
-    REQUIRE(cache.room() == 0);
+    REQUIRE(cache.remaining() == 0);
   }
 }
 
@@ -221,12 +221,12 @@ TEST_CASE("a cache counts the positions it holds and knows where each sequence b
   KVCache<learned, double> cache(2);
   CHECK(cache.batch() == 2);
   CHECK(cache.length() == 0);
-  CHECK(cache.room() == L);
+  CHECK(cache.remaining() == L);
   cache.advance(7);
   CHECK(cache.length() == 7);
-  CHECK(cache.room() == L - 7);
+  CHECK(cache.remaining() == L - 7);
   cache.clear();
-  CHECK(cache.room() == L);
+  CHECK(cache.remaining() == L);
   const auto view = cache.at_layer(1);
   CHECK(view.capacity == L);
   CHECK(view.keys.count == 2 * L);
@@ -277,7 +277,7 @@ TEST_CASE("a sequence is copied from the same cache or another one, and to itsel
   const std::vector<int> next{3, 3};
   model->logits(ids, work, prompt);
   cache.copy(prompt, 0, 1);
-  CHECK((cache.length(0) == 0 && cache.length(1) == 5 && cache.length() == 5 && cache.room() == L - 5));
+  CHECK((cache.length(0) == 0 && cache.length(1) == 5 && cache.length() == 5 && cache.remaining() == L - 5));
   cache.copy(cache, 1, 0);
   cache.copy(cache, 0, 0);
   const auto found = model->logits(next, work, cache);
@@ -333,7 +333,7 @@ TEST_CASE("a cache refuses more than its room and leaves its content as it was")
                  "the cache holds 17 of 19 positions, the model's context: no room for 3 more"));
   CHECK(cache.length() == L - 2);
   model->logits(random_ids(2, V, 19), work, cache);
-  CHECK(cache.room() == 0);
+  CHECK(cache.remaining() == 0);
 }
 
 TEST_CASE("logits that throw leave the cache as it was, and the next call has the bits of one undisturbed") {

@@ -91,7 +91,7 @@ void multiply_panel(const Operand<T>& a, const Operand<T>& b, MatrixView<T> c, c
 struct Blocking {
   bool pack_a;         // copy blocks of A, which then stay in L2: for a large A that is used for many panels
   Index MC, NC, KC;
-  Index depths;        // K blocks of a panel of C before the next panel: unpacked A [MC, depths KC] stays in L2
+  Index depths;  // K blocks of a panel of C before the next panel: unpacked A [MC, depths KC] stays in L2
 };
 
 template <class T>

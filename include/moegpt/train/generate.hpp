@@ -95,7 +95,7 @@ class Generator {
     for (int id : ids) check(id >= 0 && id < Model::V, "token id ", id, ", expected 0 .. ", Model::V - 1);
     // Of a prompt longer than the context its end is what counts.
     if (std::ssize(ids) > Model::config.context) ids = ids.last(Model::config.context);
-    if (std::ssize(ids) > cache_.room()) return next_after_sliding(ids);
+    if (std::ssize(ids) > cache_.remaining()) return next_after_sliding(ids);
     std::copy(ids.begin(), ids.end(), seen_.begin() + cache_.length());
     return draw(model_.logits(ids, work_, cache_, noise_));
   }
