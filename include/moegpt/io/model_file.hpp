@@ -11,7 +11,6 @@ namespace moegpt::inline MOEGPT_BUILD {
 // The Config as one would write it: fields that have their default are left out.
 inline std::string to_text(const Config& c) {
   static constexpr const char* residuals[] = {"pre_norm", "post_norm", "no_norm"};
-  static constexpr const char* activations[] = {"gelu", "gelu_erf", "relu", "silu", "tanh"};
   const Config plain{.vocab = c.vocab, .context = c.context, .dim = c.dim, .layers = c.layers, .heads = c.heads};
   std::string text = "Config{.vocab = " + std::to_string(c.vocab) + ", .context = " + std::to_string(c.context) +
                      ", .dim = " + std::to_string(c.dim) + ", .layers = " + std::to_string(c.layers) +
@@ -32,7 +31,7 @@ inline std::string to_text(const Config& c) {
     (text += ", .residual = Residual::") += residuals[static_cast<int>(c.residual)];
   if (c.positions != plain.positions) text += ", .positions = Positions::rotary";
   if (c.activation != plain.activation)
-    (text += ", .activation = Activation::") += activations[static_cast<int>(c.activation)];
+    (text += ", .activation = Activation::") += to_text(c.activation);
   flag("gated", c.gated, plain.gated);
   flag("attention_bias", c.attention_bias, plain.attention_bias);
   flag("output_bias", c.output_bias, plain.output_bias);
