@@ -3,7 +3,7 @@ cmake_policy(VERSION 3.22)
 function(plant header text expected)
   file(WRITE "${WORK_DIR}/include/moegpt/${header}" "#pragma once\n${text}\n")
   execute_process(
-    COMMAND "${CMAKE_COMMAND}" -DINCLUDE_DIR=${WORK_DIR}/include -P "${CMAKE_CURRENT_LIST_DIR}/floors.cmake"
+    COMMAND "${CMAKE_COMMAND}" -DINCLUDE_DIR=${WORK_DIR}/include -P "${CMAKE_CURRENT_LIST_DIR}/tiers.cmake"
     RESULT_VARIABLE result ERROR_VARIABLE output)
   if(expected STREQUAL "")
     if(NOT result EQUAL 0)
@@ -29,5 +29,5 @@ plant(core/json.hpp "#include <nlohmann/json.hpp>" "io/ alone")
 plant(moe/loop.hpp "  #pragma omp for" "core/exec.hpp alone")
 plant(moe/print.hpp "  std::cout << 1;" "never prints")
 plant(moe/leave.hpp "  if (bad) exit(1);" "never exits")
-plant(misc/utils.hpp "" "no floor")
+plant(misc/utils.hpp "" "no tier")
 plant(core/a.hpp "#include <moegpt/core/a.hpp>" "by way of others")
