@@ -22,7 +22,7 @@ struct Layer {
 };
 struct Watched {
   long steps = 0;
-  double balance = 0, floor = 0, held_out_loss = 0;
+  double balance = 0, entropy_rate = 0, held_out_loss = 0;
   int choices = 0;                        // K
   std::vector<std::string> samples{};     // a sentence of each dialect
   std::vector<Frame> history{};
@@ -48,7 +48,7 @@ inline std::string charts(const Watched& seen) {
   const double chance = 100.0 * seen.choices / seen.layers.front().routing.experts;
   const std::string step = "training step";
   svg::Chart loss{.title = "Loss on the batches", .unit = "nats per character", .x_name = step, .end = end,
-                  .series = {{"loss"}}, .mark = seen.floor, .mark_name = "entropy of the text"};
+                  .series = {{"loss"}}, .mark = seen.entropy_rate, .mark_name = "entropy of the text"};
   svg::Chart violation{.title = "Imbalance of the load", .unit = "MaxVio: 0 is even", .x_name = step, .end = end};
   svg::Chart information{.title = "What an expert tells of the dialect", .unit = "nats", .x_name = step, .end = end};
   svg::Chart settled{.title = "Choices that are final already", .unit = "percent", .x_name = step, .end = end,
@@ -182,7 +182,7 @@ inline std::string html(const Watched& seen) {
       std::to_string(seen.choices) + ", after " + std::to_string(seen.steps) + " steps on a text in " +
       std::to_string(seen.samples.size()) + " invented dialects. The coefficient of the balance loss was " +
       svg::number(seen.balance) + ". On text it has not seen the loss is " + svg::number(seen.held_out_loss, "%.3f") +
-      " nats per character, " + svg::number(seen.held_out_loss - seen.floor, "%.3f") +
+      " nats per character, " + svg::number(seen.held_out_loss - seen.entropy_rate, "%.3f") +
       " above the entropy of the text.</p>\n<table class=\"samples\">\n";
   for (std::size_t d = 0; d < seen.samples.size(); ++d)
     text += "<tr><td>dialect " + dialect_name(static_cast<int>(d)) + "</td><td>" + svg::escaped(seen.samples[d]) +

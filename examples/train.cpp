@@ -55,7 +55,7 @@ double seconds() {
 
 struct Text {
   std::string text;
-  double floor = 0;   // nats per character below which no model can get; 0: unknown
+  double entropy_rate = 0;   // nats per character, the least possible loss; 0: unknown
 };
 
 Text read_or_generate(const Options& o) {
@@ -131,7 +131,10 @@ void run(const Options& o, const Text& text, Tokenizer tokenizer) {
     check(std::ssize(*part) > recipe.batch.length, "the text is too short: of its ", corpus.train.size() + corpus.val.size(),
           " tokens the last tenth, ", corpus.val.size(), ", is for validation, and each part needs at least ",
           recipe.batch.length + 1, ": use a longer text, or a smaller --length");
-  const WarmupCosine schedule{.peak = recipe.learning_rate, .floor = recipe.final_rate, .warmup = recipe.warmup, .steps = recipe.steps};
+  const WarmupCosine schedule{.peak = recipe.learning_rate,
+                              .minimum = recipe.final_rate,
+                              .warmup = recipe.warmup,
+                              .steps = recipe.steps};
   std::optional<Key> noise;
   if (recipe.noisy_evaluation) noise = seed.with(Purpose::evaluation);
   auto validate = [&](int batches) {
@@ -149,7 +152,8 @@ void run(const Options& o, const Text& text, Tokenizer tokenizer) {
               corpus.val.size(), corpus.tokenizer.vocab(), exec.threads, build_info().simd);
   std::printf("losses are in nats per token, and a token is a %s\n",
               corpus.tokenizer == Tokenizer::bytes() ? "byte" : "character");
-  if (text.floor > 0) std::printf("the text was generated: no model can get below %.4f nats/char\n", text.floor);
+  if (text.entropy_rate > 0)
+    std::printf("the text was generated: no model can get below %.4f nats/char\n", text.entropy_rate);
   std::fflush(stdout);
 
   Batch batch{recipe.batch};
@@ -190,7 +194,9 @@ void run(const Options& o, const Text& text, Tokenizer tokenizer) {
   }
   std::printf("a sample:\n%s\n", sample(300).c_str());
   const double final_loss = recipe.noisy_evaluation ? validate(400) : evaluate(model, std::span<const int>(corpus.val), eval_work);
-  if (text.floor > 0) std::printf("%.4f nats/char above the floor\n", units.per_character(final_loss) - text.floor);
+  if (text.entropy_rate > 0)
+    std::printf("%.4f nats/char above the entropy rate\n",
+                units.per_character(final_loss) - text.entropy_rate);
   std::printf("final val loss: %s\n", units.text(final_loss).c_str());
 }
 

@@ -1,5 +1,5 @@
-// Trains a small GPT with experts on a text in four invented dialects, and shows where its tokens go: a table on
-// the terminal and a page of pictures. See --help.
+// Trains a small GPT with experts on a text in four invented dialects, and shows where its tokens go: a table
+// on the terminal and a page of pictures. See --help.
 #include <moegpt/io.hpp>
 
 #include <cstdio>
@@ -82,13 +82,14 @@ Watched train(const Options& o) {
   const Dialects::Text text = dialects.generate(500000, seed.with(Purpose::corpus));
   const Corpus corpus = split_corpus(text.text, Tokenizer::characters(text.text), 0.95);
   const std::span<const std::uint8_t> dialect{text.dialect_of_char};
-  Watched seen{.steps = o.steps, .balance = o.balance, .floor = dialects.entropy_rate(),
+  Watched seen{.steps = o.steps, .balance = o.balance, .entropy_rate = dialects.entropy_rate(),
                .choices = K, .samples = first_sentences(text, dialects.options().dialects)};
 
   Model model, grad;
   init(model, seed);
   Adam<Model> adam{{.weight_decay = 0.1, .decay_of = DecayOf::matrices}};
-  const WarmupCosine schedule{.peak = o.learning_rate, .floor = o.learning_rate / 10, .warmup = 50, .steps = seen.steps};
+  const WarmupCosine schedule{
+      .peak = o.learning_rate, .minimum = o.learning_rate / 10, .warmup = 50, .steps = seen.steps};
   Model::Workspace work{{.batch = 16, .length = 64}, exec, {.balance = seen.balance}};
   const Windows held_out{corpus.val, work.shape.batch, work.shape.length};
   Batch batch{work.shape}, fixed;
@@ -98,7 +99,7 @@ Watched train(const Options& o) {
 
   std::printf("%s\n%td parameters, %.0f active for each token; no model can get below %.4f nats/char\n",
               "a GPT with two mixtures of 8 experts, 2 for each token", count_weights(model), model.active_weights(),
-              seen.floor);
+              seen.entropy_rate);
   double loss = 0;
   for (long step = 1, since = 0; step <= seen.steps; ++step) {
     const auto number = static_cast<std::uint64_t>(step);
@@ -140,8 +141,8 @@ Watched train(const Options& o) {
 }
 
 void print_tables(const Watched& seen) {
-  std::printf("\nheld-out text: loss %.4f, %.4f above the floor\n", seen.held_out_loss,
-              seen.held_out_loss - seen.floor);
+  std::printf("\nheld-out text: loss %.4f, %.4f above the entropy rate\n", seen.held_out_loss,
+              seen.held_out_loss - seen.entropy_rate);
   for (const auto& [number, routing, dialects, letters] : seen.layers) {
     std::printf("\nlayer %d: percent of each dialect's choices that go to each expert\n           ", number);
     for (int e = 0; e < routing.experts; ++e) std::printf("%6d", e);

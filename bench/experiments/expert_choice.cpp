@@ -35,7 +35,7 @@ std::vector<double> train(std::span<const int> text, std::span<const int> val, K
   init(*model, seed, Init::makemoe);
   Adam<Model> adam{{.learning_rate = 5e-3}};
   typename Model::Workspace work{shape, Exec{.threads = 2}, {.balance = balance}};
-  const WarmupCosine schedule{.peak = 5e-3, .floor = 5e-4, .warmup = 50, .steps = steps};
+  const WarmupCosine schedule{.peak = 5e-3, .minimum = 5e-4, .warmup = 50, .steps = steps};
   Batch batch{shape};
   std::vector<double> losses;
   for (int step = 0; step <= steps; ++step) {

@@ -54,7 +54,7 @@ TEST_CASE("a step may clip and follow a schedule") {
   const double before = model.forward(batch, work).cross_entropy;
   Adam<Model> adam;
 
-  const WarmupCosine rate{.peak = 3e-3, .floor = 3e-4, .warmup = 10, .steps = 100};
+  const WarmupCosine rate{.peak = 3e-3, .minimum = 3e-4, .warmup = 10, .steps = 100};
   for (int step = 0; step < rate.steps; ++step) {
     model.forward(batch, work, seed.with(Purpose::step, step));
     set_zero(grad);
