@@ -109,21 +109,6 @@ TEST_CASE("several trees are walked in lock-step, constant ones as constants") {
   CHECK(b.experts[1].weight.touched);
 }
 
-TEST_CASE("a walk hands out each weight's shape, memory and emptiness") {
-  Leaf leaf;
-  for_each_weight([](auto& w) {
-    CHECK(std::vector(w.shape.begin(), w.shape.end()) == std::vector{2, 3});
-    CHECK(w.extent == 6);
-    w.eigen()(1, 2) = 5;
-  }, leaf);
-  CHECK(leaf.weight[5] == 5);
-  for_each_weight([](auto& w) { w.release(); }, leaf);
-  CHECK(leaf.weight.empty());
-  for_each_weight([](auto& w) { w.allocate(); }, leaf);
-  REQUIRE(leaf.weight.size() == 6);
-  CHECK(leaf.weight[5] == 0);
-}
-
 TEST_CASE("a struct whose first member has no weights is walked all the same") {
   struct Model {
     Empty nothing;
