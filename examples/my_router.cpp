@@ -27,8 +27,8 @@ int main() {
   const GradcheckReport report = gradcheck<MyRouter<5, 2>>();   // ... and we the calculus ...
   const RouterReport promises = check_router<MyRouter<5, 2>>();   // ... and the plans
   std::printf("gradcheck: %s, worst relative error %.1e at %s %s\n", report ? "passed" : "failed", report.worst,
-              report.where.c_str(), report.complaint.c_str());
-  std::printf("check_router: %s %s\n", promises ? "passed" : "failed", promises.complaint.c_str());
+              report.where.c_str(), report.message.c_str());
+  std::printf("check_router: %s %s\n", promises ? "passed" : "failed", promises.message.c_str());
 
   using Model = GPT<Config{.vocab = 256, .context = 32, .dim = 32, .layers = 2, .heads = 4}, MyRouter<8, 2>>;
   const Corpus corpus = split_corpus(Dialects{}.generate(100000, Key{1}).text, Tokenizer::bytes());

@@ -23,13 +23,16 @@ TEST_CASE("a buffer that shrinks and grows again keeps its memory and its number
   CHECK(buffer.data() == nullptr);
 }
 
-TEST_CASE("a buffer of a negative size, or of more bytes than there are addresses, is refused and stays as it was") {
+TEST_CASE(
+    "a buffer of a negative size, or of more bytes than there are addresses, is refused and stays as it "
+    "was") {
   Buffer<double> buffer(3);
   buffer[2] = 7;
   constexpr Index most = std::numeric_limits<Index>::max();
   for (const Index size : {Index{-1}, std::numeric_limits<Index>::min(), most / 8 + 1, most}) {
     CAPTURE(size);
-    CHECK(refusal([&] { buffer.resize(size); }).find("a buffer of " + std::to_string(size)) != std::string::npos);
+    CHECK(refusal([&] { buffer.resize(size); }).find("a buffer of " + std::to_string(size)) !=
+          std::string::npos);
     CHECK(buffer.size() == 3);
     CHECK(buffer[2] == 7);
   }

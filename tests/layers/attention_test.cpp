@@ -447,7 +447,7 @@ TEST_CASE("gradcheck reads the documents and positions of its own shape alone") 
   Index firsts[3] = {0, 0, -1};
   GradcheckOptions options;
   options.pass = {.shape = {2, 5}, .first_positions = firsts, .documents = documents.data()};
-  CHECK(gradcheck<Attention<multi_head, double>>(options).complaint == "");
+  CHECK(gradcheck<Attention<multi_head, double>>(options).message == "");
 }
 
 TEST_CASE("documents that go back are refused by the token where they do") {

@@ -28,7 +28,7 @@ void examine() {
   for (const std::uint64_t seed : {1, 2, 3}) {
     const GradcheckReport report =
         gradcheck<Model<Recipe>>({.seed = seed, .pass = pass, .routing = routing, .per_tensor = 16});
-    INFO("seed " << seed << ", worst " << report.worst << " in " << report.where << ": " << report.complaint);
+    INFO("seed " << seed << ", worst " << report.worst << " in " << report.where << ": " << report.message);
     REQUIRE(report.ok);
     REQUIRE(report.worst <= 1e-6);
   }

@@ -9,7 +9,7 @@ void gradcheck_three_seeds(moegpt::GradcheckOptions options = {}) {
   for (const std::uint64_t seed : {1, 2, 3}) {
     options.seed = seed;
     const moegpt::GradcheckReport report = moegpt::gradcheck<Examined>(options);
-    CAPTURE(seed, report.where, report.complaint);
+    CAPTURE(seed, report.where, report.message);
     CHECK(report.ok);
     CHECK(report.worst <= 1e-6);   // relative, per tensor, in double
   }

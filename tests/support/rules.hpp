@@ -50,7 +50,7 @@ struct RandomRoute {
 template <class Recipe>
 void check_rule(const moegpt::RouterCheckOptions& options = {}) {
   const moegpt::RouterReport report = moegpt::check_router<Recipe>(options);
-  INFO(report.complaint);
+  INFO(report.message);
   CHECK(report.ok);
 }
 

@@ -155,7 +155,7 @@ TEST_CASE("a leak is reported by layer, sequence, position and seed") {
   CHECK(report.seed >= 5);
   const std::string text = report.text();
   CHECK(text.find("leak: layer 0 gives another output at position " + std::to_string(report.position)) == 0);
-  CHECK(text.find("from position " + std::to_string(report.exchanged) + " on are others") != std::string::npos);
+  CHECK(text.find("from position " + std::to_string(report.exchanged) + " on are replaced") != std::string::npos);
 }
 
 TEST_CASE("a search that can find no leak is refused instead of finding none") {

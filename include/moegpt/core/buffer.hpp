@@ -20,7 +20,8 @@ using Index = std::ptrdiff_t;
 template <class T>
 constexpr std::size_t bytes_of(Index count) { return sizeof(T) * static_cast<std::size_t>(count); }
 
-// Long rows meet a new page at every step: with pages of 4 KiB, products of large matrices lose a fifth of their speed.
+// Long rows meet a new page at every step: with pages of 4 KiB, products of large matrices lose a fifth of
+// their speed.
 inline constexpr std::size_t huge_page = 1 << 21;
 inline void ask_for_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::size_t bytes) {
 #ifdef __linux__
@@ -49,11 +50,12 @@ class Buffer {
   }
   ~Buffer() { release(); }
 
-  // New memory is zero; what was held is kept only if it still fits. std::invalid_argument for a negative size or one
-  // beyond the address space, std::bad_alloc for one beyond the memory.
+  // New memory is zero; what was held is kept only if it still fits. std::invalid_argument for a negative
+  // size or one beyond the address space, std::bad_alloc for one beyond the memory.
   [[gnu::noinline]] void resize(Index size) {
     if (static_cast<std::size_t>(size) > static_cast<std::size_t>(capacity_)) {   // a negative size, too
-      check(size >= 0 && size <= most, "a buffer of ", size, " elements was asked for: 0 .. ", most, " are possible");
+      check(size >= 0 && size <= most, "a buffer of ", size, " elements was asked for: 0 .. ", most,
+            " are possible");
       T* fresh = static_cast<T*>(::operator new(bytes_of<T>(size), alignment_of(size)));
       ask_for_huge_pages(fresh, bytes_of<T>(size));
       std::memset(static_cast<void*>(fresh), 0, bytes_of<T>(size));

@@ -1,5 +1,6 @@
 #pragma once
-// WeightRef: a weight of any shape, as traversals of a parameter tree pass it to their functions (core/fields.hpp).
+// WeightRef: a weight of any shape, as traversals of a parameter tree pass it to their functions
+// (core/fields.hpp).
 #include <moegpt/core/matrix.hpp>
 
 #include <span>
@@ -22,7 +23,12 @@ class WeightRef {
 
   template <int... Extents>
   explicit WeightRef(Weight<Scalar, Extents...>& w)
-      : shape(w.shape), extent(w.extent), rows(w.rows), cols(w.cols), memory_(&w.memory()), touched(w.touched) {}
+      : shape(w.shape),
+        extent(w.extent),
+        rows(w.rows),
+        cols(w.cols),
+        memory_(&w.memory()),
+        touched(w.touched) {}
   template <class U>
     requires std::is_same_v<const U, T>
   explicit WeightRef(const WeightRef<U>& other)
