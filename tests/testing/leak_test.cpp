@@ -72,7 +72,8 @@ struct ByTheNextToken : Top {
   };
 };
 
-// With and without noise and dropout, dropless and under a capacity that drops about half, on one thread and on two.
+// With and without noise and dropout, dropless and under a capacity that drops about half, on one thread and
+// on two.
 std::vector<LeakOptions> all_options() {
   std::vector<LeakOptions> all;
   for (const double factor : {0.0, 0.5})
@@ -155,7 +156,8 @@ TEST_CASE("a leak is reported by layer, sequence, position and seed") {
   CHECK(report.seed >= 5);
   const std::string text = report.text();
   CHECK(text.find("leak: layer 0 gives another output at position " + std::to_string(report.position)) == 0);
-  CHECK(text.find("from position " + std::to_string(report.exchanged) + " on are replaced") != std::string::npos);
+  CHECK(text.find("from position " + std::to_string(report.exchanged) + " on are replaced") !=
+        std::string::npos);
 }
 
 TEST_CASE("a search that can find no leak is refused instead of finding none") {

@@ -20,17 +20,16 @@ using Index = std::ptrdiff_t;
 template <class T>
 constexpr std::size_t bytes_of(Index count) { return sizeof(T) * static_cast<std::size_t>(count); }
 
-// Long rows meet a new page at every step: with pages of 4 KiB, products of large matrices lose a fifth of
-// their speed.
+// Long rows touch a new page at every step: with pages of 4 KiB, products of large matrices are a fifth slower.
 inline constexpr std::size_t huge_page = 1 << 21;
 inline void ask_for_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::size_t bytes) {
 #ifdef __linux__
-  if (bytes >= huge_page) madvise(data, bytes, MADV_HUGEPAGE);   // where there are none, nothing is lost
+  if (bytes >= huge_page) madvise(data, bytes, MADV_HUGEPAGE);   // a failure does not matter
 #endif
 }
 
-// 64-byte aligned heap memory that copies deeply and, once grown, never shrinks: asking again for what it
-// already holds costs nothing.
+// 64-byte aligned heap memory with deep copies. Capacity never shrinks, so resizing to at most the capacity
+// does not allocate.
 template <class T>
 class Buffer {
  public:
@@ -50,8 +49,8 @@ class Buffer {
   }
   ~Buffer() { release(); }
 
-  // New memory is zero; what was held is kept only if it still fits. std::invalid_argument for a negative
-  // size or one beyond the address space, std::bad_alloc for one beyond the memory.
+  // Within the capacity elements keep their values; new memory is zero. Throws std::invalid_argument for a
+  // negative size or one beyond the address space, std::bad_alloc for one beyond the memory.
   [[gnu::noinline]] void resize(Index size) {
     if (static_cast<std::size_t>(size) > static_cast<std::size_t>(capacity_)) {   // a negative size, too
       check(size >= 0 && size <= most, "a buffer of ", size, " elements was asked for: 0 .. ", most,

@@ -29,7 +29,7 @@ template <class... Parts>
   throw std::invalid_argument(text);
 }
 
-// Throws std::invalid_argument with the parts joined into one sentence unless `holds`.
+// Throws std::invalid_argument with the concatenated parts as message unless `holds`.
 template <class... Parts>
 void check(bool holds, const Parts&... parts) {
   if (!holds) [[unlikely]]

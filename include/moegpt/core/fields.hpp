@@ -1,7 +1,7 @@
 #pragma once
-// fields(): the one list of a layer's weights. Optimizer, files, gradient check and counting are each one walk
-// over one or several trees of the same type; a weight's path (blocks.3.moe.experts.5.up.weight) is its name
-// everywhere.
+// fields(): the list of a layer's weights, which makes a model a parameter tree. Optimizer, files, gradient
+// check and counting are traversals of one or several trees of the same type. A weight is identified by its
+// path, such as blocks.3.moe.experts.5.up.weight.
 #include <moegpt/core/start.hpp>
 #include <moegpt/core/weight_ref.hpp>
 
@@ -14,12 +14,12 @@ namespace moegpt::inline MOEGPT_BUILD {
 
 enum class Kind {
   trainable,
-  buffer,   // saved with the model, but has no gradient, moment, clip or decay
-  sparse,   // trainable, but not reached in every pass: experts, masks of tasks (see Weight::touched)
+  buffer,   // saved with the model, without gradient, moments, clipping or decay
+  sparse,   // trainable, but not used by every pass: experts, masks of tasks (see Weight::touched)
 };
 
 namespace walk {
-// What fields() says of a weight, or of all weights of a part.
+// Attributes of a field, for all weights in it.
 struct Attributes {
   Kind kind = Kind::trainable;
   Start start;
@@ -36,7 +36,7 @@ struct Field {
   constexpr Field(std::string_view n, Member Owner::*m, Start s) : Field(n, m, Kind::trainable, s) {}
 };
 
-// A list of fields. Lighter for the compiler than std::tuple, which it would meet once for every layer and shape.
+// A list of fields. Compiles faster than std::tuple, which would be instantiated for every layer and shape.
 template <class... Entries>
 struct Fields {
   static constexpr int size = 0;
@@ -57,11 +57,12 @@ concept HasFields = requires { std::remove_cvref_t<X>::fields(); };
 
 namespace walk {
 
-// Where a walk is. Fixed memory: a step of the optimizer must not allocate.
+// The path of the current weight, in fixed memory: an optimizer step must not allocate. Names beyond 254
+// characters are omitted.
 class Path {
  public:
   std::string_view text() const { return {text_, length_}; }
-  std::string_view name() const { return text().substr(text().rfind('.') + 1); }   // of the weight itself
+  std::string_view name() const { return text().substr(text().rfind('.') + 1); }   // last component
   [[gnu::noinline]] std::size_t push(std::string_view name) {
     const std::size_t before = length_;
     if (!name.empty() && length_ + name.size() + 1 < sizeof text_) {
@@ -116,14 +117,14 @@ auto scalar_in() {
 template <class X>
 using Scalar = typename decltype(scalar_in<X>())::type;
 
-// Called with the same weight of N trees. One instantiation of visit serves all that is done with a tree.
+// Type-erased function of the same weight of N trees, so that visit is instantiated once per tree type.
 template <class T, std::size_t N>
 struct Visitor {
   void* object;
   void (*call)(void*, const Path&, const Attributes&, const std::array<WeightRef<T>, N>&);
 };
 
-// A buffer stays one wherever it lies, a constant start too; otherwise what is said further inside counts.
+// An outer buffer or constant start wins; otherwise the inner attribute, unless it is the default.
 [[gnu::noinline]] inline Attributes inherit(const Attributes& outer, const Attributes& inner) {
   const bool same_kind = outer.kind == Kind::buffer || inner.kind == Kind::trainable;
   const bool same_start =
@@ -178,7 +179,7 @@ void call(void* object, const Path& path, const Attributes& attributes,
     (*static_cast<G*>(object))(path, attributes, std::get<At>(typed)...);
   }(std::make_index_sequence<sizeof...(Const)>{});
 }
-// What a walk can begin at: a weight, a struct with fields(), or a list of such.
+// Root of a traversal: a weight, a struct with fields(), or a list of these.
 template <class X>
 concept Tree =
     is_weight<std::remove_const_t<X>> || HasFields<X> || requires { typename std::remove_const_t<X>::value_type; };
@@ -204,8 +205,8 @@ void each(G&& g, First& first, Rest&... rest) {
 
 }  // namespace walk
 
-// f(weight, weights...) for every weight of `tree`, in the order of fields(), with the same weight of the others;
-// each a WeightRef.
+// f(weight, weights...) for every weight of `tree`, in the order of fields(), with the same weight of the
+// others; each a WeightRef.
 template <class F, class Tree, class... Trees>
 void for_each_weight(F&& f, Tree& tree, Trees&... trees) {
   walk::each([&](const auto&, const auto&, auto&... weight) { f(weight...); }, tree, trees...);
@@ -236,13 +237,13 @@ void set_zero(Tree& tree) {
   }, tree);
 }
 
-// Marks a gradient as reached by at least one token.
+// Sets `touched`: at least one token contributed to this gradient.
 template <class Tree>
 void touch(Tree& gradient) {
   for_each_weight([](auto& w) { w.touched = true; }, gradient);
 }
 
-// Numbers held, buffers included.
+// Number of elements held, buffers included.
 template <class Tree>
 Index count_weights(const Tree& tree) {
   Index count = 0;
@@ -260,7 +261,7 @@ struct FirstNotFinite {
 };
 }  // namespace walk
 
-// "path[index]" of the first number that is not finite; empty if there is none.
+// "path[index]" of the first element that is not finite; empty if there is none.
 template <class Tree>
 std::string first_not_finite(const Tree& tree) {
   walk::FirstNotFinite search;
@@ -282,7 +283,7 @@ consteval int count_members() {
 }
 }  // namespace walk
 
-// Whether fields() names every member of the struct, apart from run-time constants called `options`.
+// Whether fields() lists every member of the struct except one called `options` (run-time constants).
 template <class Layer>
 consteval bool lists_every_field() {
   const int listed = decltype(Layer::fields())::size;

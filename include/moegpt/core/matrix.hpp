@@ -1,6 +1,6 @@
 #pragma once
-// Weights and tokens. A shape that is part of a model is a template argument here and an ordinary number
-// from MatrixView on: the types people read are checked, the kernels are compiled once.
+// Weights and tokens, and views of both. Extents of a model are template arguments, which the compiler
+// checks. Kernels take a MatrixView with run-time extents, so they are compiled once.
 #include <moegpt/core/buffer.hpp>
 
 #include <array>
@@ -12,7 +12,7 @@ struct Rows {
   Index first, count;
 };
 
-// What kernels see: rows x cols numbers, each row contiguous, `stride` numbers from one row to the next.
+// The argument type of kernels: [rows, cols], each row contiguous, rows `stride` elements apart.
 template <class T>
 struct MatrixView {
   T* data = nullptr;
@@ -32,8 +32,8 @@ using EigenColMajor = Eigen::Matrix<std::remove_const_t<T>, Eigen::Dynamic, Eige
 template <class T, class Matrix>
 using EigenMap = Eigen::Map<std::conditional_t<std::is_const_v<T>, const Matrix, Matrix>>;
 
-// D x tokens, one token after another. In<D, T> is what a layer reads, Out<D, T> what it writes; an empty Out
-// means that the result is not wanted.
+// View of D x count elements, token by token. A layer reads In<D, T> and overwrites Out<D, T>; an empty Out:
+// not required.
 template <int D, class T>
 struct TokensView {
   T* data = nullptr;
@@ -42,13 +42,13 @@ struct TokensView {
   static constexpr int dim = D;
   T* operator[](Index token) const { return data + token * D; }
   bool empty() const { return data == nullptr; }
-  // Some of the tokens; of an empty view, an empty one.
+  // A range of the tokens; empty if the view is empty.
   TokensView rows(Rows r) const { return empty() ? TokensView{} : TokensView{data + r.first * D, r.count}; }
   [[gnu::always_inline]] operator TokensView<D, const T>() const { return {data, count}; }
   [[gnu::always_inline]] operator MatrixView<T>() const { return {data, count, D, D}; }
   [[gnu::always_inline]] operator MatrixView<const T>() const requires(!std::is_const_v<T>) { return {data, count, D, D}; }
 
-  // Chosen only where the widths differ, to say so in words.
+  // Selected only if the widths differ, for a readable error.
   template <int Other, class U>
     requires(Other != D)
   operator TokensView<Other, U>() const {
@@ -56,7 +56,7 @@ struct TokensView {
     return {};
   }
 
-  // D x count, one column per token.
+  // [D, count], one column per token.
   auto eigen() const { return EigenMap<T, EigenColMajor<T>>(data, D, count); }
 };
 
@@ -65,8 +65,8 @@ using In = TokensView<D, const T>;
 template <int D, class T>
 using Out = TokensView<D, T>;
 
-// D x tokens that a function adds to. It is made from an Out explicitly and never becomes one, so that a sum cannot be
-// overwritten by mistake. Empty: not wanted.
+// View of D x count elements that a function adds to. Conversion from Out is explicit and there is none to
+// Out, so that a sum is not overwritten by mistake. Empty: not required.
 template <int D, class T>
 class Sum {
  public:
@@ -81,7 +81,7 @@ class Sum {
   Out<D, T> tokens_;
 };
 
-// Owns D x count numbers. resize() never returns memory, so a steady step never allocates.
+// Owns D x count elements. resize() keeps the capacity, so a training step does not allocate.
 template <int D, class T>
 class Tokens {
   static_assert(D >= 0, "Tokens: the number of features is negative");
@@ -92,7 +92,8 @@ class Tokens {
   explicit Tokens(Index count) { resize(count); }
   void resize(Index count) {
     Index size;
-    memory_.resize(__builtin_mul_overflow(count, Index{D}, &size) ? PTRDIFF_MAX : size);   // which a buffer refuses
+    memory_.resize(__builtin_mul_overflow(count, Index{D}, &size) ? PTRDIFF_MAX
+                                                                  : size);  // which Buffer rejects
   }
   // For the tokens of a pass.
   void resize(const auto& pass) requires requires { pass.tokens(); } { resize(pass.tokens()); }
@@ -110,7 +111,7 @@ class Tokens {
   [[gnu::always_inline]] operator MatrixView<const T>() const { return view(); }
   template <int Other, class U>
     requires(Other != D)
-  operator TokensView<Other, U>() const { return view(); }   // an error that names both widths
+  operator TokensView<Other, U>() const { return view(); }   // for its error, which names both widths
   auto eigen() { return view().eigen(); }
   auto eigen() const { return view().eigen(); }
   Buffer<T>& memory() { return memory_; }
@@ -136,7 +137,8 @@ struct Gathered {
   Gathered rows(Rows r) const { return index ? Gathered{x, index + r.first, r.count} : Gathered(x.rows(r)); }
 };
 
-// Someone else's Eigen matrix as tokens, without copying: D x tokens if column-major, tokens x D if row-major.
+// View of an Eigen matrix as tokens, no copy: [D, tokens] if column-major, [tokens, D] if row-major. Throws
+// std::invalid_argument for another width.
 template <int D, class Derived>
 auto as_tokens(Eigen::PlainObjectBase<Derived>& matrix) {
   constexpr bool row_major = Derived::IsRowMajor;
@@ -152,8 +154,8 @@ auto as_tokens(const Eigen::PlainObjectBase<Derived>& matrix) {
 }
 
 // A weight of static shape on the heap, row-major: Weight<T, Out, In> is PyTorch's [out, in], Weight<T, N> a
-// vector. It may be empty: in a gradient that means "not wanted", in a model "not held here". An extent of
-// zero means that this model has no such weight: see below.
+// vector. It may be empty: "not required" in a gradient, "not held here" in a model. If an extent is zero,
+// the model has no such weight (see the specialisation below).
 template <class T, int... Extents>
 class Weight {
   static_assert(((Extents >= 0) && ...), "Weight: an extent is negative: it must be 0 (no such weight) or more");
@@ -186,20 +188,20 @@ class Weight {
   [[gnu::always_inline]] operator MatrixView<T>() { return {data(), empty() ? 0 : rows, cols, cols}; }
   [[gnu::always_inline]] operator MatrixView<const T>() const { return {data(), empty() ? 0 : rows, cols, cols}; }
 
-  // rows x cols as in PyTorch; a vector is one row.
+  // [rows, cols]; a vector is one row.
   auto eigen() { return EigenMap<T, EigenRowMajor<T>>(data(), empty() ? 0 : rows, cols); }
   auto eigen() const { return EigenMap<const T, EigenRowMajor<T>>(data(), empty() ? 0 : rows, cols); }
 
-  // In a gradient: something was added since set_zero. Only weights reached by some tokens and not by others
-  // (Kind::sparse in fields()) need it: see Adam's EmptyExpert.
+  // In a gradient: whether something was added since set_zero. Used for Kind::sparse weights, which only some
+  // tokens use: see EmptyExpert of Adam.
   bool touched = false;
 
  private:
   Buffer<T> memory_;
 };
 
-// A weight that this model does not have: always empty, and without room of its own where [[no_unique_address]] asks
-// for none. A model has one for each of its experts.
+// A weight that the model does not have: always empty, without size under [[no_unique_address]], because each
+// expert has one.
 template <class T, int... Extents>
   requires((Extents == 0) || ...)
 class Weight<T, Extents...> {
@@ -216,7 +218,7 @@ class Weight<T, Extents...> {
   Index size() const { return 0; }
   T* data() { return nullptr; }
   const T* data() const { return nullptr; }
-  T& operator[](Index i) { return data()[i]; }   // compiles, as a loop over none needs
+  T& operator[](Index i) { return data()[i]; }   // only has to compile
   const T& operator[](Index i) const { return data()[i]; }
   T* begin() { return nullptr; }
   T* end() { return nullptr; }

@@ -254,7 +254,8 @@ struct RouterChecks {
 
 // Checks a router specification, check_router<TopKRouter<8, 2>>(): without a key and with one, in float, with
 // random weights, tokens of width D and ids. Invariants are those of layers/layer.hpp. For every router:
-//   plan       has the pass's tokens and the specification's experts and choices; the slots of an expert are in
+//   plan       has the pass's tokens and the specification's experts and choices; the slots of an expert are
+//   in
 //              token order; padding has none; no token chooses an expert twice; some token has an expert
 //   values     gates, scores and lse are finite
 //   allowed    an expert that is not allowed has no tokens and scores of 0, even if only one is allowed

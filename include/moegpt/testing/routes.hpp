@@ -46,8 +46,8 @@ inline std::string digits(float x) {
   return text;
 }
 
-// Fails unless token i of route a and token k of route b have the same experts, gates, scores and lse, bit for bit.
-// `token`, in_a, in_b and advice are parts of the message.
+// Fails unless token i of route a and token k of route b have the same experts, gates, scores and lse, bit
+// for bit. `token`, in_a, in_b and advice are parts of the message.
 template <class Recipe, int D>
 void compare_routes(const std::string& token, const Route<Recipe, D>& a, Index i, const char* in_a,
                     const Route<Recipe, D>& b, Index k, const std::string& in_b, const char* advice) {
@@ -59,9 +59,11 @@ void compare_routes(const std::string& token, const Route<Recipe, D>& a, Index i
   for (int j = 0; j < K; ++j) {
     const int e = a.expert[i * K + j], f = b.expert[k * K + j];
     if (e != f)
-      fail(token, "choice ", j, " is ", text_of_expert(e), in_a, ", but ", text_of_expert(f), in_b, ": ", advice);
+      fail(token, "choice ", j, " is ", text_of_expert(e), in_a, ", but ", text_of_expert(f), in_b, ": ",
+           advice);
     if (e < 0) continue;
-    same(a.plan.weight[a.plan.slot[i * K + j]], b.plan.weight[b.plan.slot[k * K + j]], "the gate of expert ", e);
+    same(a.plan.weight[a.plan.slot[i * K + j]], b.plan.weight[b.plan.slot[k * K + j]], "the gate of expert ",
+         e);
   }
   for (int e = 0; e < E; ++e) same(a.tape.score[i][e], b.tape.score[k][e], "the score of expert ", e);
   same(*a.tape.lse[i], *b.tape.lse[k], "lse");
