@@ -20,7 +20,8 @@ using Index = std::ptrdiff_t;
 template <class T>
 constexpr std::size_t bytes_of(Index count) { return sizeof(T) * static_cast<std::size_t>(count); }
 
-// Long rows touch a new page at every step: with pages of 4 KiB, products of large matrices are a fifth slower.
+// Long rows touch a new page at every step: with pages of 4 KiB, products of large matrices are a fifth
+// slower.
 inline constexpr std::size_t huge_page = 1 << 21;
 inline void ask_for_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::size_t bytes) {
 #ifdef __linux__

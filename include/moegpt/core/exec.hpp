@@ -47,7 +47,7 @@ class Team {
     next_ = 0;
     inside_ -= closed;
     ++posted_;
-    wake(others_);
+    wake(workers_);
     work(0);
     inside_ += closed;
     await(caller_, [&] { return inside_ == closed; });
@@ -66,7 +66,7 @@ class Team {
       const unsigned seen = posted_;
       if (++inside_ < closed) work(worker);
       if (--inside_ == closed) wake(caller_);
-      await(others_, [&] { return posted_ != seen || dismissed_; });
+      await(workers_, [&] { return posted_ != seen || dismissed_; });
     }
     ++gone_;
     wake(caller_);

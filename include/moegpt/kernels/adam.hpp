@@ -1,5 +1,5 @@
 #pragma once
-// One Adam step over a run of numbers, in one pass.
+// One step of Adam or AdamW for n elements, in one pass over memory.
 #include <moegpt/core/simd.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
@@ -7,13 +7,13 @@ namespace kernels {
 
 template <class T>
 struct AdamStep {
-  T gradient_scale;     // of g, for clipping
+  T gradient_scale;     // multiplies g, for clipping
   T beta1, beta2;
   T rate;               // learning rate / (1 - beta1^t)
   T root_correction;    // 1 / sqrt(1 - beta2^t)
   T epsilon;            // outside the square root
   T shrink;             // 1 - learning rate * decoupled decay
-  T l2;                 // decay added to the gradient instead
+  T l2;                 // decay that is added to the gradient
 };
 
 // g' = scale g + l2 w;  m = beta1 m + (1 - beta1) g';  v = beta2 v + (1 - beta2) g'^2

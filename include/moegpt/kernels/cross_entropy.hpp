@@ -1,6 +1,6 @@
 #pragma once
-// Cross-entropy of softmax(logits) against one target per token; targets below zero are ignored. Backward needs
-// of the softmax only its log sum exp, so any columns of the gradient can be made alone.
+// Cross-entropy of softmax(logits) with one target per token; negative targets are ignored. Backward needs
+// only logits and log-sum-exp (lse), so gradient columns can be computed in blocks.
 #include <moegpt/core/exec.hpp>
 #include <moegpt/kernels/softmax.hpp>
 
@@ -9,7 +9,7 @@
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 
-// log sum_i exp(z_i), without overflow; NaN if there is a NaN among the z, or none above minus infinity.
+// log sum_i exp(z_i) without overflow. NaN if any z_i is NaN, or all are minus infinity.
 template <class T>
 T log_sum_exp(const T* z, Index n) {
   Vector<T> tops = Vector<T>{} + minus_infinity<T>, total{};
@@ -25,7 +25,8 @@ T log_sum_exp(const T* z, Index n) {
   return top + std::log(sum_lanes<T>(total));
 }
 
-// loss_n = -log softmax(z_n)[target_n] = lse_n - z_n[target_n] in nats; both zero where the target is ignored.
+// loss_n = -log softmax(z_n)[target_n] = lse_n - z_n[target_n], in nats; loss_n = lse_n = 0 for an ignored
+// target.
 template <class T>
 [[gnu::noinline]] void cross_entropies(const Exec& exec, MatrixView<const T> z, const int* target, T* loss,
                                        T* lse) {
@@ -38,8 +39,8 @@ template <class T>
   });
 }
 
-// dz_n = scale (softmax(z_n) - onehot(target_n)) for the columns from `first` that dz has; zero where the target
-// is ignored.
+// dz_n = scale (softmax(z_n) - onehot(target_n)), in columns `first` .. `first` + dz.cols - 1; zero for an
+// ignored target.
 template <class T>
 [[gnu::noinline]] void cross_entropies_backward(const Exec& exec, MatrixView<const T> z, const int* target,
                                                 const T* lse, T scale, Index first, MatrixView<T> dz) {

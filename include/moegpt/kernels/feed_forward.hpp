@@ -1,6 +1,6 @@
 #pragma once
-// The hidden layer of a feed-forward network on some tokens, on one thread: h = act(W x + b), or gated,
-// h = act(gate) * (W x + b). Activations happen inside the products, on blocks of columns that are still in cache.
+// Hidden layer of a feed-forward network, on one thread: h = act(W x + b), or gated, h = act(gate) * (W x +
+// b). Activations are computed by the epilogue of the product, on blocks that are still in cache.
 #include <moegpt/kernels/activations.hpp>
 #include <moegpt/kernels/gemm.hpp>
 #include <moegpt/kernels/reduce.hpp>
@@ -30,10 +30,10 @@ template <class T>
   gemm<T>(x, transposed<T>(w), up, {.bias = b}, Epilogue(activate_block));
 }
 
-// What comes back to the hidden layer of y = W_down h + b_down from dy, the gradient of g y:
+// Backward from y = W_down h + b_down to h, where dy is the gradient of g y:
 //   dh = W_down^T dy,   d_gate = <dy, y> = <dh, h> + <dy, b_down>
-// for_row(s, columns, dh) turns a piece of row s of dh into gradients and returns its share of <dh, h>, lane by lane:
-// lanes are summed at the end, so that the sum does not depend on how the product was cut.
+// for_row(s, columns, dh) converts these columns of row s of dh to gradients and returns their part of <dh,
+// h>, per lane. Lanes are summed at the end, so that the sum does not depend on the blocking.
 template <class T, class F>
 void hidden_backward(MatrixView<const T> dy, MatrixView<const T> w_down, const T* b_down, MatrixView<T> dh, T* d_gate,
                      F&& for_row) {
@@ -56,7 +56,7 @@ void hidden_backward(MatrixView<const T> dy, MatrixView<const T> w_down, const T
   }
 }
 
-// h = act(pre) once more, and d_pre = g dh act'(pre).
+// Recomputes h = act(pre);  d_pre = g dh act'(pre). Null g: ones.
 template <class T>
 [[gnu::noinline]] void hidden_backward(Activation act, MatrixView<const T> dy, MatrixView<const T> w_down,
                                        const T* b_down, const T* g, MatrixView<const T> pre, MatrixView<T> h,
@@ -77,7 +77,7 @@ template <class T>
   });
 }
 
-// h = act(gate) up once more,  d_gate_pre = g dh up act'(gate),  d_up = g dh act(gate).
+// Recomputes h = act(gate) up;  d_gate_pre = g dh up act'(gate),  d_up = g dh act(gate). Null g: ones.
 template <class T>
 [[gnu::noinline]] void hidden_gated_backward(Activation act, MatrixView<const T> dy, MatrixView<const T> w_down,
                                              const T* b_down, const T* g, MatrixView<const T> gate,

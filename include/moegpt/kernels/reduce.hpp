@@ -1,5 +1,5 @@
 #pragma once
-// Sums over one row, in an order fixed by its length alone, and sums over many rows, one after another.
+// Sums over a row, in an order that depends only on its length, and sums over rows, in their order.
 #include <moegpt/core/exec.hpp>
 #include <moegpt/core/simd.hpp>
 
@@ -45,8 +45,8 @@ void axpy(Index n, T a, const T* x, T* y) {
   });
 }
 
-// y_j += sum over rows r = 0, 1, 2 ... of term(r, j, part), a vector or a number like the columns it is for.
-// A task owns columns and keeps their sums in registers.
+// y_j += sum over rows r = 0, 1, 2 ... of term(r, j, part). A task owns columns and holds their sums in
+// registers.
 template <class T, class F>
 void add_over_rows(const Exec& exec, Index rows, Index cols, T* y, F&& term) {
   constexpr int W = lanes<T>, run = 4;
@@ -76,7 +76,7 @@ template <class T>
   add_over_rows<T>(exec, x.rows, x.cols, y, [&](Index r, Index j, auto part) { return part.load(x[r] + j); });
 }
 
-// sum of squares in double: for norms over many numbers.
+// Sum of squares in double, for norms of many elements.
 template <class T>
 [[gnu::noinline]] double squared_norm(const T* x, Index n) {
   constexpr int W = lanes<double>;
