@@ -1,6 +1,6 @@
 #pragma once
-// The header of a safetensors file: JSON that says where each tensor lies. It comes from strangers, so
-// nothing in it is believed: three levels and no others, a name occurs once, the tensors tile the data.
+// The header of a safetensors file: JSON with the type, shape and place of each tensor. Untrusted input,
+// fully validated: exactly three levels, unique names, tensors that tile the data.
 // Source: the format's README and schema (github.com/huggingface/safetensors) and its Rust reader.
 #include <moegpt/io/dtype.hpp>
 #include <moegpt/io/file.hpp>
@@ -30,7 +30,7 @@ struct SafetensorsHeader {
   TensorInfos tensors;
 };
 
-// What a reader accepts, so that a hostile file costs no more than its own size.
+// Limits of what a reader accepts, so that a malicious file costs no more memory than its size.
 struct SafetensorsLimits {
   static constexpr std::uint64_t header_bytes = 100'000'000;
   static constexpr std::uint64_t integer = (std::uint64_t{1} << 48) - 1;  // the schema's maximum
@@ -39,7 +39,7 @@ struct SafetensorsLimits {
 
 namespace safetensors {
 
-// nlohmann's SAX events, which come without recursion. Only what the grammar has at this place is accepted:
+// Handler of nlohmann's SAX events, which need no recursion. Accepts only what the grammar has at each place:
 // { "__metadata__": {text: text}, name: {"dtype": text, "shape": [n...], "data_offsets": [n, n]} }
 class HeaderEvents {
  public:
@@ -188,7 +188,7 @@ class HeaderEvents {
   const std::string& file_;
   SafetensorsHeader& header_;
   Place place_ = Place::outside;
-  std::string name_, key_;  // of the tensor, and of what is inside it
+  std::string name_, key_;  // of the tensor, and of the field in it
   TensorInfo* tensor_ = nullptr;
   std::vector<Index>* numbers_ = nullptr;
   std::vector<Index> offsets_;
@@ -196,7 +196,7 @@ class HeaderEvents {
   std::size_t metadata_bytes_ = 0;
 };
 
-// The bytes that dtype and shape ask for. Throws if they do not fit 63 bits or end inside a byte.
+// Size by dtype and shape. Throws if it does not fit 63 bits or ends inside a byte.
 inline Index bytes_of(const std::string& file, const std::string& name, const TensorInfo& tensor) {
   std::int64_t bits = facts(tensor.dtype).bits;
   for (const Index extent : tensor.shape)
@@ -207,7 +207,7 @@ inline Index bytes_of(const std::string& file, const std::string& name, const Te
   return bits / 8;
 }
 
-// Tensors must cover the data from its first byte to its last, without hole or overlap.
+// Throws unless the tensors cover the data without holes or overlaps.
 inline void check_layout(const std::string& file, const SafetensorsHeader& header, Index data_bytes) {
   using Entry = std::pair<const std::string, TensorInfo>;
   std::vector<const Entry*> by_offset;
@@ -233,12 +233,12 @@ inline void check_layout(const std::string& file, const SafetensorsHeader& heade
 
 }  // namespace safetensors
 
-// Reads and checks the header's text against the bytes of data that follow it. `file` is the name in
-// messages. Throws std::runtime_error naming the tensor and the field, what was found and what was expected.
+// Parses the header and validates it for `data_bytes` bytes of data. `file` is the name in messages. Throws
+// std::runtime_error with the tensor, the field, what was found and what was expected.
 inline SafetensorsHeader parse_safetensors_header(std::string_view text, Index data_bytes,
                                                   const std::string& file) {
   if (text.empty() || text[0] != '{') refuse_file(file, "the header does not begin with '{'");
-  // The JSON reader takes a zero byte for the end of its input.
+  // The JSON parser would stop at a zero byte.
   if (const std::size_t at = text.find('\0'); at != text.npos)
     refuse_file(file, "the header has a zero byte at its byte ", at);
   SafetensorsHeader header;

@@ -1,5 +1,5 @@
 #pragma once
-// Learning rate over time.
+// Learning-rate schedule.
 #include <moegpt/core/check.hpp>
 
 #include <cmath>
