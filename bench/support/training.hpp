@@ -1,5 +1,5 @@
 #pragma once
-// A model in training on random tokens, its model FLOPs and its memory.
+// Training of a model on random tokens, its model FLOPs and its memory.
 #include <moegpt/moegpt.hpp>
 
 #include <algorithm>
