@@ -24,7 +24,7 @@ TEST_CASE("a buffer that shrinks and grows again keeps its memory and its number
 }
 
 TEST_CASE(
-    "a buffer of a negative size, or of more bytes than there are addresses, is refused and stays as it "
+    "a buffer of a negative size, or of more bytes than there are addresses, is rejected and stays as it "
     "was") {
   Buffer<double> buffer(3);
   buffer[2] = 7;

@@ -166,7 +166,7 @@ TEST_CASE("for_each_piece visits every element once") {
   CHECK(visits == std::vector<int>(131, 1));
 }
 
-TEST_CASE("more threads than a process can have, negative tasks and pieces of nothing are refused") {
+TEST_CASE("more threads than a process can have, negative tasks and pieces of nothing are rejected") {
   const auto nothing = [](auto) {};
   CHECK_THROWS_WITH(Exec{1 << 30}.region([](const Exec&) {}), ContainsSubstring("1073741824 threads: at most 1024"));
   CHECK_THROWS_AS(Exec{1025}.parallel_for(4, nothing), std::invalid_argument);

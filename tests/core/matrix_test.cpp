@@ -176,7 +176,7 @@ TEST_CASE("someone's own Eigen matrix becomes tokens without copying, in either 
   CHECK(as_tokens<6>(fixed).count == 4);
 }
 
-TEST_CASE("a matrix of another width is refused with both widths and the storage order") {
+TEST_CASE("a matrix of another width is rejected with both widths and the storage order") {
   Eigen::MatrixXf columns(5, 7);
   const std::string said = refusal([&] { as_tokens<6>(columns); });
   CHECK(said == "moegpt: a token of this matrix has 5 features, expected 6 rows (column-major: one column per token)");

@@ -117,7 +117,7 @@ TEST_CASE("below(n) reaches every number below n about equally often and none ot
   CHECK(rng.below(1) == 0);
 }
 
-TEST_CASE("no number is below zero, and a negative count of normals is refused without moving the counter") {
+TEST_CASE("no number is below zero, and a negative count of normals is rejected without moving the counter") {
   Rng rng(1);
   double x = 0;
   CHECK_THROWS_WITH(rng.below(0), ContainsSubstring("no number is below 0"));

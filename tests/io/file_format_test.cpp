@@ -107,7 +107,7 @@ TEST_CASE("what is written states the format's version, and an old file written 
   CHECK(read_safetensors(path).header.metadata.at("moegpt.format_version") == "2");
 }
 
-TEST_CASE("a version that is no number of ours or newer is refused, and nothing changes") {
+TEST_CASE("a version that is no number of ours or newer is rejected, and nothing changes") {
   const TemporaryFolder folder;
   const std::string path = (folder / "m").string();
   const auto errors = [&] {
@@ -220,7 +220,7 @@ TEST_CASE("a file with names of older versions loads as the model that it was, a
   CHECK(has(error_of([&] { load_safetensors(path, read); }), "unknown to this model: 'blocks.0.mixer."));
 }
 
-TEST_CASE("a file with a weight under its old and its new name is refused") {
+TEST_CASE("a file with a weight under its old and its new name is rejected") {
   const TemporaryFolder folder;
   const std::string path = (folder / "m").string();
   save(path, drawn(), Tokenizer::characters("abc"));
@@ -270,7 +270,7 @@ TEST_CASE("an option that a file lacks has the default of the file's version") {
   }
 }
 
-TEST_CASE("an option that is unknown is refused by its name in files of every version") {
+TEST_CASE("an option that is unknown is rejected by its name in files of every version") {
   const TemporaryFolder folder;
   const std::string path = (folder / "m").string();
   for (const char* version : {"1", "2"}) {

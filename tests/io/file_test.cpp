@@ -174,7 +174,7 @@ TEST_CASE("a link to a file that is not there yet is followed") {
   CHECK(folder.files() == 2);
 }
 
-TEST_CASE("a file without permission to write is replaced where its directory has it, and refused where it has not") {
+TEST_CASE("a file without permission to write is replaced where its directory has it, and rejected where it has not") {
   TemporaryFolder folder;
   std::filesystem::permissions(folder.path, std::filesystem::perms(0777));
   const PlainUser user;
@@ -198,7 +198,7 @@ TEST_CASE("a file without permission to write is replaced where its directory ha
   std::filesystem::permissions(folder / "closed", std::filesystem::perms(0700));
 }
 
-TEST_CASE("a file of another user in a sticky directory is refused before anything is written") {
+TEST_CASE("a file of another user in a sticky directory is rejected before anything is written") {
   TemporaryFolder folder;
   put(folder / "theirs", "old");
   std::filesystem::permissions(folder.path, std::filesystem::perms(01777));

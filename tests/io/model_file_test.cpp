@@ -115,7 +115,7 @@ TEST_CASE("a file of another model says which one to compile, and changes nothin
   CHECK(model_text(file.path) == to_text<Model>());
 }
 
-TEST_CASE("a file of another block layout is refused, and says which layout to compile") {
+TEST_CASE("a file of another block layout is rejected, and says which layout to compile") {
   const TemporaryFile file;
   constexpr auto with = [](Residual residual, LayerSet mixture_at) {
     return Config{.vocab = 9, .context = 8, .dim = 8, .layers = 3, .heads = 2, .residual = residual,
@@ -143,7 +143,7 @@ TEST_CASE("a Config is written as one would write it, with all that is not as us
         "Config{.vocab = 9, .context = 8, .dim = 8, .layers = 3, .heads = 2, .mixture_at = {2}}");
 }
 
-TEST_CASE("a tokenizer that does not fit the model is refused before anything is written") {
+TEST_CASE("a tokenizer that does not fit the model is rejected before anything is written") {
   const TemporaryFile file;
   const Model model;
   CHECK(contains(message_of([&] { save(file.path, model, Tokenizer::bytes()); }), "256 tokens, the model only 9"));
@@ -170,7 +170,7 @@ TEST_CASE("routers name themselves as one writes them") {
   CHECK(AllowNonCausal<ExpertChoiceRouter<8, 2>>::text() == "AllowNonCausal<ExpertChoiceRouter<8, 2>>");
 }
 
-TEST_CASE("a file whose options no model can have is refused and changes nothing") {
+TEST_CASE("a file whose options no model can have is rejected and changes nothing") {
   const TemporaryFile file;
   Model model, other;
   init(model, Key{1});

@@ -147,7 +147,7 @@ TEST_CASE("a weight not held here is neither written nor read, and its tensor is
             "missing in the file: 'leaves.1.weight'"));
 }
 
-TEST_CASE("a file of another model is refused with every difference named and the tree is unchanged") {
+TEST_CASE("a file of another model is rejected with every difference named and the tree is unchanged") {
   const std::string header = "{" + tensor("scale", "I32", "", "0,4") + "," +
                              tensor("leaves.0.bias", "F32", "2", "4,12") + "," +
                              tensor("extra", "F32", "1", "12,16") + "}";
@@ -172,7 +172,7 @@ TEST_CASE("long lists of differences are cut") {
   CHECK(has(error, "missing in the file: 'scale', 'leaves.0.weight', 'leaves.0.bias' and 2 more"));
 }
 
-TEST_CASE("a number that is not finite is refused by name and index unless one asks for it") {
+TEST_CASE("a number that is not finite is rejected by name and index unless one asks for it") {
   const float nan = std::numeric_limits<float>::quiet_NaN(),
               infinity = std::numeric_limits<float>::infinity();
   CHECK(has(error_of([&] { load_vector("F32", raw({1.f, nan})); }), "tensor 'a' holds nan at index 1"));
@@ -226,7 +226,7 @@ TEST_CASE("what could not be read back is not written") {
   CHECK(folder.files() == 0);
 }
 
-TEST_CASE("a file cut short anywhere is refused") {
+TEST_CASE("a file cut short anywhere is rejected") {
   TemporaryFolder folder;
   Tree<float> tree;
   fill(tree);
@@ -236,7 +236,7 @@ TEST_CASE("a file cut short anywhere is refused") {
     CHECK_THROWS_AS(parse_safetensors(bytes.substr(0, size), "m"), std::runtime_error);
 }
 
-TEST_CASE("a file with any one bit flipped is read or refused, never anything else") {
+TEST_CASE("a file with any one bit flipped is read or rejected, never anything else") {
   TemporaryFolder folder;
   Tree<float> tree;
   fill(tree);
@@ -252,10 +252,10 @@ TEST_CASE("a file with any one bit flipped is read or refused, never anything el
       ++refused;
     }
   }
-  CHECK(refused > 64);  // all of the length's upper bits at least
+  CHECK(rejected > 64);  // all of the length's upper bits at least
 }
 
-TEST_CASE("a tensor without data is refused unless its shape has a zero") {
+TEST_CASE("a tensor without data is rejected unless its shape has a zero") {
   TemporaryFolder folder;
   const auto says = [&](std::vector<Index> shape) {
     return error_of([&] { save_safetensors(folder / "m.safetensors", {{"x", DType::f32, shape, nullptr}}); });

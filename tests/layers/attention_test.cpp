@@ -232,7 +232,7 @@ TEMPLATE_TEST_CASE("cross-attention has the same bits in pieces, alone and to ke
   }
 }
 
-TEST_CASE("the gradient of a memory is added to, and a memory that does not fit the pass is refused") {
+TEST_CASE("the gradient of a memory is added to, and a memory that does not fit the pass is rejected") {
   Cross layer, grad;
   draw_weights(layer, 30);
   const auto x = random_tokens<6, double>(4, 31), dy = random_tokens<6, double>(4, 32);
@@ -450,7 +450,7 @@ TEST_CASE("gradcheck reads the documents and positions of its own shape alone") 
   CHECK(gradcheck<Attention<multi_head, double>>(options).message == "");
 }
 
-TEST_CASE("documents that go back are refused by the token where they do") {
+TEST_CASE("documents that go back are rejected by the token where they do") {
   const auto says = [](std::vector<Rows> documents) {
     Attention<multi_head> layer;
     Run<Attention<multi_head>> run;
@@ -597,7 +597,7 @@ TEST_CASE("gradients of attention that are not wanted are skipped, and the other
   CHECK(same_weights(grad, no_dx));
 }
 
-TEST_CASE("a cache that is too small, or missing for tokens that have a past, is refused") {
+TEST_CASE("a cache that is too small, or missing for tokens that have a past, is rejected") {
   Grouped layer;
   Run<Grouped> run;
   const auto x = random_tokens<6, double>(4, 1);

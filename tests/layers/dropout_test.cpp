@@ -51,7 +51,7 @@ TEST_CASE("dropout works in place") {
   CHECK(same_bits(x, y));
 }
 
-TEST_CASE("dropout alone refuses a probability outside 0 .. 1") {
+TEST_CASE("dropout alone rejects a probability outside 0 .. 1") {
   Tokens<4, float> x(2);
   Dropout<4> layer;
   Dropout<4>::Tape tape;

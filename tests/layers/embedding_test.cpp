@@ -87,7 +87,7 @@ TEST_CASE("a frozen table's gradient stays empty") {
   CHECK(grad.weight.empty());
 }
 
-TEST_CASE("an id outside the table is refused by its token, forward and backward") {
+TEST_CASE("an id outside the table is rejected by its token, forward and backward") {
   Embedding<4, 6> table, grad;
   Tokens<6, float> y(2);
   for (const int wrong : {4, -1, 1 << 30}) {
@@ -98,7 +98,7 @@ TEST_CASE("an id outside the table is refused by its token, forward and backward
   }
 }
 
-TEST_CASE("positions beyond the table and tokens that the pass does not have are refused") {
+TEST_CASE("positions beyond the table and tokens that the pass does not have are rejected") {
   Embedding<4, 6> table, grad;
   Tokens<6, float> y(6);
   const Pass beyond{.shape = {2, 3}, .first_position = 2};

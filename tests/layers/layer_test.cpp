@@ -53,7 +53,7 @@ struct WithoutFields {
 
 }  // namespace
 
-TEST_CASE("the concept takes a layer and refuses one that breaks its contract") {
+TEST_CASE("the concept takes a layer and rejects one that breaks its contract") {
   STATIC_REQUIRE(Layer<Complete>);
   STATIC_REQUIRE_FALSE(Layer<WithoutBackward>);
   STATIC_REQUIRE_FALSE(Layer<WritesItsTapeInBackward>);   // law 3: the tape is const

@@ -64,7 +64,7 @@ TEST_CASE("options and a pass that are not told otherwise are those of a droples
   STATIC_REQUIRE(pass.exec.threads == 1);
 }
 
-TEST_CASE("a pass that makes no sense is refused by the field that is wrong") {
+TEST_CASE("a pass that makes no sense is rejected by the field that is wrong") {
   const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
   const auto says = [](const Pass& pass, const std::string& part) {
     const std::string found = refusal([&] { pass.check_fits(pass.tokens(), pass.tokens()); });

@@ -147,7 +147,7 @@ TEST_CASE("gradients of an encoder without norms whose mixtures stand where a pr
   examine<Model>({.shape = shape, .key = key}, all);
 }
 
-TEST_CASE("gradcheck refuses a model whose workspace remembers that an earlier batch had a key") {
+TEST_CASE("gradcheck rejects a model whose workspace remembers that an earlier batch had a key") {
   const GradcheckReport report = gradcheck<GPT<plain, Remembers, double>>({.pass = {.shape = shape}});
   CAPTURE(report.message);
   CHECK(contains(report.message, "a workspace that was used before changes the gradient"));

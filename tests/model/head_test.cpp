@@ -247,7 +247,7 @@ TEST_CASE("the gradients of a vocabulary at and beside the edges of blocks are t
   check_vocabulary<1025>();
 }
 
-TEST_CASE("a head refuses a target beyond its vocabulary and tokens that the pass does not have") {
+TEST_CASE("a head rejects a target beyond its vocabulary and tokens that the pass does not have") {
   Scene<Separate> scene;
   scene.targets[4] = V;
   CHECK_THROWS_WITH(scene.loss(), ContainsSubstring("target 4 is 7, expected less than 7"));

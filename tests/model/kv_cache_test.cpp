@@ -287,7 +287,7 @@ TEST_CASE("a sequence is copied from the same cache or another one, and to itsel
   CHECK(same_bits(found[0], trained(*model, {1, 6}, text).data() + 5 * V, V));
 }
 
-TEST_CASE("a cache refuses sequences that it has not, more than it was made for, and to keep what it does not hold") {
+TEST_CASE("a cache rejects sequences that it has not, more than it was made for, and to keep what it does not hold") {
   KVCache<learned> cache(2), other(3);
   cache.advance(0, std::vector<Index>{3, 1});
   CHECK(contains(refusal([&] { cache.length(2); }), "KVCache::length: sequence 2, expected 0 .. 1"));
@@ -304,7 +304,7 @@ TEST_CASE("a cache refuses sequences that it has not, more than it was made for,
   CHECK((cache.length(0) == 3 && cache.length(1) == 1 && cache.batch() == 2));   // as it was
 }
 
-TEST_CASE("lengths of logits that are not one for each sequence, or more than its ids, are refused") {
+TEST_CASE("lengths of logits that are not one for each sequence, or more than its ids, are rejected") {
   using Model = Learned<float>;
   const auto model = random_model<Model>(17);
   Workspace<Model> work({2, L}, {}, {}, Use::inference);
@@ -323,7 +323,7 @@ TEST_CASE("a cache has room for key/value heads only") {
   CHECK(KVCache<learned>::Dkv == 24);
 }
 
-TEST_CASE("a cache refuses more than its room and leaves its content as it was") {
+TEST_CASE("a cache rejects more than its room and leaves its content as it was") {
   using Model = Learned<float>;
   const auto model = random_model<Model>(17);
   Workspace<Model> work({1, L}, {}, {}, Use::inference);
@@ -355,7 +355,7 @@ TEST_CASE("logits that throw leave the cache as it was, and the next call has th
   CHECK(copy(model->logits(next, work, cache)) == expected);
 }
 
-TEST_CASE("ids that do not divide among the sequences of a cache are refused") {
+TEST_CASE("ids that do not divide among the sequences of a cache are rejected") {
   using Model = Learned<float>;
   const auto model = random_model<Model>(17);
   Workspace<Model> work({2, L}, {}, {}, Use::inference);
@@ -364,11 +364,11 @@ TEST_CASE("ids that do not divide among the sequences of a cache are refused") {
   CHECK(contains(refusal([&] { model->logits({}, work, cache); }), "2 sequences of 0 tokens"));
 }
 
-TEST_CASE("a cache of no sequences is refused") {
+TEST_CASE("a cache of no sequences is rejected") {
   CHECK(contains(refusal([&] { KVCache<learned> cache(0); }), "0 sequences"));
 }
 
-TEST_CASE("a cache refuses more sequences than can be, and to advance back or beyond the context") {
+TEST_CASE("a cache rejects more sequences than can be, and to advance back or beyond the context") {
   using Cache = KVCache<Config{.vocab = 5, .context = 4, .dim = 4, .layers = 1, .heads = 1}>;
   CHECK(contains(refusal([] { Cache cache(Index{1} << 62); }), "at most 2147483648 tokens"));
   Cache cache(2);

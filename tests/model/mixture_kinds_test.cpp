@@ -68,7 +68,7 @@ TEST_CASE("a soft mixture has neither load nor balance loss, and a model of them
   CHECK(expert_load(work).empty());
 }
 
-TEST_CASE("a mask that allows fewer experts than a token takes is refused by the model") {
+TEST_CASE("a mask that allows fewer experts than a token takes is rejected by the model") {
   const auto model = random_model<Model<SharedMasked>>(5);
   const Batch batch = random_batch({2, 5}, 7, 6);
   Workspace<Model<SharedMasked>> work(batch.shape);

@@ -28,7 +28,7 @@ TEST_CASE("only allowed experts receive tokens, and their gates still sum to one
   }
 }
 
-TEST_CASE("experts that do not exist, are named twice or are fewer than a token takes are refused by name") {
+TEST_CASE("experts that do not exist, are named twice or are fewer than a token takes are rejected by name") {
   const auto refused = [](std::initializer_list<int> numbers) {
     return refusal([&] { AllowedExperts<Recipe> some(numbers); });
   };

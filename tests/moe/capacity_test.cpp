@@ -67,7 +67,7 @@ TEST_CASE("groups of every kind hold each token exactly once") {
   }
 }
 
-TEST_CASE("a capacity below one slot is refused with its numbers and its cures, by the shape and not by padding") {
+TEST_CASE("a capacity below one slot is rejected with its numbers and its cures, by the shape and not by padding") {
   const auto refused = [](double factor, const Pass& pass, const DropRule& rule = {}) {
     return refusal([&] { check_capacity("capacity_factor", factor, rule, 1, 8, pass); });
   };
@@ -98,7 +98,7 @@ TEST_CASE("sorting puts the largest first, the lower number among equals, and Na
   CHECK(std::vector<Index>(other, other + 3) == std::vector<Index>{2, 6, 0});
 }
 
-TEST_CASE("a capacity of no number, or of no experts, is refused, and an enormous one does not overflow") {
+TEST_CASE("a capacity of no number, or of no experts, is rejected, and an enormous one does not overflow") {
   const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
   for (const double factor : {-1.0, nan, inf}) CHECK(contains(refusal([&] { expert_capacity(factor, 8, 2); }), "factor"));
   for (const double pairs : {-1.0, nan, inf}) CHECK(contains(refusal([&] { expert_capacity(1, pairs, 2); }), "pairs"));

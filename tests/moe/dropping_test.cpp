@@ -143,7 +143,7 @@ TEST_CASE("a wrapped router keeps its weights' names and its noise") {
   CHECK(same_bits(tape.score, wrapped_tape.score));
 }
 
-TEST_CASE("a capacity below one slot is refused when a batch comes, and one token of a generation is not") {
+TEST_CASE("a capacity below one slot is rejected when a batch comes, and one token of a generation is not") {
   using Layer = Mixture<8, 1, Drop::slot_major>;
   Pass pass{.shape = {1, 4}, .options = {.capacity_factor = 1}};
   const std::string text = refusal([&] { Run<Layer>(pass, 1); });

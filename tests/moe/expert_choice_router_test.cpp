@@ -188,7 +188,7 @@ TEST_CASE("by position expert choice is causal: a later token changes no earlier
       for (int e = 0; e < 5; ++e) CHECK((before.slot[n * 5 + e] >= 0) == (after.slot[n * 5 + e] >= 0));
 }
 
-TEST_CASE("too few tokens for one place of an expert are refused, except in generation or with a minimum") {
+TEST_CASE("too few tokens for one place of an expert are rejected, except in generation or with a minimum") {
   R by_batch;
   Grouped<Group::position> by_position;
   const auto x = random_tokens<6, double>(14, 16);

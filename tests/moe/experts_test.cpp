@@ -197,7 +197,7 @@ TEST_CASE("tasks cover every slot once, the largest first, none beyond the limit
     for (Index s = offset[e]; s < offset[e + 1]; ++s) CHECK(expert[static_cast<std::size_t>(s)] == e);
 }
 
-TEST_CASE("a pool refuses more slots than it has rows and memory for, and says what to call") {
+TEST_CASE("a pool rejects more slots than it has rows and memory for, and says what to call") {
   const Experts<Small<double>, 2> experts;
   const auto x = random_tokens<6, double>(4, 10);
   const Index offset[3] = {0, 3, 5};

@@ -100,7 +100,7 @@ TEST_CASE("a masked mixture has the same bits for 1, 2, 3 and 8 threads") {
   threads_change_no_bit<MoELayer<Masked<TopKRouter<5, 2>, 2>, Expert<6, 37>>>();
 }
 
-TEST_CASE("a task without a mask is refused by name") {
+TEST_CASE("a task without a mask is rejected by name") {
   const auto layer = drawn<MaskedTwo>(9);
   const auto x = random_tokens<6, double>(7, 10);
   CHECK(refusal([&] { Ran<MaskedTwo>(layer, x, in_task(3)); }) ==

@@ -164,7 +164,7 @@ TEST_CASE("cleared counts are as new: what is added afterwards is all they know"
   CHECK(classes.count == new_classes.count);
 }
 
-TEST_CASE("counts of one mixture refuse the plan of another") {
+TEST_CASE("counts of one mixture reject the plan of another") {
   RoutingCounts counts = counts_of(0);
   RoutingPlan<double> other;
   other.resize(6, 2, 5);
@@ -219,12 +219,12 @@ TEST_CASE("mutual information of a small table is what the definition gives") {
   CHECK(counts.mutual_information() == Approx(0.75 * std::log(1.5) + 0.25 * std::log(0.5)));
 }
 
-TEST_CASE("a table refuses labels that it has no row for, and too few of them") {
+TEST_CASE("a table rejects labels that it has no row for, and too few of them") {
   CHECK(refusal([] { table_of(2, 2, {0, 2}, {0, 1}); }).find("label 2") != std::string::npos);
   CHECK(refusal([] { table_of(2, 2, {0}, {0, 1}); }).find("1 labels for 2 tokens") != std::string::npos);
 }
 
-TEST_CASE("a label beyond the classes is refused before anything is counted, and so is a table without classes") {
+TEST_CASE("a label beyond the classes is rejected before anything is counted, and so is a table without classes") {
   const auto plan = plan_of(0);
   ClassCounts counts{.classes = 2};
   const std::vector<int> good(6, 1), bad{1, 1, 1, 1, 1, 2};   // the padding at the end, too
@@ -239,7 +239,7 @@ TEST_CASE("a label beyond the classes is refused before anything is counted, and
   }
 }
 
-TEST_CASE("figures of an expert or a class that is not there are refused") {
+TEST_CASE("figures of an expert or a class that is not there are rejected") {
   const RoutingCounts counts = counts_of(0);
   for (const int e : {-1, 4}) {
     CHECK_FALSE(refusal([&] { counts.importance(e); }).empty());

@@ -268,7 +268,7 @@ TEST_CASE("every loss has the same bits on one thread and on three") {
   CHECK(same_weights(grad_one, grad_three));
 }
 
-TEST_CASE("a tape's own `chosen` and `load` are not read by losses, and of a wrong size refused if it offers them") {
+TEST_CASE("a tape's own `chosen` and `load` are not read by losses, and of a wrong size rejected if it offers them") {
   for (const BalanceRule& rule : every_rule) {
     RoutedPass pass({.shape = {2, 4}}, {.objective = all_losses(rule)});
     Run<TopKOf<5, 2>> plain(pass);

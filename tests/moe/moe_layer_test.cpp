@@ -323,7 +323,7 @@ TEST_CASE("a NaN in the router reaches the output, and the plan stays valid") {
   CHECK(std::isnan(run.tape.balance));
 }
 
-TEST_CASE("a mixture refuses a plan that ignores the pass or is none, naming the router and what to call") {
+TEST_CASE("a mixture rejects a plan that ignores the pass or is none, naming the router and what to call") {
   using L = MoELayer<PlantedRouter, Small>;
   const auto layer = drawn<L>(35);
   const auto x = random_tokens<6, double>(40, 36);
@@ -358,7 +358,7 @@ TEST_CASE("a mixture refuses a plan that ignores the pass or is none, naming the
         std::string::npos);
 }
 
-TEST_CASE("a mixture refuses an objective that makes no sense") {
+TEST_CASE("a mixture rejects an objective that makes no sense") {
   const auto layer = drawn<Two>(41);
   const auto x = random_tokens<6, double>(7, 42);
   const auto refused = [&](const Objective& objective) {

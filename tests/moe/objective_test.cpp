@@ -33,7 +33,7 @@ TEST_CASE("each named balance rule is its system's") {
   STATIC_REQUIRE(R::flaxformer == R{C::all, S::of_tokens, Group::sequence, L::sum});
 }
 
-TEST_CASE("an objective that makes no sense is refused by the field that is wrong") {
+TEST_CASE("an objective that makes no sense is rejected by the field that is wrong") {
   const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
   const auto says = [](const Objective& objective, const std::string& part) {
     const std::string found = refusal([&] { check_objective(objective); });

@@ -88,7 +88,7 @@ TEST_CASE("pairs are dropped by every rule alike where a router says that it use
   examine(Dropping<Silent, Drop::probability>{}, Dropping<Says<2>, Drop::probability>{});
 }
 
-TEST_CASE("a router that fills more slots than it said is refused, and told what to return") {
+TEST_CASE("a router that fills more slots than it said is rejected, and told what to return") {
   const std::string text = refusal([] { Run<Says<1>>({.shape = {2, 20}}); });
   CAPTURE(text);
   CHECK(text.find("routing plan: the tokens fill 80 slots, but there is room for 40: let the router's places(pass)") !=

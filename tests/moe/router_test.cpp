@@ -54,7 +54,7 @@ struct Spy {
 };
 }  // namespace
 
-TEST_CASE("the concept takes recipes of routers, and refuses one without backward") {
+TEST_CASE("the concept takes recipes of routers, and rejects one without backward") {
   STATIC_REQUIRE(Router<TopKRouter<5, 3>>);
   STATIC_REQUIRE(Router<ExpertChoiceRouter<5>>);
   STATIC_REQUIRE_FALSE(Router<OneWay>);

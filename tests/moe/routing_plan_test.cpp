@@ -264,7 +264,7 @@ TEST_CASE("NaN gates come last in every order and break none") {
   }
 }
 
-TEST_CASE("a plan refuses an expert that does not exist, under any drop rule") {
+TEST_CASE("a plan rejects an expert that does not exist, under any drop rule") {
   const float gates[6] = {1, 1, 1, 1, 1, 1};
   const int beyond[6] = {0, 1, 2, 3, 1, 0};
   const auto refuses = [&](const DropRule& drop, double factor) {

@@ -170,7 +170,7 @@ TEST_CASE("a forbidden expert answers nobody, is not marked and has no gradient"
   CHECK(run.grad.experts[2].up.weight.touched);
 }
 
-TEST_CASE("a soft mixture refuses an objective that makes no sense") {
+TEST_CASE("a soft mixture rejects an objective that makes no sense") {
   const auto layer = drawn<Soft>(20);
   const auto x = random_tokens<6, double>(7, 21);
   const RoutedPass pass(seven, {.objective = {.expert_dropout = 1}});

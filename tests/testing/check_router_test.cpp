@@ -138,7 +138,7 @@ TEST_CASE("a refusal of the router itself passes through check_router") {
   says(text, "choice 1 of token 0 is expert 4, expected 0 .. 3");
 }
 
-TEST_CASE("check_router refuses options with which it would find nothing") {
+TEST_CASE("check_router rejects options with which it would find nothing") {
   const auto refused = [](const RouterCheckOptions& options) {
     return refusal([&] { check_router<PlantedRouter>(options); });
   };

@@ -93,7 +93,7 @@ TEST_CASE(
   CHECK(never.message.find("no differentiable point in 4 draws") == 0);
 }
 
-TEST_CASE("options with which a check passes or fails whatever backward does are refused") {
+TEST_CASE("options with which a check passes or fails whatever backward does are rejected") {
   const auto refuses = [](const GradcheckOptions& options, const std::string& part) {
     CHECK_THROWS_WITH(testing::until_differentiable(
                           options, [](GradcheckReport&, Rng&) { return testing::Point::differentiable; }),

@@ -162,7 +162,7 @@ TEST_CASE("gradcheck accepts a layer without faults, and says how exact it is an
   CHECK((report.where == "x" || report.where == "weight"));   // the buffer is not examined
 }
 
-TEST_CASE("gradcheck refuses a wrong derivative and names the tensor and both numbers") {
+TEST_CASE("gradcheck rejects a wrong derivative and names the tensor and both numbers") {
   const std::string said = message(Fault::wrong_sign_of_dx);
   names(said, "x: backward says ");
   names(said, "differences say ");
@@ -172,11 +172,11 @@ TEST_CASE("gradcheck refuses a wrong derivative and names the tensor and both nu
   names(message(Fault::not_a_number), "weight[0]: its gradient is not finite");
 }
 
-TEST_CASE("gradcheck refuses a dx that is added to instead of overwritten") {
+TEST_CASE("gradcheck rejects a dx that is added to instead of overwritten") {
   names(message(Fault::dx_added_to), "dx is not overwritten");
 }
 
-TEST_CASE("gradcheck refuses a gradient that is assigned instead of added") {
+TEST_CASE("gradcheck rejects a gradient that is assigned instead of added") {
   names(message(Fault::gradient_assigned), "do not add");
 }
 
@@ -185,16 +185,16 @@ TEST_CASE("gradcheck rejects a backward that reads state outside its arguments")
   names(message(Fault::reads_scratch), "outside its arguments");
 }
 
-TEST_CASE("gradcheck refuses a backward that changes what the next one finds") {
+TEST_CASE("gradcheck rejects a backward that changes what the next one finds") {
   CHECK_FALSE(message(Fault::tape_worn_out).empty());
 }
 
-TEST_CASE("gradcheck refuses a forward that trusts what lies in its tape, and one that depends on threads") {
+TEST_CASE("gradcheck rejects a forward that trusts what lies in its tape, and one that depends on threads") {
   names(message(Fault::tape_not_cleared), "fresh memory");
   names(message(Fault::result_by_threads), "two threads");
 }
 
-TEST_CASE("gradcheck refuses a layer whose memory remembers a key, a larger batch or padding of an earlier call") {
+TEST_CASE("gradcheck rejects a layer whose memory remembers a key, a larger batch or padding of an earlier call") {
   names(message(Fault::key_remembered), "fresh memory");
   names(message(Fault::size_remembered), "fresh memory");
   names(message(Fault::padding_remembered), "fresh memory");
@@ -204,7 +204,7 @@ TEST_CASE("gradcheck says when it finds no differentiable point") {
   names(message(Fault::not_differentiable), "no differentiable point in 20 draws");
 }
 
-TEST_CASE("gradcheck refuses a router that forgets renormalisation in backward") {
+TEST_CASE("gradcheck rejects a router that forgets renormalisation in backward") {
   using Faulty = TopKRouterWith<5, 2, ForgetsRenormalisation>::For<6, double>;
   const GradcheckReport report = gradcheck<Faulty>();
   CHECK_FALSE(report.ok);
@@ -212,14 +212,14 @@ TEST_CASE("gradcheck refuses a router that forgets renormalisation in backward")
   CHECK(gradcheck<TopKRouterWith<5, 2, RenormalisedGates>::For<6, double>>().ok);
 }
 
-TEST_CASE("gradcheck refuses a router that overwrites dx, one that ignores the balance loss and one that assigns") {
+TEST_CASE("gradcheck rejects a router that overwrites dx, one that ignores the balance loss and one that assigns") {
   names(gradcheck<OverwritesDx>().message, "dx is not added to");
   names(gradcheck<IgnoresBalance>().message, "backward says");
   names(gradcheck<AssignsGradient>().message, "do not add");
   CHECK(gradcheck<Honest>().ok);
 }
 
-TEST_CASE("gradcheck refuses a router whose plan ignores the pass or contradicts itself") {
+TEST_CASE("gradcheck rejects a router whose plan ignores the pass or contradicts itself") {
   const auto message = [](RouterFault fault) {
     const std::string found = ::message<PlantedRouter>(fault);
     CHECK(found == ::message<PlantedRouter::For<6, double>>(fault));

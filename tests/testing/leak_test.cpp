@@ -160,7 +160,7 @@ TEST_CASE("a leak is reported by layer, sequence, position and seed") {
         std::string::npos);
 }
 
-TEST_CASE("a search that can find no leak is refused instead of finding none") {
+TEST_CASE("a search that can find no leak is rejected instead of finding none") {
   using Model = GPT<Config{.vocab = 5, .context = 8, .dim = 4, .layers = 1, .heads = 1}, TopKRouter<4, 2>>;
   CHECK_THROWS_WITH(find_leak<Model>({.draws = 0}), ContainsSubstring("draws is 0"));
   CHECK_THROWS_WITH(find_leak<Model>({.shape = {2, 1}}), ContainsSubstring("1 sequence of 2 tokens is needed"));

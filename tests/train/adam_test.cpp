@@ -250,7 +250,7 @@ TEST_CASE("an Adam that is not told otherwise is PyTorch's AdamW") {
   STATIC_REQUIRE((usual.decay_of == DecayOf::everything && usual.empty_expert == EmptyExpert::skip));
 }
 
-TEST_CASE("a step with options or a scale that make no sense is refused and moves nothing") {
+TEST_CASE("a step with options or a scale that make no sense is rejected and moves nothing") {
   const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
   const Tree before = random_tree(1), grad = touched(random_tree(2));
   const auto refuses = [&](const AdamOptions& options, const std::string& part, double scale = 1) {

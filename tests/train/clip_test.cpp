@@ -87,7 +87,7 @@ TEST_CASE("a limit of zero or less means no clipping") {
   CHECK(clip_scale(1e9, -1) == 1);
 }
 
-TEST_CASE("a norm below zero and a limit that is NaN are refused, and an infinite limit clips nothing") {
+TEST_CASE("a norm below zero and a limit that is NaN are rejected, and an infinite limit clips nothing") {
   CHECK_THROWS_AS(clip_scale(-1, 1), std::invalid_argument);
   CHECK_THROWS_WITH(clip_scale(2, std::nan("")), ContainsSubstring("the limit is NaN"));
   CHECK(clip_scale(2, std::numeric_limits<double>::infinity()) == 1);

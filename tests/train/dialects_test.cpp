@@ -201,7 +201,7 @@ TEST_CASE("crowded lexicons still find words enough") {
   CHECK(dictionary(dialects).size() == 40 * 3000);
 }
 
-TEST_CASE("options out of range are refused with the range and what was found") {
+TEST_CASE("options out of range are rejected with the range and what was found") {
   const auto refusal = [](DialectOptions options) -> std::string {
     try {
       Dialects{options};

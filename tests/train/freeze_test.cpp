@@ -136,7 +136,7 @@ TEST_CASE("experts are frozen by their whole number") {
   }
 }
 
-TEST_CASE("a pattern that names nothing is refused") {
+TEST_CASE("a pattern that names nothing is rejected") {
   const auto grad = std::make_unique<Plain>();
   CHECK(refusal([&] { freeze(*grad, "*.ruoter"); }).find("no weight is named by \"*.ruoter\"") != std::string::npos);
   CHECK_FALSE(refusal([&] { freeze_experts(*grad, {3}); }).empty());

@@ -132,7 +132,7 @@ TEST_CASE("a draw at either end of the unit interval is a token") {
   CHECK(sample(logits.data(), 6, 1 - 0x1.0p-53) == 2);      // the least likely last
 }
 
-TEST_CASE("a sampling that makes no sense is refused with what was found") {
+TEST_CASE("a sampling that makes no sense is rejected with what was found") {
   CHECK(contains(refusal([] { Sampler<float> s({.temperature = -0.5}); }), "temperature is -0.5"));
   CHECK(contains(refusal([] { Sampler<float> s({.temperature = std::nan("")}); }), "temperature is nan"));
   CHECK(contains(refusal([] { Sampler<float> s({.top_k = -1}); }), "top_k is -1"));
@@ -195,7 +195,7 @@ TEST_CASE("a long piece read into a full context keeps its own tokens before old
   CHECK(generator.next(long_piece) == fresh.next(expected));
 }
 
-TEST_CASE("a refused id leaves a generator as it was") {
+TEST_CASE("a rejected id leaves a generator as it was") {
   const auto model = random_model();
   Generator<Model> generator(*model, {.temperature = 0}, Rng(1)), other(*model, {.temperature = 0}, Rng(1));
   CHECK(generator.next(std::vector<int>{1, 2}) == other.next(std::vector<int>{1, 2}));
@@ -209,18 +209,18 @@ TEST_CASE("a refused id leaves a generator as it was") {
   }
 }
 
-TEST_CASE("a prompt with a character that the tokenizer does not know is refused by that character") {
+TEST_CASE("a prompt with a character that the tokenizer does not know is rejected by that character") {
   const auto model = random_model();
   CHECK(contains(refusal([&] { generate(*model, letters, "abxc"); }), "'x' (U+0078) at byte 2"));
 }
 
-TEST_CASE("a tokenizer with more tokens than the model is refused with both numbers") {
+TEST_CASE("a tokenizer with more tokens than the model is rejected with both numbers") {
   const auto model = random_model();
   CHECK(contains(refusal([&] { generate(*model, Tokenizer::bytes(), "abc"); }),
                  "the tokenizer has 256 tokens, the model only 7"));
 }
 
-TEST_CASE("a generator refuses to continue nothing") {
+TEST_CASE("a generator rejects to continue nothing") {
   const auto model = random_model();
   Generator<Model> generator(*model, {}, Rng(1));
   CHECK(contains(refusal([&] { generator.next(std::span<const int>{}); }), "the prompt has no tokens"));
@@ -273,7 +273,7 @@ TEST_CASE("an id whose logit is minus infinity is never drawn, whatever the samp
   }
 }
 
-TEST_CASE("a row that bans every id, or holds NaN or plus infinity, is refused") {
+TEST_CASE("a row that bans every id, or holds NaN or plus infinity, is rejected") {
   const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
   const float none[3] = {-inf, -inf, -inf}, beyond[3] = {-inf, -inf, 1}, not_a_number[3] = {1, nan, 2},
               infinite[3] = {1, 2, inf}, all_infinite[3] = {inf, inf, inf};
@@ -298,7 +298,7 @@ TEST_CASE("rows of equal or enormous logits are drawn from like any other") {
   CHECK(sample(enormous, 3, 0.6) == 2);
 }
 
-TEST_CASE("a draw from no logits, a draw with u outside 0 .. 1 and a sampling without bounds are refused") {
+TEST_CASE("a draw from no logits, a draw with u outside 0 .. 1 and a sampling without bounds are rejected") {
   const float logits[2] = {1, 2};
   Sampler<float> sample;
   for (const int vocab : {0, -1}) CHECK(contains(refusal([&] { sample(logits, vocab, 0.5); }), "no token to draw"));

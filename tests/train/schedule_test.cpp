@@ -51,7 +51,7 @@ TEST_CASE("a schedule that is not told otherwise is nanoGPT's for characters") {
   STATIC_REQUIRE((usual.peak == 1e-3 && usual.minimum == 1e-4 && usual.warmup == 100 && usual.steps == 5000));
 }
 
-TEST_CASE("a schedule that climbs to its minimum, has no rate or a negative step is refused") {
+TEST_CASE("a schedule that climbs to its minimum, has no rate or a negative step is rejected") {
   const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
   for (const WarmupCosine& wrong :
        {WarmupCosine{.peak = 5e-5}, WarmupCosine{.minimum = -1}, WarmupCosine{.peak = nan},

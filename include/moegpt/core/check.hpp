@@ -23,7 +23,7 @@ void append_text(std::string& text, const Part& part) {
 }
 
 template <class... Parts>
-[[noreturn, gnu::cold, gnu::noinline]] void refuse(const Parts&... parts) {
+[[noreturn, gnu::cold, gnu::noinline]] void reject(const Parts&... parts) {
   std::string text = "moegpt: ";
   (append_text(text, parts), ...);
   throw std::invalid_argument(text);
@@ -33,7 +33,7 @@ template <class... Parts>
 template <class... Parts>
 void check(bool holds, const Parts&... parts) {
   if (!holds) [[unlikely]]
-    refuse(parts...);
+    reject(parts...);
 }
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -18,7 +18,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 
 // Throws std::runtime_error: the file's name, then the concatenated parts.
 template <class... Parts>
-[[noreturn]] void refuse_file(const std::string& name, const Parts&... parts) {
+[[noreturn]] void reject_file(const std::string& name, const Parts&... parts) {
   std::string text = "moegpt: " + name + ": ";
   (append_text(text, parts), ...);
   throw std::runtime_error(text);
@@ -66,9 +66,9 @@ inline std::string read_file(const std::filesystem::path& path) {
   if (!in.is_open()) file::fail("open", path);
   struct stat status {};
   if (::fstat(in.number(), &status) != 0) file::fail("get the status of", path);
-  if (S_ISDIR(status.st_mode)) refuse_file(path.string(), "is a directory, expected a file");
-  if (!S_ISREG(status.st_mode)) refuse_file(path.string(), "is a device or pipe, expected a regular file");
-  if (status.st_size == 0) refuse_file(path.string(), "is empty");
+  if (S_ISDIR(status.st_mode)) reject_file(path.string(), "is a directory, expected a file");
+  if (!S_ISREG(status.st_mode)) reject_file(path.string(), "is a device or pipe, expected a regular file");
+  if (status.st_size == 0) reject_file(path.string(), "is empty");
 
   std::string bytes(static_cast<std::size_t>(status.st_size), '\0');
   std::size_t done = 0;
@@ -76,7 +76,7 @@ inline std::string read_file(const std::filesystem::path& path) {
     const ssize_t count = ::read(in.number(), bytes.data() + done, bytes.size() - done);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) file::fail("read", path);
-    if (count == 0) refuse_file(path.string(), "ended after ", done, " bytes, expected ", bytes.size());
+    if (count == 0) reject_file(path.string(), "ended after ", done, " bytes, expected ", bytes.size());
     done += static_cast<std::size_t>(count);
   }
   return bytes;
@@ -118,10 +118,10 @@ inline std::filesystem::path resolved(std::filesystem::path path) {
 class Replacement {
  public:
   explicit Replacement(const std::filesystem::path& path) : path_(path), target_(resolved(path)) {
-    if (!target_.has_filename()) refuse_file("'" + path.string() + "'", "names no file");
+    if (!target_.has_filename()) reject_file("'" + path.string() + "'", "names no file");
     struct stat old {};
     const bool exists = ::stat(target_.c_str(), &old) == 0;
-    if (exists && !S_ISREG(old.st_mode)) refuse_file(path.string(), "exists and is not a regular file");
+    if (exists && !S_ISREG(old.st_mode)) reject_file(path.string(), "exists and is not a regular file");
     const auto parent = target_.has_parent_path() ? target_.parent_path() : std::filesystem::path(".");
     directory_.open(parent, O_RDONLY | O_DIRECTORY);
     if (!directory_.is_open()) fail("write " + path.string() + ": cannot open the directory", parent);

@@ -79,11 +79,11 @@ inline int version_of(const std::string& file, const Metadata& metadata, const F
   int version = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), version);
   if (error != std::errc{} || end != text.data() + text.size() || version < 1 || text[0] == '0')
-    refuse_file(file, version_key, " is ", shown(text), ", expected a number from 1 to ", format.version,
+    reject_file(file, version_key, " is ", shown(text), ", expected a number from 1 to ", format.version,
                 ": the file is damaged or was not written by moegpt");
   if (version > format.version) {
     const auto writer = metadata.find("moegpt.version");
-    refuse_file(file, "has format version ", version, ", expected 1 to ", format.version,
+    reject_file(file, "has format version ", version, ", expected 1 to ", format.version,
                 ": compile this program with a newer moegpt",
                 writer == metadata.end() ? "" : ". The file was written by version " + shown(writer->second));
   }
@@ -116,7 +116,7 @@ inline TensorInfos renamed(const std::string& file, const TensorInfos& tensors, 
   for (const auto& [name, tensor] : tensors) {
     const auto [place, is_new] = result.emplace(renamed(name, version, format.paths), tensor);
     if (!is_new)
-      refuse_file(file, "has two tensors for the weight ", shown(place->first),
+      reject_file(file, "has two tensors for the weight ", shown(place->first),
                   ", expected one: remove the one that has a name of an older version");
   }
   return result;
@@ -141,12 +141,12 @@ inline void read_options(const std::string& file, const Metadata& metadata, int 
     const auto field = std::find_if(option_fields.begin(), option_fields.end(),
                                     [&](const auto& known) { return known.first == name; });
     if (field == option_fields.end())
-      refuse_file(file, "has an option ", shown(name), ", expected one of ", option_names(),
+      reject_file(file, "has an option ", shown(name), ", expected one of ", option_names(),
                   ": compile this program with the moegpt that wrote the file, or a newer one");
     double& number = options.*field->second;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
     if (error != std::errc{} || end != text.data() + text.size() || !std::isfinite(number))
-      refuse_file(file, "option ", shown(name), " is ", shown(text), ", expected a number");
+      reject_file(file, "option ", shown(name), " is ", shown(text), ", expected a number");
   }
 }
 inline void write_options(const ModelOptions& options, Metadata& metadata) {

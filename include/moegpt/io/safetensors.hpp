@@ -35,14 +35,14 @@ struct NamedTensor {
 inline SafetensorsFile parse_safetensors(std::string bytes, std::string name) {
   SafetensorsFile file{std::move(name), std::move(bytes), 0, {}};
   const std::size_t size = file.bytes.size();
-  if (size < 8) refuse_file(file.name, "has ", size, " bytes, expected at least 8: not a safetensors file");
+  if (size < 8) reject_file(file.name, "has ", size, " bytes, expected at least 8: not a safetensors file");
   std::uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, file.bytes.data(), sizeof header_bytes);
   if (header_bytes > SafetensorsLimits::header_bytes)
-    refuse_file(file.name, "announces a header of ", header_bytes, " bytes, expected at most ",
+    reject_file(file.name, "announces a header of ", header_bytes, " bytes, expected at most ",
                 SafetensorsLimits::header_bytes, ": not a safetensors file");
   if (header_bytes > size - 8)
-    refuse_file(file.name, "announces a header of ", header_bytes, " bytes, but only ", size - 8,
+    reject_file(file.name, "announces a header of ", header_bytes, " bytes, but only ", size - 8,
                 " follow: cut short or not a safetensors file");
   file.data_at = static_cast<Index>(8 + header_bytes);
   file.header = parse_safetensors_header(std::string_view(file.bytes).substr(8, header_bytes),
@@ -107,7 +107,7 @@ void check_fit(const std::string& file, TensorInfos rest, const Tree& tree) {
   for (const auto& [name, tensor] : rest) unexpected.push_back(shown(name) + " " + shown(tensor.shape));
   const std::string text = listed("missing in the file", missing) +
                            listed("unknown to this model", unexpected) + listed("different", misfits);
-  if (!text.empty()) refuse_file(file, "the tensors are not this model's", text);
+  if (!text.empty()) reject_file(file, "the tensors are not this model's", text);
 }
 
 template <class T>
@@ -115,7 +115,7 @@ void check_finite(const std::string& owner, const std::string& path, DType dtype
                   Index count) {
   for_each_number<T>(dtype, bytes, count, [&](Index i, T number) {
     if (!is_finite(number)) [[unlikely]]
-      refuse_file(owner, "tensor ", shown(path), " holds ", number, " at index ", i, ", expected a finite ",
+      reject_file(owner, "tensor ", shown(path), " holds ", number, " at index ", i, ", expected a finite ",
                   sizeof(T) == 4 ? "float" : "double");
   });
 }
@@ -175,7 +175,7 @@ inline std::string header_text(std::vector<NamedTensor>& tensors, Metadata metad
   std::sort(tensors.begin(), tensors.end(), [](const NamedTensor& a, const NamedTensor& b) {
     return std::pair(-facts(a.dtype).bits, a.name) < std::pair(-facts(b.dtype).bits, b.name);
   });
-  metadata.emplace("format", "pt");  // transformers and accelerate refuse or warn without it
+  metadata.emplace("format", "pt");  // transformers and accelerate reject or warn without it
   std::string text = "{\"__metadata__\":{";
   for (const auto& [key, value] : metadata)
     (((text += text.back() == '{' ? "" : ",") += json_quoted(key)) += ':') += json_quoted(value);
@@ -192,7 +192,7 @@ inline std::string header_text(std::vector<NamedTensor>& tensors, Metadata metad
   }
   text += '}';
   text.resize((text.size() + 7) / 8 * 8, ' ');
-  if (text.size() > SafetensorsLimits::header_bytes) refuse_file(file, "the header would be too large");
+  if (text.size() > SafetensorsLimits::header_bytes) reject_file(file, "the header would be too large");
   parse_safetensors_header(text, position, file);  // what is written can be read
   return text;
 }

@@ -45,15 +45,15 @@ class HeaderEvents {
  public:
   HeaderEvents(const std::string& file, SafetensorsHeader& header) : file_(file), header_(header) {}
 
-  bool null() { refuse("null"); }
-  bool boolean(bool) { refuse("a boolean"); }
+  bool null() { reject("null"); }
+  bool boolean(bool) { reject("a boolean"); }
   // Only called for numbers with a minus sign, -0 included.
-  bool number_integer(std::int64_t) { refuse("a number with a minus sign"); }
-  bool number_float(double, const std::string& text) { refuse("the number " + shown(text)); }
-  bool binary(nlohmann::json::binary_t&) { refuse("binary data"); }
+  bool number_integer(std::int64_t) { reject("a number with a minus sign"); }
+  bool number_float(double, const std::string& text) { reject("the number " + shown(text)); }
+  bool binary(nlohmann::json::binary_t&) { reject("binary data"); }
 
   bool number_unsigned(std::uint64_t number) {
-    if (place_ != Place::numbers) refuse("the number " + std::to_string(number));
+    if (place_ != Place::numbers) reject("the number " + std::to_string(number));
     if (number > SafetensorsLimits::integer) fail("is ", number, ", expected at most 2^48 - 1");
     if (numbers_->size() == number_limit()) fail("has more than ", number_limit(), " numbers");
     numbers_->push_back(static_cast<Index>(number));
@@ -67,17 +67,17 @@ class HeaderEvents {
     } else if (place_ == Place::tensor && key_ == "dtype") {
       read_dtype(text);
     } else {
-      refuse("the text " + shown(text));
+      reject("the text " + shown(text));
     }
     return true;
   }
 
   bool start_object(std::size_t) {
     if (place_ == Place::outside) return enter(Place::header);  // the only event there: see '{' below
-    if (place_ != Place::header) refuse("an object");
+    if (place_ != Place::header) reject("an object");
     if (name_ == "__metadata__") return enter(Place::metadata);
     if (header_.tensors.size() == SafetensorsLimits::tensors)
-      refuse_file(file_, "has more than ", SafetensorsLimits::tensors, " tensors");
+      reject_file(file_, "has more than ", SafetensorsLimits::tensors, " tensors");
     tensor_ = &header_.tensors[name_];
     dtype_seen_ = shape_seen_ = offsets_seen_ = false;
     return enter(Place::tensor);
@@ -94,7 +94,7 @@ class HeaderEvents {
   }
 
   bool start_array(std::size_t) {
-    if (place_ != Place::tensor || key_ == "dtype") refuse("an array");
+    if (place_ != Place::tensor || key_ == "dtype") reject("an array");
     numbers_ = key_ == "shape" ? &tensor_->shape : &offsets_;
     numbers_->clear();
     return enter(Place::numbers);
@@ -132,7 +132,7 @@ class HeaderEvents {
   bool parse_error(std::size_t position, const std::string&, const Exception& error) {
     const std::string_view text = error.what();
     const std::size_t reason = text.find("syntax error");
-    refuse_file(file_, "the header is not valid JSON at its byte ", position, ": ",
+    reject_file(file_, "the header is not valid JSON at its byte ", position, ": ",
                 shown(text.substr(reason == text.npos ? 0 : reason), 200));
   }
 
@@ -167,7 +167,7 @@ class HeaderEvents {
   void count_metadata(const std::string& text) {
     metadata_bytes_ += text.size();
     if (metadata_bytes_ > SafetensorsLimits::metadata_bytes)
-      refuse_file(file_, "__metadata__ has more than ", SafetensorsLimits::metadata_bytes, " bytes");
+      reject_file(file_, "__metadata__ has more than ", SafetensorsLimits::metadata_bytes, " bytes");
   }
 
   std::string expected() const {
@@ -175,14 +175,14 @@ class HeaderEvents {
     if (place_ == Place::metadata || (place_ == Place::tensor && key_ == "dtype")) return "a text";
     return place_ == Place::tensor ? "an array" : "a whole number written in digits";
   }
-  [[noreturn]] void refuse(const std::string& found) const {
+  [[noreturn]] void reject(const std::string& found) const {
     fail("is or holds ", found, ", expected ", expected());
   }
 
   template <class... Parts>
   [[noreturn]] void fail(const Parts&... parts) const {
     const std::string owner = name_ == "__metadata__" ? name_ : "tensor " + shown(name_);
-    refuse_file(file_, owner, key_.empty() ? "" : ": ", key_.empty() ? "" : shown(key_), " ", parts...);
+    reject_file(file_, owner, key_.empty() ? "" : ": ", key_.empty() ? "" : shown(key_), " ", parts...);
   }
 
   const std::string& file_;
@@ -201,9 +201,9 @@ inline Index bytes_of(const std::string& file, const std::string& name, const Te
   std::int64_t bits = facts(tensor.dtype).bits;
   for (const Index extent : tensor.shape)
     if (__builtin_mul_overflow(bits, extent, &bits))
-      refuse_file(file, "tensor ", shown(name), ": shape ", shown(tensor.shape), " overflows");
+      reject_file(file, "tensor ", shown(name), ": shape ", shown(tensor.shape), " overflows");
   if (bits % 8 != 0)
-    refuse_file(file, "tensor ", shown(name), ": shape ", shown(tensor.shape), " ends inside a byte");
+    reject_file(file, "tensor ", shown(name), ": shape ", shown(tensor.shape), " ends inside a byte");
   return bits / 8;
 }
 
@@ -220,15 +220,15 @@ inline void check_layout(const std::string& file, const SafetensorsHeader& heade
     const auto& [name, tensor] = *entry;
     const Index bytes = bytes_of(file, name, tensor);
     if (tensor.end - tensor.begin != bytes)
-      refuse_file(file, "tensor ", shown(name), ": data_offsets ", tensor.begin, " to ", tensor.end,
+      reject_file(file, "tensor ", shown(name), ": data_offsets ", tensor.begin, " to ", tensor.end,
                   ", expected ", bytes, " bytes for ", facts(tensor.dtype).name, " ", shown(tensor.shape));
     if (tensor.begin != position)
-      refuse_file(file, "tensor ", shown(name), " begins at byte ", tensor.begin, " of the data, expected ",
+      reject_file(file, "tensor ", shown(name), " begins at byte ", tensor.begin, " of the data, expected ",
                   position, tensor.begin > position ? ": a hole before it" : ": it overlaps another");
     position = tensor.end;
   }
   if (position != data_bytes)
-    refuse_file(file, "the tensors end at byte ", position, " of the data, which has ", data_bytes, " bytes");
+    reject_file(file, "the tensors end at byte ", position, " of the data, which has ", data_bytes, " bytes");
 }
 
 }  // namespace safetensors
@@ -237,10 +237,10 @@ inline void check_layout(const std::string& file, const SafetensorsHeader& heade
 // std::runtime_error with the tensor, the field, what was found and what was expected.
 inline SafetensorsHeader parse_safetensors_header(std::string_view text, Index data_bytes,
                                                   const std::string& file) {
-  if (text.empty() || text[0] != '{') refuse_file(file, "the header does not begin with '{'");
+  if (text.empty() || text[0] != '{') reject_file(file, "the header does not begin with '{'");
   // The JSON parser would stop at a zero byte.
   if (const std::size_t at = text.find('\0'); at != text.npos)
-    refuse_file(file, "the header has a zero byte at its byte ", at);
+    reject_file(file, "the header has a zero byte at its byte ", at);
   SafetensorsHeader header;
   safetensors::HeaderEvents events{file, header};
   nlohmann::json::sax_parse(text.begin(), text.end(), &events);

@@ -156,7 +156,7 @@ Intermediates<typename Model::Scalar> intermediates(const Model& model, const Wo
             detail::run_experts(block.mixture.routed_experts(), plan, detail::mixture_input(block_tape).view(),
                                 work.exec, to);
           else
-            refuse("intermediates: the mixture of layer ", layer, " has a plan, but does not say of which experts: "
+            reject("intermediates: the mixture of layer ", layer, " has a plan, but does not say of which experts: "
                    "give it routed_experts(), which returns their ExpertsView, or that of the mixture inside it");
         }
         to.final_output = detail::copied(block_tape.mixed[0], plan.tokens * D);

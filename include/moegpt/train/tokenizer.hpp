@@ -182,11 +182,11 @@ class Tokenizer {
 
   int id_of(char32_t c, std::size_t offset) const {
     const auto place = std::lower_bound(characters_.begin(), characters_.end(), c);
-    if (place == characters_.end() || *place != c) refuse(c, offset);
+    if (place == characters_.end() || *place != c) reject(c, offset);
     return static_cast<int>(place - characters_.begin());
   }
 
-  [[noreturn]] void refuse(char32_t c, std::size_t offset) const {
+  [[noreturn]] void reject(char32_t c, std::size_t offset) const {
     const std::size_t shown = std::min<std::size_t>(characters_.size(), 100);
     std::string known;
     for (std::size_t i = 0; i < shown; ++i) known += utf8::shown(characters_[i]);
