@@ -1,6 +1,6 @@
 // Routing rules: time of a training step over that with TopKRouter<E, 2>.
-// Interleaved; two layers of width 128, 512 tokens; experts of width 512 (E 8) and 128 (E 64). Rules with more
-// work per token than two experts (shared experts, all experts, Soft MoE) are slower accordingly.
+// Interleaved; two layers of width 128, 512 tokens; experts of width 512 (E 8) and 128 (E 64). Rules with
+// more work per token than two experts (shared experts, all experts, Soft MoE) are slower accordingly.
 #include "support/table.hpp"
 #include "support/training.hpp"
 

@@ -91,7 +91,7 @@ void* volatile seen;   // so that no compiler removes a pair of new and delete
 
 }  // namespace
 
-TEST_CASE("the counter sees malloc, calloc, realloc, aligned memory and new, and nothing in free") {
+TEST_CASE("malloc, calloc, realloc, aligned memory and new are counted, free is not") {
   CHECK(counts([] { seen = std::malloc(10); }));
   CHECK(counts([] { seen = std::realloc(seen, 100000); }));
   CHECK_FALSE(counts([] { std::free(seen); }));

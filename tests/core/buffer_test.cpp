@@ -7,7 +7,7 @@
 
 using namespace moegpt;
 
-TEST_CASE("a buffer that shrinks and grows again keeps its memory and its numbers") {
+TEST_CASE("a buffer that shrinks and grows again keeps its memory and its elements") {
   Buffer<int> buffer(10);
   const int* memory = buffer.data();
   buffer.fill(4);

@@ -22,7 +22,8 @@ bool denormal_operand_is_alive() {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("denormal results and operands are zero while it lives, and alive again after", "", float, double) {
+TEMPLATE_TEST_CASE("denormal results and operands are zero during its lifetime, and preserved after it", "",
+                   float, double) {
   using T = TestType;
   CHECK(half_of_smallest_normal_is_alive<T>());
   {
@@ -38,7 +39,7 @@ TEMPLATE_TEST_CASE("denormal results and operands are zero while it lives, and a
   CHECK(denormal_operand_is_alive<T>());
 }
 
-TEST_CASE("what was divided by zero meanwhile is still reported after") {
+TEST_CASE("exception flags raised in between are kept") {
   std::feclearexcept(FE_ALL_EXCEPT);
   {
     const FlushDenormals flush;

@@ -56,7 +56,7 @@ TEST_CASE("a region's loops run every task exactly once, one after another, what
   }
 }
 
-TEST_CASE("helpers that sleep wake up for a long job") {
+TEST_CASE("blocked workers wake up for a long job") {
   if (!build_info().openmp) return;
   Exec{2}.region([&](const Exec& exec) {
     std::atomic<int> met{0};   // two tasks that wait for each other need two threads
@@ -101,7 +101,7 @@ TEST_CASE("a loop in a task runs on the task's thread and under its worker's num
     }
 }
 
-TEST_CASE("what a task throws reaches the caller, and the next loop runs as ever") {
+TEST_CASE("an exception of a task reaches the caller, and the next loop runs normally") {
   for (const int threads : {1, 2, 3}) {
     CAPTURE(threads);
     const Exec exec{threads};
@@ -118,7 +118,7 @@ TEST_CASE("what a task throws reaches the caller, and the next loop runs as ever
   }
 }
 
-TEST_CASE("denormals are zero in tasks and regions, on every thread, and alive again after them") {
+TEST_CASE("denormals are zero in tasks and regions, on every thread, and preserved after them") {
   const volatile float tiny = std::numeric_limits<float>::min();
   auto half_of_tiny = [&] { return tiny / 2 > 0; };
   for (const int threads : {1, 2, 3}) {

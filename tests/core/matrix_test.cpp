@@ -34,7 +34,7 @@ TEST_CASE("a vector weight is one row, and higher shapes keep their first extent
   CHECK(t.cols == 12);
 }
 
-TEST_CASE("a weight of extent zero holds nothing and never will") {
+TEST_CASE("a weight of extent zero holds no memory, also after allocate") {
   Weight<float, 0> none;
   CHECK(none.empty());
   CHECK(none.data() == nullptr);
@@ -43,7 +43,8 @@ TEST_CASE("a weight of extent zero holds nothing and never will") {
   CHECK(none.eigen().size() == 0);
 }
 
-TEST_CASE("a weight of extent zero costs nothing, whichever extent it is, and is used as any other") {
+TEST_CASE(
+    "a weight of extent zero has no size, whichever extent is zero, and the interface of other weights") {
   STATIC_REQUIRE(std::is_empty_v<Weight<float, 0>>);
   STATIC_REQUIRE(std::is_empty_v<Weight<double, 3, 0>>);
   struct WithoutBias {
@@ -146,7 +147,7 @@ TEST_CASE("an empty output stays empty under rows()") {
   CHECK_FALSE(Tokens<4, float>(1).view().empty());
 }
 
-TEST_CASE("a matrix view of some rows and some columns addresses the same numbers") {
+TEST_CASE("a matrix view of some rows and some columns addresses the same elements") {
   Buffer<int> numbers(12);
   for (Index i = 0; i < 12; ++i) numbers[i] = static_cast<int>(i);
   const MatrixView<int> all{numbers.data(), 3, 4, 4};
@@ -156,7 +157,7 @@ TEST_CASE("a matrix view of some rows and some columns addresses the same number
   CHECK(part[1][0] == 10);
 }
 
-TEST_CASE("someone's own Eigen matrix becomes tokens without copying, in either storage order") {
+TEST_CASE("as_tokens views an Eigen matrix without a copy, in either storage order") {
   Eigen::MatrixXf columns = Eigen::MatrixXf::Random(6, 7);   // D x tokens
   const Out<6, float> a = as_tokens<6>(columns);
   CHECK(a.data == columns.data());

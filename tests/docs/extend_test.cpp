@@ -177,7 +177,7 @@ struct ForgetfulRouter : TopKRouter<5, 2> {
 
 }  // namespace
 
-TEST_CASE("a layer, an expert and a router of one's own pass gradcheck") {
+TEST_CASE("a user-defined layer, expert and router pass gradcheck") {
   for (std::uint64_t seed : {1, 2, 3}) {
     const GradcheckReport scale = gradcheck<Scale<6, double>>({.seed = seed});
     INFO(scale.message);
@@ -210,7 +210,7 @@ TEST_CASE("the router of the guide passes check_router, under another drop rule 
   CHECK(check_router<Dropping<ThresholdRouter<5>, Drop::probability>>());
 }
 
-TEST_CASE("check_router says of a router that ignores allowed experts what to do") {
+TEST_CASE("check_router reports a router that ignores allowed experts, and the remedy") {
   const RouterReport report = check_router<ForgetfulRouter>();
   CHECK(report.message ==
         "without some experts: expert 0 gets tokens, but it is not allowed: choose e only where "

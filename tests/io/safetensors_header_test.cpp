@@ -1,4 +1,5 @@
-// The rules S1-S13 by which a file is rejected, each with bytes written by hand from the format's description.
+// The rules S1-S13 by which a file is rejected, each with bytes written by hand from the format's
+// description.
 #include <moegpt/io/safetensors.hpp>
 
 #include "support.hpp"
@@ -207,7 +208,7 @@ TEST_CASE("S13: only whole numbers below 2^48 written in digits are read") {
   refused(tensor_a(R"("dtype":"F32","shape":[2],"data_offsets":[-0,8])"), {"'data_offsets'", "minus sign"});
 }
 
-TEST_CASE("a file with more than any model has is rejected before it costs memory") {
+TEST_CASE("a file beyond the limits is rejected before memory is allocated for it") {
   std::string many = "{";
   for (std::size_t i = 0; i <= SafetensorsLimits::tensors; ++i)
     many += "\"" + std::to_string(i) + "\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},";

@@ -74,7 +74,7 @@ std::array<float, 2> load_vector(const std::string& dtype, const std::string& da
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("a tree comes back from its file bit for bit", "", float, double) {
+TEMPLATE_TEST_CASE("a tree read from its file has the same bits", "", float, double) {
   TemporaryFolder folder;
   Tree<TestType> tree, loaded;
   fill(tree);
@@ -89,7 +89,7 @@ TEMPLATE_TEST_CASE("a tree comes back from its file bit for bit", "", float, dou
   CHECK(numbers(tree) == numbers(loaded));
 }
 
-TEST_CASE("a file of floats fills a tree of doubles and the reverse") {
+TEST_CASE("a file of floats sets a tree of doubles and vice versa") {
   TemporaryFolder folder;
   Tree<float> narrow, narrow_again;
   Tree<double> wide;
@@ -165,7 +165,7 @@ TEST_CASE("a file of another model is rejected with every difference named and t
   CHECK(numbers(tree) == numbers(before));
 }
 
-TEST_CASE("long lists of differences are cut") {
+TEST_CASE("long lists of differences are truncated") {
   Tree<float> tree;
   const SafetensorsFile file = parse_safetensors(safetensors_bytes("{}"), "m");
   const std::string error = error_of([&] { load_safetensors(file, tree); });
@@ -208,7 +208,7 @@ TEST_CASE("a tree with a bad number is not written") {
   CHECK(get(folder / "m") == "old");
 }
 
-TEST_CASE("what could not be read back is not written") {
+TEST_CASE("a file that could not be read is not written") {
   TemporaryFolder folder;
   const float one[] = {1};
   const NamedTensor a{"a", DType::f32, {1}, one};
@@ -226,7 +226,7 @@ TEST_CASE("what could not be read back is not written") {
   CHECK(folder.files() == 0);
 }
 
-TEST_CASE("a file cut short anywhere is rejected") {
+TEST_CASE("a file truncated anywhere is rejected") {
   TemporaryFolder folder;
   Tree<float> tree;
   fill(tree);

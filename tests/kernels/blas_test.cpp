@@ -49,7 +49,8 @@ void reference_gemm(char op_a, char op_b, int m, int n, int k, T alpha, const T*
 REFERENCE_GEMM(float, sgemm_)
 REFERENCE_GEMM(double, dgemm_)
 
-TEMPLATE_TEST_CASE("a large product is one call of BLAS, in any orientation and from any start", "", float, double) {
+TEMPLATE_TEST_CASE("a large product is one call of BLAS, in any orientation and with any initial C", "",
+                   float, double) {
   using T = TestType;
   // Small integers: exact in any order. Rows are longer than they are used.
   const Index wide = 720;
@@ -87,7 +88,7 @@ TEMPLATE_TEST_CASE("a large product is one call of BLAS, in any orientation and 
       }
 }
 
-TEST_CASE("BLAS gets no product that is small, gathered or strided both ways") {
+TEST_CASE("BLAS is not called for a product that is small, gathered or strided both ways") {
   std::vector<float> numbers(2 * 720 * 720), c(720 * 720);
   std::vector<Index> number(720);
   const auto left = [&](Index rows, Index stride, const Index* gathered = nullptr) {
@@ -109,4 +110,4 @@ TEST_CASE("BLAS gets no product that is small, gathered or strided both ways") {
 }
 #endif
 
-TEST_CASE("a build with BLAS says so") { CHECK(build_info().blas); }
+TEST_CASE("build_info states that BLAS is used") { CHECK(build_info().blas); }

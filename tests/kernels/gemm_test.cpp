@@ -48,7 +48,8 @@ bool close(const Matrix<T>& c, const Matrix<T>& a, const Matrix<T>& b, const Mat
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("products agree with Eigen's for any shape, orientation and start", "", float, double) {
+TEMPLATE_TEST_CASE("products agree with Eigen's for any shape, orientation and initial C", "", float,
+                   double) {
   using T = TestType;
   constexpr Index NR = kernels::detail::Tile<T>::NR, deep = kernels::detail::Tile<T>::KC + 5;
   const Index shapes[][3] = {{0, 3, 2}, {3, 0, 2}, {3, 2, 0}, {1, 1, 1},      {1, 7, 5},  {7, 1, 5},      {5, 3, 1},
@@ -100,7 +101,8 @@ TEMPLATE_TEST_CASE("every element is one chain of multiply-adds over k = 0, 1, 2
   CHECK((fused == M * N || separate == M * N));   // as the machine has it, but the same everywhere
 }
 
-TEMPLATE_TEST_CASE("a row's and a column's bits are the same alone and among others (law 6)", "", float, double) {
+TEMPLATE_TEST_CASE("a row's and a column's bits are the same alone and among others (invariant 6)", "", float,
+                   double) {
   using T = TestType;
   const Index M = 27, N = 2 * kernels::detail::Tile<T>::NR + 5, K = 37;
   const Matrix<T> a = random_matrix<T>(M, K, 8), b = random_matrix<T>(K, N, 9), bias = random_matrix<T>(1, N, 10);
@@ -173,7 +175,7 @@ TEST_CASE("rows of a large product, whose operands are both packed, have the bit
   }
 }
 
-TEST_CASE("the number of threads does not change a bit of a product (law 5)") {
+TEST_CASE("the number of threads does not change a bit of a product (invariant 5)") {
   const Index M = 500, N = 150, K = 33;
   const Matrix<float> a = random_matrix<float>(M, K, 12), b = random_matrix<float>(K, N, 13);
   Matrix<float> one(M, N), many(M, N);

@@ -27,7 +27,8 @@ struct Run {
   }
 };
 
-// No biases: without rotary positions that of keys has no gradient, because it adds the same to all scores of a query.
+// No biases: without rotary positions that of keys has no gradient, because it adds the same to all scores of
+// a query.
 constexpr AttentionShape windowed = [] {
   AttentionShape shape = grouped;
   shape.window = 3;
@@ -43,8 +44,8 @@ constexpr AttentionShape crossing{.dim = 6, .heads = 4, .kv_heads = 2, .head_dim
                                   .memory_dim = 5};
 using Cross = Attention<crossing, double>;
 
-// Cross-attention as a layer of one input: the first half of a sequence, rounded up, is x. The first five features of
-// the other half are the memory. What the pass says is padding is padding of either.
+// Cross-attention as a layer of one input: the first half of a sequence, rounded up, is x. The first five
+// features of the other half are the memory. What the pass says is padding is padding of either.
 struct Halves {
   using Scalar = double;
   static constexpr int dim_in = 6, dim_out = 6;
@@ -195,8 +196,9 @@ TEMPLATE_TEST_CASE("cross-attention to x itself has the bits of attention withou
   CHECK(same_weights(grad, cross_grad));
 }
 
-TEMPLATE_TEST_CASE("cross-attention has the same bits in pieces, alone and to keys projected before (law 6)", "", float,
-                   double) {
+TEMPLATE_TEST_CASE(
+    "cross-attention has the same bits in pieces, alone and to keys projected before (invariant 6)", "",
+    float, double) {
   using L = Attention<crossing, TestType>;
   constexpr Index batch = 2, length = 70, Lm = 9;
   const Index lengths[2] = {4, 9};
@@ -291,7 +293,7 @@ TEST_CASE("the gradients of attention agree with differences for a sequence long
   gradcheck_three_seeds<Attention<multi_head, double>>(options);
 }
 
-TEMPLATE_TEST_CASE("a sequence has the same bits alone and among others (law 6)", "", float, double) {
+TEMPLATE_TEST_CASE("a sequence has the same bits alone and among others (invariant 6)", "", float, double) {
   using L = Attention<grouped, TestType>;
   L layer;
   draw_weights(layer, 1);
@@ -306,8 +308,8 @@ TEMPLATE_TEST_CASE("a sequence has the same bits alone and among others (law 6)"
   }
 }
 
-TEMPLATE_TEST_CASE("with a cache, pieces and single tokens have the bits of the whole sequence (law 6)", "", float,
-                   double) {
+TEMPLATE_TEST_CASE("with a cache, pieces and single tokens have the bits of the whole sequence (invariant 6)",
+                   "", float, double) {
   using L = Attention<grouped, TestType>;
   constexpr Index length = 70, batch = 2, capacity = 80;
   L layer;
@@ -330,8 +332,9 @@ TEMPLATE_TEST_CASE("with a cache, pieces and single tokens have the bits of the 
   }
 }
 
-TEMPLATE_TEST_CASE("sequences of different lengths continue in a cache with the bits that each has alone (law 6)", "",
-                   float, double) {
+TEMPLATE_TEST_CASE(
+    "sequences of different lengths continue in a cache with the bits that each has alone (invariant 6)", "",
+    float, double) {
   using L = Attention<grouped, TestType>;
   constexpr Index length = 70, batch = 3, capacity = 70, piece = 30;
   const Index steps[][batch] = {{30, 1, 17}, {0, 30, 1}, {1, 1, 1}, {1, 0, 1}, {30, 30, 30}, {8, 8, 20}};   // of 70
@@ -379,8 +382,9 @@ TEST_CASE("the gradients of attention agree with differences for windows") {
   gradcheck_three_seeds<Attention<near, double>>(options);
 }
 
-TEMPLATE_TEST_CASE("with a window and a cache, pieces and single tokens have the bits of the whole sequence (law 6)", "",
-                   float, double) {
+TEMPLATE_TEST_CASE(
+    "with a window and a cache, pieces and single tokens have the bits of the whole sequence (invariant 6)",
+    "", float, double) {
   using L = Attention<windowed, TestType>;
   constexpr Index length = 70;
   L layer;

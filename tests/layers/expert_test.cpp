@@ -89,7 +89,8 @@ TEST_CASE("gradients of an expert that are not wanted are skipped, and the other
   SECTION("gated expert") { check_freezing<GatedExpert<6, 5, Activation::silu, double>>(); }
 }
 
-TEST_CASE("an expert works on rows of shared buffers: a token's bits do not depend on the cut (law 6)") {
+TEST_CASE(
+    "an expert works on rows of shared buffers: a token's bits do not depend on the cut (invariant 6)") {
   using X = GatedExpert<6, 37, Activation::silu, double>;
   X expert, grad;
   draw_weights(expert, 4);

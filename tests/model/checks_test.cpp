@@ -12,7 +12,8 @@ TEST_CASE("an id outside the vocabulary is rejected by its place, and one below 
   CHECK(contains(refusal([&] { check_ids(ids, "input", -1, 6); }), "input 1 has token id 6, expected 0 .. 5"));
 }
 
-TEST_CASE("a shape is rejected that is empty, beyond the context or the workspace, or has another number of ids") {
+TEST_CASE(
+    "a shape is rejected that is empty, beyond the context or the workspace, or has another number of ids") {
   const std::vector<int> six(6);
   CHECK_NOTHROW(check_shape(six, {2, 3}, {2, 3}, 8));
   CHECK(contains(refusal([&] { check_shape(six, {2, 0}, {2, 3}, 8); }), "2 sequences of 0"));

@@ -73,7 +73,9 @@ TEST_CASE("capacity drops pairs and dropless keeps all") {
     for (int e = 0; e < 4; ++e) CHECK(block.mixture.plan.load(e) <= 1);
 }
 
-TEST_CASE("a batch in which an expert has less than one slot is rejected, but not the end of a text nor a generation") {
+TEST_CASE(
+    "a batch in which an expert has less than one slot is rejected, but not the end of a text nor a "
+    "generation") {
   const auto model = random_model<Plain>(1);
   model->options.capacity_factor = 0.2;   // 6 tokens x 2 / 4 experts x 0.2 = 0.6
   Workspace<Plain> work{{2, 3}};
@@ -209,7 +211,8 @@ TEST_CASE("a batch of nothing is rejected") {
   CHECK(contains(d.refusal_of_forward(), "a batch of -2 sequences of -3 tokens"));
 }
 
-TEST_CASE("a sequence longer than the context and a batch larger than the workspace are rejected with both sizes") {
+TEST_CASE(
+    "a sequence longer than the context and a batch larger than the workspace are rejected with both sizes") {
   Door d;
   d.batch = random_batch({1, 9}, V, 2);
   CHECK(contains(d.refusal_of_forward(), "a sequence of 9 tokens, but the model's context is 8"));

@@ -23,8 +23,8 @@ void run(const M& model, Workspace<M>& work) {
   model.forward(batch, work);
 }
 
-// A user's mixture around another. With a tape that derives from the inner one's it has all but the experts, which it
-// hands on or not.
+// A user's mixture around another. With a tape that derives from the inner one's it has all but the experts,
+// which it hands on or not.
 template <class Inner, bool Tells>
 struct Around {
   using Scalar = typename Inner::Scalar;
@@ -191,7 +191,8 @@ TEST_CASE("experts beside shared ones and before a shared projection answer too"
     }
 }
 
-TEST_CASE("a mixture around another has its expert outputs if it hands on the experts, and is rejected otherwise") {
+TEST_CASE(
+    "a mixture around another has its expert outputs if it hands on the experts, and is rejected otherwise") {
   using Plain = GPT<config, TopKRouter<4, 2>, double>;
   using Tells = GPT<config, AroundTopK<true>, double>;
   using Silent = GPT<config, AroundTopK<false>, double>;

@@ -1,5 +1,6 @@
-// Law 6: a token's numbers do not depend on what else is computed in the same call. So a sequence has the same
-// bits alone and among others, and whether a cache is filled in one piece, in three or token by token.
+// Invariant 6: a token's numbers do not depend on what else is computed in the same call. So a sequence has
+// the same bits alone and among others, and whether a cache is filled in one piece, in three or token by
+// token.
 #include <moegpt/moe/gshard_router.hpp>
 #include <moegpt/moe/input_jitter.hpp>
 #include <moegpt/train/generate.hpp>
@@ -96,8 +97,9 @@ void require_law_6() {
   REQUIRE(same_bits(cached(*model, {1, L}, first, 1, Key{14}).data(), drawn.data(), L * V));
 }
 
-// Sequences of different lengths go on side by side, each by so many tokens a step, with the bits of the whole batch:
-// prompts of 5, 2 and 9 tokens, steps in which some sequences rest, single tokens, and the last ones of the context.
+// Sequences of different lengths go on side by side, each by so many tokens a step, with the bits of the
+// whole batch: prompts of 5, 2 and 9 tokens, steps in which some sequences rest, single tokens, and the last
+// ones of the context.
 template <class Model>
 void require_ragged_batches() {
   using T = typename Model::Scalar;
@@ -287,7 +289,9 @@ TEST_CASE("a sequence is copied from the same cache or another one, and to itsel
   CHECK(same_bits(found[0], trained(*model, {1, 6}, text).data() + 5 * V, V));
 }
 
-TEST_CASE("a cache rejects sequences that it has not, more than it was made for, and to keep what it does not hold") {
+TEST_CASE(
+    "a cache rejects sequences that it has not, more than it was made for, and to keep what it does not "
+    "hold") {
   KVCache<learned> cache(2), other(3);
   cache.advance(0, std::vector<Index>{3, 1});
   CHECK(contains(refusal([&] { cache.length(2); }), "KVCache::length: sequence 2, expected 0 .. 1"));

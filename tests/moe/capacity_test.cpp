@@ -67,7 +67,8 @@ TEST_CASE("groups of every kind hold each token exactly once") {
   }
 }
 
-TEST_CASE("a capacity below one slot is rejected with its numbers and its cures, by the shape and not by padding") {
+TEST_CASE(
+    "a capacity below one slot is rejected with its numbers and its cures, by the shape and not by padding") {
   const auto refused = [](double factor, const Pass& pass, const DropRule& rule = {}) {
     return refusal([&] { check_capacity("capacity_factor", factor, rule, 1, 8, pass); });
   };

@@ -224,7 +224,8 @@ TEST_CASE("a table rejects labels that it has no row for, and too few of them") 
   CHECK(refusal([] { table_of(2, 2, {0}, {0, 1}); }).find("1 labels for 2 tokens") != std::string::npos);
 }
 
-TEST_CASE("a label beyond the classes is rejected before anything is counted, and so is a table without classes") {
+TEST_CASE(
+    "a label beyond the classes is rejected before anything is counted, and so is a table without classes") {
   const auto plan = plan_of(0);
   ClassCounts counts{.classes = 2};
   const std::vector<int> good(6, 1), bad{1, 1, 1, 1, 1, 2};   // the padding at the end, too

@@ -40,7 +40,8 @@ struct Run {
   }
 };
 
-// Top-2 whose tape has members of its own with the names of what losses may read; Says: it claims to have them.
+// Top-2 whose tape has members of its own with the names of what losses may read; Says: it claims to have
+// them.
 template <bool Says>
 struct OwnNames {
   static constexpr int experts = 5, active = 2;
@@ -268,7 +269,9 @@ TEST_CASE("every loss has the same bits on one thread and on three") {
   CHECK(same_weights(grad_one, grad_three));
 }
 
-TEST_CASE("a tape's own `chosen` and `load` are not read by losses, and of a wrong size rejected if it offers them") {
+TEST_CASE(
+    "a tape's own `chosen` and `load` are not read by losses, and of a wrong size rejected if it offers "
+    "them") {
   for (const BalanceRule& rule : every_rule) {
     RoutedPass pass({.shape = {2, 4}}, {.objective = all_losses(rule)});
     Run<TopKOf<5, 2>> plain(pass);

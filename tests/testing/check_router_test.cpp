@@ -61,7 +61,7 @@ TEST_CASE("check_router accepts a router without faults, also without a key, wit
       message<Dropping<PlantedRouter, Drop::batch_prioritised, Group::position>>(RouterFault::none).empty());
 }
 
-TEST_CASE("check_router names a plan that breaks a promise of every plan") {
+TEST_CASE("check_router reports a plan that violates an invariant of plans") {
   says(message(RouterFault::routes_padding), "with padding: padding is routed: token ");
   says(message(RouterFault::ignores_allowed), "without some experts: expert ");
   says(message(RouterFault::ignores_allowed), " gets tokens, but it is not allowed: choose e only where");
@@ -77,7 +77,7 @@ TEST_CASE("check_router names a plan that breaks a promise of every plan") {
   says(message<SaysThree>(RouterFault::none), "the recipe says active = 3 and experts = 4: call plan.resize");
 }
 
-TEST_CASE("check_router names a gate or score without meaning, and a router that chooses nobody") {
+TEST_CASE("check_router reports a gate or score that is not finite, and a router that selects no expert") {
   says(message(RouterFault::gate_is_nan), "a gate of token 0 is nan, expected a finite number");
   says(message(RouterFault::no_expert), "no token is sent to any expert");
   says(message(RouterFault::gives_up), "with one expert allowed: no token is sent to any expert");
@@ -85,20 +85,20 @@ TEST_CASE("check_router names a gate or score without meaning, and a router that
        "the score of expert 1, which is not allowed, is 0.1 for token 0");
 }
 
-TEST_CASE("check_router names a capacity that drops by another rule, or changes what is chosen") {
+TEST_CASE("check_router reports a capacity that drops by another policy, or changes selections") {
   says(message(RouterFault::drops_by_choice), " by the drop rule of the recipe: call plan.assign");
   using ByChoice = Dropping<PlantedRouter, Drop::slot_major>;
   CHECK(message<ByChoice>(RouterFault::drops_by_choice).empty());
   says(message(RouterFault::capacity_changes_choices), " times without: choose without regard to capacity");
 }
 
-TEST_CASE("check_router names a route that depends on memory or threads") {
+TEST_CASE("check_router reports a route that depends on memory or threads") {
   says(message(RouterFault::stale_memory), " in fresh memory, but ");
   says(message(RouterFault::counts_threads), " with one thread, but ");
   says(message<WrongLoad>(RouterFault::none), "the load of expert 3 is ");
 }
 
-TEST_CASE("check_router names a causal route that depends on other tokens, and lets one that is not do so") {
+TEST_CASE("check_router reports a causal route that depends on other tokens, and accepts a non-causal one") {
   const std::string ahead = message(RouterFault::looks_ahead);
   says(ahead, " if tokens from position 1 on are others: let a route depend on no later token");
   says(ahead, "or say causal = false");
@@ -113,32 +113,32 @@ TEST_CASE("check_router names a causal route that depends on other tokens, and l
   says(message(RouterFault::feels_padding), " with padding: let no route depend on padding");
 }
 
-TEST_CASE("check_router names a causal recipe whose drop rule lets later tokens take the slots of earlier ones") {
+TEST_CASE("check_router reports a causal router whose drop policy lets later tokens evict earlier ones") {
   using ByGate = AllowNonCausal<Dropping<PlantedRouter, Drop::probability>>;
   says(message<ByGate>(RouterFault::none), "under a capacity factor of 0.4: token ");
   says(message<ByGate>(RouterFault::none), " on are others: let a route depend on no later token");
   CHECK(message<Dropping<PlantedRouter, Drop::probability>>(RouterFault::none).empty());
 }
 
-TEST_CASE("check_router examines a router with a key, too: noise follows the number of a token") {
+TEST_CASE("check_router also checks with a key: noise depends on the index of a token") {
   const std::string found = message(RouterFault::noise_by_call);
   CHECK(found.find("with a key: token ") == 0);
   says(found, "noise on pass.number_of(n)");
 }
 
-TEST_CASE("check_router shows all digits of numbers that differ, and the token's place") {
+TEST_CASE("check_router prints all digits of differing values, and the token's sequence and position") {
   const std::string found = message(RouterFault::counts_threads);
   CHECK(found.find("token 64 (sequence 1, position 14): ") == 0);
 }
 
-TEST_CASE("a refusal of the router itself passes through check_router") {
+TEST_CASE("an exception of the router passes through check_router") {
   router_fault = RouterFault::expert_does_not_exist;
   const std::string text = refusal([] { check_router<PlantedRouter>(); });
   router_fault = RouterFault::none;
   says(text, "choice 1 of token 0 is expert 4, expected 0 .. 3");
 }
 
-TEST_CASE("check_router rejects options with which it would find nothing") {
+TEST_CASE("check_router rejects options with which it could not find faults") {
   const auto refused = [](const RouterCheckOptions& options) {
     return refusal([&] { check_router<PlantedRouter>(options); });
   };

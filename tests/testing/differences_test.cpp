@@ -18,7 +18,7 @@ Point examine(F&& f, std::vector<double>& x, const std::vector<double>& said, Gr
 
 }  // namespace
 
-TEST_CASE("right derivatives are accepted, x is put back, and the error of the difference is far below 1e-6") {
+TEST_CASE("right derivatives are accepted, x is restored, and the error of differences is far below 1e-6") {
   std::vector<double> x{0.3, -2, 5}, said;
   const auto before = x;
   for (const double v : x) said.push_back(3 * v * v * std::cos(v * v * v / 1000) / 1000);
@@ -33,7 +33,7 @@ TEST_CASE("right derivatives are accepted, x is put back, and the error of the d
   CHECK(x == before);
 }
 
-TEST_CASE("one wrong derivative is named with both numbers") {
+TEST_CASE("a wrong derivative is reported with both values") {
   std::vector<double> x{1, 2};
   GradcheckReport report;
   CHECK(examine([&] { return x[0] + 3 * x[1]; }, x, {1, 4}, report) == Point::differentiable);
@@ -64,7 +64,7 @@ TEST_CASE("a NaN on either side is an error, not a kink") {
   CHECK_FALSE(found.ok);
 }
 
-TEST_CASE("a kink or a jump within the step is told from a wrong derivative") {
+TEST_CASE("a kink or a jump within the step is distinguished from a wrong derivative") {
   std::vector<double> kink{5e-5}, jump{1 + 5e-5};
   GradcheckReport report;
   CHECK(examine([&] { return std::abs(kink[0]); }, kink, {1}, report) == Point::not_differentiable);
@@ -93,7 +93,7 @@ TEST_CASE(
   CHECK(never.message.find("no differentiable point in 4 draws") == 0);
 }
 
-TEST_CASE("options with which a check passes or fails whatever backward does are rejected") {
+TEST_CASE("options with which the outcome does not depend on backward are rejected") {
   const auto refuses = [](const GradcheckOptions& options, const std::string& part) {
     CHECK_THROWS_WITH(testing::until_differentiable(
                           options, [](GradcheckReport&, Rng&) { return testing::Point::differentiable; }),

@@ -154,7 +154,7 @@ std::string message(RouterFault fault) {
 
 }  // namespace
 
-TEST_CASE("gradcheck accepts a layer without faults, and says how exact it is and where it is worst") {
+TEST_CASE("gradcheck accepts a layer without faults, and reports the largest error and its tensor") {
   const GradcheckReport report = gradcheck<Planted>();
   CHECK(report.ok);
   CHECK(report.message.empty());
@@ -162,7 +162,7 @@ TEST_CASE("gradcheck accepts a layer without faults, and says how exact it is an
   CHECK((report.where == "x" || report.where == "weight"));   // the buffer is not examined
 }
 
-TEST_CASE("gradcheck rejects a wrong derivative and names the tensor and both numbers") {
+TEST_CASE("gradcheck rejects a wrong derivative and names the tensor and both values") {
   const std::string said = message(Fault::wrong_sign_of_dx);
   names(said, "x: backward says ");
   names(said, "differences say ");
@@ -185,26 +185,26 @@ TEST_CASE("gradcheck rejects a backward that reads state outside its arguments")
   names(message(Fault::reads_scratch), "outside its arguments");
 }
 
-TEST_CASE("gradcheck rejects a backward that changes what the next one finds") {
+TEST_CASE("gradcheck rejects a backward that changes its tape") {
   CHECK_FALSE(message(Fault::tape_worn_out).empty());
 }
 
-TEST_CASE("gradcheck rejects a forward that trusts what lies in its tape, and one that depends on threads") {
+TEST_CASE("gradcheck rejects a forward that depends on stale memory, and one that depends on threads") {
   names(message(Fault::tape_not_cleared), "fresh memory");
   names(message(Fault::result_by_threads), "two threads");
 }
 
-TEST_CASE("gradcheck rejects a layer whose memory remembers a key, a larger batch or padding of an earlier call") {
+TEST_CASE("gradcheck rejects a layer that depends on the key, batch size or padding of an earlier call") {
   names(message(Fault::key_remembered), "fresh memory");
   names(message(Fault::size_remembered), "fresh memory");
   names(message(Fault::padding_remembered), "fresh memory");
 }
 
-TEST_CASE("gradcheck says when it finds no differentiable point") {
+TEST_CASE("gradcheck fails if it finds no differentiable point") {
   names(message(Fault::not_differentiable), "no differentiable point in 20 draws");
 }
 
-TEST_CASE("gradcheck rejects a router that forgets renormalisation in backward") {
+TEST_CASE("gradcheck rejects a router without renormalisation in backward") {
   using Faulty = TopKRouterWith<5, 2, ForgetsRenormalisation>::For<6, double>;
   const GradcheckReport report = gradcheck<Faulty>();
   CHECK_FALSE(report.ok);
@@ -212,7 +212,8 @@ TEST_CASE("gradcheck rejects a router that forgets renormalisation in backward")
   CHECK(gradcheck<TopKRouterWith<5, 2, RenormalisedGates>::For<6, double>>().ok);
 }
 
-TEST_CASE("gradcheck rejects a router that overwrites dx, one that ignores the balance loss and one that assigns") {
+TEST_CASE(
+    "gradcheck rejects a router that overwrites dx, one that ignores the balance loss and one that assigns") {
   names(gradcheck<OverwritesDx>().message, "dx is not added to");
   names(gradcheck<IgnoresBalance>().message, "backward says");
   names(gradcheck<AssignsGradient>().message, "do not add");
@@ -240,14 +241,14 @@ TEST_CASE("gradcheck rejects a router whose plan ignores the pass or contradicts
   names(message(RouterFault::tape_disagrees), "the tape says that choice 0 of token 0 is expert ");
 }
 
-TEST_CASE("gradcheck of a recipe examines the capacity of its plans by the recipe's drop rule") {
+TEST_CASE("gradcheck of a router specification checks capacity by its drop policy") {
   using ByChoice = Dropping<PlantedRouter, Drop::slot_major, Group::sequence>;
   CHECK(message<ByChoice>(RouterFault::none).empty());
   names(message<ByChoice>(RouterFault::ignores_capacity), "capacity is ignored: expert ");
   CHECK(message<Unlimited>(RouterFault::ignores_capacity).empty());
 }
 
-TEST_CASE("a layer with a kink is examined at smooth points, for any seed") {
+TEST_CASE("a layer with a kink is checked at differentiable points, for any seed") {
   using Kinked = Expert<6, 5, Activation::relu, double>;
   for (std::uint64_t seed = 1; seed <= 30; ++seed) {
     const GradcheckReport report = gradcheck<Kinked>({.seed = seed});

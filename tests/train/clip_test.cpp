@@ -66,13 +66,13 @@ TEST_CASE("a norm that is not finite is reported, not hidden") {
   CHECK(std::isnan(global_norm(tree)));
 }
 
-TEST_CASE("no scale is given for a norm that is not finite, whatever the limit") {
+TEST_CASE("clip_scale throws for a norm that is not finite, whatever the limit") {
   const double infinity = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
   for (const double norm : {infinity, -infinity, nan})
     for (const double limit : {1.0, 0.0, infinity}) CHECK_THROWS_AS(clip_scale(norm, limit), std::runtime_error);
 }
 
-TEST_CASE("a norm within the limit is left alone and a larger one comes down to it") {
+TEST_CASE("a norm within the limit is unchanged and a larger one is scaled to it") {
   CHECK(clip_scale(0.5, 1) == 1);
   CHECK(clip_scale(0, 1) == 1);
   CHECK(clip_scale(4, 1) == Approx(0.25).epsilon(1e-6));   // PyTorch divides by norm + 1e-6

@@ -162,7 +162,7 @@ TEST_CASE("a batch or length of zero and a text shorter than a window are reject
   CHECK(sample(2, 4).empty());
 }
 
-TEST_CASE("the evaluation walk predicts every token but the first exactly once and in order") {
+TEST_CASE("sequential evaluation has every token but the first as a target exactly once, in order") {
   for (const int size : {2, 3, 12, 13, 36, 37, 40, 61}) {
     const std::vector<int> tokens = counting(size);
     const Windows windows{tokens, 3, 4};
@@ -182,7 +182,7 @@ TEST_CASE("the evaluation walk predicts every token but the first exactly once a
   }
 }
 
-TEST_CASE("a batch of the evaluation walk does not depend on what was read before it") {
+TEST_CASE("a batch of the sequential evaluation does not depend on earlier reads") {
   const std::vector<int> tokens = counting(40);
   const Windows windows{tokens, 3, 4};   // 39 targets: batches of 12, 12, 12 and a rest of 3
   REQUIRE(windows.size() == 4);
@@ -196,7 +196,7 @@ TEST_CASE("a batch of the evaluation walk does not depend on what was read befor
   CHECK(backward.shape.length == 4);
 }
 
-TEST_CASE("the evaluation walk rejects sizes of zero, too short a text and a batch it does not have") {
+TEST_CASE("sequential evaluation rejects sizes of zero, too short a text and a batch out of range") {
   const std::vector<int> one = counting(1), ten = counting(10);
   Batch batch;
   CHECK(contains(refusal([&] { (void)Windows{ten, 0, 4}.size(); }), "batch = 0"));

@@ -65,7 +65,7 @@ double chi_square(const std::vector<int>& of, const std::vector<double>& p) {
 }  // namespace
 
 // chi-square with five degrees of freedom exceeds 25.7 once in ten thousand; less often with fewer
-TEST_CASE("tokens are drawn with the probabilities of softmax") {
+TEST_CASE("tokens are sampled with the probabilities of softmax") {
   CHECK(chi_square(draws({}, 20000), probability) < 25.7);
 }
 
@@ -77,11 +77,11 @@ TEST_CASE("temperature two draws with the square roots of the probabilities") {
   CHECK(chi_square(draws({.temperature = 2}, 20000), flat) < 25.7);
 }
 
-TEST_CASE("top_k draws among the k likeliest in their proportions and never another") {
+TEST_CASE("top_k samples among the k most probable tokens in proportion, and no other") {
   CHECK(chi_square(draws({.top_k = 3}, 20000), {0, 0.4 / 0.83, 0, 0.25 / 0.83, 0.18 / 0.83, 0}) < 25.7);
 }
 
-TEST_CASE("top_p draws among the fewest that reach p, the one that crosses it included") {
+TEST_CASE("top_p samples among the fewest most probable tokens that reach p, the last one included") {
   CHECK(chi_square(draws({.top_p = 0.5}, 20000), {0, 0.4 / 0.65, 0, 0.25 / 0.65, 0, 0}) < 25.7);
   CHECK(draws({.top_p = 0.39}, 100) == std::vector<int>{0, 100, 0, 0, 0, 0});
 }
@@ -91,7 +91,7 @@ TEST_CASE("top_p counts what top_k left") {
   CHECK(draws({.top_k = 2, .top_p = 0.6}, 100) == std::vector<int>{0, 100, 0, 0, 0, 0});
 }
 
-TEST_CASE("temperature zero, top_k one and a tiny top_p always take the likeliest token") {
+TEST_CASE("temperature zero, top_k one and a tiny top_p always select the most probable token") {
   for (const Sampling& sampling : {Sampling{.temperature = 0}, Sampling{.top_k = 1}, Sampling{.top_p = 1e-9}})
     CHECK(draws(sampling, 100) == std::vector<int>{0, 100, 0, 0, 0, 0});
 }
@@ -170,7 +170,7 @@ TEST_CASE("an empty prompt starts with the first token") {
   CHECK(generate(*model, letters, "", {.tokens = 20}) == generate(*model, letters, "a", {.tokens = 20}));
 }
 
-TEST_CASE("of a prompt longer than the context its end counts") {
+TEST_CASE("of a prompt longer than the context only the end is used") {
   const auto model = random_model();
   CHECK(generate(*model, letters, "ggggggabcdefga", {.tokens = 20}) ==
         generate(*model, letters, "abcdefga", {.tokens = 20}));
@@ -220,7 +220,7 @@ TEST_CASE("a tokenizer with more tokens than the model is rejected with both num
                  "the tokenizer has 256 tokens, the model only 7"));
 }
 
-TEST_CASE("a generator rejects to continue nothing") {
+TEST_CASE("a generator rejects an empty prompt") {
   const auto model = random_model();
   Generator<Model> generator(*model, {}, Rng(1));
   CHECK(contains(refusal([&] { generator.next(std::span<const int>{}); }), "the prompt has no tokens"));

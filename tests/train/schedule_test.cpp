@@ -11,7 +11,7 @@ const WarmupCosine rate{.peak = 1, .minimum = 0.1, .warmup = 4, .steps = 24};
 
 }  // namespace
 
-TEST_CASE("warm-up climbs by equal steps from above zero to below the peak") {
+TEST_CASE("warm-up rises by equal steps from above zero to below the peak") {
   CHECK(rate(0) == Approx(0.2).epsilon(1e-15));
   CHECK(rate(1) == Approx(0.4).epsilon(1e-15));
   CHECK(rate(3) == Approx(0.8).epsilon(1e-15));
@@ -39,19 +39,19 @@ TEST_CASE("without warm-up the first step has the peak, and a run of no steps th
   CHECK(never(0) == 0.1);
 }
 
-TEST_CASE("a warm-up longer than the run still climbs, and what follows is the minimum") {
+TEST_CASE("a warm-up longer than the run still rises, and later steps have the minimum") {
   const WarmupCosine slow{.peak = 1, .minimum = 0.1, .warmup = 10, .steps = 5};
   CHECK(slow(9) == Approx(10.0 / 11).epsilon(1e-15));
   CHECK(slow(10) == 0.1);
 }
 
 // nanoGPT, config/train_shakespeare_char.py
-TEST_CASE("a schedule that is not told otherwise is nanoGPT's for characters") {
+TEST_CASE("the defaults of the schedule are nanoGPT's for characters") {
   constexpr WarmupCosine usual;
   STATIC_REQUIRE((usual.peak == 1e-3 && usual.minimum == 1e-4 && usual.warmup == 100 && usual.steps == 5000));
 }
 
-TEST_CASE("a schedule that climbs to its minimum, has no rate or a negative step is rejected") {
+TEST_CASE("a schedule with a peak below its minimum, no rate or a negative step is rejected") {
   const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
   for (const WarmupCosine& wrong :
        {WarmupCosine{.peak = 5e-5}, WarmupCosine{.minimum = -1}, WarmupCosine{.peak = nan},

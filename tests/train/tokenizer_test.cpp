@@ -106,7 +106,7 @@ TEST_CASE("a tokenizer comes back unchanged from its text") {
   CHECK(Tokenizer::characters("ba").to_text() == "characters:ab");
 }
 
-TEST_CASE("a damaged description of a tokenizer is rejected") {
+TEST_CASE("an invalid text of a tokenizer is rejected") {
   const auto read = [](std::string_view text) { return refusal([&] { Tokenizer::from_text(text); }); };
   CHECK(contains(read(""), "found ''"));
   CHECK(contains(read("byte"), "found 'byte'"));
@@ -116,7 +116,7 @@ TEST_CASE("a damaged description of a tokenizer is rejected") {
   CHECK(contains(read("characters:a\xff"), "not valid UTF-8"));
 }
 
-TEST_CASE("a tokenizer knows what it encodes, and no other text") {
+TEST_CASE("knows() is true for exactly the texts that encode accepts") {
   const Tokenizer letters = Tokenizer::characters("ab\u00e9\U0001F600");
   for (const char* text : {"", "a", "ba\u00e9\U0001F600"}) CHECK(letters.knows(text));
   for (const char* text : {"\n", "abc", "\xe9", "a\xf0\x9f"}) {
