@@ -1,5 +1,5 @@
 #pragma once
-// The page that watch_routing writes: one HTML file with pictures of where tokens go.
+// The HTML report of watch_routing: one file with charts of the routing of tokens.
 #include <moegpt/moegpt.hpp>
 
 #include "svg.hpp"
@@ -7,7 +7,7 @@
 namespace routing_page {
 using namespace moegpt;
 
-// A stretch of training; each vector has a number for each layer.
+// An interval of training; vectors have one element per layer.
 struct Frame {
   double loss = 0;
   std::vector<double> violation{}, information{};   // MaxVio; nats about the dialect
@@ -29,7 +29,7 @@ struct Watched {
   std::vector<Layer> layers{};
 };
 
-// Share of a class's choices that go to an expert.
+// Fraction of a class's choices that select expert e.
 inline double share_of(const ClassCounts& table, int c, int e) {
   double all = 0;
   for (int i = 0; i < table.experts; ++i) all += static_cast<double>(table.at(c, i));

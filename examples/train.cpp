@@ -1,4 +1,4 @@
-// Trains a GPT with experts on a text file and shows how it goes. See --help.
+// Trains a GPT with experts on a text file and prints its progress. See --help.
 #include <moegpt/io.hpp>
 
 #include <chrono>
@@ -79,7 +79,7 @@ Tokenizer tokenizer_for(const Options& o, const std::string& text) {
   return Tokenizer::bytes();
 }
 
-// States a loss in nats per token for each character and byte of the validation part.
+// Converts a loss in nats per token to nats per character and byte of the validation part.
 struct Units {
   double tokens;
   TextLength length;
@@ -148,8 +148,9 @@ void run(const Options& o, const Text& text, Tokenizer tokenizer) {
 
   std::printf("%s\n%td parameters, %.0f active for each token\n", to_text<Model>().c_str(), count_weights(model),
               model.active_weights());
-  std::printf("text: %zu tokens to train on, %zu to judge by, %d different; %d threads, %s\n", corpus.train.size(),
-              corpus.val.size(), corpus.tokenizer.vocab(), exec.threads, build_info().simd);
+  std::printf("text: %zu tokens for training, %zu for validation, %d different; %d threads, %s\n",
+              corpus.train.size(), corpus.val.size(), corpus.tokenizer.vocab(), exec.threads,
+              build_info().simd);
   std::printf("losses are in nats per token, and a token is a %s\n",
               corpus.tokenizer == Tokenizer::bytes() ? "byte" : "character");
   if (text.entropy_rate > 0)
@@ -188,7 +189,7 @@ void run(const Options& o, const Text& text, Tokenizer tokenizer) {
     }
   }
 
-  if (!o.save.empty()) {   // first: what follows may fail
+  if (!o.save.empty()) {   // first, because later steps may throw
     save(o.save, model, corpus.tokenizer);
     std::printf("saved %s\n", o.save.c_str());
   }
@@ -201,7 +202,7 @@ void run(const Options& o, const Text& text, Tokenizer tokenizer) {
 }
 
 void start(const Options& o) {
-  if (!o.save.empty()) check_can_write(o.save);   // now, not after an hour of training
+  if (!o.save.empty()) check_can_write(o.save);   // before training
   const Text text = read_or_generate(o);
   Tokenizer tokenizer = tokenizer_for(o, text.text);
   if (o.preset == "makemoe") {
