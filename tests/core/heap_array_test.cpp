@@ -80,7 +80,7 @@ TEST_CASE("a moved-from mixture has all experts with empty weights, and can be a
   const Mixture copy = a;
   const float* const memory = a.experts[2].weight.data();
   Mixture b = std::move(a);
-  CHECK(b.experts[2].weight.data() == memory);   // the numbers are not copied
+  CHECK(b.experts[2].weight.data() == memory);   // the elements are not copied
   CHECK(same_weights(b, copy));
   CHECK(paths_of(a) == paths_of(copy));
   CHECK(count_weights(a) == 0);

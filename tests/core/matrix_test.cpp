@@ -80,7 +80,7 @@ TEST_CASE("a released weight is empty, and allocated again it is zero") {
   REQUIRE(w.size() == 4);
   for (const float x : w) CHECK(x == 0);
   w[0] = 3;
-  w.allocate();   // it holds its numbers already: they stay
+  w.allocate();   // no change: it is not empty
   CHECK(w[0] == 3);
 }
 

@@ -21,7 +21,7 @@ struct Tree {
   }
 };
 
-// More weights than one list of runs holds.
+// More weights than one batch of runs.
 struct Forest {
   std::array<Tree, 250> trees;
   static constexpr auto fields() { return Fields{Field{"trees", &Forest::trees}}; }

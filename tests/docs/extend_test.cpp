@@ -1,5 +1,5 @@
-// The excerpts of docs/extend.md: a layer, an expert and a router of one's own, and what gradcheck and
-// check_router say of wrong ones.
+// The excerpts of docs/extend.md: a user-defined layer, expert and router, and the messages of gradcheck and
+// check_router for faulty ones.
 #include "support/catch.hpp"
 #include "support/numbers.hpp"
 

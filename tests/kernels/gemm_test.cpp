@@ -34,7 +34,7 @@ Operand<T> as_operand(const Matrix<T>& m, const Matrix<T>& m_transposed, bool tr
   return MatrixView<const T>{m.data(), m.rows(), m.cols(), m.cols()};
 }
 
-// |C - AB| <= (K + 2) epsilon (|A| |B| + |start|) for any order of a sum of K products and a start.
+// |C - AB| <= (K + 2) epsilon (|A| |B| + |C0|) for any order of a sum of K products and the initial C0.
 template <class T>
 bool close(const Matrix<T>& c, const Matrix<T>& a, const Matrix<T>& b, const Matrix<T>& start) {
   const Matrix<double> A = a.template cast<double>(), B = b.template cast<double>(), C = start.template cast<double>();
@@ -98,7 +98,7 @@ TEMPLATE_TEST_CASE("every element is one chain of multiply-adds over k = 0, 1, 2
       fused += c(i, j) == one;
       separate += c(i, j) == two;
     }
-  CHECK((fused == M * N || separate == M * N));   // as the machine has it, but the same everywhere
+  CHECK((fused == M * N || separate == M * N));   // depends on the target, but is the same for every element
 }
 
 TEMPLATE_TEST_CASE("a row's and a column's bits are the same alone and among others (invariant 6)", "", float,
@@ -218,7 +218,7 @@ TEST_CASE("affine is x W^T + b, and its gradients are the transposed products, a
   kernels::affine_backward_weights<double>(Exec{2}, xv, dyv, view(dw), db.data());
   CHECK(close(dw, dyt, x, dw0));
   for (Index j = 0; j < out; ++j) CHECK(db(0, j) == Approx(b(0, j) + dy.col(j).sum()).epsilon(1e-14));
-  kernels::affine_backward_weights<double>(Exec{1}, xv, dyv, {}, nullptr);   // nothing is wanted
+  kernels::affine_backward_weights<double>(Exec{1}, xv, dyv, {}, nullptr);   // no gradient is required
 }
 
 TEMPLATE_TEST_CASE("a product that is not large needs little of the stack", "", float, double) {

@@ -17,7 +17,7 @@ TEMPLATE_TEST_CASE("softplus is log(1 + exp a), also where one term is below the
 }
 
 TEST_CASE("noise is added to exactly n elements, and its backward is its derivative") {
-  const Index n = 300;   // more than one piece, and a rest
+  const Index n = 300;   // more than one chunk, and a tail
   const auto normal = random_numbers<double>(n, 1), a = random_numbers<double>(n, 2), dh = random_numbers<double>(n, 3);
   Buffer<double> h(n + 1), da(n + 1), up(n), down(n);
   h[n] = da[n] = 7;

@@ -13,7 +13,7 @@
 // Which other tokens a token's result may depend on, besides earlier ones of its sequence.
 enum class Mates { none, position, sequence, batch };
 
-// Numbers that a layer computed. rows: of each token y and, of a mixture, scores, lse, experts and gates.
+// Results of a layer. rows: for each token y and, for a mixture, scores, lse, experts and gates.
 struct Outcome {
   moegpt::Index width = 0;
   bool marked = true;   // every sparse weight that has a gradient is marked as touched
@@ -138,7 +138,7 @@ class LayerOf : public AnyLayer {
   bool held_ = false;
 };
 
-// Layers to test, and what each of them is.
+// Layers to test, with their properties.
 struct Layers {
   std::vector<std::unique_ptr<AnyLayer>> all;
   template <class L>
@@ -399,7 +399,7 @@ inline void check_sizes(AnyLayer& layer) {
 }
 
 // A padded sequence is the sequence without its padding: the same bits forward, and gradients that add up to
-// those of the batch. Padding gets no gradient from its neighbours and gives them none.
+// those of the batch. Padding has no gradient and does not affect other gradients.
 inline void check_padding(AnyLayer& layer, std::optional<moegpt::Key> key) {
   using moegpt::Index;
   const Index batch = 7, L = 66, lengths[batch] = {66, 0, 64, 65, 63, 4, 1}, D = layer.dim_in, F = layer.dim_out;

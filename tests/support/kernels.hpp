@@ -1,6 +1,6 @@
 #pragma once
-// Kernels are compiled once for all tests, in kernels.cpp: most of what a unit costs would be the same machine code
-// again. Nothing here is needed to use the library.
+// Explicit instantiation of kernels: compiled once for all tests, in kernels.cpp, to save compile time. Users
+// of the library do not need this.
 #include <moegpt/kernels/adam.hpp>
 #include <moegpt/kernels/attention.hpp>
 #include <moegpt/kernels/cross_entropy.hpp>
@@ -14,7 +14,8 @@
 #include <moegpt/kernels/noise.hpp>
 #include <moegpt/kernels/norms.hpp>
 
-// KIND template ...; for every kernel that is not inlined. KIND is extern, or nothing where they are compiled.
+// KIND template ...; for every kernel that is not inlined. KIND is extern, or nothing where they are
+// compiled.
 #define MOEGPT_KERNELS(KIND, T) \
   KIND template void adam<T>(const AdamStep<T>&, const T*, T*, T*, T*, Index); \
   KIND template void attention_forward<T>(const AttentionHead<T>&, MatrixView<const T>, MatrixView<const T>, \

@@ -1,5 +1,5 @@
 #pragma once
-// Any layer with a tape and scratch, drawn and run once; and invariants of all layers.
+// Any layer with tape and scratch, with random weights, run once; and invariants of all layers.
 #include "numbers.hpp"
 #include "routed_pass.hpp"
 

@@ -1,5 +1,5 @@
 #pragma once
-// A top-2 router with a planted fault: what a router of one's own may get wrong.
+// A top-2 router with a planted fault, for tests of the checks.
 #include "routed_pass.hpp"
 
 #include <moegpt/moe/top_k_router.hpp>
@@ -86,7 +86,7 @@ struct PlantedRouter {
              router_fault == RouterFault::capacity_changes_choices || router_fault == RouterFault::gate_is_nan ||
              router_fault == RouterFault::same_expert_twice || router_fault == RouterFault::expert_does_not_exist;
     }
-    // What the router sees instead of x.
+    // The input of the router instead of x.
     static moegpt::Tokens<D, T> distorted(moegpt::In<D, T> x, const Tape& tape, const moegpt::Pass& pass) {
       const moegpt::Index N = pass.tokens(), L = pass.shape.length;
       moegpt::Tokens<D, T> y(N);

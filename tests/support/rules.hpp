@@ -1,5 +1,5 @@
 #pragma once
-// A random route of a router, and what check_router does not examine: one expert by several names, a small stack.
+// A random route of a router, and checks that check_router does not make: equal experts, a small stack.
 #include "numbers.hpp"
 #include "routed_pass.hpp"
 #include "small_stack.hpp"

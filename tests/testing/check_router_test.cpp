@@ -26,18 +26,18 @@ void says(const std::string& message, std::string_view what) {
   CHECK(message.find(what) != std::string::npos);
 }
 
-// Its router looks ahead or at other tokens, and it says so.
+// A router that is not causal, and is declared so.
 struct LooksAhead : PlantedRouter {
   static constexpr bool causal = false;
 };
-// Its tokens compete by a rule of its own.
+// Its tokens compete by the router's own rule.
 struct Competing : PlantedRouter {
   static constexpr DropRule drop{.order = Drop::never};
 };
 struct SaysThree : PlantedRouter {
   static constexpr int active = 3;
 };
-// The load of a tape counts threads.
+// The load on the tape depends on the number of threads.
 struct WrongLoad {
   static constexpr int experts = 4, active = 2;
   static constexpr bool causal = true;

@@ -8,7 +8,7 @@ using testing::Point;
 
 namespace {
 
-// Compares what is said of the derivative of f at x.
+// Compares the given derivatives of f at x with differences.
 template <class F>
 Point examine(F&& f, std::vector<double>& x, const std::vector<double>& said, GradcheckReport& report,
                 const GradcheckOptions& options = {}) {
