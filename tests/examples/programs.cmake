@@ -18,7 +18,8 @@ function(succeed)
   endif()
   set(output "${output}" PARENT_SCOPE)
 endfunction()
-# reject(WHAT PATTERN COMMAND...): ends with an error message that matches, not by a signal, and leaves no file.
+# reject(WHAT PATTERN COMMAND...): the command must fail with an error message that matches PATTERN, not by a
+# signal, and leave no file.
 # misuse(...): likewise, by exit status 2 and before anything was done.
 function(misuse what)
   reject("${what}" ${ARGN})
@@ -78,7 +79,8 @@ elseif(CASE STREQUAL "watch_routing")
       message(FATAL_ERROR "the page shows a number that is none: ${CMAKE_MATCH_0}")
     endif()
   endforeach()
-  reject("a page that cannot be written" "nowhere/page.html" "${WATCH_ROUTING}" --steps 1 --out nowhere/page.html)
+  reject("a page that cannot be written" "nowhere/page.html"
+      "${WATCH_ROUTING}" --steps 1 --out nowhere/page.html)
   misuse("no steps" "--steps" "${WATCH_ROUTING}" --steps 0)
   misuse("a balance that is no number" "--balance" "${WATCH_ROUTING}" --balance nan)
   misuse("a page without a name" "--out" "${WATCH_ROUTING}" --out "")
@@ -134,8 +136,10 @@ elseif(CASE STREQUAL "bad_input")
     misuse("--capacity ${wrong}" "--capacity: is '${wrong}', expected" ${train} --data text.txt --capacity ${wrong})
   endforeach()
   reject("a length above the context" "context" ${train} --data text.txt --steps 3 --length 100000)
-  reject("a learning rate that destroys the weights" "finite|nan|inf" ${train} --data text.txt ${short} --lr 1e38)
-  reject("no place to save" "nowhere" "${TRAIN}" --data text.txt --preset small ${short} --save nowhere/m.safetensors)
+  reject("a learning rate that destroys the weights" "finite|nan|inf"
+      ${train} --data text.txt ${short} --lr 1e38)
+  reject("no place to save" "nowhere"
+      "${TRAIN}" --data text.txt --preset small ${short} --save nowhere/m.safetensors)
   reject("a model that is not there" "nowhere.safetensors" "${GENERATE}" --model nowhere.safetensors)
   reject("a file that is no model" "no_model.safetensors" "${GENERATE}" --model no_model.safetensors)
 
@@ -212,7 +216,8 @@ elseif(CASE STREQUAL "any_text")
     endif()
   endforeach()
   write_bytes(short.txt "abc" 20)
-  reject("a text whose validation part is too short" "too short.*--length" "${TRAIN}" --data short.txt ${short})
+  reject("a text whose validation part is too short" "too short.*--length"
+      "${TRAIN}" --data short.txt ${short})
 elseif(CASE STREQUAL "saving")
   # Asking whether one can write changes nothing, whatever the name stands for. The run is stopped by a text that is
   # not there, after the question.

@@ -46,7 +46,9 @@ struct TokensView {
   TokensView rows(Rows r) const { return empty() ? TokensView{} : TokensView{data + r.first * D, r.count}; }
   [[gnu::always_inline]] operator TokensView<D, const T>() const { return {data, count}; }
   [[gnu::always_inline]] operator MatrixView<T>() const { return {data, count, D, D}; }
-  [[gnu::always_inline]] operator MatrixView<const T>() const requires(!std::is_const_v<T>) { return {data, count, D, D}; }
+  [[gnu::always_inline]] operator MatrixView<const T>() const requires(!std::is_const_v<T>) {
+    return {data, count, D, D};
+  }
 
   // Selected only if the widths differ, for a readable error.
   template <int Other, class U>

@@ -10,12 +10,14 @@ namespace kernels {
 template <class T>
 [[gnu::noinline]] void look_up(const Exec& exec, MatrixView<const T> table, const int* ids, MatrixView<T> y) {
   for_each_piece(exec, y.rows, 64, [&](Rows rows) {
-    for (Index n = rows.first; n < rows.first + rows.count; ++n) std::memcpy(y[n], table[ids[n]], bytes_of<T>(y.cols));
+    for (Index n = rows.first; n < rows.first + rows.count; ++n)
+      std::memcpy(y[n], table[ids[n]], bytes_of<T>(y.cols));
   });
 }
 // d_table[ids_n] += dy_n, in token order: each task owns a range of features.
 template <class T>
-[[gnu::noinline]] void look_up_backward(const Exec& exec, const int* ids, MatrixView<const T> dy, MatrixView<T> d_table) {
+[[gnu::noinline]] void look_up_backward(const Exec& exec, const int* ids, MatrixView<const T> dy,
+                                        MatrixView<T> d_table) {
   for_each_piece(exec, dy.cols, 128, [&](Rows features) {
     for (Index n = 0; n < dy.rows; ++n)
       axpy<T>(features.count, 1, dy[n] + features.first, d_table[ids[n]] + features.first);

@@ -104,7 +104,8 @@ template <class T>
     const Index first = of_queries ? 0 : rule.first_query(keys.first);
     const Index last = of_queries ? m.length : rule.end_query(exist - 1, m.length);
     for (Index h = kv * m.group(); h < (kv + 1) * m.group(); ++h)
-      head(b, h, {first, last > first ? last - first : 0}, {keys.first, exist - keys.first}, of_queries, true, worker);
+      head(b, h, {first, last > first ? last - first : 0}, {keys.first, exist - keys.first}, of_queries, true,
+           worker);
     for (Index j = exist; j < end; ++j) {
       std::memset(m.keys(dk, b, kv)[j], 0, bytes_of<T>(m.width));
       std::memset(m.keys(dv, b, kv)[j], 0, bytes_of<T>(m.width));
@@ -117,7 +118,8 @@ template <class T>
     });
     return;
   }
-  const Index queries = Pieces{m.length, attention_block}.size(), keys = (m.key_rows + attention_block - 1) / attention_block;
+  const Index queries = Pieces{m.length, attention_block}.size(),
+              keys = (m.key_rows + attention_block - 1) / attention_block;
   const Index first_tasks = m.batch * m.heads * queries;
   exec.parallel_for_worker(first_tasks + pairs * keys, [&](Index task, int worker) {
     if (task < first_tasks) {

@@ -12,7 +12,8 @@ namespace kernels {
 template <class T>
 void rotary_angles(Index position, double base, Index d, T* cosine, T* sine) {
   for (Index i = 0; i < d / 2; ++i) {
-    const double angle = static_cast<double>(position) * std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(d));
+    const double angle = static_cast<double>(position) *
+                         std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(d));
     cosine[i] = static_cast<T>(std::cos(angle));
     sine[i] = static_cast<T>(std::sin(angle));
   }
