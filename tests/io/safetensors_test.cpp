@@ -252,7 +252,7 @@ TEST_CASE("a file with any one bit flipped is read or rejected, never anything e
       ++refused;
     }
   }
-  CHECK(rejected > 64);  // all of the length's upper bits at least
+  CHECK(refused > 64);  // all of the length's upper bits at least
 }
 
 TEST_CASE("a tensor without data is rejected unless its shape has a zero") {
