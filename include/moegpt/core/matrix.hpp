@@ -134,7 +134,7 @@ struct Gathered {
   Gathered(In<D, T> all) : x(all), count(all.count) {}
   Gathered(Out<D, T> all) requires(!std::is_const_v<T>) : Gathered(In<D, T>(all)) {}
   Gathered(const Tokens<D, T>& all) : Gathered(all.view()) {}
-  Gathered(In<D, T> all, const Index* index_, Index count_) : x(all), index(index_), count(count_) {}
+  Gathered(In<D, T> all, const Index* index_, Index count_) : x(all), index{index_}, count(count_) {}
   const T* operator[](Index i) const { return x[index ? index[i] : i]; }
   Gathered rows(Rows r) const { return index ? Gathered{x, index + r.first, r.count} : Gathered(x.rows(r)); }
 };

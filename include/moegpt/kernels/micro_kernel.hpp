@@ -21,7 +21,7 @@ struct Operand {
   template <int D>
   Operand(Gathered<D, T> x) : Operand(x.x.data, x.count, D, D, 1, x.index) {}
   Operand(const T* p, Index r, Index c, Index rs, Index cs, const Index* n = nullptr)
-      : data(p), rows(r), cols(c), row_stride(rs), col_stride(cs), index(n) {}
+      : data(p), rows(r), cols(c), row_stride(rs), col_stride(cs), index{n} {}
 
   Operand transposed() const { return {data, cols, rows, col_stride, row_stride}; }   // not of gathered rows
   Operand rows_at(Rows r) const {
