@@ -1,5 +1,5 @@
-// How many tokens a second does a model write, with a key/value cache, 1 sequence and 8 at once? Every token reads
-// the active weights once: GB/s counts them alone, for one sequence.
+// Generation with a key/value cache: tokens per second, for 1 and 8 sequences.
+// GB/s counts only the active weights, which every token reads once, for one sequence.
 #include "support/table.hpp"
 #include "support/workloads.hpp"
 

@@ -1,4 +1,4 @@
-// Times whole training steps of one workload, when told to; the twin of step.py, which says how to talk to it.
+// Times training steps of one workload on command, as step.py does; step.py documents the protocol.
 //   ours --workload a|b|b2|c|cv|dense --threads N [--warmup N]
 #include <moegpt/moegpt.hpp>
 

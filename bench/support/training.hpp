@@ -1,5 +1,5 @@
 #pragma once
-// A model in training on random tokens, its model FLOPs and its memory.
+// Training of a model on random tokens, its model FLOPs and its memory.
 #include <moegpt/moegpt.hpp>
 
 #include <algorithm>
@@ -128,7 +128,7 @@ struct Growing {
     read(prompt);
   }
   void next() {
-    if (cache.room() == 0) return begin();
+    if (cache.remaining() == 0) return begin();
     read(std::vector<int>(ids));
   }
 

@@ -28,7 +28,7 @@ struct Writing {
 Writing makemoe_writing(int sequences, int threads);
 Writing fine_grained_writing(int sequences, int threads);
 
-// Bytes this machine could still hand out.
+// Available memory in bytes.
 double memory_available();
 
 }  // namespace bench

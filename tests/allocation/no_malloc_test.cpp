@@ -11,7 +11,7 @@ using namespace moegpt;
 
 namespace {
 
-// What the small preset does not have: learned positions, noise, biases, dense layers.
+// Features that the small preset does not have: learned positions, noise, biases, dense layers.
 constexpr Config learned{.vocab = 29, .context = 16, .dim = 24, .layers = 3, .heads = 3, .hidden = 32,
                          .head_bias = true, .dense_first = 1};
 constexpr Config both_ways{.vocab = 29, .context = 16, .dim = 24, .layers = 3, .heads = 3, .hidden = 32,

@@ -1,5 +1,5 @@
-// The excerpts of docs/extend.md: a layer, an expert and a router of one's own, and what gradcheck and
-// check_router say of wrong ones.
+// The excerpts of docs/extend.md: a user-defined layer, expert and router, and the messages of gradcheck and
+// check_router for faulty ones.
 #include "support/catch.hpp"
 #include "support/numbers.hpp"
 
@@ -178,18 +178,18 @@ struct ForgetfulRouter : TopKRouter<5, 2> {
 
 }  // namespace
 
-TEST_CASE("a layer, an expert and a router of one's own pass gradcheck") {
+TEST_CASE("a user-defined layer, expert and router pass gradcheck") {
   for (std::uint64_t seed : {1, 2, 3}) {
     const GradcheckReport scale = gradcheck<Scale<6, double>>({.seed = seed});
-    INFO(scale.complaint);
+    INFO(scale.message);
     CHECK(scale);
     const GradcheckReport router = gradcheck<ThresholdRouter<5>>({.seed = seed});
-    INFO(router.complaint);
+    INFO(router.message);
     CHECK(router);
     GradcheckOptions options{.seed = seed};
     options.routing.objective = {.balance = 0.1, .z = 0.1};
     const GradcheckReport mixture = gradcheck<MoELayer<ThresholdRouter<3>, AffineExpert<4, double>>>(options);
-    INFO(mixture.complaint);
+    INFO(mixture.message);
     CHECK(mixture);
   }
 }
@@ -206,21 +206,22 @@ TEST_CASE("every token has at least one expert under a threshold of the uniform 
 
 TEST_CASE("the router of the guide passes check_router, under another drop rule too") {
   const RouterReport promises = check_router<ThresholdRouter<5>>();
-  INFO(promises.complaint);
+  INFO(promises.message);
   CHECK(promises);
   CHECK(check_router<Dropping<ThresholdRouter<5>, Drop::probability>>());
 }
 
-TEST_CASE("check_router says of a router that ignores allowed experts what to do") {
+TEST_CASE("check_router reports a router that ignores allowed experts, and the remedy") {
   const RouterReport report = check_router<ForgetfulRouter>();
-  CHECK(report.complaint == "without some experts: expert 0 gets tokens, but it is not allowed: choose e only where "
-                            "is_allowed(e, pass)");
+  CHECK(report.message ==
+        "without some experts: expert 0 gets tokens, but it is not allowed: choose e only where "
+        "is_allowed(e, pass)");
 }
 
 TEST_CASE("gradcheck names the tensor, both derivatives and the error of a wrong backward") {
   const GradcheckReport report = gradcheck<TopKRouterWith<5, 2, ForgetfulGates>>();
   CHECK_FALSE(report);
-  CAPTURE(report.complaint);
-  CHECK(report.complaint.find("x: backward says ") == 0);
-  CHECK(report.complaint.find(", differences say ") != std::string::npos);
+  CAPTURE(report.message);
+  CHECK(report.message.find("x: backward says ") == 0);
+  CHECK(report.message.find(", differences say ") != std::string::npos);
 }

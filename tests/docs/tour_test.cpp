@@ -54,7 +54,7 @@ TEST_CASE("a step may clip and follow a schedule") {
   const double before = model.forward(batch, work).cross_entropy;
   Adam<Model> adam;
 
-  const WarmupCosine rate{.peak = 3e-3, .floor = 3e-4, .warmup = 10, .steps = 100};
+  const WarmupCosine rate{.peak = 3e-3, .minimum = 3e-4, .warmup = 10, .steps = 100};
   for (int step = 0; step < rate.steps; ++step) {
     model.forward(batch, work, seed.with(Purpose::step, step));
     set_zero(grad);
@@ -67,7 +67,7 @@ TEST_CASE("a step may clip and follow a schedule") {
   CHECK(!bars(expert_load(work)).empty());
 }
 
-TEST_CASE("the tape and the plan show what every layer did") {
+TEST_CASE("the tape and the plan hold the intermediates of every layer") {
   Model model;
   init(model, Key{1});
   Model::Workspace work{{.batch = 2, .length = 8}};
@@ -87,7 +87,7 @@ TEST_CASE("the tape and the plan show what every layer did") {
   for (float sum : gates) CHECK(sum == Approx(1));
 }
 
-TEST_CASE("statistics, intermediates and the leak test look at routing") {
+TEST_CASE("statistics, intermediates and the leak test read routing") {
   Model model;
   init(model, Key{1});
   Model::Workspace work{{.batch = 2, .length = 8}};
@@ -105,7 +105,7 @@ TEST_CASE("statistics, intermediates and the leak test look at routing") {
   CHECK(leak == "no leak");
 }
 
-TEST_CASE("a weight whose gradient is empty stays as it is") {
+TEST_CASE("a weight whose gradient is empty is unchanged") {
   Model model, grad;
   init(model, Key{1});
   const Model before = model;   // a copy: models are values
@@ -159,7 +159,7 @@ TEST_CASE("prompts of different lengths are read together, and a cache selects t
   CHECK((cache.length(0) == 2 && cache.length(1) == 4 && cache.length(2) == 3));
 }
 
-TEST_CASE("the number of threads is no part of a result") {
+TEST_CASE("the number of threads does not affect results") {
   Model model, one, three;
   init(model, Key{1});
   const Batch batch = some_batch({2, 8});
@@ -175,7 +175,7 @@ TEST_CASE("the number of threads is no part of a result") {
   CHECK(same_weights(one, three));
 }
 
-TEST_CASE("a file carries all that a model needs") {
+TEST_CASE("a file contains a complete model") {
   Model model;
   Tokenizer tokenizer = Tokenizer::bytes();
   init(model, Key{1});

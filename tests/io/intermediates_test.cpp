@@ -103,7 +103,7 @@ TEST_CASE("intermediates become JSON in which every number is what it was") {
   CHECK(layer["count_loss"] == 7);
 }
 
-TEST_CASE("what is not finite is null in JSON, which has no word for it") {
+TEST_CASE("values that are not finite are null in JSON") {
   auto all = small<double>();
   all.layers[0].gate_scores[0] = std::numeric_limits<double>::infinity();
   all.layers[0].z_loss = std::numeric_limits<double>::quiet_NaN();

@@ -291,7 +291,7 @@ TEST_CASE("the gradients of attention agree with differences for a sequence long
   gradcheck_three_seeds<Attention<multi_head, double>>(options);
 }
 
-TEMPLATE_TEST_CASE("a sequence has the same bits alone and among others (law 6)", "", float, double) {
+TEMPLATE_TEST_CASE("a sequence has the same bits alone and among others (invariant 6)", "", float, double) {
   using L = Attention<grouped, TestType>;
   L layer;
   draw_weights(layer, 1);
@@ -330,8 +330,9 @@ TEMPLATE_TEST_CASE("with a cache, chunks and single tokens have the bits of the 
   }
 }
 
-TEMPLATE_TEST_CASE("sequences of different lengths continue in a cache with the bits that each has alone (law 6)", "",
-                   float, double) {
+TEMPLATE_TEST_CASE(
+    "sequences of different lengths continue in a cache with the bits that each has alone (invariant 6)", "",
+    float, double) {
   using L = Attention<grouped, TestType>;
   constexpr Index length = 70, batch = 3, capacity = 70, piece = 30;
   const Index steps[][batch] = {{30, 1, 17}, {0, 30, 1}, {1, 1, 1}, {1, 0, 1}, {30, 30, 30}, {8, 8, 20}};   // of 70
@@ -447,7 +448,7 @@ TEST_CASE("gradcheck reads the documents and positions of its own shape alone") 
   Index firsts[3] = {0, 0, -1};
   GradcheckOptions options;
   options.pass = {.shape = {2, 5}, .first_positions = firsts, .documents = documents.data()};
-  CHECK(gradcheck<Attention<multi_head, double>>(options).complaint == "");
+  CHECK(gradcheck<Attention<multi_head, double>>(options).message == "");
 }
 
 TEST_CASE("a document that begins before the previous one is rejected by a message that names the token") {

@@ -56,7 +56,7 @@ struct WithoutFields {
 TEST_CASE("the concept accepts a layer and rejects one that violates it") {
   STATIC_REQUIRE(Layer<Complete>);
   STATIC_REQUIRE_FALSE(Layer<WithoutBackward>);
-  STATIC_REQUIRE_FALSE(Layer<WritesItsTapeInBackward>);   // law 3: the tape is const
+  STATIC_REQUIRE_FALSE(Layer<WritesItsTapeInBackward>);   // invariant 3: the tape is const
   STATIC_REQUIRE_FALSE(Layer<ChangesInForward>);
   STATIC_REQUIRE_FALSE(Layer<WithoutFields>);
   STATIC_REQUIRE_FALSE(Layer<int>);

@@ -23,7 +23,7 @@ TEST_CASE("Linear is W x + b, W as PyTorch stores it") {
   CHECK(y.eigen().col(1) == Eigen::Vector3f(8, 16, 24));
 }
 
-TEMPLATE_TEST_CASE("a token's bits are the same alone and among others (law 6)", "", float, double) {
+TEMPLATE_TEST_CASE("a token's bits are the same alone and among others (invariant 6)", "", float, double) {
   Linear<37, 41, TestType> layer;
   draw_weights(layer, 1);
   const auto x = random_tokens<37, TestType>(29, 2);

@@ -73,7 +73,9 @@ TEST_CASE("capacity drops pairs and dropless keeps all") {
     for (int e = 0; e < 4; ++e) CHECK(block.mixture.plan.load(e) <= 1);
 }
 
-TEST_CASE("a batch in which an expert has less than one slot is refused, but not the end of a text nor a generation") {
+TEST_CASE(
+    "a batch in which an expert has less than one slot is rejected, but not the end of a text nor a "
+    "generation") {
   const auto model = random_model<Plain>(1);
   model->options.capacity_factor = 0.2;   // 6 tokens x 2 / 4 experts x 0.2 = 0.6
   Workspace<Plain> work{{2, 3}};
@@ -177,7 +179,7 @@ TEST_CASE("a weight whose gradient is released stays as it is, and the others tr
   CHECK(released == 20);
 }
 
-TEST_CASE("a token id that the model does not have is refused by its place") {
+TEST_CASE("a token id that the model does not have is rejected by its place") {
   Door d;
   d.batch.inputs[3] = V;
   CHECK(contains(d.refusal_of_forward(), "input 3 has token id 11, expected 0 .. 10"));
@@ -190,7 +192,7 @@ TEST_CASE("a token id that the model does not have is refused by its place") {
   CHECK(d.refusal_of_forward() == "");
 }
 
-TEST_CASE("too few or too many ids or targets are refused with both numbers") {
+TEST_CASE("too few or too many ids or targets are rejected with both numbers") {
   Door d;
   d.batch.targets.pop_back();
   CHECK(contains(d.refusal_of_forward(), "the batch has 5 targets for 6 tokens"));
@@ -199,7 +201,7 @@ TEST_CASE("too few or too many ids or targets are refused with both numbers") {
   CHECK(contains(d.refusal_of_forward(), "the batch has 7 ids for 2 x 3 tokens"));
 }
 
-TEST_CASE("a batch of nothing is refused") {
+TEST_CASE("a batch of nothing is rejected") {
   Door d;
   for (const Shape shape : {Shape{0, 3}, Shape{2, 0}, Shape{0, 0}}) {
     d.batch = {shape, {}, {}};
@@ -209,7 +211,8 @@ TEST_CASE("a batch of nothing is refused") {
   CHECK(contains(d.refusal_of_forward(), "a batch of -2 sequences of -3 tokens"));
 }
 
-TEST_CASE("a sequence longer than the context and a batch larger than the workspace are refused with both sizes") {
+TEST_CASE(
+    "a sequence longer than the context and a batch larger than the workspace are rejected with both sizes") {
   Door d;
   d.batch = random_batch({1, 9}, V, 2);
   CHECK(contains(d.refusal_of_forward(), "a sequence of 9 tokens, but the model's context is 8"));
@@ -235,7 +238,7 @@ TEST_CASE("a loss that overflows although all weights are finite says so") {
   CHECK(contains(refusal<std::runtime_error>([&] { d.model->forward(d.batch, d.work); }), "lower the learning rate"));
 }
 
-TEST_CASE("backward refuses another batch than its forward's, and a workspace made for inference") {
+TEST_CASE("backward rejects another batch than its forward's, and a workspace made for inference") {
   Door d;
   Noisy grad;
   d.model->forward(d.batch, d.work);
@@ -249,7 +252,7 @@ TEST_CASE("backward refuses another batch than its forward's, and a workspace ma
                  "no forward of this workspace has returned"));
 }
 
-TEST_CASE("logits refuse an id that the model does not have") {
+TEST_CASE("logits reject an id that the model does not have") {
   Door d;
   Noisy::Cache cache;
   CHECK(contains(refusal([&] { d.model->logits(std::vector<int>{1, 2, V}, d.work, cache); }),
@@ -301,7 +304,7 @@ TEST_CASE("only a pre-norm model has a norm after its last block, and a model wi
   CHECK(norms(GPT<with(Residual::pre_norm), TopKRouter<4, 2>>()).back() == "norm.weight");
 }
 
-TEST_CASE("options and objectives that make no sense are refused in the step that reads them") {
+TEST_CASE("options and objectives that make no sense are rejected in the step that reads them") {
   auto model = random_model<Plain>(1);
   Workspace<Plain> work({2, 4});
   const Batch batch = random_batch({2, 4}, V, 2);
@@ -340,7 +343,7 @@ TEST_CASE("backward needs a forward with its batch that has returned") {
   CHECK(backward() == "");
 }
 
-TEST_CASE("backward after logits is refused, though they read the same ids") {
+TEST_CASE("backward after logits is rejected, though they read the same ids") {
   auto model = random_model<Plain>(1);
   Plain grad;
   Workspace<Plain> work({1, 4});

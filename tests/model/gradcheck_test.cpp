@@ -55,7 +55,7 @@ void examine(const Pass& pass, const Objective& objective = {}) {
     const GradcheckReport report =
         gradcheck<Model>({.seed = seed, .pass = pass, .routing = {.objective = objective}, .per_tensor = 24});
     INFO("seed " << seed << ", worst " << report.worst << " in " << report.where);
-    INFO(report.complaint);
+    INFO(report.message);
     REQUIRE(report.ok);
     REQUIRE(report.worst <= 1e-6);
   }
@@ -147,8 +147,8 @@ TEST_CASE("gradients of an encoder without norms whose mixtures stand where a pr
   examine<Model>({.shape = shape, .key = key}, all);
 }
 
-TEST_CASE("gradcheck refuses a model whose workspace remembers that an earlier batch had a key") {
+TEST_CASE("gradcheck rejects a model whose workspace remembers that an earlier batch had a key") {
   const GradcheckReport report = gradcheck<GPT<plain, Remembers, double>>({.pass = {.shape = shape}});
-  CAPTURE(report.complaint);
-  CHECK(contains(report.complaint, "a workspace that was used before changes the gradient"));
+  CAPTURE(report.message);
+  CHECK(contains(report.message, "a workspace that was used before changes the gradient"));
 }

@@ -23,8 +23,8 @@ void run(const M& model, Workspace<M>& work) {
   model.forward(batch, work);
 }
 
-// A user's mixture around another. With a tape that derives from the inner one's it has all but the experts, which it
-// hands on or not.
+// A user's mixture around another. With a tape that derives from the inner one's it has all but the experts,
+// which it hands on or not.
 template <class Inner, bool Tells>
 struct Around {
   using Scalar = typename Inner::Scalar;
@@ -191,7 +191,8 @@ TEST_CASE("experts beside shared ones and before a shared projection answer too"
     }
 }
 
-TEST_CASE("a mixture around another has its expert outputs if it hands on the experts, and is refused otherwise") {
+TEST_CASE(
+    "a mixture around another has its expert outputs if it hands on the experts, and is rejected otherwise") {
   using Plain = GPT<config, TopKRouter<4, 2>, double>;
   using Tells = GPT<config, AroundTopK<true>, double>;
   using Silent = GPT<config, AroundTopK<false>, double>;
@@ -210,7 +211,7 @@ TEST_CASE("a mixture around another has its expert outputs if it hands on the ex
         "experts: give it routed_experts()") != std::string::npos);
 }
 
-TEST_CASE("intermediates refuse a workspace that keeps one layer only") {
+TEST_CASE("intermediates reject a workspace that keeps one layer only") {
   Model model;
   Model::Workspace work{{2, 6}, {}, {}, Use::inference};
   CHECK(refusal([&] { intermediates(model, work); }).find("make it for training") != std::string::npos);

@@ -28,7 +28,7 @@ void examine() {
   for (const std::uint64_t seed : {1, 2, 3}) {
     const GradcheckReport report =
         gradcheck<Model<Recipe>>({.seed = seed, .pass = pass, .routing = routing, .per_tensor = 16});
-    INFO("seed " << seed << ", worst " << report.worst << " in " << report.where << ": " << report.complaint);
+    INFO("seed " << seed << ", worst " << report.worst << " in " << report.where << ": " << report.message);
     REQUIRE(report.ok);
     REQUIRE(report.worst <= 1e-6);
   }
@@ -68,7 +68,7 @@ TEST_CASE("a soft mixture has neither load nor balance loss, and a model of them
   CHECK(expert_load(work).empty());
 }
 
-TEST_CASE("a mask that allows fewer experts than a token takes is refused by the model") {
+TEST_CASE("a mask that allows fewer experts than a token takes is rejected by the model") {
   const auto model = random_model<Model<SharedMasked>>(5);
   const Batch batch = random_batch({2, 5}, 7, 6);
   Workspace<Model<SharedMasked>> work(batch.shape);

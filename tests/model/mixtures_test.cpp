@@ -28,7 +28,7 @@ TEST_CASE("the walk over mixtures visits those layers that route, in order, each
   CHECK(pairs == 2 * 10 * 2);
 }
 
-TEST_CASE("the walk refuses an inference workspace, whose layers share one tape") {
+TEST_CASE("the walk rejects an inference workspace, whose layers share one tape") {
   Model model;
   Model::Workspace work{{2, 5}, {}, {}, Use::inference};
   CHECK(contains(refusal([&] { for_each_mixture(model, work, [](int, auto&, auto&) {}); }), "for training"));

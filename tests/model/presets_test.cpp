@@ -36,7 +36,7 @@ void examine() {
     const RoutingContext routing{.objective = Preset::objective()};
     const GradcheckReport report =
         gradcheck<Model>({.seed = seed, .pass = pass, .routing = routing, .per_tensor = 8});
-    CAPTURE(seed, report.where, report.complaint);
+    CAPTURE(seed, report.where, report.message);
     REQUIRE(report.ok);
     REQUIRE(report.worst <= 1e-6);
   }

@@ -98,14 +98,14 @@ TEST_CASE("routes of a model are saturated at themselves, and less at those of a
   CHECK(saturation(before[1], after[1], 2) < 1);
 }
 
-TEST_CASE("statistics refuse a workspace that keeps one layer only") {
+TEST_CASE("statistics reject a workspace that keeps one layer only") {
   const Model model = model_of(1);
   Model::Workspace work{{2, 6}, {}, {}, Use::inference};
   RoutingStatistics<Model> statistics;
   CHECK(refusal([&] { statistics.add(model, work); }).find("make it for training") != std::string::npos);
 }
 
-TEST_CASE("statistics and routes of a workspace without a forward that returned are refused") {
+TEST_CASE("statistics and routes of a workspace without a forward that returned are rejected") {
   Model model = model_of(1);
   Model::Workspace work{{2, 6}};
   RoutingStatistics<Model> statistics{7};
@@ -119,7 +119,7 @@ TEST_CASE("statistics and routes of a workspace without a forward that returned 
   CHECK(statistics.layers.empty());
 }
 
-TEST_CASE("labels that do not fit are refused, and nothing is counted") {
+TEST_CASE("labels that do not fit are rejected, and nothing is counted") {
   const Model model = model_of(1);
   Model::Workspace work{{2, 6}};
   RoutingStatistics<Model> statistics{3};

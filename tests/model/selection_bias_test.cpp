@@ -168,7 +168,7 @@ TEST_CASE("the optimizer neither moves nor decays a selection bias") {
   CHECK(same_bits(before.data(), bias_of(*model, 0).data(), 4));
 }
 
-TEST_CASE("counts and biases of a workspace without a forward that returned are refused") {
+TEST_CASE("counts and biases of a workspace without a forward that returned are rejected") {
   Model model;
   Workspace<Model> work({2, 6});
   ExpertCounts<Model> counts;

@@ -1,5 +1,6 @@
-// Law 5: the number of threads changes no bit. Large enough that work is cut everywhere: more than token_piece
-// tokens, more than expert_rows pairs for one expert, more numbers in a weight than Adam and the norm take at once.
+// Invariant 5: the number of threads changes no bit. Large enough that work is cut everywhere: more than
+// token_piece tokens, more than expert_rows pairs for one expert, more numbers in a weight than Adam and the
+// norm take at once.
 #include <moegpt/train/adam.hpp>
 #include <moegpt/train/clip.hpp>
 #include <moegpt/train/corpus.hpp>

@@ -69,7 +69,7 @@ TEMPLATE_TEST_CASE("thresholds are learned wherever the router lies, from scores
   }
 }
 
-TEST_CASE("a model without thresholds refuses to learn them") {
+TEST_CASE("a model without thresholds rejects to learn them") {
   using Plain = GPT<config, TopKRouter<4, 2>>;
   const auto model = random_model<Plain>(8);
   Workspace<Plain> work({2, 8});
@@ -104,7 +104,7 @@ TEST_CASE("a model that evaluates by thresholds generates the logits of its eval
   }
 }
 
-TEST_CASE("thresholds of a workspace without a forward that returned are refused") {
+TEST_CASE("thresholds of a workspace without a forward that returned are rejected") {
   const auto model = random_model<Model>(2);
   const Workspace<Model> work({2, 8});
   CHECK(contains(refusal([&] { update_thresholds(*model, work, 0.1); }), "no forward of this workspace has returned"));

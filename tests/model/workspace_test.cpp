@@ -107,7 +107,7 @@ TEST_CASE("a workspace for inference gives the loss and logits of one for traini
   CHECK(tapes(inference) == 2 * 16);   // one of each kind of block
 }
 
-TEST_CASE("a workspace without tokens, beyond the context or without threads is refused") {
+TEST_CASE("a workspace without tokens, beyond the context or without threads is rejected") {
   CHECK(contains(refusal([] { Workspace<Model> work({0, 4}); }), "0 sequences of 4 tokens"));
   CHECK(contains(refusal([] { Workspace<Model> work({2, 0}); }), "both must be at least 1"));
   CHECK(contains(refusal([] { Workspace<Model> work({-1, -1}); }), "-1 sequences"));
@@ -116,7 +116,8 @@ TEST_CASE("a workspace without tokens, beyond the context or without threads is 
   CHECK(contains(refusal([] { Workspace<Model> work({1, 4}, {.threads = 0}); }), "0 threads"));
 }
 
-TEST_CASE("a workspace that no batch or machine can fill is refused, and so is an objective that makes no sense") {
+TEST_CASE(
+    "a workspace that no batch or machine can fill is rejected, and so is an objective that makes no sense") {
   CHECK(contains(refusal([] { Workspace<Model> work({Index{1} << 62, 4}); }), "at most 2147483648 tokens"));
   CHECK(contains(refusal([] { Workspace<Model> work({1, 4}, {.threads = 1 << 30}); }), "at most 1024"));
   CHECK(contains(refusal([] { Workspace<Model> work({1, 4}, {}, {.balance = -1}); }), "coefficient balance is -1"));

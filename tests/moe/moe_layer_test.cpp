@@ -198,7 +198,8 @@ TEST_CASE("uniform scores have the balance loss 1, and it counts requested pairs
   CHECK(uniform.tape.z == Approx(std::log(5.0) * std::log(5.0)).epsilon(1e-14));
 }
 
-TEMPLATE_TEST_CASE("given its routing a token's output does not depend on other tokens (law 6)", "", float, double) {
+TEMPLATE_TEST_CASE("given its routing a token's output does not depend on other tokens (invariant 6)", "",
+                   float, double) {
   using L = MoELayer<TopKRouter<5, 2>, Expert<6, 37, Activation::gelu, TestType>>;
   const auto layer = drawn<L>(14);
   const auto x = random_tokens<6, TestType>(40, 15);
@@ -209,7 +210,7 @@ TEMPLATE_TEST_CASE("given its routing a token's output does not depend on other 
   }
 }
 
-TEST_CASE("a mixture has the same bits for 1, 2, 3 and 8 threads, forward and backward (law 5)") {
+TEST_CASE("a mixture has the same bits for 1, 2, 3 and 8 threads, forward and backward (invariant 5)") {
   using L = MoELayer<TopKRouter<5, 2>, Expert<6, 37, Activation::gelu, float>>;
   const auto layer = drawn<L>(16);
   const Index tokens = 900;   // several work items per expert

@@ -87,6 +87,6 @@ TEST_CASE("a router around another that changes nothing has the bits of its plan
 }
 
 TEST_CASE("a wrapper that changes gates passes both checks") {
-  CHECK(gradcheck<Halved>().complaint == "");
-  CHECK(check_router<Halved>().complaint == "");
+  CHECK(gradcheck<Halved>().message == "");
+  CHECK(check_router<Halved>().message == "");
 }

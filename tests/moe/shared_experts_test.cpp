@@ -118,7 +118,8 @@ TEST_CASE("shared experts have the same bits for 1, 2, 3 and 8 threads") {
   threads_change_no_bit<MixtureOf<SharedExperts<TopKRouter<5, 2>, 1, Shared::weighted>, Expert<6, 37>>>();
 }
 
-TEST_CASE("given its routing a token's output of shared experts does not depend on other tokens (law 6)") {
+TEST_CASE(
+    "given its routing a token's output of shared experts does not depend on other tokens (invariant 6)") {
   using L = MixtureOf<SharedExperts<TopKRouter<5, 2>, 1, Shared::gated>, Expert<6, 37>>;
   const auto layer = drawn<L>(10);
   const auto x = random_tokens<6, float>(40, 11);

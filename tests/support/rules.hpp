@@ -1,5 +1,5 @@
 #pragma once
-// A random route of a router, and what check_router does not examine: one expert by several names, a small stack.
+// A random route of a router, and checks that check_router does not make: equal experts, a small stack.
 #include "numbers.hpp"
 #include "routed_pass.hpp"
 #include "small_stack.hpp"
@@ -50,7 +50,7 @@ struct RandomRoute {
 template <class Recipe>
 void check_rule(const moegpt::RouterCheckOptions& options = {}) {
   const moegpt::RouterReport report = moegpt::check_router<Recipe>(options);
-  INFO(report.complaint);
+  INFO(report.message);
   CHECK(report.ok);
 }
 

@@ -266,7 +266,7 @@ struct GPT {
     const Shape shape{cache.batch(), std::ssize(ids) / cache.batch()};
     check_ids(ids, "input", 0, V);
     check_lengths(lengths, shape);
-    cache.check_room(shape.length, lengths);
+    cache.check_remaining(shape.length, lengths);
     Pass pass = prepare(ids, lengths, shape, work, cache.lengths(), key, work.objective);
     pass.sequence_stride = C.context;
     pass.partial = true;

@@ -1,6 +1,7 @@
 #pragma once
-// All that the mixtures of a model computed in a forward, by name. The tape holds most of it already, and what
-// each expert answered is computed again when asked for, so a forward without intermediates has no extra cost.
+// All that the mixtures of a model computed in a forward, by name. The tape holds most of it already, and
+// what each expert answered is computed again when asked for, so a forward without intermediates has no extra
+// cost.
 #include <moegpt/model/workspace.hpp>
 #include <moegpt/moe/mixture.hpp>
 
@@ -156,8 +157,10 @@ Intermediates<typename Model::Scalar> intermediates(const Model& model, const Wo
             detail::run_experts(block.mixture.routed_experts(), plan, detail::mixture_input(block_tape).view(),
                                 work.exec, to);
           else
-            refuse("intermediates: the mixture of layer ", layer, " has a plan, but does not say of which experts: "
-                   "give it routed_experts(), which returns their ExpertsView, or that of the mixture inside it");
+            reject("intermediates: the mixture of layer ", layer,
+                   " has a plan, but does not say of which experts: "
+                   "give it routed_experts(), which returns their ExpertsView, or that of the mixture inside "
+                   "it");
         }
         to.final_output = detail::copied(block_tape.mixed[0], plan.tokens * D);
         for (int e = 0; e < plan.experts; ++e) {

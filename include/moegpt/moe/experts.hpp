@@ -109,7 +109,7 @@ struct ExpertsView {
     for_each_task(layout, scratch, pass, [&](int e, Rows rows) {
       const auto at = [&](auto* values) { return values ? values + rows.first : nullptr; };
       const auto d_output = scratch.d_output.rows(rows);
-      kernels::gather<T>(dy.rows(rows).x, dy.rows(rows).number, d_output);
+      kernels::gather<T>(dy.rows(rows).x, dy.rows(rows).index, d_output);
       detail::drop_slots<T>(tape.dropout, layout, d_output, rows, pass);
       data[e].backward(x.rows(rows), tape, d_output, at(gate), dx.rows(rows), at(d_gate), scratch.expert, rows);
       if (gate) kernels::scale_rows<T>(at(gate), d_output);

@@ -84,9 +84,8 @@ struct WithSharedProjection {
   static constexpr int experts = Recipe::experts, active = Recipe::active;
   static constexpr bool causal = Recipe::causal;
   static std::string text() requires requires { Recipe::text(); } {
-    [[maybe_unused]] static constexpr const char* names[] = {"gelu", "gelu_erf", "relu", "silu", "tanh"};
     std::string text = "WithSharedProjection<" + Recipe::text() + ", " + std::to_string(F);
-    (((text += ", Activation::") += names[static_cast<int>(A)]), ...);
+    (((text += ", Activation::") += to_text(A)), ...);
     return text + ">";
   }
   template <class Self, ExpertNetwork X>

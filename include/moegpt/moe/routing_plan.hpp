@@ -171,7 +171,7 @@ template <class T>
                                   std::string (*name)(), const Pass& pass) {
   const auto demand = [&](bool holds, const auto&... parts) {
     if (!holds) [[unlikely]]
-      refuse(name(), ": ", parts...);
+      reject(name(), ": ", parts...);
   };
   demand(plan.experts == experts && plan.choices == choices && plan.tokens == pass.tokens() &&
              plan.offset.size() == experts + 1 && plan.wanted.size() == experts,

@@ -1,10 +1,10 @@
 #pragma once
-// What a person wants to see while a model trains, as text. The library itself never prints.
+// Text for progress lines of a training loop. The library itself never prints.
 #include <moegpt/model/gpt.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Pairs that each expert received in the last forward, summed over the layers that are mixtures. Empty for a
+// Load of each expert in the last forward, in (token, expert) pairs, summed over MoE layers. Empty for a
 // dense model.
 template <class Model>
 std::vector<Index> expert_load(const Workspace<Model>& work) {
@@ -22,7 +22,7 @@ std::vector<Index> expert_load(const Workspace<Model>& work) {
   return load;
 }
 
-// A bar for each count, an eighth of a line for each eighth of the largest: "▆▇▅█▆▆▇▅".
+// A bar for each count, its height in eighths of the largest count: "▆▇▅█▆▆▇▅".
 inline std::string bars(std::span<const Index> counts) {
   static constexpr const char* levels[] = {" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
   Index most = 1;
