@@ -61,7 +61,7 @@ TEST_CASE("intermediates are what the tape holds, for each mixture") {
   CHECK(all.shape == Shape{2, 6});
   REQUIRE(all.layers.size() == 2);
   const auto& layer = all.layers[1];
-  const auto& tape = work.tape.blocks.second[1].mixture;
+  const auto& tape = work.tape.trunk.blocks.second[1].mixture;
   CHECK(layer.layer == 2);
   CHECK(layer.experts == 4);
   CHECK(layer.choices == 2);
@@ -122,7 +122,7 @@ TEST_CASE("the final output is the gates times what the experts answered") {
       }
     }
     Index counted = 0;
-    for (const auto& block : work.tape.blocks.second) counted += block.mixture.plan.dropped();
+    for (const auto& block : work.tape.trunk.blocks.second) counted += block.mixture.plan.dropped();
     CHECK(dropped == counted);
     CHECK(dropped > 0);
   }
@@ -182,7 +182,7 @@ TEST_CASE("experts beside shared ones and before a shared projection answer too"
   CHECK(layer.expert_dim == 5);
   REQUIRE(layer.expert_outputs.size() == 12 * 2 * 5);
   CHECK(layer.final_output.size() == 12 * 8);
-  const auto& mixed = work.tape.blocks.second[0].mixture.mixed;   // before the projection
+  const auto& mixed = work.tape.trunk.blocks.second[0].mixture.mixed;   // before the projection
   for (std::size_t n = 0; n < 12; ++n)
     for (std::size_t i = 0; i < 5; ++i) {
       double y = 0;

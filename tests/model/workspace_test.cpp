@@ -99,8 +99,8 @@ TEST_CASE("a workspace for inference gives the loss and logits of one for traini
   CHECK(same_bits(training.tape.head.logits[0], inference.tape.head.logits[0], 16 * V));
   const auto tapes = [](const Workspace<Model>& work) {
     Index tokens = 0;
-    for (const auto& block : work.tape.blocks.first) tokens += block.normed1.count();
-    for (const auto& block : work.tape.blocks.second) tokens += block.normed1.count();
+    for (const auto& block : work.tape.trunk.blocks.first) tokens += block.normed1.count();
+    for (const auto& block : work.tape.trunk.blocks.second) tokens += block.normed1.count();
     return tokens;
   };
   CHECK(tapes(training) == 3 * 16);

@@ -45,7 +45,9 @@ namespace testing {
 // What leaves each layer and the last norm: [layers + 1] x [tokens, D], of the last forward.
 template <class Model>
 const typename Model::Scalar* output_of(const typename Model::Workspace& work, int layer) {
-  return layer < Model::config.layers ? work.tape.stream[static_cast<std::size_t>(layer) + 1][0] : work.tape.normed[0];
+  const auto& tape = work.tape;
+  if (layer == Model::config.layers) return tape.normed[0];
+  return tape.trunk.stream[static_cast<std::size_t>(layer) + 1][0];
 }
 
 // Compares all positions before `exchanged`, layer by layer, with what they were.
