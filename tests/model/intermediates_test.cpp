@@ -210,6 +210,53 @@ TEST_CASE("a mixture around another has its expert outputs if it hands on the ex
         "experts: give it routed_experts()") != std::string::npos);
 }
 
+TEST_CASE("intermediates of logits with a cache are those of a forward of the same tokens") {
+  Model model;
+  draw_weights(model, 4);
+  const Objective objective{.balance = 0.1, .balance_rule = BalanceRule::megablocks};
+  Model::Workspace training{{2, 6}, {}, objective}, work{{2, 6}, {2}, objective, Use::inspection};
+  Batch batch{{2, 6}, {}, std::vector<int>(12, 2), {}};
+  for (int n = 0; n < 12; ++n) batch.inputs.push_back(n * n % 7);
+  model.forward(batch, training);
+  const auto whole = intermediates(model, training, {.expert_outputs = true});
+
+  Model::Cache cache{2};
+  model.logits(batch.inputs, work, cache);
+  const auto at_once = intermediates(model, work, {.expert_outputs = true});
+  REQUIRE(at_once.layers.size() == whole.layers.size());
+  for (std::size_t l = 0; l < whole.layers.size(); ++l) {
+    CHECK(at_once.layers[l].gate_scores == whole.layers[l].gate_scores);
+    CHECK(at_once.layers[l].load == whole.layers[l].load);
+    CHECK(at_once.layers[l].balance_loss == whole.layers[l].balance_loss);
+  }
+
+  cache.clear();
+  for (const Rows positions : {Rows{0, 4}, Rows{4, 2}}) {   // of each call
+    const auto [first, count] = positions;
+    std::vector<int> ids;
+    for (Index b = 0; b < 2; ++b)
+      for (Index t = first; t < first + count; ++t) ids.push_back(batch.inputs[static_cast<std::size_t>(b * 6 + t)]);
+    model.logits(ids, work, cache);
+    const auto all = intermediates(model, work, {.expert_outputs = true});
+    CHECK(all.shape == Shape{2, count});
+    REQUIRE(all.layers.size() == 2);
+    for (std::size_t l = 0; l < 2; ++l) {
+      CHECK(all.layers[l].layer == whole.layers[l].layer);
+      for (Index n = 0; n < 2 * count; ++n) {
+        const Index of_whole = n / count * 6 + first + n % count;
+        const auto same = [&](const auto& some, const auto& full, Index each) {
+          return std::equal(some.begin() + n * each, some.begin() + (n + 1) * each, full.begin() + of_whole * each);
+        };
+        CHECK(same(all.layers[l].gate_scores, whole.layers[l].gate_scores, 4));
+        CHECK(same(all.layers[l].top_k_indices, whole.layers[l].top_k_indices, 2));
+        CHECK(same(all.layers[l].gates, whole.layers[l].gates, 2));
+        CHECK(same(all.layers[l].expert_outputs, whole.layers[l].expert_outputs, 2 * 8));
+        CHECK(same(all.layers[l].final_output, whole.layers[l].final_output, 8));
+      }
+    }
+  }
+}
+
 TEST_CASE("intermediates refuse a workspace that keeps one layer only") {
   Model model;
   Model::Workspace work{{2, 6}, {}, {}, Use::inference};

@@ -17,8 +17,8 @@ constexpr auto& trunk_of(X& x) {
 // The mixtures of a workspace can be read if each layer has a tape of its own.
 template <class Work>
 void check_tapes(const Work& work) {
-  check(work.use != Use::inference, "the mixtures of an inference workspace share one tape: make it for training, or "
-        "with Use::inspection");
+  check(work.use != Use::inference, "the mixtures of an inference workspace share one tape: make it for "
+        "training, or with Use::inspection");
 }
 // What looks at the mixtures after a forward needs one that has returned, too.
 template <class Work>

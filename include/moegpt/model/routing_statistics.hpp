@@ -19,9 +19,9 @@ struct RoutingStatistics {
   int classes = 0;
   std::vector<Layer> layers{};   // that are mixtures
 
-  // Adds the last forward of the workspace, which must not be one for inference. label [tokens]: the class of each
-  // token, or below zero; none: experts are counted, classes are not.
-  // std::invalid_argument before a forward, or for labels that do not fit; nothing is counted then.
+  // Adds the last forward of the workspace. label [tokens]: the class of each token, or below zero; none:
+  // experts are counted, classes are not. std::invalid_argument for an inference workspace, before a forward,
+  // or for labels that do not fit; nothing is counted then.
   void add(const Model& model, const Workspace<Model>& work, std::span<const int> label = {}) {
     check_mixtures(work, "RoutingStatistics");
     std::size_t i = 0;

@@ -49,7 +49,7 @@ struct LastForward {
   }
 };
 
-// Memory of a Model: a GPT, a Transformer, or a model of one's own, with `config` and a Tape and a Scratch that have
+// Memory of a Model: a GPT, a Transformer, or another one with `config` and a Tape and a Scratch that have
 // resize(pass, use).
 template <class Model>
 struct Workspace {
@@ -91,8 +91,8 @@ struct Workspace {
 // several batches.
 template <class Model>
 void check_forward(const Workspace<Model>& work, const char* what) {
-  check(work.last.complete, what, ": no forward of this workspace has returned since it was made or since one failed: "
-        "call forward first");
+  check(work.last.complete, what, ": no forward of this workspace has returned since it was made or since one "
+        "failed: call forward first");
 }
 
 }  // namespace moegpt::inline MOEGPT_BUILD
