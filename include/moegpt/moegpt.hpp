@@ -29,6 +29,7 @@
 #include <moegpt/model/routing_statistics.hpp>
 #include <moegpt/model/selection_bias.hpp>
 #include <moegpt/model/thresholds.hpp>
+#include <moegpt/model/transformer.hpp>
 #include <moegpt/model/workspace.hpp>
 #include <moegpt/moe/all_experts.hpp>
 #include <moegpt/moe/allowed_experts.hpp>

@@ -15,15 +15,15 @@ using Model = GPT<tiny, TopKRouter<4, 2>>;
 constexpr Config modern{.vocab = 256, .context = 128, .dim = 64, .layers = 4, .heads = 4, .hidden = 128,
                         .norm = Norm::rms, .positions = Positions::rotary, .activation = Activation::silu,
                         .gated = true, .output_bias = false, .expert_bias = false};
-static_assert(std::is_same_v<GPT<modern>::ExpertType, GatedExpert<64, 128, Activation::silu, float, false>>);
+static_assert(std::is_same_v<GPT<modern>::Trunk::ExpertType, GatedExpert<64, 128, Activation::silu, float, false>>);
 constexpr Config only_gated{.vocab = 256, .context = 128, .dim = 64, .layers = 4, .heads = 4, .hidden = 128,
                             .gated = true};
-static_assert(std::is_same_v<GPT<only_gated>::ExpertType, GatedExpert<64, 128, Activation::gelu, float, true>>);
+static_assert(std::is_same_v<GPT<only_gated>::Trunk::ExpertType, GatedExpert<64, 128, Activation::gelu, float, true>>);
 
 constexpr Config encoder{.vocab = 256, .context = 64, .dim = 64, .layers = 6, .heads = 4, .hidden = 64,
                          .dense_hidden = 256, .mask = Mask::full, .residual = Residual::post_norm,
                          .mixture_at = {1, 3, 4}};   // or [](int layer) { return layer % 2 == 1; }
-static_assert(GPT<encoder, ExpertChoiceRouter<4>>::Blocks::bs == 3);
+static_assert(GPT<encoder, ExpertChoiceRouter<4>>::Trunk::Blocks::bs == 3);
 
 using Preset = presets::mixtral<presets::Extents{.vocab = 256, .context = 64, .dim = 64, .layers = 4, .heads = 4}>;
 using Mixtral = presets::ModelOf<Preset>;   // with Preset::options(), Preset::objective() and Preset::init
@@ -76,7 +76,7 @@ TEST_CASE("the tape and the plan hold the intermediates of every layer") {
   std::vector<float> gates(16);
 
   model.forward(batch, work);
-  work.tape.blocks.at_layer(1, [&](const auto& block) {
+  work.tape.trunk.blocks.at_layer(1, [&](const auto& block) {
     middle = block.middle.eigen().col(3);   // token 3 after attention: D numbers
     const RoutingPlan<float>& plan = block.mixture.plan;
     for (int e = 0; e < plan.experts; ++e)

@@ -85,13 +85,13 @@ TEST_CASE("weights without options keep the model's options, and unknown or inva
   load_safetensors(file.path, model);
   CHECK(model.options == own);
   init(model, Key{1});
-  const float before = model.token_embedding.weight[0];
+  const float before = model.trunk.token_embedding.weight[0];
   for (const auto& [key, value] : {std::pair{"moegpt.options.new_one", "1"}, {"moegpt.options.norm_epsilon", "small"},
                                    {"moegpt.options.norm_epsilon", "nan"}, {"moegpt.options.norm_epsilon", ""}}) {
     with(key, value);
     CHECK(contains(message_of([&] { load_safetensors(file.path, model); }), "option "));
     CHECK(model.options == own);
-    CHECK(model.token_embedding.weight[0] == before);
+    CHECK(model.trunk.token_embedding.weight[0] == before);
   }
   with("moegpt.options.norm_epsilon", "0.25");
   load_safetensors(file.path, model);
@@ -113,6 +113,7 @@ TEST_CASE("a file of another model names the type to compile, and changes nothin
   CHECK(count_weights(other) > 0);
   for_each_weight([](const auto& w) { for (float x : w) REQUIRE(x == 0); }, other);
   CHECK(model_text(file.path) == to_text<Model>());
+  CHECK(to_text<Model::Trunk>() == "Transformer" + to_text<Model>().substr(3));
 }
 
 TEST_CASE("a file of another block layout is rejected, with the layout to compile") {

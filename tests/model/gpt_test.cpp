@@ -66,10 +66,10 @@ TEST_CASE("later tokens change no bit of earlier logits, also under capacity, no
 TEST_CASE("capacity drops pairs and dropless keeps all") {
   Door d;
   d.model->forward(d.batch, d.work);
-  for (const auto& block : d.work.tape.blocks.second) CHECK(block.mixture.plan.dropped() == 0);
+  for (const auto& block : d.work.tape.trunk.blocks.second) CHECK(block.mixture.plan.dropped() == 0);
   d.model->options.capacity_factor = 0.4;   // 6 tokens x 2 / 4 experts x 0.4: each takes one
   d.model->forward(d.batch, d.work);
-  for (const auto& block : d.work.tape.blocks.second)
+  for (const auto& block : d.work.tape.trunk.blocks.second)
     for (int e = 0; e < 4; ++e) CHECK(block.mixture.plan.load(e) <= 1);
 }
 
@@ -125,7 +125,7 @@ TEST_CASE("the model's balance loss is one for all layers where the rule says so
     double parts = 0;
     for_each_mixture(*d.model, training, [&](int, const auto&, const auto& tape) { parts += tape.balance; });
     CHECK(parts == Approx(loss.balance).epsilon(1e-6));   // float
-    for (auto& block : d.model->blocks.second) set_zero(block.mixture.router);   // every score 1/4
+    for (auto& block : d.model->trunk.blocks.second) set_zero(block.mixture.router);   // every score 1/4
     CHECK(d.model->forward(d.batch, training).balance == Approx(balanced_value(rule, 2, 2)).epsilon(1e-6));
     d = Door{};
   }
@@ -133,7 +133,7 @@ TEST_CASE("the model's balance loss is one for all layers where the rule says so
 
 TEST_CASE("a model that sends all tokens everywhere is balanced: one per mixture") {
   Door d;
-  for (auto& block : d.model->blocks.second) set_zero(block.mixture.router);   // every score 1/4
+  for (auto& block : d.model->trunk.blocks.second) set_zero(block.mixture.router);   // every score 1/4
   CHECK(d.model->forward(d.batch, d.work).balance == Approx(2).epsilon(1e-6));
 }
 
@@ -144,21 +144,21 @@ TEST_CASE("a position beyond the batch has no gradient, and a token that did not
   d.model->forward(d.batch, d.work);
   d.model->backward(d.batch, d.work, grad);
   for (int position = 0; position < 8; ++position)
-    CHECK(grad.position_embedding.weight.eigen().row(position).isZero(0) == (position >= 3));
-  for (int id = 0; id < V; ++id) CHECK(grad.token_embedding.weight.eigen().row(id).isZero(0) == (id > 2));
+    CHECK(grad.trunk.position_embedding.weight.eigen().row(position).isZero(0) == (position >= 3));
+  for (int id = 0; id < V; ++id) CHECK(grad.trunk.token_embedding.weight.eigen().row(id).isZero(0) == (id > 2));
 }
 
 TEST_CASE("a weight whose gradient is released stays as it is, and the others train as if it were not frozen") {
   Door d, frozen;
   Noisy grad, partial;
   const auto release = [](auto& layer) { for_each_weight([](auto& w) { w.release(); }, layer); };
-  release(partial.token_embedding);
-  release(partial.norm);
+  release(partial.trunk.token_embedding);
+  release(partial.trunk.norm);
   release(partial.head);
-  release(partial.blocks.second[0].attention);
-  release(partial.blocks.second[1].norm1);
-  release(partial.blocks.second[1].mixture.router);
-  release(partial.blocks.second[1].mixture.experts[2]);
+  release(partial.trunk.blocks.second[0].attention);
+  release(partial.trunk.blocks.second[1].norm1);
+  release(partial.trunk.blocks.second[1].mixture.router);
+  release(partial.trunk.blocks.second[1].mixture.experts[2]);
   const auto before = std::make_unique<Noisy>(*d.model);
   Adam<Noisy> adam, adam_partial;
   d.model->forward(d.batch, d.work, Key{1});
@@ -223,12 +223,12 @@ TEST_CASE(
 TEST_CASE("a loss that is not finite is an error that names the first weight that is not") {
   Door d;
   const auto failure = [&] { return refusal<std::runtime_error>([&] { d.model->forward(d.batch, d.work); }); };
-  d.model->norm.weight[7] = std::numeric_limits<float>::quiet_NaN();
+  d.model->trunk.norm.weight[7] = std::numeric_limits<float>::quiet_NaN();
   CHECK(contains(failure(), "the loss is nan"));
   CHECK(contains(failure(), "norm.weight[7] is not finite"));
-  d.model->blocks.second[1].attention.key.weight[5] = std::numeric_limits<float>::infinity();
+  d.model->trunk.blocks.second[1].attention.key.weight[5] = std::numeric_limits<float>::infinity();
   CHECK(contains(failure(), "blocks.1.attention.key.weight[5]"));
-  d.model->blocks.second[0].mixture.router.logits.gate.weight[2] = std::numeric_limits<float>::quiet_NaN();
+  d.model->trunk.blocks.second[0].mixture.router.logits.gate.weight[2] = std::numeric_limits<float>::quiet_NaN();
   CHECK(contains(failure(), "blocks.0.moe.router.gate.weight[2]"));
 }
 
@@ -262,7 +262,7 @@ TEST_CASE("logits reject an id that the model does not have") {
 TEST_CASE("logits of a model with a weight that is not finite are an error that names it") {
   Door d;
   Noisy::Cache cache;
-  d.model->norm.weight[7] = std::numeric_limits<float>::quiet_NaN();
+  d.model->trunk.norm.weight[7] = std::numeric_limits<float>::quiet_NaN();
   CHECK(contains(refusal<std::runtime_error>([&] { d.model->logits(std::vector<int>{1, 2}, d.work, cache); }),
                  "norm.weight[7] is not finite"));
 }

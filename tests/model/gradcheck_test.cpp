@@ -125,7 +125,7 @@ TEST_CASE("gradients of every loss of the routers are their differences, also wh
 
 TEST_CASE("gradients of a model of dense and mixture layers with probability gates are its differences") {
   using Model = GPT<mixed, TopKRouter<3, 1>, double>;
-  static_assert(Model::Blocks::as == 3 && Model::Blocks::bs == 1);
+  static_assert(Model::Trunk::Blocks::as == 3 && Model::Trunk::Blocks::bs == 1);
   examine<Model>({.shape = shape, .key = key}, all);
 }
 
@@ -143,7 +143,7 @@ TEST_CASE("gradients of a post-norm encoder whose experts are linear, all at wor
 
 TEST_CASE("gradients of an encoder without norms whose mixtures stand where a predicate says are its differences") {
   using Model = GPT<norm_free, TopKRouter<3, 2>, double>;
-  static_assert(Model::Blocks::as == 1 && Model::Blocks::bs == 2);
+  static_assert(Model::Trunk::Blocks::as == 1 && Model::Trunk::Blocks::bs == 2);
   examine<Model>({.shape = shape, .key = key}, all);
 }
 

@@ -350,7 +350,7 @@ TEST_CASE("logits that throw leave the cache as it was, and the next call has th
   model->logits(start, work, undisturbed);
   const std::vector<float> expected = copy(model->logits(next, work, undisturbed));
   model->logits(start, work, cache);
-  float& weight = model->norm.weight[7];
+  float& weight = model->trunk.norm.weight[7];
   const float held = std::exchange(weight, std::numeric_limits<float>::quiet_NaN());
   CHECK_THROWS_AS(model->logits(next, work, cache), std::runtime_error);
   weight = held;

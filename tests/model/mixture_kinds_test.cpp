@@ -88,14 +88,14 @@ TEST_CASE("masks start at one in every scheme, and what writes to the residual s
   for (const Init scheme : {Init::gpt2, Init::makemoe}) {
     auto model = std::make_unique<Model<SharedMasked>>();
     init(*model, Key{7}, scheme);
-    for (const auto& block : model->blocks.second)
+    for (const auto& block : model->trunk.blocks.second)
       for (const auto& mask : block.mixture.routed.router.mask)
         for (const double m : mask) CHECK(m == 1);
   }
   auto model = std::make_unique<GPT<Config{.vocab = 7, .context = 5, .dim = 64, .layers = 8, .heads = 2},
                                     WithSharedProjection<TopKRouter<2, 1>, 64>>>();
   init(*model, Key{8});
-  const auto& mixture = model->blocks.second[0].mixture;
+  const auto& mixture = model->trunk.blocks.second[0].mixture;
   const auto norm = [](const auto& w) { return std::sqrt(kernels::squared_norm(w.data(), w.size())); };
   CHECK(norm(mixture.down.weight) == Approx(norm(mixture.mixture.experts[0].map.weight) / 4).epsilon(0.1));
 }

@@ -50,7 +50,7 @@ TEST_CASE("statistics add up what each forward left in the tape") {
     const Batch batch = batch_of(step);
     model.forward(batch, work);
     statistics.add(model, work, batch.inputs);   // a token's class is its id
-    const auto& tape = work.tape.blocks.second[1].mixture;
+    const auto& tape = work.tape.trunk.blocks.second[1].mixture;
     for (int e = 0; e < 4; ++e) load[static_cast<std::size_t>(e)] += tape.plan.load(e);
     z += tape.z / 3;
   }

@@ -37,7 +37,7 @@ Run train(int threads) {
     run.norms.push_back(global_norm(grad, exec));
     adam.step(*run.model, grad, exec, clip_scale(run.norms.back(), 0.5));
     for (int e = 0; e < 3; ++e)
-      run.most_of_one_expert = std::max(run.most_of_one_expert, work.tape.blocks.second[0].mixture.plan.load(e));
+      run.most_of_one_expert = std::max(run.most_of_one_expert, work.tape.trunk.blocks.second[0].mixture.plan.load(e));
   }
   return run;
 }

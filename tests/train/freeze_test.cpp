@@ -114,12 +114,12 @@ TEST_CASE("freeze_all_but, freeze_experts and unfreeze release and allocate the 
   const int all = held(grad);
   freeze_experts(grad, {0, 2});
   CHECK(all - held(grad) == 2 * 4);
-  CHECK(held(grad.blocks.second[0].mixture.experts[1]) == 4);
-  CHECK(held(grad.blocks.second[0].mixture.experts[2]) == 0);
+  CHECK(held(grad.trunk.blocks.second[0].mixture.experts[1]) == 4);
+  CHECK(held(grad.trunk.blocks.second[0].mixture.experts[2]) == 0);
   freeze(grad, "head");
   freeze_all_but(grad, {"*.router", "head.bias"});   // which is wanted again
   CHECK(held(grad) == 4 + 1);
-  CHECK(held(grad.blocks.second[0].mixture.router) == 4);
+  CHECK(held(grad.trunk.blocks.second[0].mixture.router) == 4);
   unfreeze(grad, {"*.experts.1", "norm"});
   CHECK(held(grad) == 5 + 4 + 2);
   unfreeze(grad);

@@ -49,13 +49,15 @@ inline std::string to_text(const Config& c) {
   return text + "}";
 }
 
-// The model type, "GPT<Config{...}, TopKRouter<8, 2>>". A router without text() is called "your router".
+// The whole model type, "GPT<Config{...}, TopKRouter<8, 2>>", or "Transformer<...>" of a trunk alone. A
+// router without text() is called "your router".
 template <class Model>
 std::string to_text() {
   std::string router;
   if constexpr (!Model::has_experts) router = "Dense";
   else router = router_text<typename Model::RouterRecipe>();
-  return "GPT<" + to_text(Model::config) + ", " + router + ">";
+  constexpr bool has_head = requires(const Model& model) { model.head; };
+  return (has_head ? "GPT<" : "Transformer<") + to_text(Model::config) + ", " + router + ">";
 }
 
 namespace detail {

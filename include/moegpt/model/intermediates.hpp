@@ -1,9 +1,7 @@
 #pragma once
-// All that the mixtures of a model computed in a forward, by name. The tape holds most of it already, and
-// what each expert answered is computed again when asked for, so a forward without intermediates has no extra
-// cost.
-#include <moegpt/model/workspace.hpp>
-#include <moegpt/moe/mixture.hpp>
+// All that the mixtures of a model computed in a forward, by name. The tape holds most of it already, and what
+// each expert answered is computed again when asked for, so a forward without intermediates has no extra cost.
+#include <moegpt/model/mixtures.hpp>
 
 #include <cstdint>
 #include <vector>
@@ -128,18 +126,17 @@ auto copied(const B& numbers, Index count) {
 
 }  // namespace detail
 
-// Of the last forward of a workspace made for training; its batch is not needed any more.
+// Of the last forward or logits of a workspace, with or without a cache; its batch is not needed any more.
+// std::invalid_argument for an inference workspace, or before a forward.
 template <class Model>
 Intermediates<typename Model::Scalar> intermediates(const Model& model, const Workspace<Model>& work,
                                                     IntermediatesOptions options = {}) {
   using T = typename Model::Scalar;
-  constexpr int D = Model::D;
-  check(work.use == Use::training, "the mixtures of an inference workspace share one tape: make it for training");
-  check_forward(work, "intermediates");
-  const Pass& pass = work.tape.pass;
-  Intermediates<T> all{pass.shape};
+  constexpr int D = Model::config.dim;
+  check_mixtures(work, "intermediates");
+  Intermediates<T> all{work.last.pass.shape};
   for (int layer = 0; layer < Model::config.layers; ++layer)
-    model.blocks.at_layer(layer, [&](const auto& block, const auto& block_tape) {
+    trunk_of(model).blocks.at_layer(layer, [&](const auto& block, const auto& block_tape) {
       const auto& tape = block_tape.mixture;
       using MixtureTape = std::remove_cvref_t<decltype(tape)>;
       if constexpr (HasPlan<MixtureTape>) {
@@ -176,7 +173,7 @@ Intermediates<typename Model::Scalar> intermediates(const Model& model, const Wo
           to.count_loss = static_cast<double>(tape.count);
         }
       }
-    }, work.tape.blocks);
+    }, trunk_of(work.tape).blocks);
   return all;
 }
 

@@ -14,6 +14,7 @@
 #include <moegpt/moe/moe_layer.hpp>
 #include <moegpt/testing/differences.hpp>
 #include <moegpt/testing/verify_plan.hpp>
+#include <moegpt/testing/trunk_probe.hpp>
 
 #include <type_traits>
 
@@ -245,9 +246,10 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
   return alone.ok ? gradcheck<MoELayer<TopKRouter<3, 2>, X>>(options) : alone;
 }
 
-// For a model, GPT<config, router, double>: the gradient of loss.total() on a random batch.
+// A whole model: GPT<config, router, double>, or another with the same forward and backward. The gradient of
+// loss.total() on a random batch, whose targets are below Model::classes, if there is such a number, or are ids.
 template <class Model>
-  requires requires { Model::config; }
+  requires(requires { Model::config; } && !testing::is_transformer<Model>)
 GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
   static_assert(std::is_same_v<typename Model::Scalar, double>,
                 "gradcheck computes in double: give the model T = double");
@@ -256,10 +258,14 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     Model model, grad, grad2;
     model.options = options.pass.options;
     draw_weights(model, rng, options.spread);
+    constexpr int classes = [] {
+      if constexpr (requires { Model::classes; }) return Model::classes;
+      else return Model::config.vocab;
+    }();
     Batch batch{options.pass.shape, {}, {}};
     for (Index n = 0; n < batch.shape.tokens(); ++n) {
       batch.inputs.push_back(static_cast<int>(rng.below(Model::config.vocab)));
-      batch.targets.push_back(n == 1 ? -1 : static_cast<int>(rng.below(Model::config.vocab)));   // one is ignored
+      batch.targets.push_back(n == 1 ? -1 : static_cast<int>(rng.below(classes)));   // one is ignored
     }
     if (options.pass.lengths) batch.lengths.assign(options.pass.lengths, options.pass.lengths + batch.shape.batch);
     typename Model::Workspace work{batch.shape, options.pass.exec, options.routing.objective};
@@ -290,6 +296,13 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     return compare([&] { return model.forward(batch, work, options.pass.key).total(work.objective); },
                    tensors, options, report);
   });
+}
+
+// A trunk, Transformer<config, router, double>: the gradient of <y, dy> and the losses of the routers.
+template <class Trunk>
+  requires testing::is_transformer<Trunk>
+GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
+  return gradcheck<testing::TrunkProbe<Trunk>>(options);
 }
 
 }  // namespace moegpt::inline MOEGPT_BUILD

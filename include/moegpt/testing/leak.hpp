@@ -46,7 +46,9 @@ namespace testing {
 // Output [tokens, D] of a layer in the last forward; layer == layers: of the last norm.
 template <class Model>
 const typename Model::Scalar* output_of(const typename Model::Workspace& work, int layer) {
-  return layer < Model::config.layers ? work.tape.stream[static_cast<std::size_t>(layer) + 1][0] : work.tape.normed[0];
+  const auto& tape = work.tape;
+  if (layer == Model::config.layers) return tape.normed[0];
+  return tape.trunk.stream[static_cast<std::size_t>(layer) + 1][0];
 }
 
 // Compares all positions before `exchanged`, layer by layer, with their earlier outputs.

@@ -4,17 +4,16 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Load of each expert in the last forward, in (token, expert) pairs, summed over MoE layers. Empty for a
-// dense model.
+// Pairs that each expert received in the last forward, summed over the layers that are mixtures. Empty for a
+// dense model. std::invalid_argument for an inference workspace, or before a forward.
 template <class Model>
 std::vector<Index> expert_load(const Workspace<Model>& work) {
-  check_forward(work, "expert_load");
+  check_mixtures(work, "expert_load");
   std::vector<Index> load;
   for (int i = 0; i < Model::config.layers; ++i)
-    work.tape.blocks.at_layer(i, [&](const auto& block) {
+    trunk_of(work.tape).blocks.at_layer(i, [&](const auto& block) {
       if constexpr (HasPlan<decltype(block.mixture)>) {
         const auto& plan = block.mixture.plan;
-        if (plan.experts == 0) return;   // layers of an inference workspace share a tape, which holds the last one
         load.resize(static_cast<std::size_t>(plan.experts));
         for (int e = 0; e < plan.experts; ++e) load[static_cast<std::size_t>(e)] += plan.load(e);
       }
