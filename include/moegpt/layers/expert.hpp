@@ -30,13 +30,22 @@ constexpr int output_dim() {
   else return X::dim;
 }
 
+// Rows of one expert that one thread works on; `expert` is its number in the layer, -1 of a dense or shared network.
+// Shapes and routing decide the rows, threads do not. An expert's functions take Rows, or an ExpertTask if they need
+// the number.
+struct ExpertTask {
+  int expert = -1;
+  Rows rows{};
+  operator Rows() const { return rows; }
+};
+
 // With y_s = expert(x_s) and the gate g_s that y_s is multiplied with, where dy_s is the gradient of g_s y_s:
 //   backward           d_gate_s = <dy_s, y_s>, dx_s = g_s (dy/dx)^T dy_s, and into scratch what the next one needs
 //   backward_weights   part `part` of the weight gradients; dy_s already has its gate
 // A null gate counts as ones, a null d_gate and an empty dx are not wanted. x may be gathered.
 template <class X>
 concept ExpertNetwork = requires(const X expert, X grad, typename X::Tape tape, const typename X::Tape read_tape,
-                                 typename X::Scratch scratch, const typename X::Scratch read_scratch, Rows rows,
+                                 typename X::Scratch scratch, const typename X::Scratch read_scratch, ExpertTask task,
                                  Gathered<X::dim, typename X::Scalar> x, In<output_dim<X>(), typename X::Scalar> dy,
                                  Out<output_dim<X>(), typename X::Scalar> y, Out<X::dim, typename X::Scalar> dx,
                                  typename X::Scalar* numbers) {
@@ -44,9 +53,9 @@ concept ExpertNetwork = requires(const X expert, X grad, typename X::Tape tape, 
   { X::weight_parts } -> std::convertible_to<Index>;
   tape.resize(Index{});
   scratch.resize(Index{});
-  expert.forward(x, y, tape, scratch, rows);
-  expert.backward(x, read_tape, dy, numbers, dx, numbers, scratch, rows);
-  expert.backward_weights(Index{}, x, read_tape, dy, grad, read_scratch, rows);
+  expert.forward(x, y, tape, scratch, task);
+  expert.backward(x, read_tape, dy, numbers, dx, numbers, scratch, task);
+  expert.backward_weights(Index{}, x, read_tape, dy, grad, read_scratch, task);
 };
 
 template <int D, int Dff, Activation A = Activation::gelu, class T = float, bool HasBias = true>
