@@ -78,9 +78,7 @@ struct GPT {
   using BlockNorm = std::conditional_t<C.residual == Residual::no_norm, NoNorm<D, T>, NormOfKind>;
   using LastNorm = std::conditional_t<C.residual == Residual::pre_norm, NormOfKind, NoNorm<D, T>>;
   template <class Mixture>
-  using BlockOf = std::conditional_t<C.residual == Residual::post_norm,
-                                     PostNormBlock<C.attention(), BlockNorm, Mixture>,
-                                     Block<C.attention(), BlockNorm, Mixture>>;
+  using BlockOf = BlockOfRecipe<Recipe, C.residual == Residual::post_norm, C.attention(), BlockNorm, Mixture>;
   template <class R>
   struct BlockFor { using type = BlockOf<MixtureOf<R, ExpertType>>; };
   template <std::same_as<Dense> R>
