@@ -58,6 +58,7 @@ struct Pass {
   const Index* lengths = nullptr;      // [batch] tokens that are not padding; null: all
   const Rows* documents = nullptr;     // [tokens] positions that a token may attend to, of its document; null: all
   bool partial = false;                // less than a batch: in generation, and at the end of a text
+  int layer = 0;                       // number of the layer in its model, from 0; see at_layer
   const RoutingContext* routing = nullptr;   // null: a default one, with no losses and every expert allowed
 
   Index tokens() const { return shape.tokens(); }
@@ -101,6 +102,7 @@ struct Pass {
   // The same pass inside layer `number`: its noise is its own.
   [[gnu::noinline]] Pass at_layer(int number) const {
     Pass inner = *this;
+    inner.layer = number;
     if (key) inner.key = key->with(Purpose::layer, static_cast<std::uint64_t>(number));
     return inner;
   }

@@ -282,7 +282,7 @@ struct GPT {
   [[gnu::noinline]] Pass prepare(std::span<const int> ids, std::span<const Index> lengths, Shape shape,
                                  Workspace& work, std::span<const Index> first_positions,
                                  std::optional<Key> key, const Objective& objective) const {
-    check_options(options), check_objective(objective);
+    check_options(options), check_objective(objective, C.layers);
     check_shape(ids, shape, work.shape, C.context);
     if constexpr (has_experts) check_allowed<Recipe>(work.allowed);
     Tape& tape = work.tape;
@@ -314,9 +314,10 @@ struct GPT {
       auto run = [&](const auto& block, auto& block_tape) {
         const auto held = cache ? cache->at_layer(i) : typename Cache::View{};
         block.forward(*x, *y, block_tape, work.scratch.of(block), pass.at_layer(i), cache ? &held : nullptr);
-        if constexpr (HasLosses<decltype(block_tape.mixture)>) add_losses(block_tape.mixture, loss);
+        const double weight = tape.routing.objective.layer_weight(i);
+        if constexpr (HasLosses<decltype(block_tape.mixture)>) add_losses(block_tape.mixture, loss, weight);
         if constexpr (has_balance && std::is_same_v<std::remove_cvref_t<decltype(block_tape)>, typename MoEBlock::Tape>)
-          tape.layer_mean.add(block_tape.mixture);
+          tape.layer_mean.add(block_tape.mixture, weight);
       };
       blocks.at_layer(i, [&](const auto& block) {
         using Wanted = typename std::remove_cvref_t<decltype(block)>::Tape;

@@ -42,6 +42,9 @@ struct HierarchicalRouter {
     static constexpr auto fields() { return Fields{Field{"outer", &For::outer}, Field{"inner", &For::inner}}; }
     struct Tape {
       static constexpr bool has_choices = true;
+      static constexpr bool has_own_loss =
+          HasOwnLoss<typename OuterRouter::Tape> || HasOwnLoss<typename InnerRouter::Tape>;
+      T own_loss = 0;                // the sum of those of all routers
       Tokens<experts, T> score;
       Tokens<1, T> lse;              // lse^2 sums the lse^2 of all routers, so that a z-loss is the sum of theirs
       RoutingPlan<T> outer_plan;
@@ -92,6 +95,11 @@ struct HierarchicalRouter {
         if (levels.allowed[g]) inner[g].forward(x, tape.inner_plan[g], tape.inner[g], levels.inner(g).pass);
       multiply_scores(tape, levels);
       multiply_gates(tape, levels);
+      tape.own_loss = 0;
+      if constexpr (HasOwnLoss<typename OuterRouter::Tape>) tape.own_loss = tape.outer.own_loss;
+      if constexpr (HasOwnLoss<typename InnerRouter::Tape>)
+        for (std::size_t g = 0; g < G; ++g)
+          if (levels.allowed[g]) tape.own_loss += tape.inner[g].own_loss;
       plan.resize(pass.tokens(), active, experts);
       plan.assign(tape.chosen.data(), tape.gate.data(), pass);
     }
@@ -109,7 +117,8 @@ struct HierarchicalRouter {
           multiply_gates_backward(n, plan, tape, signal.d_weight, scratch, levels);
         }
       });
-      RouterSignal<T> part{.d_weight = scratch.d_outer_gate.data(), .z = signal.z, .d_score = scratch.d_outer_score[0]};
+      RouterSignal<T> part{.d_weight = scratch.d_outer_gate.data(), .z = signal.z, .d_score = scratch.d_outer_score[0],
+                           .own = signal.own};
       outer.backward(x, tape.outer_plan, tape.outer, part, dx, grad.outer, scratch.outer, levels.outer().pass);
       for (std::size_t g = 0; g < G; ++g) {
         if (!levels.allowed[g]) continue;

@@ -2,7 +2,8 @@
 // The balance loss under rules that average over layers. With L mixtures, sums over them of f and P give
 //   mean      sum_l E <f_l, P_l> / L:                     f_l becomes f_l / L
 //   together  E <sum_l f_l, sum_l P_l> / L^2:             f_l becomes sum_l f_l / L^2
-// so that each mixture's own loss E <f_l, P_l> and its gradient are its part of the whole.
+// so that each mixture's own loss E <f_l, P_l> and its gradient are its part of the whole. With layer weights w_l a sum
+// over layers is sum_l w_l E <f_l, P_l>, and a mean that sum / L.
 #include <moegpt/moe/mixture_losses.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
@@ -26,12 +27,13 @@ struct LayerMean {
     mean_score.fill(0);
     balance = mixtures = 0;
   }
-  [[gnu::noinline]] void add(const LossTape<T>& tape) {
+  // With the layer weight of the mixture, which its gradient has from objective_of(pass). Not for `together`.
+  [[gnu::noinline]] void add(const LossTape<T>& tape, double weight = 1) {
     for (Index i = 0; i < load_share.size(); ++i) {
       load_share[i] += tape.load_share[i];
       mean_score[i] += tape.mean_score[i];
     }
-    balance += static_cast<double>(tape.balance);
+    balance += weight * static_cast<double>(tape.balance);
     ++mixtures;
   }
   // The balance loss of the model.

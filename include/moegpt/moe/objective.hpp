@@ -2,6 +2,8 @@
 // The training objective: coefficients and conventions of the losses that are added to the cross-entropy, and dropout.
 #include <moegpt/moe/capacity.hpp>
 
+#include <span>
+
 namespace moegpt::inline MOEGPT_BUILD {
 
 // Which load shares f and mean scores P the balance loss E sum_e f_e P_e multiplies: systems differ. Scores
@@ -48,16 +50,31 @@ struct Objective {
   Variance variation = Variance::population;   // in both CV^2
   double variance = 0;     // of the variance of mean scores over experts
   double count = 0;        // of the mean square deviation of each expert's sum of scores
+  double own = 0;          // of the losses that routers and mixtures define themselves
+  // [layers] of the model: factors of all coefficients of one layer's mixture; empty: 1. The numbers must live until
+  // backward. Not for a balance rule with Layers::together, whose loss has no parts of single layers.
+  std::span<const double> layer_weights{};
+  // For gradcheck. true: forward keeps what it treats as a constant (a detached quantity) on the tape of the last
+  // forward, and computes it no more, so that differences see the constant that backward sees.
+  bool hold_detached = false;
+
+  // std::invalid_argument for a layer without a number in layer_weights.
+  double layer_weight(int layer) const {
+    if (layer_weights.empty()) return 1;
+    check(layer >= 0 && layer < std::ssize(layer_weights), "the objective has layer_weights of ", layer_weights.size(),
+          " layers, but the pass is in layer ", layer, ": one for each layer of the model, or none");
+    return layer_weights[static_cast<std::size_t>(layer)];
+  }
 };
 
 // The losses of routers before their coefficients: of one mixture (its tape), or summed over a model's (Loss).
 template <class T>
 struct RouterLosses {
-  T balance = 0, z = 0, importance = 0, load = 0, variance = 0, count = 0;
+  T balance = 0, z = 0, importance = 0, load = 0, variance = 0, count = 0, own = 0;
 };
 
 // One entry per loss. Besides, a loss is a value that measure_losses computes and a gradient that signal_of_losses
-// adds (moe/mixture_losses.hpp).
+// adds (moe/mixture_losses.hpp). `own` is a router's (HasOwnLoss) or what a mixture adds to it.
 template <class T>
 struct LossEntry {
   const char* name;
@@ -71,7 +88,8 @@ inline constexpr LossEntry<T> loss_table[] = {
     {"importance", &Objective::importance, &RouterLosses<T>::importance},
     {"load", &Objective::load, &RouterLosses<T>::load},
     {"variance", &Objective::variance, &RouterLosses<T>::variance},
-    {"count", &Objective::count, &RouterLosses<T>::count}};
+    {"count", &Objective::count, &RouterLosses<T>::count},
+    {"own", &Objective::own, &RouterLosses<T>::own}};
 
 // sum over losses of coefficient * value
 template <class T>
@@ -86,15 +104,16 @@ inline Objective scaled(Objective o, double weight) {
   for (const auto& entry : loss_table<double>) o.*entry.coefficient *= weight;
   return o;
 }
-// sum += one, loss by loss.
+// sum += weight one, loss by loss.
 template <class T>
-void add_losses(const RouterLosses<T>& one, RouterLosses<double>& sum) {
+void add_losses(const RouterLosses<T>& one, RouterLosses<double>& sum, double weight = 1) {
   for (std::size_t i = 0; i < std::size(loss_table<T>); ++i)
-    sum.*loss_table<double>[i].value += static_cast<double>(one.*loss_table<T>[i].value);
+    sum.*loss_table<double>[i].value += weight * static_cast<double>(one.*loss_table<T>[i].value);
 }
 
 // std::invalid_argument for an objective without meaning. It may change between steps, so each step checks it.
-[[gnu::noinline]] inline void check_objective(const Objective& o) {
+// layers: of the model, whose number layer_weights must have; below 0: unknown.
+[[gnu::noinline]] inline void check_objective(const Objective& o, Index layers = -1) {
   check_dropout("the objective's dropout", o.dropout);
   check_dropout("the objective's expert_dropout", o.expert_dropout.value_or(0));
   for (const auto& [name, coefficient, value] : loss_table<double>)
@@ -102,6 +121,14 @@ void add_losses(const RouterLosses<T>& one, RouterLosses<double>& sum) {
           o.*coefficient, ": it must be a finite number, 0 or more");
   check(o.balance_rule.group != Group::position, "the objective's balance_rule has group = Group::position, but a "
         "balance loss is of the batch or of each sequence: use Group::batch or Group::sequence");
+  if (o.layer_weights.empty()) return;
+  check(layers < 0 || std::ssize(o.layer_weights) == layers, "the objective has layer_weights of ",
+        o.layer_weights.size(), " layers, but the model has ", layers, ": one for each layer, or none");
+  for (const double w : o.layer_weights)
+    check(w >= 0 && std::isfinite(w), "a layer weight of the objective is ", w,
+          ": it must be a finite number, 0 or more");
+  check(o.balance_rule.layers != BalanceRule::Layers::together, "the objective has layer_weights, but its balance_rule "
+        "takes one loss of all layers together: use a rule with Layers::sum or Layers::mean");
 }
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -17,6 +17,7 @@ struct RouterSignal {
   Group group = Group::batch;        // of d_mean_score
   const T* d_load = nullptr;         // [E] of the smooth load, for routers whose tape has one; null: none
   const T* d_score = nullptr;        // [tokens, E] of the full scores themselves; null: none
+  T own = 0;                         // coefficient of the router's own loss, for routers whose tape has one
 
   // What reaches the full scores of token n: ds[e] += d_score[n][e] + d_mean_score[group][e] / tokens of it.
   void add_to_scores(Index n, Index routed, const Pass& pass, int experts, T* ds) const {
@@ -51,12 +52,15 @@ concept RouterOf = requires(const R router, R grad, typename R::Tape tape, const
 //   chosen     Buffer<int> [tokens, K], what plan.assign was given; negative: none
 //   selected   likewise, before some were left out by their gates
 //   load       Buffer<T> [E] of which signal.d_load is the gradient
+//   own_loss   T, a loss of the router's own; its backward adds the gradient of signal.own * own_loss
 template <class Tape>
 concept HasChoices = requires { requires Tape::has_choices; };
 template <class Tape>
 concept HasSelected = requires { requires Tape::has_selected; };
 template <class Tape>
 concept HasSmoothLoad = requires { requires Tape::has_smooth_load; };
+template <class Tape>
+concept HasOwnLoss = requires { requires Tape::has_own_loss; };
 
 // The recipe. `active` is the most experts a token can have; `causal` says that a token's route depends on
 // nothing after it.

@@ -77,6 +77,23 @@ Verdict compare(F&& f, const std::vector<Suspect>& suspects, const GradcheckOpti
   return Verdict::smooth;
 }
 
+// A routing context whose objective holds detached quantities, and the pass with it: for differences.
+struct HeldPass {
+  RoutingContext routing;
+  Pass pass;
+  explicit HeldPass(const Pass& whole) : routing(routing_of(whole)), pass(whole) {
+    routing.objective.hold_detached = true;
+    pass.routing = &routing;
+  }
+  HeldPass(const HeldPass&) = delete;   // its pass points into it
+};
+
+// Beside a model there is no loss unless one is given.
+struct NoLossOfWeights {
+  template <class Model>
+  double operator()(const Model&, Model*) const { return 0; }
+};
+
 inline void complain(GradcheckReport& report, const std::string& text) {
   if (report.ok) report.complaint = text;
   report.ok = false;

@@ -62,7 +62,7 @@ template <class Tape>
 double value_of(const Buffer<double>& y, const Buffer<double>& dy, const Tape& tape, const Pass& pass) {
   double f = 0;
   for (Index i = 0; i < y.size(); ++i) f += y[i] * dy[i];
-  const Objective& o = routing_of(pass).objective;
+  const Objective o = objective_of(pass);
   if constexpr (HasLosses<Tape>) f += weighted(o, tape);
   if constexpr (HoldsLosses<Tape>) f += weighted(o, tape.mixture);
   return f;
@@ -136,15 +136,16 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     if (!report.ok) return Verdict::smooth;   // a broken law is no matter of luck
     std::vector<Suspect> suspects{{"x", x[0], dx[0], pass.tokens() * L::dim_in}};
     add_suspects(suspects, layer, grad);
+    const HeldPass held(pass);
     return compare([&] {
-      forward(layer, x, y, tape, scratch, pass);
+      forward(layer, x, y, tape, scratch, held.pass);
       return value_of(y.memory(), dy.memory(), tape, pass);
     }, suspects, options, report);
   });
 }
 
-// A router: gates, mean scores, loads if its tape has any, and z-loss are given random derivatives. Its plans are
-// examined too, also under a capacity, with forbidden experts and with padding.
+// A router: gates, mean scores, loads and a loss of its own if its tape has any, and z-loss are given random
+// derivatives. Its plans are examined too, also under a capacity, with forbidden experts and with padding.
 template <RouterOf R>
 GradcheckReport gradcheck(const GradcheckOptions& options = {}, const DropRule& rule = {}) {
   static_assert(std::is_same_v<typename R::Scalar, double>, "gradcheck examines in double: give the router T = double");
@@ -174,19 +175,21 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}, const DropRule& 
     draw(d_pair, rng, 1);
     draw(d_mean, rng, 1);
     draw(d_load, rng, 1);
-    const double z = 0.3;
+    const double z = 0.3, own = 0.4;
+    const HeldPass held(pass);
     auto value = [&] {   // derivatives belong to (token, choice) pairs: slots move if the routing does
-      router.forward(x, plan, tape, pass);
+      router.forward(x, plan, tape, held.pass);
       double f = 0;
       for (Index s = 0; s < plan.slot_count(); ++s) f += d_pair[plan.token[s] * plan.choices + plan.choice[s]] * plan.weight[s];
       mean_scores<double>(tape.score, Group::batch, pass, mean.data());
       for (int e = 0; e < E; ++e) f += d_mean[e] * mean[e];
       if constexpr (HasSmoothLoad<typename R::Tape>)
         for (int e = 0; e < E; ++e) f += d_load[e] * tape.load[e];
+      if constexpr (HasOwnLoss<typename R::Tape>) f += own * tape.own_loss;
       return f + z * z_loss<double>(tape.lse, pass);
     };
     for (Index s = 0; s < plan.slot_count(); ++s) d_slot[s] = d_pair[plan.token[s] * plan.choices + plan.choice[s]];
-    const RouterSignal<double> signal{d_slot.data(), d_mean.data(), z, Group::batch, d_load.data()};
+    const RouterSignal<double> signal{d_slot.data(), d_mean.data(), z, Group::batch, d_load.data(), nullptr, own};
     router.backward(x, plan, tape, signal, Sum(dx), grad, scratch, pass);
 
     RoutingPlan<double> plan_threads;
@@ -235,10 +238,12 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
   return alone.ok ? gradcheck<MoELayer<TopKRouter<3, 2>, X>>(options) : alone;
 }
 
-// A whole model (GPT<config, router, double>): the gradient of loss.total() on a random batch.
-template <class Model>
+// A whole model (GPT<config, router, double>): the gradient of loss.total() on a random batch. And of a loss beside it,
+// if one is given: beside(model, grad) returns a function of the weights, and adds its gradient to *grad unless that is
+// null.
+template <class Model, class LossOfWeights = testing::NoLossOfWeights>
   requires requires { Model::config; }
-GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
+GradcheckReport gradcheck(const GradcheckOptions& options = {}, LossOfWeights beside = {}) {
   static_assert(std::is_same_v<typename Model::Scalar, double>, "gradcheck examines in double: give the model T = double");
   using namespace testing;
   return until_smooth(options, [&](GradcheckReport& report, Rng& rng) {
@@ -255,6 +260,10 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     typename Model::Workspace used{batch.shape, options.pass.exec, options.routing.objective};
     Batch other{{1, batch.shape.length}, {batch.inputs.begin(), batch.inputs.begin() + batch.shape.length},
                 {batch.targets.begin(), batch.targets.begin() + batch.shape.length}};
+    const auto backward = [&](auto& of, Model& to) {
+      model.backward(batch, of, to);
+      beside(model, &to);
+    };
     for (const bool keyed : {true, false}) {   // stale values in the workspace must not matter
       used.objective.dropout = 0.25;
       model.forward(other, used, keyed ? std::optional<Key>(Key{7}) : std::nullopt);
@@ -263,19 +272,21 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     used.objective = options.routing.objective;
     set_zero(grad2);
     model.forward(batch, used, options.pass.key);
-    model.backward(batch, used, grad2);
+    backward(used, grad2);
     model.forward(batch, work, options.pass.key);
-    model.backward(batch, work, grad);
+    backward(work, grad);
     if (!same_bits(grad, grad2)) complain(report, "a workspace that was used before changes the gradient");
     for_each_weight([](auto& w) { for (auto& v : w) v = 1; }, grad2);
-    model.backward(batch, work, grad2);
-    model.backward(batch, work, grad2);
+    backward(work, grad2);
+    backward(work, grad2);
     if (!adds(grad, grad2, 1)) complain(report, "gradients of weights do not add to what they find");
     if (!report.ok) return Verdict::smooth;   // a broken law is no matter of luck
     std::vector<Suspect> suspects;
     add_suspects(suspects, model, grad);
-    return compare([&] { return model.forward(batch, work, options.pass.key).total(work.objective); }, suspects,
-                   options, report);
+    work.objective.hold_detached = true;
+    return compare([&] {
+      return model.forward(batch, work, options.pass.key).total(work.objective) + beside(model, static_cast<Model*>(nullptr));
+    }, suspects, options, report);
   });
 }
 
