@@ -1,5 +1,5 @@
 // How an expert of one's own becomes twice as wide, only its author knows.
-// expect: SharedExperts: several shared experts are one of so many times the width: specialise
+// expect: SharedExperts: several shared experts are one of so many times the width
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/moe/shared_experts.hpp>
 #include <moegpt/moe/with_experts.hpp>

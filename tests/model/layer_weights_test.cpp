@@ -26,8 +26,8 @@ std::vector<RouterLosses<double>> losses_of_layers(const Model& model, const Bat
 TEST_CASE("gradients of losses with a weight for each layer are their differences, under a sum and a mean") {
   GradcheckOptions options{.pass = {.shape = {2, 5}, .key = Key{42}}, .per_tensor = 16};
   for (const BalanceRule& rule : {BalanceRule{}, BalanceRule::megablocks, mean_of_sequences}) {
-    options.routing.objective = {.balance = 0.5, .balance_rule = rule, .z = 0.3, .importance = 0.7, .load = 0.6,
-                                 .variance = 5, .count = 0.05, .layer_weights = weights};
+    options.routing.objective = {.balance = 0.5, .balance_rule = rule, .z = 0.3, .importance = 0.7,
+                                 .load = 0.6, .variance = 5, .count = 0.05, .layer_weights = weights};
     for (options.seed = 1; options.seed <= 3; ++options.seed) {
       const GradcheckReport report = gradcheck<Noisy>(options);
       INFO(report.complaint);
@@ -43,7 +43,7 @@ TEST_CASE("gradcheck of a mixture takes the weight of the layer that its pass sa
   CHECK(gradcheck<MoELayer<TopKRouter<4, 2>, Expert<6, 5, Activation::gelu, double>>>(options));
 }
 
-TEST_CASE("the losses of a model are the sums over layers of weight times loss, and a mean is divided by layers") {
+TEST_CASE("losses of a model are sums over layers of weight times loss, and a mean is divided by layers") {
   const auto model = random_model<Model>(3);
   const Batch batch = random_batch({2, 5}, 7, 4);
   const auto each = losses_of_layers(*model, batch);
@@ -75,8 +75,9 @@ TEST_CASE("weights of one change no bit, and a weight of zero leaves a layer the
   const std::vector<double> ones(3, 1.0), not_the_last{1, 1, 0};
   const auto plain = gradient({.balance = 0.5, .z = 0.3});
   CHECK(first_difference(*gradient({.balance = 0.5, .z = 0.3, .layer_weights = ones}), *plain).empty());
-  const auto without = gradient({}), last = gradient({.balance = 0.5, .z = 0.3, .layer_weights = not_the_last});
-  CHECK(first_difference(last->blocks.second[2], without->blocks.second[2]).empty());   // no loss comes after it
+  const auto without = gradient({});
+  const auto last = gradient({.balance = 0.5, .z = 0.3, .layer_weights = not_the_last});
+  CHECK(first_difference(last->blocks.second[2], without->blocks.second[2]).empty());   // no loss is after it
   CHECK_FALSE(first_difference(plain->blocks.second[2], without->blocks.second[2]).empty());
   CHECK_FALSE(first_difference(last->blocks.second[1], without->blocks.second[1]).empty());
 }
@@ -85,11 +86,13 @@ TEST_CASE("layer weights of another number of layers, or for one loss of all lay
   const auto model = random_model<Model>(3);
   const Batch batch = random_batch({2, 5}, 7, 4);
   const std::vector<double> two(2, 1.0);
-  const std::string by_workspace = refusal([&] { Model::Workspace work(batch.shape, {}, {.layer_weights = two}); });
+  const Objective short_of_one{.layer_weights = two};
+  const std::string by_workspace = refusal([&] { Model::Workspace work(batch.shape, {}, short_of_one); });
   CHECK(contains(by_workspace, "layer_weights of 2 layers, but the model has 3"));
   Model::Workspace work(batch.shape);
   work.objective.layer_weights = two;
-  CHECK(contains(refusal([&] { model->forward(batch, work); }), "layer_weights of 2 layers, but the model has 3"));
+  const auto forward = [&] { model->forward(batch, work); };
+  CHECK(contains(refusal(forward), "layer_weights of 2 layers, but the model has 3"));
   work.objective = {.balance_rule = BalanceRule::huggingface, .layer_weights = weights};
-  CHECK(contains(refusal([&] { model->forward(batch, work); }), "one loss of all layers together"));
+  CHECK(contains(refusal(forward), "one loss of all layers together"));
 }

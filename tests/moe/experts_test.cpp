@@ -128,13 +128,13 @@ struct Numbered {
   void forward(Gathered<2, double>, Out<2, double> y, Tape&, Scratch&, ExpertTask task) const {
     std::fill_n(y[0], 2 * task.rows.count, task.expert);
   }
-  void backward(Gathered<2, double>, const Tape&, In<2, double>, const double*, Out<2, double> dx, double* d_gate,
-                Scratch&, ExpertTask task) const {
+  void backward(Gathered<2, double>, const Tape&, In<2, double>, const double*, Out<2, double> dx,
+                double* d_gate, Scratch&, ExpertTask task) const {
     std::fill_n(dx[0], 2 * task.rows.count, task.expert);
     std::fill_n(d_gate, task.rows.count, task.expert);
   }
-  void backward_weights(Index, Gathered<2, double>, const Tape&, In<2, double>, Numbered& grad, const Scratch&,
-                        ExpertTask task) const {
+  void backward_weights(Index, Gathered<2, double>, const Tape&, In<2, double>, Numbered& grad,
+                        const Scratch&, ExpertTask task) const {
     grad.weight[0] += task.expert;
   }
 };

@@ -62,7 +62,8 @@ TEST_CASE("an objective that makes no sense is refused by the field that is wron
   says({.balance_rule = BalanceRule::huggingface, .layer_weights = three}, "one loss of all layers together");
   const std::string found = refusal([] { check_objective({.layer_weights = three}, 4); });
   CHECK(found.find("layer_weights of 3 layers, but the model has 4") != std::string::npos);
-  CHECK(refusal([] { check_objective({.balance_rule = BalanceRule::megablocks, .layer_weights = three}, 3); }).empty());
+  constexpr Objective of_three{.balance_rule = BalanceRule::megablocks, .layer_weights = three};
+  CHECK(refusal([&] { check_objective(of_three, 3); }).empty());
 }
 
 TEST_CASE("the objective of a layer has its coefficients times the layer's weight") {

@@ -142,7 +142,7 @@ struct AssignsGradient : Honest {
   }
 };
 
-// own_loss = sum_e c_e P_e, with P the mean scores and c = P a constant; or, planted, the constant is computed again.
+// own_loss = sum_e c_e P_e, with P the mean scores and c = P a constant. Planted: forward always computes c.
 bool holds_its_constants = true;
 struct Detaching : RouterAround<TopKRouter<4, 2>> {
   template <int D, class T = float>
@@ -162,12 +162,13 @@ struct Detaching : RouterAround<TopKRouter<4, 2>> {
       Base::forward(x, plan, tape, pass);
       T mean[4];
       mean_scores<T>(tape.score, Group::batch, pass, mean);
-      if (!routing_of(pass).objective.hold_detached || !holds_its_constants) std::copy_n(mean, 4, tape.constant);
+      const bool holds = routing_of(pass).objective.hold_detached && holds_its_constants;
+      if (!holds) std::copy_n(mean, 4, tape.constant);
       tape.own_loss = 0;
       for (int e = 0; e < 4; ++e) tape.own_loss += tape.constant[e] * mean[e];
     }
-    void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, RouterSignal<T> signal, Sum<D, T> dx,
-                  For& grad, Scratch& scratch, const Pass& pass) const {
+    void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, RouterSignal<T> signal,
+                  Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
       scratch.resize(pass);
       for (Index n = 0; n < pass.tokens(); ++n)
         for (int e = 0; e < 4; ++e)
@@ -283,9 +284,10 @@ TEST_CASE("gradcheck of a recipe examines the capacity of its plans by the recip
   CHECK(complaint<Unlimited>(RouterFault::ignores_capacity).empty());
 }
 
-TEST_CASE("gradcheck holds a detached quantity constant for a router, a mixture and a model, and only if forward asks") {
+TEST_CASE("gradcheck holds a detached quantity of a router, mixture or model constant, if forward does") {
   using Mixture = MoELayer<Detaching, Expert<6, 5, Activation::gelu, double>>;
-  using Model = GPT<Config{.vocab = 7, .context = 5, .dim = 6, .layers = 2, .heads = 2, .hidden = 5}, Detaching, double>;
+  constexpr Config config{.vocab = 7, .context = 5, .dim = 6, .layers = 2, .heads = 2, .hidden = 5};
+  using Model = GPT<config, Detaching, double>;
   GradcheckOptions options{.per_tensor = 16};
   options.routing.objective.own = 3;
   for (const bool holds : {true, false}) {

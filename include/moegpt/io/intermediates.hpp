@@ -3,8 +3,8 @@
 //     layers.i.gate_scores [N, E]    layers.i.top_k_indices [N, K]    layers.i.top_k_scores [N, K]
 //     layers.i.gates [N, K]          layers.i.dropped [N, K]          layers.i.expert_outputs [N, K, DE], if asked for
 //     layers.i.final_output [N, D]   layers.i.load [E]                layers.i.wanted [E]
-//     layers.i.balance_loss []       layers.i.z_loss []      and importance_loss, load_loss, variance_loss, count_loss,
-//                                                            own_loss
+//     layers.i.balance_loss []       layers.i.z_loss []      and importance_loss, load_loss, variance_loss,
+//                                                            count_loss, own_loss
 // and ids [N], if they are there; what each is: model/intermediates.hpp. N counts the tokens of the batch, one
 // sequence after another. The shape of the batch is in the metadata as "batch" and "length".
 //

@@ -30,9 +30,9 @@ constexpr int output_dim() {
   else return X::dim;
 }
 
-// Rows of one expert that one thread works on; `expert` is its number in the layer, -1 of a dense or shared network.
-// Shapes and routing decide the rows, threads do not. An expert's functions take Rows, or an ExpertTask if they need
-// the number.
+// Rows of one expert that one thread works on. Shapes and routing decide them, threads do not. `expert` is
+// its number in the layer, or -1 for a dense or shared network. The functions of an expert take Rows, or an
+// ExpertTask if they need the number.
 struct ExpertTask {
   int expert = -1;
   Rows rows{};
@@ -45,7 +45,8 @@ struct ExpertTask {
 // A null gate counts as ones, a null d_gate and an empty dx are not wanted. x may be gathered.
 template <class X>
 concept ExpertNetwork = requires(const X expert, X grad, typename X::Tape tape, const typename X::Tape read_tape,
-                                 typename X::Scratch scratch, const typename X::Scratch read_scratch, ExpertTask task,
+                                 typename X::Scratch scratch, const typename X::Scratch read_scratch,
+                                 ExpertTask task,
                                  Gathered<X::dim, typename X::Scalar> x, In<output_dim<X>(), typename X::Scalar> dy,
                                  Out<output_dim<X>(), typename X::Scalar> y, Out<X::dim, typename X::Scalar> dx,
                                  typename X::Scalar* numbers) {

@@ -180,7 +180,8 @@ struct PostNormBlock {
 };
 
 // The block of a model's layers: of Config::residual, unless the recipe has one of its own,
-// Block<S, NormType, Mixture> with the interface of Block. Dense layers have it too, with a FeedForward as Mixture.
+// Block<S, NormType, Mixture> with the interface of Block. Dense layers have it too, and there Mixture is a
+// FeedForward.
 namespace detail {
 template <class Recipe, bool PostNorm, AttentionShape S, class NormType, class Mixture>
 struct BlockFor {

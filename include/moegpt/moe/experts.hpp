@@ -69,7 +69,7 @@ struct ExpertsView {
 
   const X* data = nullptr;
   int count = 0;
-  int first = 0;   // number of data[0] in its layer, above 0 for a part of the experts; below 0: not routed to
+  int first = 0;   // number of data[0] in its layer, above 0 for a part of the experts; -1: not routed to
 
   struct Tape : X::Tape {              // slots
     ExpertDropout dropout{};
@@ -110,7 +110,8 @@ struct ExpertsView {
       const auto d_output = scratch.d_output.rows(rows);
       kernels::gather<T>(dy.rows(rows).x, dy.rows(rows).number, d_output);
       detail::drop_slots<T>(tape.dropout, layout, d_output, rows, pass);
-      expert.backward(x.rows(rows), tape, d_output, at(gate), dx.rows(rows), at(d_gate), scratch.expert, task);
+      expert.backward(x.rows(rows), tape, d_output, at(gate), dx.rows(rows), at(d_gate), scratch.expert,
+                      task);
       if (gate) kernels::scale_rows<T>(at(gate), d_output);
     });
   }

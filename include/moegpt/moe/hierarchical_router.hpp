@@ -117,8 +117,8 @@ struct HierarchicalRouter {
           multiply_gates_backward(n, plan, tape, signal.d_weight, scratch, levels);
         }
       });
-      RouterSignal<T> part{.d_weight = scratch.d_outer_gate.data(), .z = signal.z, .d_score = scratch.d_outer_score[0],
-                           .own = signal.own};
+      RouterSignal<T> part{.d_weight = scratch.d_outer_gate.data(), .z = signal.z,
+                           .d_score = scratch.d_outer_score[0], .own = signal.own};
       outer.backward(x, tape.outer_plan, tape.outer, part, dx, grad.outer, scratch.outer, levels.outer().pass);
       for (std::size_t g = 0; g < G; ++g) {
         if (!levels.allowed[g]) continue;

@@ -2,8 +2,8 @@
 // The balance loss under rules that average over layers. With L mixtures, sums over them of f and P give
 //   mean      sum_l E <f_l, P_l> / L:                     f_l becomes f_l / L
 //   together  E <sum_l f_l, sum_l P_l> / L^2:             f_l becomes sum_l f_l / L^2
-// so that each mixture's own loss E <f_l, P_l> and its gradient are its part of the whole. With layer weights w_l a sum
-// over layers is sum_l w_l E <f_l, P_l>, and a mean that sum / L.
+// so that each mixture's own loss E <f_l, P_l> and its gradient are its part of the whole. With layer weights
+// w_l a sum over layers is sum_l w_l E <f_l, P_l>, and a mean is this sum / L.
 #include <moegpt/moe/mixture_losses.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {

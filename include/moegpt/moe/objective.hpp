@@ -51,18 +51,19 @@ struct Objective {
   double variance = 0;     // of the variance of mean scores over experts
   double count = 0;        // of the mean square deviation of each expert's sum of scores
   double own = 0;          // of the losses that routers and mixtures define themselves
-  // [layers] of the model: factors of all coefficients of one layer's mixture; empty: 1. The numbers must live until
-  // backward. Not for a balance rule with Layers::together, whose loss has no parts of single layers.
+  // [layers] of the model: factor of all coefficients of a layer's mixture, 0 or more; empty: 1. The memory
+  // must live until backward. Not with a balance rule of Layers::together: its loss is not a sum over layers.
   std::span<const double> layer_weights{};
-  // For gradcheck. true: forward keeps what it treats as a constant (a detached quantity) on the tape of the last
-  // forward, and computes it no more, so that differences see the constant that backward sees.
+  // For gradcheck. true: forward keeps detached quantities (constants in the derivative) that are on the tape
+  // of the last forward, instead of computing them, so that differences have the constants of backward.
   bool hold_detached = false;
 
   // std::invalid_argument for a layer without a number in layer_weights.
   double layer_weight(int layer) const {
     if (layer_weights.empty()) return 1;
-    check(layer >= 0 && layer < std::ssize(layer_weights), "the objective has layer_weights of ", layer_weights.size(),
-          " layers, but the pass is in layer ", layer, ": one for each layer of the model, or none");
+    check(layer >= 0 && layer < std::ssize(layer_weights), "the objective has layer_weights of ",
+          layer_weights.size(), " layers, but the pass is in layer ", layer,
+          ": one for each layer of the model, or none");
     return layer_weights[static_cast<std::size_t>(layer)];
   }
 };
@@ -127,8 +128,8 @@ void add_losses(const RouterLosses<T>& one, RouterLosses<double>& sum, double we
   for (const double w : o.layer_weights)
     check(w >= 0 && std::isfinite(w), "a layer weight of the objective is ", w,
           ": it must be a finite number, 0 or more");
-  check(o.balance_rule.layers != BalanceRule::Layers::together, "the objective has layer_weights, but its balance_rule "
-        "takes one loss of all layers together: use a rule with Layers::sum or Layers::mean");
+  check(o.balance_rule.layers != BalanceRule::Layers::together, "the objective has layer_weights, but its "
+        "balance_rule takes one loss of all layers together: use a rule with Layers::sum or Layers::mean");
 }
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -109,8 +109,8 @@ struct SharedMixture {
 // The same expert, so many times as wide. Specialise it for experts of your own.
 template <ExpertNetwork X, int Times>
 struct Wider {
-  static_assert(Times < 1, "SharedExperts: several shared experts are one of so many times the width: specialise "
-                "Wider<X, Times> for experts of your own, with its type (moe/shared_experts.hpp), or share one");
+  static_assert(Times < 1, "SharedExperts: several shared experts are one of so many times the width: "
+                "specialise Wider<X, Times> for your expert (moe/shared_experts.hpp), or share one");
 };
 template <ExpertNetwork X>
 struct Wider<X, 1> { using type = X; };

@@ -1,7 +1,8 @@
 #pragma once
-// Experts of one's own in a model: GPT<config, WithExperts<TopKRouter<8, 2>, MyExpert>>. X<D, Dff, T> is an
-// ExpertNetwork of width D and scalar T (layers/expert.hpp); Dff is Config's width of an expert, which X may ignore.
-// WithExperts<Dense, X> is a dense model of such networks: one for every token, in each layer that would be a mixture.
+// User-defined experts in a model: GPT<config, WithExperts<TopKRouter<8, 2>, MyExpert>>. X<D, Dff, T> is an
+// ExpertNetwork of width D and scalar T (layers/expert.hpp). Dff is the width of an expert of the Config; X may
+// ignore it. WithExperts<Dense, X> is a dense model: each layer that is a mixture otherwise has one X for all
+// tokens.
 #include <moegpt/moe/feed_forward.hpp>
 #include <moegpt/moe/moe_layer.hpp>
 
@@ -28,7 +29,8 @@ struct WithExperts {
     return detail::with_experts_text<Sample>(Recipe::text());
   }
   template <class Self, ExpertNetwork OfConfig>
-  using Mixture = MixtureOf<AllowedAs<Self, Recipe>, X<OfConfig::dim, OfConfig::hidden, typename OfConfig::Scalar>>;
+  using Mixture =
+      MixtureOf<AllowedAs<Self, Recipe>, X<OfConfig::dim, OfConfig::hidden, typename OfConfig::Scalar>>;
 };
 
 template <template <int D, int Dff, class T> class X>

@@ -189,7 +189,8 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}, const DropRule& 
       return f + z * z_loss<double>(tape.lse, pass);
     };
     for (Index s = 0; s < plan.slot_count(); ++s) d_slot[s] = d_pair[plan.token[s] * plan.choices + plan.choice[s]];
-    const RouterSignal<double> signal{d_slot.data(), d_mean.data(), z, Group::batch, d_load.data(), nullptr, own};
+    const RouterSignal<double> signal{d_slot.data(), d_mean.data(), z, Group::batch, d_load.data(), nullptr,
+                                      own};
     router.backward(x, plan, tape, signal, Sum(dx), grad, scratch, pass);
 
     RoutingPlan<double> plan_threads;
@@ -238,9 +239,9 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
   return alone.ok ? gradcheck<MoELayer<TopKRouter<3, 2>, X>>(options) : alone;
 }
 
-// A whole model (GPT<config, router, double>): the gradient of loss.total() on a random batch. And of a loss beside it,
-// if one is given: beside(model, grad) returns a function of the weights, and adds its gradient to *grad unless that is
-// null.
+// A whole model (GPT<config, router, double>): the gradient of loss.total() on a random batch. With a loss
+// beside it, if one is given: beside(model, grad) returns a function of the weights, and adds its gradient to
+// *grad, unless grad is null.
 template <class Model, class LossOfWeights = testing::NoLossOfWeights>
   requires requires { Model::config; }
 GradcheckReport gradcheck(const GradcheckOptions& options = {}, LossOfWeights beside = {}) {
@@ -285,7 +286,8 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}, LossOfWeights be
     add_suspects(suspects, model, grad);
     work.objective.hold_detached = true;
     return compare([&] {
-      return model.forward(batch, work, options.pass.key).total(work.objective) + beside(model, static_cast<Model*>(nullptr));
+      return model.forward(batch, work, options.pass.key).total(work.objective) +
+             beside(model, static_cast<Model*>(nullptr));
     }, suspects, options, report);
   });
 }
