@@ -308,6 +308,30 @@ TEST_CASE("expert 0 of the guide answers zero, expert 1 its token, and expert 2 
   for (const Index c : count) CHECK(c > 0);
 }
 
+TEST_CASE("the shared expert and the dense network of the guide's type have no number: they are ordinary") {
+  using X = ZeroCopyExpert<6, 5, double>;
+  using Recipe = WithExperts<SharedExperts<TopKRouter<1, 1>>, ZeroCopyExpert>;
+  using Shared = MixtureOf<Recipe, Expert<6, 5, Activation::gelu, double>>;
+  Shared shared;   // whose only routed expert is zero
+  FeedForward<X> dense;
+  draw_weights(shared, 1);
+  dense.network = shared.shared;
+  const auto x = random_tokens<6, double>(4, 2);
+  Tokens<6, double> y(4), dense_y(4), expert_y(4);
+  const auto run = [&](const auto& layer, auto& to) {
+    typename std::remove_cvref_t<decltype(layer)>::Tape tape;
+    typename std::remove_cvref_t<decltype(layer)>::Scratch scratch;
+    layer.forward(x, to, tape, scratch, {.shape = {1, 4}});
+  };
+  run(shared, y);
+  run(dense, dense_y);
+  FeedForward<X::Base> plain;
+  plain.network = shared.shared;
+  run(plain, expert_y);
+  CHECK(same_bits(dense_y, expert_y));
+  CHECK(same_bits(y, expert_y));
+}
+
 TEST_CASE("a model with experts of one's own has the gradients of its differences") {
   using Model = GPT<config, WithExperts<TopKRouter<4, 2>, ZeroCopyExpert>, double>;
   static_assert(std::is_same_v<decltype(Model::MoEBlock::mixture),
