@@ -47,7 +47,8 @@ consteval bool make_a_model() {
   else
     static_assert(ModelRecipe<Recipe>,
                   "GPT<config, Recipe, T>: Recipe must be Dense, a router such as TopKRouter<8, 2>, or a mixture such "
-                  "as SharedExperts<...>. Experts come from the config, and which are allowed from work.allowed");
+                  "as SharedExperts<...>. Experts come from the config or WithExperts<...>, and which are allowed "
+                  "from work.allowed");
   static_assert(std::floating_point<T>, "GPT<config, Recipe, T>: T must be float or double");
   return ModelRecipe<Recipe> && std::floating_point<T>;
 }
