@@ -66,6 +66,7 @@
 #include <moegpt/moe/token_choice.hpp>
 #include <moegpt/moe/top_k_router.hpp>
 #include <moegpt/moe/top_p_router.hpp>
+#include <moegpt/moe/with_experts.hpp>
 #include <moegpt/train/adam.hpp>
 #include <moegpt/train/clip.hpp>
 #include <moegpt/train/corpus.hpp>

@@ -30,6 +30,8 @@ TEST_CASE("each layer of a model has its own noise, and evaluation has none") {
   CHECK(pass.at_layer(0).key->value != pass.at_layer(1).key->value);
   CHECK(pass.at_layer(0).key->value != pass.key->value);
   CHECK(pass.at_layer(2).key->value == pass.at_layer(2).key->value);
+  CHECK(pass.at_layer(2).layer == 2);
+  CHECK(Pass{}.layer == 0);
   CHECK_FALSE(Pass{}.at_layer(1).key.has_value());
 }
 

@@ -113,6 +113,34 @@ Tokens<6, double> answers(const Experts<Small<double>, 2>& experts, Gathered<6, 
   return y;
 }
 
+// y = its number, in forward and in dx and d_gate of backward.
+struct Numbered {
+  using Scalar = double;
+  static constexpr int dim = 2;
+  static constexpr auto fields() { return Fields{Field{"weight", &Numbered::weight}}; }
+  struct Tape {
+    void resize(Index) {}
+  };
+  using Scratch = Tape;
+  static constexpr Index weight_parts = 1;
+
+  Weight<double, 1> weight;
+
+  void forward(Gathered<2, double>, Out<2, double> y, Tape&, Scratch&, ExpertTask task) const {
+    std::fill_n(y[0], 2 * task.rows.count, task.expert);
+  }
+  void backward(Gathered<2, double>, const Tape&, In<2, double>, const double*, Out<2, double> dx,
+                double* d_gate, Scratch&, ExpertTask task) const {
+    std::fill_n(dx[0], 2 * task.rows.count, task.expert);
+    std::fill_n(d_gate, task.rows.count, task.expert);
+  }
+  void backward_weights(Index, Gathered<2, double>, const Tape&, In<2, double>, Numbered& grad,
+                        const Scratch&, ExpertTask task) const {
+    grad.weight[0] += task.expert;
+  }
+};
+static_assert(ExpertNetwork<Numbered>);
+
 }  // namespace
 
 TEST_CASE("the gradients of a pool of experts and of its gates agree with differences, with dropout too") {
@@ -224,4 +252,37 @@ TEST_CASE("the path of an expert of a pool is its index, without another level")
   CHECK(paths.size() == 17);
   CHECK(paths[0] == "experts.0.up.weight");
   CHECK(paths[15] == "experts.3.down.bias");
+}
+
+TEST_CASE("an expert is told its number in the layer, in all three calls") {
+  constexpr int E = 3;
+  const Index offset[] = {0, 400, 400, 1000}, token[1000] = {};   // an expert may have several tasks
+  const Tokens<2, double> x(1), dy(1);
+  const auto numbers = [&](int first, int threads) {
+    Experts<Numbered, E> pool, grad;
+    Tokens<2, double> y(1000), dx(1000);
+    Buffer<double> d_gate(1000);
+    ExpertsView<Numbered> view = pool.view();
+    CHECK(view.first == 0);
+    view.first = first;
+    ExpertsView<Numbered>::Tape tape;
+    ExpertsView<Numbered>::Scratch scratch;
+    scratch.resize(E, 1000);
+    const Pass pass{.shape = {1, 1}, .exec = {.threads = threads}};
+    const Gathered<2, double> slots{x, token, 1000}, d_slots{dy, token, 1000};
+    view.forward(slots, {offset}, y, tape, scratch, pass);
+    view.backward(slots, {offset}, tape, d_slots, nullptr, dx, d_gate.data(), scratch, pass);
+    view.backward_weights(slots, {offset}, tape, grad.data(), scratch, pass);
+    std::vector<double> seen{grad[0].weight[0], grad[1].weight[0], grad[2].weight[0]};
+    for (const Index s : {0, 399, 400, 999}) seen.insert(seen.end(), {y[s][1], dx[s][0], d_gate[s]});
+    return seen;
+  };
+  const auto expected = [](double a, double b) {
+    return std::vector<double>{a, 0, b, a, a, a, a, a, a, b, b, b, b, b, b};
+  };
+  for (const int threads : {1, 2}) {
+    CHECK(numbers(0, threads) == expected(0, 2));
+    CHECK(numbers(5, threads) == expected(5, 7));      // a part of the experts of a layer
+    CHECK(numbers(-1, threads) == expected(-1, -1));   // a dense or shared network
+  }
 }

@@ -123,7 +123,7 @@ TEST_CASE("two ranks with some experts each, between route and combine, give the
     const Rows slots{plan.offset[first], plan.offset[first + count] - plan.offset[first]};
     Buffer<Index> offset(count + 1);
     for (int e = 0; e <= count; ++e) offset[e] = plan.offset[first + e] - slots.first;
-    const ExpertsView<Small> rank{layer.experts.data() + first, count};
+    const ExpertsView<Small> rank{layer.experts.data() + first, count, first};
     ExpertsView<Small>::Tape rank_tape;
     ExpertsView<Small>::Scratch rank_scratch;
     rank_tape.resize(slots.count);

@@ -1,4 +1,6 @@
+#include <moegpt/model/gpt.hpp>
 #include <moegpt/moe/dropping.hpp>
+#include <moegpt/moe/router_around.hpp>
 #include <moegpt/testing/gradcheck.hpp>
 
 #include "support/catch.hpp"
@@ -140,6 +142,43 @@ struct AssignsGradient : Honest {
   }
 };
 
+// own_loss = sum_e c_e P_e, with P the mean scores and c = P a constant. Planted: forward always computes c.
+bool holds_its_constants = true;
+struct Detaching : RouterAround<TopKRouter<4, 2>> {
+  template <int D, class T = float>
+  struct For : RouterAround<TopKRouter<4, 2>>::For<D, T> {
+    using Base = typename RouterAround<TopKRouter<4, 2>>::template For<D, T>;
+    struct Tape : Base::Tape {
+      static constexpr bool has_own_loss = true;
+      T own_loss = 0;
+      T constant[4] = {};   // [E]
+    };
+    struct Scratch {
+      typename Base::Scratch inner;
+      Tokens<4, T> d_score;
+      void resize(const Pass& pass) { resize_all(pass, inner, d_score); }
+    };
+    void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
+      Base::forward(x, plan, tape, pass);
+      T mean[4];
+      mean_scores<T>(tape.score, Group::batch, pass, mean);
+      const bool holds = routing_of(pass).objective.hold_detached && holds_its_constants;
+      if (!holds) std::copy_n(mean, 4, tape.constant);
+      tape.own_loss = 0;
+      for (int e = 0; e < 4; ++e) tape.own_loss += tape.constant[e] * mean[e];
+    }
+    void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, RouterSignal<T> signal,
+                  Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
+      scratch.resize(pass);
+      for (Index n = 0; n < pass.tokens(); ++n)
+        for (int e = 0; e < 4; ++e)
+          scratch.d_score[n][e] = signal.own * tape.constant[e] / static_cast<T>(routed_tokens(pass));
+      signal.d_score = scratch.d_score[0];
+      Base::backward(x, plan, tape, signal, dx, grad, scratch.inner, pass);
+    }
+  };
+};
+
 // It says that capacity is not for it.
 struct Unlimited : PlantedRouter {
   static constexpr DropRule drop{.order = Drop::never};
@@ -248,7 +287,22 @@ TEST_CASE("gradcheck of a router specification checks capacity by its drop polic
   CHECK(message<Unlimited>(RouterFault::ignores_capacity).empty());
 }
 
-TEST_CASE("a layer with a kink is checked at differentiable points, for any seed") {
+TEST_CASE("gradcheck holds a detached quantity of a router, mixture or model constant, if forward does") {
+  using Mixture = MoELayer<Detaching, Expert<6, 5, Activation::gelu, double>>;
+  constexpr Config config{.vocab = 7, .context = 5, .dim = 6, .layers = 2, .heads = 2, .hidden = 5};
+  using Model = GPT<config, Detaching, double>;
+  GradcheckOptions options{.per_tensor = 16};
+  options.routing.objective.own = 3;
+  for (const bool holds : {true, false}) {
+    holds_its_constants = holds;
+    CHECK(gradcheck<Detaching>(options).ok == holds);
+    CHECK(gradcheck<Mixture>(options).ok == holds);
+    CHECK(gradcheck<Model>(options).ok == holds);
+  }
+  holds_its_constants = true;
+}
+
+TEST_CASE("a layer with a kink is examined at smooth points, for any seed") {
   using Kinked = Expert<6, 5, Activation::relu, double>;
   for (std::uint64_t seed = 1; seed <= 30; ++seed) {
     const GradcheckReport report = gradcheck<Kinked>({.seed = seed});

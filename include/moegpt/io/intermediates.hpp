@@ -3,7 +3,8 @@
 //     layers.i.gate_scores [N, E]    layers.i.top_k_indices [N, K]    layers.i.top_k_scores [N, K]
 //     layers.i.gates [N, K]          layers.i.dropped [N, K]          layers.i.expert_outputs [N, K, DE], if asked for
 //     layers.i.final_output [N, D]   layers.i.load [E]                layers.i.wanted [E]
-//     layers.i.balance_loss []       layers.i.z_loss []      and importance_loss, load_loss, variance_loss, count_loss
+//     layers.i.balance_loss []       layers.i.z_loss []      and importance_loss, load_loss, variance_loss,
+//                                                            count_loss, own_loss
 // and ids [N], if present. They are defined in model/intermediates.hpp. N: tokens of the batch, sequence by
 // sequence. The metadata has "batch" and "length".
 //

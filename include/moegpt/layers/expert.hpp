@@ -29,13 +29,23 @@ constexpr int output_dim() {
   else return X::dim;
 }
 
+// Work on rows of one expert by one thread. Shapes and routing determine it, threads do not. `expert` is its
+// number in the layer, or -1 for a dense or shared network. The functions of an expert take Rows, or an
+// ExpertTask if they need the number.
+struct ExpertTask {
+  int expert = -1;
+  Rows rows{};
+  operator Rows() const { return rows; }
+};
+
 // An expert network. y_s = expert(x_s); dy_s is the gradient of g_s y_s, with gate g_s:
 //   backward           d_gate_s = <dy_s, y_s>,  dx_s = g_s (dy/dx)^T dy_s;  saves to scratch for the next one
 //   backward_weights   adds part `part` of the weight gradients; its dy_s is already multiplied by g_s
 // Null gate: 1. Null d_gate, empty dx: not required. x may be gathered.
 template <class X>
 concept ExpertNetwork = requires(const X expert, X grad, typename X::Tape tape, const typename X::Tape read_tape,
-                                 typename X::Scratch scratch, const typename X::Scratch read_scratch, Rows rows,
+                                 typename X::Scratch scratch, const typename X::Scratch read_scratch,
+                                 ExpertTask task,
                                  Gathered<X::dim, typename X::Scalar> x, In<output_dim<X>(), typename X::Scalar> dy,
                                  Out<output_dim<X>(), typename X::Scalar> y, Out<X::dim, typename X::Scalar> dx,
                                  typename X::Scalar* gate) {
@@ -43,9 +53,9 @@ concept ExpertNetwork = requires(const X expert, X grad, typename X::Tape tape, 
   { X::weight_parts } -> std::convertible_to<Index>;
   tape.resize(Index{});
   scratch.resize(Index{});
-  expert.forward(x, y, tape, scratch, rows);
-  expert.backward(x, read_tape, dy, gate, dx, gate, scratch, rows);
-  expert.backward_weights(Index{}, x, read_tape, dy, grad, read_scratch, rows);
+  expert.forward(x, y, tape, scratch, task);
+  expert.backward(x, read_tape, dy, gate, dx, gate, scratch, task);
+  expert.backward_weights(Index{}, x, read_tape, dy, grad, read_scratch, task);
 };
 
 template <int D, int Dff, Activation A = Activation::gelu, class T = float, bool HasBias = true>

@@ -58,6 +58,7 @@ struct Pass {
   const Index* lengths = nullptr;      // [batch] tokens that are not padding; null: all
   const Rows* documents = nullptr;     // [tokens] positions of the token's document, to attend to; null: all
   bool partial = false;                // smaller than a batch: in generation, and at the end of a text
+  int layer = 0;                       // number of the layer in its model, from 0; see at_layer
   const RoutingContext* routing = nullptr;   // null: no losses, all experts allowed
 
   Index tokens() const { return shape.tokens(); }
@@ -101,6 +102,7 @@ struct Pass {
   // The pass with the RNG key of layer `number`.
   [[gnu::noinline]] Pass at_layer(int number) const {
     Pass inner = *this;
+    inner.layer = number;
     if (key) inner.key = key->with(Purpose::layer, static_cast<std::uint64_t>(number));
     return inner;
   }

@@ -179,4 +179,21 @@ struct PostNormBlock {
   static constexpr Dropout<D, T> dropout{};
 };
 
+// The block of a model's layers: of Config::residual, unless the recipe has one of its own,
+// Block<S, NormType, Mixture> with the interface of Block. Dense layers have it too, and there Mixture is a
+// FeedForward.
+namespace detail {
+template <class Recipe, bool PostNorm, AttentionShape S, class NormType, class Mixture>
+struct BlockFor {
+  using type = std::conditional_t<PostNorm, PostNormBlock<S, NormType, Mixture>, Block<S, NormType, Mixture>>;
+};
+template <class Recipe, bool PostNorm, AttentionShape S, class NormType, class Mixture>
+  requires requires { typename Recipe::template Block<S, NormType, Mixture>; }
+struct BlockFor<Recipe, PostNorm, S, NormType, Mixture> {
+  using type = typename Recipe::template Block<S, NormType, Mixture>;
+};
+}  // namespace detail
+template <class Recipe, bool PostNorm, AttentionShape S, class NormType, class Mixture>
+using BlockOfRecipe = typename detail::BlockFor<Recipe, PostNorm, S, NormType, Mixture>::type;
+
 }  // namespace moegpt::inline MOEGPT_BUILD

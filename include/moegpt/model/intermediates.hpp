@@ -24,7 +24,7 @@ struct MixtureIntermediates {
   std::vector<std::int64_t> load{};         // [E]        pairs served
   std::vector<std::int64_t> wanted{};       // [E]        requested pairs, before capacity
   double balance_loss = 0, z_loss = 0, importance_loss = 0, load_loss = 0, variance_loss = 0,
-         count_loss = 0;                    // before their coefficients
+         count_loss = 0, own_loss = 0;      // before their coefficients
 
   // The names in files: f(name, numbers, shape) for each array, f(name, number) for each loss.
   template <class F>
@@ -48,6 +48,7 @@ struct MixtureIntermediates {
     f("load_loss", load_loss);
     f("variance_loss", variance_loss);
     f("count_loss", count_loss);
+    f("own_loss", own_loss);
   }
 };
 
@@ -171,6 +172,7 @@ Intermediates<typename Model::Scalar> intermediates(const Model& model, const Wo
           to.load_loss = static_cast<double>(tape.load);
           to.variance_loss = static_cast<double>(tape.variance);
           to.count_loss = static_cast<double>(tape.count);
+          to.own_loss = static_cast<double>(tape.own);
         }
       }
     }, trunk_of(work.tape).blocks);

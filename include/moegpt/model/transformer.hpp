@@ -16,9 +16,6 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// In place of a router: every block has a dense feed-forward network.
-struct Dense {};
-
 // What a model has for feed-forward networks: Dense ones, a router's mixture, or a mixture of another kind.
 template <class Recipe>
 concept ModelRecipe = std::same_as<Recipe, Dense> || Router<Recipe> || requires {
@@ -37,8 +34,8 @@ consteval bool make_a_model() {
   else
     static_assert(ModelRecipe<Recipe>,
                   "GPT<config, Recipe, T>: Recipe must be Dense, a router such as TopKRouter<8, 2>, or a mixture "
-                  "such as SharedExperts<...>. Experts come from the config, and which are allowed from "
-                  "work.allowed");
+                  "such as SharedExperts<...>. Experts come from the config or WithExperts<...>, and which are "
+                  "allowed from work.allowed");
   static_assert(std::floating_point<T>, "GPT<config, Recipe, T>: T must be float or double");
   return ModelRecipe<Recipe> && std::floating_point<T>;
 }
@@ -72,9 +69,7 @@ struct Transformer {
   using BlockNorm = std::conditional_t<C.residual == Residual::no_norm, NoNorm<D, T>, NormOfKind>;
   using LastNorm = std::conditional_t<C.residual == Residual::pre_norm, NormOfKind, NoNorm<D, T>>;
   template <class Mixture>
-  using BlockOf = std::conditional_t<C.residual == Residual::post_norm,
-                                     PostNormBlock<C.attention(), BlockNorm, Mixture>,
-                                     Block<C.attention(), BlockNorm, Mixture>>;
+  using BlockOf = BlockOfRecipe<Recipe, C.residual == Residual::post_norm, C.attention(), BlockNorm, Mixture>;
   template <class R>
   struct BlockFor { using type = BlockOf<MixtureOf<R, ExpertType>>; };
   template <std::same_as<Dense> R>
@@ -146,7 +141,7 @@ struct Transformer {
   template <class Model>
   [[gnu::noinline]] Pass prepare(std::span<const int> ids, const Pass& given, moegpt::Workspace<Model>& work,
                                  const Objective& objective) const {
-    check_options(given.options), check_objective(objective);
+    check_options(given.options), check_objective(objective, C.layers);
     check_ids(ids, "input", 0, C.vocab);
     check_shape(ids, given.shape, work.shape, C.context);
     if constexpr (has_experts) check_allowed<Recipe>(work.allowed);
@@ -173,8 +168,9 @@ struct Transformer {
         block.forward(tape.stream_of(i), tape.stream_of(i + 1), block_tape, block_scratch, pass.at_layer(i),
                       cache ? &held : nullptr);
         if constexpr (HasLosses<decltype(block_tape.mixture)>) {
-          add_losses(block_tape.mixture, losses);
-          tape.layer_mean.add(block_tape.mixture);
+          const double weight = routing_of(pass).objective.layer_weight(i);
+          add_losses(block_tape.mixture, losses, weight);
+          tape.layer_mean.add(block_tape.mixture, weight);
         }
       };
       if (tape.use == Use::inference)

@@ -74,7 +74,7 @@ struct Workspace {
           " tokens per sequence was asked for, but the model's context is ", Model::config.context);
     check(shape.batch <= most_tokens / shape.length, "a workspace for ", shape.batch, " sequences of ", shape.length,
           " tokens was asked for: at most ", most_tokens, " tokens are possible");
-    check_objective(objective);
+    check_objective(objective, Model::config.layers);
     check(exec.threads >= 1, "Exec has ", exec.threads, " threads: at least 1 is needed");
     exec.check_threads();
     // as if the model already remembered all it can, so that no later call needs more

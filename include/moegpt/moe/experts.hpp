@@ -25,11 +25,6 @@ inline ExpertDropout expert_dropout(double probability, const Pass& pass, int po
   return {probability, pass.key->with(Purpose::expert_dropout, pool)};
 }
 
-// A work item: rows of one expert. The partition depends on shapes and routing, not on threads.
-struct ExpertTask {
-  int expert;
-  Rows rows;
-};
 using ExpertTasks = std::span<const ExpertTask>;
 
 namespace detail {
@@ -74,6 +69,7 @@ struct ExpertsView {
 
   const X* data = nullptr;
   int count = 0;
+  int first = 0;   // number of data[0] in its layer, above 0 for a part of the experts; -1: not routed to
 
   struct Tape : X::Tape {              // [slots]
     ExpertDropout dropout{};
@@ -94,8 +90,9 @@ struct ExpertsView {
                                  Scratch& scratch, const Pass& pass, const ExpertDropout& dropout = {}) const {
     detail::check_slots(layout.offset[count], x.count, y.count, scratch.d_output.count());
     tape.dropout = dropout;
-    for_each_task(layout, scratch, pass, [&](int e, Rows rows) {
-      data[e].forward(x.rows(rows), y.rows(rows), tape, scratch.expert, rows);
+    for_each_task(layout, scratch, pass, [&](const X& expert, const ExpertTask& task) {
+      const Rows rows = task;
+      expert.forward(x.rows(rows), y.rows(rows), tape, scratch.expert, task);
       detail::drop_slots<T>(dropout, layout, y.rows(rows), rows, pass);
     });
   }
@@ -106,12 +103,14 @@ struct ExpertsView {
   [[gnu::noinline]] void backward(Gathered<D, T> x, const ExpertSlots& layout, const Tape& tape, Gathered<DOut, T> dy,
                                   const T* gate, Out<D, T> dx, T* d_gate, Scratch& scratch, const Pass& pass) const {
     detail::check_slots(layout.offset[count], x.count, dy.count, scratch.d_output.count());
-    for_each_task(layout, scratch, pass, [&](int e, Rows rows) {
+    for_each_task(layout, scratch, pass, [&](const X& expert, const ExpertTask& task) {
+      const Rows rows = task;
       const auto at = [&](auto* values) { return values ? values + rows.first : nullptr; };
       const auto d_output = scratch.d_output.rows(rows);
       kernels::gather<T>(dy.rows(rows).x, dy.rows(rows).index, d_output);
       detail::drop_slots<T>(tape.dropout, layout, d_output, rows, pass);
-      data[e].backward(x.rows(rows), tape, d_output, at(gate), dx.rows(rows), at(d_gate), scratch.expert, rows);
+      expert.backward(x.rows(rows), tape, d_output, at(gate), dx.rows(rows), at(d_gate), scratch.expert,
+                      task);
       if (gate) kernels::scale_rows<T>(at(gate), d_output);
     });
   }
@@ -120,25 +119,26 @@ struct ExpertsView {
   [[gnu::noinline]] void backward_weights(Gathered<D, T> x, const ExpertSlots& layout, const Tape& tape, X* grad,
                                           Scratch& scratch, const Pass& pass) const {
     for (int e = 0; e < count; ++e)
-      if (layout.rows(e).count > 0 && is_allowed(e, pass)) touch(grad[e]);
+      if (layout.rows(e).count > 0 && (first < 0 || is_allowed(first + e, pass))) touch(grad[e]);
     const ExpertTasks tasks = detail::cut_slots(layout, count, layout.offset[count], scratch.tasks);
     constexpr Index parts = X::weight_parts;
     pass.exec.parallel_for(std::ssize(tasks) * parts, [&](Index i) {
       const auto [e, rows] = tasks[static_cast<std::size_t>(i / parts)];
       data[e].backward_weights(i % parts, x.rows(rows), tape, scratch.d_output.view().rows(rows), grad[e],
-                               scratch.expert, rows);
+                               scratch.expert, ExpertTask{numbered(e), rows});
     });
   }
 
  private:
-  // f(expert, rows)
+  int numbered(int e) const { return first < 0 ? first : first + e; }
+  // f(expert, task)
   template <class F>
   void for_each_task(const ExpertSlots& layout, Scratch& scratch, const Pass& pass, F&& f) const {
     const ExpertTasks tasks =
         detail::cut_slots(layout, count, expert_rows(scratch.d_output.count()), scratch.tasks);
     pass.exec.parallel_for(std::ssize(tasks), [&](Index i) {
-      const ExpertTask& task = tasks[static_cast<std::size_t>(i)];
-      f(task.expert, task.rows);
+      const auto [e, rows] = tasks[static_cast<std::size_t>(i)];
+      f(data[e], ExpertTask{numbered(e), rows});
     });
   }
 };

@@ -5,6 +5,9 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
+// In place of a router: every block of a model has a dense feed-forward network.
+struct Dense {};
+
 template <ExpertNetwork ExpertType>
 struct FeedForward {
   using Scalar = typename ExpertType::Scalar;
@@ -42,7 +45,7 @@ struct FeedForward {
   }
 
  private:
-  ExpertsView<ExpertType> expert() const { return {&network, 1}; }
+  ExpertsView<ExpertType> expert() const { return {&network, 1, -1}; }
 };
 static_assert(lists_every_field<FeedForward<Expert<2, 3>>>());
 static_assert(Layer<FeedForward<Expert<2, 3>>>);

@@ -44,6 +44,9 @@ struct HierarchicalRouter {
     static constexpr int no_choice = -1;
     struct Tape {
       static constexpr bool has_choices = true;
+      static constexpr bool has_own_loss =
+          HasOwnLoss<typename OuterRouter::Tape> || HasOwnLoss<typename InnerRouter::Tape>;
+      T own_loss = 0;                // the sum of those of all routers
       Tokens<experts, T> score;
       Tokens<1, T> lse;              // sqrt(sum of the routers' lse^2), so that the z-loss is the sum of theirs
       RoutingPlan<T> outer_plan;
@@ -94,6 +97,11 @@ struct HierarchicalRouter {
         if (levels.allowed[g]) inner[g].forward(x, tape.inner_plan[g], tape.inner[g], levels.inner(g).pass);
       multiply_scores(tape, levels);
       multiply_gates(tape, levels);
+      tape.own_loss = 0;
+      if constexpr (HasOwnLoss<typename OuterRouter::Tape>) tape.own_loss = tape.outer.own_loss;
+      if constexpr (HasOwnLoss<typename InnerRouter::Tape>)
+        for (std::size_t g = 0; g < G; ++g)
+          if (levels.allowed[g]) tape.own_loss += tape.inner[g].own_loss;
       plan.resize(pass.tokens(), active, experts);
       plan.assign(tape.chosen.data(), tape.gate.data(), pass);
     }
@@ -113,7 +121,8 @@ struct HierarchicalRouter {
         }
       });
       RouterSignal<T> part{
-          .d_gate = scratch.d_outer_gate.data(), .z = signal.z, .d_score = scratch.d_outer_score[0]};
+          .d_gate = scratch.d_outer_gate.data(), .z = signal.z, .d_score = scratch.d_outer_score[0],
+          .own = signal.own};
       outer.backward(x, tape.outer_plan, tape.outer, part, dx, grad.outer, scratch.outer, levels.outer().pass);
       for (std::size_t g = 0; g < G; ++g) {
         if (!levels.allowed[g]) continue;

@@ -3,7 +3,8 @@
 // layer l:
 //   mean      sum_l E <f_l, P_l> / L:              f_l := f_l / L
 //   pooled    E <sum_l f_l, sum_l P_l> / L^2:      f_l := sum_l f_l / L^2
-// With the new f_l, E <f_l, P_l> and its gradient are layer l's term of the model's loss.
+// With the new f_l, E <f_l, P_l> and its gradient are layer l's term of the model's loss. With layer weights
+// w_l, the sum over layers is sum_l w_l E <f_l, P_l>, and the mean is this sum / L.
 #include <moegpt/moe/mixture_losses.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
@@ -27,12 +28,13 @@ struct LayerMean {
     mean_score.fill(0);
     balance = mixtures = 0;
   }
-  [[gnu::noinline]] void add(const LossTape<T>& tape) {
+  // With the layer weight of the mixture, which its gradient has from objective_of(pass). Not for `together`.
+  [[gnu::noinline]] void add(const LossTape<T>& tape, double weight = 1) {
     for (Index i = 0; i < load_share.size(); ++i) {
       load_share[i] += tape.load_share[i];
       mean_score[i] += tape.mean_score[i];
     }
-    balance += static_cast<double>(tape.balance);
+    balance += weight * static_cast<double>(tape.balance);
     ++mixtures;
   }
   // The balance loss of the model, after add() of all MoE layers.

@@ -48,11 +48,13 @@ struct Routed {
   In<1, T> lse;
   const Buffer<int>*chosen = nullptr, *selected = nullptr;   // [tokens, K]
   const Buffer<T>* load = nullptr;                           // [E] expected
+  T own = 0;
   template <class Tape>
   explicit Routed(const Tape& tape) : score(tape.score), lse(tape.lse) {
     if constexpr (HasChoices<Tape>) chosen = selected = &tape.chosen;
     if constexpr (HasSelected<Tape>) selected = &tape.selected;
     if constexpr (HasExpectedLoad<Tape>) load = &tape.load;
+    if constexpr (HasOwnLoss<Tape>) own = tape.own_loss;
   }
   void check_sizes(Index tokens, int K, int E) const {
     check(score.rows == tokens && score.cols == E && lse.count == tokens, "a router's tape has scores of ", score.rows,
@@ -142,6 +144,7 @@ template <class T>
   tape.load = static_cast<T>(load.cv2(o.variation));
   tape.variance = static_cast<T>(dispersion.variance(Variance::unbiased));
   tape.count = static_cast<T>(dispersion.variance(Variance::population) * scores.tokens * scores.tokens);
+  tape.own = routed.own;
 }
 
 // The signal: dP and d_load in scratch; d_gate [slots] += gradient of the importance loss.
@@ -149,11 +152,11 @@ template <class T>
 [[gnu::noinline]] RouterSignal<T> signal_of_losses(const LossTape<T>& tape, const T* expected_load,
                                                    const RoutingPlan<T>& plan, T* d_gate,
                                                    LossScratch<T>& scratch, const Pass& pass) {
-  const Objective& o = routing_of(pass).objective;
+  const Objective o = objective_of(pass);
   const Group group = o.balance_rule.group;
   const int E = plan.experts;
   const Index groups = groups_in(group, pass);
-  RouterSignal<T> signal{.d_gate = d_gate, .z = T(o.z), .group = group};
+  RouterSignal<T> signal{.d_gate = d_gate, .z = T(o.z), .group = group, .own = T(o.own)};
   scratch.resize(E, pass);
   if (o.balance != 0 || o.variance != 0 || o.count != 0) {
     T* d_mean = scratch.d_mean_score.data();

@@ -2,6 +2,8 @@
 // Training objective: coefficients and conventions of the auxiliary losses, and dropout.
 #include <moegpt/moe/capacity.hpp>
 
+#include <span>
+
 namespace moegpt::inline MOEGPT_BUILD {
 
 // Convention of the balance loss E sum_e f_e P_e: how load fractions f and mean scores P are computed. Scores
@@ -48,16 +50,32 @@ struct Objective {
   Variance variation = Variance::population;   // divisor in both CV^2
   double variance = 0;     // of the variance over experts of the mean score (divisor E - 1)
   double count = 0;        // squared-count loss: of the variance over experts of the sum of scores
+  double own = 0;          // of the losses that routers and MoE layers define themselves
+  // [layers] of the model: factor of all coefficients in a layer, 0 or more; empty: 1. The memory must live
+  // until backward. Not with a balance rule of Layers::pooled, whose loss is not a sum over layers.
+  std::span<const double> layer_weights{};
+  // For gradcheck. true: forward keeps detached quantities (constants in the derivative) that are on the tape
+  // of the last forward, instead of computing them, so that differences have the constants of backward.
+  bool hold_detached = false;
+
+  // std::invalid_argument for a layer without a number in layer_weights.
+  double layer_weight(int layer) const {
+    if (layer_weights.empty()) return 1;
+    check(layer >= 0 && layer < std::ssize(layer_weights), "the objective has layer_weights of ",
+          layer_weights.size(), " layers, but the pass is in layer ", layer,
+          ": one for each layer of the model, or none");
+    return layer_weights[static_cast<std::size_t>(layer)];
+  }
 };
 
 // Auxiliary losses without coefficients: of one MoE layer (LossTape), or of a model (Loss).
 template <class T>
 struct RouterLosses {
-  T balance = 0, z = 0, importance = 0, load = 0, variance = 0, count = 0;
+  T balance = 0, z = 0, importance = 0, load = 0, variance = 0, count = 0, own = 0;
 };
 
 // One entry per loss. measure_losses computes its value, signal_of_losses its gradient
-// (moe/mixture_losses.hpp).
+// (moe/mixture_losses.hpp). `own` is the loss of a router (HasOwnLoss), and what an MoE layer adds to it.
 template <class T>
 struct LossEntry {
   const char* name;
@@ -71,7 +89,8 @@ inline constexpr LossEntry<T> loss_table[] = {
     {"importance", &Objective::importance, &RouterLosses<T>::importance},
     {"load", &Objective::load, &RouterLosses<T>::load},
     {"variance", &Objective::variance, &RouterLosses<T>::variance},
-    {"count", &Objective::count, &RouterLosses<T>::count}};
+    {"count", &Objective::count, &RouterLosses<T>::count},
+    {"own", &Objective::own, &RouterLosses<T>::own}};
 
 // sum over losses of coefficient * value
 template <class T>
@@ -86,16 +105,17 @@ inline Objective scaled(Objective o, double factor) {
   for (const auto& entry : loss_table<double>) o.*entry.coefficient *= factor;
   return o;
 }
-// sum += one, for each loss.
+// sum += weight one, for each loss.
 template <class T>
-void add_losses(const RouterLosses<T>& one, RouterLosses<double>& sum) {
+void add_losses(const RouterLosses<T>& one, RouterLosses<double>& sum, double weight = 1) {
   for (std::size_t i = 0; i < std::size(loss_table<T>); ++i)
-    sum.*loss_table<double>[i].value += static_cast<double>(one.*loss_table<T>[i].value);
+    sum.*loss_table<double>[i].value += weight * static_cast<double>(one.*loss_table<T>[i].value);
 }
 
 // std::invalid_argument for a probability outside [0, 1), a coefficient that is negative or not finite, and
-// Group::position. Each step calls it, because an objective may change between steps.
-[[gnu::noinline]] inline void check_objective(const Objective& o) {
+// Group::position. Each step calls it, because an objective may change between steps. layers: of the model,
+// the length that layer_weights must have; below 0: unknown.
+[[gnu::noinline]] inline void check_objective(const Objective& o, Index layers = -1) {
   check_dropout("the objective's dropout", o.dropout);
   check_dropout("the objective's expert_dropout", o.expert_dropout.value_or(0));
   for (const auto& [name, coefficient, value] : loss_table<double>)
@@ -103,6 +123,14 @@ void add_losses(const RouterLosses<T>& one, RouterLosses<double>& sum) {
           o.*coefficient, ": it must be a finite number, 0 or more");
   check(o.balance_rule.group != Group::position, "the objective's balance_rule has group = Group::position, but a "
         "balance loss is of the batch or of each sequence: use Group::batch or Group::sequence");
+  if (o.layer_weights.empty()) return;
+  check(layers < 0 || std::ssize(o.layer_weights) == layers, "the objective has layer_weights of ",
+        o.layer_weights.size(), " layers, but the model has ", layers, ": one for each layer, or none");
+  for (const double w : o.layer_weights)
+    check(w >= 0 && std::isfinite(w), "a layer weight of the objective is ", w,
+          ": it must be a finite number, 0 or more");
+  check(o.balance_rule.layers != BalanceRule::Layers::pooled, "the objective has layer_weights, but its "
+        "balance_rule takes one loss of all layers together: use a rule with Layers::sum or Layers::mean");
 }
 
 }  // namespace moegpt::inline MOEGPT_BUILD

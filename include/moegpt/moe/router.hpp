@@ -17,6 +17,7 @@ struct RouterSignal {
   Group group = Group::batch;        // of d_mean_score: batch or sequence
   const T* d_load = nullptr;         // [E] of tape.load, for tapes with has_expected_load
   const T* d_score = nullptr;        // [tokens, E] of tape.score
+  T own = 0;                         // coefficient of tape.own_loss, for tapes with has_own_loss
 
   // Gradient of token n's scores: ds[e] += d_score[n][e] + d_mean_score[g][e] / tokens of its group g, except
   // for padding. routed: routed_tokens(pass).
@@ -52,12 +53,15 @@ concept RouterOf = requires(const R router, R grad, typename R::Tape tape, const
 //   has_choices         Buffer<int> chosen [tokens, K], the argument of plan.assign
 //   has_selected        Buffer<int> selected [tokens, K], the same with discarded experts
 //   has_expected_load   Buffer<T> load [E], whose gradient is signal.d_load
+//   has_own_loss        T own_loss, a loss of the router; backward adds the gradient of signal.own * own_loss
 template <class Tape>
 concept HasChoices = requires { requires Tape::has_choices; };
 template <class Tape>
 concept HasSelected = requires { requires Tape::has_selected; };
 template <class Tape>
 concept HasExpectedLoad = requires { requires Tape::has_expected_load; };
+template <class Tape>
+concept HasOwnLoss = requires { requires Tape::has_own_loss; };
 
 // A router specification. active: maximum number of experts of a token. causal: the route of a token does not
 // depend on later tokens.

@@ -16,6 +16,11 @@ inline const RoutingContext& routing_of(const Pass& pass) {
   static constexpr RoutingContext none{};
   return pass.routing ? *pass.routing : none;
 }
+// The objective of the layer that the pass is in: coefficients are multiplied by its layer weight.
+inline Objective objective_of(const Pass& pass) {
+  const Objective& whole = routing_of(pass).objective;
+  return whole.layer_weights.empty() ? whole : scaled(whole, whole.layer_weight(pass.layer));
+}
 inline bool is_allowed(int expert, const Pass& pass) {
   const bool* allowed = routing_of(pass).allowed;
   return !allowed || allowed[expert];

@@ -102,12 +102,15 @@ struct SharedMixture {
   static T sigmoid(T z) {   // 0 if exp(-z) would overflow
     return z < -std::log(std::numeric_limits<T>::max()) ? T(0) : 1 / (1 + std::exp(-z));
   }
-  ExpertsView<ExpertType> expert() const { return {&shared, 1}; }
+  ExpertsView<ExpertType> expert() const { return {&shared, 1, -1}; }
 };
 
 // The expert type with Times the hidden width. Specialise it for user-defined experts.
 template <ExpertNetwork X, int Times>
-struct Wider;
+struct Wider {
+  static_assert(Times < 1, "SharedExperts: several shared experts are one of so many times the width: "
+                "specialise Wider<X, Times> for your expert (moe/shared_experts.hpp), or share one");
+};
 template <ExpertNetwork X>
 struct Wider<X, 1> { using type = X; };
 template <int D, int Dff, Activation A, class T, bool HasBias, int Times>

@@ -79,6 +79,23 @@ Point compare(F&& f, const std::vector<TensorUnderTest>& tensors, const Gradchec
   return Point::differentiable;
 }
 
+// A routing context whose objective holds detached quantities, and the pass with it: for differences.
+struct HeldPass {
+  RoutingContext routing;
+  Pass pass;
+  explicit HeldPass(const Pass& whole) : routing(routing_of(whole)), pass(whole) {
+    routing.objective.hold_detached = true;
+    pass.routing = &routing;
+  }
+  HeldPass(const HeldPass&) = delete;   // its pass points into it
+};
+
+// Beside a model there is no loss unless one is given.
+struct NoLossOfWeights {
+  template <class Model>
+  double operator()(const Model&, Model*) const { return 0; }
+};
+
 inline void report_failure(GradcheckReport& report, const std::string& text) {
   if (report.ok) report.message = text;
   report.ok = false;

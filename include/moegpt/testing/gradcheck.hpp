@@ -65,7 +65,7 @@ template <class Tape>
 double value_of(const Buffer<double>& y, const Buffer<double>& dy, const Tape& tape, const Pass& pass) {
   double f = 0;
   for (Index i = 0; i < y.size(); ++i) f += y[i] * dy[i];
-  const Objective& o = routing_of(pass).objective;
+  const Objective o = objective_of(pass);
   if constexpr (HasLosses<Tape>) f += weighted(o, tape);
   if constexpr (HoldsLosses<Tape>) f += weighted(o, tape.mixture);
   return f;
@@ -144,14 +144,16 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     if (!report.ok) return Point::differentiable;   // resampling would not change this
     std::vector<TensorUnderTest> tensors{{"x", x[0], dx[0], pass.tokens() * L::dim_in}};
     add_tensors(tensors, layer, grad);
+    const HeldPass held(pass);
     return compare([&] {
-      forward(layer, x, y, tape, scratch, pass);
+      forward(layer, x, y, tape, scratch, held.pass);
       return value_of(y.memory(), dy.memory(), tape, pass);
     }, tensors, options, report);
   });
 }
 
-// For a router: random derivatives of gates, mean scores, loads (if its tape has them) and z-loss. Its plans
+// For a router: random derivatives of gates, mean scores, loads and a loss of its own (if its tape has them)
+// and z-loss. Its plans
 // are verified, also under a capacity, with forbidden experts and with padding.
 template <RouterOf R>
 GradcheckReport gradcheck(const GradcheckOptions& options = {}, const DropRule& rule = {}) {
@@ -183,19 +185,22 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}, const DropRule& 
     draw(d_pair, rng, 1);
     draw(d_mean, rng, 1);
     draw(d_load, rng, 1);
-    const double z = 0.3;
+    const double z = 0.3, own = 0.4;
+    const HeldPass held(pass);
     auto value = [&] {   // derivatives belong to (token, choice) pairs, because slots change with the routing
-      router.forward(x, plan, tape, pass);
+      router.forward(x, plan, tape, held.pass);
       double f = 0;
       for (Index s = 0; s < plan.slot_count(); ++s) f += d_pair[plan.token[s] * plan.choices + plan.choice[s]] * plan.gate[s];
       mean_scores<double>(tape.score, Group::batch, pass, mean.data());
       for (int e = 0; e < E; ++e) f += d_mean[e] * mean[e];
       if constexpr (HasExpectedLoad<typename R::Tape>)
         for (int e = 0; e < E; ++e) f += d_load[e] * tape.load[e];
+      if constexpr (HasOwnLoss<typename R::Tape>) f += own * tape.own_loss;
       return f + z * z_loss<double>(tape.lse, pass);
     };
     for (Index s = 0; s < plan.slot_count(); ++s) d_slot[s] = d_pair[plan.token[s] * plan.choices + plan.choice[s]];
-    const RouterSignal<double> signal{d_slot.data(), d_mean.data(), z, Group::batch, d_load.data()};
+    const RouterSignal<double> signal{d_slot.data(), d_mean.data(), z, Group::batch, d_load.data(), nullptr,
+                                      own};
     router.backward(x, plan, tape, signal, Sum(dx), grad, scratch, pass);
 
     RoutingPlan<double> plan_threads;
@@ -248,9 +253,11 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
 
 // A whole model: GPT<config, router, double>, or another with the same forward and backward. The gradient of
 // loss.total() on a random batch, whose targets are below Model::classes, if there is such a number, or are ids.
-template <class Model>
+// With a loss beside it, if one is given: beside(model, grad) returns a function of the weights, and adds its
+// gradient to *grad, unless grad is null.
+template <class Model, class LossOfWeights = testing::NoLossOfWeights>
   requires(requires { Model::config; } && !testing::is_transformer<Model>)
-GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
+GradcheckReport gradcheck(const GradcheckOptions& options = {}, LossOfWeights beside = {}) {
   static_assert(std::is_same_v<typename Model::Scalar, double>,
                 "gradcheck computes in double: give the model T = double");
   using namespace testing;
@@ -272,6 +279,10 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     typename Model::Workspace used{batch.shape, options.pass.exec, options.routing.objective};
     Batch other{{1, batch.shape.length}, {batch.inputs.begin(), batch.inputs.begin() + batch.shape.length},
                 {batch.targets.begin(), batch.targets.begin() + batch.shape.length}};
+    const auto backward = [&](auto& of, Model& to) {
+      model.backward(batch, of, to);
+      beside(model, &to);
+    };
     for (const bool keyed : {true, false}) {   // leaves stale values in the workspace
       used.objective.dropout = 0.25;
       model.forward(other, used, keyed ? std::optional<Key>(Key{7}) : std::nullopt);
@@ -280,21 +291,24 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     used.objective = options.routing.objective;
     set_zero(grad2);
     model.forward(batch, used, options.pass.key);
-    model.backward(batch, used, grad2);
+    backward(used, grad2);
     model.forward(batch, work, options.pass.key);
-    model.backward(batch, work, grad);
+    backward(work, grad);
     if (!same_bits(grad, grad2))
       report_failure(report, "a workspace that was used before changes the gradient");
     for_each_weight([](auto& w) { for (auto& v : w) v = 1; }, grad2);
-    model.backward(batch, work, grad2);
-    model.backward(batch, work, grad2);
+    backward(work, grad2);
+    backward(work, grad2);
     if (!adds(grad, grad2, 1))
       report_failure(report, "gradients of weights do not add to existing values");
     if (!report.ok) return Point::differentiable;   // resampling would not change this
     std::vector<TensorUnderTest> tensors;
     add_tensors(tensors, model, grad);
-    return compare([&] { return model.forward(batch, work, options.pass.key).total(work.objective); },
-                   tensors, options, report);
+    work.objective.hold_detached = true;
+    return compare([&] {
+      return model.forward(batch, work, options.pass.key).total(work.objective) +
+             beside(model, static_cast<Model*>(nullptr));
+    }, tensors, options, report);
   });
 }
 
