@@ -8,6 +8,7 @@
 // taken lane by lane, key after key. A query's numbers therefore depend neither on the queries beside it nor on
 // how keys are cut in blocks (law 6). Keys outside the run of a block of queries are skipped.
 #include <moegpt/core/exec.hpp>
+#include <moegpt/kernels/few_queries.hpp>
 #include <moegpt/kernels/query_block.hpp>
 #include <moegpt/kernels/vector_math.hpp>
 
@@ -42,6 +43,7 @@ struct Carve {
 template <class T>
 [[gnu::noinline]] void attention_forward(const AttentionHead<T>& head, MatrixView<const T> q, MatrixView<const T> k,
                                          MatrixView<const T> v, Rows rows, MatrixView<T> o, T* lse, T* scratch) {
+  if (are_few_queries(head, rows)) return attention_of_few_queries<T>(head, q, k, v, rows, o, lse, scratch);
   constexpr int W = lanes<T>;
   constexpr T lowest = std::numeric_limits<T>::lowest();
   const detail::QueryBlock<T> queries{head, rows};

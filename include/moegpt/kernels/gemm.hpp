@@ -7,18 +7,12 @@
 //
 // Few rows, as an expert with few tokens has, are computed as C^T = B^T A^T, which reads weights once, in place.
 #include <moegpt/kernels/blas.hpp>
+#include <moegpt/kernels/few_rows.hpp>
 #include <moegpt/kernels/micro_kernel.hpp>
 #include <moegpt/kernels/reduce.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
-
-// What a product starts from: zero, the old C (accumulate), or a bias that is the same for every row.
-template <class T>
-struct Start {
-  bool accumulate = false;
-  const T* bias = nullptr;
-};
 
 // What is done with a finished block of C, f(rows, columns), while it is in cache. Its columns begin at a multiple of
 // the vector's lanes, so that vector sums along a row do not depend on how a product was cut.
@@ -131,7 +125,7 @@ template <class T>
 
 // C = start + A B for at most V vectors of rows, which lie in the lanes.
 template <class T, int V>
-[[gnu::noinline]] void gemm_few_rows(const Operand<T>& a, const Operand<T>& b, MatrixView<T> c, Start<T> start,
+[[gnu::noinline]] void gemm_rows_in_lanes(const Operand<T>& a, const Operand<T>& b, MatrixView<T> c, Start<T> start,
                                      Finish finish) {
   using Tile = detail::Tile<T>;
   constexpr int W = lanes<T>, N = V * W, M = Tile::MR * Tile::vectors / V, block = 48;
@@ -195,10 +189,15 @@ template <class T>
   if (c.rows == 0) return;
   if constexpr (build_info().blas)
     if (detail::for_blas<T>(a, b)) return detail::gemm_by_blas<T>(a, b, c, start, finish);
+  if (c.rows <= few_rows && c.cols >= W && b.rows > 0 && b.row_stride == 1 && !b.number) {
+    detail::gemm_few_rows<T>(a, {b.data, c.cols, b.rows, b.col_stride}, c, start);
+    if (finish) finish({0, c.rows}, {0, c.cols});
+    return;
+  }
   if (c.rows <= 3 * W && b.cols >= 64 && !b.number) {
-    if (c.rows <= W) return detail::gemm_few_rows<T, 1>(a, b, c, start, finish);
-    if (c.rows <= 2 * W) return detail::gemm_few_rows<T, 2>(a, b, c, start, finish);
-    return detail::gemm_few_rows<T, 3>(a, b, c, start, finish);
+    if (c.rows <= W) return detail::gemm_rows_in_lanes<T, 1>(a, b, c, start, finish);
+    if (c.rows <= 2 * W) return detail::gemm_rows_in_lanes<T, 2>(a, b, c, start, finish);
+    return detail::gemm_rows_in_lanes<T, 3>(a, b, c, start, finish);
   }
   if (detail::packs_rows<T>(Pieces{c.rows, detail::Tile<T>::rows}[0].count, a, b, c))
     return detail::gemm_by_packed_panels<T>(a, b, c, start, finish);
@@ -208,11 +207,14 @@ template <class T>
 // The same, shared out in tiles of C, about four for each thread where there is work for them. How C is cut is part
 // of no result.
 template <class T>
-[[gnu::noinline]] void gemm(const Exec& exec, Operand<T> a, Operand<T> b, MatrixView<T> c, Start<T> start = {}) {
+[[gnu::noinline]] void gemm(const Exec& exec, Operand<T> a, Operand<T> b, MatrixView<T> c, Start<T> start = {},
+                            Finish finish = {}) {
   using Tile = detail::Tile<T>;
-  constexpr Index least = 1 << 19;   // multiply-adds of a tile
-  const Index work = c.rows * c.cols * b.rows / least, most = 4 * exec.workers(), wanted = work < most ? work : most;
-  if (exec.workers() == 1 || wanted < 2) return gemm<T>(a, b, c, start);
+  constexpr Index least = 1 << 19;   // multiply-adds of a tile; few rows take the time of reading B
+  const Index rows_of_time = c.rows > few_rows ? c.rows : few_rows;
+  const Index work = rows_of_time * c.cols * b.rows / least, most = 4 * exec.workers();
+  const Index wanted = work < most ? work : most;
+  if (exec.workers() == 1 || wanted < 2 || c.rows == 0) return gemm<T>(a, b, c, start, finish);
   const auto divided = [](Index n, Index by) { return (n + by - 1) / by; };
   const Index panels = divided(c.cols, Tile::NR);
   const Pieces cols{panels, divided(panels, wanted)};                     // columns first: rows pack B again
@@ -222,8 +224,11 @@ template <class T>
     const Rows r = rows[task % rows.size()], p = cols[task / rows.size()];
     const Index first = p.first * Tile::NR, end = first + p.count * Tile::NR;
     const Rows n{first, (end < c.cols ? end : c.cols) - first};
+    const auto finish_tile = [&](Rows rows_done, Rows cols_done) {
+      finish({r.first + rows_done.first, rows_done.count}, {n.first + cols_done.first, cols_done.count});
+    };
     gemm<T>(a.rows_at(r), b.cols_at(n), c.rows_at(r).cols_at(n.first, n.count),
-            {start.accumulate, start.bias ? start.bias + n.first : nullptr});
+            {start.accumulate, start.bias ? start.bias + n.first : nullptr}, finish ? Finish(finish_tile) : Finish{});
   });
 }
 

@@ -110,9 +110,6 @@ struct Pass {
 template <class... X>
 void resize_all(const Pass& pass, X&... x) { (x.resize(pass), ...); }
 
-// What an expert gives its projections: each of its calls works on one thread.
-inline constexpr Pass one_thread{};
-
 // Tokens handled together in loops over tokens; part of no result.
 inline constexpr Index token_piece = 64;
 

@@ -94,8 +94,8 @@ struct ExpertsView {
                                  Scratch& scratch, const Pass& pass, const ExpertDropout& dropout = {}) const {
     detail::check_slots(layout.offset[count], x.count, y.count, scratch.d_output.count());
     tape.dropout = dropout;
-    for_each_task(layout, scratch, pass, [&](int e, Rows rows) {
-      data[e].forward(x.rows(rows), y.rows(rows), tape, scratch.expert, rows);
+    for_each_task(layout, scratch, pass, [&](int e, Rows rows, const auto&... exec) {
+      data[e].forward(x.rows(rows), y.rows(rows), tape, scratch.expert, rows, exec...);
       detail::drop_slots<T>(dropout, layout, y.rows(rows), rows, pass);
     });
   }
@@ -137,6 +137,11 @@ struct ExpertsView {
   void for_each_task(const ExpertSlots& layout, Scratch& scratch, const Pass& pass, F&& f) const {
     const ExpertTasks tasks =
         detail::cut_slots(layout, count, expert_rows(scratch.d_output.count()), scratch.tasks);
+    if constexpr (ShareableExpert<X> && requires { f(0, Rows{}, pass.exec); })
+      if (std::ssize(tasks) < pass.exec.workers()) {   // too few for all threads, which therefore share each of them
+        for (const ExpertTask& task : tasks) f(task.expert, task.rows, pass.exec);
+        return;
+      }
     pass.exec.parallel_for(std::ssize(tasks), [&](Index i) {
       const ExpertTask& task = tasks[static_cast<std::size_t>(i)];
       f(task.expert, task.rows);
