@@ -85,7 +85,7 @@ struct Expert {
     check_expert(x.count, y.count, rows, tape.pre.count(), scratch.act.count());
     const auto act = scratch.act.rows(rows);
     kernels::hidden<T>(exec, A, x, up.weight, up.bias.data(), tape.pre.rows(rows), act);
-    kernels::affine<T>(exec, act, down.weight, down.bias.data(), y);
+    down.forward(act, y, {.exec = exec});
   }
 
   // d_act = W_down^T dy,  d_pre = g d_act act'(pre),  dx = W_up^T d_pre
@@ -145,7 +145,7 @@ struct GatedExpert {
     const auto g = tape.gate.rows(rows), u = tape.up.rows(rows), act = scratch.act.rows(rows);
     kernels::affine<T>(exec, x, gate.weight, gate.bias.data(), g);
     kernels::hidden_gated<T>(exec, A, x, up.weight, up.bias.data(), g, u, act);
-    kernels::affine<T>(exec, act, down.weight, down.bias.data(), y);
+    down.forward(act, y, {.exec = exec});
   }
 
   // d_act = W_down^T dy,  d_gate = g d_act up act'(gate),  d_up = g d_act act(gate)
