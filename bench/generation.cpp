@@ -12,7 +12,7 @@ int main(int argc, char** argv) {
         add(name(model, sequences, threads), 20,
             [=, make = make](benchmark::State& state) {
               const Writing w = make(sequences, threads);
-              measure(state, {.bytes = sequences == 1 ? 4 * w.active_weights : 0.0, .tokens = 1.0 * sequences,
+              measure(state, {.bytes = sequences == 1 ? w.bytes : 0.0, .tokens = 1.0 * sequences,
                               .threads = threads, .slice = 10e-3}, w.next);
             });
   return bench::run(argc, argv);

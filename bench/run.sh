@@ -48,7 +48,7 @@ scorecard)
   else
     printf '\n  clang++ not found: its rows are omitted\n'
   fi
-  $bin/scorecard_models steps layers threads busy
+  $bin/scorecard_models steps layers generation threads busy
   $bin/scorecard_models memory
   printf '\nElsewhere\n'
   echo "  against PyTorch                                                  ./bench/run.sh peers"

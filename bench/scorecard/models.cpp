@@ -56,6 +56,30 @@ void steps() {
   step_row(gpt2_dense, 5, 75);
 }
 
+// One token after another, one sequence: bytes of the weights that a token meets, of the bandwidth of reading.
+void writing_row(const char* name, Writing (*make)(int, int), int threads) {
+  const Writing w = make(1, threads);
+  scorecard::progress(name);
+  auto reading = std::make_shared<Reading>();
+  const Clock clock = clock_for(threads);
+  Interleaved turn;
+  const int read = turn.add(reading->bytes(), [=] { reading->read(Exec{threads}); }, 0.05, clock);
+  const int write = turn.add(w.bytes, w.next, 0.2, clock);
+  turn.run(9);
+  char text[120];
+  std::snprintf(text, sizeof text, "%s, %d thread%s: %.1f ms a token, %.1f of %.1f GB/s", name, threads,
+                threads == 1 ? "" : "s", 1e3 * w.bytes / turn.rate(write), 1e-9 * turn.rate(write), 1e-9 * turn.rate(read));
+  scorecard::at_least(text, 100 * turn.ratio(write, read), 80, "%");
+}
+void generation() {
+  scorecard::section("Generation, float, one sequence: bytes of the weights that a token meets, of the read bandwidth");
+  for (const int threads : {1, 2}) {
+    writing_row("dense GPT-2 124M", gpt2_dense_writing, threads);
+    writing_row("b: GPT-2 MoE, 2 layers", gpt2_moe_two_layers_writing, threads);
+    writing_row("c: fine-grained, V 65", fine_grained_writing, threads);
+  }
+}
+
 void pair_row(const char* name, Pair (*make)(int), double goal) {
   scorecard::progress(name);
   const Pair pair = make(1);
@@ -166,7 +190,7 @@ void memory() {
 
 int main(int argc, char** argv) {
   const std::map<std::string, void (*)()> parts{{"machine", machine}, {"steps", steps}, {"layers", layers},
-                                                {"threads", threads}, {"busy", busy}, {"memory", memory}};
+                                                {"generation", generation}, {"threads", threads}, {"busy", busy}, {"memory", memory}};
   for (int i = 1; i < argc; ++i)   // all, before the first takes its minutes
     if (parts.find(argv[i]) == parts.end())
       return std::fprintf(stderr, "no part of the scorecard is called %s\n", argv[i]), 2;

@@ -111,4 +111,26 @@ class Streams {
   Buffer<float> g_, w_, m_, v_;
 };
 
+// Many numbers that are read in the order in which they lie, as weights are in generation.
+class Reading {
+ public:
+  explicit Reading(Index n = 60000000) : x_(n) { x_.fill(1); }
+  double bytes() const { return 4.0 * static_cast<double>(x_.size()); }
+  void read(const Exec& exec) {
+    constexpr Index step = 8 * lanes<float>;
+    for_each_piece(exec, x_.size() / step, 1 << 13, [&](Rows r) {
+      Vector<float> sum[8] = {};
+      for (const float* p = x_.data() + r.first * step; p < x_.data() + (r.first + r.count) * step; p += step)
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i) sum[i] += load(p + i * lanes<float>);
+      for (int i = 1; i < 8; ++i) sum[0] += sum[i];
+      sink_ = sum_lanes<float>(sum[0]);
+    });
+  }
+
+ private:
+  Buffer<float> x_;
+  std::atomic<float> sink_{0};
+};
+
 }  // namespace bench

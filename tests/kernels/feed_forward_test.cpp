@@ -17,11 +17,11 @@ TEST_CASE("hidden is the activation of the product, and hidden_gated the product
   const auto b = random_numbers<double>(F, 4);
   Tokens<F, double> pre(tokens), expected(tokens), h(tokens);
   kernels::affine<double>({}, x.view(), w.view(), b.data(), expected);
-  kernels::hidden<double>(Activation::gelu, x.view(), w.view(), b.data(), pre, h);
+  kernels::hidden<double>({}, Activation::gelu, x.view(), w.view(), b.data(), pre, h);
   CHECK(same_bits(pre, expected));
   kernels::activate(Activation::gelu, pre[0], expected[0], tokens * F);
   CHECK(same_bits(h, expected));
-  kernels::hidden_gated<double>(Activation::silu, x.view(), w.view(), b.data(), gate.view(), pre, h);
+  kernels::hidden_gated<double>({}, Activation::silu, x.view(), w.view(), b.data(), gate.view(), pre, h);
   kernels::activate_gated(Activation::silu, gate[0], pre[0], expected[0], tokens * F);
   CHECK(same_bits(h, expected));
 }

@@ -28,7 +28,8 @@ struct Token {
 template <class Selection>
 std::vector<int> choices(const Token& token, int most) {
   int chosen[E];
-  const Candidate<double> candidate{token.z, token.s, token.bias, E, most, nullptr, one_thread, 0};
+  const Pass pass;
+  const Candidate<double> candidate{token.z, token.s, token.bias, E, most, nullptr, pass, 0};
   const int count = Selection::select(candidate, chosen);
   return {chosen, chosen + count};
 }

@@ -33,8 +33,8 @@
   KIND template void look_up_backward<T>(const Exec&, const int*, MatrixView<const T>, MatrixView<T>); \
   KIND template void add_positions<T>(const Exec&, MatrixView<const T>, TokenPositions, MatrixView<T>); \
   KIND template void add_positions_backward<T>(const Exec&, MatrixView<const T>, TokenPositions, MatrixView<T>); \
-  KIND template void hidden<T>(Activation, Operand<T>, MatrixView<const T>, const T*, MatrixView<T>, MatrixView<T>); \
-  KIND template void hidden_gated<T>(Activation, Operand<T>, MatrixView<const T>, const T*, MatrixView<const T>, \
+  KIND template void hidden<T>(const Exec&, Activation, Operand<T>, MatrixView<const T>, const T*, MatrixView<T>, MatrixView<T>); \
+  KIND template void hidden_gated<T>(const Exec&, Activation, Operand<T>, MatrixView<const T>, const T*, MatrixView<const T>, \
                                      MatrixView<T>, MatrixView<T>); \
   KIND template void hidden_backward<T>(Activation, MatrixView<const T>, MatrixView<const T>, const T*, const T*, \
                                         MatrixView<const T>, MatrixView<T>, MatrixView<T>, T*); \
@@ -42,7 +42,7 @@
                                               const T*, MatrixView<const T>, MatrixView<const T>, MatrixView<T>, \
                                               MatrixView<T>, MatrixView<T>, T*); \
   KIND template void gemm<T>(Operand<T>, Operand<T>, MatrixView<T>, InitialC<T>, Epilogue); \
-  KIND template void gemm<T>(const Exec&, Operand<T>, Operand<T>, MatrixView<T>, InitialC<T>); \
+  KIND template void gemm<T>(const Exec&, Operand<T>, Operand<T>, MatrixView<T>, InitialC<T>, Epilogue); \
   KIND template void affine_backward_weights<T>(const Exec&, Operand<T>, MatrixView<const T>, MatrixView<T>, T*); \
   KIND template void sum_rows<T>(const Exec&, MatrixView<const T>, T*); \
   KIND template double squared_norm<T>(const T*, Index); \

@@ -8,6 +8,7 @@
 // keys are computed per lane, key by key. So the result of a query does not depend on other queries or on the
 // blocks of keys (invariant 6). Keys outside the run of a block of queries are skipped.
 #include <moegpt/core/exec.hpp>
+#include <moegpt/kernels/few_queries.hpp>
 #include <moegpt/kernels/query_block.hpp>
 #include <moegpt/kernels/vector_math.hpp>
 
@@ -43,6 +44,7 @@ struct Carve {
 template <class T>
 [[gnu::noinline]] void attention_forward(const AttentionHead<T>& head, MatrixView<const T> q, MatrixView<const T> k,
                                          MatrixView<const T> v, Rows rows, MatrixView<T> o, T* lse, T* scratch) {
+  if (are_few_queries(head, rows)) return attention_of_few_queries<T>(head, q, k, v, rows, o, lse, scratch);
   constexpr int W = lanes<T>;
   constexpr T lowest = std::numeric_limits<T>::lowest();
   const detail::QueryBlock<T> queries{head, rows};

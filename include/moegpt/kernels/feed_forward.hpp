@@ -1,5 +1,5 @@
 #pragma once
-// Hidden layer of a feed-forward network, on one thread: h = act(W x + b), or gated, h = act(gate) * (W x +
+// Hidden layer of a feed-forward network: h = act(W x + b), or gated, h = act(gate) * (W x +
 // b). Activations are computed by the epilogue of the product, on blocks that are still in cache.
 #include <moegpt/kernels/activations.hpp>
 #include <moegpt/kernels/gemm.hpp>
@@ -10,24 +10,24 @@ namespace kernels {
 
 // pre = x W^T + b,  h = act(pre)
 template <class T>
-[[gnu::noinline]] void hidden(Activation act, Operand<T> x, MatrixView<const T> w, const T* b, MatrixView<T> pre,
-                              MatrixView<T> h) {
+[[gnu::noinline]] void hidden(const Exec& exec, Activation act, Operand<T> x, MatrixView<const T> w, const T* b,
+                              MatrixView<T> pre, MatrixView<T> h) {
   const auto activate_block = [&](Rows rows, Rows cols) {
     for (Index s = rows.first; s < rows.first + rows.count; ++s)
       activate(act, pre[s] + cols.first, h[s] + cols.first, cols.count);
   };
-  gemm<T>(x, transposed<T>(w), pre, {.bias = b}, Epilogue(activate_block));
+  gemm<T>(exec, x, transposed<T>(w), pre, {.bias = b}, Epilogue(activate_block));
 }
 
 // up = x W^T + b,  h = act(gate) up
 template <class T>
-[[gnu::noinline]] void hidden_gated(Activation act, Operand<T> x, MatrixView<const T> w, const T* b,
+[[gnu::noinline]] void hidden_gated(const Exec& exec, Activation act, Operand<T> x, MatrixView<const T> w, const T* b,
                                     MatrixView<const T> gate, MatrixView<T> up, MatrixView<T> h) {
   const auto activate_block = [&](Rows rows, Rows cols) {
     for (Index s = rows.first; s < rows.first + rows.count; ++s)
       activate_gated(act, gate[s] + cols.first, up[s] + cols.first, h[s] + cols.first, cols.count);
   };
-  gemm<T>(x, transposed<T>(w), up, {.bias = b}, Epilogue(activate_block));
+  gemm<T>(exec, x, transposed<T>(w), up, {.bias = b}, Epilogue(activate_block));
 }
 
 // Backward from y = W_down h + b_down to h, where dy is the gradient of g y:

@@ -5,21 +5,15 @@
 // threads or batch (invariants 5 and 6), except for products that a BLAS computes. Attention has its own
 // product (kernels/tile.hpp).
 //
-// Small M, as of an expert with few tokens, is computed as C^T = B^T A^T, which reads weights once, without
-// packing.
+// Few rows times transposed weights, as in generation, are computed by kernels/few_rows.hpp; other small M as
+// C^T = B^T A^T, which reads weights once, without packing.
 #include <moegpt/kernels/blas.hpp>
+#include <moegpt/kernels/few_rows.hpp>
 #include <moegpt/kernels/micro_kernel.hpp>
 #include <moegpt/kernels/reduce.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
-
-// The value of C that A B is added to: zero, the old C (accumulate), or bias [N] in every row.
-template <class T>
-struct InitialC {
-  bool accumulate = false;
-  const T* bias = nullptr;
-};
 
 // f(rows, columns) for each finished block of C while it is in cache. Blocks begin at columns that are
 // multiples of the vector's lanes, so vector sums along a row do not depend on the blocking.
@@ -216,6 +210,11 @@ template <class T>
   if (c.rows == 0) return;
   if constexpr (build_info().blas)
     if (detail::for_blas<T>(a, b)) return detail::gemm_by_blas<T>(a, b, c, initial, epilogue);
+  if (c.rows <= few_rows && c.cols >= W && b.rows > 0 && b.row_stride == 1 && !b.index) {
+    detail::gemm_few_rows<T>(a, {b.data, c.cols, b.rows, b.col_stride}, c, initial);
+    if (epilogue) epilogue({0, c.rows}, {0, c.cols});
+    return;
+  }
   if (c.rows <= 3 * W && b.cols >= 64 && !b.index) {
     if (c.rows <= W) return detail::gemm_small_m<T, 1>(a, b, c, initial, epilogue);
     if (c.rows <= 2 * W) return detail::gemm_small_m<T, 2>(a, b, c, initial, epilogue);
@@ -230,12 +229,12 @@ template <class T>
 // Results do not depend on the partition.
 template <class T>
 [[gnu::noinline]] void gemm(const Exec& exec, Operand<T> a, Operand<T> b, MatrixView<T> c,
-                            InitialC<T> initial = {}) {
+                            InitialC<T> initial = {}, Epilogue epilogue = {}) {
   using Tile = detail::Tile<T>;
-  constexpr Index least = 1 << 19;   // multiply-adds of a task
-  const Index work = c.rows * c.cols * b.rows / least, most = 4 * exec.workers(),
-              tasks = work < most ? work : most;
-  if (exec.workers() == 1 || tasks < 2) return gemm<T>(a, b, c, initial);
+  constexpr Index least = 1 << 19;   // multiply-adds of a task; few rows take as long as reading B
+  const Index work = (c.rows > few_rows ? c.rows : few_rows) * c.cols * b.rows / least;
+  const Index most = 4 * exec.workers(), tasks = work < most ? work : most;
+  if (exec.workers() == 1 || tasks < 2 || c.rows == 0) return gemm<T>(a, b, c, initial, epilogue);
   const auto divided = [](Index n, Index by) { return (n + by - 1) / by; };
   const Index panels = divided(c.cols, Tile::NR);
   const Pieces cols{panels, divided(panels, tasks)};   // columns first: every block of rows packs B again
@@ -245,8 +244,12 @@ template <class T>
     const Rows r = rows[task % rows.size()], p = cols[task / rows.size()];
     const Index first = p.first * Tile::NR, end = first + p.count * Tile::NR;
     const Rows n{first, (end < c.cols ? end : c.cols) - first};
+    const auto epilogue_of_task = [&](Rows of, Rows columns) {
+      epilogue({r.first + of.first, of.count}, {n.first + columns.first, columns.count});
+    };
     gemm<T>(a.rows_at(r), b.cols_at(n), c.rows_at(r).cols_at(n.first, n.count),
-            {initial.accumulate, initial.bias ? initial.bias + n.first : nullptr});
+            {initial.accumulate, initial.bias ? initial.bias + n.first : nullptr},
+            epilogue ? Epilogue(epilogue_of_task) : Epilogue{});
   });
 }
 

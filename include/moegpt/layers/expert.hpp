@@ -1,6 +1,6 @@
 #pragma once
 // Feed-forward network of one expert: y = down(act(up x)), or gated: y = down(act(gate x) * (up x)).
-// A call works on one thread, on some rows of buffers that all experts share: x, y and dx have these rows,
+// A call works on one thread, unless its forward gets an Exec, on some rows of buffers that all experts share: x, y and dx have these rows,
 // tape and scratch all slots. Calls for one expert may run in parallel. Activations are fused into GEMM.
 #include <moegpt/kernels/feed_forward.hpp>
 #include <moegpt/layers/linear.hpp>
@@ -58,6 +58,14 @@ concept ExpertNetwork = requires(const X expert, X grad, typename X::Tape tape, 
   expert.backward_weights(Index{}, x, read_tape, dy, grad, read_scratch, task);
 };
 
+// An expert whose forward takes an Exec as well: several threads can share it.
+template <class X>
+concept ShareableExpert = ExpertNetwork<X> &&
+    requires(const X expert, typename X::Tape tape, typename X::Scratch scratch, Rows rows, const Exec exec,
+             Gathered<X::dim, typename X::Scalar> x, Out<output_dim<X>(), typename X::Scalar> y) {
+  expert.forward(x, y, tape, scratch, rows, exec);
+};
+
 template <int D, int Dff, Activation A = Activation::gelu, class T = float, bool HasBias = true>
 struct Expert {
   static_assert(D >= 1 && Dff >= 1, "Expert: its widths must be at least 1");
@@ -82,11 +90,11 @@ struct Expert {
     }
   };
 
-  void forward(Gathered<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, Rows rows) const {
+  void forward(Gathered<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, Rows rows, const Exec& exec = {}) const {
     check_expert(x.count, y.count, rows, tape.pre.count(), scratch.act.count());
     const auto act = scratch.act.rows(rows);
-    kernels::hidden<T>(A, x, up.weight, up.bias.data(), tape.pre.rows(rows), act);
-    down.forward(act, y, one_thread);
+    kernels::hidden<T>(exec, A, x, up.weight, up.bias.data(), tape.pre.rows(rows), act);
+    down.forward(act, y, {.exec = exec});
   }
 
   // d_act = W_down^T dy,  d_pre = g d_act act'(pre),  dx = W_up^T d_pre
@@ -141,12 +149,12 @@ struct GatedExpert {
     }
   };
 
-  void forward(Gathered<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, Rows rows) const {
+  void forward(Gathered<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, Rows rows, const Exec& exec = {}) const {
     check_expert(x.count, y.count, rows, tape.gate.count(), scratch.act.count());
     const auto g = tape.gate.rows(rows), u = tape.up.rows(rows), act = scratch.act.rows(rows);
-    kernels::affine<T>({}, x, gate.weight, gate.bias.data(), g);
-    kernels::hidden_gated<T>(A, x, up.weight, up.bias.data(), g, u, act);
-    down.forward(act, y, one_thread);
+    kernels::affine<T>(exec, x, gate.weight, gate.bias.data(), g);
+    kernels::hidden_gated<T>(exec, A, x, up.weight, up.bias.data(), g, u, act);
+    down.forward(act, y, {.exec = exec});
   }
 
   // d_act = W_down^T dy,  d_gate = g d_act up act'(gate),  d_up = g d_act act(gate)

@@ -112,9 +112,6 @@ struct Pass {
 template <class... X>
 void resize_all(const Pass& pass, X&... x) { (x.resize(pass), ...); }
 
-// The pass of an expert's projections: each call of an expert works on one thread.
-inline constexpr Pass one_thread{};
-
 // Chunk of loops over tokens. Does not affect results.
 inline constexpr Index token_piece = 64;
 

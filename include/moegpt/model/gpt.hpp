@@ -11,7 +11,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 
 // What a batch cost, in nats per token, and what the objective looks at.
 // Losses of routers are before their coefficients: balance is combined over layers by its rule, the others are
-// summed, each times the weight of its layer if the objective has layer_weights, each times the weight of its layer if the objective has layer_weights. For uniform loads and scores
+// summed, each times the weight of its layer if the objective has layer_weights. For uniform loads and scores
 // balance is balanced_value.
 struct Loss : RouterLosses<double> {
   double cross_entropy = 0;

@@ -90,9 +90,9 @@ struct ExpertsView {
                                  Scratch& scratch, const Pass& pass, const ExpertDropout& dropout = {}) const {
     detail::check_slots(layout.offset[count], x.count, y.count, scratch.d_output.count());
     tape.dropout = dropout;
-    for_each_task(layout, scratch, pass, [&](const X& expert, const ExpertTask& task) {
+    for_each_task(layout, scratch, pass, [&](const X& expert, const ExpertTask& task, const auto&... exec) {
       const Rows rows = task;
-      expert.forward(x.rows(rows), y.rows(rows), tape, scratch.expert, task);
+      expert.forward(x.rows(rows), y.rows(rows), tape, scratch.expert, task, exec...);
       detail::drop_slots<T>(dropout, layout, y.rows(rows), rows, pass);
     });
   }
@@ -136,10 +136,15 @@ struct ExpertsView {
   void for_each_task(const ExpertSlots& layout, Scratch& scratch, const Pass& pass, F&& f) const {
     const ExpertTasks tasks =
         detail::cut_slots(layout, count, expert_rows(scratch.d_output.count()), scratch.tasks);
-    pass.exec.parallel_for(std::ssize(tasks), [&](Index i) {
-      const auto [e, rows] = tasks[static_cast<std::size_t>(i)];
-      f(data[e], ExpertTask{numbered(e), rows});
-    });
+    const auto run = [&](const ExpertTask& task, const auto&... exec) {
+      f(data[task.expert], ExpertTask{numbered(task.expert), task.rows}, exec...);
+    };
+    if constexpr (ShareableExpert<X> && requires { f(data[0], ExpertTask{}, pass.exec); })
+      if (std::ssize(tasks) < pass.exec.workers()) {   // fewer than threads, which therefore share each of them
+        for (const ExpertTask& task : tasks) run(task, pass.exec);
+        return;
+      }
+    pass.exec.parallel_for(std::ssize(tasks), [&](Index i) { run(tasks[static_cast<std::size_t>(i)]); });
   }
 };
 

@@ -1,0 +1,117 @@
+#pragma once
+// C = initial + A W^T for a few rows of A, with W [outputs, inputs] row by row as weights lie: what generation computes,
+// where reading W once takes the time. Outputs lie in the lanes. W is transposed on its way, squares of vectors in
+// registers, and the next rows of it are prefetched in the order in which they lie in memory. Every element of C is
+// the chain of multiply-adds over k of kernels/gemm.hpp.
+#include <moegpt/core/exec.hpp>
+#include <moegpt/kernels/micro_kernel.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+namespace kernels {
+
+// The value of C that A B is added to: zero, the old C (accumulate), or bias [N] in every row.
+template <class T>
+struct InitialC {
+  bool accumulate = false;
+  const T* bias = nullptr;
+};
+
+// Products of at most so many rows are computed here: their sums, and a square of W, fit the registers.
+inline constexpr Index few_rows = MOEGPT_VECTOR_BYTES == 64 ? 16 : 8;
+
+namespace detail {
+
+// Inputs that are taken together: rows of A in L1, rows of W in L2 beside those being prefetched.
+template <class T, int M>
+inline constexpr Index few_rows_depth = M <= 4 ? 4096 / Index{sizeof(T)} : 16384 / Index{sizeof(T)} / M;
+
+// panel[k][m] = A[m][k], and zero for m beyond its rows. panel [a.cols, M].
+template <class T, int M>
+void pack_few_rows(const Operand<T>& a, T* panel) {
+  if (a.rows < M) std::memset(panel, 0, bytes_of<T>(a.cols * M));
+  if (a.col_stride == 1)
+    return transpose<T>({a.data, a.rows, a.cols, a.row_stride}, {panel, a.cols, a.rows, M}, a.index);
+  for (Index m = 0; m < a.rows; ++m)
+    for (Index k = 0; k < a.cols; ++k) panel[k * M + m] = a.row(m)[k * a.col_stride];
+}
+
+// sum[m][j] += sum_k a[k][m] w[j][k] for as many j as a vector has lanes. Meanwhile fetches `next`, rows like those of
+// w, unless it is null.
+template <class T, int M>
+[[gnu::always_inline]] inline void few_rows_block(const T* a, const T* w, Index stride, Index depth, const T* next,
+                                                   Vector<T>* sum) {
+  constexpr int W = lanes<T>;
+  constexpr Index line = 64 / Index{sizeof(T)}, lines = W * W / line;   // of cache; of a square
+  Index fetched = 0, k = 0;
+  for (; k + W <= depth; k += W, a += W * M) {
+    Vector<T> square[W];
+#pragma GCC unroll 16
+    for (int i = 0; i < W; ++i) square[i] = load(w + i * stride + k);
+    if (next) {
+#pragma GCC unroll 16
+      for (Index i = 0; i < lines; ++i) __builtin_prefetch(next + i * line, 0, 2);
+      fetched += lines * line;
+      next += lines * line;
+      if (fetched >= depth) next += stride - fetched, fetched = 0;
+    }
+    exchange_all<T>(square);
+#pragma GCC unroll 16
+    for (int i = 0; i < W; ++i)
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m) sum[m] = multiply_add(a[i * M + m], square[i], sum[m]);
+  }
+  for (; k < depth; ++k, a += M) {
+    T column[W];
+    for (int i = 0; i < W; ++i) column[i] = w[i * stride + k];
+    const Vector<T> v = load(column);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) sum[m] = multiply_add(a[m], v, sum[m]);
+  }
+}
+
+// C = initial + A W^T for at most M rows and at least a vector of columns.
+template <class T, int M>
+[[gnu::noinline]] void gemm_few_rows_of(const Operand<T>& a, MatrixView<const T> w, MatrixView<T> c, InitialC<T> initial) {
+  constexpr int W = lanes<T>;
+  constexpr Index most = few_rows_depth<T, M>;
+  alignas(64) T panel[M > 1 ? most * M : most];
+  const Pieces depths{w.cols, most};
+  for (Index p = 0; p < depths.size(); ++p) {
+    const Rows depth = depths[p];
+    const bool in_place = M == 1 && a.col_stride == 1, resume = p > 0 || initial.accumulate;
+    if (!in_place) pack_few_rows<T, M>(a.cols_at(depth), panel);
+    const T* const x = in_place ? a.row(0) + depth.first : panel;
+    for (Index n = 0; n < c.cols; n += W) {
+      // The last block ends with the last column and repeats some, which are not kept.
+      const Index again = n + W > c.cols ? n + W - c.cols : 0, first = n - again;
+      Vector<T> sum[M] = {};
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m)
+        if (m < c.rows && (resume || initial.bias)) sum[m] = load((resume ? c[m] : initial.bias) + first);
+      const T* const rows = w[first] + depth.first;
+      few_rows_block<T, M>(x, rows, w.stride, depth.count, n + 2 * W <= c.cols ? rows + W * w.stride : nullptr, sum);
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m) {
+        if (m >= c.rows) continue;
+        if (again == 0)
+          store(c[m] + n, sum[m]);
+        else
+          std::memcpy(c[m] + n, reinterpret_cast<const T*>(&sum[m]) + again, bytes_of<T>(W - again));
+      }
+    }
+  }
+}
+
+// C = initial + A W^T for 1 to few_rows rows.
+template <class T>
+[[gnu::noinline]] void gemm_few_rows(const Operand<T>& a, MatrixView<const T> w, MatrixView<T> c, InitialC<T> initial) {
+  if (c.rows == 1) return gemm_few_rows_of<T, 1>(a, w, c, initial);
+  if (c.rows <= 4) return gemm_few_rows_of<T, 4>(a, w, c, initial);
+  if constexpr (few_rows > 8)
+    if (c.rows > 8) return gemm_few_rows_of<T, 16>(a, w, c, initial);
+  gemm_few_rows_of<T, 8>(a, w, c, initial);
+}
+
+}  // namespace detail
+}  // namespace kernels
+}  // namespace moegpt::inline MOEGPT_BUILD
