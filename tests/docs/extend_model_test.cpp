@@ -6,11 +6,11 @@
 
 #include <moegpt/kernels/elementwise.hpp>
 #include <moegpt/model/gpt.hpp>
-#include <moegpt/moe/dropping.hpp>
-#include <moegpt/moe/hierarchical_router.hpp>
-#include <moegpt/moe/input_jitter.hpp>
-#include <moegpt/moe/masked.hpp>
-#include <moegpt/moe/router_around.hpp>
+#include <moegpt/routing/dropping.hpp>
+#include <moegpt/routing/hierarchical_router.hpp>
+#include <moegpt/routing/input_jitter.hpp>
+#include <moegpt/routing/masked.hpp>
+#include <moegpt/routing/router_around.hpp>
 #include <moegpt/moe/shared_experts.hpp>
 #include <moegpt/moe/with_experts.hpp>
 #include <moegpt/testing/gradcheck.hpp>

@@ -7,8 +7,8 @@
 #include <moegpt/kernels/dispatch.hpp>
 #include <moegpt/kernels/dropout.hpp>
 #include <moegpt/layers/expert.hpp>
-#include <moegpt/moe/expert_slots.hpp>
-#include <moegpt/moe/routing_context.hpp>
+#include <moegpt/routing/expert_slots.hpp>
+#include <moegpt/routing/routing_context.hpp>
 
 #include <algorithm>
 
