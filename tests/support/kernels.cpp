@@ -1,8 +1,10 @@
 #include "support/kernels.hpp"
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 MOEGPT_KERNELS(, float);
 MOEGPT_KERNELS(, double);
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -4,7 +4,8 @@
 #include <moegpt/core/fields.hpp>
 #include <moegpt/io/file_format.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // A file in memory, validated.
 struct SafetensorsFile {
@@ -58,7 +59,8 @@ inline SafetensorsFile read_safetensors(const std::filesystem::path& path) {
 
 // A tree with a model's run-time constants.
 template <class Tree>
-concept HasModelOptions = requires(Tree& tree) { requires std::same_as<decltype(tree.options), ModelOptions>; };
+concept HasModelOptions =
+    requires(Tree& tree) { requires std::same_as<decltype(tree.options), ModelOptions>; };
 
 namespace safetensors {
 
@@ -208,7 +210,8 @@ inline void save_safetensors(const std::filesystem::path& path, std::vector<Name
   check(!tensors.empty(), "no tensor to write to ", path.string(), ", expected at least one");
   for (const NamedTensor& tensor : tensors)
     check(tensor.data || std::count(tensor.shape.begin(), tensor.shape.end(), Index{0}) > 0, "tensor ",
-          shown(tensor.name), " of shape ", shown(tensor.shape), " has null data: only a shape with a zero may");
+          shown(tensor.name), " of shape ", shown(tensor.shape),
+          " has null data: only a shape with a zero may");
   const std::string header = safetensors::header_text(tensors, metadata, path.string());
   write_file_atomically(path, [&](FileWriter& out) {
     const std::uint64_t header_bytes = header.size();
@@ -244,4 +247,5 @@ void save_safetensors(const std::filesystem::path& path, const Tree& tree, Metad
   save_safetensors(path, std::move(tensors), metadata);
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

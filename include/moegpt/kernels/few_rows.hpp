@@ -1,12 +1,13 @@
 #pragma once
-// C = initial + A W^T for a few rows of A, with W [outputs, inputs] row by row as weights lie: what generation computes,
-// where reading W once takes the time. Outputs lie in the lanes. W is transposed on its way, squares of vectors in
-// registers, and the next rows of it are prefetched in the order in which they lie in memory. Every element of C is
-// the chain of multiply-adds over k of kernels/gemm.hpp.
+// C = initial + A W^T for a few rows of A, with W [outputs, inputs] row by row as weights lie: what
+// generation computes, where reading W once takes the time. Outputs lie in the lanes. W is transposed on its
+// way, squares of vectors in registers, and the next rows of it are prefetched in the order in which they lie
+// in memory. Every element of C is the chain of multiply-adds over k of kernels/gemm.hpp.
 #include <moegpt/core/exec.hpp>
 #include <moegpt/kernels/micro_kernel.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 // The value of C that A B is added to: zero, the old C (accumulate), or bias [N] in every row.
@@ -35,13 +36,13 @@ void pack_few_rows(const Operand<T>& a, T* panel) {
     for (Index k = 0; k < a.cols; ++k) panel[k * M + m] = a.row(m)[k * a.col_stride];
 }
 
-// sum[m][j] += sum_k a[k][m] w[j][k] for as many j as a vector has lanes. Meanwhile fetches `next`, rows like those of
-// w, unless it is null.
+// sum[m][j] += sum_k a[k][m] w[j][k] for as many j as a vector has lanes. Meanwhile fetches `next`, rows like
+// those of w, unless it is null.
 template <class T, int M>
-[[gnu::always_inline]] inline void few_rows_block(const T* a, const T* w, Index stride, Index depth, const T* next,
-                                                   Vector<T>* sum) {
+[[gnu::always_inline]] inline void few_rows_block(const T* a, const T* w, Index stride, Index depth,
+                                                  const T* next, Vector<T>* sum) {
   constexpr int W = lanes<T>;
-  constexpr Index line = 64 / Index{sizeof(T)}, lines = W * W / line;   // of cache; of a square
+  constexpr Index line = 64 / Index{sizeof(T)}, lines = W * W / line;  // of cache; of a square
   Index fetched = 0, k = 0;
   for (; k + W <= depth; k += W, a += W * M) {
     Vector<T> square[W];
@@ -71,7 +72,8 @@ template <class T, int M>
 
 // C = initial + A W^T for at most M rows and at least a vector of columns.
 template <class T, int M>
-[[gnu::noinline]] void gemm_few_rows_of(const Operand<T>& a, MatrixView<const T> w, MatrixView<T> c, InitialC<T> initial) {
+[[gnu::noinline]] void gemm_few_rows_of(const Operand<T>& a, MatrixView<const T> w, MatrixView<T> c,
+                                        InitialC<T> initial) {
   constexpr int W = lanes<T>;
   constexpr Index most = few_rows_depth<T, M>;
   alignas(64) T panel[M > 1 ? most * M : most];
@@ -89,7 +91,8 @@ template <class T, int M>
       for (int m = 0; m < M; ++m)
         if (m < c.rows && (resume || initial.bias)) sum[m] = load((resume ? c[m] : initial.bias) + first);
       const T* const rows = w[first] + depth.first;
-      few_rows_block<T, M>(x, rows, w.stride, depth.count, n + 2 * W <= c.cols ? rows + W * w.stride : nullptr, sum);
+      few_rows_block<T, M>(x, rows, w.stride, depth.count,
+                           n + 2 * W <= c.cols ? rows + W * w.stride : nullptr, sum);
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) {
         if (m >= c.rows) continue;
@@ -104,7 +107,8 @@ template <class T, int M>
 
 // C = initial + A W^T for 1 to few_rows rows.
 template <class T>
-[[gnu::noinline]] void gemm_few_rows(const Operand<T>& a, MatrixView<const T> w, MatrixView<T> c, InitialC<T> initial) {
+[[gnu::noinline]] void gemm_few_rows(const Operand<T>& a, MatrixView<const T> w, MatrixView<T> c,
+                                     InitialC<T> initial) {
   if (c.rows == 1) return gemm_few_rows_of<T, 1>(a, w, c, initial);
   if (c.rows <= 4) return gemm_few_rows_of<T, 4>(a, w, c, initial);
   if constexpr (few_rows > 8)
@@ -114,4 +118,5 @@ template <class T>
 
 }  // namespace detail
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -12,7 +12,8 @@
 #include <moegpt/kernels/micro_kernel.hpp>
 #include <moegpt/kernels/reduce.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 // f(rows, columns) for each finished block of C while it is in cache. Blocks begin at columns that are
@@ -31,7 +32,7 @@ void run_panel(const Operand<T>& a, const T* panel, MatrixView<T> c, const T* in
     r = {r.first + r.count, least + (i < larger)};
     const T* from = initial ? initial + r.first * initial_row : nullptr;
     if (c.cols == Tile::NR) {
-      if (initial == c.data && i + 1 < tiles)   // the next tile of C is read, too
+      if (initial == c.data && i + 1 < tiles)  // the next tile of C is read, too
         for (Index q = r.first + r.count; q < r.first + r.count + least; ++q)
           for (Index j = 0; j < Tile::NR; j += 64 / Index{sizeof(T)}) __builtin_prefetch(c[q] + j, 1);
       micro_kernel_of<T>(r.count, a, r.first, panel, from, initial_row, c[r.first], c.stride);
@@ -54,7 +55,7 @@ template <class T, int V>
   constexpr int M = Tile<T>::MR * Tile<T>::vectors / V, N = V * lanes<T>;
   T block[M * N] = {};
   for (Index i = 0; i < c.rows; i += M) {
-    const Index repeated = i + M > c.rows ? i + M - c.rows : 0;   // of the last tile, not stored
+    const Index repeated = i + M > c.rows ? i + M - c.rows : 0;  // of the last tile, not stored
     for (Index q = repeated; q < M && initial; ++q)
       std::memcpy(block + q * N, initial + (i - repeated + q) * initial_row, bytes_of<T>(c.cols));
     micro_kernel<T, M, V>(a, i - repeated, panel, initial ? block : nullptr, N, block, N);
@@ -83,7 +84,7 @@ void multiply_panel(const Operand<T>& a, const Operand<T>& b, MatrixView<T> c, c
 // Cache blocking, with the names of GotoBLAS and BLIS (Goto, van de Geijn 2008): a block of A [MC, KC] is
 // used for NC columns of C, one packed panel of B [KC, NR] at a time.
 struct Blocking {
-  bool pack_a;         // copy blocks of A, which then stay in L2: for a large A that is used for many panels
+  bool pack_a;  // copy blocks of A, which then stay in L2: for a large A that is used for many panels
   Index MC, NC, KC;
   Index depths;  // K blocks of a panel of C before the next panel: unpacked A [MC, depths KC] stays in L2
 };
@@ -94,7 +95,7 @@ Blocking blocking(const Operand<T>& a, Index N) {
   const Index MC = Pieces{a.rows, Tile::MC}[0].count, KC = Tile::KC;
   const bool plain = a.col_stride == 1 || a.row_stride == 1;
   if (plain && MC * a.cols >= Tile::l2 / 3 && N >= 4 * Tile::NR)
-    return {true, MC, Tile::l2 / MC / Tile::NR * Tile::NR, KC, 1};   // C [MC, NC] stays in L2
+    return {true, MC, Tile::l2 / MC / Tile::NR * Tile::NR, KC, 1};  // C [MC, NC] stays in L2
   const Index depths = Tile::l2 / (MC * KC);
   return {false, MC, N, KC, depths > 1 ? depths : 1};
 }
@@ -107,7 +108,7 @@ template <class T>
   using Tile = detail::Tile<T>;
   alignas(64) T panel[Tile::KC * Tile::NR];
   const Pieces rows{c.rows, block.MC}, depths{b.rows, block.KC};
-  const Index steps = depths.size() > 0 ? depths.size() : 1;   // K = 0: one step, which stores the initial C
+  const Index steps = depths.size() > 0 ? depths.size() : 1;  // K = 0: one step, which stores the initial C
   for (Index ic = 0; ic < rows.size(); ++ic) {
     const Rows r = rows[ic];
     const Operand<T> a_rows = a.rows_at(r);
@@ -166,7 +167,8 @@ template <class T, int V>
     for (Index n = 0; n < b.cols; n += block) {
       const Index count = b.cols - n < block ? b.cols - n : block;
       if (resume) {
-        if (c.rows < N) std::memset(out, 0, bytes_of<T>(count * N));   // lanes beyond the rows are added to, too
+        if (c.rows < N)
+          std::memset(out, 0, bytes_of<T>(count * N));  // lanes beyond the rows are added to, too
         transpose<T>({c.data + n, c.rows, count, c.stride}, {out, count, c.rows, N});
       } else {
         for (Index i = 0; i < count * V; ++i)
@@ -231,13 +233,13 @@ template <class T>
 [[gnu::noinline]] void gemm(const Exec& exec, Operand<T> a, Operand<T> b, MatrixView<T> c,
                             InitialC<T> initial = {}, Epilogue epilogue = {}) {
   using Tile = detail::Tile<T>;
-  constexpr Index least = 1 << 19;   // multiply-adds of a task; few rows take as long as reading B
+  constexpr Index least = 1 << 19;  // multiply-adds of a task; few rows take as long as reading B
   const Index work = (c.rows > few_rows ? c.rows : few_rows) * c.cols * b.rows / least;
   const Index most = 4 * exec.workers(), tasks = work < most ? work : most;
   if (exec.workers() == 1 || tasks < 2 || c.rows == 0) return gemm<T>(a, b, c, initial, epilogue);
   const auto divided = [](Index n, Index by) { return (n + by - 1) / by; };
   const Index panels = divided(c.cols, Tile::NR);
-  const Pieces cols{panels, divided(panels, tasks)};   // columns first: every block of rows packs B again
+  const Pieces cols{panels, divided(panels, tasks)};  // columns first: every block of rows packs B again
   const Index rows_each = divided(c.rows, divided(tasks, cols.size()));
   const Pieces rows{c.rows, rows_each > 64 ? rows_each : 64};
   exec.parallel_for(rows.size() * cols.size(), [&](Index task) {
@@ -273,4 +275,5 @@ template <class T>
 }
 
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt
