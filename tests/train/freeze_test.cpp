@@ -118,10 +118,10 @@ TEST_CASE("a pattern names a weight, what contains it, and with a star anything"
   const std::string_view path = "blocks.10.moe.experts.1.up.weight";
   for (const char* pattern : {"blocks.10.moe.experts.1.up.weight", "blocks.10", "blocks", "*", "*.experts.1",
                               "blocks.*.moe", "*.up", "blocks.*.up.weight", "*weight", "blocks.1*.moe"})
-    CHECK(names(pattern, path));
+    CHECK(path_matches(pattern, path));
   for (const char* pattern : {"", "blocks.1", "block", "blocks.", "moe", "*.experts.10", "*.down",
                               "*.up.bias", "blocks.10.moe.experts.1.up.weight.0", "blocks.*.attention"})
-    CHECK_FALSE(names(pattern, path));
+    CHECK_FALSE(path_matches(pattern, path));
 }
 
 TEST_CASE("freeze_all_but, freeze_experts and unfreeze release and allocate the weights that match") {

@@ -1,8 +1,9 @@
 #pragma once
 // Freezing releases weights of the gradient. An empty gradient is not computed; clipping and Adam skip it, so
 // weights, moments and step counts are unchanged. Gradients of inputs are still computed.
-//   freeze(grad, "token_embedding");  freeze(grad, "*.router");  freeze_all_but(grad, {"*.experts.3",
-//   "head"});
+//   freeze(grad, "token_embedding");
+//   freeze(grad, "*.router");
+//   freeze_all_but(grad, {"*.experts.3", "head"});
 #include <moegpt/core/check.hpp>
 #include <moegpt/core/fields.hpp>
 
@@ -14,11 +15,11 @@ inline namespace MOEGPT_BUILD {
 
 // Whether a pattern matches the path or its first components: "blocks.0.moe" matches blocks.0.moe.router and
 // every weight in it. * matches any characters.
-constexpr bool names(std::string_view pattern, std::string_view path) {
+constexpr bool path_matches(std::string_view pattern, std::string_view path) {
   if (pattern.empty()) return path.empty() || path.front() == '.';
   if (pattern.front() == '*')
-    return names(pattern.substr(1), path) || (!path.empty() && names(pattern, path.substr(1)));
-  return !path.empty() && path.front() == pattern.front() && names(pattern.substr(1), path.substr(1));
+    return path_matches(pattern.substr(1), path) || (!path.empty() && path_matches(pattern, path.substr(1)));
+  return !path.empty() && path.front() == pattern.front() && path_matches(pattern.substr(1), path.substr(1));
 }
 
 namespace detail {
@@ -30,7 +31,7 @@ void for_each_named_by(std::span<const std::string_view> patterns, Tree& grad, F
   for (const std::string_view pattern : patterns) {
     bool found = false;
     for_each_named_weight(
-        [&](const std::string& path, Kind, auto&) { found = found || names(pattern, path); }, grad);
+        [&](const std::string& path, Kind, auto&) { found = found || path_matches(pattern, path); }, grad);
     check(found, "freeze: no weight is named by \"", pattern,
           "\"; a pattern is a path as in fields(), a beginning of "
           "one that ends before a dot, or has * for any characters");
@@ -38,7 +39,7 @@ void for_each_named_by(std::span<const std::string_view> patterns, Tree& grad, F
   for_each_named_weight(
       [&](const std::string& path, Kind, auto& w) {
         bool named = false;
-        for (const std::string_view pattern : patterns) named = named || names(pattern, path);
+        for (const std::string_view pattern : patterns) named = named || path_matches(pattern, path);
         f(w, named);
       },
       grad);
