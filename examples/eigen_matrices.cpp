@@ -23,8 +23,8 @@ int main() {
   const auto x4 = as_tokens<D>(x).rows(some), y4 = as_tokens<D>(y).rows(some);
   const auto dy4 = as_tokens<D>(dy).rows(some), dx4 = as_tokens<D>(dx).rows(some);
   expert.forward(x4, y4, tape, scratch, slot_count);
-  expert.backward(x4, tape, dy4, nullptr, dx4, nullptr, scratch,
-                  slot_count);                              // null: no gate and no gradient of it
+  // Null: no gates, and no gradient of gates.
+  expert.backward(x4, tape, dy4, nullptr, dx4, nullptr, scratch, slot_count);
   for (Index part = 0; part < expert.weight_parts; ++part)  // parts may go to different threads
     expert.backward_weights(part, x4, tape, dy4, d_expert, scratch, slot_count);
   std::printf("expert:  |y| %.3f  |dx| %.3f  |d up| %.3f\n", y.middleCols(3, 4).norm(),

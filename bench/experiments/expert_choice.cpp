@@ -12,8 +12,8 @@ using namespace moegpt;
 
 namespace {
 
-constexpr int vocab = 128, mask_id = 127, steps = 2000,
-              every = 50;  // the corpus is ASCII, and has no character 127
+constexpr int vocab = 128, mask_id = 127;  // the corpus is ASCII without character 127
+constexpr int steps = 2000, every = 50;
 constexpr Config config{.vocab = vocab,
                         .context = 64,
                         .dim = 64,

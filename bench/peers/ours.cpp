@@ -170,8 +170,7 @@ void start(const std::string& workload, int threads, int warmup) {
 
 int main(int argc, char** argv) {
 #ifdef __SSE__
-  _mm_setcsr(_mm_getcsr() |
-             0x8040);  // denormals are zero, in this thread and in those it starts: as in step.py
+  _mm_setcsr(_mm_getcsr() | 0x8040);  // flush denormals, in threads started later too, as in step.py
 #endif
   CLI::App app("Times training steps of one workload, when told to", "ours");
   std::string workload = "a";

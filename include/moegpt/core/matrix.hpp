@@ -97,8 +97,8 @@ class Tokens {
   explicit Tokens(Index count) { resize(count); }
   void resize(Index count) {
     Index size;
-    memory_.resize(__builtin_mul_overflow(count, Index{D}, &size) ? PTRDIFF_MAX
-                                                                  : size);  // which Buffer rejects
+    // Buffer rejects PTRDIFF_MAX.
+    memory_.resize(__builtin_mul_overflow(count, Index{D}, &size) ? PTRDIFF_MAX : size);
   }
   // For the tokens of a pass.
   void resize(const auto& pass)

@@ -1,6 +1,6 @@
 #pragma once
-// Start: how `init` (model/init.hpp) sets a weight, as its field declares: Field{"weight", &Norm::weight,
-// Start::one}.
+// Start: the rule by which `init` (model/init.hpp) sets a weight. A field declares it:
+//   Field{"weight", &Norm::weight, Start::one}
 #include <moegpt/core/build.hpp>
 
 namespace moegpt {

@@ -1,16 +1,17 @@
 #pragma once
 // Intermediates as files for Python. For each MoE layer, with the index i of its layer,
-//     layers.i.gate_scores [N, E]    layers.i.top_k_indices [N, K]    layers.i.top_k_scores [N, K]
-//     layers.i.gates [N, K]          layers.i.dropped [N, K]          layers.i.expert_outputs [N, K, DE], if
-//     asked for layers.i.final_output [N, D]   layers.i.load [E]                layers.i.wanted [E]
-//     layers.i.balance_loss []       layers.i.z_loss []      and importance_loss, load_loss, variance_loss,
-//                                                            count_loss, own_loss
+//     layers.i.gate_scores [N, E]     layers.i.top_k_indices [N, K]    layers.i.top_k_scores [N, K]
+//     layers.i.gates [N, K]           layers.i.dropped [N, K]          layers.i.final_output [N, D]
+//     layers.i.load [E]               layers.i.wanted [E]
+//     layers.i.expert_outputs [N, K, DE], on request
+//     layers.i.balance_loss [], and z_loss, importance_loss, load_loss, variance_loss, count_loss, own_loss
 // and ids [N], if present. They are defined in model/intermediates.hpp. N: tokens of the batch, sequence by
 // sequence. The metadata has "batch" and "length".
 //
 // In safetensors these are tensors: reals of the model's type, ids and top_k_indices I32, dropped BOOL, load
-// and wanted I64, losses F64. In JSON they are {"batch": ..., "length": ..., "ids": [...], "layers":
-// [{"layer": i, "gate_scores": [[...], ...], ...}, ...]}; values that are not finite are null.
+// and wanted I64, losses F64. In JSON, where values that are not finite are null:
+//     {"batch": ..., "length": ..., "ids": [...],
+//      "layers": [{"layer": i, "gate_scores": [[...], ...], ...}, ...]}
 #include <moegpt/io/safetensors.hpp>
 #include <moegpt/model/intermediates.hpp>
 

@@ -145,8 +145,7 @@ struct ExpertsView {
     };
     if constexpr (ShareableExpert<X>)
       if constexpr (requires { f(data[0], ExpertTask{}, pass.exec); })
-        if (std::ssize(tasks) <
-            pass.exec.workers()) {  // fewer than threads, which therefore share each of them
+        if (std::ssize(tasks) < pass.exec.workers()) {  // all threads compute each task together
           for (const ExpertTask& task : tasks) run(task, pass.exec);
           return;
         }

@@ -137,8 +137,8 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
       report_failure(report, "two threads or fresh memory change the result");
     pass.exec.threads = 1;
     L grad_later;
-    forward(layer, other, y2, tape2, scratch2,
-            pass);  // another forward between this forward and its backward
+    // Another forward between this forward and its backward.
+    forward(layer, other, y2, tape2, scratch2, pass);
     backward(layer, x, tape, dy, dx2, grad_later, scratch2, pass);
     if (std::memcmp(dx[0], dx2[0], bytes(dx)) != 0 || !same_bits(grad, grad_later))
       report_failure(report,
