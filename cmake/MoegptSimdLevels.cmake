@@ -1,13 +1,13 @@
 # moegpt_simd_levels(target source.cpp)
 #
-# Makes `source.cpp`, which defines main(), part of the executable `target` once for each of x86-64-v2 (SSE4.2), v3
-# (AVX2, FMA) and v4 (AVX-512). The program starts the highest level that its processor has; the environment variable
-# MOEGPT_SIMD_LEVEL=v2, v3 or v4 asks for a lower one. Call it after target_link_libraries(target ...), whose libraries
-# and flags each level is compiled with.
+# Function multiversioning of a program. Compiles `source.cpp`, which defines main(), into the executable `target`
+# once for each of x86-64-v2 (SSE4.2), v3 (AVX2, FMA) and v4 (AVX-512). At start the program selects the highest level
+# that the processor supports; the environment variable MOEGPT_SIMD_LEVEL (v2, v3 or v4) selects a level. Call the
+# function after target_link_libraries(target ...): each level is compiled with these libraries and flags.
 #
-# Everything but main() is made local to its level, also what the standard library and Eigen instantiate: a linker
-# would else keep one copy of an inline function for all levels. Constructors of global objects run in the level that
-# was chosen. Elsewhere than on x86-64 with GNU binutils the source is compiled once, with the target's own flags.
+# All symbols but main() become local to their level, including instantiations of the standard library and of Eigen;
+# otherwise the linker would merge an inline function of all levels into one. Only constructors of the selected
+# level's global objects run. Without x86-64 and GNU binutils the source is compiled once, with the target's flags.
 set(MOEGPT_SIMD_LEVELS_MAIN "${CMAKE_CURRENT_LIST_DIR}/simd_levels_main.cpp")
 
 function(moegpt_simd_levels target source)

@@ -1,5 +1,6 @@
-// The main() of a program made by moegpt_simd_levels (MoegptSimdLevels.cmake): starts the highest level of
-// x86-64 that the processor has, of those that were compiled. Compiled for x86-64, so that it runs on each.
+// main() of a program built by moegpt_simd_levels (MoegptSimdLevels.cmake): runs the highest x86-64 level
+// that the processor supports, or the one in MOEGPT_SIMD_LEVEL. Compiled for baseline x86-64. Returns 2 for
+// an unknown or unsupported level.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -22,7 +23,7 @@ struct Level {
   const char* name;
   bool has;
   int (*main)(int, char**);
-  Constructor *first, *last;  // of its global objects
+  Constructor *first, *last;  // constructors of its global objects, [first, last)
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Scorecard: matrix products, built with each available compiler. --peak-only: without the rows that compare
+// Scorecard: matrix products, built with each available compiler. --peak-only omits the comparison of
 // libraries.
 #include "rows.hpp"
 #include "support/interleaved.hpp"

@@ -56,8 +56,7 @@ void steps() {
   step_row(gpt2_dense, 5, 75);
 }
 
-// One token after another, one sequence: bytes of the weights that a token meets, of the bandwidth of
-// reading.
+// Decoding of one sequence: bytes of the weights used per token / time, relative to the read bandwidth.
 void writing_row(const char* name, Writing (*make)(int, int), int threads) {
   const Writing w = make(1, threads);
   scorecard::progress(name);
@@ -75,7 +74,7 @@ void writing_row(const char* name, Writing (*make)(int, int), int threads) {
 }
 void generation() {
   scorecard::section(
-      "Generation, float, one sequence: bytes of the weights that a token meets, of the read bandwidth");
+      "Generation, float, one sequence: bytes of the weights used per token, of the read bandwidth");
   for (const int threads : {1, 2}) {
     writing_row("dense GPT-2 124M", gpt2_dense_writing, threads);
     writing_row("b: GPT-2 MoE, 2 layers", gpt2_moe_two_layers_writing, threads);
@@ -109,7 +108,7 @@ void layers() {
                       100 * adam_interleaved<SixtyMillion>(1, 15).of_bandwidth, 85, "%");
 }
 
-// (two threads / one thread) / (peak of two / peak of one), interleaved.
+// Speedup with two threads / the same ratio of the FMA peaks, interleaved.
 void threads_row(Workload (*make)(int), int rounds) {
   const Workload one = make(1), two = make(2);
   scorecard::progress("two threads, " + one.name);
@@ -196,7 +195,7 @@ int main(int argc, char** argv) {
   const std::map<std::string, void (*)()> parts{
       {"machine", machine}, {"steps", steps}, {"layers", layers}, {"generation", generation},
       {"threads", threads}, {"busy", busy},   {"memory", memory}};
-  for (int i = 1; i < argc; ++i)  // all, before the first takes its minutes
+  for (int i = 1; i < argc; ++i)  // checks all names before the first part runs
     if (parts.find(argv[i]) == parts.end())
       return std::fprintf(stderr, "no part of the scorecard is called %s\n", argv[i]), 2;
   for (int i = 1; i < argc; ++i) parts.at(argv[i])();

@@ -1,5 +1,5 @@
 #pragma once
-// Lines of the scorecard: name, figure, goal, ok or short. Progress is printed to stderr.
+// Rows of the scorecard: name, measured value, goal, `ok` or `short`. Progress is printed to stderr.
 #include <cstdio>
 #include <string>
 

@@ -22,7 +22,7 @@ Workload gpt2_dense(int threads);           // GPT-2 124M, tied head, 4 x 64 tok
 
 // Generation of one token for each sequence, the context refilled from its first quarter when it is full.
 struct Writing {
-  double bytes = 0;  // of the weights that one token meets: look-ups do not count, a tied head does
+  double bytes = 0;  // of the weights used per token: without embedding look-ups, with a tied head
   std::function<void()> next;
 };
 Writing makemoe_writing(int sequences, int threads);

@@ -1,11 +1,10 @@
 #pragma once
-// Beam search: the continuations of the highest length-normalised log-probability that a search of limited
-// width finds (Wu et al. 2016, without coverage):
-//   score(Y) = log P(Y) / lp(Y),  lp(Y) = ((5 + |Y|) / 6)^alpha,  |Y| with the stop id
-// Each step extends every live beam by every id. Of those that end by a stop id the `beams` highest scores of
-// all steps are kept, of the others the `beams` likeliest are the next live beams. Equal probabilities: the
-// better beam, then the lower id. The search ends when no live beam can exceed the worst of `beams` ended
-// ones.
+// Beam search with length-normalised log-probability (Wu et al. 2016, without coverage penalty):
+//   score(Y) = log P(Y) / lp(Y),  lp(Y) = ((5 + |Y|) / 6)^alpha,  |Y| includes the stop id
+// Each step extends every live beam by every id. Hypotheses that end with a stop id are finished: the `beams`
+// highest scores of all steps are retained. Of the others, the `beams` most probable are the next live beams.
+// Ties: the more probable beam, then the lower id. The search ends when no live beam can exceed the lowest
+// score of `beams` finished hypotheses.
 #include <moegpt/generate/generator.hpp>
 
 namespace moegpt {
@@ -13,21 +12,21 @@ inline namespace MOEGPT_BUILD {
 
 struct BeamSearch {
   int beams = 4;
-  int tokens = 50;              // at most
-  double alpha = 0.6;           // 0: by log P alone; larger: longer texts
-  std::vector<int> stop_ids{};  // each ends a text
-  int vocab = 0;                // only ids below this; 0: all
+  int tokens = 50;              // maximum number of new tokens
+  double alpha = 0.6;           // exponent of the length penalty; 0: none; larger values favour longer texts
+  std::vector<int> stop_ids{};  // end-of-sequence ids
+  int vocab = 0;                // only ids below it; 0: all
 };
 
 struct Beam {
-  std::vector<int> ids{};      // after the prompt, with the stop id
-  double log_probability = 0;  // natural logarithm
-  double score = 0;
+  std::vector<int> ids{};      // new tokens, stop id included
+  double log_probability = 0;  // log P(Y), in nats
+  double score = 0;            // log P(Y) / lp(Y)
   Finish finish = Finish::no;
 };
 
-// At most `beams` texts, the highest score first. how.batch is replaced by the number of beams.
-// std::invalid_argument for a prompt or options without meaning.
+// At most `beams` hypotheses by descending score; how.batch is ignored. std::invalid_argument for an empty
+// prompt, an invalid id or an option out of range.
 template <class Model>
 std::vector<Beam> beam_search(const Model& model, std::span<const int> prompt, const BeamSearch& search = {},
                               Decoding how = {}) {
@@ -52,7 +51,7 @@ std::vector<Beam> beam_search(const Model& model, std::span<const int> prompt, c
     if (id >= 0 && id < vocab) stops.push_back(id);
   std::sort(stops.begin(), stops.end());
   stops.erase(std::unique(stops.begin(), stops.end()), stops.end());
-  // of each beam so many that `beams` are left if every stop id is among them
+  // per beam: at least `beams` ids that are not stop ids
   const auto extensions = static_cast<int>(std::min(static_cast<std::size_t>(vocab), beams + stops.size()));
   const auto score = [&](double log_probability, std::size_t length) {
     return log_probability / std::pow((5 + static_cast<double>(length)) / 6, search.alpha);
@@ -100,7 +99,7 @@ std::vector<Beam> beam_search(const Model& model, std::span<const int> prompt, c
     std::swap(live, next);
     if (live.empty()) return ended;
     if (token == search.tokens) break;
-    // a log-probability only falls, and the longest text divides it by the most
+    // upper bound on the score of any continuation: log P cannot increase, and lp is largest at full length
     const double reachable = score(live[0].log_probability, static_cast<std::size_t>(search.tokens));
     if (ended.size() == beams && ended.back().score >= reachable) return ended;
     sequences.gather(from);

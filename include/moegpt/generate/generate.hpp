@@ -1,5 +1,5 @@
 #pragma once
-// Text that continues a text.
+// Text generation: continues prompts with a model and a tokenizer.
 #include <moegpt/generate/generator.hpp>
 #include <moegpt/generate/text_stream.hpp>
 #include <moegpt/text/tokenizer.hpp>
@@ -10,31 +10,30 @@ namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
 struct Generate {
-  int tokens = 200;  // at most
+  int tokens = 200;  // maximum number of new tokens
   Sampling sampling{};
   std::uint64_t seed = 1;
   Exec exec{};
-  std::optional<Key> noise{};                        // for models whose routers are noisy in generation too
-  const bool* allowed = nullptr;                     // [experts] that may be chosen; null: all
-  int task = 0;                                      // which of a masked router's tasks this is
-  std::function<void(std::string_view)> on_token{};  // called with whole characters as they are drawn
-  std::vector<int> stop_ids{};                       // each ends the text, which does not contain it
-  std::vector<std::string> stop{};                   // likewise strings
-  Index piece = 0;                                   // tokens of a prompt in one forward; 0: the context
+  std::optional<Key> noise{};                        // RNG key of noisy routers; none: no noise
+  const bool* allowed = nullptr;                     // [experts] allowed experts; null: all
+  int task = 0;                                      // task id of Masked routers
+  std::function<void(std::string_view)> on_token{};  // called with new text, in whole UTF-8 characters
+  std::vector<int> stop_ids{};                       // end-of-sequence ids; the text excludes them
+  std::vector<std::string> stop{};                   // stop strings; the text excludes them
+  Index piece = 0;                                   // prefill chunk, in tokens of the prompt; 0: the context
 };
 
-// A continuation, without its prompt.
 struct Continuation {
-  std::string text{};
+  std::string text{};  // without the prompt
   Finish finish = Finish::no;
-  std::vector<int> ids{};                               // that were drawn, those of a stop included
-  std::vector<double> log_probabilities{};              // of ids, with Sampling::log_probabilities
-  std::vector<std::vector<IdProbability>> likeliest{};  // likewise
+  std::vector<int> ids{};                               // sampled ids, those of a stop included
+  std::vector<double> log_probabilities{};              // of ids; only with Sampling::log_probabilities
+  std::vector<std::vector<IdProbability>> likeliest{};  // most probable ids at each step; likewise
 };
 
-// Continues many prompts, `batch` of them at a time. Prompt i has the seed how.seed + i, and the text that
-// generate writes with that seed. how.on_token is called with characters of all texts: on_text tells them
-// apart. std::invalid_argument for a prompt that the tokenizer refuses, and options without meaning.
+// Continues the prompts, at most `batch` at a time. Prompt i has the seed how.seed + i, and its text is that
+// of generate with this seed. on_text(i, part) is called with new text of prompt i, how.on_token with that of
+// all prompts. std::invalid_argument for a prompt that the tokenizer rejects or an option out of range.
 template <class Model>
 std::vector<Continuation> generate_all(const Model& model, const Tokenizer& tokenizer,
                                        std::span<const std::string> prompts, const Generate& how = {},
@@ -88,7 +87,7 @@ std::vector<Continuation> generate_all(const Model& model, const Tokenizer& toke
   return all;
 }
 
-// Text that continues `prompt`, without the prompt. An empty prompt starts with token 0.
+// Continuation of `prompt`, without the prompt. An empty prompt becomes token 0. Throws as generate_all.
 template <class Model>
 std::string generate(const Model& model, const Tokenizer& tokenizer, std::string_view prompt,
                      const Generate& how = {}) {

@@ -1,6 +1,5 @@
 #pragma once
-// Sampling from a model, one token after another: Generator continues one text, BatchGenerator many at a
-// time.
+// Autoregressive sampling: Generator for one sequence, BatchGenerator for many, with continuous batching.
 #include <moegpt/core/random.hpp>
 #include <moegpt/generate/sampler.hpp>
 #include <moegpt/generate/sequence_batch.hpp>
@@ -11,20 +10,21 @@ namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
 enum class Finish {
-  no,      // more tokens follow
-  stop,    // a stop id was drawn, or the caller stopped the sequence
-  length,  // as many tokens as were asked for
+  no,      // not finished
+  stop,    // a stop id was sampled, or the caller stopped the sequence
+  length,  // the maximum number of tokens was reached
 };
 
+// One sampled token.
 struct Drawn {
   Index sequence = 0;
   int id = 0;
   Finish finish = Finish::no;
-  double log_probability = 0;                  // of the model; only with Sampling::log_probabilities
-  std::span<const IdProbability> likeliest{};  // likewise; lives until the next token of the sequence
+  double log_probability = 0;                  // under the model; only with Sampling::log_probabilities
+  std::span<const IdProbability> likeliest{};  // likewise; valid until the sequence's next token
 };
 
-// Draws from a row of logits, and what Sampling::log_probabilities asks for.
+// Samples from logits [vocab]; u: uniform in [0, 1). Adds the log-probabilities that Sampling requests.
 template <class T>
 Drawn draw(Sampler<T>& sampler, const T* logits, int vocab, double u) {
   Drawn token{.id = sampler(logits, vocab, u)};
@@ -35,13 +35,13 @@ Drawn draw(Sampler<T>& sampler, const T* logits, int vocab, double u) {
   return token;
 }
 
-// One growing text. After construction nothing allocates.
+// Generates one sequence. Only the constructor allocates.
 template <class Model>
 class Generator {
  public:
   using T = typename Model::Scalar;
 
-  // allowed [experts], task and piece: as of Decoding.
+  // noise, allowed, task and piece: see Decoding.
   Generator(const Model& model, Sampling sampling, Rng rng, Exec exec = {}, std::optional<Key> noise = {},
             const bool* allowed = nullptr, int task = 0, Index piece = 0)
       : sequences_(model, {.piece = piece, .exec = exec, .noise = noise, .allowed = allowed, .task = task}),
@@ -50,8 +50,8 @@ class Generator {
     sampler_.resize(Model::V);
   }
 
-  // Reads ids and draws what follows them. Penalties: an id counts as generated if next returned it last and
-  // reads it first, other ids count as prompt.
+  // Appends ids and samples the next one. Penalties: if ids[0] is the id that the last call returned, it
+  // counts as generated; other ids count as prompt. Throws what SequenceBatch::read and Sampler throw.
   int next(std::span<const int> ids) {
     const auto logits = sequences_.read(0, ids);
     const int drawn = std::exchange(drawn_, -1);
@@ -62,7 +62,7 @@ class Generator {
     return drawn_ = last_.id;
   }
   int next(int id) { return next(std::span<const int>(&id, 1)); }
-  // What next returned last, with its log-probabilities.
+  // The token of the last call of next, with its log-probabilities.
   const Drawn& last() const { return last_; }
 
  private:
@@ -73,18 +73,19 @@ class Generator {
   int drawn_ = -1;
 };
 
-// One text of a batch.
+// One sequence of a BatchGenerator.
 struct Request {
   std::vector<int> ids{};  // the prompt
-  int tokens = 200;        // at most
+  int tokens = 200;        // maximum number of new tokens
   Sampling sampling{};
   std::uint64_t seed = 1;
-  std::vector<int> stop_ids{};  // each ends the text
+  std::vector<int> stop_ids{};  // end-of-sequence ids
 };
 
-// Many texts: `batch` of Decoding at a time, the others wait until one ends. A text's tokens and
-// log-probabilities are those that it has alone (see SequenceBatch). Steps do not allocate; add and the first
-// step of a text do. step throws what Model::logits and Sampler throw; the generator is of no use then.
+// Generates queued sequences, at most Decoding::batch at a time; when one ends, the next in the queue starts.
+// Its tokens and log-probabilities do not depend on the others (see SequenceBatch). add and a sequence's
+// first step allocate, other steps do not. step throws what Model::logits and Sampler throw; do not use the
+// generator afterwards.
 template <class Model>
 class BatchGenerator {
  public:
@@ -97,8 +98,9 @@ class BatchGenerator {
     ids_.resize(sequences_.most());
   }
 
-  // Its number: 0, 1, 2 ... in the order of calls. Texts with the same prompt, or the same beginning of it,
-  // are best added one after another: what they share is read once.
+  // Appends a request to the queue and returns its index: 0, 1, 2 ... Add prompts with a common prefix in
+  // succession: the prefix is computed once. std::invalid_argument for an empty prompt, an invalid id or an
+  // option out of range.
   Index add(Request request) {
     check(!request.ids.empty(), "nothing to continue: the prompt has no tokens");
     for (const int id : request.ids)
@@ -108,9 +110,9 @@ class BatchGenerator {
     waiting_.push_back({added_, std::move(request)});
     return added_++;
   }
-  // Whether no text is left.
+  // True if no sequence is running or queued.
   bool done() const { return waiting_.empty() && first_running() == nullptr; }
-  // The next token of each text in the batch. The view lives until the next call.
+  // Samples a token of each running sequence. The view is valid until the next call.
   std::span<const Drawn> step() {
     for (Index b = sequences_.batch() - 1; b >= 0; --b)
       if (place(b).finished) remove(b);
@@ -124,8 +126,7 @@ class BatchGenerator {
     while (!waiting_.empty() && sequences_.batch() < sequences_.most()) start();
     return tokens_;
   }
-  // No further token of this text is wanted. A text that has ended, or a number that add did not return, is
-  // ignored.
+  // Ends a running or queued sequence; ignores other indices.
   void stop(Index sequence) {
     for (Index b = 0; b < sequences_.batch(); ++b)
       if (place(b).sequence == sequence) place(b).finished = true;
@@ -146,7 +147,7 @@ class BatchGenerator {
     bool finished = false;
   };
   SequenceBatch<Model> sequences_;
-  std::vector<Place> places_;  // [most] of the sequences's sequences
+  std::vector<Place> places_;  // [most] state of each sequence in sequences_
   std::deque<Waiting> waiting_;
   std::vector<Drawn> tokens_;
   Buffer<int> ids_;

@@ -1,14 +1,14 @@
 #pragma once
-// Sampling of the next id from a row of logits. The steps have the order of transformers' generate():
+// Sampling of the next id from logits z [vocab]. The steps have the order of Hugging Face generate():
 //   1. logit bias                          z_i += bias_i
 //   2. repetition penalty r                z_i = z_i > 0 ? z_i / r : z_i * r, i in prompt or generated ids
 //                                          (Keskar et al. 2019, CTRL)
-//   3. presence and frequency penalties    z_i -= presence [c_i > 0] + frequency c_i, c_i = how often i was
-//                                          generated (OpenAI; the prompt does not count)
+//   3. presence and frequency penalties    z_i -= presence [c_i > 0] + frequency c_i, c_i = number of times i
+//                                          was generated (OpenAI; the prompt does not count)
 //   4. banned ids                          z_i = -infinity
-//   5. temperature t                       p_i ~ exp(z_i / t); 0: the largest z_i, without the steps below
-//   6. top-k, 7. top-p, 8. min-p           each counts what the steps before it left
-// Equal logits: the lower id comes first. Partial selection takes time linear in the vocabulary.
+//   5. temperature t                       p_i ~ exp(z_i / t); 0: argmax, without the steps below
+//   6. top-k, 7. top-p, 8. min-p           each applies to the ids that the step before retained
+// Ties: the lower id first. Time is linear in the vocabulary (partial selection, no sort).
 #include <moegpt/core/check.hpp>
 #include <moegpt/core/matrix.hpp>
 #include <moegpt/kernels/top_k.hpp>
@@ -25,24 +25,24 @@ inline namespace MOEGPT_BUILD {
 
 struct LogitBias {
   int id = 0;
-  double value = 0;  // minus infinity bans the id
+  double value = 0;  // added to the logit; minus infinity bans the id
 };
 
 struct Sampling {
-  double temperature = 1;  // 0: always the likeliest token
-  int top_k = 0;           // only the k likeliest; 0: all
-  double top_p = 1;        // only the fewest likeliest that reach probability p (Holtzman et al. 2020)
-  int vocab = 0;           // only ids below this, for a tokenizer smaller than the model; 0: all
-  double min_p = 0;        // only tokens with at least min_p times the probability of the likeliest; 0: all
-  double repetition_penalty = 1;  // above 1: ids of the prompt and of the text become less likely
-  double presence_penalty = 0;    // subtracted once from the logit of an id that was generated
-  double frequency_penalty = 0;   // subtracted as often as the id was generated
+  double temperature = 1;  // 0: greedy decoding
+  int top_k = 0;           // only the k most probable ids; 0: all
+  double top_p = 1;        // nucleus: smallest set with probability >= top_p (Holtzman et al. 2020); 1: all
+  int vocab = 0;           // only ids below it, for a tokenizer smaller than the model; 0: all
+  double min_p = 0;        // only ids with p_i >= min_p max p; 0: all
+  double repetition_penalty = 1;  // above 1: less probability for ids of prompt and text; 1: none
+  double presence_penalty = 0;    // subtracted once from the logit of a generated id
+  double frequency_penalty = 0;   // subtracted for each time that the id was generated
   std::vector<LogitBias> bias{};  // added to logits
-  std::vector<int> banned{};      // ids that are never drawn
-  int log_probabilities = -1;     // of the choice and of so many likeliest ids; -1: none
+  std::vector<int> banned{};      // ids that are never sampled
+  int log_probabilities = -1;     // n >= 0: return them for the sampled and the n most probable ids; -1: none
 };
 
-// For rows of `vocab` logits, which a sampler may not know yet.
+// std::invalid_argument for an option out of range. vocab: number of logits, if known.
 inline void check_sampling(const Sampling& s, int vocab = std::numeric_limits<int>::max()) {
   check(s.temperature >= 0 && std::isfinite(s.temperature), "temperature is ", s.temperature,
         ", expected a finite number, 0 or more");
@@ -69,10 +69,10 @@ inline void check_sampling(const Sampling& s, int vocab = std::numeric_limits<in
 
 struct IdProbability {
   int id = 0;
-  double log_probability = 0;  // natural logarithm
+  double log_probability = 0;  // in nats
 };
 
-// log sum_i exp(z_i), in double.
+// Log-sum-exp of z [n], in double.
 template <class T>
 double log_normalizer(const T* z, int n) {
   const double top = static_cast<double>(*std::max_element(z, z + n));
@@ -81,16 +81,16 @@ double log_normalizer(const T* z, int n) {
   return top + std::log(total);
 }
 
-// Draws ids from rows of logits, and remembers the ids of one sequence for the penalties. After resize(vocab)
-// nothing allocates. A logit of minus infinity bans its id. std::invalid_argument for a row with NaN or plus
-// infinity, before or after bias and penalties, and for one that bans all ids.
+// Samples ids from logits; stores the ids of one sequence for the penalties. Does not allocate after
+// resize(vocab). A logit of minus infinity bans its id. std::invalid_argument for NaN or plus infinity,
+// before or after bias and penalties, and if all ids are banned.
 template <class T>
 class Sampler {
  public:
   explicit Sampler(Sampling sampling = {}) { restart(std::move(sampling)); }
 
   const Sampling& sampling() const { return sampling_; }
-  // Takes the memory for rows of `vocab` logits.
+  // Allocates memory for `vocab` logits.
   void resize(int vocab) {
     check(vocab > 0, "a row of ", vocab, " logits has no token to draw");
     entries_.resize(vocab);
@@ -99,17 +99,18 @@ class Sampler {
     const int most = std::min(sampling_.log_probabilities, vocab);
     if (most > 0) likeliest_.resize(most), likeliest_ids_.resize(most);
   }
-  // Another sequence: other options, and no remembered ids.
+  // Starts another sequence: new options, no stored ids.
   void restart(Sampling sampling) {
     check_sampling(sampling);
     sampling_ = std::move(sampling);
     forget();
   }
+  // Removes the stored ids.
   void forget() {
     for (const int id : seen_) history_[static_cast<std::size_t>(id)] = {};
     seen_.clear();
   }
-  // ids of the prompt, and an id that was drawn and is now part of the text: see the penalties.
+  // read: ids of the prompt. accept: an id that was sampled and appended. See the penalties.
   void read(std::span<const int> ids) {
     if (penalises())
       for (const int id : ids) remember(id);
@@ -118,7 +119,8 @@ class Sampler {
     if (penalises()) ++remember(id).generated;
   }
 
-  // u: uniform in [0, 1). Ids in descending order of probability share [0, 1).
+  // Samples an id from logits [vocab] by inversion of the CDF of ids in descending order of probability. u:
+  // uniform in [0, 1).
   int operator()(const T* logits, int vocab, double u) {
     check(u >= 0 && u < 1, "u is ", u, ", expected a number in [0, 1)");
     resize(vocab);
@@ -144,7 +146,7 @@ class Sampler {
       n = sampling_.top_k;
     }
     double total = 0;
-    Index some = 0;  // whose probability is not zero
+    Index some = 0;  // ids with probability > 0
     constexpr int W = lanes<double>;
     for (Index i = 0; i < n; i += W) {
       const int count = static_cast<int>(std::min<Index>(W, n - i));
@@ -165,14 +167,13 @@ class Sampler {
     return entries_[least(n, [&](double mass) { return mass > u * kept; }) - 1].id;
   }
 
-  // Of softmax(logits), without the steps above: of `id`, and of the Sampling::log_probabilities likeliest
-  // ids.
+  // Log-probability of `id` under softmax(logits), without the steps above.
   double log_probability(const T* logits, int vocab, int id) {
     check(id >= 0 && id < used(vocab), "the log-probability of id ", id, " was asked for, expected 0 .. ",
           used(vocab) - 1);
     return static_cast<double>(logits[id]) - log_normalizer(logits, used(vocab));
   }
-  // The view lives until the next call.
+  // The same for the Sampling::log_probabilities most probable ids. The view is valid until the next call.
   std::span<const IdProbability> likeliest(const T* logits, int vocab) {
     resize(vocab);
     const int n = std::min(std::max(sampling_.log_probabilities, 0), used(vocab));
@@ -200,7 +201,7 @@ class Sampler {
   Buffer<IdProbability> likeliest_;
   Buffer<int> likeliest_ids_;
   std::vector<OfId> history_;  // [vocab]
-  std::vector<int> seen_;      // the ids of it that were seen, each once
+  std::vector<int> seen_;      // ids of the sequence, each once
 
   struct Likelier {  // a type, so that it is inlined
     bool operator()(const Entry& a, const Entry& b) const { return a.z > b.z || (a.z == b.z && a.id < b.id); }
@@ -224,7 +225,7 @@ class Sampler {
     return h;
   }
 
-  // Steps 1 to 4.
+  // Logits after steps 1 to 4.
   const T* processed(const T* logits, int vocab) {
     if (!penalises() && sampling_.bias.empty() && sampling_.banned.empty()) return logits;
     std::copy_n(logits, used(vocab), scores_.begin());
@@ -246,9 +247,8 @@ class Sampler {
     return scores_.data();
   }
 
-  // The least number m of likeliest entries, of n, for whose mass `enough` holds; n if it holds for none.
-  // They come first, and the last of them is the m-th likeliest. Halves the range of m: n + n/2 + n/4 + ...
-  // steps.
+  // Smallest m such that enough(mass of the m most probable of n entries); n if there is none. Moves these
+  // entries to the front, the m-th at index m - 1. Bisection with partial selection in O(n).
   template <class Enough>
   Index least(Index n, const Enough& enough) {
     Index first = 0, last = n;  // first < m <= last

@@ -1,24 +1,24 @@
 #pragma once
-// SequenceBatch: sequences of ids side by side, their keys and values, and the logits of what follows each of
-// them. A prompt is read alone, piece by piece, in a workspace and a cache of its own; then each step reads
-// one id of every sequence in one call. Bits of a sequence's logits do not depend on the other sequences, on
-// their order, on `piece` or on the number of threads, if its routing does not (causal, no capacity).
+// SequenceBatch: batched decoding. It holds token sequences with their key/value cache, and computes
+// next-token logits. A prompt is prefilled alone, in chunks of `piece` tokens; a step decodes one id of every
+// sequence in one forward. With causal routing and no capacity, the bits of a sequence's logits do not depend
+// on other sequences, their order, `piece` or the number of threads.
 #include <moegpt/model/gpt.hpp>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
 struct Decoding {
-  Index batch = 1;  // the most sequences side by side
-  Index piece = 0;  // tokens of a prompt in one forward; 0: as many as the context
+  Index batch = 1;  // maximum number of sequences
+  Index piece = 0;  // prefill chunk, in tokens; 0: the context
   Exec exec{};
-  std::optional<Key> noise{};     // for routers that are noisy in generation too; the same for each sequence
-  const bool* allowed = nullptr;  // [experts] that may be chosen; null: all
-  int task = 0;                   // which of a masked router's tasks this is
+  std::optional<Key> noise{};     // RNG key of noisy routers, the same for each sequence; none: no noise
+  const bool* allowed = nullptr;  // [experts] allowed experts; null: all
+  int task = 0;                   // task id of Masked routers
 };
 
-// After construction nothing allocates. After an error other than std::invalid_argument for an argument,
-// clear the sequence.
+// Only the constructor allocates. Members throw std::invalid_argument for an index, size or id out of
+// range. After another error, clear the sequence.
 template <class Model>
 class SequenceBatch {
  public:
@@ -26,7 +26,7 @@ class SequenceBatch {
   using Logits = In<Model::V, T>;
   static constexpr Index context = Model::config.context;
 
-  // With `batch` sequences, all empty.
+  // Starts with how.batch empty sequences. `model` must outlive it.
   explicit SequenceBatch(const Model& model, const Decoding& how = {})
       : model_(model),
         noise_(how.noise),
@@ -47,7 +47,7 @@ class SequenceBatch {
 
   Index most() const { return most_; }
   Index batch() const { return count_; }
-  // That the cache holds of a sequence: its last ones.
+  // Ids of a sequence whose keys and values are cached: its last ones.
   std::span<const int> ids(Index sequence) const {
     check_sequence(sequence, "SequenceBatch::ids");
     return {held(sequence), static_cast<std::size_t>(cache_.length(sequence))};
@@ -56,7 +56,7 @@ class SequenceBatch {
     check_sequence(sequence, "SequenceBatch::clear");
     cache_.truncate(sequence, 0);
   }
-  // The first sequences stay, further ones are empty.
+  // Sets the number of sequences; new ones are empty.
   void resize(Index count) {
     check(count >= 0 && count <= most_, "SequenceBatch::resize to ", count, " sequences, expected 0 .. ",
           most_);
@@ -71,7 +71,7 @@ class SequenceBatch {
     for (Index b = old; b < count; ++b) cache_.truncate(b, 0);
     count_ = count;
   }
-  // Sequence b becomes what from[b] was.
+  // New sequence b = old sequence from[b]; the new batch is from.size(), at least 1.
   void gather(std::span<const Index> from) {
     for (const Index f : from) check_sequence(f, "SequenceBatch::gather");
     cache_.gather(from);
@@ -81,7 +81,7 @@ class SequenceBatch {
     for (Index b = 0; b < count_; ++b)
       std::copy_n(old_held_.begin() + from[static_cast<std::size_t>(b)] * context, cache_.length(b), held(b));
   }
-  // The last sequence takes the number of this one.
+  // Removes a sequence; the last one takes its index.
   void remove(Index sequence) {
     check_sequence(sequence, "SequenceBatch::remove");
     if (count_ == 1) return resize(0);
@@ -90,10 +90,10 @@ class SequenceBatch {
     gather({order_.begin(), static_cast<std::size_t>(count_ - 1)});
   }
 
-  // Reads ids that continue a sequence. Logits [1, V] of what follows the last. Of more ids than the context
-  // the last count. If they do not fit, the older half of the sequence is forgotten and the rest is read
-  // again, at new positions. The view lives until the next call. The beginning that a prompt shares with the
-  // one read before it is not read again.
+  // Appends ids [1 or more] to a sequence and returns the next-token logits [1, V] after the last. Only the
+  // last `context` ids are used. If they exceed the context, at most the last context / 2 old ids are
+  // retained and recomputed from position 0. A prefix in common with the last prompt is not recomputed. The
+  // view is valid until the next call.
   Logits read(Index sequence, std::span<const int> ids) {
     check_sequence(sequence, "SequenceBatch::read");
     check(!ids.empty(), "nothing to continue: the prompt has no tokens");
@@ -111,13 +111,14 @@ class SequenceBatch {
     return fill(sequence, length + std::ssize(ids));
   }
 
-  // Reads one more id of each sequence, ids [batch()]. Logits [batch(), V] of what follows them.
+  // Appends one id to each sequence, ids [batch()], and returns the next-token logits [batch(), V]. The view
+  // is valid until the next call.
   Logits step(std::span<const int> ids) {
     check(count_ > 0 && std::ssize(ids) == count_, "SequenceBatch::step got ", ids.size(), " ids for ",
           count_, " sequences: one each");
     check_tokens(ids);
     if (!stepping_) return read(0, ids);
-    // A sequence's number in its cache decides its noise, so with noise each is read alone.
+    // Noise depends on a sequence's index in its cache, so with noise each is computed alone.
     const bool alone = noise_ && count_ > 1;
     Index together = 0;
     for (Index b = 0; b < count_; ++b) {
@@ -141,11 +142,11 @@ class SequenceBatch {
   const Model& model_;
   std::optional<Key> noise_;
   Index piece_, most_, count_;
-  Workspace<Model> reading_;                  // of one sequence
-  std::optional<Workspace<Model>> stepping_;  // if there may be several
+  Workspace<Model> reading_;                  // prefill: [1, piece]
+  std::optional<Workspace<Model>> stepping_;  // steps: [most, 1]; only if most > 1
   typename Model::Cache cache_;
-  std::optional<typename Model::Cache> alone_;  // of the sequence that was read last, likewise
-  Buffer<int> held_, old_held_;                 // [most + 1, context] ids of cache_, and of alone_
+  std::optional<typename Model::Cache> alone_;  // prefill cache, one sequence; only if most > 1
+  Buffer<int> held_, old_held_;                 // [most + 1, context] ids of cache_, then of alone_
   Buffer<Index> order_, lengths_;               // [most]
   bool causal_ = router_text<typename Model::RouterRecipe>().find("AllowNonCausal") == std::string::npos;
 
@@ -163,10 +164,10 @@ class SequenceBatch {
     for (const int id : ids)
       check(id >= 0 && id < Model::V, "token id ", id, ", expected 0 .. ", Model::V - 1);
   }
-  // Whether a token's keys and values depend on ids and positions alone, not on the tokens of the same call.
+  // True if keys and values do not depend on the partition of a sequence into calls.
   bool independent() const { return causal_ && model_.options.capacity_factor == 0; }
 
-  // Reads what the cache does not hold of the sequence's first `total` ids.
+  // Computes the first `total` ids of a sequence as far as they are not cached.
   Logits fill(Index sequence, Index total) {
     const int* const all = held(sequence);
     auto& cache = alone_ ? *alone_ : cache_;

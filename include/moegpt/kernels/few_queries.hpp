@@ -1,7 +1,7 @@
 #pragma once
-// Attention of a few queries over many keys, as generation has: what kernels/attention.hpp computes with
-// queries in the lanes is computed here with keys in the lanes (scores) and with features in the lanes (sums
-// of values). A query's numbers have the same bits in both: the same chains over features and over keys.
+// Attention of a few queries over many keys, as in generation. The lanes of vectors are keys (attention
+// scores) and features (weighted sums of values), whereas they are queries in kernels/attention.hpp. Both sum
+// over features and over keys in the same order, so the bits are equal.
 #include <moegpt/kernels/few_rows.hpp>
 #include <moegpt/kernels/query_block.hpp>
 #include <moegpt/kernels/vector_math.hpp>
@@ -10,7 +10,8 @@ namespace moegpt {
 inline namespace MOEGPT_BUILD {
 namespace kernels {
 
-// Whether these queries are few enough, and each sees keys enough, to be taken one by one.
+// True if attention_of_few_queries applies: at most lanes / 4 queries, each with at least `lanes` keys;
+// no dropout.
 template <class T>
 bool are_few_queries(const AttentionHead<T>& head, Rows queries) {
   if (head.dropout > 0 || queries.count > lanes<T> / 4) return false;
@@ -19,8 +20,9 @@ bool are_few_queries(const AttentionHead<T>& head, Rows queries) {
   return true;
 }
 
-// o_i = softmax(scale q_i K^T) V over the keys that query i sees, and lse[i], the log sum exp of its scores,
-// for i in `rows`. q [queries, width], k and v [keys, width]; no dropout. scratch: as of attention_forward.
+// o_i = softmax(scale q_i K^T) V over the keys that query i attends to, and lse[i], the log-sum-exp of its
+// attention scores, for i in `rows`. q, o [queries, width], k, v [keys, width], no dropout.
+// scratch: see attention_forward.
 template <class T>
 [[gnu::noinline]] void attention_of_few_queries(const AttentionHead<T>& head, MatrixView<const T> q,
                                                 MatrixView<const T> k, MatrixView<const T> v, Rows rows,
@@ -31,7 +33,7 @@ template <class T>
   T* const score = panel + (width == q.cols ? 0 : attention_block * width);
   for (Index i = rows.first; i < rows.first + rows.count; ++i) {
     const Index begin = head.rule.begin(i), end = head.rule.end(i);
-    const Index first = end - begin < W ? end - W : begin;  // a product has at least a vector of columns
+    const Index first = end - begin < W ? end - W : begin;  // gemm_few_rows needs W columns
     map(q.cols, q[i], scaled, [&](Vector<T> x) { return head.scale * x; });
     detail::gemm_few_rows<T>(MatrixView<const T>{scaled, 1, q.cols, width}, k.rows_at({first, end - first}),
                              {score + first, 1, end - first, end - first}, {});

@@ -1,8 +1,8 @@
 #pragma once
-// C = initial + A W^T for a few rows of A, with W [outputs, inputs] row by row as weights lie: what
-// generation computes, where reading W once takes the time. Outputs lie in the lanes. W is transposed on its
-// way, squares of vectors in registers, and the next rows of it are prefetched in the order in which they lie
-// in memory. Every element of C is the chain of multiply-adds over k of kernels/gemm.hpp.
+// Matrix product with few rows (small M), as in generation: C = initial + A W^T, A [M, K], W [N, K]
+// row-major, C [M, N]. Its time is that of reading W once. The lanes of vectors are columns of C. Squares
+// of lanes x lanes elements of W are transposed in registers; its next rows are prefetched in memory order.
+// Every element of C is the chain of multiply-adds over k of kernels/gemm.hpp.
 #include <moegpt/core/exec.hpp>
 #include <moegpt/kernels/micro_kernel.hpp>
 
@@ -10,23 +10,23 @@ namespace moegpt {
 inline namespace MOEGPT_BUILD {
 namespace kernels {
 
-// The value of C that A B is added to: zero, the old C (accumulate), or bias [N] in every row.
+// Initial value of C: zero, the old C (accumulate), or bias [N] in every row.
 template <class T>
 struct InitialC {
   bool accumulate = false;
   const T* bias = nullptr;
 };
 
-// Products of at most so many rows are computed here: their sums, and a square of W, fit the registers.
+// Maximum M: the sums of M vectors and a square of W fit the registers.
 inline constexpr Index few_rows = MOEGPT_VECTOR_BYTES == 64 ? 16 : 8;
 
 namespace detail {
 
-// Inputs that are taken together: rows of A in L1, rows of W in L2 beside those being prefetched.
+// Block size in k: the block of A fits L1; the current and the prefetched rows of W fit L2.
 template <class T, int M>
 inline constexpr Index few_rows_depth = M <= 4 ? 4096 / Index{sizeof(T)} : 16384 / Index{sizeof(T)} / M;
 
-// panel[k][m] = A[m][k], and zero for m beyond its rows. panel [a.cols, M].
+// panel[k][m] = A[m][k], zero for m >= a.rows. panel [a.cols, M].
 template <class T, int M>
 void pack_few_rows(const Operand<T>& a, T* panel) {
   if (a.rows < M) std::memset(panel, 0, bytes_of<T>(a.cols * M));
@@ -36,13 +36,13 @@ void pack_few_rows(const Operand<T>& a, T* panel) {
     for (Index k = 0; k < a.cols; ++k) panel[k * M + m] = a.row(m)[k * a.col_stride];
 }
 
-// sum[m][j] += sum_k a[k][m] w[j][k] for as many j as a vector has lanes. Meanwhile fetches `next`, rows like
-// those of w, unless it is null.
+// sum[m][j] += sum_k a[k][m] w[j][k] for the lanes j of a vector. Prefetches rows `next` of w unless null.
 template <class T, int M>
 [[gnu::always_inline]] inline void few_rows_block(const T* a, const T* w, Index stride, Index depth,
                                                   const T* next, Vector<T>* sum) {
   constexpr int W = lanes<T>;
-  constexpr Index line = 64 / Index{sizeof(T)}, lines = W * W / line;  // of cache; of a square
+  constexpr Index line = 64 / Index{sizeof(T)};  // elements of a cache line
+  constexpr Index lines = W * W / line;          // of a square
   Index fetched = 0, k = 0;
   for (; k + W <= depth; k += W, a += W * M) {
     Vector<T> square[W];
@@ -70,7 +70,7 @@ template <class T, int M>
   }
 }
 
-// C = initial + A W^T for at most M rows and at least a vector of columns.
+// C = initial + A W^T for at most M rows and at least lanes<T> columns.
 template <class T, int M>
 [[gnu::noinline]] void gemm_few_rows_of(const Operand<T>& a, MatrixView<const T> w, MatrixView<T> c,
                                         InitialC<T> initial) {
@@ -84,7 +84,7 @@ template <class T, int M>
     if (!in_place) pack_few_rows<T, M>(a.cols_at(depth), panel);
     const T* const x = in_place ? a.row(0) + depth.first : panel;
     for (Index n = 0; n < c.cols; n += W) {
-      // The last block ends with the last column and repeats some, which are not kept.
+      // The last block ends at the last column; it recomputes `again` columns, which are not stored.
       const Index again = n + W > c.cols ? n + W - c.cols : 0, first = n - again;
       Vector<T> sum[M] = {};
 #pragma GCC unroll 16

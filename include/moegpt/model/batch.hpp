@@ -1,5 +1,5 @@
 #pragma once
-// What a training step reads: token ids, what should follow each of them, and which of them are padding.
+// Batch: token ids, targets, padding and document boundaries of a forward with a loss.
 #include <moegpt/layers/pass.hpp>
 
 #include <span>
@@ -10,15 +10,15 @@ inline namespace MOEGPT_BUILD {
 
 struct Batch {
   Shape shape;
-  std::vector<int> inputs{};      // [tokens] ids, one sequence after another
-  std::vector<int> targets{};     // [tokens] the id that follows; below zero: ignored
-  std::vector<Index> starts{};    // [batch] where in its text each sequence begins, if it comes from one
-  std::vector<Index> lengths{};   // [batch] tokens before the padding, 0 .. length; empty: all
-  std::vector<Rows> documents{};  // [tokens] positions that a token may attend to; empty: all of its sequence
+  std::vector<int> inputs{};      // [tokens] ids, batch-major
+  std::vector<int> targets{};     // [tokens] target id, usually the next token; below 0: ignored
+  std::vector<Index> starts{};    // [batch] index of each sequence's first token in the corpus, if known
+  std::vector<Index> lengths{};   // [batch] tokens before the padding, 0 .. length; empty: no padding
+  std::vector<Rows> documents{};  // [tokens] positions that a token may attend to; empty: its whole sequence
 };
 
-// The documents of sequences that hold several, one after another, for Batch::documents: a document ends with
-// the id `separator`, and a token attends to tokens of its own document only. inputs [tokens]
+// Batch::documents [tokens] for packed sequences: a document ends with the id `separator`, and attention is
+// limited to a token's own document. inputs [tokens]. std::invalid_argument for another number of ids.
 inline std::vector<Rows> documents_of(std::span<const int> inputs, Shape shape, int separator) {
   check(std::ssize(inputs) == shape.tokens(), "documents_of got ", inputs.size(), " ids for ", shape.batch,
         " x ", shape.length, " tokens");

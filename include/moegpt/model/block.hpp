@@ -1,6 +1,6 @@
 #pragma once
-// A transformer block: attention and a mixture, each with a residual connection around it. Where its norms
-// stand makes its kind: before each branch (Block; with NoNorm, nowhere) or after each sum (PostNormBlock).
+// Transformer block: attention and a feed-forward branch (`mixture`: an MoE layer or a dense FFN), each with
+// a residual connection. Block is pre-norm (NormType NoNorm: no norm), PostNormBlock is post-norm.
 #include <moegpt/kernels/elementwise.hpp>
 #include <moegpt/layers/attention.hpp>
 #include <moegpt/layers/dropout.hpp>
@@ -9,7 +9,7 @@
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
-// A decoder rejects a mixture that looks ahead; the message names the part that does.
+// Static assertions that reject a non-causal MoE layer in a decoder; the message names drop policy or router.
 template <class Mixture, Mask M>
 consteval bool looks_back_only() {
   constexpr bool refused = M == Mask::causal && !Mixture::causal;
@@ -26,12 +26,12 @@ consteval bool looks_back_only() {
   return true;
 }
 
-// What blocks of either kind keep from forward to backward, and need inside a call.
+// Tape and scratch that both kinds of block have; all streams are [tokens, D].
 template <class NormType, class AttentionType, class Mixture>
 struct BlockTape {
   static constexpr int D = Mixture::dim_in;
   using T = typename Mixture::Scalar;
-  Tokens<D, T> attended, middle, mixed;
+  Tokens<D, T> attended, middle, mixed;  // attention's output, first sum, feed-forward branch's output
   typename NormType::Tape norm1, norm2;
   typename AttentionType::Tape attention;
   typename Dropout<D, T>::Tape dropout;
@@ -118,7 +118,7 @@ struct Block {
   static constexpr Dropout<D, T> dropout{};
 };
 
-// Post-norm (Vaswani et al. 2017). What it hands on is normed, so a model needs no norm after its last block.
+// Post-norm (Vaswani et al. 2017). Its output is normalised, so the model has no final norm.
 //   middle = norm1(x + dropout(attention(x)))
 //   y = norm2(middle + mixture(middle))
 template <AttentionShape S, class NormType, class Mixture>
@@ -183,9 +183,8 @@ struct PostNormBlock {
   static constexpr Dropout<D, T> dropout{};
 };
 
-// The block of a model's layers: of Config::residual, unless the recipe has one of its own,
-// Block<S, NormType, Mixture> with the interface of Block. Dense layers have it too, and there Mixture is a
-// FeedForward.
+// The block type of a model: Recipe::Block<S, NormType, Mixture> if Recipe declares one (with the interface
+// of Block), otherwise the one that Config::residual selects. In dense layers Mixture is a FeedForward.
 namespace detail {
 template <class Recipe, bool PostNorm, AttentionShape S, class NormType, class Mixture>
 struct BlockFor {

@@ -9,11 +9,15 @@
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
+// All throw std::invalid_argument, except not_finite.
+
+// lowest <= ids[n] < vocab.
 inline void check_ids(std::span<const int> ids, const char* what, int lowest, int vocab) {
   for (std::size_t n = 0; n < ids.size(); ++n)
     check(ids[n] >= lowest && ids[n] < vocab, what, " ", n, " has token id ", ids[n], ", expected 0 .. ",
           vocab - 1);
 }
+// most: the shape of the workspace.
 inline void check_shape(std::span<const int> ids, Shape shape, Shape most, Index context) {
   check(shape.batch > 0 && shape.length > 0, "a batch of ", shape.batch, " sequences of ", shape.length,
         " tokens: both must be at least 1");
@@ -31,12 +35,14 @@ inline void check_lengths(std::span<const Index> lengths, Shape shape) {
     check(lengths[b] >= 0 && lengths[b] <= shape.length, "sequence ", b, " has length ", lengths[b],
           ", expected 0 .. ", shape.length, ", the tokens of a sequence with its padding");
 }
+// of_forward: targets of the workspace's last forward; null after logits.
 inline void check_targets(std::span<const int> targets, const int* of_forward, Index tokens) {
   check(of_forward,
         "backward was called after logits, which look at no targets: call forward with the batch first");
   check(targets.data() == of_forward && std::ssize(targets) == tokens,
         "backward was called with other targets than the last forward of this workspace");
 }
+// Throws std::runtime_error. weight: path of a weight that is not finite; empty: none.
 [[noreturn]] inline void not_finite(const std::string& what, double found, const std::string& weight) {
   throw std::runtime_error("moegpt: the " + what + " is " + std::to_string(found) +
                            (weight.empty() ? ": all weights are finite, so activations overflowed; lower the "

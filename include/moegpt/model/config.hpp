@@ -1,6 +1,6 @@
 #pragma once
-// Config: the extents of a model and the choices that decide which weights exist. A constexpr value and a
-// template argument: GPT<Config{.vocab = 65, ...}, TopKRouter<8, 2>>.
+// Config: dimensions of a model and the options that decide which weights exist. It is a template argument:
+// GPT<Config{.vocab = 65, ...}, TopKRouter<8, 2>>.
 #include <moegpt/layers/attention.hpp>
 #include <moegpt/kernels/activations.hpp>
 
@@ -13,17 +13,17 @@ inline namespace MOEGPT_BUILD {
 enum class Norm { layer, rms };
 enum class Positions { learned, rotary };
 enum class Residual {
-  pre_norm,   // x + branch(norm(x)), and a norm after the last block (GPT-2, Mixtral)
+  pre_norm,   // x + branch(norm(x)), and a final norm after the last block (GPT-2, Mixtral)
   post_norm,  // norm(x + branch(x)) (Vaswani et al. 2017)
   no_norm,    // x + branch(x)
 };
 
-// A choice of layers, as numbers or as a predicate: {1, 4} or [](int layer) { return layer % 3 == 0; }
-// Layers are numbered from 0. A model does not compile with a number that none of its layers has.
+// A set of layer indices, from 0: a list, {1, 4}, or a predicate, [](int layer) { return layer % 3 == 0; }.
+// A model does not compile if the list contains an index outside 0 .. layers - 1.
 struct LayerSet {
   static constexpr int most = 256;
   bool given = false;
-  int lowest = 0, highest = -1;  // of the numbers in a list
+  int lowest = 0, highest = -1;  // bounds of the listed indices
   std::uint64_t bits[most / 64] = {};
 
   constexpr LayerSet() = default;
@@ -48,31 +48,32 @@ struct LayerSet {
   constexpr void insert(int layer) { bits[layer / 64] |= std::uint64_t{1} << (layer % 64); }
 };
 
+// Required: vocab, context, dim, layers, heads.
 struct Config {
-  int vocab;    // tokens the model knows
-  int context;  // tokens it can look back on
-  int dim;      // D, width of the residual stream
-  int layers;
-  int heads;
-  int kv_heads = 0;          // 0: as many as heads
-  int head_dim = 0;          // 0: dim / heads
-  int hidden = 0;            // Dff, width of an expert; 0: 4 dim
-  int dense_hidden = 0;      // of the feed-forward network of a dense layer; 0: as an expert
-  Mask mask = Mask::causal;  // full: an encoder, whose tokens look both ways and which cannot generate
-  int window = 0;            // a token attends to tokens less than this far away; 0: to any
-  Norm norm = Norm::layer;
+  int vocab;                 // V, vocabulary size
+  int context;               // maximum sequence length, in tokens
+  int dim;                   // D, width of the residual stream
+  int layers;                // L, number of blocks
+  int heads;                 // H, query heads
+  int kv_heads = 0;          // Hkv, key/value heads, a divisor of heads; 0: heads
+  int head_dim = 0;          // d, width of a head; 0: dim / heads
+  int hidden = 0;            // Dff, hidden width of an expert; 0: 4 dim
+  int dense_hidden = 0;      // hidden width of a dense FFN; 0: that of an expert
+  Mask mask = Mask::causal;  // full: bidirectional attention (encoder); cannot generate
+  int window = 0;            // sliding window: |query - key| < window; 0: unlimited
+  Norm norm = Norm::layer;   // LayerNorm or RMSNorm
   Residual residual = Residual::pre_norm;
-  Positions positions = Positions::learned;
-  Activation activation = Activation::gelu;
-  bool gated = false;           // experts are gated: down(act(gate x) * up x)
-  bool attention_bias = false;  // of query, key and value
-  bool output_bias = true;      // of attention's output
-  bool expert_bias = true;
-  bool head_bias = false;
-  bool tied = false;      // the head shares its weight with the token embedding
-  int dense_first = 0;    // this many layers have a dense feed-forward ...
-  int moe_every = 1;      // ... and of the others, every n-th a mixture of experts
-  LayerSet mixture_at{};  // or any other choice of the mixtures
+  Positions positions = Positions::learned;  // learned embedding, or rotary (RoPE)
+  Activation activation = Activation::gelu;  // of experts and dense FFNs
+  bool gated = false;                        // gated FFNs, as SwiGLU: down(act(gate x) * up x)
+  bool attention_bias = false;               // biases of query, key and value projections
+  bool output_bias = true;                   // bias of attention's output projection
+  bool expert_bias = true;                   // biases of experts and dense FFNs
+  bool head_bias = false;                    // bias of the LM head
+  bool tied = false;                         // the LM head shares the token embedding's weight
+  int dense_first = 0;                       // the first dense_first layers have dense FFNs
+  int moe_every = 1;                         // of the others, every moe_every-th is an MoE layer
+  LayerSet mixture_at{};                     // instead of these two: indices of the MoE layers
 
   constexpr int expert_width() const { return hidden > 0 ? hidden : 4 * dim; }
   constexpr int dense_width() const { return dense_hidden > 0 ? dense_hidden : expert_width(); }
@@ -94,8 +95,7 @@ struct Config {
   bool operator==(const Config&) const = default;
 };
 
-// Asserts that the extents of a model can be meant: none is negative, and none so large that a product
-// overflows.
+// Static assertions on each dimension: 0 .. 2^26, so that a product of two does not overflow.
 template <Config C>
 consteval bool extents_make_sense() {
   constexpr long long most = 1 << 26, heads = C.heads, head_dim = C.head_dim, factor = C.hidden > 0 ? 1 : 4;

@@ -1,7 +1,7 @@
 #pragma once
-// GPT: a Transformer and a language-model head. A decoder whose feed-forward networks are mixtures of
-// experts. With Mask::full an encoder: the batch's targets say what to predict, and the logits are in the
-// tape.
+// GPT: a Transformer with a language-model head; with a router as Recipe, its FFNs are MoE layers.
+// Mask::causal gives a decoder. Mask::full gives an encoder, trained on Batch::targets (for instance masked
+// tokens); its logits are in work.tape.head.logits.
 #include <moegpt/model/batch.hpp>
 #include <moegpt/model/head.hpp>
 #include <moegpt/model/transformer.hpp>
@@ -11,13 +11,13 @@
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
-// What a batch cost, in nats per token, and what the objective looks at.
-// Losses of routers are before their coefficients: balance is combined over layers by its rule, the others
-// are summed, each times the weight of its layer if the objective has layer_weights. For uniform loads and
-// scores balance is balanced_value.
+// Losses of one forward. Router losses are stated before their coefficients: balance is combined over layers
+// by its rule, the others are summed, each times its layer's weight if the objective has layer_weights.
+// Uniform loads and scores give balance = balanced_value.
 struct Loss : RouterLosses<double> {
-  double cross_entropy = 0;
-  Index targets = 0;  // that count: the cross-entropy is their mean
+  double cross_entropy = 0;  // mean over `targets`, in nats per token
+  Index targets = 0;         // number of targets that are not ignored
+  // cross_entropy + sum of coefficient * router loss
   double total(const Objective& o) const { return cross_entropy + weighted(o, *this); }
 };
 
@@ -35,14 +35,14 @@ struct GPT {
   using Workspace = moegpt::Workspace<GPT>;
 
   Trunk trunk;
-  HeadType head;  // tied: its weight is that of trunk.token_embedding
+  HeadType head;  // tied: it has no weight and uses trunk.token_embedding
   ModelOptions options;
 
   static constexpr auto fields() { return Fields{Field{"", &GPT::trunk}, Field{"head", &GPT::head}}; }
 
   struct Tape {
     typename Trunk::Tape trunk;
-    Tokens<D, T> normed;  // output of the trunk
+    Tokens<D, T> normed;  // [tokens, D] output of the trunk
     typename HeadType::Tape head;
     void resize(const Pass& pass, Use use) {
       trunk.resize(pass, use);
@@ -59,7 +59,7 @@ struct GPT {
     }
   };
 
-  // Weights that one token meets: all but the experts it is not sent to.
+  // Number of parameters used per token: conditional (expert) parameters count K / E, all others 1.
   double active_weights() const {
     double active = 0;
     for_each_weight_of_kind(
@@ -73,14 +73,15 @@ struct GPT {
     return active;
   }
 
-  // Mean cross-entropy of what follows, and the losses of the routers. With a key: noise and dropout. Padding
-  // (batch.lengths) is not routed, not attended to, and counts in no loss; its ids must be valid ones all the
-  // same. batch.documents must live until backward. Throws std::invalid_argument for ids or shapes that do
-  // not fit, std::runtime_error for a loss that is not finite.
+  // Mean cross-entropy of the targets, and the router losses.
+  // key: RNG key of noise and dropout; none: evaluation.
+  // Padding (batch.lengths) is not routed, not attended to and excluded from all losses; its ids must be
+  // valid. batch.inputs, targets and documents must live until backward. Throws std::invalid_argument for
+  // invalid ids or shapes, std::runtime_error for a loss that is not finite.
   Loss forward(const Batch& batch, Workspace& work, std::optional<Key> key = {}) const {
     return forward(batch, work, key, work.objective);
   }
-  // The same with another objective than the workspace's: evaluation wants none of it.
+  // The same with another objective than the workspace's, such as Objective{} in evaluation.
   Loss forward(const Batch& batch, Workspace& work, std::optional<Key> key,
                const Objective& objective) const {
     check_ids(batch.targets, "target", std::numeric_limits<int>::min(), V);
@@ -113,8 +114,9 @@ struct GPT {
     return loss;
   }
 
-  // Adds the gradient of weight * loss.total(objective) of the last forward of `work` to `grad`. To
-  // accumulate micro-batches with different numbers of targets, weigh each by loss.targets over their sum.
+  // grad += d(weight * loss.total(objective)) of the last forward of `work`. To accumulate micro-batches with
+  // different numbers of targets, pass weight = loss.targets / their sum. Throws std::invalid_argument
+  // without such a forward, for another batch than its own, and for an inference workspace.
   void backward(const Batch& batch, Workspace& work, GPT& grad, double weight = 1) const {
     check(work.use == Use::training, "backward needs a workspace made for training");
     check_forward(work, "backward");
@@ -137,10 +139,12 @@ struct GPT {
     });
   }
 
-  // Logits [V] of what follows each of the ids, which continue what the cache holds (its batch x length ids).
-  // Each sequence continues at its own length. lengths: [batch] ids of each sequence that are not padding;
-  // none: all. The view lives in the workspace until its next use. Throws std::runtime_error for a logit that
-  // is not finite.
+  // Next-token logits [batch * length, V] after each id; appends keys and values to the cache.
+  // ids: [batch * length], batch = cache.batch(); sequence b starts at position cache.length(b).
+  // lengths: [batch] ids of each sequence before its padding; none: length.
+  // key: RNG key of noise and dropout; none: evaluation.
+  // The view is valid until the workspace's next use. Throws std::invalid_argument for invalid ids, shapes or
+  // a full cache, std::runtime_error for a logit that is not finite.
   In<V, T> logits(std::span<const int> ids, Workspace& work, Cache& cache,
                   std::optional<Key> key = {}) const {
     return logits(ids, {}, work, cache, key);

@@ -1,7 +1,7 @@
 #pragma once
-// The last layer: logits = W x + b over the vocabulary, and the cross-entropy of what follows. With a tied
-// head, W is the token embedding. The one layer whose loss is fused with its forward: logits stay in the
-// tape. Backward takes the vocabulary block by block, so that no second buffer of the logits' size exists.
+// LM head: logits z = W x + b, x [D], z [V], and their cross-entropy. If tied, W is the token embedding's
+// weight. The logits are saved on the tape. Backward computes dz for a block of the vocabulary at a time, so
+// no second buffer of the logits' size is needed.
 #include <moegpt/kernels/cross_entropy.hpp>
 #include <moegpt/kernels/gemm.hpp>
 #include <moegpt/layers/layer.hpp>
@@ -22,18 +22,18 @@ struct Head {
   }
   struct Tape {
     Tokens<V, T> logits;
-    Tokens<1, T> loss;    // of each token, in nats
-    Tokens<1, T> lse;     // log sum exp of its logits
-    Buffer<int> targets;  // [tokens] of the last loss; below zero: ignored, as those of padding are
-    Index counted = 0;    // tokens whose target is not ignored
+    Tokens<1, T> loss;    // cross-entropy of each token, in nats
+    Tokens<1, T> lse;     // log-sum-exp of its logits
+    Buffer<int> targets;  // [tokens] of the last loss; below 0: ignored; padding: -1
+    Index counted = 0;    // number of targets that are not ignored
     void resize(const Pass& pass) {
       resize_all(pass, logits, loss, lse);
       targets.resize(pass.tokens());
     }
   };
-  static constexpr Pieces blocks{V, 512};  // of the vocabulary; part of no result
+  static constexpr Pieces blocks{V, 512};  // of the vocabulary; does not affect results
   struct Scratch {
-    Buffer<T> d_logits;  // tokens x block
+    Buffer<T> d_logits;  // [tokens, block]
     void resize(const Pass& pass) { d_logits.resize(pass.tokens() * blocks[0].count); }
   };
 
@@ -41,8 +41,8 @@ struct Head {
     kernels::affine<T>(pass.exec, x, table(embedding), bias.data(), logits);
   }
 
-  // Mean cross-entropy in nats over targets that are not ignored: those at least zero, of tokens that are not
-  // padding.
+  // Mean cross-entropy in nats over targets >= 0 of tokens that are not padding; 0 if there are none.
+  // targets: [tokens]. std::invalid_argument for a target >= V.
   double loss(In<D, T> x, const Table& embedding, const int* targets, Tape& tape, const Pass& pass) const {
     pass.check_fits(x.count, x.count);
     for (Index n = 0; n < x.count; ++n)
@@ -62,7 +62,7 @@ struct Head {
     return tape.counted > 0 ? total / static_cast<double>(tape.counted) : 0;
   }
 
-  // Of factor times the loss:
+  // Gradient of factor * loss:
   // dz = factor (softmax(z) - onehot) / counted,  dx = W^T dz,  dW += dz x^T,  db += dz
   void backward(In<D, T> x, const Table& embedding, const Tape& tape, Out<D, T> dx, Head& grad,
                 Table& d_embedding, Scratch& scratch, const Pass& pass, double factor = 1) const {

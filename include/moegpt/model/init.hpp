@@ -1,17 +1,18 @@
 #pragma once
-// Initial weights. Every scheme draws each weight from a stream of its own, named by the weight's path, so
-// that adding or removing a weight does not change the others.
+// Initial weights. The RNG key of each weight is derived from its path, so adding or removing a weight does
+// not change the others.
 #include <moegpt/core/fields.hpp>
 #include <moegpt/core/random.hpp>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
+// Norm weights are 1.
 enum class Init {
-  gpt2,     // N(0, 0.02^2); what writes to the residual stream / sqrt(2 layers); biases 0, norms 1 (Radford
-            // 2019)
-  makemoe,  // matrices N(0, 2 / fan_in), their biases U(+-1/sqrt(fan_in)), embeddings N(0, 1), norms 1
-            // (makeMoE)
+  // Radford et al. 2019: N(0, 0.02^2), last matrix of a residual branch N(0, 0.02^2 / (2 layers)), biases 0
+  gpt2,
+  // makeMoE: matrices N(0, 2 / fan_in), biases U(+-1 / sqrt(fan_in)), embeddings N(0, 1)
+  makemoe,
 };
 
 namespace detail {
@@ -22,7 +23,7 @@ inline std::uint64_t hash_of(std::string_view text) {  // FNV-1a
   return h;
 }
 
-// What a weight is set to: constant + N(0, deviation^2) + U(+-spread).
+// Distribution of an element: constant + N(0, deviation^2) + U(+-spread).
 struct Draw {
   double constant = 0, deviation = 0, spread = 0;
 };
@@ -53,8 +54,7 @@ template <class T>
 
 }  // namespace detail
 
-// Fills a model: each weight starts as its field says (core/start.hpp). The same key and path give the same
-// numbers.
+// Sets all weights by scheme and Field::start (core/start.hpp). Equal key and path give equal values.
 template <class Model>
   requires requires { Model::config; }
 void init(Model& model, Key key, Init scheme = Init::gpt2) {

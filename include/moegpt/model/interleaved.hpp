@@ -1,12 +1,12 @@
 #pragma once
-// A list whose elements are of two kinds, in an order known at compile time: dense and mixture blocks. Each
-// kind lives in its own array; a table says which element is the i-th of its kind.
+// List of elements of two types in an order known at compile time, such as dense and MoE blocks. Each type
+// has its own array; a table maps a layer to its index there.
 #include <moegpt/core/heap_array.hpp>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
-// How many of Pattern's elements are of the second kind.
+// Number of Pattern's elements of the second type.
 template <class Pattern>
 inline constexpr int seconds_in = [] {
   int n = 0;
@@ -14,7 +14,7 @@ inline constexpr int seconds_in = [] {
   return n;
 }();
 
-// Pattern::layers elements; Pattern::second(i) says whether the i-th is a B.
+// Pattern::layers elements; element i is a B if Pattern::second(i), otherwise an A.
 template <class A, class B, class Pattern>
 struct Interleaved {
   using value_type = B;
@@ -36,7 +36,7 @@ struct Interleaved {
 
   static constexpr int size() { return length; }
 
-  // f(element, same element of the others ...); the others are Interleaved or OnePerKind of the same Pattern
+  // f(element, other element ...) of one layer; others: Interleaved or OnePerKind of the same Pattern.
   template <class F, class... Others>
   void at_layer(int layer, F&& f, Others&... others) {
     dispatch(*this, layer, f, others...);
@@ -55,15 +55,15 @@ struct Interleaved {
     if constexpr (bs > 0)
       if (Pattern::second(layer)) f(self.second[i], element(others.second, i)...);
   }
-  // The i-th, or the only one.
+  // Element i, or the only element.
   template <class List>
   static auto& element(List& list, std::size_t i) {
     return list[list.size() == 1 ? 0 : i];
   }
 };
 
-// One A and one B, shared by all layers of their kind: memory that one block at a time uses. A kind without
-// layers has none.
+// One A and one B, shared by all layers of their type: memory that one block at a time uses. A type without
+// layers has no element.
 template <class A, class B, class Pattern>
 struct OnePerKind {
   static constexpr int bs = seconds_in<Pattern>, as = Pattern::layers - bs;

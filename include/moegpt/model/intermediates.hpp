@@ -1,7 +1,6 @@
 #pragma once
-// All that the mixtures of a model computed in a forward, by name. The tape holds most of it already, and
-// what each expert answered is computed again when asked for, so a forward without intermediates has no extra
-// cost.
+// Intermediates: named arrays of all MoE layers of a forward. They are copied from the tape; expert outputs
+// are recomputed on request. A forward has no extra cost.
 #include <moegpt/model/mixtures.hpp>
 
 #include <cstdint>
@@ -10,25 +9,26 @@
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
-// Of one mixture, of N tokens. A choice that a token did not make has index -1 and zeros.
+// One MoE layer with N tokens, E experts and K choices per token. An unused choice has index -1 and zeros.
 template <class T>
 struct MixtureIntermediates {
   int layer = 0, experts = 0, choices = 0, dim = 0;
-  int expert_dim = 0;  // DE, of an expert's answer: D, unless experts share a projection
+  int expert_dim = 0;  // DE, width of an expert's output: D, unless experts share a projection
   Index tokens = 0;
-  std::vector<T> gate_scores{};         // [N, E]     of all experts, as metrics and balance losses see them
-  std::vector<int> top_k_indices{};     // [N, K]     the experts of each token, in the order of its choices
+  std::vector<T> gate_scores{};         // [N, E]     normalised router scores, as in metrics and balance loss
+  std::vector<int> top_k_indices{};     // [N, K]     selected experts, in the order of choices
   std::vector<T> top_k_scores{};        // [N, K]     their scores
-  std::vector<T> gates{};               // [N, K]     what their answers were multiplied with; dropped: 0
+  std::vector<T> gates{};               // [N, K]     combine factors of their outputs; dropped: 0
   std::vector<std::uint8_t> dropped{};  // [N, K]     1: selected, but over capacity or discarded
-  std::vector<T> expert_outputs{};      // [N, K, DE] their answers before dropout, if asked for; dropped: 0
-  std::vector<T> final_output{};  // [N, D]     of the mixture, shared experts included, before the residual
-  std::vector<std::int64_t> load{};    // [E]        pairs served
-  std::vector<std::int64_t> wanted{};  // [E]        requested pairs, before capacity
-  double balance_loss = 0, z_loss = 0, importance_loss = 0, load_loss = 0, variance_loss = 0, count_loss = 0,
-         own_loss = 0;  // before their coefficients
+  std::vector<T> expert_outputs{};      // [N, K, DE] before dropout and gates, on request; dropped: 0
+  std::vector<T> final_output{};        // [N, D]     with shared experts, before the residual sum
+  std::vector<std::int64_t> load{};     // [E]        assignments served
+  std::vector<std::int64_t> wanted{};   // [E]        assignments requested, before capacity
+  // Before their coefficients.
+  double balance_loss = 0, z_loss = 0, importance_loss = 0, load_loss = 0;
+  double variance_loss = 0, count_loss = 0, own_loss = 0;
 
-  // The names in files: f(name, numbers, shape) for each array, f(name, number) for each loss.
+  // Names in files: f(name, values, shape) for each array, f(name, value) for each loss.
   template <class F>
   void for_each_array(F&& f) const {
     const Index N = tokens, E = experts, K = choices;
@@ -57,20 +57,20 @@ struct MixtureIntermediates {
 template <class T>
 struct Intermediates {
   Shape shape;             // of the batch
-  std::vector<int> ids{};  // [N] of the tokens, for files, if one puts them here
+  std::vector<int> ids{};  // [N] token ids, saved in files; set by the caller, optional
   std::vector<MixtureIntermediates<T>> layers{};
 };
 
 struct IntermediatesOptions {
-  bool expert_outputs = false;  // runs every expert once more
+  bool expert_outputs = false;  // runs all experts a second time
 };
 
 namespace detail {
 
-// A block whose norms stand before its branches, or behind them.
+// The tape of a pre-norm block.
 template <class BlockTape>
 concept PreNormTape = requires(const BlockTape& tape) { tape.normed2; };
-// What the mixture of a block read.
+// Input of a block's feed-forward branch.
 template <class BlockTape>
 const auto& mixture_input(const BlockTape& tape) {
   if constexpr (PreNormTape<BlockTape>)
@@ -79,7 +79,7 @@ const auto& mixture_input(const BlockTape& tape) {
     return tape.middle;
 }
 
-// routed: null if the mixture does not tell.
+// routed: scores and selected experts; null if the router's tape has none.
 template <class T>
 [[gnu::noinline]] void copy_routes(const RoutingPlan<T>& plan, const Routed<T>* routed,
                                    MixtureIntermediates<T>& to) {
@@ -105,7 +105,7 @@ template <class T>
   if (routed) to.gate_scores.assign(routed->score.data, routed->score.data + plan.tokens * plan.experts);
 }
 
-// y_s = expert(x_s) for every slot, into [N, K, DE].
+// y_s = expert(x_s) for every slot s, stored at its token and choice in [N, K, DE].
 template <ExpertNetwork X, class T>
 [[gnu::noinline]] void run_experts(ExpertsView<X> experts, const RoutingPlan<T>& plan, In<X::dim, T> x,
                                    const Exec& exec, MixtureIntermediates<T>& to) {
@@ -131,7 +131,7 @@ auto copied(const B& numbers, Index count) {
 
 }  // namespace detail
 
-// Of the last forward or logits of a workspace, with or without a cache; its batch is not needed any more.
+// Intermediates of the last forward() or logits() of a workspace; its batch need not exist any more.
 // std::invalid_argument for an inference workspace, or before a forward.
 template <class Model>
 Intermediates<typename Model::Scalar> intermediates(const Model& model, const Workspace<Model>& work,

@@ -1,7 +1,6 @@
 #pragma once
-// The keys and values of a batch of generations, for every layer. Each sequence has a length of its own.
-// gather selects sequences: for beams, samples that share a prompt, and batches that finished sequences
-// leave.
+// Key/value cache of generation, for all layers. Each sequence has its own length. gather copies, reorders
+// and removes sequences, as for beam search, samples with a common prompt and batches whose sequences end.
 #include <moegpt/core/heap_array.hpp>
 #include <moegpt/model/config.hpp>
 #include <moegpt/model/workspace.hpp>
@@ -15,11 +14,12 @@ inline namespace MOEGPT_BUILD {
 template <Config C, class T = float>
 class KVCache {
  public:
-  static constexpr int Dkv = C.attention().key_value_heads() * C.attention().width();
+  static constexpr int Dkv = C.attention().key_value_heads() * C.attention().width();  // Hkv d
 
   using View = KeyValues<Dkv, T>;
 
-  // At most `batch` sequences, and as many at first.
+  // Allocates `batch` empty sequences, the maximum. std::invalid_argument unless batch is at least 1 and
+  // batch * context at most most_tokens.
   explicit KVCache(Index batch = 1) {
     check(batch > 0, "a cache for ", batch, " sequences was asked for: at least 1 is needed");
     check(batch <= most_tokens / C.context, "a cache for ", batch, " sequences of ", C.context,
@@ -32,18 +32,18 @@ class KVCache {
   }
   Index most_sequences() const { return readers_.size(); }
   Index batch() const { return lengths_.size(); }
-  // [batch] positions held
+  // [batch] number of cached positions
   std::span<const Index> lengths() const { return {lengths_.begin(), lengths_.end()}; }
   Index length(Index sequence) const {
     check_sequence(sequence, batch(), "KVCache::length");
     return lengths_[sequence];
   }
-  // Of the longest sequence, and positions that are free in every sequence.
+  // Length of the longest sequence, and number of positions free in every sequence.
   Index length() const { return *std::max_element(lengths_.begin(), lengths_.end()); }
   Index remaining() const { return C.context - length(); }
 
   void clear() { lengths_.fill(0); }
-  // Of `sequence`, only positions below `length` are kept.
+  // Removes the positions of `sequence` from `length` on. std::invalid_argument for length > its length.
   void truncate(Index sequence, Index length) {
     check_sequence(sequence, batch(), "KVCache::truncate");
     check(length >= 0 && length <= lengths_[sequence], "KVCache::truncate got length ", length,
@@ -52,7 +52,7 @@ class KVCache {
     lengths_[sequence] = length;
   }
 
-  // Sequence `to` becomes a copy of sequence `from` of `source`, which may be this cache.
+  // Copies sequence `from` of `source`, which may be this cache, to sequence `to`.
   void copy(const KVCache& source, Index from, Index to) {
     check_sequence(from, source.batch(), "KVCache::copy");
     check_sequence(to, batch(), "KVCache::copy");
@@ -60,8 +60,8 @@ class KVCache {
     copy_rows(source, from, to, source.lengths_[from]);
     lengths_[to] = source.lengths_[from];
   }
-  // Sequence b becomes what sequence from[b] was, and there are as many sequences as numbers in `from`:
-  // copies, another order, fewer or more. Takes no memory. Noise knows a sequence by its new number.
+  // New sequence b = old sequence from[b]; the new batch is from.size(), at most most_sequences(). Does not
+  // allocate. Noise of routers depends on the new index. std::invalid_argument for another size or index.
   void gather(std::span<const Index> from) {
     const Index count = std::ssize(from);
     check(count > 0 && count <= most_sequences(), "KVCache::gather got ", count, " sequences, expected 1 .. ",
@@ -73,7 +73,7 @@ class KVCache {
     move_rows(from);
   }
 
-  // std::invalid_argument unless every sequence can hold its tokens: lengths [batch], or `tokens` for each.
+  // std::invalid_argument unless each sequence b has lengths[b], or `tokens`, free positions.
   void check_remaining(Index tokens, std::span<const Index> lengths = {}) const {
     check(lengths.empty() || std::ssize(lengths) == batch(), "KVCache got ", lengths.size(), " lengths for ",
           batch(), " sequences: one each, or none for ", tokens, " tokens of each");
@@ -84,6 +84,7 @@ class KVCache {
             C.context - lengths_[b]);
     }
   }
+  // Adds lengths[b], or `tokens`, to the length of each sequence. Throws as check_remaining.
   void advance(Index tokens, std::span<const Index> lengths = {}) {
     check_remaining(tokens, lengths);
     for (Index b = 0; b < batch(); ++b)
@@ -96,11 +97,11 @@ class KVCache {
 
  private:
   struct Layer {
-    Tokens<Dkv, T> keys, values;  // most_sequences x context
+    Tokens<Dkv, T> keys, values;  // [most_sequences * context, Dkv]
   };
   HeapArray<Layer, C.layers> layers_;
   Buffer<Index> lengths_;                // [batch]
-  Buffer<Index> old_lengths_, readers_;  // [most_sequences] of gather
+  Buffer<Index> old_lengths_, readers_;  // [most_sequences] scratch of gather
 
   static void check_sequence(Index sequence, Index batch, const char* what) {
     check(sequence >= 0 && sequence < batch, what, ": sequence ", sequence, ", expected 0 .. ", batch - 1);
@@ -118,8 +119,9 @@ class KVCache {
       for (auto* x : {&layer.keys, &layer.values})
         std::swap_ranges((*x)[a * C.context], (*x)[a * C.context] + length * Dkv, (*x)[b * C.context]);
   }
-  // In place. A sequence that no other one reads is written first; what it read has then one reader less. If
-  // every sequence left has a reader, each has one: they form cycles, which are rotated by swaps.
+  // Gather in place. Reader b of sequence a: from[b] = a. Sequences without readers are overwritten first,
+  // which removes a reader from their sources. Then each remaining sequence has exactly one reader: these are
+  // cycles, rotated by swaps.
   void move_rows(std::span<const Index> from) {
     constexpr Index done = -1;
     const Index count = std::ssize(from);

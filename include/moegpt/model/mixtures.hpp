@@ -1,13 +1,12 @@
 #pragma once
-// The walk over a model's mixtures and what its last forward left of them, for balancing by rule and for
-// metrics.
+// Traversal of a model's MoE layers and their tapes after a forward, for selection biases and metrics.
 #include <moegpt/model/workspace.hpp>
 #include <moegpt/moe/mixture.hpp>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
-// The transformer of a model, and that of its gradient, tape or scratch: the member `trunk`, or x itself.
+// The Transformer in a model, gradient, tape or scratch: its member `trunk`, or x itself.
 template <class X>
 constexpr auto& trunk_of(X& x) {
   if constexpr (requires { x.trunk; })
@@ -16,22 +15,22 @@ constexpr auto& trunk_of(X& x) {
     return x;
 }
 
-// The mixtures of a workspace can be read if each layer has a tape of its own.
+// std::invalid_argument unless each layer has its own tape.
 template <class Work>
 void check_tapes(const Work& work) {
   check(work.use != Use::inference,
         "the mixtures of an inference workspace share one tape: make it for "
         "training, or with Use::inspection");
 }
-// What looks at the mixtures after a forward needs one that has returned, too.
+// The same, and unless the workspace's last forward has returned.
 template <class Work>
 void check_mixtures(const Work& work, const char* what) {
   check_tapes(work);
   check_forward(work, what);
 }
 
-// f(layer, mixture, tape) for every block whose mixture routes: its tape has a `plan`. Model and workspace
-// may be const. std::invalid_argument for an inference workspace.
+// f(layer, mixture, tape) for every MoE layer with a routing plan, tape.plan. Model and workspace may be
+// const. std::invalid_argument for an inference workspace.
 template <class Model, class Work, class F>
 void for_each_mixture(Model& model, Work& work, F&& f) {
   check_tapes(work);

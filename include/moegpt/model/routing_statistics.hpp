@@ -1,6 +1,6 @@
 #pragma once
-// What all mixtures of a model did with their tokens, summed over as many forwards as one likes:
-//     RoutingStatistics<Model> statistics{4};             // four classes of tokens, dialects for instance
+// Routing metrics of all MoE layers of a model, accumulated over any number of forwards:
+//     RoutingStatistics<Model> statistics{4};             // four classes of tokens, such as dialects
 //     model.forward(batch, work);
 //     statistics.add(model, work, dialect_of_token);
 //     statistics.layers[0].routing.max_violation();
@@ -13,16 +13,17 @@ inline namespace MOEGPT_BUILD {
 template <class Model>
 struct RoutingStatistics {
   struct Layer {
-    int layer;  // its number in the model
+    int layer;  // index in the model
     RoutingCounts routing;
     ClassCounts classes;  // empty without labels
   };
   int classes = 0;
-  std::vector<Layer> layers{};  // that are mixtures
+  std::vector<Layer> layers{};  // the MoE layers
 
-  // Adds the last forward of the workspace. label [tokens]: the class of each token, or below zero; none:
-  // experts are counted, classes are not. std::invalid_argument for an inference workspace, before a forward,
-  // or for labels that do not fit; nothing is counted then.
+  // Adds the last forward of the workspace.
+  // label: [tokens] class of each token, below 0: not counted; none: no class counts.
+  // std::invalid_argument for an inference workspace, before a forward, or for labels of another number or
+  // range; then nothing is counted.
   void add(const Model& model, const Workspace<Model>& work, std::span<const int> label = {}) {
     check_mixtures(work, "RoutingStatistics");
     std::size_t i = 0;
@@ -36,17 +37,18 @@ struct RoutingStatistics {
       layer.routing.add(tape.plan, score, lse, work.last.pass);
     });
   }
-  // Back to nothing counted; the memory stays.
+  // Sets all counts to zero; does not free memory.
   void clear() {
     for (Layer& layer : layers) layer.routing.clear(), layer.classes.clear();
   }
 
-  // MaxVio of the layer that is balanced worst. Sums over layers would hide it.
+  // Largest MaxVio of a layer. MaxVio of counts summed over layers would hide it.
   double worst_violation() const {
     double worst = 0;
     for (const Layer& layer : layers) worst = std::max(worst, layer.routing.max_violation());
     return worst;
   }
+  // Number of experts without tokens, over all layers.
   int dead() const {
     int dead = 0;
     for (const Layer& layer : layers) dead += layer.routing.dead();
@@ -54,8 +56,8 @@ struct RoutingStatistics {
   }
 };
 
-// The experts of every (token, choice) of the last forward, for each mixture: what saturation() compares at
-// two checkpoints, after forwards of the same batch.
+// Experts [tokens * K] of the last forward, for each MoE layer. saturation() compares those of two
+// checkpoints after forwards of the same batch. std::invalid_argument as RoutingStatistics::add.
 template <class Model>
 std::vector<std::vector<int>> routes(const Model& model, const Workspace<Model>& work) {
   check_mixtures(work, "routes");

@@ -1,8 +1,9 @@
 #pragma once
-// Balancing without a loss (Wang et al. 2024, DeepSeek-V3): a router whose selection is biased keeps a number
-// per expert that counts in choosing and not in gates. Once per optimizer step it moves against the load,
-//   b_e += rate sign(mean c - c_e),   c_e the pairs that chose e, before capacity
-// less the mean of these steps, since only differences of biases matter.
+// Update of selection biases: balancing without auxiliary loss (Wang et al. 2024; DeepSeek-V3, where the bias
+// is e_score_correction_bias). The bias b_e of expert e is added to its score for selection, not for gates.
+// Once per optimizer step
+//   b_e += rate (sign(mean c - c_e) - m),   m = mean of these signs over experts, 0 if not centred
+// c_e: assignments requested from e, before capacity. Only differences of biases affect the selection.
 #include <moegpt/core/fields.hpp>
 #include <moegpt/core/heap_array.hpp>
 #include <moegpt/model/mixtures.hpp>
@@ -10,12 +11,13 @@
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
-// Pairs of each mixture and expert, summed over the micro-batches of a step.
+// Requested assignments per MoE layer and expert, summed over the micro-batches of a step.
 template <class Model>
 struct ExpertCounts {
-  HeapArray<Buffer<Index>, Model::config.layers> layer;  // [experts]; empty: no mixture
+  HeapArray<Buffer<Index>, Model::config.layers> layer;  // [experts]; empty: no MoE layer
 
-  // Of the last forward of `work`. Not after evaluation: what is evaluated must not move a bias.
+  // Adds the last forward of `work`. Do not call it after evaluation, which must not change biases.
+  // std::invalid_argument for an inference workspace or before a forward.
   void add(const Model& model, const Workspace<Model>& work) {
     check_mixtures(work, "ExpertCounts");
     for_each_mixture(model, work, [&](int l, const auto&, const auto& tape) {
@@ -31,7 +33,7 @@ struct ExpertCounts {
 
 namespace detail {
 
-// sign(0) = 0.
+// The update of one router, with sign(0) = 0.
 template <class Bias>
 void move_selection_bias(Bias& bias, const Buffer<Index>& count, double rate, bool centred) {
   using T = typename Bias::Scalar;
@@ -47,7 +49,7 @@ void move_selection_bias(Bias& bias, const Buffer<Index>& count, double rate, bo
   for (Index e = 0; e < E; ++e) bias[e] += static_cast<T>(rate * (sign(e) - mean));
 }
 
-// Wherever in the mixture a router with a bias for each of its experts lies.
+// Updates every buffer "selection_bias" of the layer whose size is the number of experts.
 template <class Mixture>
 void balance_selection_of(Mixture& mixture, const Buffer<Index>& count, double rate, bool centred) {
   walk::each(
@@ -61,7 +63,8 @@ void balance_selection_of(Mixture& mixture, const Buffer<Index>& count, double r
 }  // namespace detail
 
 // Call it once per optimizer step, after the last micro-batch was added; then clear the counts. The usual
-// rate is 0.001. Routers without a bias are left alone.
+// rate is 0.001. Routers without a bias are unchanged. Throws std::invalid_argument for a rate below
+// 0 or not finite.
 template <class Model>
 void balance_selection(Model& model, const ExpertCounts<Model>& counts, double rate, bool centred = true) {
   for (int l = 0; l < Model::config.layers; ++l) {

@@ -1,6 +1,6 @@
 #pragma once
-// Learns the thresholds by which experts that choose tokens in training take them in evaluation and
-// generation.
+// Update of a model's thresholds (ThresholdExpertChoice). In evaluation and generation an expert processes
+// the tokens whose score reaches its threshold.
 #include <moegpt/model/mixtures.hpp>
 #include <moegpt/routing/expert_choice_router.hpp>
 
@@ -9,8 +9,8 @@ inline namespace MOEGPT_BUILD {
 
 namespace detail {
 
-// Wherever in the mixture a router with a threshold for each of its experts lies. Scores, because gates may
-// be masked.
+// Updates every buffer "threshold" of the layer whose size is the number of experts. Reads scores instead of
+// gates, because gates may be masked.
 template <class Mixture, class T>
 bool update_thresholds_of(Mixture& mixture, const RoutingPlan<T>& plan, MatrixView<const T> score,
                           double rate) {
@@ -34,9 +34,9 @@ bool update_thresholds_of(Mixture& mixture, const RoutingPlan<T>& plan, MatrixVi
 
 }  // namespace detail
 
-// For models with ThresholdExpertChoice: moves each threshold by `rate` towards the score that was just
-// enough in the last forward of `work`, which must have had a key. Once per step; rate 0.01 remembers about a
-// hundred batches. Throws std::invalid_argument if no router of the model has thresholds.
+// threshold_e += rate (s_e - threshold_e), with s_e the smallest score that expert e selected in the last
+// forward of `work`; the first time, threshold_e = s_e. Call it once per step; rate 0.01 averages over about
+// 100 batches. std::invalid_argument for a rate outside (0, 1], a forward without key, no thresholds.
 template <class Model>
 void update_thresholds(Model& model, const typename Model::Workspace& work, double rate) {
   check(rate > 0 && rate <= 1, "update_thresholds: the rate is ", rate, ", but must lie in (0, 1]");

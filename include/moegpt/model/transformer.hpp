@@ -1,5 +1,5 @@
 #pragma once
-// Transformer: the trunk of a model, from token ids to the normalised stream [tokens, D]. GPT adds a head.
+// Transformer: the trunk of a model, from token ids to normalised features [tokens, D]. GPT adds an LM head.
 //   x_0 = embedding(ids) + positions,   x_l+1 = block_l(x_l),   y = norm(x_L)
 #include <moegpt/layers/embedding.hpp>
 #include <moegpt/model/block.hpp>
@@ -17,7 +17,7 @@
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
-// What a model has for feed-forward networks: Dense ones, a router's mixture, or a mixture of another kind.
+// Feed-forward branches of a model: Dense FFNs, MoE layers of a router, or another type of MoE layer.
 template <class Recipe>
 concept ModelRecipe = std::same_as<Recipe, Dense> || Router<Recipe> || requires {
   typename Recipe::template Mixture<Recipe, Expert<4, 4>>;
@@ -26,7 +26,7 @@ concept ModelRecipe = std::same_as<Recipe, Dense> || Router<Recipe> || requires 
   { Recipe::causal } -> std::convertible_to<bool>;
 };
 
-// A constraint that says in words what it wants, before a compiler meets what would follow.
+// Constraint of GPT and Transformer whose static assertions precede the compiler's own diagnostics.
 template <class Recipe, class T>
 consteval bool make_a_model() {
   if constexpr (requires { typename Recipe::template For<4, float>; } && !ModelRecipe<Recipe>)
@@ -107,10 +107,10 @@ struct Transformer {
 
   struct Tape {
     Use use = Use::training;
-    HeapArray<Tokens<D, T>, C.layers + 1> stream;  // the input of each block, and the output of the last
+    HeapArray<Tokens<D, T>, C.layers + 1> stream;  // inputs of the blocks, and the output of the last
     Interleaved<typename DenseBlock::Tape, typename MoEBlock::Tape, Pattern> blocks;
-    OnePerKind<typename DenseBlock::Tape, typename MoEBlock::Tape, Pattern>
-        shared;  // inference: these instead
+    // Use::inference: in place of `blocks`.
+    OnePerKind<typename DenseBlock::Tape, typename MoEBlock::Tape, Pattern> shared;
     typename LastNorm::Tape norm;
     LayerMean<T> layer_mean;
 
@@ -127,7 +127,7 @@ struct Transformer {
     void resize_streams(const Pass& pass) {
       for (int i = 0; i <= C.layers; ++i) stream_of(i).resize(pass);
     }
-    // In inference two streams take turns.
+    // Use::inference alternates between two streams.
     Tokens<D, T>& stream_of(int i) {
       return stream[static_cast<std::size_t>(use == Use::inference ? i % 2 : i)];
     }
@@ -142,9 +142,9 @@ struct Transformer {
     }
   };
 
-  // Returns the pass of forward and backward: `given` (its shape, options, key, positions, lengths) with the
-  // threads, allowed experts and task of the workspace, and the objective. Keeps it in work.last. `ids`
-  // [tokens] must live until backward. std::invalid_argument for ids, shapes or options that do not fit.
+  // Returns the call context of forward and backward, and stores it in work.last: `given` (shape, options,
+  // key, positions, lengths) with the objective and the workspace's threads, allowed experts and task id.
+  // ids: [tokens], must live until backward. std::invalid_argument for invalid ids, shapes or options.
   template <class Model>
   [[gnu::noinline]] Pass prepare(std::span<const int> ids, const Pass& given, moegpt::Workspace<Model>& work,
                                  const Objective& objective) const {
@@ -160,8 +160,8 @@ struct Transformer {
     return last.with_routing(last.routing);
   }
 
-  // ids [tokens] -> y [tokens, D]. Returns the losses of the routers. With a cache, ids continue what it
-  // holds.
+  // ids [tokens] -> y [tokens, D]. Returns the router losses. With a cache, ids continue its sequences, and
+  // their keys and values are stored.
   RouterLosses<double> forward(std::span<const int> ids, Out<D, T> y, Tape& tape, Scratch& scratch,
                                const Pass& pass, Cache* cache = nullptr) const {
     pass.check_fits(std::ssize(ids), y.count);
@@ -191,7 +191,7 @@ struct Transformer {
     return losses;
   }
 
-  // Adds the gradient of <y, dy> and of the routers' losses to `grad`.
+  // Adds the gradient of <y, dy> + the weighted router losses to `grad`. dy [tokens, D].
   void backward(std::span<const int> ids, const Tape& tape, In<D, T> dy, Transformer& grad, Scratch& scratch,
                 const Pass& pass) const {
     check(tape.use == Use::training, "backward needs a workspace made for training");
@@ -215,7 +215,7 @@ struct Transformer {
   }
 
  private:
-  // The balance loss of the model. Each tape gets its part of it, unless layers share one.
+  // Balance loss of the model. Scales each layer's part on its tape; inference tapes are shared and skipped.
   static double balance_over_layers(Tape& tape, const Pass& pass) {
     const BalanceRule& rule = routing_of(pass).objective.balance_rule;
     for (int i = 0; i < C.layers && tape.use != Use::inference; ++i)

@@ -1,7 +1,6 @@
 #pragma once
-// Workspace: the memory of a model's passes over batches of one shape, all of it taken when it is made.
-// Nothing in a later step allocates. The tape is public: work.tape.trunk.blocks holds every intermediate by
-// name.
+// Workspace: memory of a model's forward and backward for batches up to one shape. The constructor allocates
+// all of it; later steps do not allocate. The tape is public; work.tape.trunk.blocks has named intermediates.
 #include <moegpt/routing/routing_context.hpp>
 
 #include <algorithm>
@@ -10,25 +9,25 @@ namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
 enum class Use {
-  training,    // one tape for each layer, and what backward needs
-  inspection,  // one tape for each layer: forward only, and its intermediates and routing can be read
-  inference,   // one tape for all dense layers and one for all mixtures: forward only
+  training,    // a tape per layer, and the scratch of backward
+  inspection,  // a tape per layer, forward only: intermediates and routing can be read
+  inference,   // one tape for all dense blocks and one for all MoE blocks, forward only
 };
 
-inline constexpr Index most_tokens = Index{1} << 31;  // of a batch
+inline constexpr Index most_tokens = Index{1} << 31;  // maximum in a batch
 
-// What the last forward of a workspace was: backward and inspection need it beside the tape.
+// Call context of a workspace's last forward, for backward and inspection.
 struct LastForward {
   Pass pass;  // without its routing context; see with_routing
   RoutingContext routing;
-  Buffer<Index> lengths, first_positions;  // [batch] those of the pass, if it has any
-  const int* targets = nullptr;            // of its batch; null after logits
-  bool complete = false;                   // whether it has returned; see check_forward
+  Buffer<Index> lengths, first_positions;  // [batch] copies of those of the pass, if it has any
+  const int* targets = nullptr;            // [tokens] of its batch; null after logits
+  bool complete = false;                   // whether the forward has returned; see check_forward
 
   void resize(const Pass& most) {
-    for (auto* b : {&lengths, &first_positions}) b->resize(most.tokens());  // there are no more sequences
+    for (auto* b : {&lengths, &first_positions}) b->resize(most.tokens());  // batch <= tokens
   }
-  // Copies the pass and its lengths and first positions; the other arrays that it points to must live on.
+  // Copies the pass, its lengths and first positions. Other arrays it points to are not copied.
   void keep(const Pass& of) {
     complete = false, targets = nullptr;
     pass = of;
@@ -51,23 +50,24 @@ struct LastForward {
   }
 };
 
-// Memory of a Model: a GPT, a Transformer, or another one with `config` and a Tape and a Scratch that have
-// resize(pass, use).
+// Model: GPT, Transformer, or another type with `config` and a Tape and a Scratch with resize(pass, use).
 template <class Model>
 struct Workspace {
-  Shape shape;  // the largest batch it has memory for
+  Shape shape;  // maximum shape of a batch
   Exec exec;
   Objective objective;
   Use use = Use::training;
-  const bool* allowed = nullptr;  // [experts] that may be chosen; null: all
-  int task = 0;                   // which of a masked router's tasks this is
+  const bool* allowed = nullptr;  // [experts] allowed experts; null: all
+  int task = 0;                   // task id of Masked routers
   LastForward last{};
   typename Model::Tape tape;
   typename Model::Scratch scratch;
 
-  Workspace(Workspace&&) = default;  // not copied: last.pass points to the lengths beside it
+  Workspace(Workspace&&) = default;  // no copy: last.pass points to last.lengths
   Workspace& operator=(Workspace&&) = default;
 
+  // std::invalid_argument for a shape that is empty or exceeds the context or most_tokens, for an objective
+  // out of range and for an invalid number of threads.
   explicit Workspace(Shape shape_, Exec exec_ = {}, Objective objective_ = {}, Use use_ = Use::training)
       : shape(shape_), exec(exec_), objective(objective_), use(use_) {
     check(shape.batch > 0 && shape.length > 0, "a workspace for ", shape.batch, " sequences of ",
@@ -79,7 +79,7 @@ struct Workspace {
     check_objective(objective, Model::config.layers);
     check(exec.threads >= 1, "Exec has ", exec.threads, " threads: at least 1 is needed");
     exec.check_threads();
-    // as if the model already remembered all it can, so that no later call needs more
+    // as with a full key/value cache, which needs the most memory
     const RoutingContext routing{.objective = objective};
     const Pass pass{.shape = shape,
                     .exec = exec,
@@ -91,8 +91,7 @@ struct Workspace {
   }
 };
 
-// What looks at a forward needs one that has returned: before it, or after one that threw, the tape holds
-// parts of several batches.
+// std::invalid_argument unless the last forward has returned. One that threw leaves two batches on the tape.
 template <class Model>
 void check_forward(const Workspace<Model>& work, const char* what) {
   check(work.last.complete, what,
