@@ -42,7 +42,13 @@ template <class T>
     map(end - begin, score + begin, score + begin, [&](Vector<T> s) { return exponential(s - top); });
     for (Index j = begin; j < end; ++j) total += score[j];
     if (width == q.cols) {
-      product<T>(1, {score + begin, 0, 1}, v.rows_at({begin, end - begin}), sum, width, false);
+      Index d = 0;  // four chains at once cover the latency of multiply-adds
+      for (; d + 4 * W <= width; d += 4 * W)
+        detail::product_tile<T, 1, 4>(end - begin, {score + begin, 0, 1}, v[begin] + d, v.stride, sum + d,
+                                      width, false);
+      if (d < width)
+        product<T>(1, {score + begin, 0, 1}, v.rows_at({begin, end - begin}).cols_at(d, width - d), sum + d,
+                   width, false);
     } else {
       for (Index j = begin; j < end; j += attention_block) {
         const Rows block{j, end - j < attention_block ? end - j : attention_block};
