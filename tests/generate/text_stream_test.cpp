@@ -5,14 +5,14 @@
 
 namespace {
 
-struct Shown {
+struct Streamed {
   std::vector<std::string> parts;  // of each push, and of finish
   std::string text;
   bool stopped;
 };
-Shown shown(std::string_view text, std::vector<std::string> stop = {}, std::size_t piece = 1) {
+Streamed streamed(std::string_view text, std::vector<std::string> stop = {}, std::size_t piece = 1) {
   TextStream stream(std::move(stop));
-  Shown s{};
+  Streamed s{};
   for (std::size_t i = 0; i < text.size(); i += piece)
     s.parts.emplace_back(stream.push(text.substr(i, piece)));
   s.parts.emplace_back(stream.finish());
@@ -30,25 +30,25 @@ using Parts = std::vector<std::string>;
 }  // namespace
 
 TEST_CASE("a character of two, three or four bytes is shown when its last byte arrives") {
-  CHECK(shown("a\xc3\xa9"
+  CHECK(streamed("a\xc3\xa9"
               "b")
             .parts == Parts{"a", "", "\xc3\xa9", "b", ""});
-  CHECK(shown("\xe2\x82\xac").parts == Parts{"", "", "\xe2\x82\xac", ""});
-  CHECK(shown("\xf0\x9f\x98\x80").parts == Parts{"", "", "", "\xf0\x9f\x98\x80", ""});
+  CHECK(streamed("\xe2\x82\xac").parts == Parts{"", "", "\xe2\x82\xac", ""});
+  CHECK(streamed("\xf0\x9f\x98\x80").parts == Parts{"", "", "", "\xf0\x9f\x98\x80", ""});
 }
 
 TEST_CASE("bytes that no character can have are shown at once, and half a character at the end of the text") {
-  CHECK(shown("\x80"
+  CHECK(streamed("\x80"
               "a\xff")
             .parts == Parts{"\x80", "a", "\xff", ""});
-  CHECK(shown("\xc0\xe2\x41").parts == Parts{"\xc0", "",
+  CHECK(streamed("\xc0\xe2\x41").parts == Parts{"\xc0", "",
                                              "\xe2"
                                              "A",
                                              ""});
-  CHECK(shown("\xe0\x80").parts == Parts{"", "\xe0\x80", ""});  // overlong
-  CHECK(shown("\xed\xa0").parts == Parts{"", "\xed\xa0", ""});  // a surrogate
-  CHECK(shown("\xf4\x90").parts == Parts{"", "\xf4\x90", ""});  // above U+10FFFF
-  CHECK(shown("a\xf0\x9f\x98").parts == Parts{"a", "", "", "", "\xf0\x9f\x98"});
+  CHECK(streamed("\xe0\x80").parts == Parts{"", "\xe0\x80", ""});  // overlong
+  CHECK(streamed("\xed\xa0").parts == Parts{"", "\xed\xa0", ""});  // a surrogate
+  CHECK(streamed("\xf4\x90").parts == Parts{"", "\xf4\x90", ""});  // above U+10FFFF
+  CHECK(streamed("a\xf0\x9f\x98").parts == Parts{"a", "", "", "", "\xf0\x9f\x98"});
 }
 
 TEST_CASE("every part of a valid text is valid, and all parts are the text, for pieces of any size") {
@@ -63,30 +63,30 @@ TEST_CASE("every part of a valid text is valid, and all parts are the text, for 
       noise += static_cast<char>(static_cast<unsigned char>(rng.below(256)));
     }
     for (const std::size_t piece : {1u, 2u, 3u, 5u}) {
-      const Shown s = shown(text, {}, piece);
+      const Streamed s = streamed(text, {}, piece);
       for (const std::string& part : s.parts) REQUIRE(utf8::first_invalid(part) == std::string::npos);
       REQUIRE(joined(s.parts) == text);
-      REQUIRE(joined(shown(noise, {}, piece).parts) == noise);
+      REQUIRE(joined(streamed(noise, {}, piece).parts) == noise);
     }
   }
 }
 
 TEST_CASE("a stop string ends the text before it, and nothing of it is shown") {
   for (const std::size_t piece : {1u, 2u, 3u, 7u, 99u}) {
-    const Shown s = shown("one two\n\nthree", {"\n\n"}, piece);
+    const Streamed s = streamed("one two\n\nthree", {"\n\n"}, piece);
     CHECK(s.stopped);
     CHECK(s.text == "one two");
     CHECK(joined(s.parts) == "one two");
-    const Shown first = shown("abcabdabe", {"abe", "abd"}, piece);  // the one that comes first in the text
+    const Streamed first = streamed("abcabdabe", {"abe", "abd"}, piece);  // the one that comes first in the text
     CHECK(first.text == "abc");
     CHECK(joined(first.parts) == "abc");
-    const Shown none = shown("ababab", {"abac"}, piece);
+    const Streamed none = streamed("ababab", {"abac"}, piece);
     CHECK_FALSE(none.stopped);
     CHECK(joined(none.parts) == "ababab");
   }
-  CHECK(shown("aab", {"ab"}).parts == Parts{"", "a", "", ""});
-  CHECK(shown("xay", {"ab"}).parts == Parts{"x", "", "ay", ""});
-  CHECK(shown("xa", {"ab"}).parts == Parts{"x", "", "a"});
+  CHECK(streamed("aab", {"ab"}).parts == Parts{"", "a", "", ""});
+  CHECK(streamed("xay", {"ab"}).parts == Parts{"x", "", "ay", ""});
+  CHECK(streamed("xa", {"ab"}).parts == Parts{"x", "", "a"});
 }
 
 TEST_CASE("after a stop string nothing more is taken, and an empty one is refused") {
