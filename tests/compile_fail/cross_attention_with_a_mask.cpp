@@ -1,5 +1,5 @@
-// Cross-attention: the tokens of a memory have no positions among those of x, so no causal mask applies to
-// them. expect: cross-attention needs Mask::full, no
+// Cross-attention: the tokens of a memory have no positions among those of x, so no causal mask applies.
+// expect: cross-attention needs Mask::full, no
 #include <moegpt/layers/attention.hpp>
 
 using namespace moegpt;

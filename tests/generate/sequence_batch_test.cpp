@@ -153,7 +153,8 @@ TEST_CASE("the beginning that a prompt shares with the one before it is not read
   const std::vector<int> prompt{1, 2, 3, 4}, longer{1, 2, 3, 4, 5}, other{2, 2, 3, 4};
   const Row first = row(sequences.read(0, prompt), 0), more = alone(*model, longer, 5, {})[0],
             another = alone(*model, other, 4, {})[0];
-  for (int i = 0; i < config.dim; ++i) model->trunk.position_embedding.weight[i] += 1;  // of what is not read again
+  for (int i = 0; i < config.dim; ++i)
+    model->trunk.position_embedding.weight[i] += 1;  // of what is not read again
   CHECK(same_bits(row(sequences.read(1, prompt), 0), first));
   CHECK(same_bits(row(sequences.read(2, longer), 0), more));
   CHECK_FALSE(same_bits(row(sequences.read(3, other), 0), another));

@@ -31,7 +31,7 @@ using Parts = std::vector<std::string>;
 
 TEST_CASE("a character of two, three or four bytes is shown when its last byte arrives") {
   CHECK(streamed("a\xc3\xa9"
-              "b")
+                 "b")
             .parts == Parts{"a", "", "\xc3\xa9", "b", ""});
   CHECK(streamed("\xe2\x82\xac").parts == Parts{"", "", "\xe2\x82\xac", ""});
   CHECK(streamed("\xf0\x9f\x98\x80").parts == Parts{"", "", "", "\xf0\x9f\x98\x80", ""});
@@ -39,12 +39,12 @@ TEST_CASE("a character of two, three or four bytes is shown when its last byte a
 
 TEST_CASE("bytes that no character can have are shown at once, and half a character at the end of the text") {
   CHECK(streamed("\x80"
-              "a\xff")
+                 "a\xff")
             .parts == Parts{"\x80", "a", "\xff", ""});
   CHECK(streamed("\xc0\xe2\x41").parts == Parts{"\xc0", "",
-                                             "\xe2"
-                                             "A",
-                                             ""});
+                                                "\xe2"
+                                                "A",
+                                                ""});
   CHECK(streamed("\xe0\x80").parts == Parts{"", "\xe0\x80", ""});  // overlong
   CHECK(streamed("\xed\xa0").parts == Parts{"", "\xed\xa0", ""});  // a surrogate
   CHECK(streamed("\xf4\x90").parts == Parts{"", "\xf4\x90", ""});  // above U+10FFFF
@@ -77,7 +77,8 @@ TEST_CASE("a stop string ends the text before it, and nothing of it is shown") {
     CHECK(s.stopped);
     CHECK(s.text == "one two");
     CHECK(joined(s.parts) == "one two");
-    const Streamed first = streamed("abcabdabe", {"abe", "abd"}, piece);  // the one that comes first in the text
+    const Streamed first =
+        streamed("abcabdabe", {"abe", "abd"}, piece);  // the one that comes first in the text
     CHECK(first.text == "abc");
     CHECK(joined(first.parts) == "abc");
     const Streamed none = streamed("ababab", {"abac"}, piece);
