@@ -137,11 +137,13 @@ struct ExpertsView {
   void for_each_task(const ExpertSlots& layout, Scratch& scratch, const Pass& pass, F&& f) const {
     const ExpertTasks tasks =
         detail::cut_slots(layout, count, expert_rows(scratch.d_output.count()), scratch.tasks);
-    if constexpr (ShareableExpert<X> && requires { f(0, Rows{}, pass.exec); })
-      if (std::ssize(tasks) < pass.exec.workers()) {   // too few for all threads, which therefore share each of them
-        for (const ExpertTask& task : tasks) f(task.expert, task.rows, pass.exec);
-        return;
-      }
+    if constexpr (ShareableExpert<X>) {   // asked first: a generic f is compiled to answer the next question
+      if constexpr (requires { f(0, Rows{}, pass.exec); })
+        if (std::ssize(tasks) < pass.exec.workers()) {   // too few for all threads, which therefore share each of them
+          for (const ExpertTask& task : tasks) f(task.expert, task.rows, pass.exec);
+          return;
+        }
+    }
     pass.exec.parallel_for(std::ssize(tasks), [&](Index i) {
       const ExpertTask& task = tasks[static_cast<std::size_t>(i)];
       f(task.expert, task.rows);
