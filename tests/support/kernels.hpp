@@ -63,9 +63,23 @@
   KIND template void rms_norms_backward<T>(const Exec&, MatrixView<const T>, const T*, const T*, \
                                            MatrixView<const T>, MatrixView<T>, T*)
 
+// Those that read weights in narrower storage, S.
+#define MOEGPT_STORED_KERNELS(KIND, S) \
+  KIND template void gemm<float>(Operand<float>, StoredOperand<StoredView<S>>, MatrixView<float>, Start<float>, \
+                                 Finish); \
+  KIND template void gemm<float>(const Exec&, Operand<float>, StoredOperand<StoredView<S>>, MatrixView<float>, \
+                                 Start<float>, Finish); \
+  KIND template void look_up<float, S>(const Exec&, StoredView<S>, const int*, MatrixView<float>); \
+  KIND template void hidden<float, S>(const Exec&, Activation, Operand<float>, StoredView<S>, const float*, \
+                                      MatrixView<float>, MatrixView<float>); \
+  KIND template void hidden_gated<float, S>(const Exec&, Activation, Operand<float>, StoredView<S>, const float*, \
+                                            MatrixView<const float>, MatrixView<float>, MatrixView<float>)
+
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 MOEGPT_KERNELS(extern, float);
 MOEGPT_KERNELS(extern, double);
+MOEGPT_STORED_KERNELS(extern, BF16);
+MOEGPT_STORED_KERNELS(extern, INT8);
 }  // namespace kernels
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -2,7 +2,7 @@
 // fields(): the one list of a layer's weights. Optimizer, files, gradient check and counting are each one walk
 // over one or several trees of the same type; a weight's path (blocks.3.moe.experts.5.up.weight) is its name
 // everywhere.
-#include <moegpt/core/matrix.hpp>
+#include <moegpt/core/bf16.hpp>
 #include <moegpt/core/start.hpp>
 
 #include <cmath>
@@ -84,6 +84,7 @@ class WeightRef {
   T& operator[](Index i) const { return memory_->data()[i]; }
   T* begin() const { return data(); }
   T* end() const { return data() + size(); }
+  MatrixView<T> view() const { return {data(), empty() ? 0 : rows, cols, cols}; }
   auto eigen() const { return EigenMap<T, EigenRowMajor<T>>(data(), empty() ? 0 : rows, cols); }
   void release() const requires(!std::is_const_v<T>) { memory_->release(); }
   void allocate() const requires(!std::is_const_v<T>) {
@@ -156,9 +157,40 @@ auto scalar_in() {
 template <class X>
 using Scalar = typename decltype(scalar_in<X>())::type;
 
-// Called with the same weight of N trees. One instantiation of visit serves all that is done with a tree.
-template <class T, std::size_t N>
+// Likewise the type in which X stores matrices that are narrower than their arithmetic; void if there are none.
+template <class X>
+auto storage_in();
+template <class... Owner, class... Member>
+auto storage_in_fields(const Fields<Field<Owner, Member>...>&) {
+  return first_scalar(storage_in<Member>()...);
+}
+template <class X>
+auto storage_in() {
+  using Tree = std::remove_cvref_t<X>;
+  if constexpr (is_weight<Tree>) {
+    using S = typename Tree::Scalar;
+    return std::type_identity<std::conditional_t<std::same_as<S, Widened<S>>, void, S>>{};
+  } else if constexpr (HasFields<Tree>) {
+    return storage_in_fields(Tree::fields());
+  } else if constexpr (requires { typename Tree::first_type; }) {   // of model/Interleaved
+    return first_scalar(storage_in<typename Tree::first_type>(), storage_in<typename Tree::value_type>());
+  } else {
+    return storage_in<typename Tree::value_type>();
+  }
+}
+template <class X>
+using Storage = typename decltype(storage_in<X>())::type;
+
+// Called with the same weight of N trees, whose storage is T or S. One instantiation of visit serves all that is done
+// with a tree.
+template <class T, class S, std::size_t N>
 struct Visitor {
+  void* object;
+  void (*call)(void*, const Path&, const Attributes&, const std::array<WeightRef<T>, N>&);
+  void (*call_stored)(void*, const Path&, const Attributes&, const std::array<WeightRef<S>, N>&);
+};
+template <class T, std::size_t N>
+struct Visitor<T, void, N> {
   void* object;
   void (*call)(void*, const Path&, const Attributes&, const std::array<WeightRef<T>, N>&);
 };
@@ -171,38 +203,40 @@ struct Visitor {
   return {same_kind ? outer.kind : inner.kind, same_start ? outer.start : inner.start};
 }
 
-template <class T, class Tree, std::same_as<Tree>... Trees>
-void visit(const Visitor<T, 1 + sizeof...(Trees)>& f, Path& path, const Attributes& attributes, Tree& tree,
+template <class T, class S, class Tree, std::same_as<Tree>... Trees>
+void visit(const Visitor<T, S, 1 + sizeof...(Trees)>& f, Path& path, const Attributes& attributes, Tree& tree,
            Trees&... trees);
 
-template <class T, class List, class... Trees>
-void visit_fields(const Visitor<T, sizeof...(Trees)>& f, Path& path, const Attributes& attributes,
+template <class T, class S, class List, class... Trees>
+void visit_fields(const Visitor<T, S, sizeof...(Trees)>& f, Path& path, const Attributes& attributes,
                   const List& list, Trees&... trees) {
   if constexpr (List::size > 0) {
     const auto& field = list.first;
     const std::size_t before = path.push(field.name);
-    visit<T>(f, path, inherit(attributes, field.attributes), trees.*field.member...);
+    visit<T, S>(f, path, inherit(attributes, field.attributes), trees.*field.member...);
     path.pop(before);
-    visit_fields<T>(f, path, attributes, list.rest, trees...);
+    visit_fields<T, S>(f, path, attributes, list.rest, trees...);
   }
 }
 
-template <class T, class Tree, std::same_as<Tree>... Trees>
-void visit(const Visitor<T, 1 + sizeof...(Trees)>& f, Path& path, const Attributes& attributes, Tree& tree,
+template <class T, class S, class Tree, std::same_as<Tree>... Trees>
+void visit(const Visitor<T, S, 1 + sizeof...(Trees)>& f, Path& path, const Attributes& attributes, Tree& tree,
            Trees&... trees) {
   if constexpr (is_weight<Tree>) {
-    if constexpr (Tree::extent > 0)
+    if constexpr (Tree::extent > 0 && std::same_as<typename Tree::Scalar, S>)
+      f.call_stored(f.object, path, attributes, {WeightRef<S>(tree), WeightRef<S>(trees)...});
+    else if constexpr (Tree::extent > 0)
       f.call(f.object, path, attributes, {WeightRef<T>(tree), WeightRef<T>(trees)...});
   } else if constexpr (HasFields<Tree>) {
     static constexpr auto list = Tree::fields();
-    visit_fields<T>(f, path, attributes, list, tree, trees...);
+    visit_fields<T, S>(f, path, attributes, list, tree, trees...);
   } else {   // a list: HeapArray, std::array, std::vector or model/Interleaved
     for (int i = 0; i < static_cast<int>(tree.size()); ++i) {
       const std::size_t before = path.push(i), at = static_cast<std::size_t>(i);
       if constexpr (requires { tree.at_layer(0, [](auto&...) {}, trees...); })
-        tree.at_layer(i, [&](auto&... element) { visit<T>(f, path, attributes, element...); }, trees...);
+        tree.at_layer(i, [&](auto&... element) { visit<T, S>(f, path, attributes, element...); }, trees...);
       else
-        visit<T>(f, path, attributes, tree[at], trees[at]...);
+        visit<T, S>(f, path, attributes, tree[at], trees[at]...);
       path.pop(before);
     }
   }
@@ -232,12 +266,16 @@ void each(G&& g, First& first, Rest&... rest) {
                 "moments or copies of the same type");
   if constexpr (is_tree && of_one_type) {
     using T = Scalar<First>;
+    using S = std::conditional_t<is_weight<std::remove_const_t<First>>, void, Storage<First>>;
     if constexpr (!std::is_void_v<T>) {
+      Visitor<T, S, 1 + sizeof...(Rest)> f{};
+      f.object = &g;
+      f.call = call<std::remove_reference_t<G>, T, std::is_const_v<First>, std::is_const_v<Rest>...>;
+      if constexpr (!std::is_void_v<S>)
+        f.call_stored = call<std::remove_reference_t<G>, S, std::is_const_v<First>, std::is_const_v<Rest>...>;
       Path path;
-      visit<T>(Visitor<T, 1 + sizeof...(Rest)>{&g, call<std::remove_reference_t<G>, T, std::is_const_v<First>,
-                                                        std::is_const_v<Rest>...>}, path,
-               {}, const_cast<std::remove_const_t<First>&>(first),
-               const_cast<std::remove_const_t<Rest>&>(rest)...);
+      visit<T, S>(f, path, {}, const_cast<std::remove_const_t<First>&>(first),
+                  const_cast<std::remove_const_t<Rest>&>(rest)...);
     }
   }
 }

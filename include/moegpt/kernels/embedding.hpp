@@ -1,16 +1,17 @@
 #pragma once
 // Rows of a table looked up by number, and the sum of gradients that comes back.
+#include <moegpt/core/number.hpp>
 #include <moegpt/core/token_positions.hpp>
 #include <moegpt/kernels/reduce.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 
-// y_n = table[id_n]
-template <class T>
-[[gnu::noinline]] void look_up(const Exec& exec, MatrixView<const T> table, const int* ids, MatrixView<T> y) {
+// y_n = table[id_n], of a table that is stored as S
+template <class T, class S = T>
+[[gnu::noinline]] void look_up(const Exec& exec, StoredView<S> table, const int* ids, MatrixView<T> y) {
   for_each_piece(exec, y.rows, 64, [&](Rows rows) {
-    for (Index n = rows.first; n < rows.first + rows.count; ++n) std::memcpy(y[n], table[ids[n]], bytes_of<T>(y.cols));
+    for (Index n = rows.first; n < rows.first + rows.count; ++n) read_row(table, ids[n], y[n]);
   });
 }
 // d_table[id_n] += dy_n, token after token: a piece owns a range of features.

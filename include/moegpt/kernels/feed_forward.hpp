@@ -1,6 +1,6 @@
 #pragma once
 // The hidden layer of a feed-forward network on some tokens: h = act(W x + b), or gated,
-// h = act(gate) * (W x + b). Activations happen inside the products, on blocks of columns that are still in cache.
+// h = act(gate) * (W x + b), with W stored as S. Activations happen inside the products, on blocks of columns that are still in cache.
 #include <moegpt/kernels/activations.hpp>
 #include <moegpt/kernels/gemm.hpp>
 #include <moegpt/kernels/reduce.hpp>
@@ -9,8 +9,8 @@ namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 
 // pre = x W^T + b,  h = act(pre)
-template <class T>
-[[gnu::noinline]] void hidden(const Exec& exec, Activation act, Operand<T> x, MatrixView<const T> w, const T* b,
+template <class T, class S = T>
+[[gnu::noinline]] void hidden(const Exec& exec, Activation act, Operand<T> x, StoredView<S> w, const T* b,
                               MatrixView<T> pre, MatrixView<T> h) {
   const auto activate_block = [&](Rows rows, Rows cols) {
     for (Index s = rows.first; s < rows.first + rows.count; ++s)
@@ -20,8 +20,8 @@ template <class T>
 }
 
 // up = x W^T + b,  h = act(gate) up
-template <class T>
-[[gnu::noinline]] void hidden_gated(const Exec& exec, Activation act, Operand<T> x, MatrixView<const T> w, const T* b,
+template <class T, class S = T>
+[[gnu::noinline]] void hidden_gated(const Exec& exec, Activation act, Operand<T> x, StoredView<S> w, const T* b,
                                     MatrixView<const T> gate, MatrixView<T> up, MatrixView<T> h) {
   const auto activate_block = [&](Rows rows, Rows cols) {
     for (Index s = rows.first; s < rows.first + rows.count; ++s)

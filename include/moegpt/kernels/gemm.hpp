@@ -60,19 +60,20 @@ template <class T, int V>
 }
 
 // Whether so many rows of a large A that many panels meet are packed.
-template <class T>
-bool packs_rows(Index rows, const Operand<T>& a, const Operand<T>& b, MatrixView<T> c) {
+template <class T, class B>
+bool packs_rows(Index rows, const Operand<T>& a, const B& b, MatrixView<T> c) {
   using Tile = detail::Tile<T>;
   return rows * b.rows >= Tile::large && c.cols >= 4 * Tile::NR && (a.col_stride == 1 || a.row_stride == 1);
 }
 
 // packed: room for a packed A; null: it is not packed.
-template <class T>
-[[gnu::noinline]] void gemm_by_panels(const Operand<T>& a, const Operand<T>& b, MatrixView<T> c, Start<T> start,
+template <class T, class B>
+[[gnu::noinline]] void gemm_by_panels(const Operand<T>& a, const B& b, MatrixView<T> c, Start<T> start,
                                       Finish finish, T* packed) {
   using Tile = detail::Tile<T>;
   alignas(64) T panel[Tile::panel];
-  const Pieces depths{b.rows, Tile::depth}, rows{c.rows, Tile::rows};
+  const InputPieces<B> depths{b.rows, Tile::depth};
+  const Pieces rows{c.rows, Tile::rows};
   const Index steps = depths.size() > 0 ? depths.size() : 1;   // once even if there is nothing to sum
   for (Index i = 0; i < rows.size(); ++i) {
     const Rows r = rows[i];
@@ -93,7 +94,7 @@ template <class T>
           const MatrixView<T> out = c.rows_at(r).cols_at(n, cols.count);
           for (Index k = first; k < last; ++k) {
             const Rows depth = depths.size() > 0 ? depths[k] : Rows{0, 0};
-            const Operand<T> here = b.rows_at(depth).cols_at(cols);
+            const B here = b.rows_at(depth).cols_at(cols);
             const Operand<T> mine = left.cols_at(pack_a ? Rows{0, depth.count} : depth);
             const bool resume = k > 0 || start.accumulate;
             const T* from = resume ? out.data : start.bias ? start.bias + n : nullptr;
@@ -116,8 +117,8 @@ template <class T>
 }
 
 // The buffers take 0.3 to 2 MiB of stack, by the size of the vectors and the scalar: large products alone use them.
-template <class T>
-[[gnu::noinline]] void gemm_by_packed_panels(const Operand<T>& a, const Operand<T>& b, MatrixView<T> c, Start<T> start,
+template <class T, class B>
+[[gnu::noinline]] void gemm_by_packed_panels(const Operand<T>& a, const B& b, MatrixView<T> c, Start<T> start,
                                              Finish finish) {
   alignas(64) T packed[Tile<T>::depth * Tile<T>::packed_rows];
   gemm_by_panels<T>(a, b, c, start, finish, packed);
@@ -190,7 +191,7 @@ template <class T>
   if constexpr (build_info().blas)
     if (detail::for_blas<T>(a, b)) return detail::gemm_by_blas<T>(a, b, c, start, finish);
   if (c.rows <= few_rows && c.cols >= W && b.rows > 0 && b.row_stride == 1 && !b.number) {
-    detail::gemm_few_rows<T>(a, {b.data, c.cols, b.rows, b.col_stride}, c, start);
+    detail::gemm_few_rows<T>(a, MatrixView<const T>{b.data, c.cols, b.rows, b.col_stride}, c, start);
     if (finish) finish({0, c.rows}, {0, c.cols});
     return;
   }
@@ -204,11 +205,24 @@ template <class T>
   detail::gemm_by_panels<T>(a, b, c, start, finish, nullptr);
 }
 
-// The same, shared out in tiles of C, about four for each thread where there is work for them. How C is cut is part
-// of no result.
-template <class T>
-[[gnu::noinline]] void gemm(const Exec& exec, Operand<T> a, Operand<T> b, MatrixView<T> c, Start<T> start = {},
+// The same with weights in narrower storage, B = W^T.
+template <class T, class View>
+[[gnu::noinline]] void gemm(Operand<T> a, StoredOperand<View> b, MatrixView<T> c, Start<T> start = {},
                             Finish finish = {}) {
+  if (c.rows == 0) return;
+  if (c.rows <= few_rows && c.cols >= lanes<T>) {
+    detail::gemm_few_rows<T>(a, b.w, c, start);
+    if (finish) finish({0, c.rows}, {0, c.cols});
+  } else if (detail::packs_rows<T>(Pieces{c.rows, detail::Tile<T>::rows}[0].count, a, b, c)) {
+    detail::gemm_by_packed_panels<T>(a, b, c, start, finish);
+  } else {
+    detail::gemm_by_panels<T>(a, b, c, start, finish, nullptr);
+  }
+}
+
+namespace detail {
+template <class T, class B>
+void gemm_in_tiles(const Exec& exec, Operand<T> a, B b, MatrixView<T> c, Start<T> start, Finish finish) {
   using Tile = detail::Tile<T>;
   constexpr Index least = 1 << 19;   // multiply-adds of a tile; few rows take the time of reading B
   const Index rows_of_time = c.rows > few_rows ? c.rows : few_rows;
@@ -231,10 +245,25 @@ template <class T>
             {start.accumulate, start.bias ? start.bias + n.first : nullptr}, finish ? Finish(finish_tile) : Finish{});
   });
 }
+}  // namespace detail
 
-// y = x W^T + b, and its three gradients. x [tokens, in], W [out, in], y [tokens, out]; b and db may be null.
+// The same, shared out in tiles of C, about four for each thread where there is work for them. How C is cut is part
+// of no result.
 template <class T>
-void affine(const Exec& exec, Operand<T> x, MatrixView<const T> w, const T* b, MatrixView<T> y) {
+[[gnu::noinline]] void gemm(const Exec& exec, Operand<T> a, Operand<T> b, MatrixView<T> c, Start<T> start = {},
+                            Finish finish = {}) {
+  detail::gemm_in_tiles<T>(exec, a, b, c, start, finish);
+}
+template <class T, class View>
+[[gnu::noinline]] void gemm(const Exec& exec, Operand<T> a, StoredOperand<View> b, MatrixView<T> c,
+                            Start<T> start = {}, Finish finish = {}) {
+  detail::gemm_in_tiles<T>(exec, a, b, c, start, finish);
+}
+
+// y = x W^T + b, and its three gradients. x [tokens, in], W [out, in], stored as S, y [tokens, out]; b and db may be
+// null.
+template <class T, class S = T>
+void affine(const Exec& exec, Operand<T> x, StoredView<S> w, const T* b, MatrixView<T> y) {
   gemm<T>(exec, x, transposed<T>(w), y, {.bias = b});
 }
 // dx = dy W, or dx += dy W

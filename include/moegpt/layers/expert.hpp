@@ -57,14 +57,15 @@ concept ShareableExpert = ExpertNetwork<X> &&
   expert.forward(x, y, tape, scratch, rows, exec);
 };
 
-template <int D, int Dff, Activation A = Activation::gelu, class T = float, bool HasBias = true>
+template <int D, int Dff, Activation A = Activation::gelu, class N = float, bool HasBias = true>
 struct Expert {
   static_assert(D >= 1 && Dff >= 1, "Expert: its widths must be at least 1");
+  using T = ScalarOf<N>;
   using Scalar = T;
   static constexpr int dim = D, hidden = Dff;
 
-  Linear<D, Dff, T, HasBias> up;
-  Linear<Dff, D, T, HasBias> down;
+  Linear<D, Dff, N, HasBias> up;
+  Linear<Dff, D, N, HasBias> down;
 
   static constexpr auto fields() {
     return Fields{Field{"up", &Expert::up}, Field{"down", &Expert::down, Start::residual}};
@@ -84,13 +85,14 @@ struct Expert {
   void forward(Gathered<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, Rows rows, const Exec& exec = {}) const {
     check_expert(x.count, y.count, rows, tape.pre.count(), scratch.act.count());
     const auto act = scratch.act.rows(rows);
-    kernels::hidden<T>(exec, A, x, up.weight, up.bias.data(), tape.pre.rows(rows), act);
+    kernels::hidden<T, StorageOf<N>>(exec, A, x, up.weight, up.bias.data(), tape.pre.rows(rows), act);
     down.forward(act, y, {.exec = exec});
   }
 
   // d_act = W_down^T dy,  d_pre = g d_act act'(pre),  dx = W_up^T d_pre
   void backward(Gathered<D, T>, const Tape& tape, In<D, T> dy, const T* gate, Out<D, T> dx, T* d_gate, Scratch& scratch,
                 Rows rows) const {
+    check_trains<N>();
     const auto d_pre = scratch.d_pre.rows(rows);
     kernels::hidden_backward<T>(A, dy, down.weight, down.bias.data(), gate, tape.pre.rows(rows), scratch.act.rows(rows),
                                 d_pre, d_gate);
@@ -110,15 +112,16 @@ static_assert(lists_every_field<Expert<2, 3>>());
 static_assert(ExpertNetwork<Expert<2, 3>>);
 
 // SwiGLU (Shazeer 2020) with the default activation.
-template <int D, int Dff, Activation A = Activation::silu, class T = float, bool HasBias = false>
+template <int D, int Dff, Activation A = Activation::silu, class N = float, bool HasBias = false>
 struct GatedExpert {
   static_assert(D >= 1 && Dff >= 1, "GatedExpert: its widths must be at least 1");
+  using T = ScalarOf<N>;
   using Scalar = T;
   static constexpr int dim = D, hidden = Dff;
 
-  Linear<D, Dff, T, HasBias> gate;
-  Linear<D, Dff, T, HasBias> up;
-  Linear<Dff, D, T, HasBias> down;
+  Linear<D, Dff, N, HasBias> gate;
+  Linear<D, Dff, N, HasBias> up;
+  Linear<Dff, D, N, HasBias> down;
 
   static constexpr auto fields() {
     return Fields{Field{"gate", &GatedExpert::gate}, Field{"up", &GatedExpert::up},
@@ -143,14 +146,15 @@ struct GatedExpert {
   void forward(Gathered<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, Rows rows, const Exec& exec = {}) const {
     check_expert(x.count, y.count, rows, tape.gate.count(), scratch.act.count());
     const auto g = tape.gate.rows(rows), u = tape.up.rows(rows), act = scratch.act.rows(rows);
-    kernels::affine<T>(exec, x, gate.weight, gate.bias.data(), g);
-    kernels::hidden_gated<T>(exec, A, x, up.weight, up.bias.data(), g, u, act);
+    kernels::affine<T, StorageOf<N>>(exec, x, gate.weight, gate.bias.data(), g);
+    kernels::hidden_gated<T, StorageOf<N>>(exec, A, x, up.weight, up.bias.data(), g, u, act);
     down.forward(act, y, {.exec = exec});
   }
 
   // d_act = W_down^T dy,  d_gate = g d_act up act'(gate),  d_up = g d_act act(gate)
   void backward(Gathered<D, T>, const Tape& tape, In<D, T> dy, const T* weight, Out<D, T> dx, T* d_weight,
                 Scratch& scratch, Rows rows) const {
+    check_trains<N>();
     const auto d_gate = scratch.d_gate.rows(rows), d_up = scratch.d_up.rows(rows);
     kernels::hidden_gated_backward<T>(A, dy, down.weight, down.bias.data(), weight, tape.gate.rows(rows),
                                       tape.up.rows(rows), scratch.act.rows(rows), d_gate, d_up, d_weight);

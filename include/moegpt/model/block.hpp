@@ -52,13 +52,13 @@ struct BlockScratch {
 // Pre-norm (Xiong et al. 2020):
 //   middle = x + dropout(attention(norm1(x)))
 //   y = middle + mixture(norm2(middle))
-template <AttentionShape S, class NormType, class Mixture>
+template <AttentionShape S, class NormType, class Mixture, class N = typename Mixture::Scalar>
 struct Block {
   static_assert(looks_back_only<Mixture, S.mask>());
   using Scalar = typename Mixture::Scalar;
   using T = Scalar;
   static constexpr int D = S.dim, dim_in = D, dim_out = D;
-  using AttentionType = Attention<S, T>;
+  using AttentionType = Attention<S, N>;
 
   NormType norm1;
   AttentionType attention;
@@ -117,13 +117,13 @@ struct Block {
 // Post-norm (Vaswani et al. 2017). What it hands on is normed, so a model needs no norm after its last block.
 //   middle = norm1(x + dropout(attention(x)))
 //   y = norm2(middle + mixture(middle))
-template <AttentionShape S, class NormType, class Mixture>
+template <AttentionShape S, class NormType, class Mixture, class N = typename Mixture::Scalar>
 struct PostNormBlock {
   static_assert(looks_back_only<Mixture, S.mask>());
   using Scalar = typename Mixture::Scalar;
   using T = Scalar;
   static constexpr int D = S.dim, dim_in = D, dim_out = D;
-  using AttentionType = Attention<S, T>;
+  using AttentionType = Attention<S, N>;
 
   AttentionType attention;
   NormType norm1;

@@ -42,7 +42,7 @@ concept ModelRecipe = std::same_as<Recipe, Dense> || Router<Recipe> || requires 
 };
 
 // A constraint that says in words what it wants, before a compiler meets what would follow.
-template <class Recipe, class T>
+template <class Recipe, class N>
 consteval bool make_a_model() {
   if constexpr (requires { typename Recipe::template For<4, float>; } && !ModelRecipe<Recipe>)
     static_assert(Router<Recipe>, "GPT<config, Recipe, T>: Recipe lacks something that a Router has (moe/router.hpp)");
@@ -50,12 +50,13 @@ consteval bool make_a_model() {
     static_assert(ModelRecipe<Recipe>,
                   "GPT<config, Recipe, T>: Recipe must be Dense, a router such as TopKRouter<8, 2>, or a mixture such "
                   "as SharedExperts<...>. Experts come from the config, and which are allowed from work.allowed");
-  static_assert(std::floating_point<T>, "GPT<config, Recipe, T>: T must be float or double");
-  return ModelRecipe<Recipe> && std::floating_point<T>;
+  static_assert(Number<N>, "GPT<config, Recipe, N>: N must be float, double, or for inference Stored<float, BF16> or "
+                "Stored<float, INT8>");
+  return ModelRecipe<Recipe> && Number<N>;
 }
 
-template <Config C, class Recipe = Dense, class T = float>
-  requires(make_a_model<Recipe, T>())
+template <Config C, class Recipe = Dense, class N = float>
+  requires(make_a_model<Recipe, N>())
 struct GPT {
   static_assert(extents_make_sense<C>());
   static_assert(C.head_dim > 0 || C.dim % C.heads == 0,
@@ -66,6 +67,7 @@ struct GPT {
   static_assert(!C.mixture_at.given || C.layers <= LayerSet::most,
                 "Config: mixture_at chooses among at most LayerSet::most layers");
 
+  using T = ScalarOf<N>;
   using Scalar = T;
   using RouterRecipe = Recipe;
   static constexpr Config config = C;
@@ -74,16 +76,16 @@ struct GPT {
   static constexpr bool learned_positions = C.positions == Positions::learned;
 
   template <int Dff>
-  using ExpertOf = std::conditional_t<C.gated, GatedExpert<D, Dff, C.activation, T, C.expert_bias>,
-                                      Expert<D, Dff, C.activation, T, C.expert_bias>>;
+  using ExpertOf = std::conditional_t<C.gated, GatedExpert<D, Dff, C.activation, N, C.expert_bias>,
+                                      Expert<D, Dff, C.activation, N, C.expert_bias>>;
   using ExpertType = ExpertOf<C.expert_width()>;
   using NormOfKind = std::conditional_t<C.norm == Norm::layer, LayerNorm<D, T>, RMSNorm<D, T>>;
   using BlockNorm = std::conditional_t<C.residual == Residual::no_norm, NoNorm<D, T>, NormOfKind>;
   using LastNorm = std::conditional_t<C.residual == Residual::pre_norm, NormOfKind, NoNorm<D, T>>;
   template <class Mixture>
   using BlockOf = std::conditional_t<C.residual == Residual::post_norm,
-                                     PostNormBlock<C.attention(), BlockNorm, Mixture>,
-                                     Block<C.attention(), BlockNorm, Mixture>>;
+                                     PostNormBlock<C.attention(), BlockNorm, Mixture, N>,
+                                     Block<C.attention(), BlockNorm, Mixture, N>>;
   template <class R>
   struct BlockFor { using type = BlockOf<MixtureOf<R, ExpertType>>; };
   template <std::same_as<Dense> R>
@@ -99,11 +101,11 @@ struct GPT {
   using Blocks = Interleaved<DenseBlock, MoEBlock, Pattern>;
   static_assert(!has_experts || Blocks::bs > 0,
                 "GPT: no layer is a mixture: let Config say which are, or take Dense in place of the router");
-  using HeadType = Head<D, V, T, C.tied, C.head_bias>;
+  using HeadType = Head<D, V, N, C.tied, C.head_bias>;
   using Cache = KVCache<C, T>;
   using Workspace = moegpt::Workspace<GPT>;
 
-  Embedding<V, D, T> token_embedding;
+  Embedding<V, D, N> token_embedding;
   Embedding<learned_positions ? C.context : 0, D, T> position_embedding;
   Blocks blocks;
   LastNorm norm;
@@ -221,6 +223,7 @@ struct GPT {
   // Adds the gradient of weight * loss.total(objective) of the last forward of `work` to `grad`. To accumulate
   // micro-batches with different numbers of targets, weigh each by loss.targets over their sum.
   void backward(const Batch& batch, Workspace& work, GPT& grad, double weight = 1) const {
+    check_trains<N>();
     check(work.use == Use::training, "backward needs a workspace made for training");
     check_forward(work, "backward");
     const Tape& tape = work.tape;

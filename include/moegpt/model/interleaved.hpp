@@ -8,6 +8,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 // Pattern::layers elements; Pattern::second(i) says whether the i-th is a B.
 template <class A, class B, class Pattern>
 struct Interleaved {
+  using first_type = A;
   using value_type = B;
   static constexpr int length = Pattern::layers;
   static constexpr int count_second() {
