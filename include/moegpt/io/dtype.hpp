@@ -1,6 +1,6 @@
 #pragma once
 // Number types in files, and how the ones that hold real numbers become T.
-#include <moegpt/core/matrix.hpp>
+#include <moegpt/core/bf16.hpp>
 
 #include <bit>
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// As in safetensors; in memory moegpt uses f32 and f64.
+// As in safetensors; in memory moegpt uses f32 and f64, and for weights of inference bf16 and i8.
 enum class DType {
   boolean, f4, f6_e2m3, f6_e3m2, u8, i8, f8_e5m2, f8_e4m3, f8_e8m0, f8_e4m3fnuz, f8_e5m2fnuz,
   i16, u16, f16, bf16, i32, u32, f32, c64, f64, i64, u64
@@ -30,9 +30,9 @@ inline constexpr DTypeFacts facts(DType dtype) { return dtype_facts[static_cast<
 
 template <class T>
 constexpr DType dtype_of() {
-  static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>,
-                "weights in files are float or double");
-  return sizeof(T) == 4 ? DType::f32 : DType::f64;
+  static_assert(std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, BF16>,
+                "weights in files are float, double or BF16, or INT8 with scales");
+  return sizeof(T) == 2 ? DType::bf16 : sizeof(T) == 4 ? DType::f32 : DType::f64;
 }
 
 inline constexpr bool is_real(DType dtype) {
@@ -56,7 +56,7 @@ void for_each_number(DType dtype, const char* bytes, Index count, F&& f) {
   if (dtype == DType::f64) read_as(double{});
   if (dtype == DType::f32) read_as(float{});
   if (dtype == DType::f16) read_as(Eigen::half{});
-  if (dtype == DType::bf16) read_as(Eigen::bfloat16{});
+  if (dtype == DType::bf16) read_as(BF16{});
 }
 
 }  // namespace moegpt::inline MOEGPT_BUILD

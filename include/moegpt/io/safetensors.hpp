@@ -3,6 +3,7 @@
 // its fields(). Reading checks the whole file before it changes the tree.
 #include <moegpt/core/fields.hpp>
 #include <moegpt/io/file_format.hpp>
+#include <moegpt/io/weight_tensors.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
@@ -19,14 +20,6 @@ struct SafetensorsFile {
 struct SafetensorsOptions {
   bool check_finite = true;  // refuse NaN, infinity and what overflows the weights' type
   FileFormat format{};
-};
-
-// One tensor to write: numbers of `dtype`, row-major; `data` may be null if the shape has a zero.
-struct NamedTensor {
-  std::string name;
-  DType dtype = DType::f32;
-  std::vector<Index> shape;
-  const void* data = nullptr;
 };
 
 // ---- reading ----
@@ -61,11 +54,6 @@ concept HasModelOptions = requires(Tree& tree) { requires std::same_as<decltype(
 
 namespace safetensors {
 
-template <class W>
-std::vector<Index> shape_of(const W& weight) {
-  return {weight.shape.begin(), weight.shape.end()};
-}
-
 // "; what: a, b, c and 4 more", or nothing.
 inline std::string listed(std::string_view what, const std::vector<std::string>& items) {
   constexpr std::size_t limit = 3;
@@ -74,17 +62,6 @@ inline std::string listed(std::string_view what, const std::vector<std::string>&
     text += (i > 0 ? ", " : "; " + std::string(what) + ": ") + items[i];
   if (items.size() > limit) text += " and " + std::to_string(items.size() - limit) + " more";
   return text;
-}
-
-// What is wrong with the file's tensor as a value of this weight; empty if nothing is.
-template <class W>
-std::string misfit(const std::string& path, const W& weight, const TensorInfo& tensor) {
-  const std::vector<Index> shape = shape_of(weight);
-  if (tensor.shape != shape)
-    return shown(path) + " has shape " + shown(tensor.shape) + ", expected " + shown(shape);
-  if (!is_real(tensor.dtype))
-    return shown(path) + " is " + std::string(facts(tensor.dtype).name) + ", expected F64, F32, F16 or BF16";
-  return {};
 }
 
 // Throws unless names, shapes and types fit.
@@ -98,8 +75,10 @@ void check_fit(const std::string& file, TensorInfos rest, const Tree& tree) {
           if (!weight.empty()) missing.push_back(shown(path));
           return;
         }
+        const TensorInfo* scales = scales_in(rest, path);
         if (!weight.empty())
-          if (std::string text = misfit(path, weight, found->second); !text.empty()) misfits.push_back(text);
+          if (std::string text = misfit(path, weight, found->second, scales); !text.empty()) misfits.push_back(text);
+        if (scales) rest.erase(scale_of(path));
         rest.erase(found);
       },
       tree);
@@ -109,20 +88,17 @@ void check_fit(const std::string& file, TensorInfos rest, const Tree& tree) {
   if (!text.empty()) refuse_file(file, "the tensors are not this model's", text);
 }
 
-template <class T>
-void check_finite(const std::string& owner, const std::string& path, DType dtype, const char* bytes,
-                  Index count) {
-  for_each_number<T>(dtype, bytes, count, [&](Index i, T number) {
-    if (!is_finite(number)) [[unlikely]]
-      refuse_file(owner, "tensor ", shown(path), " holds ", number, " at index ", i, ", expected a finite ",
-                  sizeof(T) == 4 ? "float" : "double");
-  });
+// A weight's bytes in a file that fits.
+inline WeightBytes bytes_in(const SafetensorsFile& file, const TensorInfos& tensors, const std::string& path) {
+  const TensorInfo& tensor = tensors.find(path)->second;
+  const TensorInfo* scales = scales_in(tensors, path);
+  return {tensor.dtype, file.data(tensor), scales ? file.data(*scales) : nullptr};
 }
 
 }  // namespace safetensors
 
-// Fills the weights of `tree` from the tensors of the same path and shape; F64, F32, F16 and BF16 are
-// converted. A weight that is empty stays so. A model takes over the options of a file that moegpt wrote, as
+// Fills the weights of `tree` from the tensors of the same path and shape; F64, F32, F16, BF16, and I8 with scales
+// (io/weight_tensors.hpp) are converted to what the tree stores. A weight that is empty stays so. A model takes over the options of a file that moegpt wrote, as
 // those belong to the weights; change them afterwards. Other metadata, such as the type of the model, is not
 // looked at: see load in io/model_file.hpp. For older versions of the format see io/file_format.hpp. Throws
 // std::runtime_error that lists tensors missing, unknown or of another shape or type, or names the first
@@ -136,10 +112,8 @@ void load_safetensors(const SafetensorsFile& file, Tree& tree, SafetensorsOption
   if (options.check_finite)
     for_each_named_weight(
         [&](const std::string& path, Kind, const auto& weight) {
-          using T = typename std::remove_cvref_t<decltype(weight)>::Scalar;
           if (weight.empty()) return;
-          const TensorInfo& tensor = tensors.find(path)->second;
-          safetensors::check_finite<T>(file.name, path, tensor.dtype, file.data(tensor), weight.size());
+          safetensors::check_finite(file.name, path, weight, safetensors::bytes_in(file, tensors, path));
         },
         std::as_const(tree));
   if constexpr (HasModelOptions<Tree>) {
@@ -149,11 +123,7 @@ void load_safetensors(const SafetensorsFile& file, Tree& tree, SafetensorsOption
   }
   for_each_named_weight(
       [&](const std::string& path, Kind, auto& weight) {
-        using T = typename std::remove_cvref_t<decltype(weight)>::Scalar;
-        if (weight.empty()) return;
-        const TensorInfo& tensor = tensors.find(path)->second;
-        for_each_number<T>(tensor.dtype, file.data(tensor), weight.size(),
-                           [&](Index i, T number) { weight[i] = number; });
+        if (!weight.empty()) safetensors::read_weight(weight, safetensors::bytes_in(file, tensors, path));
       },
       tree);
 }
@@ -232,12 +202,10 @@ void save_safetensors(const std::filesystem::path& path, const Tree& tree, Metad
   std::vector<NamedTensor> tensors;
   for_each_named_weight(
       [&](const std::string& name, Kind, const auto& weight) {
-        using T = typename std::remove_cvref_t<decltype(weight)>::Scalar;
         if (weight.empty()) return;
         if (options.check_finite)
-          safetensors::check_finite<T>(path.string(), name, dtype_of<T>(),
-                                       reinterpret_cast<const char*>(weight.data()), weight.size());
-        tensors.push_back({name, dtype_of<T>(), safetensors::shape_of(weight), weight.data()});
+          safetensors::check_finite(path.string(), name, weight, safetensors::bytes_of_weight(weight));
+        safetensors::add_tensors(name, weight, tensors);
       },
       tree);
   save_safetensors(path, std::move(tensors), metadata);

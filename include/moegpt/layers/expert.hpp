@@ -30,6 +30,13 @@ constexpr int output_dim() {
   else return X::dim;
 }
 
+// The numbers of an expert: its scalar and the storage of its weights.
+template <class X>
+struct NumbersOf { using type = typename X::Scalar; };
+template <class X>
+  requires requires { typename X::Numbers; }
+struct NumbersOf<X> { using type = typename X::Numbers; };
+
 // With y_s = expert(x_s) and the gate g_s that y_s is multiplied with, where dy_s is the gradient of g_s y_s:
 //   backward           d_gate_s = <dy_s, y_s>, dx_s = g_s (dy/dx)^T dy_s, and into scratch what the next one needs
 //   backward_weights   part `part` of the weight gradients; dy_s already has its gate
@@ -62,6 +69,7 @@ struct Expert {
   static_assert(D >= 1 && Dff >= 1, "Expert: its widths must be at least 1");
   using T = ScalarOf<N>;
   using Scalar = T;
+  using Numbers = N;
   static constexpr int dim = D, hidden = Dff;
 
   Linear<D, Dff, N, HasBias> up;
@@ -117,6 +125,7 @@ struct GatedExpert {
   static_assert(D >= 1 && Dff >= 1, "GatedExpert: its widths must be at least 1");
   using T = ScalarOf<N>;
   using Scalar = T;
+  using Numbers = N;
   static constexpr int dim = D, hidden = Dff;
 
   Linear<D, Dff, N, HasBias> gate;

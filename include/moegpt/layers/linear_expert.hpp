@@ -10,6 +10,7 @@ struct LinearExpert {
   static_assert(D >= 1 && DOut >= 1, "LinearExpert: its widths must be at least 1");
   using T = ScalarOf<N>;
   using Scalar = T;
+  using Numbers = N;
   static constexpr int dim = D, dim_out = DOut;
 
   Linear<D, DOut, N, HasBias> map;
