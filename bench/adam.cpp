@@ -1,4 +1,4 @@
-// How near to the machine's bandwidth is a step of AdamW? Against an in-place update of four streams of the same size.
+// AdamW step: per cent of the bandwidth of an in-place update of four streams of the same size.
 #include "support/adam_run.hpp"
 #include "support/table.hpp"
 
@@ -12,7 +12,7 @@ void row(const char* size) {
     add(name(size, threads), 1, [=](benchmark::State& state) {
       AdamFigures f{};
       for (auto _ : state) {
-        f = adam_in_turn<Tree>(threads, 20);
+        f = adam_interleaved<Tree>(threads, 20);
         state.SetIterationTime(f.seconds);
       }
       state.counters["GB/s"] = 28e-9 * f.weights / f.seconds;

@@ -1,5 +1,5 @@
-// What does one expert cost by the number of its tokens: forward, backward, and its weights' gradient? The calls go
-// round over 8 experts. One thread.
+// One expert: forward, backward and weight gradient, by number of tokens.
+// Calls rotate over 8 experts. One thread.
 #include "support/layer_run.hpp"
 #include "support/table.hpp"
 

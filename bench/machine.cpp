@@ -1,4 +1,4 @@
-// What is this machine's peak of fused multiply-adds, and its memory bandwidth? One thread and two.
+// Peak of fused multiply-adds and memory bandwidth of this machine, with one thread and two.
 #include "support/table.hpp"
 
 using namespace bench;

@@ -1,4 +1,4 @@
-// What does a mixture cost over a dense feed-forward network of equal active FLOPs? Forward and backward, in turn.
+// MoE layer over a dense feed-forward network of equal active FLOPs. Forward and backward, interleaved.
 #include "support/layers.hpp"
 #include "support/table.hpp"
 

@@ -1,6 +1,6 @@
-// What does a routing rule cost? A whole training step with each rule, in turn with TopKRouter<E, 2>, which it is
-// divided by, in turn. Two layers of width 128, 512 tokens; experts of width 512 (E 8) and 128 (E 64). What does more
-// work than two experts for a token (shared experts, all experts, soft mixtures) is the slower for it.
+// Routing rules: time of a training step over that with TopKRouter<E, 2>.
+// Interleaved; two layers of width 128, 512 tokens; experts of width 512 (E 8) and 128 (E 64). Rules with
+// more work per token than two experts (shared experts, all experts, Soft MoE) are slower accordingly.
 #include "support/table.hpp"
 #include "support/training.hpp"
 

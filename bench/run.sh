@@ -1,9 +1,9 @@
 #!/bin/bash
-# Builds and runs the benchmarks. On a quiet machine: everything is measured in turn with the machine's peak, but
-# what another process takes is lost all the same.
+# Builds and runs the benchmarks. Use a quiet machine: measurements are interleaved with probes of the peak, but load of
+# other processes still lowers the figures.
 #   bench/run.sh              every program in bench/, about ten minutes; arguments go to Google Benchmark
 #   bench/run.sh scorecard    one line for each goal: figure, goal, ok or short
-#   bench/run.sh peers        the same models in PyTorch, in turn with ours
+#   bench/run.sh peers        the same models in PyTorch, interleaved with moegpt
 #   bench/run.sh collapse     do experts collapse, and what prevents it? trains small models, twenty minutes
 #   bench/run.sh expert_choice   does expert choice learn in fewer steps than top-2? ten minutes
 set -euo pipefail
@@ -46,13 +46,13 @@ scorecard)
   if (( have_clang )); then
     build/bench-clang/bench/scorecard_gemm --peak-only
   else
-    printf '\n  no clang++ here: its rows are left out\n'
+    printf '\n  clang++ not found: its rows are omitted\n'
   fi
-  $bin/scorecard_models steps layers threads busy
+  $bin/scorecard_models steps layers generation threads busy
   $bin/scorecard_models memory
   printf '\nElsewhere\n'
   echo "  against PyTorch                                                  ./bench/run.sh peers"
-  echo "  laws 5 and 6, no allocation in a step, gradcheck and parity      ./tests/run.sh"
+  echo "  invariants 5 and 6, no allocation in a step, gradcheck, parity   ./tests/run.sh"
   ;;
 peers)
   shift

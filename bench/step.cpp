@@ -1,5 +1,5 @@
-// How near to the FMA peak is a whole training step (zero gradient, forward, backward, Adam), and how many tokens a
-// second is that? Names end in the number of threads. Of (b), a block alone as well: forward and backward.
+// Training step (zero gradient, forward, backward, Adam): per cent of the FMA peak, tokens per second.
+// Names end with the number of threads. For (b) also one block: forward and backward.
 #include "support/layers.hpp"
 #include "support/table.hpp"
 #include "support/workloads.hpp"
@@ -21,7 +21,7 @@ int main(int argc, char** argv) {
   if (memory_available() > 14e9)
     row("b_gpt2_moe_12_layers", 2, gpt2_moe, {1, 2});
   else
-    std::fputs("less than 14 GB of memory: the 12-layer model is left out\n", stderr);
+    std::fputs("less than 14 GB of memory: the 12-layer model is omitted\n", stderr);
   for (const int t : {1, 2})
     add(name("b_block", t), 10, [=](benchmark::State& state) {
       const LayerWork block = gpt2_moe_block(t);

@@ -9,7 +9,7 @@ macro(moegpt_unpack name url sha256)
   FetchContent_MakeAvailable(${name})
 endmacro()
 
-# Eigen 3.4.0's version file refuses a range that ends in 5, and Eigen 5 refuses a plain 3.4: ask for no
+# Eigen 3.4.0's version file rejects a range that ends in 5, and Eigen 5 rejects a plain 3.4: ask for no
 # version and look at what was found.
 macro(moegpt_need_eigen)
   if(NOT TARGET Eigen3::Eigen)

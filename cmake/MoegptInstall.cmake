@@ -17,6 +17,7 @@ write_basic_package_version_file(moegptConfigVersion.cmake COMPATIBILITY SameMin
 install(FILES
   "${CMAKE_CURRENT_BINARY_DIR}/moegptConfig.cmake"
   "${CMAKE_CURRENT_BINARY_DIR}/moegptConfigVersion.cmake"
+  cmake/MoegptSimdLevels.cmake cmake/simd_levels_main.cpp
   DESTINATION ${package_dir})
 
 # The .pc file finds its prefix from where it lies, so an installation can be moved.

@@ -1,4 +1,4 @@
-// Lets a trained model write. See --help.
+// Generates text with a trained model. See --help.
 #include <moegpt/io.hpp>
 
 #include <cstdio>
@@ -21,15 +21,20 @@ struct Options {
 
 void declare(CLI::App& app, Options& o) {
   using namespace options;
-  app.add_option("--model", o.model, "A model of one of the presets: what train --save wrote")
+  app.add_option("--model", o.model, "A model of one of the presets, as saved by train --save")
       ->required()->check(file_name());
-  app.add_option("--prompt", o.prompt, "What to continue (default: a new line, or the model's first token)");
-  app.add_option("--tokens", o.tokens, "How much to write (default 400)")->check(whole(0));
-  app.add_option("--temperature", o.sampling.temperature, "0: always the likeliest (default 0.8)")->check(real(0));
-  app.add_option("--top-k", o.sampling.top_k, "Choose among the K likeliest only; 0: all (default)")->check(whole(0));
-  app.add_option("--top-p", o.sampling.top_p, "Choose among the fewest likeliest that reach probability P "
-                 "(default 1: all)")->check(real(0, 1, From::exclusive));
-  app.add_option("--seed", o.seed, "Another seed, another text (default 1)")->check(seed());
+  app.add_option("--prompt", o.prompt,
+                 "The text to continue (default: a new line, or the model's first token)");
+  app.add_option("--tokens", o.tokens, "Number of tokens to generate (default 400)")->check(whole(0));
+  app.add_option("--temperature", o.sampling.temperature, "0: always the most probable token (default 0.8)")
+      ->check(real(0));
+  app.add_option("--top-k", o.sampling.top_k, "Sample among the K most probable tokens; 0: all (default)")
+      ->check(whole(0));
+  app.add_option("--top-p", o.sampling.top_p,
+                 "Sample among the fewest most probable tokens with total probability P "
+                 "(default 1: all)")
+      ->check(real(0, 1, From::exclusive));
+  app.add_option("--seed", o.seed, "Of the sampled tokens (default 1)")->check(seed());
   app.add_option("--threads", o.threads, "Default 1")->check(threads());
 }
 
@@ -45,7 +50,7 @@ void run(const Options& o, bool noisy) {
     std::fflush(stdout);
   };
   const std::string prompt = o.prompt.value_or(tokenizer.knows("\n") ? "\n" : "");
-  tokenizer.encode(prompt);   // complains before anything is printed
+  tokenizer.encode(prompt);   // throws before anything is printed
   std::fwrite(prompt.data(), 1, prompt.size(), stdout);
   generate(model, tokenizer, prompt, how);
   std::fputs("\n", stdout);

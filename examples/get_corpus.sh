@@ -1,10 +1,10 @@
 #!/bin/bash
-# Prints the path of a text to train on, getting it first if need be:
+# Prints the path of a training text, and downloads it first if necessary:
 #   1. a text that is already in data/,
 #   2. tiny Shakespeare (the 1.1 MB from Andrej Karpathy's char-rnn), from its public address,
 #   3. the King James Bible (4.4 MB, public domain), from Debian's packages; nothing is installed.
-# If none can be had it prints nothing and ends with status 3: the train example then generates its own text.
-# Everything that is fetched is compared with a known SHA-256.
+# If none is available it prints nothing and exits with status 3; train then generates a synthetic text.
+# Downloads are checked by SHA-256.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,7 +17,7 @@ bible_sha256=cd45f0c9cedab8e4439bd6486c8952c77cc8b0ecc5d1f6ae3513f2039f47229d
 say() { echo "get_corpus: $*" >&2; }
 holds() { [[ $(sha256sum "$1" | cut -d' ' -f1) == "$2" ]]; }
 
-# accept FILE SHA256 PATH: moves a fetched file to its place if it is what it should be.
+# accept FILE SHA256 PATH: moves a downloaded file to PATH if its hash is right.
 accept() {
   if holds "$1" "$2"; then
     mv "$1" "$3"

@@ -1,4 +1,4 @@
-// Defines a GPT with experts, trains it on a generated text, and lets it write.
+// Defines a GPT with experts, trains it on a synthetic text, and generates text.
 #include <moegpt/moegpt.hpp>
 
 #include <cstdio>

@@ -1,5 +1,5 @@
-// A new router from nothing: the gate of a chosen expert is the sigmoid of its logit. It is examined by gradcheck
-// and check_router, then used.
+// A user-defined router: the gate of a selected expert is the sigmoid of its logit. It is checked by
+// gradcheck and check_router, then used in a model.
 #include <moegpt/moegpt.hpp>
 #include <moegpt/testing/check_router.hpp>
 #include <moegpt/testing/gradcheck.hpp>
@@ -21,14 +21,14 @@ struct SigmoidGates {
 template <int E, int K>
 using MyRouter = TopKRouterWith<E, K, SigmoidGates>;
 
-static_assert(Router<MyRouter<8, 2>>);   // the compiler examines the shape ...
+static_assert(Router<MyRouter<8, 2>>);   // the compiler checks the interface ...
 
 int main() {
-  const GradcheckReport report = gradcheck<MyRouter<5, 2>>();   // ... and we the calculus ...
-  const RouterReport promises = check_router<MyRouter<5, 2>>();   // ... and the plans
+  const GradcheckReport report = gradcheck<MyRouter<5, 2>>();   // ... gradcheck the derivatives ...
+  const RouterReport promises = check_router<MyRouter<5, 2>>();   // ... and check_router the plans
   std::printf("gradcheck: %s, worst relative error %.1e at %s %s\n", report ? "passed" : "failed", report.worst,
-              report.where.c_str(), report.complaint.c_str());
-  std::printf("check_router: %s %s\n", promises ? "passed" : "failed", promises.complaint.c_str());
+              report.where.c_str(), report.message.c_str());
+  std::printf("check_router: %s %s\n", promises ? "passed" : "failed", promises.message.c_str());
 
   using Model = GPT<Config{.vocab = 256, .context = 32, .dim = 32, .layers = 2, .heads = 4}, MyRouter<8, 2>>;
   const Corpus corpus = split_corpus(Dialects{}.generate(100000, Key{1}).text, Tokenizer::bytes());

@@ -1,5 +1,5 @@
 #pragma once
-// Command lines of the programs, by CLI11: what a number may be, and what becomes of an error.
+// Command-line options of the examples, by CLI11: validators, error messages and exit status.
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
@@ -15,7 +15,7 @@
 
 namespace options {
 
-// Reads all of `text` as a decimal number. CLI11 alone would take 0x10, 010 for 8, and nan.
+// Parses all of `text` as a decimal number. CLI11 alone would accept 0x10, 010 (as 8) and nan.
 template <class Number>
 bool read(const std::string& text, Number& number) {
   if (text.size() > 1 && text[0] == '0' && text[1] >= '0' && text[1] <= '9') return false;
@@ -50,7 +50,7 @@ inline CLI::Validator real(double least, double most = std::numeric_limits<doubl
           ""};
 }
 
-// A file's name: not empty, and not an option whose turn it was not: --save --steps 3.
+// A file's name: not empty, and not the next option, as in --save --steps 3.
 inline CLI::Validator file_name() {
   return {[](std::string& text) -> std::string {
             if (text.empty()) return "is empty";
@@ -62,9 +62,10 @@ inline CLI::Validator file_name() {
 
 inline int default_threads() { return std::thread::hardware_concurrency() == 1 ? 1 : 2; }
 
-// What there is instead of an option that does not exist: one that begins like it, or has at most two letters wrong.
+// The most similar option to an unknown one: with it as prefix, or at Levenshtein distance at most two; or
+// empty.
 inline std::string nearest(const CLI::App& app, const std::string& wrong) {
-  const auto distance = [](const std::string& a, const std::string& b) {   // Levenshtein's
+  const auto distance = [](const std::string& a, const std::string& b) {   // Levenshtein
     std::vector<std::size_t> row(b.size() + 1);
     for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
     for (std::size_t i = 1; i <= a.size(); ++i)
@@ -92,8 +93,8 @@ inline std::string explain(const CLI::App& app, const CLI::ParseError& error) {
   return "no option is called " + name + (meant.empty() ? "" : ": is " + meant + " meant?");
 }
 
-// Parses the command line and runs the program. Returns its exit status: 2 for a command line that is wrong, 1 for
-// another error, either with a sentence on stderr.
+// Parses the command line and runs the program. Returns the exit status: 2 for an invalid command line, 1 for
+// another error, both with a message on stderr.
 template <class F>
 int run(CLI::App& app, int argc, char** argv, F&& program) {
   app.get_formatter()->column_width(28);

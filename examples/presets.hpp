@@ -1,5 +1,5 @@
 #pragma once
-// The models that `train` can make, each a type and the recipe it is trained with.
+// The models of `train`, each a type and a training configuration.
 #include <moegpt/moegpt.hpp>
 
 namespace training {
@@ -18,8 +18,8 @@ struct Recipe {
   bool noisy_evaluation;              // routers keep their noise in evaluation and generation
 };
 
-// makeMoE (github.com/AviSoori1x/makeMoE), quirks included: those of the library's preset, noise in evaluation, decay
-// of every tensor.
+// makeMoE (github.com/AviSoori1x/makeMoE), with its peculiarities: those of the library's preset, noise in
+// evaluation, weight decay of every tensor.
 struct MakeMoE {
   static constexpr const char* name = "makemoe";
   static constexpr int vocab = 65;
@@ -33,7 +33,7 @@ struct MakeMoE {
   }
 };
 
-// The default: made to be good after a few minutes on two cores.
+// The default: chosen for a low loss after a few minutes on two cores.
 struct Small {
   static constexpr const char* name = "small";
   static constexpr int vocab = 96;   // a text with more has a vocabulary of 256

@@ -1,5 +1,5 @@
 #pragma once
-// The page that watch_routing writes: one HTML file with pictures of where tokens go.
+// The HTML report of watch_routing: one file with charts of the routing of tokens.
 #include <moegpt/moegpt.hpp>
 
 #include "svg.hpp"
@@ -7,7 +7,7 @@
 namespace routing_page {
 using namespace moegpt;
 
-// A stretch of training; each vector has a number for each layer.
+// An interval of training; vectors have one element per layer.
 struct Frame {
   double loss = 0;
   std::vector<double> violation{}, information{};   // MaxVio; nats about the dialect
@@ -22,14 +22,14 @@ struct Layer {
 };
 struct Watched {
   long steps = 0;
-  double balance = 0, floor = 0, held_out_loss = 0;
+  double balance = 0, entropy_rate = 0, held_out_loss = 0;
   int choices = 0;                        // K
   std::vector<std::string> samples{};     // a sentence of each dialect
   std::vector<Frame> history{};
   std::vector<Layer> layers{};
 };
 
-// Share of a class's choices that go to an expert.
+// Fraction of a class's choices that select expert e.
 inline double share_of(const ClassCounts& table, int c, int e) {
   double all = 0;
   for (int i = 0; i < table.experts; ++i) all += static_cast<double>(table.at(c, i));
@@ -48,7 +48,7 @@ inline std::string charts(const Watched& seen) {
   const double chance = 100.0 * seen.choices / seen.layers.front().routing.experts;
   const std::string step = "training step";
   svg::Chart loss{.title = "Loss on the batches", .unit = "nats per character", .x_name = step, .end = end,
-                  .series = {{"loss"}}, .mark = seen.floor, .mark_name = "entropy of the text"};
+                  .series = {{"loss"}}, .mark = seen.entropy_rate, .mark_name = "entropy of the text"};
   svg::Chart violation{.title = "Imbalance of the load", .unit = "MaxVio: 0 is even", .x_name = step, .end = end};
   svg::Chart information{.title = "What an expert tells of the dialect", .unit = "nats", .x_name = step, .end = end};
   svg::Chart settled{.title = "Choices that are final already", .unit = "percent", .x_name = step, .end = end,
@@ -182,7 +182,7 @@ inline std::string html(const Watched& seen) {
       std::to_string(seen.choices) + ", after " + std::to_string(seen.steps) + " steps on a text in " +
       std::to_string(seen.samples.size()) + " invented dialects. The coefficient of the balance loss was " +
       svg::number(seen.balance) + ". On text it has not seen the loss is " + svg::number(seen.held_out_loss, "%.3f") +
-      " nats per character, " + svg::number(seen.held_out_loss - seen.floor, "%.3f") +
+      " nats per character, " + svg::number(seen.held_out_loss - seen.entropy_rate, "%.3f") +
       " above the entropy of the text.</p>\n<table class=\"samples\">\n";
   for (std::size_t d = 0; d < seen.samples.size(); ++d)
     text += "<tr><td>dialect " + dialect_name(static_cast<int>(d)) + "</td><td>" + svg::escaped(seen.samples[d]) +

@@ -1,7 +1,7 @@
 #!/bin/bash
-# The main job from nothing: installs what is missing, builds the examples, gets a text, trains a GPT with
-# experts on it, and lets it write. Arguments go to the training: examples/run.sh --steps 200 --seed 7
-# Files on the command line are meant from where one stands; without --save the model goes to runs/ here.
+# Installs missing packages, builds the examples, gets a text, trains a GPT with experts on it, and generates
+# text. Arguments are options of train: examples/run.sh --steps 200 --seed 7
+# File names are relative to the current directory; without --save the model is saved in runs/ of the repository.
 set -euo pipefail
 here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -25,7 +25,7 @@ echo "== building the examples (one to three minutes)"
 cmake --preset release
 cmake --build --preset release --parallel "$(compile_jobs)"
 
-# Options given on the command line replace ours.
+# Options of the command line replace the defaults.
 root=$PWD/
 [[ ! $here -ef $root ]] || root=""
 data="" preset=small model=${root}runs/small.safetensors
@@ -52,7 +52,7 @@ fi
 cd "$here"
 shown() { printf '%q ' "$@"; echo; }
 
-# Threads that wait should sleep: spinning ones take the cores from each other where cores are shared.
+# Waiting threads block: on shared cores spinning ones would slow the others.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 
 echo "== training"

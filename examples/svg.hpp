@@ -1,5 +1,5 @@
 #pragma once
-// Pictures for a page: heatmaps and line charts as inline SVG, which needs neither scripts nor a network.
+// Heatmaps and line charts as inline SVG, without scripts or network access.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -25,7 +25,7 @@ inline std::string escaped(const std::string& text) {
   return safe;
 }
 
-// Light for little, dark for much. Lightness alone tells, so it asks for no eye for hues and survives a grey printer.
+// Sequential scale by lightness only: readable for colour-blind viewers and in greyscale.
 inline std::string colour(double share) {
   static constexpr int ramp[5][3] = {{245, 247, 250}, {186, 211, 228}, {105, 161, 198}, {38, 98, 148}, {10, 40, 82}};
   const double x = 4 * std::clamp(std::isfinite(share) ? share : 0.0, 0.0, 1.0);
@@ -35,7 +35,7 @@ inline std::string colour(double share) {
     text += number(std::round(ramp[i][c] + (x - i) * (ramp[i + 1][c] - ramp[i][c]))) + (c < 2 ? "," : ")");
   return text;
 }
-// Of lines: told apart by every kind of colour vision.
+// Of lines: distinguishable with any colour vision.
 inline const char* line_colour(std::size_t i) {
   static constexpr const char* all[] = {"#1d5f99", "#c2570c", "#3d3d3d", "#7a5195"};
   return all[i % 4];
@@ -48,7 +48,7 @@ class Drawing {
     add("svg", {{"viewBox", "0 0 " + number(width) + " " + number(height)}, {"role", "img"}, {"aria-label", title}});
     add("text", {{"x", "0"}, {"y", "16"}, {"class", "title"}}, title);
   }
-  // `tip` is shown under the pointer.
+  // `tip`: the tooltip.
   void box(double x, double y, double width, double height, const std::string& fill, const std::string& tip = {}) {
     add("rect",
         {{"x", number(x)}, {"y", number(y)}, {"width", number(width)}, {"height", number(height)}, {"fill", fill}},
@@ -69,7 +69,7 @@ class Drawing {
   std::string str() const { return text_ + "</svg>\n"; }
 
  private:
-  // An element that stays open, one with text, or one whose content is markup already.
+  // An open element, or a closed one with text or markup as content.
   void add(const char* element, const std::vector<std::pair<const char*, std::string>>& attributes) {
     (text_ += '<') += element;
     for (const auto& [name, value] : attributes)
@@ -88,7 +88,7 @@ class Drawing {
 
 struct Heatmap {
   std::string title, row_name, col_name;
-  std::vector<std::string> rows{}, cols{};  // labels; an empty one is left out
+  std::vector<std::string> rows{}, cols{};  // labels; empty ones are omitted
   std::vector<double> value{};              // [rows, cols]
   double top = 1;                           // the value of the darkest colour
   double mark = 0;                          // a value to point out in the legend, and its name
@@ -96,7 +96,7 @@ struct Heatmap {
   const char* format = "%.0f";              // of values
   std::string unit{};
   bool numbers = false;                     // in the cells
-  bool mute_diagonal = false;               // what stands there is of another kind: no colour
+  bool mute_diagonal = false;               // the diagonal has other values: no colour
   double cell_height = 26;
 };
 

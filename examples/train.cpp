@@ -1,4 +1,4 @@
-// Trains a GPT with experts on a text file and shows how it goes. See --help.
+// Trains a GPT with experts on a text file and prints its progress. See --help.
 #include <moegpt/io.hpp>
 
 #include <chrono>
@@ -55,7 +55,7 @@ double seconds() {
 
 struct Text {
   std::string text;
-  double floor = 0;   // nats per character below which no model can get; 0: unknown
+  double entropy_rate = 0;   // nats per character, the least possible loss; 0: unknown
 };
 
 Text read_or_generate(const Options& o) {
@@ -79,7 +79,7 @@ Tokenizer tokenizer_for(const Options& o, const std::string& text) {
   return Tokenizer::bytes();
 }
 
-// States a loss in nats per token for each character and byte of the validation part.
+// Converts a loss in nats per token to nats per character and byte of the validation part.
 struct Units {
   double tokens;
   TextLength length;
@@ -131,7 +131,10 @@ void run(const Options& o, const Text& text, Tokenizer tokenizer) {
     check(std::ssize(*part) > recipe.batch.length, "the text is too short: of its ", corpus.train.size() + corpus.val.size(),
           " tokens the last tenth, ", corpus.val.size(), ", is for validation, and each part needs at least ",
           recipe.batch.length + 1, ": use a longer text, or a smaller --length");
-  const WarmupCosine schedule{.peak = recipe.learning_rate, .floor = recipe.final_rate, .warmup = recipe.warmup, .steps = recipe.steps};
+  const WarmupCosine schedule{.peak = recipe.learning_rate,
+                              .minimum = recipe.final_rate,
+                              .warmup = recipe.warmup,
+                              .steps = recipe.steps};
   std::optional<Key> noise;
   if (recipe.noisy_evaluation) noise = seed.with(Purpose::evaluation);
   auto validate = [&](int batches) {
@@ -145,11 +148,13 @@ void run(const Options& o, const Text& text, Tokenizer tokenizer) {
 
   std::printf("%s\n%td parameters, %.0f active for each token\n", to_text<Model>().c_str(), count_weights(model),
               model.active_weights());
-  std::printf("text: %zu tokens to train on, %zu to judge by, %d different; %d threads, %s\n", corpus.train.size(),
-              corpus.val.size(), corpus.tokenizer.vocab(), exec.threads, build_info().simd);
+  std::printf("text: %zu tokens for training, %zu for validation, %d different; %d threads, %s\n",
+              corpus.train.size(), corpus.val.size(), corpus.tokenizer.vocab(), exec.threads,
+              build_info().simd);
   std::printf("losses are in nats per token, and a token is a %s\n",
               corpus.tokenizer == Tokenizer::bytes() ? "byte" : "character");
-  if (text.floor > 0) std::printf("the text was generated: no model can get below %.4f nats/char\n", text.floor);
+  if (text.entropy_rate > 0)
+    std::printf("the text was generated: no model can get below %.4f nats/char\n", text.entropy_rate);
   std::fflush(stdout);
 
   Batch batch{recipe.batch};
@@ -184,18 +189,20 @@ void run(const Options& o, const Text& text, Tokenizer tokenizer) {
     }
   }
 
-  if (!o.save.empty()) {   // first: what follows may fail
+  if (!o.save.empty()) {   // first, because later steps may throw
     save(o.save, model, corpus.tokenizer);
     std::printf("saved %s\n", o.save.c_str());
   }
   std::printf("a sample:\n%s\n", sample(300).c_str());
   const double final_loss = recipe.noisy_evaluation ? validate(400) : evaluate(model, std::span<const int>(corpus.val), eval_work);
-  if (text.floor > 0) std::printf("%.4f nats/char above the floor\n", units.per_character(final_loss) - text.floor);
+  if (text.entropy_rate > 0)
+    std::printf("%.4f nats/char above the entropy rate\n",
+                units.per_character(final_loss) - text.entropy_rate);
   std::printf("final val loss: %s\n", units.text(final_loss).c_str());
 }
 
 void start(const Options& o) {
-  if (!o.save.empty()) check_can_write(o.save);   // now, not after an hour of training
+  if (!o.save.empty()) check_can_write(o.save);   // before training
   const Text text = read_or_generate(o);
   Tokenizer tokenizer = tokenizer_for(o, text.text);
   if (o.preset == "makemoe") {

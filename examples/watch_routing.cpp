@@ -1,5 +1,5 @@
-// Trains a small GPT with experts on a text in four invented dialects, and shows where its tokens go: a table on
-// the terminal and a page of pictures. See --help.
+// Trains a small GPT with experts on a synthetic text in four dialects, and shows the routing of its tokens:
+// tables on the terminal and an HTML report. See --help.
 #include <moegpt/io.hpp>
 
 #include <cstdio>
@@ -21,7 +21,7 @@ struct Options {
 
 void declare(CLI::App& app, Options& o) {
   using namespace options;
-  app.add_option("--out", o.out, "The page it writes (default routing.html): one file, opens in any browser")
+  app.add_option("--out", o.out, "The HTML report (default routing.html): one file for any browser")
       ->check(file_name());
   app.add_option("--steps", o.steps, "Training steps (default 1500)")->check(whole(1));
   app.add_option("--balance", o.balance, "Coefficient of the balance loss (default 0.01; 0: see what happens without)")
@@ -32,12 +32,12 @@ void declare(CLI::App& app, Options& o) {
   app.add_option("--threads", o.threads, "Default: 2, or 1 on a machine with one core")->check(threads());
 }
 
-constexpr int K = 2, frames = 60;   // choices of a token; points in time that the page shows
+constexpr int K = 2, frames = 60;   // experts per token; points in time in the report
 constexpr Config config{.vocab = 64, .context = 64, .dim = 64, .layers = 2, .heads = 4, .hidden = 128};
 using Model = GPT<config, TopKRouter<8, K>>;
 using routing_page::Frame, routing_page::Watched;
 
-// The dialect of each token of a batch that was cut from a text of which these are the dialects.
+// The dialect of each token of a batch, given the dialect of each character of its text.
 void label(const Batch& batch, std::span<const std::uint8_t> dialect_of_char, std::vector<int>& labels) {
   labels.clear();
   for (const Index start : batch.starts)
@@ -82,13 +82,14 @@ Watched train(const Options& o) {
   const Dialects::Text text = dialects.generate(500000, seed.with(Purpose::corpus));
   const Corpus corpus = split_corpus(text.text, Tokenizer::characters(text.text), 0.95);
   const std::span<const std::uint8_t> dialect{text.dialect_of_char};
-  Watched seen{.steps = o.steps, .balance = o.balance, .floor = dialects.entropy_rate(),
+  Watched seen{.steps = o.steps, .balance = o.balance, .entropy_rate = dialects.entropy_rate(),
                .choices = K, .samples = first_sentences(text, dialects.options().dialects)};
 
   Model model, grad;
   init(model, seed);
   Adam<Model> adam{{.weight_decay = 0.1, .decay_of = DecayOf::matrices}};
-  const WarmupCosine schedule{.peak = o.learning_rate, .floor = o.learning_rate / 10, .warmup = 50, .steps = seen.steps};
+  const WarmupCosine schedule{
+      .peak = o.learning_rate, .minimum = o.learning_rate / 10, .warmup = 50, .steps = seen.steps};
   Model::Workspace work{{.batch = 16, .length = 64}, exec, {.balance = seen.balance}};
   const Windows held_out{corpus.val, work.shape.batch, work.shape.length};
   Batch batch{work.shape}, fixed;
@@ -98,7 +99,7 @@ Watched train(const Options& o) {
 
   std::printf("%s\n%td parameters, %.0f active for each token; no model can get below %.4f nats/char\n",
               "a GPT with two mixtures of 8 experts, 2 for each token", count_weights(model), model.active_weights(),
-              seen.floor);
+              seen.entropy_rate);
   double loss = 0;
   for (long step = 1, since = 0; step <= seen.steps; ++step) {
     const auto number = static_cast<std::uint64_t>(step);
@@ -140,8 +141,8 @@ Watched train(const Options& o) {
 }
 
 void print_tables(const Watched& seen) {
-  std::printf("\nheld-out text: loss %.4f, %.4f above the floor\n", seen.held_out_loss,
-              seen.held_out_loss - seen.floor);
+  std::printf("\nheld-out text: loss %.4f, %.4f above the entropy rate\n", seen.held_out_loss,
+              seen.held_out_loss - seen.entropy_rate);
   for (const auto& [number, routing, dialects, letters] : seen.layers) {
     std::printf("\nlayer %d: percent of each dialect's choices that go to each expert\n           ", number);
     for (int e = 0; e < routing.experts; ++e) std::printf("%6d", e);
@@ -159,7 +160,7 @@ void print_tables(const Watched& seen) {
 }
 
 void start(const Options& o) {
-  check_can_write(o.out);   // now, not after a minute of training
+  check_can_write(o.out);   // before training
   const Watched seen = train(o);
   print_tables(seen);
   const std::string page = routing_page::html(seen);
@@ -170,7 +171,8 @@ void start(const Options& o) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Which expert takes which token, watched while it is learned", "watch_routing");
+  CLI::App app("Trains a small GPT with experts and shows which expert processes which tokens",
+               "watch_routing");
   Options o;
   declare(app, o);
   return options::run(app, argc, argv, [&] { start(o); });

@@ -1,6 +1,6 @@
-// Does expert choice reach a loss in fewer steps than top-2 token choice at equal compute (Zhou et al. 2022)? An
-// encoder with attention in both directions guesses masked characters of the generated corpus; both rules send two
-// experts' worth of work to each token on average. Three seeds of weights, batches and masks.
+// Steps of expert choice and of top-2 token choice to reach a loss at equal compute (Zhou et al. 2022). An
+// encoder with full attention predicts masked characters of the synthetic corpus; with both rules a token has
+// two experts on average. Three seeds of weights, batches and masks.
 #include <moegpt/moegpt.hpp>
 
 #include <cstdio>
@@ -16,7 +16,7 @@ constexpr int vocab = 128, mask_id = 127, steps = 2000, every = 50;   // the cor
 constexpr Config config{.vocab = vocab, .context = 64, .dim = 64, .layers = 2, .heads = 4, .hidden = 128,
                         .mask = Mask::full, .positions = Positions::rotary};
 
-// One in seven characters is hidden, and only those are targets.
+// One in seven characters is masked; only these are targets.
 void hide(Batch& batch, Key key) {
   Rng rng(key);
   for (std::size_t n = 0; n < batch.inputs.size(); ++n) {
@@ -35,7 +35,7 @@ std::vector<double> train(std::span<const int> text, std::span<const int> val, K
   init(*model, seed, Init::makemoe);
   Adam<Model> adam{{.learning_rate = 5e-3}};
   typename Model::Workspace work{shape, Exec{.threads = 2}, {.balance = balance}};
-  const WarmupCosine schedule{.peak = 5e-3, .floor = 5e-4, .warmup = 50, .steps = steps};
+  const WarmupCosine schedule{.peak = 5e-3, .minimum = 5e-4, .warmup = 50, .steps = steps};
   Batch batch{shape};
   std::vector<double> losses;
   for (int step = 0; step <= steps; ++step) {

@@ -1,4 +1,4 @@
-// Times whole training steps of one workload, when told to; the twin of step.py, which says how to talk to it.
+// Times training steps of one workload on command, as step.py does; step.py documents the protocol.
 //   ours --workload a|b|b2|c|cv|dense --threads N [--warmup N]
 #include <moegpt/moegpt.hpp>
 
@@ -67,7 +67,7 @@ double kept_share(const typename Model::Workspace& work) {
   double kept = 0, wanted = 0;
   if constexpr (Model::has_experts)
     for (int layer = 0; layer < Model::config.layers; ++layer)
-      work.tape.blocks.at_layer(layer, [&](const auto& block) {
+      work.tape.trunk.blocks.at_layer(layer, [&](const auto& block) {
         if constexpr (requires { block.mixture.plan; }) {
           kept += static_cast<double>(block.mixture.plan.slot_count());
           wanted += static_cast<double>(block.mixture.plan.slot_count() + block.mixture.plan.dropped());

@@ -1,7 +1,7 @@
-// The scorecard's rows of products. Built with every compiler that is there; with --peak-only, without the rows that
-// compare with others.
+// Scorecard: matrix products, built with each available compiler. --peak-only: without the rows that compare
+// libraries.
 #include "rows.hpp"
-#include "support/in_turn.hpp"
+#include "support/interleaved.hpp"
 #include "support/products.hpp"
 
 #include <cstring>
@@ -28,7 +28,7 @@ const Goal goals[] = {{{128, 512, 128}, 85}, {{128, 128, 512}, 85}, {{128, 256, 
 struct Worst {
   double ratio = 1e9;
   const char* orientation = "";
-  void meet(double r, Orientation o) {
+  void update(double r, Orientation o) {
     if (r < ratio) ratio = r, orientation = name_of(o);
   }
 };
@@ -47,16 +47,17 @@ int main(int argc, char** argv) {
     Worst over_eigen, over_openblas;
     for (const Orientation o : orientations) {
       Products products(goal.shape, o);
-      InTurn turn;
-      const int peak = turn.add_peak();
-      const int ours = turn.add(goal.shape.flops(), [&] { products.ours(); });
+      Interleaved runs;
+      const int peak = runs.add_peak();
+      const int ours = runs.add(goal.shape.flops(), [&] { products.ours(); });
       int eigen = -1, blas = -1;
-      if (compare) eigen = turn.add(goal.shape.flops(), [&] { products.eigen(); });
-      if (openblas) blas = turn.add(goal.shape.flops(), [&] { products.by(*openblas); });
-      turn.run(goal.shape.flops() < 1e9 ? 60 : 15);
-      scorecard::at_least(goal.shape.text() + " " + name_of(o), 100 * turn.ratio(ours, peak), goal.of_peak, "%");
-      if (compare) over_eigen.meet(turn.ratio(ours, eigen), o);
-      if (openblas) over_openblas.meet(turn.ratio(ours, blas), o);
+      if (compare) eigen = runs.add(goal.shape.flops(), [&] { products.eigen(); });
+      if (openblas) blas = runs.add(goal.shape.flops(), [&] { products.by(*openblas); });
+      runs.run(goal.shape.flops() < 1e9 ? 60 : 15);
+      scorecard::at_least(goal.shape.text() + " " + name_of(o), 100 * runs.ratio(ours, peak), goal.of_peak,
+                          "%");
+      if (compare) over_eigen.update(runs.ratio(ours, eigen), o);
+      if (openblas) over_openblas.update(runs.ratio(ours, blas), o);
     }
     over.push_back({goal.shape, {over_eigen, over_openblas}});
   }
@@ -64,7 +65,7 @@ int main(int argc, char** argv) {
   scorecard::section("The same products, speed over others', worst of the three");
   for (const auto& [shape, worst] : over)
     scorecard::at_least(shape.text() + " over Eigen (" + worst.first.orientation + ")", worst.first.ratio, 1.35, "x");
-  if (!openblas) std::puts("  no libopenblas.so.0 here: its rows are left out");
+  if (!openblas) std::puts("  libopenblas.so.0 not found: its rows are omitted");
   for (const auto& [shape, worst] : over)
     if (openblas)
       scorecard::at_least(shape.text() + " over OpenBLAS (" + worst.second.orientation + ")", worst.second.ratio, 1, "x");

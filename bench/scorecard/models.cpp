@@ -1,5 +1,5 @@
-// The scorecard's rows of layers and whole training steps. Parts by name: machine, steps, layers, threads, busy,
-// memory. Each part may be run alone; memory must be, since it asks for the most that its process ever held.
+// Scorecard: layers and training steps. Arguments select parts: machine, steps, layers, threads, busy,
+// memory. memory must run in a process of its own, because it reads the peak memory of the process.
 #include "rows.hpp"
 #include "support/adam_run.hpp"
 #include "support/layers.hpp"
@@ -37,11 +37,12 @@ void machine() {
 void step_row(Workload (*make)(int), int rounds, double goal) {
   const Workload w = make(1);
   scorecard::progress("step of " + w.name);
-  InTurn turn;
-  const int peak = turn.add_peak(1, 0.2), step = turn.add(w.flops, w.step, 0.1);
-  turn.run(rounds);
-  scorecard::at_least(w.name + ", " + std::to_string(static_cast<int>(w.tokens / w.flops * turn.rate(step))) + " tokens/s",
-                      100 * turn.ratio(step, peak), goal, "%");
+  Interleaved runs;
+  const int peak = runs.add_peak(1, 0.2), step = runs.add(w.flops, w.step, 0.1);
+  runs.run(rounds);
+  scorecard::at_least(
+      w.name + ", " + std::to_string(static_cast<int>(w.tokens / w.flops * runs.rate(step))) + " tokens/s",
+      100 * runs.ratio(step, peak), goal, "%");
 }
 void steps() {
   scorecard::section("Whole training steps, one thread: model FLOPs of the FMA peak");
@@ -55,13 +56,37 @@ void steps() {
   step_row(gpt2_dense, 5, 75);
 }
 
+// One token after another, one sequence: bytes of the weights that a token meets, of the bandwidth of reading.
+void writing_row(const char* name, Writing (*make)(int, int), int threads) {
+  const Writing w = make(1, threads);
+  scorecard::progress(name);
+  auto reading = std::make_shared<Reading>();
+  const Clock clock = clock_for(threads);
+  Interleaved turn;
+  const int read = turn.add(reading->bytes(), [=] { reading->read(Exec{threads}); }, 0.05, clock);
+  const int write = turn.add(w.bytes, w.next, 0.2, clock);
+  turn.run(9);
+  char text[120];
+  std::snprintf(text, sizeof text, "%s, %d thread%s: %.1f ms a token, %.1f of %.1f GB/s", name, threads,
+                threads == 1 ? "" : "s", 1e3 * w.bytes / turn.rate(write), 1e-9 * turn.rate(write), 1e-9 * turn.rate(read));
+  scorecard::at_least(text, 100 * turn.ratio(write, read), 80, "%");
+}
+void generation() {
+  scorecard::section("Generation, float, one sequence: bytes of the weights that a token meets, of the read bandwidth");
+  for (const int threads : {1, 2}) {
+    writing_row("dense GPT-2 124M", gpt2_dense_writing, threads);
+    writing_row("b: GPT-2 MoE, 2 layers", gpt2_moe_two_layers_writing, threads);
+    writing_row("c: fine-grained, V 65", fine_grained_writing, threads);
+  }
+}
+
 void pair_row(const char* name, Pair (*make)(int), double goal) {
   scorecard::progress(name);
   const Pair pair = make(1);
-  InTurn turn;
-  const int dense = turn.add(1, pair.dense.call, 0.1), mixture = turn.add(1, pair.mixture.call, 0.1);
-  turn.run(7);
-  scorecard::at_most(name, turn.ratio(dense, mixture), goal, "x");
+  Interleaved runs;
+  const int dense = runs.add(1, pair.dense.call, 0.1), mixture = runs.add(1, pair.mixture.call, 0.1);
+  runs.run(7);
+  scorecard::at_most(name, runs.ratio(dense, mixture), goal, "x");
 }
 void layers() {
   scorecard::section("Layers, one thread");
@@ -69,27 +94,30 @@ void layers() {
   pair_row("mixture over dense, 4,096 tokens, E 64, K 8", many_small_experts, 1.2);
   scorecard::progress("number of experts");
   const LayerWork few = mixture_of(4, 1), many = mixture_of(64, 1);
-  InTurn turn;
-  const int four = turn.add(1, few.call, 0.1), sixty_four = turn.add(1, many.call, 0.1);
-  turn.run(11);
-  scorecard::at_most("time of E 64 over E 4, K 2, D 128, Dff 512, 8,192 tokens", turn.ratio(four, sixty_four), 1.15, "x");
+  Interleaved runs;
+  const int four = runs.add(1, few.call, 0.1), sixty_four = runs.add(1, many.call, 0.1);
+  runs.run(11);
+  scorecard::at_most("time of E 64 over E 4, K 2, D 128, Dff 512, 8,192 tokens", runs.ratio(four, sixty_four),
+                     1.15, "x");
   scorecard::progress("AdamW");
-  scorecard::at_least("AdamW, 9 M weights, of update bandwidth", 100 * adam_in_turn<NineMillion>(1, 25).of_bandwidth, 85, "%");
-  scorecard::at_least("AdamW, 60 M weights, of update bandwidth", 100 * adam_in_turn<SixtyMillion>(1, 15).of_bandwidth, 85, "%");
+  scorecard::at_least("AdamW, 9 M weights, of update bandwidth",
+                      100 * adam_interleaved<NineMillion>(1, 25).of_bandwidth, 85, "%");
+  scorecard::at_least("AdamW, 60 M weights, of update bandwidth",
+                      100 * adam_interleaved<SixtyMillion>(1, 15).of_bandwidth, 85, "%");
 }
 
-// (two threads / one thread) / (peak of two / peak of one), each in turn.
+// (two threads / one thread) / (peak of two / peak of one), interleaved.
 void threads_row(Workload (*make)(int), int rounds) {
   const Workload one = make(1), two = make(2);
   scorecard::progress("two threads, " + one.name);
-  InTurn turn;
-  turn.pause = 0.01;
-  const int peak1 = turn.add_peak(1, 0.1, Clock::wall), step1 = turn.add(1, one.step, 0.1, Clock::wall);
-  const int peak2 = turn.add_peak(2, 0.1, Clock::wall), step2 = turn.add(1, two.step, 0.1, Clock::wall);
-  turn.run(rounds);
+  Interleaved runs;
+  runs.pause = 0.01;
+  const int peak1 = runs.add_peak(1, 0.1, Clock::wall), step1 = runs.add(1, one.step, 0.1, Clock::wall);
+  const int peak2 = runs.add_peak(2, 0.1, Clock::wall), step2 = runs.add(1, two.step, 0.1, Clock::wall);
+  runs.run(rounds);
   std::vector<double> figures;
   for (int r = 0; r < rounds; ++r)
-    figures.push_back(turn.rate(step2, r) / turn.rate(step1, r) * turn.rate(peak1, r) / turn.rate(peak2, r));
+    figures.push_back(runs.rate(step2, r) / runs.rate(step1, r) * runs.rate(peak1, r) / runs.rate(peak2, r));
   scorecard::at_least(one.name, median(figures), 0.93, "x");
 }
 void threads() {
@@ -98,7 +126,7 @@ void threads() {
   threads_row(fine_grained, 5);
 }
 
-// A process that spins on the second core as long as this object lives.
+// A process that spins on the second core during the lifetime of this object.
 class Spinner {
  public:
   Spinner() : pid_(fork()) {
@@ -125,11 +153,11 @@ void busy_row(Workload (*make)(int), int rounds) {
   const Workload one = make(1), two = make(2);
   scorecard::progress("two threads on a busy machine, " + one.name);
   const Spinner spinner;
-  InTurn turn;
-  turn.pause = 0.01;
-  const int step1 = turn.add(1, one.step, 0.4, Clock::wall), step2 = turn.add(1, two.step, 0.4, Clock::wall);
-  turn.run(rounds);
-  const std::vector<double> ratios = turn.ratios(step2, step1);
+  Interleaved runs;
+  runs.pause = 0.01;
+  const int step1 = runs.add(1, one.step, 0.4, Clock::wall), step2 = runs.add(1, two.step, 0.4, Clock::wall);
+  runs.run(rounds);
+  const std::vector<double> ratios = runs.ratios(step2, step1);
   scorecard::at_least(one.name + ", worst of " + std::to_string(rounds), *std::min_element(ratios.begin(), ratios.end()),
                       1 / 1.3, "x");
 }
@@ -162,7 +190,7 @@ void memory() {
 
 int main(int argc, char** argv) {
   const std::map<std::string, void (*)()> parts{{"machine", machine}, {"steps", steps}, {"layers", layers},
-                                                {"threads", threads}, {"busy", busy}, {"memory", memory}};
+                                                {"generation", generation}, {"threads", threads}, {"busy", busy}, {"memory", memory}};
   for (int i = 1; i < argc; ++i)   // all, before the first takes its minutes
     if (parts.find(argv[i]) == parts.end())
       return std::fprintf(stderr, "no part of the scorecard is called %s\n", argv[i]), 2;

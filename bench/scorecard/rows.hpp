@@ -1,5 +1,5 @@
 #pragma once
-// The lines of the scorecard: name, figure, goal, and whether it is reached. Progress goes to stderr.
+// Lines of the scorecard: name, figure, goal, ok or short. Progress is printed to stderr.
 #include <cstdio>
 #include <string>
 

@@ -1,10 +1,10 @@
 #pragma once
-// One step of AdamW over a tree of weights as large as a model, in turn with an in-place update of four streams of
-// the same size: 28 bytes for each weight, read and written.
+// AdamW steps of a parameter tree of a model's size, interleaved with an in-place update of four streams of
+// the same size: 28 bytes read and written per weight.
 #include <moegpt/layers/expert.hpp>
 #include <moegpt/train/adam.hpp>
 
-#include "in_turn.hpp"
+#include "interleaved.hpp"
 
 namespace bench {
 
@@ -18,23 +18,23 @@ using NineMillion = ManyExperts<128, 512, 68>;     // in 272 tensors, as in a sm
 using SixtyMillion = ManyExperts<768, 3072, 13>;   // in 52 tensors
 
 struct AdamFigures {
-  double weights, seconds, bandwidth, of_bandwidth;   // of_bandwidth: median of ratios in turn
+  double weights, seconds, bandwidth, of_bandwidth;   // of_bandwidth: median of interleaved ratios
 };
 
 template <class Tree>
-AdamFigures adam_in_turn(int threads, int rounds) {
+AdamFigures adam_interleaved(int threads, int rounds) {
   const Exec exec{.threads = threads};
   Tree model, grad;
   for_each_weight([](auto& w) { for (auto& v : w) v = 0.01f; }, grad);
   Adam<Tree> adam;
   const auto weights = static_cast<double>(count_weights(model));
   Streams streams(count_weights(model));
-  InTurn turn;
+  Interleaved runs;
   const Clock clock = clock_for(threads);
-  const int update = turn.add(streams.update_bytes(), [&] { streams.update(exec); }, 0.02, clock);
-  const int step = turn.add(28 * weights, [&] { adam.step(model, grad, exec); }, 0.02, clock);
-  turn.run(rounds);
-  return {weights, 28 * weights / turn.rate(step), turn.rate(update), turn.ratio(step, update)};
+  const int update = runs.add(streams.update_bytes(), [&] { streams.update(exec); }, 0.02, clock);
+  const int step = runs.add(28 * weights, [&] { adam.step(model, grad, exec); }, 0.02, clock);
+  runs.run(rounds);
+  return {weights, 28 * weights / runs.rate(step), runs.rate(update), runs.ratio(step, update)};
 }
 
 }  // namespace bench

@@ -1,5 +1,5 @@
 #pragma once
-// A layer alone, forward and backward on random tokens.
+// One layer, forward and backward on random tokens.
 #include <moegpt/moegpt.hpp>
 
 #include <array>
@@ -30,8 +30,8 @@ class LayerRun {
     tape_.resize(pass_);
     scratch_.resize(pass_);
   }
-  // Forward and backward, each in a region of threads as in a model. Other tokens, and so another routing, in each
-  // call.
+  // Forward and backward, each in a region of threads as in a model. Each call has other tokens, hence other
+  // routing.
   void both() {
     at_ = (at_ + 1) % x_.size();
     in_region([&](const Pass& pass) { layer_.forward(x_[at_], y_, tape_, scratch_, pass); });
@@ -56,7 +56,7 @@ class LayerRun {
   std::size_t at_ = 0;
 };
 
-// Its forward and backward, to be called by programs that know no types.
+// Forward and backward as a function without template parameters.
 template <class L>
 std::function<void()> both_ways(Shape shape, int threads) {
   auto run = std::make_shared<LayerRun<L>>(shape, threads);

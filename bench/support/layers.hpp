@@ -1,5 +1,5 @@
 #pragma once
-// Layers that several programs measure, compiled once in layers.cpp.
+// Layers of several programs, compiled once in layers.cpp.
 #include <functional>
 #include <vector>
 
@@ -10,7 +10,7 @@ struct LayerWork {
   std::function<void()> call;    // forward and backward
 };
 
-// A mixture (router included) and a dense feed-forward network of equal active FLOPs, D 512, 4,096 tokens.
+// A MoE layer with its router and a dense feed-forward network of equal active FLOPs, D 512, 4,096 tokens.
 struct Pair {
   LayerWork mixture, dense;
 };

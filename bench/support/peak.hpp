@@ -1,7 +1,6 @@
 #pragma once
-// What the machine can do at this moment: its peak of fused multiply-adds and its memory bandwidths. Probes, to be
-// run in turn with whatever is measured against them (in_turn.hpp): on a shared machine a figure of a minute ago
-// says nothing.
+// Probes of the peak of fused multiply-adds and of memory bandwidth, to be interleaved with measurements
+// (interleaved.hpp), because the speed of a shared machine changes.
 #include <moegpt/core/exec.hpp>
 #include <moegpt/core/simd.hpp>
 
@@ -13,8 +12,8 @@
 namespace bench {
 using namespace moegpt;
 
-// What one thread does is timed by the processor time it got, so that other processes of this machine do not count.
-// Two threads wait for each other: for them, only the time on the wall means anything.
+// One thread is timed by CPU time, which excludes other processes. Several threads wait for each other, so
+// they are timed by wall-clock time.
 enum class Clock { wall, thread };
 inline Clock clock_for(int threads) { return threads == 1 ? Clock::thread : Clock::wall; }
 inline double now(Clock clock) {
@@ -23,13 +22,13 @@ inline double now(Clock clock) {
   return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
 }
 
-// n links in each of many chains a = a b + c, all in registers: there are more chains than a core's latency times
-// its units, so that nothing but the units limits them.
+// n links in each of many chains a = a b + c in registers. There are more chains than latency x units of a
+// core, so only the number of units limits the rate.
 template <class T>
 inline constexpr int chains = MOEGPT_VECTOR_BYTES == 64 ? 24 : 12;
 template <class T>
 #if defined(__clang__) && MOEGPT_VECTOR_BYTES == 64
-[[clang::min_vector_width(512)]]   // else clang cuts vectors in two on processors where it thinks that wise
+[[clang::min_vector_width(512)]]   // otherwise clang splits vectors on some processors
 #endif
 [[gnu::noinline]] T fma_chains(T b_, Index n) {
   const Vector<T> b = Vector<T>{} + b_, c = Vector<T>{} + (1 - b_);
@@ -42,15 +41,15 @@ template <class T>
   return sum_lanes<T>(a[0]);
 }
 
-// FLOP/s of `threads` threads over `seconds`: the sum of what each does between its own start and end. The threads
-// are its own, not Exec's, so that nothing of the library under test is part of the measure.
+// FLOP/s of `threads` threads over `seconds`: the sum of the rates of each thread. Uses std::thread, not
+// Exec, so that the probe is independent of the library.
 template <class T>
 double fma_peak(int threads, double seconds, Clock clock) {
   constexpr Index links = 10000;   // about 50 us
   constexpr double flops = 2.0 * links * chains<T> * lanes<T>;
   std::atomic<int> ready{0};
   std::atomic<T> sink{0};
-  volatile T factor = T(0.999);   // not known to the compiler, so every call is one
+  volatile T factor = T(0.999);   // unknown to the compiler, so no call is optimised away
   std::vector<double> rate(static_cast<std::size_t>(threads));
   const auto burn = [&](int thread) {
     ++ready;
@@ -77,20 +76,20 @@ double fma_peak(int threads, double seconds) {
   return fma_peak<T>(threads, seconds, clock_for(threads));
 }
 
-// Four arrays of n numbers, as an optimizer walks them.
+// Four arrays of n elements.
 class Streams {
  public:
   explicit Streams(Index n) : g_(n), w_(n), m_(n), v_(n) {
     for (auto* a : {&g_, &w_, &m_, &v_}) a->fill(1);
   }
-  // a = b + s c: two streams read, one written. Bytes without the write's own fetch, as STREAM counts.
+  // a = b + s c: two streams read, one written. Bytes without write-allocate, as in STREAM.
   double triad_bytes() const { return 12.0 * static_cast<double>(g_.size()); }
   void triad(const Exec& exec) {
     walk(exec, [](float* w, float* m, float* v, const float*) {
       store(w, load(m) + load(v) * 0.5f);
     });
   }
-  // The shape of Adam: four streams read and three of them written in place, and next to no arithmetic.
+  // Access pattern of Adam: four streams read, three of them written in place, little arithmetic.
   double update_bytes() const { return 28.0 * static_cast<double>(g_.size()); }
   void update(const Exec& exec) {
     walk(exec, [](float* w, float* m, float* v, const float* g) {
@@ -110,6 +109,28 @@ class Streams {
     });
   }
   Buffer<float> g_, w_, m_, v_;
+};
+
+// Many numbers that are read in the order in which they lie, as weights are in generation.
+class Reading {
+ public:
+  explicit Reading(Index n = 60000000) : x_(n) { x_.fill(1); }
+  double bytes() const { return 4.0 * static_cast<double>(x_.size()); }
+  void read(const Exec& exec) {
+    constexpr Index step = 8 * lanes<float>;
+    for_each_piece(exec, x_.size() / step, 1 << 13, [&](Rows r) {
+      Vector<float> sum[8] = {};
+      for (const float* p = x_.data() + r.first * step; p < x_.data() + (r.first + r.count) * step; p += step)
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i) sum[i] += load(p + i * lanes<float>);
+      for (int i = 1; i < 8; ++i) sum[0] += sum[i];
+      sink_ = sum_lanes<float>(sum[0]);
+    });
+  }
+
+ private:
+  Buffer<float> x_;
+  std::atomic<float> sink_{0};
 };
 
 }  // namespace bench

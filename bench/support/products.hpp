@@ -3,9 +3,9 @@
 //   forward   y [M, N]  = x W^T + b
 //   dx        dx [M, K] = dy W
 //   dw        dW [N, K] += dy^T x
-// Others compute the product alone, without the bias. Each has 2 M N K FLOP. Calls go round over the operands of 8
-// experts, as in a mixture: nobody's weights are hot because they were used a moment ago. Every packing that is not
-// kept by the layer is part of the call.
+// Other libraries compute the product without the bias. Each has 2 M N K FLOP. Calls rotate over the operands
+// of 8 experts, as in a MoE layer, so weights of the previous call are not in cache. Packing is part of the
+// call.
 #include <moegpt/kernels/gemm.hpp>
 #include <moegpt/core/random.hpp>
 
@@ -31,9 +31,10 @@ struct ProductShape {
   std::string text() const { return std::to_string(M) + "x" + std::to_string(N) + "x" + std::to_string(K); }
 };
 
-// cblas_sgemm of a library that may or may not be there. Loaded by name, because two libraries that both define it
-// cannot be linked into one program. One thread. A processor that is younger than the library gets its slowest
-// kernel, three to four times below its best: where we use AVX-512, so shall they, unless the environment decides.
+// cblas_sgemm of a library, loaded at run time if present, because two libraries that define it cannot both
+// be linked. One thread. For a processor newer than itself a library selects its slowest kernel, three to
+// four times slower than its best. So with AVX-512 its kernel is set by environment variables, unless they
+// are already set.
 class Cblas {
  public:
   static std::optional<Cblas> load(const char* file, const char* set_threads) {

@@ -1,7 +1,7 @@
 #pragma once
-// In turn, inside Google Benchmark: each iteration is one slice of the work between two probes of a peak. The time
-// shown is that of one call; counters are medians.
-#include "in_turn.hpp"
+// Interleaved timing within Google Benchmark: each iteration is one slice of the work between two probes of a
+// peak. The time shown is that of one call; counters are medians.
+#include "interleaved.hpp"
 
 #include <benchmark/benchmark.h>
 
@@ -48,14 +48,14 @@ std::string name(const First& first, const Rest&... rest) {
   return text.str();
 }
 
-// Rounds instead of a least time: a round is long enough by itself.
+// A number of rounds instead of a minimal time: each round is long enough.
 inline benchmark::internal::Benchmark* add(const std::string& row, int rounds,
                                            std::function<void(benchmark::State&)> run) {
   return benchmark::RegisterBenchmark(row.c_str(), [run = std::move(run)](benchmark::State& s) { run(s); })
       ->Iterations(rounds)->UseManualTime()->Unit(benchmark::kMicrosecond);
 }
 
-// Runs what was added.
+// Runs all benchmarks that were added.
 inline int run(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;

@@ -1,5 +1,5 @@
 #pragma once
-// A model in training on random tokens, its model FLOPs and its memory.
+// Training of a model on random tokens, its model FLOPs and its memory.
 #include <moegpt/moegpt.hpp>
 
 #include <algorithm>
@@ -26,11 +26,11 @@ void random_weights(Model& model) {
   }, model);
 }
 
-// Model FLOPs of one training step: 6 for each weight that enters a product (an expert's weigh K / E, look-ups do
-// not count, a tied head counts once) and token, and 3 times the causal attention of a forward, which has
+// Weights that enter a product for one token: an expert's weigh K / E, look-ups do not count, a tied head counts once.
+// Model FLOPs of one training step: 6 for each of them and token, and 3 times the causal attention of a forward, which has
 // 2 (T + 1) heads x width for a token. Nothing is dropped.
 template <class Model>
-double model_flops(const Model& model, Shape shape) {
+double weights_met(const Model& model) {
   constexpr Config C = Model::config;
   double weights = 0;
   for_each_named_weight([&](const std::string& path, Kind kind, const auto& w) {
@@ -41,8 +41,13 @@ double model_flops(const Model& model, Shape shape) {
       if (kind == Kind::sparse) share = static_cast<double>(Model::RouterRecipe::active) / Model::RouterRecipe::experts;
     weights += share * static_cast<double>(w.size());
   }, model);
+  return weights;
+}
+template <class Model>
+double model_flops(const Model& model, Shape shape) {
+  constexpr Config C = Model::config;
   const double attention = 2.0 * C.layers * C.heads * C.attention().width() * static_cast<double>(shape.length + 1);
-  return static_cast<double>(shape.tokens()) * (6 * weights + 3 * attention);
+  return static_cast<double>(shape.tokens()) * (6 * weights_met(model) + 3 * attention);
 }
 
 // Bytes of a training run: 16 for each weight (itself, gradient, two moments), and the activations, in numbers for a
@@ -128,7 +133,7 @@ struct Growing {
     read(prompt);
   }
   void next() {
-    if (cache.room() == 0) return begin();
+    if (cache.remaining() == 0) return begin();
     read(std::vector<int>(ids));
   }
 
@@ -147,7 +152,7 @@ struct Growing {
 template <class Model>
 Writing writing(int sequences, int threads) {
   auto growing = std::make_shared<Growing<Model>>(sequences, threads);
-  return {.active_weights = growing->model.active_weights(), .next = [growing] { growing->next(); }};
+  return {.bytes = sizeof(typename Model::Scalar) * weights_met(growing->model), .next = [growing] { growing->next(); }};
 }
 
 template <class Model>

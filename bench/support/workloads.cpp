@@ -40,6 +40,10 @@ Workload fine_grained_words(int threads) {
 Workload gpt2_dense(int threads) { return workload<GPT<gpt2_config>>("dense GPT-2 124M", {4, 64}, threads); }
 
 Writing makemoe_writing(int sequences, int threads) { return writing<MakeMoE>(sequences, threads); }
+Writing gpt2_dense_writing(int sequences, int threads) { return writing<GPT<gpt2_config>>(sequences, threads); }
+Writing gpt2_moe_two_layers_writing(int sequences, int threads) {
+  return writing<GPT<with_layers(gpt2_config, 2), TopKRouter<8, 2>>>(sequences, threads);
+}
 Writing fine_grained_writing(int sequences, int threads) { return writing<FineGrained>(sequences, threads); }
 
 double memory_available() {

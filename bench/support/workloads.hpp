@@ -22,13 +22,15 @@ Workload gpt2_dense(int threads);         // GPT-2 124M, tied head, 4 x 64 token
 
 // Generation of one token for each sequence, the context refilled from its first quarter when it is full.
 struct Writing {
-  double active_weights = 0;
+  double bytes = 0;   // of the weights that one token meets: look-ups do not count, a tied head does
   std::function<void()> next;
 };
 Writing makemoe_writing(int sequences, int threads);
+Writing gpt2_dense_writing(int sequences, int threads);
+Writing gpt2_moe_two_layers_writing(int sequences, int threads);
 Writing fine_grained_writing(int sequences, int threads);
 
-// Bytes this machine could still hand out.
+// Available memory in bytes.
 double memory_available();
 
 }  // namespace bench

@@ -1,5 +1,5 @@
 #pragma once
-// Models as files, and all of <moegpt/moegpt.hpp>. Needs nlohmann/json beside Eigen.
+// All of <moegpt/moegpt.hpp>, and files of models and intermediates. Needs nlohmann/json and Eigen.
 #include <moegpt/io/intermediates.hpp>
 #include <moegpt/io/model_file.hpp>
 #include <moegpt/io/safetensors.hpp>

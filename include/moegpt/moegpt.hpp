@@ -1,11 +1,14 @@
 #pragma once
 // All of moegpt but model files (<moegpt/io.hpp>) and testing/ (gradcheck, check_router, find_leak). Needs Eigen alone.
+#include <moegpt/core/bf16.hpp>
 #include <moegpt/core/build.hpp>
 #include <moegpt/core/check.hpp>
 #include <moegpt/core/exec.hpp>
 #include <moegpt/core/fields.hpp>
 #include <moegpt/core/heap_array.hpp>
+#include <moegpt/core/int8.hpp>
 #include <moegpt/core/matrix.hpp>
+#include <moegpt/core/number.hpp>
 #include <moegpt/core/random.hpp>
 #include <moegpt/core/start.hpp>
 #include <moegpt/layers/attention.hpp>
@@ -20,6 +23,7 @@
 #include <moegpt/model/block.hpp>
 #include <moegpt/model/checks.hpp>
 #include <moegpt/model/config.hpp>
+#include <moegpt/model/convert.hpp>
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/model/init.hpp>
 #include <moegpt/model/intermediates.hpp>
@@ -29,6 +33,7 @@
 #include <moegpt/model/routing_statistics.hpp>
 #include <moegpt/model/selection_bias.hpp>
 #include <moegpt/model/thresholds.hpp>
+#include <moegpt/model/transformer.hpp>
 #include <moegpt/model/workspace.hpp>
 #include <moegpt/moe/all_experts.hpp>
 #include <moegpt/moe/allowed_experts.hpp>
@@ -65,6 +70,7 @@
 #include <moegpt/moe/token_choice.hpp>
 #include <moegpt/moe/top_k_router.hpp>
 #include <moegpt/moe/top_p_router.hpp>
+#include <moegpt/moe/with_experts.hpp>
 #include <moegpt/train/adam.hpp>
 #include <moegpt/train/clip.hpp>
 #include <moegpt/train/corpus.hpp>

@@ -1,5 +1,5 @@
-// Replaces the malloc family of this program by one that counts. A file of its own, because compilers' headers
-// disagree on how posix_memalign is declared.
+// Replaces the malloc family of this program by counting functions. A separate file, because headers declare
+// posix_memalign differently.
 #include "count.hpp"
 
 #include <cerrno>
@@ -17,7 +17,7 @@
 
 std::atomic<long> allocations{0};
 
-#if defined(COUNT_BY_SANITIZER)   // it replaces the family itself, and tells who asks
+#if defined(COUNT_BY_SANITIZER)   // the sanitizer replaces the family and has hooks
 extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*)(const volatile void*, std::size_t),
                                                          void (*)(const volatile void*));
 
@@ -58,7 +58,7 @@ int posix_memalign(void** memory, std::size_t alignment, std::size_t size) noexc
 }
 }
 
-#else   // at least what C++ asks for
+#else   // at least operator new
 void* operator new(std::size_t size) {
   ++allocations;
   if (void* memory = std::malloc(size ? size : 1)) return memory;
@@ -91,7 +91,7 @@ void* volatile seen;   // so that no compiler removes a pair of new and delete
 
 }  // namespace
 
-TEST_CASE("the counter sees malloc, calloc, realloc, aligned memory and new, and nothing in free") {
+TEST_CASE("malloc, calloc, realloc, aligned memory and new are counted, free is not") {
   CHECK(counts([] { seen = std::malloc(10); }));
   CHECK(counts([] { seen = std::realloc(seen, 100000); }));
   CHECK_FALSE(counts([] { std::free(seen); }));

@@ -11,7 +11,7 @@ using namespace moegpt;
 
 namespace {
 
-// What the small preset does not have: learned positions, noise, biases, dense layers.
+// Features that the small preset does not have: learned positions, noise, biases, dense layers.
 constexpr Config learned{.vocab = 29, .context = 16, .dim = 24, .layers = 3, .heads = 3, .hidden = 32,
                          .head_bias = true, .dense_first = 1};
 constexpr Config both_ways{.vocab = 29, .context = 16, .dim = 24, .layers = 3, .heads = 3, .hidden = 32,
@@ -112,7 +112,7 @@ TEST_CASE("steps 2 to 50 on two threads do not allocate with noise, dense layers
   recipe.objective.z = 0.001;
   CHECK(allocations_of_training<Mixed>(recipe) == 0);
   recipe.objective = {.balance = 0.01, .balance_rule = {.group = Group::sequence,
-                                                        .layers = BalanceRule::Layers::together},
+                                                        .layers = BalanceRule::Layers::pooled},
                       .importance = 0.01, .load = 0.01, .variance = 0.01, .count = 1e-6};
   CHECK(allocations_of_training<Mixed>(recipe) == 0);
 }

@@ -1,4 +1,4 @@
-// Watching does not make training allocate. count_test.cpp, in the same program, replaces malloc.
+// Statistics do not allocate in a training loop. count_test.cpp, in the same program, replaces malloc.
 #include "count.hpp"
 
 #include "../support/catch.hpp"

@@ -1,5 +1,5 @@
-// compile_cost DIRECTORY HELLO COMPILER FLAGS...: compiles programs, compares user time and memory with what is
-// promised, and prints both.
+// compile_cost DIRECTORY HELLO COMPILER FLAGS...: compiles programs, and prints user time and memory beside
+// their limits.
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -12,10 +12,10 @@
 
 struct Cost {
   double seconds;     // user time of the compiler
-  double gigabytes;   // most memory it held
+  double gigabytes;   // peak memory
 };
 
-// The cheapest of four runs: a shared machine only ever adds.
+// The minimum of four runs, because other load only adds time.
 static Cost cost_of(const std::vector<std::string>& compiler, std::vector<std::string> more) {
   more.insert(more.begin(), compiler.begin(), compiler.end());
   std::vector<char*> words;

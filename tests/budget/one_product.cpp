@@ -1,4 +1,4 @@
-// The measure of compile cost: a program with one product of Eigen matrices.
+// The unit of compile cost: a program with one product of Eigen matrices.
 #include <Eigen/Core>
 
 #include <cstdio>

@@ -1,4 +1,4 @@
-// One expert per token and renormalised gates: the gate is 1 whatever the router says, so it must be meant.
+// One expert per token and renormalised gates: the gate is the constant 1, so it needs AllowConstantGate.
 // expect: K = 1 with renormalised gates
 #include <moegpt/moe/moe_layer.hpp>
 

@@ -1,4 +1,4 @@
-// A drop rule that compares tokens with later ones leaks the future into a decoder; the diagnostics name the rule.
+// A drop rule that compares tokens with later ones is not causal; the diagnostics name the rule.
 // expect: under this drop rule a later token can take an earlier one's place
 // expect: Drop::slot_major
 // expect: AllowNonCausal

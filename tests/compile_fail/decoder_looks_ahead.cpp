@@ -1,4 +1,4 @@
-// A router that compares tokens with later ones leaks the future into a decoder.
+// A router that compares tokens with later ones is not causal, so a decoder rejects it.
 // expect: this router looks at later tokens
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/moe/expert_choice_router.hpp>

@@ -1,4 +1,4 @@
-// Capacity is the experts', so a drop rule inside one of two levels would do nothing.
+// Capacity belongs to experts, so a drop policy of one of two levels would have no effect.
 // expect: HierarchicalRouter: capacity is the experts'
 #include <moegpt/moe/dropping.hpp>
 #include <moegpt/moe/hierarchical_router.hpp>

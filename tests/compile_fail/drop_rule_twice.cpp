@@ -1,4 +1,4 @@
-// A router has one drop rule: of two, one would do nothing.
+// A router has one drop policy: of two, one would have no effect.
 // expect: Dropping: this router has a drop rule already
 #include <moegpt/moe/dropping.hpp>
 #include <moegpt/moe/masked.hpp>

@@ -1,4 +1,4 @@
-// A model that looks both ways has no logits of what follows.
+// A model with full attention has no next-token logits.
 // expect: this model cannot generate
 #include <moegpt/model/gpt.hpp>
 

@@ -1,4 +1,4 @@
-// A model's experts come from its Config; the third argument is the type of its numbers.
+// A model's experts come from its Config; the third argument is the scalar type.
 // expect: T must be float or double
 #include <moegpt/model/gpt.hpp>
 

@@ -1,4 +1,4 @@
-// With one group there is nothing to keep some of: groups was forgotten.
+// groups_kept without groups: with one group all are kept.
 // expect: SigmoidRouter: groups_kept is given, but there is one group: give groups, too
 #include <moegpt/moe/moe_layer.hpp>
 #include <moegpt/moe/sigmoid_router.hpp>

@@ -1,4 +1,4 @@
-// 3 heads do not share 8 features evenly: the width of a head must then be said.
+// 3 heads do not share 8 features evenly: head_dim must then be set.
 // expect: dim must be a multiple of heads
 #include <moegpt/model/gpt.hpp>
 

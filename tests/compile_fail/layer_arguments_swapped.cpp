@@ -1,4 +1,4 @@
-// A mixture is of a router and then an expert.
+// The arguments of MoELayer are a router, then an expert.
 // expect: MoELayer
 // expect: Router
 // expect: ExpertNetwork

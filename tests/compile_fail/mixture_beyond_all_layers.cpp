@@ -1,4 +1,4 @@
-// A number that no set of layers can hold.
+// An index beyond the limit of layers.
 // expect: Config: mixture_at names a layer that is not there: layers are numbered from 0 to layers - 1
 #include <moegpt/model/gpt.hpp>
 

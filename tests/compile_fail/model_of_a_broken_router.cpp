@@ -1,4 +1,4 @@
-// A recipe that lacks something says what, inside a model too.
+// The diagnostics name what a router specification lacks, also within a model.
 // expect: Recipe lacks something that a Router has
 // expect: router.backward
 #include <moegpt/model/gpt.hpp>

@@ -1,4 +1,4 @@
-// Shared experts of which there are none are a router alone.
+// SharedExperts needs at least one shared expert.
 // expect: at least one expert is shared
 #include <moegpt/moe/shared_experts.hpp>
 

@@ -1,4 +1,4 @@
-// A soft mixture whose experts have no slots answers nothing.
+// Soft MoE needs at least one slot per expert.
 // expect: at least one slot for each
 #include <moegpt/moe/soft_moe.hpp>
 

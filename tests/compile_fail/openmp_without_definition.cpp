@@ -1,4 +1,4 @@
-// A message of the library's own stands where a page of template errors would.
+// The library's message replaces many template errors.
 // expect: moegpt with OpenMP needs EIGEN_DONT_PARALLELIZE
 #ifdef FAULT
 #undef EIGEN_DONT_PARALLELIZE

@@ -1,4 +1,4 @@
-// What a model is made of is a router, and which of its experts are allowed is said to a workspace.
+// The second argument of GPT is a router specification; allowed experts are an argument of the workspace.
 // expect: Recipe must be Dense, a router such as TopKRouter<8, 2>
 #include <moegpt/model/gpt.hpp>
 

@@ -1,10 +1,10 @@
-// A router that cannot hand gradients back is none.
+// A router needs a backward.
 // expect: router.backward
 #include <moegpt/moe/moe_layer.hpp>
 
 using namespace moegpt;
 
-// Everyone to the expert of its place in the text.
+// Each token to the expert of its position.
 struct RoundRobin {
   static constexpr int experts = 4, active = 1;
   static constexpr bool causal = true;

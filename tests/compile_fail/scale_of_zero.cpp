@@ -1,4 +1,4 @@
-// Gates that are all zero would turn the mixture off.
+// With all gates zero the MoE layer would have no output.
 // expect: SigmoidRouter: the scale must be more than 0
 #include <moegpt/moe/moe_layer.hpp>
 #include <moegpt/moe/sigmoid_router.hpp>

@@ -1,4 +1,4 @@
-// One expert per token and a normalised gate: it is constant whatever the router says, so it must be meant.
+// One expert per token and a normalised gate: it is constant, so it needs AllowConstantGate.
 // expect: K = 1 with renormalised gates
 // expect: SigmoidRouter: .normalise = false
 #include <moegpt/moe/moe_layer.hpp>

@@ -1,4 +1,4 @@
-// A soft mixture mixes tokens along time: in a decoder it leaks the future.
+// Soft MoE mixes tokens of all positions: it is not causal.
 // expect: this router looks at later tokens
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/moe/soft_moe.hpp>

@@ -1,4 +1,4 @@
-// The experts of all groups together are one number for each expert, on the stack.
+// The product of experts and groups is limited, because one element per expert is on the stack.
 // expect: HierarchicalRouter: at least one and at most 65536 experts in all groups together
 #include <moegpt/moe/hierarchical_router.hpp>
 #include <moegpt/moe/top_k_router.hpp>

@@ -1,4 +1,4 @@
-// Between linear experts and their shared projection stands one activation or none.
+// Between linear experts and their shared projection is one activation or none.
 // expect: at most one activation stands before the shared projection
 #include <moegpt/moe/projected_mixture.hpp>
 

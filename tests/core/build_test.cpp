@@ -7,7 +7,7 @@
 
 using namespace moegpt;
 
-TEST_CASE("build_info says what this unit was compiled with") {
+TEST_CASE("build_info states how this unit was compiled") {
   constexpr BuildInfo info = build_info();
   CHECK(std::string(info.version) == MOEGPT_VERSION);
   CHECK(std::string(info.compiler) == __VERSION__);
@@ -27,7 +27,8 @@ TEST_CASE("build_info says what this unit was compiled with") {
 #endif
 }
 
-TEST_CASE("the name of every type carries the instruction set, OpenMP and BLAS, so units of other flags can be linked") {
+TEST_CASE(
+    "type names contain the instruction set, OpenMP and BLAS, so units with other flags can be linked") {
   const std::string name = typeid(Exec).name();
   const BuildInfo info = build_info();
   const std::string threads = info.openmp ? "_openmp" : "_serial";

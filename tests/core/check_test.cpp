@@ -4,7 +4,7 @@
 
 using namespace moegpt;
 
-TEST_CASE("a check that fails throws its parts as one sentence, and says that it is ours") {
+TEST_CASE("a failed check throws its concatenated parts, prefixed with moegpt") {
   const std::string name = "weights.bin";
   CHECK_THROWS_AS(check(false, "x"), std::invalid_argument);
   CHECK_THROWS_WITH(check(false, "found ", 3, " of ", 7L, " tokens in ", name, std::string_view(", stop")),

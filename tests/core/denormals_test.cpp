@@ -22,7 +22,8 @@ bool denormal_operand_is_alive() {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("denormal results and operands are zero while it lives, and alive again after", "", float, double) {
+TEMPLATE_TEST_CASE("denormal results and operands are zero during its lifetime, and preserved after it", "",
+                   float, double) {
   using T = TestType;
   CHECK(half_of_smallest_normal_is_alive<T>());
   {
@@ -31,14 +32,14 @@ TEMPLATE_TEST_CASE("denormal results and operands are zero while it lives, and a
       const FlushDenormals inner;
       CHECK_FALSE(half_of_smallest_normal_is_alive<T>());
     }
-    CHECK_FALSE(half_of_smallest_normal_is_alive<T>());   // the outer one still lives
+    CHECK_FALSE(half_of_smallest_normal_is_alive<T>());   // the outer one still exists
     CHECK_FALSE(denormal_operand_is_alive<T>());
   }
   CHECK(half_of_smallest_normal_is_alive<T>());
   CHECK(denormal_operand_is_alive<T>());
 }
 
-TEST_CASE("what was divided by zero meanwhile is still reported after") {
+TEST_CASE("exception flags raised in between are kept") {
   std::feclearexcept(FE_ALL_EXCEPT);
   {
     const FlushDenormals flush;

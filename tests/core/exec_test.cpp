@@ -32,7 +32,7 @@ TEST_CASE("two tasks that run at once have different workers") {
   const Exec exec{3};
   std::vector<int> busy(3);
   int clashes[3] = {};
-  exec.parallel_for_worker(2000, [&](Index, int worker) {   // a worker touches its own counters only
+  exec.parallel_for_worker(2000, [&](Index, int worker) {   // a worker uses its own counters only
     const auto w = static_cast<std::size_t>(worker);
     if (++busy[w] != 1) ++clashes[w];
     --busy[w];
@@ -44,7 +44,7 @@ TEST_CASE("a region's loops run every task exactly once, one after another, what
   for (const int threads : {1, 2, 3, 8}) {
     std::vector<int> runs(97);
     Exec{threads}.region([&](const Exec& exec) {
-      for (Index job = 0; job < 3000; ++job)   // a task sees what the job before it wrote
+      for (Index job = 0; job < 3000; ++job)   // a task reads what the previous job wrote
         exec.parallel_for(job % 97 + 1, [&](Index task) { ++runs[static_cast<std::size_t>(task)]; });
       CHECK(exec.workers() == threads);
     });
@@ -56,7 +56,7 @@ TEST_CASE("a region's loops run every task exactly once, one after another, what
   }
 }
 
-TEST_CASE("helpers that sleep wake up for a long job") {
+TEST_CASE("blocked workers wake up for a long job") {
   if (!build_info().openmp) return;
   Exec{2}.region([&](const Exec& exec) {
     std::atomic<int> met{0};   // two tasks that wait for each other need two threads
@@ -85,23 +85,23 @@ TEST_CASE("a loop in a task runs on the task's thread and under its worker's num
   for (const bool in_region : {false, true})
     for (const int threads : {1, 2, 3}) {
       std::vector<int> runs(20 * 10);
-      std::atomic<int> strangers{0};
+      std::atomic<int> other_workers{0};
       auto nested = [&](const Exec& exec) {
         exec.parallel_for_worker(20, [&](Index task, int worker) {
           exec.parallel_for_worker(10, [&](Index inner, int inner_worker) {
             ++runs[static_cast<std::size_t>(10 * task + inner)];
-            if (exec.team && inner_worker != worker) ++strangers;
+            if (exec.team && inner_worker != worker) ++other_workers;
           });
         });
       };
       in_region ? Exec{threads}.region(nested) : nested(Exec{threads});
       CAPTURE(threads, in_region);
       CHECK(runs == std::vector<int>(200, 1));
-      CHECK(strangers == 0);
+      CHECK(other_workers == 0);
     }
 }
 
-TEST_CASE("what a task throws reaches the caller, and the next loop runs as ever") {
+TEST_CASE("an exception of a task reaches the caller, and the next loop runs normally") {
   for (const int threads : {1, 2, 3}) {
     CAPTURE(threads);
     const Exec exec{threads};
@@ -118,7 +118,7 @@ TEST_CASE("what a task throws reaches the caller, and the next loop runs as ever
   }
 }
 
-TEST_CASE("denormals are zero in tasks and regions, on every thread, and alive again after them") {
+TEST_CASE("denormals are zero in tasks and regions, on every thread, and preserved after them") {
   const volatile float tiny = std::numeric_limits<float>::min();
   auto half_of_tiny = [&] { return tiny / 2 > 0; };
   for (const int threads : {1, 2, 3}) {
@@ -166,7 +166,7 @@ TEST_CASE("for_each_piece visits every element once") {
   CHECK(visits == std::vector<int>(131, 1));
 }
 
-TEST_CASE("more threads than a process can have, negative tasks and pieces of nothing are refused") {
+TEST_CASE("more threads than a process can have, negative tasks and pieces of nothing are rejected") {
   const auto nothing = [](auto) {};
   CHECK_THROWS_WITH(Exec{1 << 30}.region([](const Exec&) {}), ContainsSubstring("1073741824 threads: at most 1024"));
   CHECK_THROWS_AS(Exec{1025}.parallel_for(4, nothing), std::invalid_argument);

@@ -47,7 +47,7 @@ struct Empty {
 
 }  // namespace
 
-TEST_CASE("a walk visits the weights in the order of fields(), by their paths and kinds") {
+TEST_CASE("a traversal visits weights in the order of fields(), with their paths and kinds") {
   Mixture mixture;
   std::vector<std::pair<std::string, Kind>> seen;
   for_each_named_weight([&](const std::string& path, Kind kind, auto&) { seen.emplace_back(path, kind); }, mixture);
@@ -58,7 +58,8 @@ TEST_CASE("a walk visits the weights in the order of fields(), by their paths an
   CHECK(seen == expected);
 }
 
-TEST_CASE("a part says how its weights start if they do not, and a constant of the part counts for all") {
+TEST_CASE(
+    "the start of a field holds for weights with the default start, and a constant for all its weights") {
   struct Part {
     Weight<float, 2, 2> matrix;
     Weight<float, 2> bias, gain;
@@ -90,7 +91,7 @@ TEST_CASE("a part says how its weights start if they do not, and a constant of t
   CHECK(seen == expected);
 }
 
-TEST_CASE("several trees are walked in lock-step, constant ones as constants") {
+TEST_CASE("several trees are traversed together, const ones as const") {
   Mixture a, b;
   draw_weights(a, 1);
   const Mixture c = a;
@@ -109,22 +110,7 @@ TEST_CASE("several trees are walked in lock-step, constant ones as constants") {
   CHECK(b.experts[1].weight.touched);
 }
 
-TEST_CASE("a walk hands out each weight's shape, memory and emptiness") {
-  Leaf leaf;
-  for_each_weight([](auto& w) {
-    CHECK(std::vector(w.shape.begin(), w.shape.end()) == std::vector{2, 3});
-    CHECK(w.extent == 6);
-    w.eigen()(1, 2) = 5;
-  }, leaf);
-  CHECK(leaf.weight[5] == 5);
-  for_each_weight([](auto& w) { w.release(); }, leaf);
-  CHECK(leaf.weight.empty());
-  for_each_weight([](auto& w) { w.allocate(); }, leaf);
-  REQUIRE(leaf.weight.size() == 6);
-  CHECK(leaf.weight[5] == 0);
-}
-
-TEST_CASE("a struct whose first member has no weights is walked all the same") {
+TEST_CASE("a struct whose first member has no weights is traversed") {
   struct Model {
     Empty nothing;
     Leaf leaf;
@@ -137,7 +123,7 @@ TEST_CASE("a struct whose first member has no weights is walked all the same") {
   CHECK(count_weights(Empty{}) == 0);
 }
 
-TEST_CASE("a list is walked by index, and other trees with it") {
+TEST_CASE("a list is traversed by index, together with other trees") {
   std::vector<Leaf> a(3), b(3);
   std::vector<std::string> paths;
   for_each_named_weight([&](const std::string& path, Kind, auto& x, auto& y) {
@@ -149,14 +135,14 @@ TEST_CASE("a list is walked by index, and other trees with it") {
   CHECK(b[1].weight[0] == 2);
 }
 
-TEST_CASE("counting counts what is held, buffers included") {
+TEST_CASE("count_weights counts the elements held, buffers included") {
   Mixture mixture;
   CHECK(count_weights(mixture) == 3 + 3 + 6 + 6 + 3 + 3 + 6);
   mixture.experts[1].weight.release();
   CHECK(count_weights(mixture) == 3 + 3 + 6 + 3 + 3 + 6);
 }
 
-TEST_CASE("set_zero clears numbers and marks, touch sets the marks, and empty weights stay empty") {
+TEST_CASE("set_zero clears elements and marks, touch sets the marks, and empty weights stay empty") {
   Mixture gradient;
   draw_weights(gradient, 1);
   gradient.experts[0].weight.release();
@@ -171,7 +157,7 @@ TEST_CASE("set_zero clears numbers and marks, touch sets the marks, and empty we
   CHECK(gradient.experts[0].weight.empty());
 }
 
-TEST_CASE("the first number that is not finite is named by path and index") {
+TEST_CASE("the first element that is not finite is named by path and index") {
   Mixture mixture;
   CHECK(first_not_finite(mixture).empty());
   mixture.plain.weight[0] = std::numeric_limits<float>::infinity();
@@ -180,7 +166,7 @@ TEST_CASE("the first number that is not finite is named by path and index") {
   CHECK(first_not_finite(mixture) == "experts.1.weight[4]");
 }
 
-TEST_CASE("a member that fields() forgets is noticed, and run-time options are not weights") {
+TEST_CASE("lists_every_field detects a missing member, and run-time options are not weights") {
   STATIC_REQUIRE(lists_every_field<Leaf>());
   STATIC_REQUIRE(lists_every_field<Mixture>());
   STATIC_REQUIRE(lists_every_field<WithOptions>());

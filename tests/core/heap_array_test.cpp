@@ -34,7 +34,7 @@ std::vector<std::string> paths_of(const Tree& tree) {
 
 }  // namespace
 
-TEST_CASE("a heap array costs its owner one pointer, and none where it has no elements") {
+TEST_CASE("a heap array has the size of one pointer, and none if it has no elements") {
   STATIC_REQUIRE(sizeof(HeapArray<Leaf, 1000>) == sizeof(void*));
   STATIC_REQUIRE(std::is_empty_v<HeapArray<Leaf, 0>>);
   STATIC_REQUIRE(sizeof(Mixture) == sizeof(Leaf) + sizeof(void*));
@@ -50,7 +50,7 @@ TEST_CASE("a new heap array has all its elements, and they are zero") {
   CHECK(&leaves[2] == leaves.data() + 2);
 }
 
-TEST_CASE("constness reaches the elements of a heap array") {
+TEST_CASE("the elements of a const heap array are const") {
   using List = HeapArray<int, 2>;
   STATIC_REQUIRE(std::is_same_v<decltype(std::declval<const List&>()[0]), const int&>);
   STATIC_REQUIRE(std::is_same_v<decltype(std::declval<const List&>().data()), const int*>);
@@ -74,13 +74,13 @@ TEST_CASE("copies of a heap array are deep") {
   CHECK(b[1] == 7);
 }
 
-TEST_CASE("a mixture moved from is complete, with empty weights, and can be filled again") {
+TEST_CASE("a moved-from mixture has all experts with empty weights, and can be assigned again") {
   Mixture a;
   draw_weights(a, 1);
   const Mixture copy = a;
   const float* const memory = a.experts[2].weight.data();
   Mixture b = std::move(a);
-  CHECK(b.experts[2].weight.data() == memory);   // the numbers are not copied
+  CHECK(b.experts[2].weight.data() == memory);   // the elements are not copied
   CHECK(same_weights(b, copy));
   CHECK(paths_of(a) == paths_of(copy));
   CHECK(count_weights(a) == 0);
@@ -93,7 +93,7 @@ TEST_CASE("a mixture moved from is complete, with empty weights, and can be fill
   STATIC_REQUIRE(std::is_nothrow_move_assignable_v<Mixture>);
 }
 
-TEST_CASE("a heap array is walked as any other list, and one without elements is passed over") {
+TEST_CASE("a heap array is traversed as any other list, and one without elements is skipped") {
   CHECK(paths_of(Mixture{}) == std::vector<std::string>{"router.weight", "experts.0.weight", "experts.1.weight",
                                                         "experts.2.weight"});
   STATIC_REQUIRE(lists_every_field<Mixture>());
@@ -102,7 +102,7 @@ TEST_CASE("a heap array is walked as any other list, and one without elements is
   CHECK(seen == 0);
 }
 
-TEST_CASE("what an element throws when it is made leaves nothing behind") {
+TEST_CASE("an exception of an element's constructor leaks no element") {
   static int alive = 0;
   struct Fifth {
     Fifth() {

@@ -26,7 +26,7 @@ TEST_CASE("derived keys are integers that agree on every platform") {
   CHECK(Rng(42).bits() == 0x989b3f130a063869u);
 }
 
-TEST_CASE("purposes and numbers give streams of their own") {
+TEST_CASE("different purposes and numbers give different streams") {
   std::set<std::uint64_t> values{Key{7}.value};
   for (std::uint64_t purpose = 1; purpose <= static_cast<std::uint64_t>(Purpose::check); ++purpose)
     for (std::uint64_t number = 0; number < 20; ++number)
@@ -34,7 +34,7 @@ TEST_CASE("purposes and numbers give streams of their own") {
   CHECK(values.size() == 1 + 20 * static_cast<std::size_t>(Purpose::check));
 }
 
-TEST_CASE("an Rng draws its key's numbers in sequence, and its two numbers are its whole state") {
+TEST_CASE("an Rng draws its key's numbers in sequence, and key and counter are its whole state") {
   Rng rng(5);
   const Key key = rng.key;
   CHECK(rng.bits() == key.bits(0));
@@ -117,7 +117,7 @@ TEST_CASE("below(n) reaches every number below n about equally often and none ot
   CHECK(rng.below(1) == 0);
 }
 
-TEST_CASE("no number is below zero, and a negative count of normals is refused without moving the counter") {
+TEST_CASE("no number is below zero, and a negative count of normals is rejected without moving the counter") {
   Rng rng(1);
   double x = 0;
   CHECK_THROWS_WITH(rng.below(0), ContainsSubstring("no number is below 0"));

@@ -21,7 +21,7 @@ struct Tree {
   }
 };
 
-// More weights than one list of runs holds.
+// More weights than one batch of runs.
 struct Forest {
   std::array<Tree, 250> trees;
   static constexpr auto fields() { return Fields{Field{"trees", &Forest::trees}}; }
@@ -31,7 +31,7 @@ auto everything = [](Kind, const auto&) { return true; };
 
 }  // namespace
 
-TEST_CASE("pieces of any size cover every number of every run once, and begin at a whole line") {
+TEST_CASE("chunks of any size cover every element of every run once, and begin at a whole line") {
   std::vector<WeightRun<int>> runs;
   std::vector<std::vector<int>> numbers;
   for (const int size : {100, 1, 0, 16, 17, 0, 300, 5}) {
@@ -52,7 +52,7 @@ TEST_CASE("pieces of any size cover every number of every run once, and begin at
   }
 }
 
-TEST_CASE("batches hold every weight of a wanted kind once, and none that is empty, however many there are") {
+TEST_CASE("batches hold every selected weight once, and no empty one, for any number of weights") {
   const auto forest = std::make_unique<Forest>();
   forest->trees[7].matrix.release();
   Index batches = 0, numbers = 0;
@@ -73,7 +73,7 @@ TEST_CASE("batches hold every weight of a wanted kind once, and none that is emp
   CHECK(batches == 2);
 }
 
-TEST_CASE("set_zero on threads clears what set_zero alone does: numbers, buffers and marks") {
+TEST_CASE("parallel set_zero clears what serial set_zero does: elements, buffers and marks") {
   for (const int threads : {1, 2, 3}) {
     Tree tree;
     tree.vector.release();
@@ -90,7 +90,9 @@ TEST_CASE("set_zero on threads clears what set_zero alone does: numbers, buffers
   }
 }
 
-TEST_CASE("a sum of gradients adds every number once on any threads, joins the marks, and leaves buffers and empty weights") {
+TEST_CASE(
+    "add adds every element once with any number of threads, joins marks, and skips buffers and empty "
+    "weights") {
   const auto make = [](std::uint64_t seed) {
     auto forest = std::make_unique<Forest>();
     Rng rng(seed);

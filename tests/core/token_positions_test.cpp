@@ -4,7 +4,7 @@
 
 using namespace moegpt;
 
-TEST_CASE("a token's position is that of its sequence's first token and its place after it") {
+TEST_CASE("a token's position is that of its sequence's first token plus its offset") {
   const TokenPositions common{.length = 3, .first = 5};
   CHECK(common.first_of(1) == 5);
   CHECK(common[0] == 5);

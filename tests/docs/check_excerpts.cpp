@@ -1,6 +1,6 @@
 // check_excerpts ROOT DOCUMENT... -- SOURCE...   (files or directories below ROOT)
-// Each ```cpp block of the documents must stand, line by line, in one of the sources; only the indentation of
-// the block as a whole and white space at the ends of lines may differ.
+// Each ```cpp block of the documents must be a sequence of lines of one of the sources; only the common
+// indentation of the block and white space at line ends may differ.
 #include <algorithm>
 #include <filesystem>
 #include <fstream>

@@ -15,15 +15,15 @@ using Model = GPT<tiny, TopKRouter<4, 2>>;
 constexpr Config modern{.vocab = 256, .context = 128, .dim = 64, .layers = 4, .heads = 4, .hidden = 128,
                         .norm = Norm::rms, .positions = Positions::rotary, .activation = Activation::silu,
                         .gated = true, .output_bias = false, .expert_bias = false};
-static_assert(std::is_same_v<GPT<modern>::ExpertType, GatedExpert<64, 128, Activation::silu, float, false>>);
+static_assert(std::is_same_v<GPT<modern>::Trunk::ExpertType, GatedExpert<64, 128, Activation::silu, float, false>>);
 constexpr Config only_gated{.vocab = 256, .context = 128, .dim = 64, .layers = 4, .heads = 4, .hidden = 128,
                             .gated = true};
-static_assert(std::is_same_v<GPT<only_gated>::ExpertType, GatedExpert<64, 128, Activation::gelu, float, true>>);
+static_assert(std::is_same_v<GPT<only_gated>::Trunk::ExpertType, GatedExpert<64, 128, Activation::gelu, float, true>>);
 
 constexpr Config encoder{.vocab = 256, .context = 64, .dim = 64, .layers = 6, .heads = 4, .hidden = 64,
                          .dense_hidden = 256, .mask = Mask::full, .residual = Residual::post_norm,
                          .mixture_at = {1, 3, 4}};   // or [](int layer) { return layer % 2 == 1; }
-static_assert(GPT<encoder, ExpertChoiceRouter<4>>::Blocks::bs == 3);
+static_assert(GPT<encoder, ExpertChoiceRouter<4>>::Trunk::Blocks::bs == 3);
 
 using Preset = presets::mixtral<presets::Extents{.vocab = 256, .context = 64, .dim = 64, .layers = 4, .heads = 4}>;
 using Mixtral = presets::ModelOf<Preset>;   // with Preset::options(), Preset::objective() and Preset::init
@@ -54,7 +54,7 @@ TEST_CASE("a step may clip and follow a schedule") {
   const double before = model.forward(batch, work).cross_entropy;
   Adam<Model> adam;
 
-  const WarmupCosine rate{.peak = 3e-3, .floor = 3e-4, .warmup = 10, .steps = 100};
+  const WarmupCosine rate{.peak = 3e-3, .minimum = 3e-4, .warmup = 10, .steps = 100};
   for (int step = 0; step < rate.steps; ++step) {
     model.forward(batch, work, seed.with(Purpose::step, step));
     set_zero(grad);
@@ -67,7 +67,7 @@ TEST_CASE("a step may clip and follow a schedule") {
   CHECK(!bars(expert_load(work)).empty());
 }
 
-TEST_CASE("the tape and the plan show what every layer did") {
+TEST_CASE("the tape and the plan hold the intermediates of every layer") {
   Model model;
   init(model, Key{1});
   Model::Workspace work{{.batch = 2, .length = 8}};
@@ -76,18 +76,18 @@ TEST_CASE("the tape and the plan show what every layer did") {
   std::vector<float> gates(16);
 
   model.forward(batch, work);
-  work.tape.blocks.at_layer(1, [&](const auto& block) {
+  work.tape.trunk.blocks.at_layer(1, [&](const auto& block) {
     middle = block.middle.eigen().col(3);   // token 3 after attention: D numbers
     const RoutingPlan<float>& plan = block.mixture.plan;
     for (int e = 0; e < plan.experts; ++e)
       for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s)
-        gates.at(plan.token[s]) += plan.weight[s];   // this token went to expert e with this gate
+        gates.at(plan.token[s]) += plan.gate[s];   // this token went to expert e with this gate
   });
   CHECK(middle.size() == 8);
   for (float sum : gates) CHECK(sum == Approx(1));
 }
 
-TEST_CASE("statistics, intermediates and the leak test look at routing") {
+TEST_CASE("statistics, intermediates and the leak test read routing") {
   Model model;
   init(model, Key{1});
   Model::Workspace work{{.batch = 2, .length = 8}};
@@ -105,7 +105,7 @@ TEST_CASE("statistics, intermediates and the leak test look at routing") {
   CHECK(leak == "no leak");
 }
 
-TEST_CASE("a weight whose gradient is empty stays as it is") {
+TEST_CASE("a weight whose gradient is empty is unchanged") {
   Model model, grad;
   init(model, Key{1});
   const Model before = model;   // a copy: models are values
@@ -159,7 +159,7 @@ TEST_CASE("prompts of different lengths are read together, and a cache selects t
   CHECK((cache.length(0) == 2 && cache.length(1) == 4 && cache.length(2) == 3));
 }
 
-TEST_CASE("the number of threads is no part of a result") {
+TEST_CASE("the number of threads does not affect results") {
   Model model, one, three;
   init(model, Key{1});
   const Batch batch = some_batch({2, 8});
@@ -175,7 +175,7 @@ TEST_CASE("the number of threads is no part of a result") {
   CHECK(same_weights(one, three));
 }
 
-TEST_CASE("a file carries all that a model needs") {
+TEST_CASE("a file contains a complete model") {
   Model model;
   Tokenizer tokenizer = Tokenizer::bytes();
   init(model, Key{1});

@@ -16,7 +16,7 @@ double first_number(DType dtype, const std::string& bytes) {
 
 }  // namespace
 
-TEST_CASE("every type's name stands at its enumerator") {
+TEST_CASE("the table has each type's name at its enumerator") {
   CHECK(facts(DType::boolean).name == "BOOL");
   CHECK(facts(DType::f8_e5m2fnuz).name == "F8_E5M2FNUZ");
   CHECK(facts(DType::bf16).name == "BF16");
@@ -25,7 +25,7 @@ TEST_CASE("every type's name stands at its enumerator") {
   CHECK(facts(DType::u64).name == "U64");
 }
 
-TEST_CASE("numbers are read from their bytes, lowest first") {
+TEST_CASE("elements are read as little-endian") {
   CHECK(first_number(DType::f64, std::string("\0\0\0\0\0\0\xf8\xbf", 8)) == -1.5);
   CHECK(first_number(DType::f32, std::string("\0\0\xc0\x3f", 4)) == 1.5);
   CHECK(first_number(DType::f16, std::string("\x00\x3e", 2)) == 1.5);

@@ -92,7 +92,7 @@ TEST_CASE("a file written before files had versions loads with the bits of its l
   check_logits(bare);
 }
 
-TEST_CASE("what is written states the format's version, and an old file written again is the same model") {
+TEST_CASE("a written file states the format's version, and an old file written again is the same model") {
   const TemporaryFolder folder;
   const std::string path = (folder / "m").string();
   Golden model, again;
@@ -107,7 +107,7 @@ TEST_CASE("what is written states the format's version, and an old file written 
   CHECK(read_safetensors(path).header.metadata.at("moegpt.format_version") == "2");
 }
 
-TEST_CASE("a version that is no number of ours or newer is refused, and nothing changes") {
+TEST_CASE("an invalid or newer version is rejected, and nothing changes") {
   const TemporaryFolder folder;
   const std::string path = (folder / "m").string();
   const auto errors = [&] {
@@ -220,7 +220,7 @@ TEST_CASE("a file with names of older versions loads as the model that it was, a
   CHECK(has(error_of([&] { load_safetensors(path, read); }), "unknown to this model: 'blocks.0.mixer."));
 }
 
-TEST_CASE("a file with a weight under its old and its new name is refused") {
+TEST_CASE("a file with a weight under its old and its new name is rejected") {
   const TemporaryFolder folder;
   const std::string path = (folder / "m").string();
   save(path, drawn(), Tokenizer::characters("abc"));
@@ -270,7 +270,7 @@ TEST_CASE("an option that a file lacks has the default of the file's version") {
   }
 }
 
-TEST_CASE("an option that is unknown is refused by its name in files of every version") {
+TEST_CASE("an option that is unknown is rejected by its name in files of every version") {
   const TemporaryFolder folder;
   const std::string path = (folder / "m").string();
   for (const char* version : {"1", "2"}) {
@@ -286,7 +286,7 @@ TEST_CASE("an option that is unknown is refused by its name in files of every ve
 }
 
 // A text without a field means these values for good.
-TEST_CASE("fields that a type's text leaves out have the values that they had in the first version") {
+TEST_CASE("fields omitted in a type's text have the values that they had in the first version") {
   CHECK(to_text(Config{.vocab = 9, .context = 8, .dim = 8, .layers = 3, .heads = 2, .kv_heads = 0,
                        .head_dim = 0, .hidden = 0, .dense_hidden = 0, .mask = Mask::causal,
                        .norm = Norm::layer, .residual = Residual::pre_norm, .positions = Positions::learned,

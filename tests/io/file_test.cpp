@@ -81,7 +81,7 @@ TEST_CASE("a file name without a directory is written to the working directory")
   CHECK(get(folder / "plain") == "x");
 }
 
-TEST_CASE("when the disk is full the old file stays and nothing else is left") {
+TEST_CASE("when the disk is full the old file is unchanged and no temporary file remains") {
   TemporaryFolder folder;
   put(folder / "a", "old");
   std::string error;
@@ -97,7 +97,7 @@ TEST_CASE("when the disk is full the old file stays and nothing else is left") {
   CHECK(folder.files() == 1);
 }
 
-TEST_CASE("when the writer throws the old file stays and nothing else is left") {
+TEST_CASE("when the writer throws the old file is unchanged and no temporary file remains") {
   TemporaryFolder folder;
   put(folder / "a", "old");
   auto stop = [](FileWriter& out) {
@@ -110,7 +110,7 @@ TEST_CASE("when the writer throws the old file stays and nothing else is left") 
   CHECK(folder.files() == 1);
 }
 
-TEST_CASE("a place that cannot hold the file is named with the reason") {
+TEST_CASE("a path that cannot be written is named with the reason") {
   TemporaryFolder folder;
   auto nothing = [](FileWriter&) {};
   const std::string error = error_of([&] { write_file_atomically(folder / "no/such/a", nothing); });
@@ -130,7 +130,7 @@ TEST_CASE("a device that is full is an error of the write") {
   CHECK(error_of([&] { out.write("x"); }) == "moegpt: cannot write a.safetensors: No space left on device");
 }
 
-TEST_CASE("asking whether a file can be written says what writing would say, and changes nothing") {
+TEST_CASE("check_can_write throws what writing would throw, and changes nothing") {
   TemporaryFolder folder;
   put(folder / "old", "old");
   put(folder / "empty", "");
@@ -174,7 +174,9 @@ TEST_CASE("a link to a file that is not there yet is followed") {
   CHECK(folder.files() == 2);
 }
 
-TEST_CASE("a file without permission to write is replaced where its directory has it, and refused where it has not") {
+TEST_CASE(
+    "a file without permission to write is replaced where its directory has it, and rejected where it has "
+    "not") {
   TemporaryFolder folder;
   std::filesystem::permissions(folder.path, std::filesystem::perms(0777));
   const PlainUser user;
@@ -198,7 +200,7 @@ TEST_CASE("a file without permission to write is replaced where its directory ha
   std::filesystem::permissions(folder / "closed", std::filesystem::perms(0700));
 }
 
-TEST_CASE("a file of another user in a sticky directory is refused before anything is written") {
+TEST_CASE("a file of another user in a sticky directory is rejected before anything is written") {
   TemporaryFolder folder;
   put(folder / "theirs", "old");
   std::filesystem::permissions(folder.path, std::filesystem::perms(01777));

@@ -23,6 +23,7 @@ Intermediates<T> small() {
   layer.balance_loss = 1.25;
   layer.z_loss = 0.1;
   layer.count_loss = 7;
+  layer.own_loss = 8;
   return all;
 }
 
@@ -44,7 +45,7 @@ TEST_CASE("intermediates become tensors under their names") {
   const auto& layer = all.layers[0];
   CHECK(file.header.metadata.at("batch") == "1");
   CHECK(file.header.metadata.at("length") == "2");
-  CHECK(file.header.tensors.size() == 15);
+  CHECK(file.header.tensors.size() == 16);
   CHECK(numbers<int>(file, "ids") == all.ids);
   CHECK(numbers<float>(file, "layers.3.gate_scores") == layer.gate_scores);
   CHECK(numbers<int>(file, "layers.3.top_k_indices") == layer.top_k_indices);
@@ -57,6 +58,7 @@ TEST_CASE("intermediates become tensors under their names") {
   CHECK(numbers<double>(file, "layers.3.balance_loss") == std::vector<double>{1.25});
   CHECK(numbers<double>(file, "layers.3.z_loss") == std::vector<double>{0.1});
   CHECK(numbers<double>(file, "layers.3.count_loss") == std::vector<double>{7});
+  CHECK(numbers<double>(file, "layers.3.own_loss") == std::vector<double>{8});
   CHECK(file.header.tensors.at("layers.3.gate_scores").shape == std::vector<Index>{2, 3});
   CHECK(file.header.tensors.at("layers.3.gates").shape == std::vector<Index>{2, 2});
   CHECK(file.header.tensors.at("layers.3.balance_loss").shape.empty());
@@ -103,7 +105,7 @@ TEST_CASE("intermediates become JSON in which every number is what it was") {
   CHECK(layer["count_loss"] == 7);
 }
 
-TEST_CASE("what is not finite is null in JSON, which has no word for it") {
+TEST_CASE("values that are not finite are null in JSON") {
   auto all = small<double>();
   all.layers[0].gate_scores[0] = std::numeric_limits<double>::infinity();
   all.layers[0].z_loss = std::numeric_limits<double>::quiet_NaN();

@@ -9,7 +9,7 @@ TEST_CASE("a quoted text escapes quotes, backslashes and control characters and 
   CHECK(json_quoted(std::string("\0\n\x1f", 3)) == "\"\\u0000\\u000a\\u001f\"");
 }
 
-TEST_CASE("a text is shown without control characters and never cut inside a character") {
+TEST_CASE("a text is shown without control characters and truncated between characters") {
   CHECK(shown("a\tb") == "'a?b'");
   CHECK(shown("abcdef", 3) == "'abc...'");
   CHECK(shown("ab\xc3\xa9", 3) == "'ab...'");

@@ -31,7 +31,7 @@ bool contains(const std::string& text, const std::string& part) { return text.fi
 
 }  // namespace
 
-TEST_CASE("a model comes back from its file with its logits, options and tokenizer") {
+TEST_CASE("a model read from its file has the same logits, options and tokenizer") {
   const TemporaryFile file;
   Model model, other;
   init(model, Key{1});
@@ -52,7 +52,7 @@ TEST_CASE("a model comes back from its file with its logits, options and tokeniz
   CHECK(std::equal(logits.begin(), logits.end(), second.data));
 }
 
-TEST_CASE("options go with the weights of a model, whichever way they are written and read") {
+TEST_CASE("options are stored with the weights of a model, whichever functions write and read them") {
   const TemporaryFile file;
   Model model;
   init(model, Key{1});
@@ -67,7 +67,7 @@ TEST_CASE("options go with the weights of a model, whichever way they are writte
   CHECK(from_bare_weights.options == model.options);
 }
 
-TEST_CASE("weights that say nothing of options leave a model's own, and what they say must be understood") {
+TEST_CASE("weights without options keep the model's options, and unknown or invalid options are rejected") {
   const TemporaryFile file;
   const auto with = [&](const char* key, const char* value) {
     const Model zeros;
@@ -85,20 +85,20 @@ TEST_CASE("weights that say nothing of options leave a model's own, and what the
   load_safetensors(file.path, model);
   CHECK(model.options == own);
   init(model, Key{1});
-  const float before = model.token_embedding.weight[0];
+  const float before = model.trunk.token_embedding.weight[0];
   for (const auto& [key, value] : {std::pair{"moegpt.options.new_one", "1"}, {"moegpt.options.norm_epsilon", "small"},
                                    {"moegpt.options.norm_epsilon", "nan"}, {"moegpt.options.norm_epsilon", ""}}) {
     with(key, value);
     CHECK(contains(message_of([&] { load_safetensors(file.path, model); }), "option "));
     CHECK(model.options == own);
-    CHECK(model.token_embedding.weight[0] == before);
+    CHECK(model.trunk.token_embedding.weight[0] == before);
   }
   with("moegpt.options.norm_epsilon", "0.25");
   load_safetensors(file.path, model);
   CHECK(model.options == ModelOptions{.norm_epsilon = 0.25});   // the others by the file's version
 }
 
-TEST_CASE("a file of another model says which one to compile, and changes nothing") {
+TEST_CASE("a file of another model names the type to compile, and changes nothing") {
   const TemporaryFile file;
   Model model;
   init(model, Key{1});
@@ -113,9 +113,10 @@ TEST_CASE("a file of another model says which one to compile, and changes nothin
   CHECK(count_weights(other) > 0);
   for_each_weight([](const auto& w) { for (float x : w) REQUIRE(x == 0); }, other);
   CHECK(model_text(file.path) == to_text<Model>());
+  CHECK(to_text<Model::Trunk>() == "Transformer" + to_text<Model>().substr(3));
 }
 
-TEST_CASE("a file of another block layout is refused, and says which layout to compile") {
+TEST_CASE("a file of another block layout is rejected, with the layout to compile") {
   const TemporaryFile file;
   constexpr auto with = [](Residual residual, LayerSet mixture_at) {
     return Config{.vocab = 9, .context = 8, .dim = 8, .layers = 3, .heads = 2, .residual = residual,
@@ -134,7 +135,7 @@ TEST_CASE("a file of another block layout is refused, and says which layout to c
   load(file.path, same, tokenizer);
 }
 
-TEST_CASE("a Config is written as one would write it, with all that is not as usual") {
+TEST_CASE("a Config's text is C++ with all fields that differ from their defaults") {
   CHECK(to_text(Config{.vocab = 9, .context = 8, .dim = 8, .layers = 3, .heads = 2, .dense_hidden = 40,
                        .mask = Mask::full, .residual = Residual::no_norm, .dense_first = 1, .moe_every = 2}) ==
         "Config{.vocab = 9, .context = 8, .dim = 8, .layers = 3, .heads = 2, .dense_hidden = 40, .mask = Mask::full, "
@@ -143,7 +144,7 @@ TEST_CASE("a Config is written as one would write it, with all that is not as us
         "Config{.vocab = 9, .context = 8, .dim = 8, .layers = 3, .heads = 2, .mixture_at = {2}}");
 }
 
-TEST_CASE("a tokenizer that does not fit the model is refused before anything is written") {
+TEST_CASE("a tokenizer that does not fit the model is rejected before anything is written") {
   const TemporaryFile file;
   const Model model;
   CHECK(contains(message_of([&] { save(file.path, model, Tokenizer::bytes()); }), "256 tokens, the model only 9"));
@@ -159,7 +160,7 @@ TEST_CASE("bare weights are not a model file") {
   CHECK(contains(message_of([&] { load(file.path, model, tokenizer); }), "no \"moegpt.model\" in its metadata"));
 }
 
-TEST_CASE("routers name themselves as one writes them") {
+TEST_CASE("the text of a router is its C++ type") {
   CHECK(TopKRouter<8, 2>::text() == "TopKRouter<8, 2>");
   CHECK(TopKRouter<8, 1>::text() == "TopKRouter<8, 1>");
   CHECK(TopKRouter<8, 2, TopK{.gates = Gates::probability, .bias = true}>::text() ==
@@ -170,7 +171,7 @@ TEST_CASE("routers name themselves as one writes them") {
   CHECK(AllowNonCausal<ExpertChoiceRouter<8, 2>>::text() == "AllowNonCausal<ExpertChoiceRouter<8, 2>>");
 }
 
-TEST_CASE("a file whose options no model can have is refused and changes nothing") {
+TEST_CASE("a file whose options no model can have is rejected and changes nothing") {
   const TemporaryFile file;
   Model model, other;
   init(model, Key{1});

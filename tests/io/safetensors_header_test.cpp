@@ -1,4 +1,5 @@
-// The rules S1-S13 by which a file is refused, each with bytes written by hand from the format's description.
+// The rules S1-S13 by which a file is rejected, each with bytes written by hand from the format's
+// description.
 #include <moegpt/io/safetensors.hpp>
 
 #include "support.hpp"
@@ -11,7 +12,7 @@ std::string refusal(const std::string& bytes) {
   return error_of([&] { parse_safetensors(bytes, "m.safetensors"); });
 }
 
-// Checks that the file is refused and that the message names it and all of these.
+// Checks that the file is rejected and that the message names it and all of these.
 void refused(const std::string& bytes, std::initializer_list<std::string_view> parts) {
   const std::string text = refusal(bytes);
   INFO(text);
@@ -50,23 +51,23 @@ TEST_CASE("a header laid out as Python's writer does is read") {
   CHECK(std::string(file.data(file.header.tensors.at("b")), 8) == "01234567");
 }
 
-TEST_CASE("S1: a file of fewer than 8 bytes is refused") {
+TEST_CASE("S1: a file of fewer than 8 bytes is rejected") {
   for (std::size_t size = 0; size < 8; ++size)
     refused(std::string(size, 'x'), {"has " + std::to_string(size) + " bytes", "at least 8"});
 }
 
-TEST_CASE("S2: a header of more than 100,000,000 bytes is refused") {
+TEST_CASE("S2: a header of more than 100,000,000 bytes is rejected") {
   for (const std::uint64_t bytes : {std::uint64_t{100'000'001}, std::uint64_t{1} << 63, ~std::uint64_t{0}})
     refused(eight_bytes(bytes) + "{}", {"header of " + std::to_string(bytes), "at most 100000000"});
 }
 
-TEST_CASE("S3: a header that goes past the end of the file is refused") {
+TEST_CASE("S3: a header that goes past the end of the file is rejected") {
   refused(eight_bytes(3) + "{}", {"header of 3 bytes", "only 2 follow"});
   refused(eight_bytes(100'000'000) + "{}", {"only 2 follow"});
   refused(eight_bytes(2), {"only 0 follow"});
 }
 
-TEST_CASE("S4: a header that is not UTF-8 is refused") {
+TEST_CASE("S4: a header that is not UTF-8 is rejected") {
   for (const std::string bad : {"\xc0\xaf", "\xed\xa0\x80", "\xff", "\xc3", "\xf4\x90\x80\x80"}) {
     refused_header("{\"" + bad + "\":{}}", {"not valid JSON at its byte", "UTF-8"});
     refused_header("{\"__metadata__\":{\"k\":\"" + bad + "\"}}", {"not valid JSON at its byte", "UTF-8"});
@@ -76,7 +77,7 @@ TEST_CASE("S4: a header that is not UTF-8 is refused") {
   refused_header(R"({"\ud800":{}})", {"not valid JSON"});
 }
 
-TEST_CASE("S5: a header that is not a JSON object from its first byte on is refused") {
+TEST_CASE("S5: a header that is not a JSON object from its first byte on is rejected") {
   for (const std::string bad : {"", " {}", "[]", "null", "\n{}", "x"})
     refused_header(bad, {"does not begin with '{'"});
   for (const std::string bad : {"{", "{\"a\"", "{}}", "{} x", "{'a':1}", "{\"a\":}", "{,}", "{/**/}"})
@@ -86,7 +87,7 @@ TEST_CASE("S5: a header that is not a JSON object from its first byte on is refu
   refused(tensor_a("\"dtype\":\"F32\",\"shape\":[2],"), {"not valid JSON"});
 }
 
-TEST_CASE("S5: nesting of any depth is refused where it leaves the grammar") {
+TEST_CASE("S5: nesting of any depth is rejected where it leaves the grammar") {
   const std::string deep(100'000, '[');
   refused_header(deep, {"does not begin with '{'"});
   refused_header("{\"a\":" + deep, {"tensor 'a'", "an array", "expected an object"});
@@ -97,7 +98,7 @@ TEST_CASE("S5: nesting of any depth is refused where it leaves the grammar") {
   refused_header(objects, {"tensor 'a': 'a' is unknown"});
 }
 
-TEST_CASE("S6: a name that occurs twice is refused") {
+TEST_CASE("S6: a name that occurs twice is rejected") {
   const std::string a = "\"a\":{" + good_a + "}";
   refused(safetensors_bytes("{" + a + "," + a + "}", "12345678"), {"tensor 'a' occurs twice"});
   refused(safetensors_bytes("{" + a + ",\"\\u0061\":{" + good_a + "}}", "12345678"),
@@ -109,7 +110,7 @@ TEST_CASE("S6: a name that occurs twice is refused") {
   refused_header(R"({"__metadata__":{},"__metadata__":{}})", {"__metadata__ occurs twice"});
 }
 
-TEST_CASE("a tensor with a field missing, unknown or of the wrong kind is refused") {
+TEST_CASE("a tensor with a field missing, unknown or of the wrong kind is rejected") {
   refused(tensor_a(R"("shape":[2],"data_offsets":[0,8])"), {"tensor 'a' has no dtype"});
   refused(tensor_a(R"("dtype":"F32","data_offsets":[0,8])"), {"tensor 'a' has no shape"});
   refused(tensor_a(R"("dtype":"F32","shape":[2])"), {"tensor 'a' has no data_offsets"});
@@ -143,7 +144,7 @@ TEST_CASE("S7: every number type of the format is known and no other") {
             {"tensor 'a': 'dtype'", "'" + bad + "'", "expected one of BOOL", "F32"});
 }
 
-TEST_CASE("S8: a shape whose size overflows or ends inside a byte is refused") {
+TEST_CASE("S8: a shape whose size overflows or ends inside a byte is rejected") {
   auto shape = [](const std::string& dtype, const std::string& extents) {
     return tensor_a("\"dtype\":\"" + dtype + "\",\"shape\":[" + extents + "],\"data_offsets\":[0,8]");
   };
@@ -155,13 +156,13 @@ TEST_CASE("S8: a shape whose size overflows or ends inside a byte is refused") {
   refused(shape("F6_E2M3", "2"), {"tensor 'a'", "ends inside a byte"});
 }
 
-TEST_CASE("S9: offsets that do not match the shape are refused") {
+TEST_CASE("S9: offsets that do not match the shape are rejected") {
   for (const std::string bad : {"0,7", "0,9", "1,8", "8,0", "0,0"})
     refused(tensor_a("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[" + bad + "]"),
             {"tensor 'a'", "expected 8 bytes for F32 [2]"});
 }
 
-TEST_CASE("S10: tensors that leave a hole, overlap or end elsewhere than the file are refused") {
+TEST_CASE("S10: tensors that leave a hole, overlap or end elsewhere than the file are rejected") {
   auto pair = [](const std::string& a, const std::string& b, const std::string& data) {
     auto tensor = [](const std::string& offsets) {
       return R"({"dtype":"U8","shape":[4],"data_offsets":[)" + offsets + "]}";
@@ -178,7 +179,7 @@ TEST_CASE("S10: tensors that leave a hole, overlap or end elsewhere than the fil
   refused(safetensors_bytes("{}", "x"), {"end at byte 0", "has 1 bytes"});
 }
 
-TEST_CASE("S11: metadata that is not text is refused") {
+TEST_CASE("S11: metadata that is not text is rejected") {
   for (const std::string bad : {"1", "-1", "1.5", "null", "true", "{}", "[]"})
     refused_header("{\"__metadata__\":{\"k\":" + bad + "}}", {"__metadata__: 'k'", "expected a text"});
   refused_header(R"({"__metadata__":"x"})", {"__metadata__", "text 'x'", "expected an object"});
@@ -207,7 +208,7 @@ TEST_CASE("S13: only whole numbers below 2^48 written in digits are read") {
   refused(tensor_a(R"("dtype":"F32","shape":[2],"data_offsets":[-0,8])"), {"'data_offsets'", "minus sign"});
 }
 
-TEST_CASE("a file with more than any model has is refused before it costs memory") {
+TEST_CASE("a file beyond the limits is rejected before memory is allocated for it") {
   std::string many = "{";
   for (std::size_t i = 0; i <= SafetensorsLimits::tensors; ++i)
     many += "\"" + std::to_string(i) + "\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},";

@@ -74,7 +74,7 @@ std::array<float, 2> load_vector(const std::string& dtype, const std::string& da
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("a tree comes back from its file bit for bit", "", float, double) {
+TEMPLATE_TEST_CASE("a tree read from its file has the same bits", "", float, double) {
   TemporaryFolder folder;
   Tree<TestType> tree, loaded;
   fill(tree);
@@ -89,7 +89,7 @@ TEMPLATE_TEST_CASE("a tree comes back from its file bit for bit", "", float, dou
   CHECK(numbers(tree) == numbers(loaded));
 }
 
-TEST_CASE("a file of floats fills a tree of doubles and the reverse") {
+TEST_CASE("a file of floats sets a tree of doubles and vice versa") {
   TemporaryFolder folder;
   Tree<float> narrow, narrow_again;
   Tree<double> wide;
@@ -147,7 +147,7 @@ TEST_CASE("a weight not held here is neither written nor read, and its tensor is
             "missing in the file: 'leaves.1.weight'"));
 }
 
-TEST_CASE("a file of another model is refused with every difference named and the tree is unchanged") {
+TEST_CASE("a file of another model is rejected with every difference named and the tree is unchanged") {
   const std::string header = "{" + tensor("scale", "I32", "", "0,4") + "," +
                              tensor("leaves.0.bias", "F32", "2", "4,12") + "," +
                              tensor("extra", "F32", "1", "12,16") + "}";
@@ -165,14 +165,14 @@ TEST_CASE("a file of another model is refused with every difference named and th
   CHECK(numbers(tree) == numbers(before));
 }
 
-TEST_CASE("long lists of differences are cut") {
+TEST_CASE("long lists of differences are truncated") {
   Tree<float> tree;
   const SafetensorsFile file = parse_safetensors(safetensors_bytes("{}"), "m");
   const std::string error = error_of([&] { load_safetensors(file, tree); });
   CHECK(has(error, "missing in the file: 'scale', 'leaves.0.weight', 'leaves.0.bias' and 2 more"));
 }
 
-TEST_CASE("a number that is not finite is refused by name and index unless one asks for it") {
+TEST_CASE("a number that is not finite is rejected by name and index unless one asks for it") {
   const float nan = std::numeric_limits<float>::quiet_NaN(),
               infinity = std::numeric_limits<float>::infinity();
   CHECK(has(error_of([&] { load_vector("F32", raw({1.f, nan})); }), "tensor 'a' holds nan at index 1"));
@@ -208,7 +208,7 @@ TEST_CASE("a tree with a bad number is not written") {
   CHECK(get(folder / "m") == "old");
 }
 
-TEST_CASE("what could not be read back is not written") {
+TEST_CASE("a file that could not be read is not written") {
   TemporaryFolder folder;
   const float one[] = {1};
   const NamedTensor a{"a", DType::f32, {1}, one};
@@ -226,7 +226,7 @@ TEST_CASE("what could not be read back is not written") {
   CHECK(folder.files() == 0);
 }
 
-TEST_CASE("a file cut short anywhere is refused") {
+TEST_CASE("a file truncated anywhere is rejected") {
   TemporaryFolder folder;
   Tree<float> tree;
   fill(tree);
@@ -236,7 +236,7 @@ TEST_CASE("a file cut short anywhere is refused") {
     CHECK_THROWS_AS(parse_safetensors(bytes.substr(0, size), "m"), std::runtime_error);
 }
 
-TEST_CASE("a file with any one bit flipped is read or refused, never anything else") {
+TEST_CASE("a file with any one bit flipped is read or rejected, never anything else") {
   TemporaryFolder folder;
   Tree<float> tree;
   fill(tree);
@@ -255,7 +255,7 @@ TEST_CASE("a file with any one bit flipped is read or refused, never anything el
   CHECK(refused > 64);  // all of the length's upper bits at least
 }
 
-TEST_CASE("a tensor without data is refused unless its shape has a zero") {
+TEST_CASE("a tensor without data is rejected unless its shape has a zero") {
   TemporaryFolder folder;
   const auto says = [&](std::vector<Index> shape) {
     return error_of([&] { save_safetensors(folder / "m.safetensors", {{"x", DType::f32, shape, nullptr}}); });

@@ -79,3 +79,11 @@ TEST_CASE("a gated activation is act(gate) up, and its two derivatives agree wit
     CHECK(d_up == Approx(dy * act(a, gate)).epsilon(1e-15));
   }
 }
+
+TEST_CASE("each activation has its enumerator's name") {
+  CHECK(to_text(Activation::gelu) == "gelu");
+  CHECK(to_text(Activation::gelu_erf) == "gelu_erf");
+  CHECK(to_text(Activation::relu) == "relu");
+  CHECK(to_text(Activation::silu) == "silu");
+  CHECK(to_text(Activation::tanh) == "tanh");
+}

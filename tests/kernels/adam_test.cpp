@@ -70,7 +70,7 @@ TEST_CASE("the first step moves every weight by the learning rate against the si
   CHECK(w[2] == Approx(-0.01).epsilon(1e-12));
 }
 
-TEST_CASE("a zero gradient moves no weight that has no momentum, not even at epsilon 1e-8") {
+TEST_CASE("a zero gradient changes no weight without momentum, not even with epsilon 1e-8") {
   const float g[2] = {};
   float w[2] = {1, -3}, m[2] = {}, v[2] = {};
   Reference r;
@@ -80,7 +80,8 @@ TEST_CASE("a zero gradient moves no weight that has no momentum, not even at eps
   CHECK(w[1] == -3);
 }
 
-TEMPLATE_TEST_CASE("a number's step has the same bits wherever it lies and however many are with it", "", float, double) {
+TEMPLATE_TEST_CASE("an element's step has the same bits at any index and for any number of elements", "",
+                   float, double) {
   using T = TestType;
   const Index n = 3 * lanes<T> + 1;
   const auto g = random_numbers<T>(n, 1), start = random_numbers<T>(n, 2);

@@ -65,7 +65,7 @@ void check_against_formula(const OneHead& head, const Problem& p) {
 
 }  // namespace
 
-TEST_CASE("a causal query sees the keys up to its own position") {
+TEST_CASE("a causal query attends to the keys up to its own position") {
   const OneHead head{.scale = 0.7, .rule = {.mask = Mask::causal, .keys = 70}};   // 70: more than one block of queries
   Problem p(70, 70);
   check_against_formula(head, p);
@@ -76,7 +76,7 @@ TEST_CASE("a causal query sees the keys up to its own position") {
   CHECK_FALSE(same_bits(before.o[40], after.o[40], d));
 }
 
-TEST_CASE("without a mask a query sees every key that exists, and padded keys are as if they were not there") {
+TEST_CASE("with a full mask a query attends to every key, and padded keys do not affect results") {
   Problem p(7, 7);
   check_against_formula({.scale = 1, .rule = {.mask = Mask::full, .keys = 7}}, p);
   for (const Mask mask : {Mask::full, Mask::causal}) {
@@ -110,7 +110,7 @@ TEST_CASE("windows and documents of either mask, whole, padded and continued, ar
   });
 }
 
-TEST_CASE("keys that a window or a document hides are as if they were not there, in far tiles and near") {
+TEST_CASE("keys masked by a window or a document do not affect results, in any tile") {
   const auto own = documents_of({130, 90, 80}, 0, 300);
   const kernels::KeyRule rules[] = {{.mask = Mask::causal, .keys = 300, .window = 20},
                                     {.mask = Mask::full, .keys = 300, .window = 20},
@@ -133,7 +133,7 @@ TEST_CASE("keys that a window or a document hides are as if they were not there,
   }
 }
 
-TEST_CASE("a query without keys gets zero, not NaN, and sends no gradient") {
+TEST_CASE("a query without keys has output zero, not NaN, and no gradient") {
   const OneHead head{.scale = 1, .rule = {.mask = Mask::full, .keys = 0}};
   const Problem p(3, 3);
   const Answer a = attend(head, p);
@@ -146,7 +146,8 @@ TEST_CASE("a query without keys gets zero, not NaN, and sends no gradient") {
   for (Index i = 0; i < 3 * d; ++i) CHECK((dq[0][i] == 0 && dk[0][i] == 0 && dv[0][i] == 0));
 }
 
-TEMPLATE_TEST_CASE("one query at a time gives the bits of all queries at once (law 6)", "", float, double) {
+TEMPLATE_TEST_CASE("one query at a time gives the bits of all queries at once (invariant 6)", "", float,
+                   double) {
   using T = TestType;
   const Index n = 70;
   const auto q = random_tokens<d, T>(n, 4), k = random_tokens<d, T>(n, 5), v = random_tokens<d, T>(n, 6);

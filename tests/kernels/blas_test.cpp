@@ -49,7 +49,8 @@ void reference_gemm(char op_a, char op_b, int m, int n, int k, T alpha, const T*
 REFERENCE_GEMM(float, sgemm_)
 REFERENCE_GEMM(double, dgemm_)
 
-TEMPLATE_TEST_CASE("a large product is one call of BLAS, in any orientation and from any start", "", float, double) {
+TEMPLATE_TEST_CASE("a large product is one call of BLAS, in any orientation and with any initial C", "",
+                   float, double) {
   using T = TestType;
   // Small integers: exact in any order. Rows are longer than they are used.
   const Index wide = 720;
@@ -64,14 +65,15 @@ TEMPLATE_TEST_CASE("a large product is one call of BLAS, in any orientation and 
   const MatrixView<T> out{c.data(), M, N, wide};
   for (const auto& left : lefts)
     for (const auto& right : rights)
-      for (const kernels::Start<T> start : {kernels::Start<T>{}, {.bias = bias.data()}, {.accumulate = true}}) {
+      for (const kernels::InitialC<T> start :
+           {kernels::InitialC<T>{}, {.bias = bias.data()}, {.accumulate = true}}) {
         std::fill(c.begin(), c.end(), start.accumulate ? T(2) : std::numeric_limits<T>::quiet_NaN());
         int finished = 0;
         const auto finish = [&](Rows rows, Rows cols) {
           finished += rows.first == 0 && rows.count == M && cols.first == 0 && cols.count == N;
         };
         calls = 0;
-        kernels::gemm<T>(left, right, out, start, kernels::Finish(finish));
+        kernels::gemm<T>(left, right, out, start, kernels::Epilogue(finish));
         CHECK(calls == 1);
         CHECK(finished == 1);
         bool same = true;
@@ -86,7 +88,7 @@ TEMPLATE_TEST_CASE("a large product is one call of BLAS, in any orientation and 
       }
 }
 
-TEST_CASE("BLAS gets no product that is small, gathered or strided both ways") {
+TEST_CASE("BLAS is not called for a product that is small, gathered or strided both ways") {
   std::vector<float> numbers(2 * 720 * 720), c(720 * 720);
   std::vector<Index> number(720);
   const auto left = [&](Index rows, Index stride, const Index* gathered = nullptr) {
@@ -108,4 +110,4 @@ TEST_CASE("BLAS gets no product that is small, gathered or strided both ways") {
 }
 #endif
 
-TEST_CASE("a build with BLAS says so") { CHECK(build_info().blas); }
+TEST_CASE("build_info states that BLAS is used") { CHECK(build_info().blas); }

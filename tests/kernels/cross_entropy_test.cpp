@@ -23,7 +23,7 @@ Buffer<T> gradient(const T* z, Index vocab, int target, T scale, Index first, In
 }
 }  // namespace
 
-TEMPLATE_TEST_CASE("log sum exp agrees with a plain sum in long double at every length", "", float, double) {
+TEMPLATE_TEST_CASE("log-sum-exp agrees with a plain sum in long double at every length", "", float, double) {
   for (Index n = 1; n <= 70; ++n) {
     const auto z = random_numbers<TestType>(n, 7, 3);
     long double total = 0;

@@ -19,7 +19,7 @@ TEST_CASE("gather copies each slot's token") {
   for (Index s = 0; s < 3; ++s) CHECK(same_bits(slot_count[s], x[token[s]], D));
 }
 
-TEST_CASE("scale_rows multiplies each row with its own number") {
+TEST_CASE("scale_rows multiplies each row by its gate") {
   Tokens<D, double> x = random_tokens<D, double>(3, 3);
   const auto before = x;
   const double weight[3] = {0.25, 2, -1};
@@ -28,7 +28,7 @@ TEST_CASE("scale_rows multiplies each row with its own number") {
     for (int i = 0; i < D; ++i) CHECK(x[s][i] == weight[s] * before[s][i]);
 }
 
-TEST_CASE("combine sums weight times slot over a token's choices, and writes zero for a token that has none") {
+TEST_CASE("combine sums gate times slot over a token's choices, and writes zero for a token without slots") {
   const auto slot_count = random_tokens<D, double>(3, 2);
   const double weight[3] = {0.25, 2, -1};
   Tokens<D, double> y(3);
@@ -43,7 +43,7 @@ TEST_CASE("combine sums weight times slot over a token's choices, and writes zer
   for (int i = 0; i < D; ++i) CHECK(y[0][i] == slot_count[2][i] + slot_count[0][i]);
 }
 
-TEST_CASE("the number of threads does not change a bit of what is combined") {
+TEST_CASE("the number of threads does not change a bit of combine") {
   const Index tokens = 300;
   const auto slot_count = random_tokens<D, float>(2 * tokens, 5);
   const auto weight = random_numbers<float>(2 * tokens, 6);

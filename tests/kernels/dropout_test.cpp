@@ -28,7 +28,7 @@ TEST_CASE("a share p is dropped and the rest scaled, so the mean stays") {
   }
 }
 
-TEST_CASE("a row's mask depends on its key and number, and neighbours have masks of their own") {
+TEST_CASE("a row's mask depends on its key and index, and different rows have different masks") {
   auto mask = [](Key key, Index row) {
     Buffer<float> x(16);
     x.fill(1);

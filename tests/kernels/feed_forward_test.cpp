@@ -7,7 +7,7 @@ using namespace moegpt;
 
 namespace {
 constexpr int D = 5, F = 70;
-constexpr Index tokens = 300;   // more than are handled together
+constexpr Index tokens = 300;   // more than one chunk
 }  // namespace
 
 TEST_CASE("hidden is the activation of the product, and hidden_gated the product times it") {

@@ -43,13 +43,13 @@ TEMPLATE_TEST_CASE("a few rows times weights are chains over the inputs, for any
                             {x.data(), rows, inputs, 1, rows},                  // column by column
                             {x.data(), rows, inputs, inputs, 1, number}};       // gathered
   for (const Operand<T>& a : lie)
-    for (const kernels::Start<T> start : {kernels::Start<T>{}, kernels::Start<T>{.bias = bias.data()},
-                                          kernels::Start<T>{.accumulate = true}}) {
+    for (const kernels::InitialC<T> start : {kernels::InitialC<T>{}, kernels::InitialC<T>{.bias = bias.data()},
+                                          kernels::InitialC<T>{.accumulate = true}}) {
       auto c = old;
       Index finished = 0;
       const auto count = [&](Rows r, Rows columns) { finished += r.count * columns.count; };
       kernels::gemm<T>(a, kernels::transposed<T>(weights), {c.data(), rows, outputs, outputs}, start,
-                       kernels::Finish(count));
+                       kernels::Epilogue(count));
       bool same = true;
       for (Index m = 0; m < rows; ++m)
         for (Index j = 0; j < outputs; ++j) {
@@ -75,7 +75,7 @@ TEST_CASE("threads share a product of one row, and its bits are the same") {
   Exec{3}.region([&](const Exec& exec) {
     kernels::gemm<float>(exec, MatrixView<const float>{x.data(), 1, inputs, inputs},
                          kernels::transposed<float>(weights), {many.data(), 1, outputs, outputs}, {},
-                         kernels::Finish([&](Rows rows, Rows columns) { ++tasks; count(rows, columns); }));
+                         kernels::Epilogue([&](Rows rows, Rows columns) { ++tasks; count(rows, columns); }));
   });
   CHECK(one == many);
   CHECK(finished == outputs);

@@ -34,7 +34,7 @@ Operand<T> as_operand(const Matrix<T>& m, const Matrix<T>& m_transposed, bool tr
   return MatrixView<const T>{m.data(), m.rows(), m.cols(), m.cols()};
 }
 
-// |C - AB| <= (K + 2) epsilon (|A| |B| + |start|) for any order of a sum of K products and a start.
+// |C - AB| <= (K + 2) epsilon (|A| |B| + |C0|) for any order of a sum of K products and the initial C0.
 template <class T>
 bool close(const Matrix<T>& c, const Matrix<T>& a, const Matrix<T>& b, const Matrix<T>& start) {
   const Matrix<double> A = a.template cast<double>(), B = b.template cast<double>(), C = start.template cast<double>();
@@ -48,9 +48,10 @@ bool close(const Matrix<T>& c, const Matrix<T>& a, const Matrix<T>& b, const Mat
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("products agree with Eigen's for any shape, orientation and start", "", float, double) {
+TEMPLATE_TEST_CASE("products agree with Eigen's for any shape, orientation and initial C", "", float,
+                   double) {
   using T = TestType;
-  constexpr Index NR = kernels::detail::Tile<T>::NR, deep = kernels::detail::Tile<T>::depth + 5;
+  constexpr Index NR = kernels::detail::Tile<T>::NR, deep = kernels::detail::Tile<T>::KC + 5;
   const Index shapes[][3] = {{0, 3, 2}, {3, 0, 2}, {3, 2, 0}, {1, 1, 1},      {1, 7, 5},  {7, 1, 5},      {5, 3, 1},
                              {6, 8, 8}, {7, 5, 9}, {13, 33, 17}, {12, 64, 16}, {29, 2 * NR + 1, 6},
                              {11, 4 * NR + 3, 31}, {5, 3, deep}, {2, NR, 2 * deep},
@@ -79,7 +80,7 @@ TEMPLATE_TEST_CASE("products agree with Eigen's for any shape, orientation and s
 TEMPLATE_TEST_CASE("every element is one chain of multiply-adds over k = 0, 1, 2, ..., beyond a panel too", "", float,
                    double) {
   using T = TestType;
-  const Index M = 5, N = 19, K = kernels::detail::Tile<T>::depth + 9;
+  const Index M = 5, N = 19, K = kernels::detail::Tile<T>::KC + 9;
   const Matrix<T> a = random_matrix<T>(M, K, 5), b = random_matrix<T>(K, N, 6), bias = random_matrix<T>(1, N, 7);
   Matrix<T> c(M, N);
   kernels::gemm<T>(MatrixView<const T>{a.data(), M, K, K}, MatrixView<const T>{b.data(), K, N, N}, view(c),
@@ -97,10 +98,11 @@ TEMPLATE_TEST_CASE("every element is one chain of multiply-adds over k = 0, 1, 2
       fused += c(i, j) == one;
       separate += c(i, j) == two;
     }
-  CHECK((fused == M * N || separate == M * N));   // as the machine has it, but the same everywhere
+  CHECK((fused == M * N || separate == M * N));   // depends on the target, but is the same for every element
 }
 
-TEMPLATE_TEST_CASE("a row's and a column's bits are the same alone and among others (law 6)", "", float, double) {
+TEMPLATE_TEST_CASE("a row's and a column's bits are the same alone and among others (invariant 6)", "", float,
+                   double) {
   using T = TestType;
   const Index M = 27, N = 2 * kernels::detail::Tile<T>::NR + 5, K = 37;
   const Matrix<T> a = random_matrix<T>(M, K, 8), b = random_matrix<T>(K, N, 9), bias = random_matrix<T>(1, N, 10);
@@ -152,7 +154,7 @@ TEST_CASE("every element of a product is finished once, with its final value, in
       whole = whole && cols.first % lanes<float> == 0;
       seen.block(rows.first, cols.first, rows.count, cols.count) += c.block(rows.first, cols.first, rows.count, cols.count);
     };
-    kernels::gemm<float>(view(a), view(b), view(c), {}, kernels::Finish(finish));
+    kernels::gemm<float>(view(a), view(b), view(c), {}, kernels::Epilogue(finish));
     kernels::gemm<float>(view(a), view(b), view(expected));
     CHECK(whole);
     CHECK(seen == expected);
@@ -173,7 +175,7 @@ TEST_CASE("rows of a large product, whose operands are both packed, have the bit
   }
 }
 
-TEST_CASE("the number of threads does not change a bit of a product (law 5)") {
+TEST_CASE("the number of threads does not change a bit of a product (invariant 5)") {
   const Index M = 500, N = 150, K = 33;
   const Matrix<float> a = random_matrix<float>(M, K, 12), b = random_matrix<float>(K, N, 13);
   Matrix<float> one(M, N), many(M, N);
@@ -216,7 +218,7 @@ TEST_CASE("affine is x W^T + b, and its gradients are the transposed products, a
   kernels::affine_backward_weights<double>(Exec{2}, xv, dyv, view(dw), db.data());
   CHECK(close(dw, dyt, x, dw0));
   for (Index j = 0; j < out; ++j) CHECK(db(0, j) == Approx(b(0, j) + dy.col(j).sum()).epsilon(1e-14));
-  kernels::affine_backward_weights<double>(Exec{1}, xv, dyv, {}, nullptr);   // nothing is wanted
+  kernels::affine_backward_weights<double>(Exec{1}, xv, dyv, {}, nullptr);   // no gradient is required
 }
 
 TEMPLATE_TEST_CASE("a product that is not large needs little of the stack", "", float, double) {

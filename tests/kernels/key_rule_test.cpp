@@ -5,7 +5,7 @@
 
 using namespace moegpt;
 
-TEST_CASE("a query sees the keys of its mask, window, document and sequence: one run, which no later query precedes") {
+TEST_CASE("a query's keys by mask, window, document and sequence are one run, whose bounds do not decrease") {
   for_each_key_rule([](const kernels::KeyRule& rule) {
     CAPTURE(rule.mask, rule.first, rule.keys, rule.window, rule.own != nullptr);
     int wrong = 0;
@@ -17,7 +17,7 @@ TEST_CASE("a query sees the keys of its mask, window, document and sequence: one
   });
 }
 
-TEST_CASE("the queries that see a key by mask and window are a run, too") {
+TEST_CASE("the queries of a key by mask and window are a run, too") {
   for_each_key_rule([](const kernels::KeyRule& rule) {
     if (rule.own) return;
     CAPTURE(rule.mask, rule.first, rule.keys, rule.window);
@@ -30,7 +30,8 @@ TEST_CASE("the queries that see a key by mask and window are a run, too") {
   });
 }
 
-TEST_CASE("the run of a block of queries begins with a tile and has all keys that they see, and ends with the last one") {
+TEST_CASE(
+    "the run of a block of queries begins at a tile, contains all their keys, and ends with the last one") {
   for_each_key_rule([](const kernels::KeyRule& rule) {
     CAPTURE(rule.mask, rule.first, rule.keys, rule.window, rule.own != nullptr);
     for (const Rows rows : {Rows{0, 64}, Rows{64, 6}, Rows{3, 1}}) {

@@ -55,7 +55,7 @@ TEMPLATE_TEST_CASE("each number of rows gives one chain of multiply-adds over k 
         if (i < rows)
           CHECK(c[i * N + j] == Approx(sum).epsilon(1e-5).margin(1e-5));
         else
-          CHECK(c[i * N + j] == 99);   // rows beyond are left alone
+          CHECK(c[i * N + j] == 99);   // rows beyond are unchanged
       }
   }
 }

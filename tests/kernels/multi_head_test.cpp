@@ -37,7 +37,7 @@ struct Problem {
 
 }  // namespace
 
-TEST_CASE("each head of each sequence is the attention core on its rows and columns, with a mask of its own") {
+TEST_CASE("each head of each sequence is attention of its rows and columns, with its own dropout mask") {
   Problem p;
   const auto m = heads();
   p.run(m, 1);
@@ -65,7 +65,7 @@ TEST_CASE("each head of each sequence is the attention core on its rows and colu
   CHECK(same_bits(p.dv, dv));
 }
 
-TEST_CASE("the number of threads changes no bit of any head (law 5)") {
+TEST_CASE("the number of threads changes no bit of any head (invariant 5)") {
   Problem one;
   one.run(heads(), 1);
   for (const int threads : {2, 3, 8}) {
@@ -78,7 +78,7 @@ TEST_CASE("the number of threads changes no bit of any head (law 5)") {
   }
 }
 
-TEST_CASE("backward of few heads is cut in blocks of queries and of keys, which changes no bit") {
+TEST_CASE("backward of few heads in blocks of queries and of keys changes no bit") {
   constexpr Index longer = 150;   // three blocks, the last one not whole
   const Index exist[2] = {140, 150};
   const auto q = random_tokens<H * width, double>(2 * longer, 6), d_mixed = random_tokens<H * width, double>(2 * longer, 7);
@@ -105,7 +105,7 @@ TEST_CASE("backward of few heads is cut in blocks of queries and of keys, which 
   }
 }
 
-TEST_CASE("a sequence's dropout goes by its global number") {
+TEST_CASE("a sequence's dropout depends on its global index") {
   Problem here, there;
   here.run(heads(0), 1);
   there.run(heads(1), 1);
@@ -117,7 +117,7 @@ TEST_CASE("a sequence's dropout goes by its global number") {
   CHECK(same_bits(here.mixed[length], there.mixed[0], 3 * H * width));   // its three keys are the first sequence's
 }
 
-TEST_CASE("rotate_heads turns every head of every token by the angle of its position") {
+TEST_CASE("rotate_heads rotates every head of every token by the angle of its position") {
   constexpr int d = 4, positions = 70;
   auto x = random_tokens<2 * d, double>(2 * positions, 5);
   const auto before = x;

@@ -5,7 +5,8 @@
 
 using namespace moegpt;
 
-TEMPLATE_TEST_CASE("softplus is log(1 + exp a), also where one of the two is lost beside the other", "", float, double) {
+TEMPLATE_TEST_CASE("softplus is log(1 + exp a), also where one term is below the rounding of the other", "",
+                   float, double) {
   using T = TestType;
   for (const double a : {-80.0, -30.0, -12.5, -1.0, -1e-3, 0.0, 1e-3, 0.7, 9.0, 40.0, 1e4}) {
     const double exact = std::max(a, 0.0) + std::log1p(std::exp(-std::abs(static_cast<double>(static_cast<T>(a)))));
@@ -15,8 +16,8 @@ TEMPLATE_TEST_CASE("softplus is log(1 + exp a), also where one of the two is los
   }
 }
 
-TEST_CASE("noise is added to exactly n numbers, and its backward is its derivative") {
-  const Index n = 300;   // more than one piece, and a rest
+TEST_CASE("noise is added to exactly n elements, and its backward is its derivative") {
+  const Index n = 300;   // more than one chunk, and a tail
   const auto normal = random_numbers<double>(n, 1), a = random_numbers<double>(n, 2), dh = random_numbers<double>(n, 3);
   Buffer<double> h(n + 1), da(n + 1), up(n), down(n);
   h[n] = da[n] = 7;

@@ -40,7 +40,7 @@ TEST_CASE("RMSNorm of a small row is computed by hand: no mean is subtracted") {
   CHECK(y[1] == Approx(2.8).epsilon(1e-15));
 }
 
-TEST_CASE("a row of zeros gives zeros: epsilon stands inside the root") {
+TEST_CASE("a row of zeros gives zeros: epsilon is inside the root") {
   const float x[5] = {}, gamma[5] = {1, 1, 1, 1, 1};
   float y[5], mean, rstd;
   kernels::rms_norm(x, gamma, y, rstd, 5, 1e-5f);
@@ -50,7 +50,7 @@ TEST_CASE("a row of zeros gives zeros: epsilon stands inside the root") {
   for (const float v : y) CHECK(v == 0);
 }
 
-TEST_CASE("gradients of a norm are orthogonal to what the norm does not see") {
+TEST_CASE("gradients of a norm are orthogonal to the directions that it is invariant to") {
   const Index D = 19;
   const auto x = random_numbers<double>(D, 2), gamma = random_numbers<double>(D, 3), dy = random_numbers<double>(D, 4);
   Buffer<double> y(D), dx(D);

@@ -5,7 +5,8 @@
 
 using namespace moegpt;
 
-TEMPLATE_TEST_CASE("the lanes of a block of queries know which keys each, any and all of them see", "", float, double) {
+TEMPLATE_TEST_CASE("the keys of each, any and all lanes of a block of queries follow the key rule", "", float,
+                   double) {
   using T = TestType;
   constexpr Index W = lanes<T>;
   for_each_key_rule([](const kernels::KeyRule& rule) {

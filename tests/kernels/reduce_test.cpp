@@ -26,7 +26,7 @@ TEMPLATE_TEST_CASE("sum, dot and squared norm agree with plain sums in long doub
   }
 }
 
-TEST_CASE("the bits of a sum do not depend on where its numbers lie") {
+TEST_CASE("the bits of a sum do not depend on the address of its elements") {
   const auto x = random_numbers<float>(37, 3);
   Buffer<float> moved(64);
   for (const Index at : {0, 1, 3, 7, 20}) {
@@ -52,8 +52,8 @@ TEMPLATE_TEST_CASE("scale writes a multiple and axpy adds one, at every length a
   }
 }
 
-TEMPLATE_TEST_CASE("sum_rows adds row after row to what is there, for any width and number of threads", "", float,
-                   double) {
+TEMPLATE_TEST_CASE("sum_rows adds rows in order to the old values, for any width and number of threads", "",
+                   float, double) {
   const Index rows = 7;
   for (Index cols = 1; cols <= 150; cols += cols < 70 ? 1 : 37) {
     const Index stride = cols + 3;

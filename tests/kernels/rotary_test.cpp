@@ -17,7 +17,7 @@ Buffer<double> turned(Buffer<double> x, Index position, double direction = 1, do
 double dot(const Buffer<double>& a, const Buffer<double>& b) { return kernels::dot(a.data(), b.data(), d); }
 }  // namespace
 
-TEST_CASE("features i and i + d/2 turn by position * base^(-2i/d)") {
+TEST_CASE("features i and i + d/2 are rotated by position * base^(-2i/d)") {
   Buffer<double> x(d);
   x[1] = 1;   // i = 1: the angle is 5 * 100^(-1/3)
   const auto y = turned(x, 5);
@@ -28,14 +28,14 @@ TEST_CASE("features i and i + d/2 turn by position * base^(-2i/d)") {
   CHECK(y[3] == 0);
 }
 
-TEST_CASE("position 0 turns nothing, and turning back undoes a turn") {
+TEST_CASE("position 0 rotates nothing, and the inverse rotation undoes a rotation") {
   const auto x = random_numbers<double>(d, 1);
   CHECK(same_bits(turned(x, 0), x));
   const auto back = turned(turned(x, 37), 37, -1);
   CHECK(distance(back.data(), x.data(), d) < 1e-14);
 }
 
-TEST_CASE("a turn keeps the norm") {
+TEST_CASE("a rotation keeps the norm") {
   const auto x = random_numbers<double>(d, 2);
   for (const Index position : {1, 7, 1000}) {
     const auto y = turned(x, position);
@@ -43,7 +43,7 @@ TEST_CASE("a turn keeps the norm") {
   }
 }
 
-TEST_CASE("the product of a query and a key depends on their distance only") {
+TEST_CASE("the dot product of a rotated query and key depends on their distance only") {
   const auto q = random_numbers<double>(d, 3), k = random_numbers<double>(d, 4);
   const double near = dot(turned(q, 9), turned(k, 4));
   for (const Index shift : {1, 20, 3000})   // an angle of 3000 is itself off by 3000 * 1e-16

@@ -10,7 +10,7 @@ const double infinity = std::numeric_limits<double>::infinity();
 const double not_a_number = std::numeric_limits<double>::quiet_NaN();
 }
 
-TEST_CASE("softmax is exp(x) / sum exp(x), and returns log sum exp") {
+TEST_CASE("softmax is exp(x) / sum exp(x), and returns log-sum-exp") {
   double x[3] = {0, std::log(2.0), std::log(5.0)};
   CHECK(kernels::softmax(x, 3) == Approx(std::log(8.0)).epsilon(1e-15));
   CHECK(x[0] == Approx(1.0 / 8).epsilon(1e-15));
@@ -18,7 +18,7 @@ TEST_CASE("softmax is exp(x) / sum exp(x), and returns log sum exp") {
   CHECK(x[2] == Approx(5.0 / 8).epsilon(1e-15));
 }
 
-TEST_CASE("adding a constant that keeps the numbers exact changes no bit of softmax and shifts log sum exp") {
+TEST_CASE("adding a constant without rounding changes no bit of softmax and shifts log-sum-exp") {
   auto x = random_numbers<float>(13, 1), y = x;
   for (float& v : x) v = std::round(v * 64) / 64;   // exact together with 512 in float's 24 bits
   for (Index i = 0; i < 13; ++i) y[i] = x[i] + 512;
@@ -27,7 +27,7 @@ TEST_CASE("adding a constant that keeps the numbers exact changes no bit of soft
   CHECK(b - a == Approx(512).epsilon(1e-6));
 }
 
-TEST_CASE("numbers too large for exp are no trouble") {
+TEST_CASE("softmax does not overflow for numbers too large for exp") {
   double x[2] = {1e4, 1e4 - 1};
   CHECK(kernels::softmax(x, 2) == Approx(1e4 + std::log1p(std::exp(-1.0))).epsilon(1e-15));
   CHECK(x[0] == Approx(1 / (1 + std::exp(-1.0))).epsilon(1e-12));

@@ -5,8 +5,8 @@
 
 using namespace moegpt;
 
-TEMPLATE_TEST_CASE("a product of tiles is sums over k in order, for every number of rows, vectors and strides", "",
-                   float, double) {
+TEMPLATE_TEST_CASE("a product of tiles sums over k in order, for every number of rows, vectors and strides",
+                   "", float, double) {
   using T = TestType;
   const Index depth = 7, wide = 5 * lanes<T>;
   const auto a = random_numbers<T>(40 * 40, 1), b = random_numbers<T>(depth * wide, 2);
@@ -32,8 +32,8 @@ TEMPLATE_TEST_CASE("a product of tiles is sums over k in order, for every number
         }
 }
 
-TEMPLATE_TEST_CASE("a padded panel has the scaled numbers and zeros around them, and transposes exactly", "", float,
-                   double) {
+TEMPLATE_TEST_CASE("a padded panel has the scaled elements and zeros around them, and transposes exactly", "",
+                   float, double) {
   using T = TestType;
   constexpr int W = lanes<T>;
   const Index rows = 2 * W, cols = 3 * W;

@@ -9,7 +9,7 @@
 
 using namespace moegpt;
 
-TEST_CASE("top_k is the start of a stable sort by falling value") {
+TEST_CASE("top_k is the beginning of a stable sort in descending order") {
   for (int n = 1; n <= 9; ++n)
     for (int k = 1; k <= n; ++k) {
       auto x = random_numbers<float>(n, static_cast<std::uint64_t>(n * 10 + k));

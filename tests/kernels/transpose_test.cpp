@@ -5,8 +5,9 @@
 
 using namespace moegpt;
 
-TEMPLATE_TEST_CASE("transpose turns rows to columns for any shape, gathered or not, and writes nothing else", "", float,
-                   double) {
+TEMPLATE_TEST_CASE(
+    "transpose exchanges rows and columns for any shape, gathered or not, and writes nothing else", "", float,
+    double) {
   using T = TestType;
   for (const Index rows : {1, 7, 16, 35})
     for (const Index cols : {1, 8, 17, 48}) {

@@ -27,7 +27,7 @@ TEMPLATE_TEST_CASE("exponential agrees with exp to two units in the last place",
   CHECK(exp_of(T(0)) == 1);
 }
 
-TEMPLATE_TEST_CASE("exponential of what has no ordinary exp: infinities, NaN, very large and very small", "", float,
+TEMPLATE_TEST_CASE("exponential of infinities, NaN, very large and very small numbers", "", float,
                    double) {
   using T = TestType;
   const T infinity = std::numeric_limits<T>::infinity();
@@ -55,7 +55,7 @@ TEMPLATE_TEST_CASE("error_function agrees with erf to four units in the last pla
   CHECK(std::isnan(kernels::error_function(Vector<T>{} + std::numeric_limits<T>::quiet_NaN())[0]));
 }
 
-TEMPLATE_TEST_CASE("an element has the same bits wherever it lies among others", "", float, double) {
+TEMPLATE_TEST_CASE("an element has the same bits at any index", "", float, double) {
   using T = TestType;
   const Index n = 3 * lanes<T> + 5;
   const auto x = random_numbers<T>(n, 1, 3), other = random_numbers<T>(n, 2);
@@ -79,7 +79,7 @@ TEMPLATE_TEST_CASE("an element has the same bits wherever it lies among others",
   }
 }
 
-TEST_CASE("map and map2 touch exactly n numbers, also in place") {
+TEST_CASE("map and map2 write exactly n elements, also in place") {
   for (Index n = 0; n <= 40; ++n) {
     Buffer<float> x(41), y(41);
     x.fill(2);

@@ -74,13 +74,13 @@ TEMPLATE_TEST_CASE("products with stored weights are chains over the inputs for 
                                   {x.data(), rows, inputs, 1, rows},                      // column by column
                                   {x.data(), rows, inputs, inputs, 1, number.data()}};    // gathered
     for (const Operand<float>& a : lie)
-      for (const kernels::Start<float> start : {kernels::Start<float>{}, kernels::Start<float>{.bias = bias.data()},
-                                                kernels::Start<float>{.accumulate = true}}) {
+      for (const kernels::InitialC<float> start : {kernels::InitialC<float>{}, kernels::InitialC<float>{.bias = bias.data()},
+                                                kernels::InitialC<float>{.accumulate = true}}) {
         auto c = old;
         Index finished = 0;
         const auto count = [&](Rows r, Rows columns) { finished += r.count * columns.count; };
         kernels::gemm<float>(a, kernels::transposed<float>(w.view()), {c.data(), rows, outputs, outputs}, start,
-                             kernels::Finish(count));
+                             kernels::Epilogue(count));
         bool same = true;
         for (Index m = 0; m < rows; ++m)
           for (Index j = 0; j < outputs; ++j) {

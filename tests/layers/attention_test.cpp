@@ -27,7 +27,7 @@ struct Run {
   }
 };
 
-// No biases: without rotary positions that of keys has no gradient, because it adds the same to all scores of a query.
+// No biases: without rotary positions the key bias has no gradient (it shifts all scores of a query equally).
 constexpr AttentionShape windowed = [] {
   AttentionShape shape = grouped;
   shape.window = 3;
@@ -43,8 +43,8 @@ constexpr AttentionShape crossing{.dim = 6, .heads = 4, .kv_heads = 2, .head_dim
                                   .memory_dim = 5};
 using Cross = Attention<crossing, double>;
 
-// Cross-attention as a layer of one input: the first half of a sequence, rounded up, is x. The first five features of
-// the other half are the memory. What the pass says is padding is padding of either.
+// Cross-attention as a layer of one input: x is the first half of each sequence, rounded up; the memory is
+// the first five features of the other half. pass.lengths are divided likewise.
 struct Halves {
   using Scalar = double;
   static constexpr int dim_in = 6, dim_out = 6;
@@ -77,7 +77,7 @@ struct Halves {
       if (whole.lengths) pass.lengths = lengths[0];
     }
     Memory<5, double> memory(const Tape& tape) const { return {tape.memory, length, pass.lengths ? lengths[1] : nullptr}; }
-    // f(row of the whole, row of x or of the memory)
+    // f(row of the input, row of x or of the memory)
     static void each(const Pass& whole, Index first, Index count, auto&& f) {
       for (Index b = 0; b < whole.shape.batch; ++b)
         for (Index t = 0; t < count; ++t) f(b * whole.shape.length + first + t, b * count + t);
@@ -171,7 +171,7 @@ TEST_CASE("cross-attention is the formula of its projections, for each sequence'
         for (int i = 0; i < 4; ++i) mixed[n][4 * h + i] /= total;
       }
   const Eigen::MatrixXd y = project(layer.output, mixed);
-  CHECK((y - run.y.eigen()).cwiseAbs().maxCoeff() < 1e-13);   // of order one, in double
+  CHECK((y - run.y.eigen()).cwiseAbs().maxCoeff() < 1e-13);   // values of order one, in double
 }
 
 TEMPLATE_TEST_CASE("cross-attention to x itself has the bits of attention without a mask, forward and backward", "",
@@ -195,7 +195,7 @@ TEMPLATE_TEST_CASE("cross-attention to x itself has the bits of attention withou
   CHECK(same_weights(grad, cross_grad));
 }
 
-TEMPLATE_TEST_CASE("cross-attention has the same bits in pieces, alone and to keys projected before (law 6)", "", float,
+TEMPLATE_TEST_CASE("cross-attention has the same bits in chunks, alone and with projected keys (law 6)", "", float,
                    double) {
   using L = Attention<crossing, TestType>;
   constexpr Index batch = 2, length = 70, Lm = 9;
@@ -212,7 +212,7 @@ TEMPLATE_TEST_CASE("cross-attention has the same bits in pieces, alone and to ke
     Tokens<L::Dkv, TestType> keys(batch * Lm), values(batch * Lm);
     layer.key.forward(memory, keys, pass);
     layer.value.forward(memory, values, pass);
-    const Index starts[][batch] = {{0, 31}, {31, 1}};   // pieces of 30 tokens, of each sequence another
+    const Index starts[][batch] = {{0, 31}, {31, 1}};   // chunks of 30 tokens
     for (const auto& firsts : starts) {
       Tokens<6, TestType> part(batch * 30);
       for (Index b = 0; b < batch; ++b) std::copy_n(x[b * length + firsts[b]], 30 * 6, part[b * 30]);
@@ -232,7 +232,7 @@ TEMPLATE_TEST_CASE("cross-attention has the same bits in pieces, alone and to ke
   }
 }
 
-TEST_CASE("the gradient of a memory is added to, and a memory that does not fit the pass is refused") {
+TEST_CASE("the gradient of a memory accumulates, and a memory that does not fit the pass is rejected") {
   Cross layer, grad;
   draw_weights(layer, 30);
   const auto x = random_tokens<6, double>(4, 31), dy = random_tokens<6, double>(4, 32);
@@ -262,7 +262,7 @@ TEST_CASE("the gradients of attention agree with differences: many, grouped and 
   SECTION("full mask, one key/value head") { gradcheck_three_seeds<Attention<bidirectional, double>>(); }
 }
 
-TEST_CASE("the gradients of attention agree with differences with padding, dropout and a scale of its own") {
+TEST_CASE("the gradients of attention agree with differences with padding, dropout and another scale") {
   const Index lengths[2] = {5, 2};
   GradcheckOptions options;
   SECTION("padding") { options.pass.lengths = lengths; }
@@ -291,7 +291,7 @@ TEST_CASE("the gradients of attention agree with differences for a sequence long
   gradcheck_three_seeds<Attention<multi_head, double>>(options);
 }
 
-TEMPLATE_TEST_CASE("a sequence has the same bits alone and among others (law 6)", "", float, double) {
+TEMPLATE_TEST_CASE("a sequence has the same bits alone and among others (invariant 6)", "", float, double) {
   using L = Attention<grouped, TestType>;
   L layer;
   draw_weights(layer, 1);
@@ -306,7 +306,7 @@ TEMPLATE_TEST_CASE("a sequence has the same bits alone and among others (law 6)"
   }
 }
 
-TEMPLATE_TEST_CASE("with a cache, pieces and single tokens have the bits of the whole sequence (law 6)", "", float,
+TEMPLATE_TEST_CASE("with a cache, chunks and single tokens have the bits of the whole sequence (law 6)", "", float,
                    double) {
   using L = Attention<grouped, TestType>;
   constexpr Index length = 70, batch = 2, capacity = 80;
@@ -330,8 +330,9 @@ TEMPLATE_TEST_CASE("with a cache, pieces and single tokens have the bits of the 
   }
 }
 
-TEMPLATE_TEST_CASE("sequences of different lengths continue in a cache with the bits that each has alone (law 6)", "",
-                   float, double) {
+TEMPLATE_TEST_CASE(
+    "sequences of different lengths continue in a cache with the bits that each has alone (invariant 6)", "",
+    float, double) {
   using L = Attention<grouped, TestType>;
   constexpr Index length = 70, batch = 3, capacity = 70, piece = 30;
   const Index steps[][batch] = {{30, 1, 17}, {0, 30, 1}, {1, 1, 1}, {1, 0, 1}, {30, 30, 30}, {8, 8, 20}};   // of 70
@@ -379,7 +380,7 @@ TEST_CASE("the gradients of attention agree with differences for windows") {
   gradcheck_three_seeds<Attention<near, double>>(options);
 }
 
-TEMPLATE_TEST_CASE("with a window and a cache, pieces and single tokens have the bits of the whole sequence (law 6)", "",
+TEMPLATE_TEST_CASE("with a window and a cache, chunks and single tokens have the bits of the whole sequence (law 6)", "",
                    float, double) {
   using L = Attention<windowed, TestType>;
   constexpr Index length = 70;
@@ -441,16 +442,16 @@ TEMPLATE_TEST_CASE("documents that share a sequence have the bits of each alone,
 }
 
 TEST_CASE("gradcheck reads the documents and positions of its own shape alone") {
-  // Behind those of the pass lie some that no larger pass may have.
+  // Beyond the pass's entries are some that would be invalid in a larger pass.
   std::vector<Rows> documents(10, Rows{0, 5});
   documents.resize(20, Rows{9, -9});
   Index firsts[3] = {0, 0, -1};
   GradcheckOptions options;
   options.pass = {.shape = {2, 5}, .first_positions = firsts, .documents = documents.data()};
-  CHECK(gradcheck<Attention<multi_head, double>>(options).complaint == "");
+  CHECK(gradcheck<Attention<multi_head, double>>(options).message == "");
 }
 
-TEST_CASE("documents that go back are refused by the token where they do") {
+TEST_CASE("a document that begins before the previous one is rejected by a message that names the token") {
   const auto says = [](std::vector<Rows> documents) {
     Attention<multi_head> layer;
     Run<Attention<multi_head>> run;
@@ -464,7 +465,7 @@ TEST_CASE("documents that go back are refused by the token where they do") {
   CHECK(says({{0, -1}, {0, 2}, {1, 1}, {0, 2}}).find("token 0") != std::string::npos);
 }
 
-TEST_CASE("without a scale of its own attention divides by the root of the width of a head, whatever the model's") {
+TEST_CASE("without a given scale attention divides by the root of the width of a head, whatever the model's") {
   const auto check_scale = [](auto layer) {
     using L = decltype(layer);
     draw_weights(layer, 11);
@@ -479,7 +480,7 @@ TEST_CASE("without a scale of its own attention divides by the root of the width
   check_scale(Attention<AttentionShape{.dim = 6, .heads = 4, .kv_heads = 2, .head_dim = 2}, double>{});
 }
 
-TEST_CASE("causal attention does not look ahead, attention without a mask does") {
+TEST_CASE("causal attention is causal, attention without a mask is not") {
   Attention<multi_head> causal;
   Attention<bidirectional> full;
   draw_weights(causal, 5);
@@ -498,7 +499,7 @@ TEST_CASE("causal attention does not look ahead, attention without a mask does")
   CHECK_FALSE(same_bits(c.y[0], d.y[0], 6));
 }
 
-TEST_CASE("padding is as if it were not there for every token that is not padding") {
+TEST_CASE("padding does not change any token that is not padding") {
   const Index lengths[2] = {3, 7};
   Attention<bidirectional, double> layer;
   draw_weights(layer, 7);
@@ -535,11 +536,11 @@ TEST_CASE("rotary attention depends on distances: a shift of all positions chang
         a += at_zero.tape.query[i][c] * at_zero.tape.key[j][c];
         b += shifted.tape.query[i][c] * shifted.tape.key[j][c];
       }
-      CHECK(a == Approx(b).margin(1e-12));   // an angle of 30 is off by about 1e-14
+      CHECK(a == Approx(b).margin(1e-12));   // the error of an angle of 30 is about 1e-14
     }
 }
 
-TEST_CASE("dropout of attention belongs to the sequence's global number, not to its place in the call") {
+TEST_CASE("dropout of attention depends on the sequence's global number, not on its index in the call") {
   Grouped layer;
   draw_weights(layer, 11);
   const auto x = random_tokens<6, double>(21, 12);
@@ -558,7 +559,7 @@ TEST_CASE("dropout of attention belongs to the sequence's global number, not to 
 }
 
 TEST_CASE("grouped heads with equal key/value heads are many heads with copies") {
-  // kv_heads = 1 is kv_heads = 3 whose heads are equal
+  // kv_heads = 1 is kv_heads = 3 with equal heads
   constexpr AttentionShape copies{.dim = 6, .heads = 3, .mask = Mask::full};
   Attention<bidirectional, double> one;
   Attention<copies, double> three;
@@ -577,7 +578,7 @@ TEST_CASE("grouped heads with equal key/value heads are many heads with copies")
   CHECK(same_bits(a.y, b.y));
 }
 
-TEST_CASE("gradients of attention that are not wanted are skipped, and the others keep their bits") {
+TEST_CASE("gradients of attention that are not required are skipped, and the others keep their bits") {
   Grouped layer, grad, frozen, no_dx;
   draw_weights(layer, 16);
   const auto x = random_tokens<6, double>(14, 17), dy = random_tokens<6, double>(14, 18);
@@ -597,7 +598,7 @@ TEST_CASE("gradients of attention that are not wanted are skipped, and the other
   CHECK(same_weights(grad, no_dx));
 }
 
-TEST_CASE("a cache that is too small, or missing for tokens that have a past, is refused") {
+TEST_CASE("a cache that is too small, or missing for tokens with earlier positions, is rejected") {
   Grouped layer;
   Run<Grouped> run;
   const auto x = random_tokens<6, double>(4, 1);

@@ -29,7 +29,7 @@ TEST_CASE("without a key, or with probability zero, dropout is the identity") {
   CHECK(same_bits(dropped({.shape = {1, 7}, .key = Key{1}}, x), x));
 }
 
-TEST_CASE("a token's mask depends on its global number, not on its place in the call or on threads") {
+TEST_CASE("a token's mask depends on its global number, not on its index in the call or on threads") {
   const auto x = random_tokens<6, double>(150, 2);
   Pass pass{.shape = {1, 150}, .dropout = 0.5, .key = Key{3}};
   const auto all = dropped(pass, x);
@@ -51,7 +51,7 @@ TEST_CASE("dropout works in place") {
   CHECK(same_bits(x, y));
 }
 
-TEST_CASE("dropout alone refuses a probability outside 0 .. 1") {
+TEST_CASE("dropout rejects a probability outside 0 .. 1") {
   Tokens<4, float> x(2);
   Dropout<4> layer;
   Dropout<4>::Tape tape;

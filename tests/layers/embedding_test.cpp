@@ -17,7 +17,7 @@ TEST_CASE("a token gets the row of its id") {
   for (Index n = 0; n < 6; ++n) CHECK(same_bits(y[n], table.weight.data() + ids[n] * 6, 6));
 }
 
-TEST_CASE("each row collects the gradients of its tokens, adding to what is there, and rows of absent ids none") {
+TEST_CASE("each row accumulates the gradients of its tokens, and rows of absent ids none") {
   Embedding<4, 6> grad, table;
   const auto dy = random_tokens<6, float>(6, 2);
   grad.weight.eigen().setConstant(1);
@@ -37,7 +37,7 @@ TEST_CASE("the gradient of a wide table does not depend on the number of threads
   CHECK(same_weights(one, many));
 }
 
-TEST_CASE("positions are added by place in the sequence, counted from the first position of the pass") {
+TEST_CASE("positions are added by index in the sequence plus the first position of the pass") {
   Embedding<5, 6> positions;
   draw_weights(positions, 4);
   Tokens<6, float> y(6);
@@ -87,7 +87,7 @@ TEST_CASE("a frozen table's gradient stays empty") {
   CHECK(grad.weight.empty());
 }
 
-TEST_CASE("an id outside the table is refused by its token, forward and backward") {
+TEST_CASE("an id outside the table is rejected by a message that names the token, forward and backward") {
   Embedding<4, 6> table, grad;
   Tokens<6, float> y(2);
   for (const int wrong : {4, -1, 1 << 30}) {
@@ -98,7 +98,7 @@ TEST_CASE("an id outside the table is refused by its token, forward and backward
   }
 }
 
-TEST_CASE("positions beyond the table and tokens that the pass does not have are refused") {
+TEST_CASE("positions beyond the table and a wrong number of tokens are rejected") {
   Embedding<4, 6> table, grad;
   Tokens<6, float> y(6);
   const Pass beyond{.shape = {2, 3}, .first_position = 2};

@@ -8,7 +8,7 @@ using namespace moegpt;
 
 namespace {
 
-// Runs an expert forward and backward on all of x; grad and dx as given.
+// Forward and backward of an expert on all rows of x, with the given grad and dx.
 template <class X>
 struct Run {
   static constexpr int D = X::dim;
@@ -84,12 +84,12 @@ TEST_CASE("an expert is down(act(up x)), and a gated one down(act(gate x) up x)"
   CHECK(gated_run.y[1][0] == 0);
 }
 
-TEST_CASE("gradients of an expert that are not wanted are skipped, and the others keep their bits") {
+TEST_CASE("gradients of an expert that are not required are skipped, and the others keep their bits") {
   SECTION("expert") { check_freezing<Expert<6, 5, Activation::gelu, double>>(); }
   SECTION("gated expert") { check_freezing<GatedExpert<6, 5, Activation::silu, double>>(); }
 }
 
-TEST_CASE("an expert works on rows of shared buffers: a token's bits do not depend on the cut (law 6)") {
+TEST_CASE("an expert works on rows of shared buffers: a token's bits do not depend on the partition (law 6)") {
   using X = GatedExpert<6, 37, Activation::silu, double>;
   X expert, grad;
   draw_weights(expert, 4);
@@ -105,7 +105,7 @@ TEST_CASE("an expert works on rows of shared buffers: a token's bits do not depe
   CHECK(same_bits(whole.d_gate.data(), cut.d_gate.data(), 23));
 }
 
-TEST_CASE("the gradient of a gate is <dy, y>, though y is not kept") {
+TEST_CASE("the gradient of a gate is <dy, y>, without a stored y") {
   const auto examine = [](auto expert) {
     draw_weights(expert, 5);
     decltype(expert) grad;
@@ -120,7 +120,7 @@ TEST_CASE("the gradient of a gate is <dy, y>, though y is not kept") {
   examine(GatedExpert<6, 70, Activation::silu, double, true>{});
 }
 
-TEST_CASE("an expert takes gathered tokens as it takes copies of them") {
+TEST_CASE("an expert has the same result for gathered tokens and copies") {
   using X = Expert<6, 37, Activation::gelu, double>;
   X expert, grad, grad_copied;
   draw_weights(expert, 6);

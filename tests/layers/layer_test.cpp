@@ -6,7 +6,7 @@ using namespace moegpt;
 
 namespace {
 
-// Layers that do nothing, with or without a part that the concept asks for.
+// Empty layers, with and without a member that the concept requires.
 struct Complete {
   using Scalar = float;
   static constexpr int dim_in = 2, dim_out = 3;
@@ -53,10 +53,10 @@ struct WithoutFields {
 
 }  // namespace
 
-TEST_CASE("the concept takes a layer and refuses one that breaks its contract") {
+TEST_CASE("the concept accepts a layer and rejects one that violates it") {
   STATIC_REQUIRE(Layer<Complete>);
   STATIC_REQUIRE_FALSE(Layer<WithoutBackward>);
-  STATIC_REQUIRE_FALSE(Layer<WritesItsTapeInBackward>);   // law 3: the tape is const
+  STATIC_REQUIRE_FALSE(Layer<WritesItsTapeInBackward>);   // invariant 3: the tape is const
   STATIC_REQUIRE_FALSE(Layer<ChangesInForward>);
   STATIC_REQUIRE_FALSE(Layer<WithoutFields>);
   STATIC_REQUIRE_FALSE(Layer<int>);

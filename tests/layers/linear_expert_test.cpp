@@ -28,7 +28,7 @@ TEST_CASE("a linear expert is the linear layer, bit for bit, and its weights are
   CHECK(paths == "weight bias ");
 }
 
-TEST_CASE("a frozen linear expert leaves dx and the gradient of its gate as they are") {
+TEST_CASE("a frozen linear expert does not change dx and the gradient of its gate") {
   using X = LinearExpert<6, 5, double>;
   X expert, grad, frozen;
   draw_weights(expert, 3);
@@ -50,7 +50,7 @@ TEST_CASE("a frozen linear expert leaves dx and the gradient of its gate as they
   CHECK(grad.map.bias[0] != 0);
 }
 
-TEMPLATE_TEST_CASE("an expert computes the gradient of a gate, with the same bits, where dx is not wanted", "",
+TEMPLATE_TEST_CASE("an expert computes the gradient of a gate, with the same bits, where dx is not required", "",
                    (LinearExpert<6, 6, double>), (Expert<6, 9, Activation::gelu, double>),
                    (GatedExpert<6, 9, Activation::silu, double>)) {
   TestType expert;

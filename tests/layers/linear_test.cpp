@@ -23,7 +23,7 @@ TEST_CASE("Linear is W x + b, W as PyTorch stores it") {
   CHECK(y.eigen().col(1) == Eigen::Vector3f(8, 16, 24));
 }
 
-TEMPLATE_TEST_CASE("a token's bits are the same alone and among others (law 6)", "", float, double) {
+TEMPLATE_TEST_CASE("a token's bits are the same alone and among others (invariant 6)", "", float, double) {
   Linear<37, 41, TestType> layer;
   draw_weights(layer, 1);
   const auto x = random_tokens<37, TestType>(29, 2);
@@ -33,7 +33,7 @@ TEMPLATE_TEST_CASE("a token's bits are the same alone and among others (law 6)",
   CHECK(same_bits(all, alone));
 }
 
-TEST_CASE("gradients of a Linear that are not wanted are skipped, and the others keep their bits") {
+TEST_CASE("gradients of a Linear that are not required are skipped, and the others keep their bits") {
   using L = Linear<6, 5, double>;
   L layer;
   draw_weights(layer, 3);
@@ -52,7 +52,7 @@ TEST_CASE("gradients of a Linear that are not wanted are skipped, and the others
   CHECK(same_weights(grad, no_dx));
 }
 
-TEMPLATE_TEST_CASE("the parts of a weight gradient are together the whole", "", (Linear<3, 600, double>),
+TEMPLATE_TEST_CASE("the parts of a weight gradient are the whole", "", (Linear<3, 600, double>),
                    (Linear<3, 256, double>), (Linear<3, 300, double, false>)) {
   TestType layer, whole, parts;
   const auto x = random_tokens<3, double>(7, 9);
@@ -64,8 +64,8 @@ TEMPLATE_TEST_CASE("the parts of a weight gradient are together the whole", "", 
   CHECK(same_weights(whole, parts));
 }
 
-TEST_CASE("a Sum receives on top what an Out holds alone") {
-  STATIC_REQUIRE_FALSE(std::is_convertible_v<Sum<6, double>, Out<6, double>>);   // neither by mistake
+TEST_CASE("backward adds to a Sum what it stores in an Out") {
+  STATIC_REQUIRE_FALSE(std::is_convertible_v<Sum<6, double>, Out<6, double>>);   // no implicit conversion
   STATIC_REQUIRE_FALSE(std::is_convertible_v<Out<6, double>, Sum<6, double>>);
   STATIC_REQUIRE_FALSE(std::is_convertible_v<Tokens<6, double>&, Sum<6, double>>);
   Linear<6, 5, double> layer, grad;

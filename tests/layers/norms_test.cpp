@@ -38,7 +38,7 @@ TEST_CASE("a frozen gamma or beta changes no other gradient of a LayerNorm") {
   CHECK(same_bits(dx, dx_frozen));
 }
 
-TEST_CASE("a frozen gamma leaves the dx of an RMSNorm as it is, and dx need not be wanted") {
+TEST_CASE("a frozen gamma does not change the dx of an RMSNorm, and dx need not be required") {
   using L = RMSNorm<6, double>;
   L layer;
   draw_weights(layer, 1);
@@ -66,7 +66,7 @@ TEST_CASE("epsilon is taken from the model's options") {
   CHECK(y[0][0] == Approx(3.0 / 5));   // sqrt(9 + 16)
 }
 
-TEST_CASE("no norm hands on the stream and its gradient as they are, and has no weights") {
+TEST_CASE("NoNorm is the identity, forward and backward, and has no weights") {
   gradcheck_three_seeds<NoNorm<6, double>>();
   NoNorm<6, double> none;
   CHECK(count_weights(none) == 0);
@@ -75,5 +75,5 @@ TEST_CASE("no norm hands on the stream and its gradient as they are, and has no 
   NoNorm<6, double>::Tape tape;
   none.forward(x, y, tape, {.shape = {1, 7}});
   CHECK(same_bits(x, y));
-  none.backward(x, tape, x, {}, none, {.shape = {1, 7}});   // dx is not wanted
+  none.backward(x, tape, x, {}, none, {.shape = {1, 7}});   // dx is not required
 }

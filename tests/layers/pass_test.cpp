@@ -6,7 +6,7 @@
 
 using namespace moegpt;
 
-TEST_CASE("without lengths there is no padding, and with them, what lies beyond a sequence's length is padding") {
+TEST_CASE("without lengths there is no padding, and with them, tokens beyond a sequence's length are padding") {
   Pass pass{.shape = {2, 3}};
   CHECK(pass.tokens() == 6);
   for (Index n = 0; n < 6; ++n) CHECK_FALSE(pass.is_padding(n));
@@ -25,15 +25,17 @@ TEST_CASE("without a key there is no dropout") {
   CHECK(pass.applied_dropout() == 0.3);
 }
 
-TEST_CASE("each layer of a model has noise of its own, and evaluation has none in any") {
+TEST_CASE("each layer of a model has its own noise, and evaluation has none") {
   Pass pass{.key = Key{1}};
   CHECK(pass.at_layer(0).key->value != pass.at_layer(1).key->value);
   CHECK(pass.at_layer(0).key->value != pass.key->value);
   CHECK(pass.at_layer(2).key->value == pass.at_layer(2).key->value);
+  CHECK(pass.at_layer(2).layer == 2);
+  CHECK(Pass{}.layer == 0);
   CHECK_FALSE(Pass{}.at_layer(1).key.has_value());
 }
 
-TEST_CASE("noise knows a token by the same number in one piece, among others, and one position at a time") {
+TEST_CASE("the global number of a token is the same in one call, in a part of the batch, and one position at a time") {
   const Pass all{.shape = {3, 4}};
   for (Index n = 0; n < 12; ++n) CHECK(all.number_of(n) == n);
   const Pass last{.shape = {1, 4}, .first_token = 8};   // the third sequence alone
@@ -55,7 +57,7 @@ TEST_CASE("a sequence ends after its last token that is not padding") {
   CHECK(ragged.most_positions() == 7);
 }
 
-TEST_CASE("options and a pass that are not told otherwise are those of a dropless model in evaluation") {
+TEST_CASE("default options and a default pass are those of a dropless model in evaluation") {
   constexpr ModelOptions options;   // PyTorch's LayerNorm; Su et al. 2021
   STATIC_REQUIRE((options.norm_epsilon == 1e-5 && options.rotary_base == 10000 && options.attention_scale == 0));
   STATIC_REQUIRE((options.capacity_factor == 0 && options.min_capacity == 0));
@@ -64,7 +66,7 @@ TEST_CASE("options and a pass that are not told otherwise are those of a droples
   STATIC_REQUIRE(pass.exec.threads == 1);
 }
 
-TEST_CASE("a pass that makes no sense is refused by the field that is wrong") {
+TEST_CASE("an invalid pass is rejected by a message that names the field") {
   const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
   const auto says = [](const Pass& pass, const std::string& part) {
     const std::string found = refusal([&] { pass.check_fits(pass.tokens(), pass.tokens()); });

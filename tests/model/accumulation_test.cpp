@@ -107,7 +107,7 @@ TEST_CASE("after a forward that threw there is no backward") {
   Model::Workspace work({2, 8});
   Model grad;
   model->forward(batch, work);
-  model->norm.weight[0] = std::numeric_limits<double>::infinity();
+  model->trunk.norm.weight[0] = std::numeric_limits<double>::infinity();
   CHECK_THROWS_AS(model->forward(batch, work), std::runtime_error);
   CHECK(contains(refusal([&] { model->backward(batch, work, grad); }), "no forward of this workspace has returned"));
 }

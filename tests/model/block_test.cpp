@@ -31,7 +31,7 @@ TEST_CASE("gradients of every kind of block are its differences, with noise and 
     options.routing.objective = {.balance = 0.5, .z = 0.5};
     for (const GradcheckReport& report : {gradcheck<MoEBlock>(options), gradcheck<DenseBlock>(options),
                                           gradcheck<PostNorm>(options), gradcheck<NormFree>(options)}) {
-      INFO(report.complaint);
+      INFO(report.message);
       CHECK(report.ok);
       CHECK(report.worst <= 1e-6);
     }

@@ -5,14 +5,15 @@
 #include <limits>
 #include <vector>
 
-TEST_CASE("an id outside the vocabulary is refused by its place, and one below the lowest allowed too") {
+TEST_CASE("an id outside the vocabulary is rejected by its place, and one below the lowest allowed too") {
   const std::vector<int> ids{0, 6, 3, -1};
   CHECK_NOTHROW(check_ids(ids, "target", -1, 7));
   CHECK(contains(refusal([&] { check_ids(ids, "input", 0, 7); }), "input 3 has token id -1, expected 0 .. 6"));
   CHECK(contains(refusal([&] { check_ids(ids, "input", -1, 6); }), "input 1 has token id 6, expected 0 .. 5"));
 }
 
-TEST_CASE("a shape is refused that is empty, beyond the context or the workspace, or has another number of ids") {
+TEST_CASE(
+    "a shape is rejected that is empty, beyond the context or the workspace, or has another number of ids") {
   const std::vector<int> six(6);
   CHECK_NOTHROW(check_shape(six, {2, 3}, {2, 3}, 8));
   CHECK(contains(refusal([&] { check_shape(six, {2, 0}, {2, 3}, 8); }), "2 sequences of 0"));
@@ -30,7 +31,7 @@ TEST_CASE("a number that is none is blamed on a weight, or on activations if no 
   CHECK(contains(blames(""), "activations overflowed"));
 }
 
-TEST_CASE("a batch so large that its number of tokens wraps to zero is refused") {
+TEST_CASE("a batch so large that its number of tokens wraps to zero is rejected") {
   const Index huge = Index{1} << 62;
   CHECK(contains(refusal([&] { check_shape({}, {huge, 4}, {2, 4}, 8); }), "made for 2 x 4"));
 }

@@ -98,6 +98,9 @@ TEMPLATE_TEST_CASE("a converted model has the weights of the other, rounded, and
   Model<double> wide;
   convert(narrow, wide);
   CHECK(numbers(wide) == stored);
+  Transformer<config, TopKRouter<4, 2>, TestType> trunk;
+  convert(model->trunk, trunk);
+  CHECK(numbers(trunk) == numbers(narrow.trunk));
 }
 
 TEMPLATE_TEST_CASE("a fresh model in storage is the converted fresh model", "", (Stored<float, BF16>),
@@ -116,7 +119,7 @@ TEMPLATE_TEST_CASE("a fresh model in storage is the converted fresh model", "", 
 
 TEST_CASE("what cannot be converted is refused by its path, and nothing changes") {
   const auto model = random_model<Model<float>>(1);
-  auto& weight = model->blocks.second[0].attention.query.weight;
+  auto& weight = model->trunk.blocks.second[0].attention.query.weight;
   const float old = weight[5];
   BF16Model narrow;
   INT8Model narrower;
@@ -129,9 +132,9 @@ TEST_CASE("what cannot be converted is refused by its path, and nothing changes"
   CHECK(contains(refusal([&] { convert(*model, narrow); }), "only one of the models holds blocks.1.attention.query.weight"));
   for (const auto& [path, all] : numbers(narrow))
     CHECK(std::all_of(all.begin(), all.end(), [](float x) { return x == 0; }));
-  narrow.blocks.second[0].attention.query.weight.release();
+  narrow.trunk.blocks.second[0].attention.query.weight.release();
   convert(*model, narrow);
-  CHECK(narrow.token_embedding.weight[3] != 0);
+  CHECK(narrow.trunk.token_embedding.weight[3] != 0);
 }
 
 TEMPLATE_TEST_CASE("generation takes a model in storage as any other", "", (Stored<float, BF16>),

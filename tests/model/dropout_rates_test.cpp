@@ -41,18 +41,18 @@ TEST_CASE("the rate of experts is that of mixtures alone, shared experts include
   const Batch batch = random_batch({2, 8}, config.vocab, 2);
   Model::Workspace work({2, 8}, {}, {.dropout = 0.1, .expert_dropout = 0.6});
   model->forward(batch, work, key);
-  work.tape.blocks.at_layer(0, [](const auto& dense) {
+  work.tape.trunk.blocks.at_layer(0, [](const auto& dense) {
     CHECK(dense.attention.dropout == 0.1);
     CHECK(dense.dropout.probability == 0.1);
     CHECK(rate_of(dense.mixture) == 0.1);
   });
-  work.tape.blocks.at_layer(1, [](const auto& block) {
+  work.tape.trunk.blocks.at_layer(1, [](const auto& block) {
     CHECK(block.attention.dropout == 0.1);
     CHECK(block.dropout.probability == 0.1);
     CHECK(rate_of(block.mixture) == 0.6);
   });
   model->forward(batch, work);
-  work.tape.blocks.at_layer(1, [](const auto& block) { CHECK(rate_of(block.mixture) == 0); });
+  work.tape.trunk.blocks.at_layer(1, [](const auto& block) { CHECK(rate_of(block.mixture) == 0); });
 }
 
 TEST_CASE("a rate of experts outside its range is rejected when the workspace is made") {

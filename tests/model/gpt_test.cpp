@@ -66,14 +66,16 @@ TEST_CASE("later tokens change no bit of earlier logits, also under capacity, no
 TEST_CASE("capacity drops pairs and dropless keeps all") {
   Door d;
   d.model->forward(d.batch, d.work);
-  for (const auto& block : d.work.tape.blocks.second) CHECK(block.mixture.plan.dropped() == 0);
+  for (const auto& block : d.work.tape.trunk.blocks.second) CHECK(block.mixture.plan.dropped() == 0);
   d.model->options.capacity_factor = 0.4;   // 6 tokens x 2 / 4 experts x 0.4: each takes one
   d.model->forward(d.batch, d.work);
-  for (const auto& block : d.work.tape.blocks.second)
+  for (const auto& block : d.work.tape.trunk.blocks.second)
     for (int e = 0; e < 4; ++e) CHECK(block.mixture.plan.load(e) <= 1);
 }
 
-TEST_CASE("a batch in which an expert has less than one slot is refused, but not the end of a text nor a generation") {
+TEST_CASE(
+    "a batch in which an expert has less than one slot is rejected, but not the end of a text nor a "
+    "generation") {
   const auto model = random_model<Plain>(1);
   model->options.capacity_factor = 0.2;   // 6 tokens x 2 / 4 experts x 0.2 = 0.6
   Workspace<Plain> work{{2, 3}};
@@ -123,7 +125,7 @@ TEST_CASE("the model's balance loss is one for all layers where the rule says so
     double parts = 0;
     for_each_mixture(*d.model, training, [&](int, const auto&, const auto& tape) { parts += tape.balance; });
     CHECK(parts == Approx(loss.balance).epsilon(1e-6));   // float
-    for (auto& block : d.model->blocks.second) set_zero(block.mixture.router);   // every score 1/4
+    for (auto& block : d.model->trunk.blocks.second) set_zero(block.mixture.router);   // every score 1/4
     CHECK(d.model->forward(d.batch, training).balance == Approx(balanced_value(rule, 2, 2)).epsilon(1e-6));
     d = Door{};
   }
@@ -131,7 +133,7 @@ TEST_CASE("the model's balance loss is one for all layers where the rule says so
 
 TEST_CASE("a model that sends all tokens everywhere is balanced: one per mixture") {
   Door d;
-  for (auto& block : d.model->blocks.second) set_zero(block.mixture.router);   // every score 1/4
+  for (auto& block : d.model->trunk.blocks.second) set_zero(block.mixture.router);   // every score 1/4
   CHECK(d.model->forward(d.batch, d.work).balance == Approx(2).epsilon(1e-6));
 }
 
@@ -142,21 +144,21 @@ TEST_CASE("a position beyond the batch has no gradient, and a token that did not
   d.model->forward(d.batch, d.work);
   d.model->backward(d.batch, d.work, grad);
   for (int position = 0; position < 8; ++position)
-    CHECK(grad.position_embedding.weight.eigen().row(position).isZero(0) == (position >= 3));
-  for (int id = 0; id < V; ++id) CHECK(grad.token_embedding.weight.eigen().row(id).isZero(0) == (id > 2));
+    CHECK(grad.trunk.position_embedding.weight.eigen().row(position).isZero(0) == (position >= 3));
+  for (int id = 0; id < V; ++id) CHECK(grad.trunk.token_embedding.weight.eigen().row(id).isZero(0) == (id > 2));
 }
 
 TEST_CASE("a weight whose gradient is released stays as it is, and the others train as if it were not frozen") {
   Door d, frozen;
   Noisy grad, partial;
   const auto release = [](auto& layer) { for_each_weight([](auto& w) { w.release(); }, layer); };
-  release(partial.token_embedding);
-  release(partial.norm);
+  release(partial.trunk.token_embedding);
+  release(partial.trunk.norm);
   release(partial.head);
-  release(partial.blocks.second[0].attention);
-  release(partial.blocks.second[1].norm1);
-  release(partial.blocks.second[1].mixture.router);
-  release(partial.blocks.second[1].mixture.experts[2]);
+  release(partial.trunk.blocks.second[0].attention);
+  release(partial.trunk.blocks.second[1].norm1);
+  release(partial.trunk.blocks.second[1].mixture.router);
+  release(partial.trunk.blocks.second[1].mixture.experts[2]);
   const auto before = std::make_unique<Noisy>(*d.model);
   Adam<Noisy> adam, adam_partial;
   d.model->forward(d.batch, d.work, Key{1});
@@ -177,7 +179,7 @@ TEST_CASE("a weight whose gradient is released stays as it is, and the others tr
   CHECK(released == 20);
 }
 
-TEST_CASE("a token id that the model does not have is refused by its place") {
+TEST_CASE("a token id that the model does not have is rejected by its place") {
   Door d;
   d.batch.inputs[3] = V;
   CHECK(contains(d.refusal_of_forward(), "input 3 has token id 11, expected 0 .. 10"));
@@ -190,7 +192,7 @@ TEST_CASE("a token id that the model does not have is refused by its place") {
   CHECK(d.refusal_of_forward() == "");
 }
 
-TEST_CASE("too few or too many ids or targets are refused with both numbers") {
+TEST_CASE("too few or too many ids or targets are rejected with both numbers") {
   Door d;
   d.batch.targets.pop_back();
   CHECK(contains(d.refusal_of_forward(), "the batch has 5 targets for 6 tokens"));
@@ -199,7 +201,7 @@ TEST_CASE("too few or too many ids or targets are refused with both numbers") {
   CHECK(contains(d.refusal_of_forward(), "the batch has 7 ids for 2 x 3 tokens"));
 }
 
-TEST_CASE("a batch of nothing is refused") {
+TEST_CASE("a batch of nothing is rejected") {
   Door d;
   for (const Shape shape : {Shape{0, 3}, Shape{2, 0}, Shape{0, 0}}) {
     d.batch = {shape, {}, {}};
@@ -209,7 +211,8 @@ TEST_CASE("a batch of nothing is refused") {
   CHECK(contains(d.refusal_of_forward(), "a batch of -2 sequences of -3 tokens"));
 }
 
-TEST_CASE("a sequence longer than the context and a batch larger than the workspace are refused with both sizes") {
+TEST_CASE(
+    "a sequence longer than the context and a batch larger than the workspace are rejected with both sizes") {
   Door d;
   d.batch = random_batch({1, 9}, V, 2);
   CHECK(contains(d.refusal_of_forward(), "a sequence of 9 tokens, but the model's context is 8"));
@@ -220,12 +223,12 @@ TEST_CASE("a sequence longer than the context and a batch larger than the worksp
 TEST_CASE("a loss that is not finite is an error that names the first weight that is not") {
   Door d;
   const auto failure = [&] { return refusal<std::runtime_error>([&] { d.model->forward(d.batch, d.work); }); };
-  d.model->norm.weight[7] = std::numeric_limits<float>::quiet_NaN();
+  d.model->trunk.norm.weight[7] = std::numeric_limits<float>::quiet_NaN();
   CHECK(contains(failure(), "the loss is nan"));
   CHECK(contains(failure(), "norm.weight[7] is not finite"));
-  d.model->blocks.second[1].attention.key.weight[5] = std::numeric_limits<float>::infinity();
+  d.model->trunk.blocks.second[1].attention.key.weight[5] = std::numeric_limits<float>::infinity();
   CHECK(contains(failure(), "blocks.1.attention.key.weight[5]"));
-  d.model->blocks.second[0].mixture.router.logits.gate.weight[2] = std::numeric_limits<float>::quiet_NaN();
+  d.model->trunk.blocks.second[0].mixture.router.logits.gate.weight[2] = std::numeric_limits<float>::quiet_NaN();
   CHECK(contains(failure(), "blocks.0.moe.router.gate.weight[2]"));
 }
 
@@ -235,7 +238,7 @@ TEST_CASE("a loss that overflows although all weights are finite says so") {
   CHECK(contains(refusal<std::runtime_error>([&] { d.model->forward(d.batch, d.work); }), "lower the learning rate"));
 }
 
-TEST_CASE("backward refuses another batch than its forward's, and a workspace made for inference") {
+TEST_CASE("backward rejects another batch than its forward's, and a workspace made for inference") {
   Door d;
   Noisy grad;
   d.model->forward(d.batch, d.work);
@@ -249,7 +252,7 @@ TEST_CASE("backward refuses another batch than its forward's, and a workspace ma
                  "no forward of this workspace has returned"));
 }
 
-TEST_CASE("logits refuse an id that the model does not have") {
+TEST_CASE("logits reject an id that the model does not have") {
   Door d;
   Noisy::Cache cache;
   CHECK(contains(refusal([&] { d.model->logits(std::vector<int>{1, 2, V}, d.work, cache); }),
@@ -259,7 +262,7 @@ TEST_CASE("logits refuse an id that the model does not have") {
 TEST_CASE("logits of a model with a weight that is not finite are an error that names it") {
   Door d;
   Noisy::Cache cache;
-  d.model->norm.weight[7] = std::numeric_limits<float>::quiet_NaN();
+  d.model->trunk.norm.weight[7] = std::numeric_limits<float>::quiet_NaN();
   CHECK(contains(refusal<std::runtime_error>([&] { d.model->logits(std::vector<int>{1, 2}, d.work, cache); }),
                  "norm.weight[7] is not finite"));
 }
@@ -301,7 +304,7 @@ TEST_CASE("only a pre-norm model has a norm after its last block, and a model wi
   CHECK(norms(GPT<with(Residual::pre_norm), TopKRouter<4, 2>>()).back() == "norm.weight");
 }
 
-TEST_CASE("options and objectives that make no sense are refused in the step that reads them") {
+TEST_CASE("options and objectives that make no sense are rejected in the step that reads them") {
   auto model = random_model<Plain>(1);
   Workspace<Plain> work({2, 4});
   const Batch batch = random_batch({2, 4}, V, 2);
@@ -340,7 +343,7 @@ TEST_CASE("backward needs a forward with its batch that has returned") {
   CHECK(backward() == "");
 }
 
-TEST_CASE("backward after logits is refused, though they read the same ids") {
+TEST_CASE("backward after logits is rejected, though they read the same ids") {
   auto model = random_model<Plain>(1);
   Plain grad;
   Workspace<Plain> work({1, 4});

@@ -55,7 +55,7 @@ void examine(const Pass& pass, const Objective& objective = {}) {
     const GradcheckReport report =
         gradcheck<Model>({.seed = seed, .pass = pass, .routing = {.objective = objective}, .per_tensor = 24});
     INFO("seed " << seed << ", worst " << report.worst << " in " << report.where);
-    INFO(report.complaint);
+    INFO(report.message);
     REQUIRE(report.ok);
     REQUIRE(report.worst <= 1e-6);
   }
@@ -78,7 +78,7 @@ struct Remembers : TopKRouter<3, 2> {
       Inner::forward(x, plan, tape, pass);
       tape.keyed = tape.keyed || pass.key.has_value();
       if (tape.keyed)
-        for (T& g : plan.weight) g *= T(0.5);
+        for (T& g : plan.gate) g *= T(0.5);
     }
   };
 };
@@ -119,13 +119,13 @@ TEST_CASE("gradients of every loss of the routers are their differences, also wh
   o.balance_rule = BalanceRule::megablocks;
   examine<GPT<c, TopKRouter<5, 2>, double>>({.shape = shape}, o);
   o = {.balance = 0.5, .balance_rule = {.choices = BalanceRule::Choices::first, .group = Group::sequence,
-                                        .layers = BalanceRule::Layers::together}};
+                                        .layers = BalanceRule::Layers::pooled}};
   examine<GPT<c, TopKRouter<5, 2>, double>>({.shape = shape, .options = {.capacity_factor = 0.7}}, o);
 }
 
 TEST_CASE("gradients of a model of dense and mixture layers with probability gates are its differences") {
   using Model = GPT<mixed, TopKRouter<3, 1>, double>;
-  static_assert(Model::Blocks::as == 3 && Model::Blocks::bs == 1);
+  static_assert(Model::Trunk::Blocks::as == 3 && Model::Trunk::Blocks::bs == 1);
   examine<Model>({.shape = shape, .key = key}, all);
 }
 
@@ -143,12 +143,12 @@ TEST_CASE("gradients of a post-norm encoder whose experts are linear, all at wor
 
 TEST_CASE("gradients of an encoder without norms whose mixtures stand where a predicate says are its differences") {
   using Model = GPT<norm_free, TopKRouter<3, 2>, double>;
-  static_assert(Model::Blocks::as == 1 && Model::Blocks::bs == 2);
+  static_assert(Model::Trunk::Blocks::as == 1 && Model::Trunk::Blocks::bs == 2);
   examine<Model>({.shape = shape, .key = key}, all);
 }
 
-TEST_CASE("gradcheck refuses a model whose workspace remembers that an earlier batch had a key") {
+TEST_CASE("gradcheck rejects a model whose workspace remembers that an earlier batch had a key") {
   const GradcheckReport report = gradcheck<GPT<plain, Remembers, double>>({.pass = {.shape = shape}});
-  CAPTURE(report.complaint);
-  CHECK(contains(report.complaint, "a workspace that was used before changes the gradient"));
+  CAPTURE(report.message);
+  CHECK(contains(report.message, "a workspace that was used before changes the gradient"));
 }

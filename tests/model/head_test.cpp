@@ -69,7 +69,7 @@ TEST_CASE("a tied head multiplies by the embedding, has no matrix of its own and
   CHECK(s.head.weight.size() == 0);
   const Eigen::VectorXd bias = s.head.bias.eigen().row(0);
   CHECK(s.loss() == Approx(expected_loss(s.x.eigen(), s.embedding.eigen(), bias, s.targets)).epsilon(1e-14));
-  s.d_embedding.eigen().setConstant(1);   // law 1: gradients add
+  s.d_embedding.eigen().setConstant(1);   // invariant 1: gradients add
   s.backward();
   Scene<Separate> same;
   same.head.weight.eigen() = s.embedding.eigen();
@@ -87,7 +87,7 @@ TEST_CASE("a token with a target below zero counts neither in the loss nor in a 
   const Eigen::VectorXd bias = s.head.bias.eigen().row(0);
   CHECK(s.loss() == Approx(expected_loss(s.x.eigen(), s.head.weight.eigen(), bias, s.targets)).epsilon(1e-14));
   CHECK(s.tape.counted == 4);
-  s.dx.eigen().setConstant(9);   // law 2: overwritten
+  s.dx.eigen().setConstant(9);   // invariant 2: overwritten
   s.backward();
   CHECK(s.dx.eigen().col(1).isZero(0));
   CHECK(s.dx.eigen().col(4).isZero(0));
@@ -247,7 +247,7 @@ TEST_CASE("the gradients of a vocabulary at and beside the edges of blocks are t
   check_vocabulary<1025>();
 }
 
-TEST_CASE("a head refuses a target beyond its vocabulary and tokens that the pass does not have") {
+TEST_CASE("a head rejects a target beyond its vocabulary and tokens that the pass does not have") {
   Scene<Separate> scene;
   scene.targets[4] = V;
   CHECK_THROWS_WITH(scene.loss(), ContainsSubstring("target 4 is 7, expected less than 7"));

@@ -167,8 +167,8 @@ TEST_CASE("a model without some biases has the other weights of the model with t
   const auto model = initial(Init::gpt2);
   const auto fewer = std::make_unique<Fewer>();
   init(*fewer, Key{5});
-  const auto& a = model->blocks.second[2].mixture.experts[1].down.weight;
-  const auto& b = fewer->blocks.second[2].mixture.experts[1].down.weight;
+  const auto& a = model->trunk.blocks.second[2].mixture.experts[1].down.weight;
+  const auto& b = fewer->trunk.blocks.second[2].mixture.experts[1].down.weight;
   CHECK(same_bits(a.data(), b.data(), a.size()));
   CHECK(same_bits(model->head.weight.data(), fewer->head.weight.data(), model->head.weight.size()));
 }

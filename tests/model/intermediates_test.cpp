@@ -23,8 +23,8 @@ void run(const M& model, Workspace<M>& work) {
   model.forward(batch, work);
 }
 
-// A user's mixture around another. With a tape that derives from the inner one's it has all but the experts, which it
-// hands on or not.
+// A user's mixture around another. With a tape that derives from the inner one's it has all but the experts,
+// which it hands on or not.
 template <class Inner, bool Tells>
 struct Around {
   using Scalar = typename Inner::Scalar;
@@ -61,7 +61,7 @@ TEST_CASE("intermediates are what the tape holds, for each mixture") {
   CHECK(all.shape == Shape{2, 6});
   REQUIRE(all.layers.size() == 2);
   const auto& layer = all.layers[1];
-  const auto& tape = work.tape.blocks.second[1].mixture;
+  const auto& tape = work.tape.trunk.blocks.second[1].mixture;
   CHECK(layer.layer == 2);
   CHECK(layer.experts == 4);
   CHECK(layer.choices == 2);
@@ -122,7 +122,7 @@ TEST_CASE("the final output is the gates times what the experts answered") {
       }
     }
     Index counted = 0;
-    for (const auto& block : work.tape.blocks.second) counted += block.mixture.plan.dropped();
+    for (const auto& block : work.tape.trunk.blocks.second) counted += block.mixture.plan.dropped();
     CHECK(dropped == counted);
     CHECK(dropped > 0);
   }
@@ -182,7 +182,7 @@ TEST_CASE("experts beside shared ones and before a shared projection answer too"
   CHECK(layer.expert_dim == 5);
   REQUIRE(layer.expert_outputs.size() == 12 * 2 * 5);
   CHECK(layer.final_output.size() == 12 * 8);
-  const auto& mixed = work.tape.blocks.second[0].mixture.mixed;   // before the projection
+  const auto& mixed = work.tape.trunk.blocks.second[0].mixture.mixed;   // before the projection
   for (std::size_t n = 0; n < 12; ++n)
     for (std::size_t i = 0; i < 5; ++i) {
       double y = 0;
@@ -191,7 +191,8 @@ TEST_CASE("experts beside shared ones and before a shared projection answer too"
     }
 }
 
-TEST_CASE("a mixture around another has its expert outputs if it hands on the experts, and is refused otherwise") {
+TEST_CASE(
+    "a mixture around another has its expert outputs if it hands on the experts, and is rejected otherwise") {
   using Plain = GPT<config, TopKRouter<4, 2>, double>;
   using Tells = GPT<config, AroundTopK<true>, double>;
   using Silent = GPT<config, AroundTopK<false>, double>;
@@ -210,7 +211,54 @@ TEST_CASE("a mixture around another has its expert outputs if it hands on the ex
         "experts: give it routed_experts()") != std::string::npos);
 }
 
-TEST_CASE("intermediates refuse a workspace that keeps one layer only") {
+TEST_CASE("intermediates of logits with a cache are those of a forward of the same tokens") {
+  Model model;
+  draw_weights(model, 4);
+  const Objective objective{.balance = 0.1, .balance_rule = BalanceRule::megablocks};
+  Model::Workspace training{{2, 6}, {}, objective}, work{{2, 6}, {2}, objective, Use::inspection};
+  Batch batch{{2, 6}, {}, std::vector<int>(12, 2), {}};
+  for (int n = 0; n < 12; ++n) batch.inputs.push_back(n * n % 7);
+  model.forward(batch, training);
+  const auto whole = intermediates(model, training, {.expert_outputs = true});
+
+  Model::Cache cache{2};
+  model.logits(batch.inputs, work, cache);
+  const auto at_once = intermediates(model, work, {.expert_outputs = true});
+  REQUIRE(at_once.layers.size() == whole.layers.size());
+  for (std::size_t l = 0; l < whole.layers.size(); ++l) {
+    CHECK(at_once.layers[l].gate_scores == whole.layers[l].gate_scores);
+    CHECK(at_once.layers[l].load == whole.layers[l].load);
+    CHECK(at_once.layers[l].balance_loss == whole.layers[l].balance_loss);
+  }
+
+  cache.clear();
+  for (const Rows positions : {Rows{0, 4}, Rows{4, 2}}) {   // of each call
+    const auto [first, count] = positions;
+    std::vector<int> ids;
+    for (Index b = 0; b < 2; ++b)
+      for (Index t = first; t < first + count; ++t) ids.push_back(batch.inputs[static_cast<std::size_t>(b * 6 + t)]);
+    model.logits(ids, work, cache);
+    const auto all = intermediates(model, work, {.expert_outputs = true});
+    CHECK(all.shape == Shape{2, count});
+    REQUIRE(all.layers.size() == 2);
+    for (std::size_t l = 0; l < 2; ++l) {
+      CHECK(all.layers[l].layer == whole.layers[l].layer);
+      for (Index n = 0; n < 2 * count; ++n) {
+        const Index of_whole = n / count * 6 + first + n % count;
+        const auto same = [&](const auto& some, const auto& full, Index each) {
+          return std::equal(some.begin() + n * each, some.begin() + (n + 1) * each, full.begin() + of_whole * each);
+        };
+        CHECK(same(all.layers[l].gate_scores, whole.layers[l].gate_scores, 4));
+        CHECK(same(all.layers[l].top_k_indices, whole.layers[l].top_k_indices, 2));
+        CHECK(same(all.layers[l].gates, whole.layers[l].gates, 2));
+        CHECK(same(all.layers[l].expert_outputs, whole.layers[l].expert_outputs, 2 * 8));
+        CHECK(same(all.layers[l].final_output, whole.layers[l].final_output, 8));
+      }
+    }
+  }
+}
+
+TEST_CASE("intermediates reject a workspace that keeps one layer only") {
   Model model;
   Model::Workspace work{{2, 6}, {}, {}, Use::inference};
   CHECK(refusal([&] { intermediates(model, work); }).find("make it for training") != std::string::npos);

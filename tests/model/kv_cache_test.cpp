@@ -1,5 +1,6 @@
-// Law 6: a token's numbers do not depend on what else is computed in the same call. So a sequence has the same
-// bits alone and among others, and whether a cache is filled in one piece, in three or token by token.
+// Invariant 6: a token's numbers do not depend on what else is computed in the same call. So a sequence has
+// the same bits alone and among others, and whether a cache is filled in one piece, in three or token by
+// token.
 #include <moegpt/moe/gshard_router.hpp>
 #include <moegpt/moe/input_jitter.hpp>
 #include <moegpt/train/generate.hpp>
@@ -102,8 +103,9 @@ void require_law_6() {
   REQUIRE(same_bits(cached(*model, {1, L}, first, 1, Key{14}).data(), drawn.data(), L * V));
 }
 
-// Sequences of different lengths go on side by side, each by so many tokens a step, with the bits of the whole batch:
-// prompts of 5, 2 and 9 tokens, steps in which some sequences rest, single tokens, and the last ones of the context.
+// Sequences of different lengths go on side by side, each by so many tokens a step, with the bits of the
+// whole batch: prompts of 5, 2 and 9 tokens, steps in which some sequences rest, single tokens, and the last
+// ones of the context.
 template <class Model>
 void require_ragged_batches() {
   using T = typename Model::Scalar;
@@ -128,7 +130,7 @@ void require_ragged_batches() {
         REQUIRE(std::memcmp(logits[row], whole.data() + at * V, sizeof(T) * static_cast<std::size_t>(lengths[b] * V)) == 0);
       }
     }
-    REQUIRE(cache.room() == 0);
+    REQUIRE(cache.remaining() == 0);
   }
 }
 
@@ -234,12 +236,12 @@ TEST_CASE("a cache counts the positions it holds and knows where each sequence b
   KVCache<learned, double> cache(2);
   CHECK(cache.batch() == 2);
   CHECK(cache.length() == 0);
-  CHECK(cache.room() == L);
+  CHECK(cache.remaining() == L);
   cache.advance(7);
   CHECK(cache.length() == 7);
-  CHECK(cache.room() == L - 7);
+  CHECK(cache.remaining() == L - 7);
   cache.clear();
-  CHECK(cache.room() == L);
+  CHECK(cache.remaining() == L);
   const auto view = cache.at_layer(1);
   CHECK(view.capacity == L);
   CHECK(view.keys.count == 2 * L);
@@ -290,7 +292,7 @@ TEST_CASE("a sequence is copied from the same cache or another one, and to itsel
   const std::vector<int> next{3, 3};
   model->logits(ids, work, prompt);
   cache.copy(prompt, 0, 1);
-  CHECK((cache.length(0) == 0 && cache.length(1) == 5 && cache.length() == 5 && cache.room() == L - 5));
+  CHECK((cache.length(0) == 0 && cache.length(1) == 5 && cache.length() == 5 && cache.remaining() == L - 5));
   cache.copy(cache, 1, 0);
   cache.copy(cache, 0, 0);
   const auto found = model->logits(next, work, cache);
@@ -300,7 +302,9 @@ TEST_CASE("a sequence is copied from the same cache or another one, and to itsel
   CHECK(same_bits(found[0], trained(*model, {1, 6}, text).data() + 5 * V, V));
 }
 
-TEST_CASE("a cache refuses sequences that it has not, more than it was made for, and to keep what it does not hold") {
+TEST_CASE(
+    "a cache rejects sequences that it has not, more than it was made for, and to keep what it does not "
+    "hold") {
   KVCache<learned> cache(2), other(3);
   cache.advance(0, std::vector<Index>{3, 1});
   CHECK(contains(refusal([&] { cache.length(2); }), "KVCache::length: sequence 2, expected 0 .. 1"));
@@ -317,7 +321,7 @@ TEST_CASE("a cache refuses sequences that it has not, more than it was made for,
   CHECK((cache.length(0) == 3 && cache.length(1) == 1 && cache.batch() == 2));   // as it was
 }
 
-TEST_CASE("lengths of logits that are not one for each sequence, or more than its ids, are refused") {
+TEST_CASE("lengths of logits that are not one for each sequence, or more than its ids, are rejected") {
   using Model = Learned<float>;
   const auto model = random_model<Model>(17);
   Workspace<Model> work({2, L}, {}, {}, Use::inference);
@@ -336,7 +340,7 @@ TEST_CASE("a cache has room for key/value heads only") {
   CHECK(KVCache<learned>::Dkv == 24);
 }
 
-TEST_CASE("a cache refuses more than its room and leaves its content as it was") {
+TEST_CASE("a cache rejects more than its room and leaves its content as it was") {
   using Model = Learned<float>;
   const auto model = random_model<Model>(17);
   Workspace<Model> work({1, L}, {}, {}, Use::inference);
@@ -346,7 +350,7 @@ TEST_CASE("a cache refuses more than its room and leaves its content as it was")
                  "the cache holds 17 of 19 positions, the model's context: no room for 3 more"));
   CHECK(cache.length() == L - 2);
   model->logits(random_ids(2, V, 19), work, cache);
-  CHECK(cache.room() == 0);
+  CHECK(cache.remaining() == 0);
 }
 
 TEST_CASE("logits that throw leave the cache as it was, and the next call has the bits of one undisturbed") {
@@ -359,7 +363,7 @@ TEST_CASE("logits that throw leave the cache as it was, and the next call has th
   model->logits(start, work, undisturbed);
   const std::vector<float> expected = copy(model->logits(next, work, undisturbed));
   model->logits(start, work, cache);
-  float& weight = model->norm.weight[7];
+  float& weight = model->trunk.norm.weight[7];
   const float held = std::exchange(weight, std::numeric_limits<float>::quiet_NaN());
   CHECK_THROWS_AS(model->logits(next, work, cache), std::runtime_error);
   weight = held;
@@ -368,7 +372,7 @@ TEST_CASE("logits that throw leave the cache as it was, and the next call has th
   CHECK(copy(model->logits(next, work, cache)) == expected);
 }
 
-TEST_CASE("ids that do not divide among the sequences of a cache are refused") {
+TEST_CASE("ids that do not divide among the sequences of a cache are rejected") {
   using Model = Learned<float>;
   const auto model = random_model<Model>(17);
   Workspace<Model> work({2, L}, {}, {}, Use::inference);
@@ -377,11 +381,11 @@ TEST_CASE("ids that do not divide among the sequences of a cache are refused") {
   CHECK(contains(refusal([&] { model->logits({}, work, cache); }), "2 sequences of 0 tokens"));
 }
 
-TEST_CASE("a cache of no sequences is refused") {
+TEST_CASE("a cache of no sequences is rejected") {
   CHECK(contains(refusal([&] { KVCache<learned> cache(0); }), "0 sequences"));
 }
 
-TEST_CASE("a cache refuses more sequences than can be, and to advance back or beyond the context") {
+TEST_CASE("a cache rejects more sequences than can be, and to advance back or beyond the context") {
   using Cache = KVCache<Config{.vocab = 5, .context = 4, .dim = 4, .layers = 1, .heads = 1}>;
   CHECK(contains(refusal([] { Cache cache(Index{1} << 62); }), "at most 2147483648 tokens"));
   Cache cache(2);

@@ -20,15 +20,15 @@ TEST_CASE("the walk over mixtures visits those layers that route, in order, each
   for_each_mixture(*model, read, [&](int layer, const auto& mixture, const auto& tape) {
     layers.push_back(layer);
     for (Index wanted : tape.plan.wanted) pairs += wanted;
-    const auto i = static_cast<std::size_t>(Model::Blocks::index_within_kind(layer));
-    CHECK(&mixture == &model->blocks.second[i].mixture);
-    CHECK(&tape == &work.tape.blocks.second[i].mixture);
+    const auto i = static_cast<std::size_t>(Model::Trunk::Blocks::index_within_kind(layer));
+    CHECK(&mixture == &model->trunk.blocks.second[i].mixture);
+    CHECK(&tape == &work.tape.trunk.blocks.second[i].mixture);
   });
   CHECK(layers == std::vector{2, 4});
   CHECK(pairs == 2 * 10 * 2);
 }
 
-TEST_CASE("the walk refuses an inference workspace, whose layers share one tape") {
+TEST_CASE("the walk rejects an inference workspace, whose layers share one tape") {
   Model model;
   Model::Workspace work{{2, 5}, {}, {}, Use::inference};
   CHECK(contains(refusal([&] { for_each_mixture(model, work, [](int, auto&, auto&) {}); }), "for training"));

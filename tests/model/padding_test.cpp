@@ -109,11 +109,11 @@ TEMPLATE_TEST_CASE("a padded sequence of a batch has the outputs, losses and dx 
     add(sum, one_grad);
     for (int layer = 0; layer <= config.layers; ++layer) {
       const auto l = static_cast<std::size_t>(layer);
-      CHECK(same_bits(work.tape.stream[l][first], one_work.tape.stream[l][0], n * D));
+      CHECK(same_bits(work.tape.trunk.stream[l][first], one_work.tape.trunk.stream[l][0], n * D));
     }
     CHECK(same_bits(work.tape.head.logits[first], one_work.tape.head.logits[0], n * V));
     CHECK(same_bits(work.tape.head.loss[first], one_work.tape.head.loss[0], n));
-    CHECK(same_bits(work.scratch.d_stream[0][first], one_work.scratch.d_stream[0][0], n * D));   // of the embeddings
+    CHECK(same_bits(work.scratch.trunk.d_stream[0][first], one_work.scratch.trunk.d_stream[0][0], n * D));   // of the embeddings
   }
   // Sums over 64 tokens in another order.
   double worst = 0, largest = 0;

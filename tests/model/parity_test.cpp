@@ -104,7 +104,7 @@ void require_same(double found, const Fixture& fixture, const std::string& name,
 template <class Model>
 void require_counts(const Workspace<Model>& work, const Fixture& fixture, const std::string& name, std::size_t first) {
   const std::vector<double> expected = fixture.numbers(name);
-  for (const auto& block : work.tape.blocks.second)
+  for (const auto& block : work.tape.trunk.blocks.second)
     for (int e = 0; e < block.mixture.plan.experts; ++e) {
       INFO("tensor " << name << "[" << first << "]");
       REQUIRE(static_cast<double>(block.mixture.plan.load(e)) == expected.at(first++));

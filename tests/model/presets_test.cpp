@@ -36,7 +36,7 @@ void examine() {
     const RoutingContext routing{.objective = Preset::objective()};
     const GradcheckReport report =
         gradcheck<Model>({.seed = seed, .pass = pass, .routing = routing, .per_tensor = 8});
-    CAPTURE(seed, report.where, report.complaint);
+    CAPTURE(seed, report.where, report.message);
     REQUIRE(report.ok);
     REQUIRE(report.worst <= 1e-6);
   }
@@ -111,8 +111,8 @@ TEST_CASE("the selection bias of deepseek_moe moves against the load, by the pre
   ExpertCounts<Model> counts;
   counts.add(model, work);
   balance_selection(model, counts, Preset::balance_rate, false);
-  const auto& bias = model.blocks.second[0].mixture.routed.router.selection_bias;
-  const auto& wanted = work.tape.blocks.second[0].mixture.plan.wanted;
+  const auto& bias = model.trunk.blocks.second[0].mixture.routed.router.selection_bias;
+  const auto& wanted = work.tape.trunk.blocks.second[0].mixture.plan.wanted;
   for (int e = 0; e < 16; ++e) CHECK(bias[e] == (16 * wanted[e] < 3 * shape.tokens() ? 0.001 : -0.001));   // 30 / 16
 }
 

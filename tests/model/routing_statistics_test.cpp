@@ -50,7 +50,7 @@ TEST_CASE("statistics add up what each forward left in the tape") {
     const Batch batch = batch_of(step);
     model.forward(batch, work);
     statistics.add(model, work, batch.inputs);   // a token's class is its id
-    const auto& tape = work.tape.blocks.second[1].mixture;
+    const auto& tape = work.tape.trunk.blocks.second[1].mixture;
     for (int e = 0; e < 4; ++e) load[static_cast<std::size_t>(e)] += tape.plan.load(e);
     z += tape.z / 3;
   }
@@ -61,7 +61,7 @@ TEST_CASE("statistics add up what each forward left in the tape") {
   CHECK(layer.routing.mean_top_gate() >= 0.5);   // the larger of two that sum to 1
   double importance = 0;
   Index labelled = 0;
-  for (int e = 0; e < 4; ++e) importance += layer.routing.importance(e);
+  for (int e = 0; e < 4; ++e) importance += layer.routing.mean_score(e);
   for (const Index c : layer.classes.count) labelled += c;
   CHECK(importance == Approx(1));
   CHECK(labelled == 36 * 2);
@@ -98,14 +98,14 @@ TEST_CASE("routes of a model are saturated at themselves, and less at those of a
   CHECK(saturation(before[1], after[1], 2) < 1);
 }
 
-TEST_CASE("statistics refuse a workspace that keeps one layer only") {
+TEST_CASE("statistics reject a workspace that keeps one layer only") {
   const Model model = model_of(1);
   Model::Workspace work{{2, 6}, {}, {}, Use::inference};
   RoutingStatistics<Model> statistics;
   CHECK(refusal([&] { statistics.add(model, work); }).find("make it for training") != std::string::npos);
 }
 
-TEST_CASE("statistics and routes of a workspace without a forward that returned are refused") {
+TEST_CASE("statistics and routes of a workspace without a forward that returned are rejected") {
   Model model = model_of(1);
   Model::Workspace work{{2, 6}};
   RoutingStatistics<Model> statistics{7};
@@ -119,7 +119,7 @@ TEST_CASE("statistics and routes of a workspace without a forward that returned 
   CHECK(statistics.layers.empty());
 }
 
-TEST_CASE("labels that do not fit are refused, and nothing is counted") {
+TEST_CASE("labels that do not fit are rejected, and nothing is counted") {
   const Model model = model_of(1);
   Model::Workspace work{{2, 6}};
   RoutingStatistics<Model> statistics{3};

@@ -12,8 +12,8 @@ struct BiasedLogits {
   static int select(const Candidate<T>& token, int* chosen) {
     T rank[8];
     for (int e = 0; e < token.experts; ++e) rank[e] = token.z[e] + token.bias[e];
-    kernels::top_k(rank, token.experts, token.most, chosen);
-    return token.most;
+    kernels::top_k(rank, token.experts, token.choices, chosen);
+    return token.choices;
   }
 };
 template <int E, int K>
@@ -23,7 +23,7 @@ constexpr Config config{.vocab = 11, .context = 16, .dim = 8, .layers = 3, .head
 using Model = GPT<config, Biased<4, 1>>;
 
 const auto& bias_of(const Model& model, std::size_t mixture) {
-  return model.blocks.second[mixture].mixture.router.selection_bias;
+  return model.trunk.blocks.second[mixture].mixture.router.selection_bias;
 }
 ExpertCounts<Model> counts_of(std::initializer_list<Index> counts) {
   ExpertCounts<Model> c;
@@ -128,30 +128,30 @@ TEST_CASE("only a buffer called selection_bias is one: another name that ends so
 
 TEST_CASE("a biased selection balances a router that sends everything to one expert, without touching its gates") {
   auto model = random_model<Model>(3, 0.2);
-  for (auto& block : model->blocks.second)
+  for (auto& block : model->trunk.blocks.second)
     for_each_weight([](auto& w) { for (auto& v : w) v = 0; }, block.mixture.router);
   const Batch batch = random_batch({4, 16}, 11, 4);
   Model::Workspace work{{4, 16}};
   const auto worst = [&] {   // MaxVio of the first mixture
     model->forward(batch, work);
-    const auto& wanted = work.tape.blocks.second[0].mixture.plan.wanted;
+    const auto& wanted = work.tape.trunk.blocks.second[0].mixture.plan.wanted;
     return static_cast<double>(*std::max_element(wanted.begin(), wanted.end())) / 16 - 1;
   };
   Rng rng(5);
-  for (auto& block : model->blocks.second)
+  for (auto& block : model->trunk.blocks.second)
     for (auto& w : block.mixture.router.logits.weight) w = 0.02f * static_cast<float>(rng.normal());
-  model->blocks.second[0].mixture.router.selection_bias[2] = 1;   // tilted
+  model->trunk.blocks.second[0].mixture.router.selection_bias[2] = 1;   // tilted
   REQUIRE(worst() == 3);
   for (int step = 0; step < 400; ++step) {
     model->forward(batch, work);
     balance_selection(*model, work, 0.005);
   }
   CHECK(worst() <= 0.5);
-  for (const auto& tape : work.tape.blocks.second)
+  for (const auto& tape : work.tape.trunk.blocks.second)
     for (Index s = 0; s < tape.mixture.plan.slot_count(); ++s) {
       const Index n = tape.mixture.plan.token[s];
       const int e = tape.mixture.router.chosen[n];
-      REQUIRE(tape.mixture.plan.weight[s] == tape.mixture.router.score[n][e]);
+      REQUIRE(tape.mixture.plan.gate[s] == tape.mixture.router.score[n][e]);
     }
 }
 
@@ -168,7 +168,7 @@ TEST_CASE("the optimizer neither moves nor decays a selection bias") {
   CHECK(same_bits(before.data(), bias_of(*model, 0).data(), 4));
 }
 
-TEST_CASE("counts and biases of a workspace without a forward that returned are refused") {
+TEST_CASE("counts and biases of a workspace without a forward that returned are rejected") {
   Model model;
   Workspace<Model> work({2, 6});
   ExpertCounts<Model> counts;

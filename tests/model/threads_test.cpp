@@ -1,5 +1,6 @@
-// Law 5: the number of threads changes no bit. Large enough that work is cut everywhere: more than token_piece
-// tokens, more than expert_rows pairs for one expert, more numbers in a weight than Adam and the norm take at once.
+// Invariant 5: the number of threads changes no bit. Large enough that work is cut everywhere: more than
+// token_piece tokens, more than expert_rows pairs for one expert, more numbers in a weight than Adam and the
+// norm take at once.
 #include <moegpt/train/adam.hpp>
 #include <moegpt/train/clip.hpp>
 #include <moegpt/train/corpus.hpp>
@@ -36,7 +37,7 @@ Run train(int threads) {
     run.norms.push_back(global_norm(grad, exec));
     adam.step(*run.model, grad, exec, clip_scale(run.norms.back(), 0.5));
     for (int e = 0; e < 3; ++e)
-      run.most_of_one_expert = std::max(run.most_of_one_expert, work.tape.blocks.second[0].mixture.plan.load(e));
+      run.most_of_one_expert = std::max(run.most_of_one_expert, work.tape.trunk.blocks.second[0].mixture.plan.load(e));
   }
   return run;
 }

@@ -15,7 +15,7 @@ using Model = GPT<config, AllowNonCausal<ThresholdExpertChoice<4, 2>>>;
 
 TEST_CASE("learned thresholds keep the load of evaluation near that of training, and no gradient moves them") {
   const auto model = random_model<Model>(1);
-  for (auto& block : model->blocks.second) block.mixture.router.threshold.memory().fill(0);
+  for (auto& block : model->trunk.blocks.second) block.mixture.router.threshold.memory().fill(0);
   Workspace<Model> work({8, 8});
   Model grad;
   double pairs = 0;
@@ -24,13 +24,13 @@ TEST_CASE("learned thresholds keep the load of evaluation near that of training,
     model->forward(batch, work, Key{step});
     model->backward(batch, work, grad);
     update_thresholds(*model, work, 0.1);
-    for (const auto& block : work.tape.blocks.second) CHECK(block.mixture.plan.slot_count() == 64 * 2);
+    for (const auto& block : work.tape.trunk.blocks.second) CHECK(block.mixture.plan.slot_count() == 64 * 2);
   }
-  for (auto& block : grad.blocks.second)
+  for (auto& block : grad.trunk.blocks.second)
     for (const float g : block.mixture.router.threshold) CHECK(g == 0);
   for (std::uint64_t step = 101; step <= 120; ++step) {
     model->forward(random_batch({8, 8}, 11, step), work);
-    for (const auto& block : work.tape.blocks.second) pairs += static_cast<double>(block.mixture.plan.slot_count());
+    for (const auto& block : work.tape.trunk.blocks.second) pairs += static_cast<double>(block.mixture.plan.slot_count());
   }
   CHECK(pairs / 20 / 2 / 64 == Approx(2).epsilon(0.1));   // experts per token; batches differ by some per cent
 }
@@ -69,7 +69,7 @@ TEMPLATE_TEST_CASE("thresholds are learned wherever the router lies, from scores
   }
 }
 
-TEST_CASE("a model without thresholds refuses to learn them") {
+TEST_CASE("a model without thresholds rejects to learn them") {
   using Plain = GPT<config, TopKRouter<4, 2>>;
   const auto model = random_model<Plain>(8);
   Workspace<Plain> work({2, 8});
@@ -92,7 +92,7 @@ TEST_CASE("only a buffer called threshold is one: another name that ends so is l
 
 TEST_CASE("a model that evaluates by thresholds generates the logits of its evaluation") {
   const auto model = random_model<Model>(4);
-  for (auto& block : model->blocks.second) block.mixture.router.threshold.memory().fill(0.2f);
+  for (auto& block : model->trunk.blocks.second) block.mixture.router.threshold.memory().fill(0.2f);
   const std::vector<int> ids = random_ids(8, 11, 5);
   Workspace<Model> work({1, 8});
   model->forward({{1, 8}, ids, ids}, work);
@@ -104,7 +104,7 @@ TEST_CASE("a model that evaluates by thresholds generates the logits of its eval
   }
 }
 
-TEST_CASE("thresholds of a workspace without a forward that returned are refused") {
+TEST_CASE("thresholds of a workspace without a forward that returned are rejected") {
   const auto model = random_model<Model>(2);
   const Workspace<Model> work({2, 8});
   CHECK(contains(refusal([&] { update_thresholds(*model, work, 0.1); }), "no forward of this workspace has returned"));

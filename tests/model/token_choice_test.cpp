@@ -22,7 +22,7 @@ void examine() {
          .pass = {.shape = {2, 5}, .options = {.capacity_factor = 1.2}, .key = Key{seed}},
          .routing = {.objective = {.balance = 0.1, .z = 0.05}},
          .per_tensor = 24});
-    CAPTURE(seed, report.where, report.complaint);
+    CAPTURE(seed, report.where, report.message);
     CHECK(report.ok);
   }
 }

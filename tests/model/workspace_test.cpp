@@ -99,15 +99,31 @@ TEST_CASE("a workspace for inference gives the loss and logits of one for traini
   CHECK(same_bits(training.tape.head.logits[0], inference.tape.head.logits[0], 16 * V));
   const auto tapes = [](const Workspace<Model>& work) {
     Index tokens = 0;
-    for (const auto& block : work.tape.blocks.first) tokens += block.normed1.count();
-    for (const auto& block : work.tape.blocks.second) tokens += block.normed1.count();
+    for (const auto& block : work.tape.trunk.blocks.first) tokens += block.normed1.count();
+    for (const auto& block : work.tape.trunk.blocks.second) tokens += block.normed1.count();
+    for (const auto& block : work.tape.trunk.shared.first) tokens += block.normed1.count();
+    for (const auto& block : work.tape.trunk.shared.second) tokens += block.normed1.count();
     return tokens;
   };
   CHECK(tapes(training) == 3 * 16);
   CHECK(tapes(inference) == 2 * 16);   // one of each kind of block
 }
 
-TEST_CASE("a workspace without tokens, beyond the context or without threads is refused") {
+TEST_CASE("a workspace for inspection has the tape of every layer, and no memory for backward") {
+  const auto model = random_model<Model>(1);
+  Model grad;
+  const Batch batch = random_batch({2, 8}, V, 7);
+  Workspace<Model> training({2, 8}), inspection({2, 8}, {}, {}, Use::inspection);
+  CHECK(model->forward(batch, training).cross_entropy == model->forward(batch, inspection).cross_entropy);
+  for (std::size_t i = 0; i < Model::Trunk::Blocks::bs; ++i) {
+    const auto &a = training.tape.trunk.blocks.second[i].mixed, &b = inspection.tape.trunk.blocks.second[i].mixed;
+    CHECK(same_bits(a[0], b[0], 16 * Model::D));
+  }
+  CHECK(inspection.scratch.trunk.d_stream[0].count() == 0);
+  CHECK(contains(refusal([&] { model->backward(batch, inspection, grad); }), "a workspace made for training"));
+}
+
+TEST_CASE("a workspace without tokens, beyond the context or without threads is rejected") {
   CHECK(contains(refusal([] { Workspace<Model> work({0, 4}); }), "0 sequences of 4 tokens"));
   CHECK(contains(refusal([] { Workspace<Model> work({2, 0}); }), "both must be at least 1"));
   CHECK(contains(refusal([] { Workspace<Model> work({-1, -1}); }), "-1 sequences"));
@@ -116,7 +132,8 @@ TEST_CASE("a workspace without tokens, beyond the context or without threads is 
   CHECK(contains(refusal([] { Workspace<Model> work({1, 4}, {.threads = 0}); }), "0 threads"));
 }
 
-TEST_CASE("a workspace that no batch or machine can fill is refused, and so is an objective that makes no sense") {
+TEST_CASE(
+    "a workspace that no batch or machine can fill is rejected, and so is an objective that makes no sense") {
   CHECK(contains(refusal([] { Workspace<Model> work({Index{1} << 62, 4}); }), "at most 2147483648 tokens"));
   CHECK(contains(refusal([] { Workspace<Model> work({1, 4}, {.threads = 1 << 30}); }), "at most 1024"));
   CHECK(contains(refusal([] { Workspace<Model> work({1, 4}, {}, {.balance = -1}); }), "coefficient balance is -1"));

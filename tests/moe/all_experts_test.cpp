@@ -6,7 +6,7 @@
 
 using namespace moegpt;
 
-TEST_CASE("the gradients of the dense mixture's router agree with differences for E = 1, 5, 8") {
+TEST_CASE("the gradients of the dense MoE's router agree with differences for E = 1, 5, 8") {
   SECTION("1") { gradcheck_three_seeds<AllExperts<1>::For<6, double>>(); }
   SECTION("5") { gradcheck_three_seeds<AllExperts<5>::For<6, double>>(); }
   SECTION("8, bias, idle experts") {
@@ -22,13 +22,13 @@ TEST_CASE("the gradients of the dense mixture's router agree with differences fo
   }
 }
 
-TEST_CASE("the dense mixture passes check_router") {
+TEST_CASE("dense MoE passes check_router") {
   check_rule<AllExperts<6>>();
   check_rule<AllExperts<70>>();
   check_equal_experts<AllExperts<5>>();
 }
 
-TEST_CASE("all experts are the K = E best with probability gates") {
+TEST_CASE("dense MoE is top-k with K = E and probability gates") {
   const Pass pass{.shape = {1, 50}};
   const RandomRoute<AllExperts<6>> all(pass);
   const RandomRoute<TopKRouter<6, 6, TopK{.gates = Gates::probability}>> top(pass);
@@ -36,7 +36,7 @@ TEST_CASE("all experts are the K = E best with probability gates") {
   for (int e = 0; e < 6; ++e) CHECK(all.plan.load(e) == 50);
 }
 
-TEST_CASE("the dense mixture is the sum over experts of probability times answer") {
+TEST_CASE("dense MoE is the sum over experts of probability times output") {
   using Ffn = Expert<6, 9, Activation::gelu, double>;
   using Layer = MoELayer<AllExperts<4>, Ffn>;
   Layer layer;

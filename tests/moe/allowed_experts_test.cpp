@@ -24,11 +24,11 @@ TEST_CASE("only allowed experts receive tokens, and their gates still sum to one
   CHECK(run.tape.plan.slot_count() == 40);
   for (Index n = 0; n < 20; ++n) {
     const Index* slot = &run.tape.plan.slot[2 * n];
-    CHECK(run.tape.plan.weight[slot[0]] + run.tape.plan.weight[slot[1]] == Approx(1).epsilon(1e-15));
+    CHECK(run.tape.plan.gate[slot[0]] + run.tape.plan.gate[slot[1]] == Approx(1).epsilon(1e-15));
   }
 }
 
-TEST_CASE("experts that do not exist, are named twice or are fewer than a token takes are refused by name") {
+TEST_CASE("indices out of range, given twice or fewer than K are rejected by a message that names them") {
   const auto refused = [](std::initializer_list<int> numbers) {
     return refusal([&] { AllowedExperts<Recipe> some(numbers); });
   };
@@ -40,7 +40,7 @@ TEST_CASE("experts that do not exist, are named twice or are fewer than a token 
                         "least so many");
 }
 
-TEST_CASE("a router that may take all experts needs only one that is allowed") {
+TEST_CASE("a router that can select all experts needs one allowed expert only") {
   const bool none[5] = {}, one[5] = {false, false, true, false, false};
   CHECK(refusal([&] { check_allowed<ExpertChoiceRouter<5>>(one); }).empty());
   CHECK_FALSE(refusal([&] { check_allowed<ExpertChoiceRouter<5>>(none); }).empty());

@@ -24,21 +24,21 @@ TEST_CASE("the balance loss is E sum f P, computed by hand") {
   CHECK(loss_of<double>(count, mean) == Approx(0.7875).epsilon(1e-15));
 }
 
-TEST_CASE("balanced counts and uniform scores give exactly 1, and all on one expert gives E") {
+TEST_CASE("uniform counts and scores give exactly 1, and all on one expert gives E") {
   const Index balanced[4] = {7, 7, 7, 7}, one[4] = {28, 0, 0, 0};
   const float uniform[4] = {0.25f, 0.25f, 0.25f, 0.25f}, sure[4] = {1, 0, 0, 0};
   CHECK(loss_of<float>(balanced, uniform) == 1);
   CHECK(loss_of<float>(one, sure) == 4);
-  CHECK(loss_of<float>(one, uniform) == 1);   // linear in f: uniform scores always give 1
+  CHECK(loss_of<float>(one, uniform) == 1);   // uniform scores give 1 for any f
 }
 
-TEST_CASE("shares of tokens sum to K, so that the balanced loss is K") {
+TEST_CASE("load fractions per token sum to K, so that the balanced loss is K") {
   const Index balanced[4] = {7, 7, 7, 7};   // of 14 tokens with two choices each
   const float uniform[4] = {0.25f, 0.25f, 0.25f, 0.25f};
   CHECK(loss_of<float>(balanced, uniform, BalanceRule::huggingface, 14) == 2);
 }
 
-TEST_CASE("the balanced value is 1 per mixture, K where shares sum to K, and one for all layers under a mean") {
+TEST_CASE("the balanced value is 1 per MoE layer, K where load fractions sum to K, and one for all layers under a mean") {
   STATIC_REQUIRE(balanced_value(BalanceRule::switch_transformer, 2, 3) == 3);
   STATIC_REQUIRE(balanced_value(BalanceRule::gshard, 2, 3) == 3);
   STATIC_REQUIRE(balanced_value(BalanceRule::deepseek, 2, 3) == 3);
@@ -47,7 +47,7 @@ TEST_CASE("the balanced value is 1 per mixture, K where shares sum to K, and one
   STATIC_REQUIRE(balanced_value(BalanceRule::megablocks, 2, 3) == 1);
 }
 
-TEST_CASE("the loss falls below 1 when counts and scores disagree: 1 is no minimum") {
+TEST_CASE("the loss is below 1 for some unequal counts and scores: 1 is not its minimum") {
   const Index count[2] = {9, 1};
   const double mean[2] = {0.1, 0.9};
   CHECK(loss_of<double>(count, mean) == Approx(0.36).epsilon(1e-15));
@@ -91,7 +91,7 @@ TEST_CASE("mean scores and the z-loss leave padding out") {
   CHECK(mean[3] == 0.1);
 }
 
-TEST_CASE("means of more experts than fit one block of sums are those of each alone") {
+TEST_CASE("means of more experts than one block of sums has are those of each alone") {
   const auto score = random_tokens<37, double>(9, 1);
   double mean[37];
   mean_scores<double>(score, Group::batch, {.shape = {1, 9}}, mean);
@@ -102,7 +102,7 @@ TEST_CASE("means of more experts than fit one block of sums are those of each al
   }
 }
 
-TEST_CASE("a batch of nothing but padding has no mean and no loss, not NaN") {
+TEST_CASE("a batch of padding only has mean 0 and loss 0, not NaN") {
   Tokens<2, double> score(2);
   Tokens<1, double> lse(2);
   const Index lengths[2] = {0, 0};
@@ -115,40 +115,40 @@ TEST_CASE("a batch of nothing but padding has no mean and no loss, not NaN") {
 
 TEST_CASE("the squared coefficient of variation is variance over squared mean, in both conventions") {
   const double v[4] = {1, 2, 3, 6};   // mean 3, squares 14
-  const Spread spread(4, [&](int e) { return v[e]; });
-  CHECK(spread.variation(Variance::population) == Approx(14. / 4 / 9).epsilon(1e-9));
-  CHECK(spread.variation(Variance::unbiased) == Approx(14. / 3 / 9).epsilon(1e-9));
-  const Spread even(4, [](int) { return 5.; }), one(1, [](int) { return 5.; }), none(4, [](int) { return 0.; });
+  const Dispersion dispersion(4, [&](int e) { return v[e]; });
+  CHECK(dispersion.cv2(Variance::population) == Approx(14. / 4 / 9).epsilon(1e-9));
+  CHECK(dispersion.cv2(Variance::unbiased) == Approx(14. / 3 / 9).epsilon(1e-9));
+  const Dispersion even(4, [](int) { return 5.; }), one(1, [](int) { return 5.; }), none(4, [](int) { return 0.; });
   for (const Variance form : {Variance::population, Variance::unbiased}) {
-    CHECK(even.variation(form) == 0);
-    CHECK(one.variation(form) == 0);    // one expert cannot be out of balance, and E - 1 divides nothing
-    CHECK(none.variation(form) == 0);
-    CHECK(none.d_variation(form, 0) == 0);
+    CHECK(even.cv2(form) == 0);
+    CHECK(one.cv2(form) == 0);    // one expert: no division by E - 1 = 0
+    CHECK(none.cv2(form) == 0);
+    CHECK(none.d_cv2(form, 0) == 0);
   }
 }
 
-TEST_CASE("the derivatives of variance and variation are their differences") {
+TEST_CASE("the derivatives of variance and CV^2 agree with differences") {
   double v[5] = {1, 2, 0.5, 6, 3};
-  const auto spread = [&] { return Spread(5, [&](int e) { return v[e]; }); };
+  const auto dispersion = [&] { return Dispersion(5, [&](int e) { return v[e]; }); };
   for (const Variance form : {Variance::population, Variance::unbiased})
     for (int e = 0; e < 5; ++e) {
-      const Spread at = spread();
+      const Dispersion at = dispersion();
       const double h = 1e-5, x = v[e];
       v[e] = x + h;
-      const Spread up = spread();
+      const Dispersion up = dispersion();
       v[e] = x - h;
-      const Spread down = spread();
+      const Dispersion down = dispersion();
       v[e] = x;
       CHECK(at.d_variance(form, x) == Approx((up.variance(form) - down.variance(form)) / (2 * h)).margin(1e-8));
-      CHECK(at.d_variation(form, x) == Approx((up.variation(form) - down.variation(form)) / (2 * h)).margin(1e-8));
+      CHECK(at.d_cv2(form, x) == Approx((up.cv2(form) - down.cv2(form)) / (2 * h)).margin(1e-8));
     }
 }
 
-TEST_CASE("CV^2 has Tensor2Tensor's 1e-10 beside the squared mean, which counts where experts are hardly used") {
+TEST_CASE("CV^2 adds Tensor2Tensor's 1e-10 to the squared mean, which matters for tiny means") {
   const double tiny[2] = {1e-5, 3e-5}, mean = 2e-5, variance = 1e-10;   // squares / 2
-  const Spread spread(2, [&](int e) { return tiny[e]; });
-  CHECK(spread.variation(Variance::population) == Approx(variance / (mean * mean + 1e-10)).epsilon(1e-12));
-  CHECK(spread.variation(Variance::unbiased) == Approx(2 * variance / (mean * mean + 1e-10)).epsilon(1e-12));
-  const Spread none(2, [](int) { return 0.0; });
-  CHECK(none.variation(Variance::population) == 0);
+  const Dispersion dispersion(2, [&](int e) { return tiny[e]; });
+  CHECK(dispersion.cv2(Variance::population) == Approx(variance / (mean * mean + 1e-10)).epsilon(1e-12));
+  CHECK(dispersion.cv2(Variance::unbiased) == Approx(2 * variance / (mean * mean + 1e-10)).epsilon(1e-12));
+  const Dispersion none(2, [](int) { return 0.0; });
+  CHECK(none.cv2(Variance::population) == 0);
 }

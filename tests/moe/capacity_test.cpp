@@ -17,7 +17,7 @@ TEST_CASE("capacity is factor * pairs / experts rounded down, at least one, and 
   CHECK(expert_capacity(1.25, 7 * 2, 5) == 3);   // 3.5
   CHECK(expert_capacity(1.0, 1 * 2, 8) == 1);
   CHECK(expert_capacity(0, 64, 8) == 0);
-  for (const Round round : {Round::down, Round::up}) {   // a whole number is no other
+  for (const Round round : {Round::down, Round::up}) {   // integers are not rounded
     CHECK(expert_capacity(1.0, 64 * 2, 8, round) == 16);
     CHECK(expert_capacity(0.5, 6, 3, round) == 1);
     CHECK(expert_capacity(1.5, 8, 4, round) == 3);
@@ -67,7 +67,7 @@ TEST_CASE("groups of every kind hold each token exactly once") {
   }
 }
 
-TEST_CASE("a capacity below one slot is refused with its numbers and its cures, by the shape and not by padding") {
+TEST_CASE("a capacity below one slot is rejected with its numbers and remedies, by shape and not by padding") {
   const auto refused = [](double factor, const Pass& pass, const DropRule& rule = {}) {
     return refusal([&] { check_capacity("capacity_factor", factor, rule, 1, 8, pass); });
   };
@@ -78,7 +78,7 @@ TEST_CASE("a capacity below one slot is refused with its numbers and its cures, 
   CHECK(contains(text, "raise capacity_factor to 2 or more"));
   CHECK(contains(text, "min_capacity"));
   CHECK(refused(2, small).empty());
-  CHECK(refused(1, padded).empty());   // 8 tokens by shape, 5 that are none
+  CHECK(refused(1, padded).empty());   // 8 tokens by shape, 5 of them padding
   CHECK(!refused(1, padded, {.group = Group::sequence}).empty());
   CHECK(refused(1, small, {.rounding = Round::up}).empty());
   Pass least = small, partial = small;
@@ -87,7 +87,7 @@ TEST_CASE("a capacity below one slot is refused with its numbers and its cures, 
   for (const Pass& pass : {least, partial}) CHECK(refused(1, pass).empty());
 }
 
-TEST_CASE("sorting puts the largest first, the lower number among equals, and NaN last") {
+TEST_CASE("sorting puts the largest first, the lower index among ties, and NaN last") {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   const double value[7] = {1, nan, 3, 1, -2, nan, 3};
   Index numbers[7] = {6, 5, 4, 3, 2, 1, 0};
@@ -98,7 +98,7 @@ TEST_CASE("sorting puts the largest first, the lower number among equals, and Na
   CHECK(std::vector<Index>(other, other + 3) == std::vector<Index>{2, 6, 0});
 }
 
-TEST_CASE("a capacity of no number, or of no experts, is refused, and an enormous one does not overflow") {
+TEST_CASE("a factor that is not finite and zero experts are rejected, and a huge capacity does not overflow") {
   const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
   for (const double factor : {-1.0, nan, inf}) CHECK(contains(refusal([&] { expert_capacity(factor, 8, 2); }), "factor"));
   for (const double pairs : {-1.0, nan, inf}) CHECK(contains(refusal([&] { expert_capacity(1, pairs, 2); }), "pairs"));

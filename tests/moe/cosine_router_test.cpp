@@ -40,7 +40,7 @@ TEST_CASE("cosine routing passes check_router") {
   check_equal_experts<CosineRouter<5, 2, 4>>();
 }
 
-TEST_CASE("cosine logits are the scale times cosines, and lengths do not matter") {
+TEST_CASE("cosine logits are the scale times cosines, independent of norms") {
   Logits<5, 4> layer;
   draw_weights(layer, 1);
   layer.projection.bias.memory().fill(0);
@@ -62,7 +62,7 @@ TEST_CASE("cosine logits are the scale times cosines, and lengths do not matter"
   CHECK(distance(z, longer) < 1e-13);
 }
 
-TEST_CASE("the scale stops at 100 and then has no gradient, and vectors of zeros have none") {
+TEST_CASE("the scale is at most 100 and has no gradient there, and zero vectors have none") {
   Logits<5, 4> layer, grad;
   draw_weights(layer, 3);
   layer.log_scale[0] = 7;

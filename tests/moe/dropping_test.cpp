@@ -48,14 +48,14 @@ void require_gradients() {
 
 }  // namespace
 
-TEST_CASE("the gradients of a mixture agree with differences under every drop rule") {
+TEST_CASE("the gradients of a mixture agree with differences under every drop policy") {
   require_gradients<Drop::token_order, Group::sequence>();
   require_gradients<Drop::slot_major>();
   require_gradients<Drop::batch_prioritised>();
   require_gradients<Drop::probability, Group::position>();
 }
 
-TEST_CASE("a drop rule is causal in token order or among contemporaries, if its router is") {
+TEST_CASE("a drop policy is causal in token order or by position, if its router is") {
   using Top = TopKRouter<4, 2>;
   STATIC_REQUIRE(Router<Dropping<Top, Drop::slot_major>>);
   STATIC_REQUIRE(Dropping<Top, Drop::token_order>::causal);
@@ -67,7 +67,7 @@ TEST_CASE("a drop rule is causal in token order or among contemporaries, if its 
   STATIC_REQUIRE(AllowNonCausal<Dropping<Top, Drop::probability>>::causal);
 }
 
-TEST_CASE("a drop rule says its name as one would write it") {
+TEST_CASE("the text of a drop policy is the type one writes") {
   using Top = TopKRouter<4, 2>;
   CHECK(Dropping<Top, Drop::slot_major>::text() == "Dropping<TopKRouter<4, 2>, Drop::slot_major>");
   CHECK(Dropping<Top, Drop::token_order, Group::sequence>::text() ==
@@ -78,7 +78,7 @@ TEST_CASE("a drop rule says its name as one would write it") {
         "Dropping<TopKRouter<4, 2>, Drop::batch_prioritised, Group::position>");
 }
 
-TEMPLATE_LIST_TEST_CASE("without a factor or with room for all, a drop rule changes no bit", "", FourOrders) {
+TEMPLATE_LIST_TEST_CASE("without a factor or with capacity for all, a drop policy changes no bit", "", FourOrders) {
   Pass pass{.shape = {2, 7}};
   using Plain = MoELayer<TopKRouter<5, 2>, Expert<6, 7, Activation::gelu, double>>;
   const Run<Plain> plain(pass, 1);
@@ -90,14 +90,14 @@ TEMPLATE_LIST_TEST_CASE("without a factor or with room for all, a drop rule chan
   CHECK(roomy.tape.plan.dropped() == 0);
 }
 
-TEMPLATE_LIST_TEST_CASE("a token that every expert drops leaves the mixture as zero, and what is dropped is counted", "",
+TEMPLATE_LIST_TEST_CASE("a token whose pairs are all dropped has output zero, and dropped pairs are counted", "",
                         FourOrders) {
   const Pass pass{.shape = {2, 20}, .options = {.capacity_factor = 0.25}};
   const Run<TestType> run(pass, 3);
   const auto& plan = run.tape.plan;
   Index kept = 0, without = 0;
   for (Index n = 0; n < 40; ++n) {
-    const int mine = (plan.slot[2 * n] >= 0) + (plan.slot[2 * n + 1] >= 0);
+    const int mine = (plan.slot[2 * n] != no_slot) + (plan.slot[2 * n + 1] != no_slot);
     kept += mine;
     without += mine == 0;
     for (int i = 0; i < 6; ++i) CHECK((run.y[n][i] == 0) == (mine == 0));
@@ -107,7 +107,7 @@ TEMPLATE_LIST_TEST_CASE("a token that every expert drops leaves the mixture as z
   CHECK(plan.dropped() > 0);
 }
 
-TEMPLATE_LIST_TEST_CASE("the number of threads changes no bit under a drop rule", "", FourOrders) {
+TEMPLATE_LIST_TEST_CASE("the number of threads changes no bit under a drop policy", "", FourOrders) {
   Pass pass{.shape = {3, 67}, .options = {.capacity_factor = 0.6}};
   const Run<TestType> one(pass, 5);
   for (const int threads : {2, 8}) {
@@ -143,7 +143,7 @@ TEST_CASE("a wrapped router keeps its weights' names and its noise") {
   CHECK(same_bits(tape.score, wrapped_tape.score));
 }
 
-TEST_CASE("a capacity below one slot is refused when a batch comes, and one token of a generation is not") {
+TEST_CASE("a capacity below one slot is rejected for a batch, and not for one token of a generation") {
   using Layer = Mixture<8, 1, Drop::slot_major>;
   Pass pass{.shape = {1, 4}, .options = {.capacity_factor = 1}};
   const std::string text = refusal([&] { Run<Layer>(pass, 1); });
@@ -155,7 +155,7 @@ TEST_CASE("a capacity below one slot is refused when a batch comes, and one toke
   CHECK(Run<Layer>(pass, 1).tape.plan.slot_count() > 0);
 }
 
-TEST_CASE("a router with any drop rule passes check_router") {
+TEST_CASE("a router with any drop policy passes check_router") {
   check_rule<Dropping<TopKRouter<8, 3>, Drop::token_order, Group::sequence>>();
   check_rule<Dropping<TopKRouter<8, 3>, Drop::slot_major, Group::batch, Round::up>>();
   check_rule<Dropping<TopKRouter<8, 3>, Drop::probability>>();

@@ -1,4 +1,4 @@
-// What every router and every kind of mixture has to keep, each tested for all of them.
+// Invariants of every router and every kind of mixture, each tested for all of them.
 #include <moegpt/moe/all_experts.hpp>
 #include <moegpt/moe/cosine_router.hpp>
 #include <moegpt/moe/dropping.hpp>
@@ -25,11 +25,11 @@ namespace {
 using Ffn = Expert<9, 5, Activation::gelu, float>;
 using Narrow = LinearExpert<9, 9, float>;
 
-// A mixture for each rule. Its experts are as small as can be; the recipe may have a mixture of its own.
+// A mixture for each router specification, with tiny experts.
 template <class Recipe>
 AnyLayer& add_rule(Layers& layers, const char* name, Mates mates = Mates::none) {
   AnyLayer& layer = layers.add<MixtureOf<Recipe, Narrow>>(name, mates);
-  layer.drops_out = !requires { requires !Recipe::drops; };   // expert choice leaves tokens alone
+  layer.drops_out = !requires { requires !Recipe::drops; };   // expert choice leaves tokens without experts
   return layer;
 }
 
@@ -40,7 +40,7 @@ AnyLayer& add_mixture(Layers& layers, const char* name) {
   return layer;
 }
 
-// Every rule, and every decorator around some rule that it can disturb.
+// Every router, and every wrapper around some router that it could break.
 Layers every_mixture() {
   Layers all;
   add_rule<TopKRouter<5, 2>>(all, "TopKRouter");
@@ -99,14 +99,14 @@ const Layers& mixtures() {
 
 }  // namespace
 
-TEST_CASE("every mixture gives a token the same bits in a batch, alone, in pieces and token by token, keyed or not") {
+TEST_CASE("every mixture gives a token the same bits in a batch, alone, in chunks and token by token, with and without a key") {
   for (const auto& layer : mixtures()) {
     check_law_6(*layer, {});
     check_law_6(*layer, {.dropout = 0.3, .key = Key{71}});
   }
 }
 
-TEST_CASE("every mixture whose capacity is of a position or a sequence keeps a token's bits among those it shares with") {
+TEST_CASE("every mixture whose capacity is of a position or a sequence keeps a token's bits within its capacity group") {
   Layers some;
   add_rule<Dropping<GShardRouter<5>, Drop::slot_major, Group::sequence>>(some, "by sequence", Mates::sequence);
   add_rule<Dropping<NoisyTopKRouter<5, 2>, Drop::probability, Group::position>>(some, "by position", Mates::position);
@@ -116,11 +116,11 @@ TEST_CASE("every mixture whose capacity is of a position or a sequence keeps a t
                          .partial = true});
 }
 
-TEST_CASE("every mixture draws noise and dropout anew for every token of every sequence, and none without a key") {
+TEST_CASE("every mixture samples noise and dropout for every token of every sequence, and none without a key") {
   for (const auto& layer : mixtures()) check_draws(*layer);
 }
 
-TEST_CASE("every mixture forgets what its memory held: other lengths, shapes, keys, capacities and objectives") {
+TEST_CASE("no mixture depends on the previous contents of its memory: other lengths, shapes, keys, capacities and objectives") {
   for (const auto& layer : mixtures()) check_memory(*layer);
 }
 
@@ -133,7 +133,7 @@ TEST_CASE("every mixture has the same losses of the batch whether balance is of 
   for (const auto& layer : mixtures()) check_losses(*layer);
 }
 
-TEST_CASE("every mixture treats a padded sequence as one without padding, forward and backward, keyed or not") {
+TEST_CASE("every mixture treats a padded sequence as one without padding, forward and backward, with and without a key") {
   for (const auto& layer : mixtures()) {
     if (layer->mates != Mates::none && layer->mates != Mates::sequence) continue;
     check_padding(*layer, {});

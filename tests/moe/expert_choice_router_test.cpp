@@ -21,7 +21,7 @@ struct Route {
 
 }  // namespace
 
-TEST_CASE("the gradients of expert choice agree with differences, with padding and forbidden experts too") {
+TEST_CASE("the gradients of expert choice agree with differences, with padding and with experts that are not allowed") {
   GradcheckOptions options;
   const Index lengths[2] = {5, 2};
   const bool allowed[5] = {true, false, true, true, false};
@@ -36,7 +36,7 @@ TEST_CASE("likewise for one and three experts per token on average") {
   gradcheck_three_seeds<ExpertChoiceRouter<8, 3>>();
 }
 
-TEST_CASE("every expert takes exactly tokens * average / experts tokens, whatever the scores") {
+TEST_CASE("every expert selects exactly tokens * average / experts tokens, whatever the scores") {
   R router;
   draw_weights(router, 1, 3);
   for (const Index tokens : {5, 7, 40}) {
@@ -47,7 +47,7 @@ TEST_CASE("every expert takes exactly tokens * average / experts tokens, whateve
   }
 }
 
-TEST_CASE("an expert takes the tokens with its largest scores, and the gate is the score") {
+TEST_CASE("an expert selects the tokens with its largest scores, and the gate is the score") {
   R router;
   draw_weights(router, 3);
   const auto x = random_tokens<6, double>(10, 4);
@@ -58,22 +58,22 @@ TEST_CASE("an expert takes the tokens with its largest scores, and the gate is t
     std::sort(scores.rbegin(), scores.rend());
     for (Index n = 0; n < 10; ++n) {
       const Index s = route.plan.slot[n * 5 + e];
-      CHECK((s >= 0) == (route.tape.score[n][e] >= scores[3]));   // capacity 4
-      if (s >= 0) CHECK(route.plan.weight[s] == route.tape.score[n][e]);
+      CHECK((s != no_slot) == (route.tape.score[n][e] >= scores[3]));   // capacity 4
+      if (s != no_slot) CHECK(route.plan.gate[s] == route.tape.score[n][e]);
     }
   }
 }
 
-TEST_CASE("equal scores go to the earlier tokens, and padding is never taken") {
+TEST_CASE("ties go to the earlier tokens, and padding is never selected") {
   const R zeros;
   const auto x = random_tokens<6, double>(10, 5);
   const Index lengths[2] = {2, 5};
   const Route route(zeros, x, {.shape = {2, 5}, .lengths = lengths});   // 7 tokens: capacity 2
   for (int e = 0; e < 5; ++e)
-    for (Index n = 0; n < 10; ++n) CHECK((route.plan.slot[n * 5 + e] >= 0) == (n < 2));
+    for (Index n = 0; n < 10; ++n) CHECK((route.plan.slot[n * 5 + e] != no_slot) == (n < 2));
 }
 
-TEST_CASE("expert choice is not causal: a later token can take an earlier token's place") {
+TEST_CASE("expert choice is not causal: a later token can displace an earlier one") {
   R router;
   draw_weights(router, 6);
   auto x = random_tokens<6, double>(10, 7);
@@ -85,7 +85,7 @@ TEST_CASE("expert choice is not causal: a later token can take an earlier token'
     for (int i = 0; i < 6; ++i) other[changed][i] *= -4;
     const Route after(router, other, pass);
     for (Index pair = 0; pair < changed * 5; ++pair)
-      moved = moved || (before.plan.slot[pair] >= 0) != (after.plan.slot[pair] >= 0);
+      moved = moved || (before.plan.slot[pair] != no_slot) != (after.plan.slot[pair] != no_slot);
   }
   CHECK(moved);
   STATIC_REQUIRE_FALSE(ExpertChoiceRouter<5, 2>::causal);
@@ -99,11 +99,11 @@ TEST_CASE("the plan does not depend on the number of threads") {
   for (const int threads : {2, 3, 8}) {
     const Route many(router, x, {.shape = {1, 131}, .exec = {threads}});
     CHECK(same_bits(one.plan.slot, many.plan.slot));
-    CHECK(same_bits(one.plan.weight.data(), many.plan.weight.data(), one.plan.slot_count()));
+    CHECK(same_bits(one.plan.gate.data(), many.plan.gate.data(), one.plan.slot_count()));
   }
 }
 
-TEST_CASE("expert choice among the batch, a sequence, contemporaries and by thresholds passes check_router") {
+TEST_CASE("expert choice in the batch, in a sequence, by position and by thresholds passes check_router") {
   check_rule<ExpertChoiceRouter<5>>();
   check_rule<ExpertChoiceRouter<5, 1, ExpertChoice{.group = Group::sequence}>>();
   check_rule<ExpertChoiceRouter<5, 2, ExpertChoice{.group = Group::position}>>();
@@ -165,7 +165,7 @@ TEST_CASE("each group by itself is expert choice over that group as a batch of i
       const auto alone = plan_of(by_batch, part, {.shape = {1, part.count()}});
       for (Index i = 0; i < part.count(); ++i)
         for (int e = 0; e < 5; ++e)
-          CHECK((plan.slot[groups[g][i] * 5 + e] >= 0) == (alone.slot[i * 5 + e] >= 0));
+          CHECK((plan.slot[groups[g][i] * 5 + e] != no_slot) == (alone.slot[i * 5 + e] != no_slot));
     }
   };
   examine(Group::sequence, plan_of(by_sequence, x, {.shape = shape}));
@@ -185,10 +185,10 @@ TEST_CASE("by position expert choice is causal: a later token changes no earlier
   const auto after = plan_of(router, x, pass);
   for (Index n = 0; n < 20; ++n)
     if (n % 5 != 3)
-      for (int e = 0; e < 5; ++e) CHECK((before.slot[n * 5 + e] >= 0) == (after.slot[n * 5 + e] >= 0));
+      for (int e = 0; e < 5; ++e) CHECK((before.slot[n * 5 + e] != no_slot) == (after.slot[n * 5 + e] != no_slot));
 }
 
-TEST_CASE("too few tokens for one place of an expert are refused, except in generation or with a minimum") {
+TEST_CASE("too few tokens for one slot of an expert are rejected, except in generation or with a minimum") {
   R by_batch;
   Grouped<Group::position> by_position;
   const auto x = random_tokens<6, double>(14, 16);
@@ -197,30 +197,30 @@ TEST_CASE("too few tokens for one place of an expert are refused, except in gene
   CHECK(refusal([&] { plan_of(by_batch, x, {.shape = {2, 7}}); }).empty());
   const auto least = plan_of(by_position, x, {.shape = {2, 7}, .options = {.min_capacity = 1}});
   const auto partial = plan_of(by_position, x, {.shape = {2, 7}, .partial = true});
-  for (int e = 0; e < 5; ++e) CHECK(least.load(e) == 7);   // one of two at each of seven positions
+  for (int e = 0; e < 5; ++e) CHECK(least.load(e) == 7);   // one of two tokens at each of seven positions
   CHECK(same_bits(least.slot, partial.slot));
 }
 
-TEST_CASE("thresholds learned from a batch give that batch its routes again, and each token alone its own") {
+TEST_CASE("thresholds learned from a batch give that batch the same routes, and each token alone its own") {
   Threshold router;
   draw_weights(router, 17);
   router.threshold.memory().fill(0);
   const auto x = random_tokens<6, double>(10, 18);
   const Pass training{.shape = {1, 10}, .key = Key{1}}, evaluation{.shape = {1, 10}};
   const auto everywhere = plan_of(router, x, evaluation);
-  CHECK(everywhere.slot_count() == 50);   // nothing learned: all tokens
+  CHECK(everywhere.slot_count() == 50);   // thresholds 0: all tokens
   const auto chosen = plan_of(router, x, training);
-  update_thresholds(router, chosen, 0.25);   // the first time all the way
+  update_thresholds(router, chosen, 0.25);   // the first time it is the score
   const auto again = plan_of(router, x, evaluation);
   CHECK(same_bits(chosen.slot, again.slot));
   for (int e = 0; e < 5; ++e) CHECK(again.load(e) == 4);
   for (Index n = 0; n < 10; ++n) {
     const auto alone = plan_of(router, x.view().rows({n, 1}), {.shape = {1, 1}});
-    for (int e = 0; e < 5; ++e) CHECK((alone.slot[e] >= 0) == (again.slot[n * 5 + e] >= 0));
+    for (int e = 0; e < 5; ++e) CHECK((alone.slot[e] != no_slot) == (again.slot[n * 5 + e] != no_slot));
   }
 }
 
-TEST_CASE("a threshold moves by its rate towards the smallest score its expert took, and stays for an idle expert") {
+TEST_CASE("a threshold moves by its rate towards the smallest score its expert selected, and does not change for an idle expert") {
   Threshold router;
   draw_weights(router, 19);
   const bool allowed[5] = {true, true, false, true, true};
@@ -231,12 +231,12 @@ TEST_CASE("a threshold moves by its rate towards the smallest score its expert t
   for (int e = 0; e < 5; ++e) {
     double least = before[e];
     for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s)
-      least = s == plan.offset[e] ? plan.weight[s] : std::min(least, plan.weight[s]);
+      least = s == plan.offset[e] ? plan.gate[s] : std::min(least, plan.gate[s]);
     CHECK(router.threshold[e] == Approx(0.75 * before[e] + 0.25 * least).epsilon(1e-14));
   }
 }
 
-TEST_CASE("expert choice says its name as one would write it") {
+TEST_CASE("the text of expert choice is the type one writes") {
   CHECK(ExpertChoiceRouter<5>::text() == "ExpertChoiceRouter<5, 2>");
   CHECK(ExpertChoiceRouter<5, 1, ExpertChoice{.group = Group::position}>::text() ==
         "ExpertChoiceRouter<5, 1, ExpertChoice{.group = Group::position}>");
@@ -268,6 +268,6 @@ TEST_CASE("thresholds move at a rate above zero and at most one, by a plan of as
   CHECK(refusal([&] { update_thresholds(router, other, 0.5); }).find("4 thresholds, the plan 5") != std::string::npos);
 }
 
-TEST_CASE("expert choice among 2^16 experts needs no room for them on the stack") {
+TEST_CASE("expert choice among 2^16 experts needs no stack memory for them") {
   check_small_stack<ExpertChoiceRouter<1 << 16, 1>>({.options = {.min_capacity = 1}});
 }

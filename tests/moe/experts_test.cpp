@@ -11,7 +11,8 @@ namespace {
 template <class T>
 using Small = Expert<6, 5, Activation::gelu, T>;
 
-// Tokens in turn to experts 0, 1 and 3 of a pool of four, by a gate that each expert learns: y_n = gate_e expert_e(x_n).
+// Tokens are assigned cyclically to experts 0, 1 and 3 of a pool of four, with a learned gate per expert:
+// y_n = gate_e expert_e(x_n).
 template <class T>
 struct InTurn {
   using Scalar = T;
@@ -27,8 +28,8 @@ struct InTurn {
   struct Tape {
     typename Pool::Tape experts;
     Buffer<Index> offset, token;
-    Buffer<T> gate;             // slots
-    Tokens<6, T> output;        // slots
+    Buffer<T> gate;             // [slots]
+    Tokens<6, T> output;        // [slots]
     void resize(const Pass& pass) {
       experts.resize(pass.tokens());
       offset.resize(E + 1);
@@ -99,7 +100,7 @@ struct Run {
   }
 };
 
-// What a pool of two experts answers, one slot after the other.
+// The outputs of a pool of two experts, slot by slot.
 Tokens<6, double> answers(const Experts<Small<double>, 2>& experts, Gathered<6, double> x, const ExpertSlots& layout,
                           const Pass& pass, const ExpertDropout& dropout) {
   const Index count = layout.offset[2];
@@ -111,6 +112,34 @@ Tokens<6, double> answers(const Experts<Small<double>, 2>& experts, Gathered<6, 
   experts.view().forward(x, layout, y, tape, scratch, pass, dropout);
   return y;
 }
+
+// y = its number, in forward and in dx and d_gate of backward.
+struct Numbered {
+  using Scalar = double;
+  static constexpr int dim = 2;
+  static constexpr auto fields() { return Fields{Field{"weight", &Numbered::weight}}; }
+  struct Tape {
+    void resize(Index) {}
+  };
+  using Scratch = Tape;
+  static constexpr Index weight_parts = 1;
+
+  Weight<double, 1> weight;
+
+  void forward(Gathered<2, double>, Out<2, double> y, Tape&, Scratch&, ExpertTask task) const {
+    std::fill_n(y[0], 2 * task.rows.count, task.expert);
+  }
+  void backward(Gathered<2, double>, const Tape&, In<2, double>, const double*, Out<2, double> dx,
+                double* d_gate, Scratch&, ExpertTask task) const {
+    std::fill_n(dx[0], 2 * task.rows.count, task.expert);
+    std::fill_n(d_gate, task.rows.count, task.expert);
+  }
+  void backward_weights(Index, Gathered<2, double>, const Tape&, In<2, double>, Numbered& grad,
+                        const Scratch&, ExpertTask task) const {
+    grad.weight[0] += task.expert;
+  }
+};
+static_assert(ExpertNetwork<Numbered>);
 
 }  // namespace
 
@@ -148,10 +177,10 @@ TEST_CASE("a pool marks the gradients of experts that have slots, unless they ar
   }
 }
 
-TEST_CASE("the mask of a slot is that of its token and choice, wherever it lies and whatever lies beside it") {
+TEST_CASE("the dropout mask of a slot depends on its token and choice, not on the slot or on other slots") {
   Experts<Small<double>, 2> experts;
   for_each_weight([](auto& w) { for (auto& v : w) v = 0; }, experts);
-  for (auto& expert : experts) expert.down.bias.memory().fill(1);   // every answer is 1: dropout alone is seen
+  for (auto& expert : experts) expert.down.bias.memory().fill(1);   // every output is 1 before dropout
   const auto x = random_tokens<6, double>(40, 8);
   const Pass pass{.shape = {1, 40}, .first_token = 100};
   const ExpertDropout dropout{0.5, Key{9}};
@@ -170,7 +199,7 @@ TEST_CASE("the mask of a slot is that of its token and choice, wherever it lies 
     kernels::drop(expected, 6, 0.5, Key{9}, (100 + token[s]) * 3 + choice[s]);
     CHECK(same_bits(y[s], expected, 6));
   }
-  // without tables slot s is of token s, and makes one choice
+  // without tables slot s has token s and choice 0
   const auto plain = answers(experts, x, {offset}, pass, dropout);
   double expected[6] = {1, 1, 1, 1, 1, 1};
   kernels::drop(expected, 6, 0.5, Key{9}, 104);
@@ -197,7 +226,7 @@ TEST_CASE("tasks cover every slot once, the largest first, none beyond the limit
     for (Index s = offset[e]; s < offset[e + 1]; ++s) CHECK(expert[static_cast<std::size_t>(s)] == e);
 }
 
-TEST_CASE("a pool refuses more slots than it has rows and memory for, and says what to call") {
+TEST_CASE("a pool rejects more slots than it has rows and memory for, and names the call that is missing") {
   const Experts<Small<double>, 2> experts;
   const auto x = random_tokens<6, double>(4, 10);
   const Index offset[3] = {0, 3, 5};
@@ -213,7 +242,7 @@ TEST_CASE("a pool refuses more slots than it has rows and memory for, and says w
         std::string::npos);
 }
 
-TEST_CASE("the experts of a pool have numbers for their paths, and no level besides") {
+TEST_CASE("the path of an expert of a pool is its index, without another level") {
   InTurn<float> layer;
   std::vector<std::string> paths;
   for_each_named_weight([&](const std::string& path, Kind kind, auto&) {
@@ -223,4 +252,37 @@ TEST_CASE("the experts of a pool have numbers for their paths, and no level besi
   CHECK(paths.size() == 17);
   CHECK(paths[0] == "experts.0.up.weight");
   CHECK(paths[15] == "experts.3.down.bias");
+}
+
+TEST_CASE("an expert is told its number in the layer, in all three calls") {
+  constexpr int E = 3;
+  const Index offset[] = {0, 400, 400, 1000}, token[1000] = {};   // an expert may have several tasks
+  const Tokens<2, double> x(1), dy(1);
+  const auto numbers = [&](int first, int threads) {
+    Experts<Numbered, E> pool, grad;
+    Tokens<2, double> y(1000), dx(1000);
+    Buffer<double> d_gate(1000);
+    ExpertsView<Numbered> view = pool.view();
+    CHECK(view.first == 0);
+    view.first = first;
+    ExpertsView<Numbered>::Tape tape;
+    ExpertsView<Numbered>::Scratch scratch;
+    scratch.resize(E, 1000);
+    const Pass pass{.shape = {1, 1}, .exec = {.threads = threads}};
+    const Gathered<2, double> slots{x, token, 1000}, d_slots{dy, token, 1000};
+    view.forward(slots, {offset}, y, tape, scratch, pass);
+    view.backward(slots, {offset}, tape, d_slots, nullptr, dx, d_gate.data(), scratch, pass);
+    view.backward_weights(slots, {offset}, tape, grad.data(), scratch, pass);
+    std::vector<double> seen{grad[0].weight[0], grad[1].weight[0], grad[2].weight[0]};
+    for (const Index s : {0, 399, 400, 999}) seen.insert(seen.end(), {y[s][1], dx[s][0], d_gate[s]});
+    return seen;
+  };
+  const auto expected = [](double a, double b) {
+    return std::vector<double>{a, 0, b, a, a, a, a, a, a, b, b, b, b, b, b};
+  };
+  for (const int threads : {1, 2}) {
+    CHECK(numbers(0, threads) == expected(0, 2));
+    CHECK(numbers(5, threads) == expected(5, 7));      // a part of the experts of a layer
+    CHECK(numbers(-1, threads) == expected(-1, -1));   // a dense or shared network
+  }
 }

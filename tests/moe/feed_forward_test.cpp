@@ -34,14 +34,14 @@ TEST_CASE("the gradients of a dense feed-forward layer agree with differences, w
   gradcheck_three_seeds<Layer6<double>>(options);
 }
 
-TEST_CASE("its weights carry the paths of its network, without a level of their own") {
+TEST_CASE("its weights have the paths of its network, without another level") {
   Layer6<float> layer;
   std::vector<std::string> paths;
   for_each_named_weight([&](const std::string& path, Kind, auto&) { paths.push_back(path); }, layer);
   CHECK(paths == std::vector<std::string>{"up.weight", "up.bias", "down.weight", "down.bias"});
 }
 
-TEST_CASE("more tokens than are worked on together: the same bits for 1, 2, 3 and 8 threads, and for a token alone") {
+TEST_CASE("more tokens than one work item: the same bits for 1, 2, 3 and 8 threads, and for a token alone") {
   using L = Layer6<float>;
   L layer;
   draw_weights(layer, 1);

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int K = 3;
 
-// Gates of three chosen experts, and their gradient in logits and scores.
+// Gates of three selected experts, and their gradient by logits and scores.
 template <class Rule>
 struct Chosen {
   double z[K] = {0.7, -0.2, -1.1}, s[K] = {0.5, 0.2, 0.1}, gate[K], dz[K] = {}, ds[K] = {};
@@ -68,7 +68,7 @@ TEST_CASE("gates divided by their p-norm have p-norm one, scaled ones the scale"
   CHECK(std::cbrt(cubes) == Approx(2.5).epsilon(1e-14));
 }
 
-TEST_CASE("scores that are all zero have gates and gradients of zero, and a NaN shows") {
+TEST_CASE("scores that are all zero have gates and gradients of zero, and NaN propagates") {
   double s[K] = {}, gate[K], d_gate[K] = {1, 2, 3}, dz[K] = {}, ds[K] = {};
   PNormGates<1>::forward(s, s, gate, K);
   PNormGates<1>::backward(s, gate, d_gate, dz, ds, K);

@@ -12,7 +12,7 @@ namespace {
 
 template <class Recipe>
 using Double = typename Recipe::template For<6, double>;
-using Half = std::ratio<1, 2>;   // no second gate is larger
+using Half = std::ratio<1, 2>;   // the largest possible second gate
 
 }  // namespace
 
@@ -25,7 +25,7 @@ TEST_CASE("the gradients of a GShard router agree with differences for every pol
   SECTION("all") { gradcheck_three_seeds<Double<GShardRouter<8, Second::all>>>(options); }
 }
 
-TEST_CASE("the gradients of a GShard router agree with differences with padding, capacity and forbidden experts") {
+TEST_CASE("the gradients of a GShard router agree with differences with padding, capacity and experts that are not allowed") {
   const Index lengths[2] = {5, 2};
   const bool four[8] = {true, false, true, true, false, false, true, false}, one[8] = {false, false, true};
   GradcheckOptions options;
@@ -40,7 +40,7 @@ TEST_CASE("the gradients of a GShard router agree with differences with padding,
 TEST_CASE("GShard routing passes check_router") {
   check_rule<GShardRouter<8>>();
   check_rule<GShardRouter<8, Second::random, Half>>();
-  check_equal_experts<GShardRouter<5>>();   // evaluation: nobody is left out
+  check_equal_experts<GShardRouter<5>>();   // evaluation: no expert is discarded
 }
 
 TEST_CASE("a GShard router that keeps all seconds is top-2 with renormalised gates, bit for bit") {
@@ -54,7 +54,7 @@ TEST_CASE("a GShard router that keeps all seconds is top-2 with renormalised gat
   }
 }
 
-TEST_CASE("a second expert that is left out leaves the first gate as it was") {
+TEST_CASE("a discarded second expert does not change the first gate") {
   const Pass pass{.shape = {1, 60}};
   const RandomRoute<GShardRouter<6, Second::none>> none(pass);
   const RandomRoute<GShardRouter<6, Second::threshold, std::ratio<2, 5>>> some(pass);
@@ -72,23 +72,22 @@ TEST_CASE("a second expert that is left out leaves the first gate as it was") {
   }
 }
 
-TEST_CASE("the tape tells a second expert that was left out from none: chosen is negative, selected names it") {
+TEST_CASE("the tape names a discarded second expert in selected and not in chosen") {
   const Index lengths[1] = {40};
   const RandomRoute<GShardRouter<6, Second::threshold, std::ratio<2, 5>>> some({.shape = {1, 60}, .lengths = lengths});
   const RandomRoute<TopKRouter<6, 2>> top({.shape = {1, 60}, .lengths = lengths});
   Index left_out = 0;
   for (Index pair = 0; pair < 120; ++pair) {
     CHECK(some.tape.selected[pair] == top.tape.chosen[pair]);
-    CHECK((some.plan.slot[pair] >= 0) == (some.tape.chosen[pair] >= 0));
-    if (some.tape.chosen[pair] >= 0) CHECK(some.tape.chosen[pair] == some.tape.selected[pair]);
-    else CHECK(some.tape.chosen[pair] == -1);
-    left_out += some.tape.chosen[pair] < 0 && some.tape.selected[pair] >= 0;
+    CHECK((some.plan.slot[pair] == no_slot) == (some.tape.chosen[pair] == no_expert));
+    if (some.tape.chosen[pair] != no_expert) CHECK(some.tape.chosen[pair] == some.tape.selected[pair]);
+    left_out += some.tape.chosen[pair] == no_expert && some.tape.selected[pair] != no_expert;
   }
   CHECK((left_out > 0 && left_out < 40));
   CHECK(top.tape.selected.size() == 0);
 }
 
-TEST_CASE("a second expert is kept with probability g2 / threshold, drawn anew for every key and token") {
+TEST_CASE("a second expert is kept with probability g2 / threshold, sampled for every key and token") {
   RandomRoute<GShardRouter<6, Second::random, Half>> route({.shape = {1, 200}});
   double expected = 0;
   for (Index n = 0; n < 200; ++n) expected += std::min(1.0, route.tape.gate[2 * n + 1] * 2);

@@ -23,14 +23,14 @@ TEST_CASE("hash routing passes check_router") {
   check_equal_experts<HashRouter<5, 2>>();
 }
 
-TEST_CASE("a hash router looks at ids alone: the same id has the same experts, whatever x is") {
+TEST_CASE("a hash router reads ids only: the same id has the same experts, whatever x is") {
   const Pass pass{.shape = {1, 62}};
   const RandomRoute<HashRouter<8, 2>> one(pass, 1), two(pass, 2);
   for (Index n = 0; n < 62; ++n) CHECK(one.gates(n) == two.gates(n));
   for (Index n = 0; n < 31; ++n) CHECK(one.gates(n) == one.gates(n + 31));   // ids repeat
 }
 
-TEST_CASE("each of a token's K different experts counts 1/K, and over many ids all are busy alike") {
+TEST_CASE("each of a token's K different experts has gate 1/K, and over many ids the load is balanced") {
   constexpr int E = 8, K = 3, words = 8000;
   Buffer<int> ids(words);
   for (int n = 0; n < words; ++n) ids[n] = n;
@@ -56,7 +56,7 @@ TEST_CASE("the hash is fixed: a model file does not hold it, so these ids have t
   CHECK(std::equal(expected, expected + 16, route.tape.chosen.begin()));
 }
 
-TEST_CASE("without ids a hash router says what it misses") {
+TEST_CASE("without ids a hash router throws and names the missing ids") {
   HashRouter<5, 2>::For<4> router;
   HashRouter<5, 2>::For<4>::Tape tape;
   RoutingPlan<float> plan;
@@ -66,6 +66,6 @@ TEST_CASE("without ids a hash router says what it misses") {
   CHECK(said.find("the routing context has no ids") != std::string::npos);
 }
 
-TEST_CASE("a hash router of 2^16 experts needs no room for them on the stack") {
+TEST_CASE("a hash router of 2^16 experts needs no stack memory for them") {
   check_small_stack<HashRouter<1 << 16>>();
 }

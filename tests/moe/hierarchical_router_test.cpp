@@ -31,7 +31,7 @@ struct Route {
 
 }  // namespace
 
-TEST_CASE("the gradients of two levels of routers agree with differences, sparse and dense at either") {
+TEST_CASE("the gradients of hierarchical routing agree with differences, top-k and dense at either level") {
   const Index lengths[2] = {5, 3};
   GradcheckOptions options;
   SECTION("plain") {}
@@ -50,7 +50,7 @@ TEST_CASE("the gradients of two levels of routers agree with differences, sparse
   gradcheck_three_seeds<Router6<TopKRouter<3, 2>, ExpertChoiceRouter<2, 1>>>(options);
 }
 
-TEST_CASE("the gradients of two levels of routers agree with differences where experts and groups are forbidden") {
+TEST_CASE("the gradients of hierarchical routing agree with differences if experts and groups are not allowed") {
   GradcheckOptions options;
   const bool allowed[12] = {true, true, false, false, false, false, true, false, false, true, true, true};
   options.routing.allowed = allowed;
@@ -84,11 +84,11 @@ TEST_CASE("dense on dense is the mixture of Jordan and Jacobs: sum over groups o
     }
     expected += of_group * a.row(Index(g)).asDiagonal();
   }
-  CHECK((run.y.eigen() - expected).cwiseAbs().maxCoeff() < 1e-14);   // sums of order one, another order
+  CHECK((run.y.eigen() - expected).cwiseAbs().maxCoeff() < 1e-14);   // sums of order one in another order
   CHECK(run.tape.plan.slot_count() == 7 * 6);
 }
 
-TEST_CASE("a token goes to the experts that its inner routers choose in the groups that its outer router chooses") {
+TEST_CASE("a token has the experts that inner routers select in the groups that the outer router selects") {
   Sparse::For<6, double> router;
   draw_weights(router, 3);
   const auto x = random_tokens<6, double>(40, 4);
@@ -107,7 +107,7 @@ TEST_CASE("a token goes to the experts that its inner routers choose in the grou
         const int e = static_cast<int>(g) * 3 + inner.chosen[i];
         const Index s = both.plan.slot[4 * n + 2 * j + i];
         CHECK((s >= both.plan.offset[e] && s < both.plan.offset[e + 1]));
-        CHECK(both.plan.weight[s] == outer.gate[2 * n + j] * inner.gate[i]);
+        CHECK(both.plan.gate[s] == outer.gate[2 * n + j] * inner.gate[i]);
       }
     }
 }
@@ -120,7 +120,7 @@ TEST_CASE("gates of two renormalised levels sum to one, and so do the scores of 
   const Route route(router, x, tape, {.shape = {1, 40}});
   for (Index n = 0; n < 40; ++n) {
     double gates = 0, scores = 0;
-    for (int j = 0; j < 4; ++j) gates += route.plan.weight[route.plan.slot[4 * n + j]];
+    for (int j = 0; j < 4; ++j) gates += route.plan.gate[route.plan.slot[4 * n + j]];
     for (int e = 0; e < 12; ++e) scores += tape.score[n][e];
     CHECK(gates == Approx(1).epsilon(1e-14));
     CHECK(scores == Approx(1).epsilon(1e-14));
@@ -137,7 +137,7 @@ TEST_CASE("equal experts under two renormalised levels are one expert") {
   CHECK(distance(Ran<L>(layer, x, seven).y, Ran<FeedForward<Small>>(one, x, seven).y) < 1e-14);
 }
 
-TEST_CASE("the names of groups do not matter: permuted with all that is theirs they give the same output") {
+TEST_CASE("a permutation of groups with all their weights gives the same output") {
   using L = MoELayer<Sparse, Small>;
   const auto layer = drawn<L>(9);
   auto permuted = layer;
@@ -175,7 +175,7 @@ TEST_CASE("uniform scores at both levels have the balance loss one") {
   CHECK(run.tape.z == Approx(outer * outer + 4 * inner * inner).epsilon(1e-14));
 }
 
-TEST_CASE("the capacity of two levels is that of the experts, and dropped pairs are counted") {
+TEST_CASE("the capacity of hierarchical routing is that of the experts, and dropped pairs are counted") {
   Sparse::For<6, double> router;
   draw_weights(router, 15);
   const auto x = random_tokens<6, double>(40, 16);
@@ -188,7 +188,7 @@ TEST_CASE("the capacity of two levels is that of the experts, and dropped pairs 
   CHECK(tape.outer_plan.dropped() == 0);
 }
 
-TEST_CASE("each level draws noise of its own") {
+TEST_CASE("each level has its own noise") {
   using R = HierarchicalRouter<NoisyTopKRouter<3, 2>, NoisyTopKRouter<3, 2>>::For<6, double>;
   R router;
   draw_weights(router, 17);
@@ -201,28 +201,28 @@ TEST_CASE("each level draws noise of its own") {
   CHECK(draws.size() == 4 * 21);
 }
 
-TEST_CASE("two levels of routers pass check_router") {
+TEST_CASE("hierarchical routing passes check_router") {
   check_rule<Sparse>();
   check_rule<HierarchicalRouter<DenseOf<2>, NoisyTopKRouter<4, 2>>>();
   check_rule<HierarchicalRouter<TopKRouter<3, 2>, ExpertChoiceRouter<2, 1>>>();
 }
 
-TEST_CASE("two levels of routers have the same bits for 1, 2, 3 and 8 threads") {
+TEST_CASE("hierarchical routing has the same bits for 1, 2, 3 and 8 threads") {
   threads_change_no_bit<MoELayer<Sparse, Expert<6, 37>>>();
 }
 
-TEST_CASE("freezing any weight of two levels changes no other gradient and no dx") {
+TEST_CASE("freezing any weight of hierarchical routing changes no other gradient and no dx") {
   freezing_changes_no_other_gradient<MoELayer<Sparse, Small>>(
       RoutedPass(seven, {.objective = {.balance = 0.2, .z = 0.1}}));
 }
 
-TEST_CASE("two levels are causal if both are, and say what they are") {
+TEST_CASE("hierarchical routing is causal if both levels are, and its text is the type one writes") {
   STATIC_REQUIRE(Sparse::causal);
   STATIC_REQUIRE_FALSE(HierarchicalRouter<TopKRouter<3, 2>, ExpertChoiceRouter<2>>::causal);
   STATIC_REQUIRE((Sparse::experts == 12 && Sparse::active == 4));
   CHECK(Sparse::text() == "HierarchicalRouter<TopKRouter<4, 2>, TopKRouter<3, 2>>");
 }
 
-TEST_CASE("two levels of routers to 2^16 experts need no room for them on the stack") {
+TEST_CASE("hierarchical routing to 2^16 experts needs no stack memory for them") {
   check_small_stack<HierarchicalRouter<TopKRouter<256, 2>, TopKRouter<256, 2>>>();
 }

@@ -40,11 +40,11 @@ TEST_CASE("without a key there is no jitter, bit for bit") {
   for (Index n = 0; n < 30; ++n) CHECK(jittered.gates(n) == plain.gates(n));
 }
 
-TEST_CASE("a jittered router sees x u, with u uniform in 1 +- epsilon and new for every key") {
+TEST_CASE("a jittered router reads x u, with u uniform in 1 +- epsilon and different for every key") {
   const RandomRoute<Jittered> one({.shape = {1, 500}, .key = Key{5}}), two({.shape = {1, 500}, .key = Key{6}});
   double sum = 0, squares = 0, together = 0;
   for (Index i = 0; i < 3000; ++i) {
-    const double u = (one.tape.seen[0][i] / one.x[0][i] - 1) * 4, v = (two.tape.seen[0][i] / two.x[0][i] - 1) * 4;
+    const double u = (one.tape.jittered[0][i] / one.x[0][i] - 1) * 4, v = (two.tape.jittered[0][i] / two.x[0][i] - 1) * 4;
     REQUIRE(std::abs(u) <= 1 + 1e-12);
     sum += u;
     squares += u * u;
@@ -55,7 +55,7 @@ TEST_CASE("a jittered router sees x u, with u uniform in 1 +- epsilon and new fo
   CHECK(std::abs(together / 3000) < 4 / std::sqrt(9 * 3000.0));
 }
 
-TEST_CASE("experts see what is not jittered") {
+TEST_CASE("experts read x without jitter") {
   using Ffn = Expert<6, 9, Activation::gelu, double>;
   MoELayer<InputJitter<TopKRouter<1, 1>>, Ffn> jittered;
   MoELayer<TopKRouter<1, 1>, Ffn> plain;
@@ -73,7 +73,7 @@ TEST_CASE("experts see what is not jittered") {
   CHECK(same_bits(y, expected));
 }
 
-TEST_CASE("a jittered router has the weights of the router inside, by the same paths") {
+TEST_CASE("a jittered router has the weights of the inner router, by the same paths") {
   Double<Jittered> jittered;
   std::string paths;
   for_each_named_weight([&](const std::string& path, Kind, const auto&) { paths += path + ";"; }, jittered);
@@ -81,7 +81,7 @@ TEST_CASE("a jittered router has the weights of the router inside, by the same p
   CHECK(Jittered::text() == "InputJitter<TopKRouter<5, 2>, std::ratio<1, 4>>");
 }
 
-TEST_CASE("the jitter of a token does not depend on how a long row is cut, and a row of 2^18 needs no room on the stack") {
+TEST_CASE("the jitter of a token does not depend on the chunks of a long row, and a row of 2^18 needs no stack memory") {
   constexpr int D = 600;
   using Wide = InputJitter<TopKRouter<5, 2>, std::ratio<1, 4>>;
   const Key key{5};
@@ -89,6 +89,6 @@ TEST_CASE("the jitter of a token does not depend on how a long row is cut, and a
   Buffer<double> u(3 * D);
   key.with(Purpose::router_jitter).uniforms(0, u.data(), 3 * D);
   for (Index i = 0; i < 3 * D; ++i)
-    REQUIRE(route.tape.seen[0][i] == route.x[0][i] * (1 + 0.25 * (2 * u[i] - 1)));
+    REQUIRE(route.tape.jittered[0][i] == route.x[0][i] * (1 + 0.25 * (2 * u[i] - 1)));
   check_small_stack<Wide, 1 << 18>({.key = key});
 }

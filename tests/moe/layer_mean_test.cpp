@@ -8,7 +8,7 @@ using namespace moegpt;
 
 namespace {
 
-// Tapes of three mixtures of four experts, and what their mean is.
+// Tapes of three MoE layers of four experts, and their LayerMean.
 struct Three {
   LossTape<double> tape[3];
   LayerMean<double> mean;
@@ -29,7 +29,7 @@ struct Three {
 
 }  // namespace
 
-TEST_CASE("together, f and P are averaged over layers before they meet") {
+TEST_CASE("pooled, f and P are averaged over layers before they are multiplied") {
   const Three three(BalanceRule::huggingface);
   double loss = 0;
   for (int e = 0; e < 4; ++e) {
@@ -48,7 +48,7 @@ TEST_CASE("the mean over layers is the mean of their losses, and the sum their s
   CHECK(three.mean.loss(BalanceRule{}) == sum);
 }
 
-TEST_CASE("the parts that mixtures are told add up to the model's loss") {
+TEST_CASE("the terms of the MoE layers add up to the model's loss") {
   BalanceRule by_sequence = BalanceRule::huggingface;
   by_sequence.group = Group::sequence;
   for (const BalanceRule& rule : {BalanceRule::huggingface, BalanceRule::megablocks, by_sequence, BalanceRule{}}) {
@@ -62,7 +62,7 @@ TEST_CASE("the parts that mixtures are told add up to the model's loss") {
   }
 }
 
-TEST_CASE("a mean over layers starts anew with every forward, also after another rule") {
+TEST_CASE("a mean over layers is reset by every forward, also after another rule") {
   Three three(BalanceRule::huggingface);
   three.pass.context.objective.balance_rule = {};
   three.mean.start(4, three.pass);

@@ -41,10 +41,10 @@ struct Route {
 
 }  // namespace
 
-TEST_CASE("the chance of an expert is that of its own noise drawn anew, computed by hand") {
+TEST_CASE("the selection probability of an expert is over its own noise, computed by hand") {
   const double clean[4] = {1, 0, 0.5, -1}, noisy[4] = {2, 0.25, 0.5, -0.5}, deviation[4] = {1, 2, 0.5, 1};
   int order[3];
-  ChosenChance<double> token{clean, noisy, deviation, 4, 2, order};   // chosen: 0 and 2; the best of the others is 1
+  SelectionProbability<double> token{clean, noisy, deviation, 4, 2, order};   // selected: 0, 2; next: 1
   token.rank();
   double chance[4];
   token.forward(chance);
@@ -55,7 +55,7 @@ TEST_CASE("the chance of an expert is that of its own noise drawn anew, computed
   CHECK(chance[3] == Approx(phi((-1 - 0.5) / 1)).epsilon(1e-14));
 }
 
-TEST_CASE("the gradients of a noisy router with a smooth load agree with differences") {
+TEST_CASE("the gradients of a noisy router with an expected load agree with differences") {
   GradcheckOptions options;
   const Index lengths[2] = {5, 2};
   const bool allowed[8] = {true, true, false, true, true, true, true, true};
@@ -74,7 +74,7 @@ TEST_CASE("the gradients of a noisy router with a smooth load agree with differe
   gradcheck_three_seeds<Noisy<3, 3>>(options);
 }
 
-TEST_CASE("with constant thresholds the gradient is another, and not that of differences") {
+TEST_CASE("with constant thresholds the gradient differs from that of differences") {
   GradcheckOptions options;
   options.routing.objective.load = 1;
   options.pass.key = Key{5};
@@ -83,24 +83,24 @@ TEST_CASE("with constant thresholds the gradient is another, and not that of dif
   CHECK(gradcheck<Noisy<6, 2, NoisyTopK{.detached_threshold = true}>>(options).ok);
 }
 
-TEST_CASE("loads sum to about N K, and each to about the pairs that expert got") {
+TEST_CASE("loads sum to about N K, and each is about the expert's count") {
   const Index tokens = 4000;
   const Route<Noisy<6, 2>> run(with_load(tokens));
   CHECK_FALSE(run.is_hard());
-  // chosen - chance has mean zero, and at most the variance 1/4 for each token
+  // selected - probability has mean zero, and at most the variance 1/4 for each token
   const double four_errors = 4 * std::sqrt(0.25 * static_cast<double>(tokens));
   for (int e = 0; e < 6; ++e)
     CHECK(run.tape.load[e] == Approx(static_cast<double>(run.plan.wanted[e])).margin(four_errors));
-  double squares = 0;   // of a token's chances' distance from K
+  double squares = 0;   // of sum of P - K, per token
   for (Index n = 0; n < tokens; ++n) {
     double sum = -2;
-    for (int e = 0; e < 6; ++e) sum += run.tape.layer.chance[n][e];
+    for (int e = 0; e < 6; ++e) sum += run.tape.layer.probability[n][e];
     squares += sum * sum;
   }
   CHECK(run.load() == Approx(2.0 * static_cast<double>(tokens)).margin(4 * std::sqrt(squares)));
 }
 
-TEST_CASE("without noise, with K = E or without a load loss, loads are counts before capacity") {
+TEST_CASE("without noise, with K = E or without a load loss, loads are requested pairs") {
   RoutedPass pass = with_load(20);
   pass.options.capacity_factor = 0.5;
   CHECK(Route<Noisy<3, 3>>(pass).is_hard());
@@ -112,7 +112,7 @@ TEST_CASE("without noise, with K = E or without a load loss, loads are counts be
   CHECK(Route<Noisy<5, 2>>(pass).is_hard());
 }
 
-TEST_CASE("padding has no load, and an expert that is not allowed none either") {
+TEST_CASE("padding has no load, and neither has an expert that is not allowed") {
   const bool allowed[5] = {true, false, true, true, true}, two[5] = {true, false, false, true, false};
   const Index lengths[1] = {7};
   RoutedPass pass = with_load(20);
@@ -122,13 +122,13 @@ TEST_CASE("padding has no load, and an expert that is not allowed none either") 
   CHECK(run.tape.load[1] == 0);
   CHECK(run.load() > 0);
   CHECK(run.load() < 7 * 4);
-  pass.context.allowed = two;   // K experts for all: certain
+  pass.context.allowed = two;   // K allowed experts: P = 1
   run.forward(pass);
   CHECK(run.tape.load[0] == 7);
   CHECK(run.tape.load[3] == 7);
 }
 
-TEST_CASE("noise too small to move anything gives the counts and a finite gradient, not a division by zero") {
+TEST_CASE("noise too small to change any selection gives the counts and a finite gradient, not a division by zero") {
   using R = Noisy<5, 2, NoisyTopK{.bias = true}>;
   const RoutedPass pass = with_load(20);
   Route<R> run(pass);
@@ -141,13 +141,13 @@ TEST_CASE("noise too small to move anything gives the counts and a finite gradie
     R::Scratch scratch;
     Tokens<4, double> dx(20);
     const Buffer<double> d_slot = random_numbers<double>(run.plan.slot_count(), 3), d_load = random_numbers<double>(5, 4);
-    run.router.backward(run.x, run.plan, run.tape, {.d_weight = d_slot.data(), .d_load = d_load.data()}, Sum(dx), grad,
+    run.router.backward(run.x, run.plan, run.tape, {.d_gate = d_slot.data(), .d_load = d_load.data()}, Sum(dx), grad,
                         scratch, pass);
     CHECK(first_not_finite(grad) == "");
   }
 }
 
-TEST_CASE("a smooth load has the same bits on one thread and on three") {
+TEST_CASE("an expected load has the same bits on one thread and on three") {
   RoutedPass pass = with_load(200);
   const Route<Noisy<6, 2>> one(pass);
   pass.exec.threads = 3;
@@ -155,7 +155,7 @@ TEST_CASE("a smooth load has the same bits on one thread and on three") {
   CHECK(same_bits(one.tape.load, three.tape.load));
 }
 
-TEST_CASE("a noisy router tells its options") {
+TEST_CASE("the text of a noisy router has its options") {
   CHECK(NoisyTopKRouter<4, 2, NoisyTopK{.bias = true, .detached_threshold = true}>::text() ==
         "NoisyTopKRouter<4, 2, NoisyTopK{.bias = true, .detached_threshold = true}>");
   CHECK(AllowConstantGate<NoisyTopKRouter<4, 1, NoisyTopK{.detached_threshold = true}>>::text() ==

@@ -78,10 +78,10 @@ TEST_CASE("an expert with the mask zero adds nothing, and the gates of the other
   const Ran<MaskedTwo> silent(layer, x, in_task(1));
   CHECK(distance(without.y, silent.y) < 1e-15);
   CHECK(distance(without.y, whole.y) > 0.01);
-  CHECK(same_bits(other_task.y, whole.y));   // it was only masked in task 1
+  CHECK(same_bits(other_task.y, whole.y));   // the mask is that of task 1
 }
 
-TEST_CASE("a step of one task has gradients for its own mask alone, and marks no other") {
+TEST_CASE("a step of one task has gradients for its own mask only, and marks no other") {
   const auto layer = drawn<MaskedTwo>(6);
   const auto x = random_tokens<6, double>(7, 7), dy = random_tokens<6, double>(7, 8);
   Ran<MaskedTwo> run(layer, x, in_task(1));
@@ -100,7 +100,7 @@ TEST_CASE("a masked mixture has the same bits for 1, 2, 3 and 8 threads") {
   threads_change_no_bit<MoELayer<Masked<TopKRouter<5, 2>, 2>, Expert<6, 37>>>();
 }
 
-TEST_CASE("a task without a mask is refused by name") {
+TEST_CASE("a task id without a mask is rejected by a message that names it") {
   const auto layer = drawn<MaskedTwo>(9);
   const auto x = random_tokens<6, double>(7, 10);
   CHECK(refusal([&] { Ran<MaskedTwo>(layer, x, in_task(3)); }) ==
@@ -109,7 +109,7 @@ TEST_CASE("a task without a mask is refused by name") {
   CHECK(refusal([&] { Ran<MaskedTwo>(layer, x, in_task(2)); }).empty());
 }
 
-TEST_CASE("masks are named by their task, and their router keeps the names of its weights") {
+TEST_CASE("the path of a mask has its task id, and the router keeps its paths") {
   std::string paths;
   Masked<TopKRouter<5, 2>, 2>::For<6> router;
   for_each_named_weight([&](const std::string& path, Kind, auto&) { paths += path + " "; }, router);

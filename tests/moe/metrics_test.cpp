@@ -7,8 +7,8 @@ using namespace moegpt;
 
 namespace {
 
-// Six tokens, two choices, four experts. Token 3 chose one expert, token 5 is padding, nobody chose expert 3.
-const int chosen[12] = {0, 1, 1, 0, 0, 2, 0, -1, 2, 1, -1, -1};
+// Six tokens, two choices, four experts. Token 3 has one expert, token 5 is padding, expert 3 has no token.
+const int chosen[12] = {0, 1, 1, 0, 0, 2, 0, no_expert, 2, 1, no_expert, no_expert};
 const double gate[12] = {0.6, 0.4, 0.9, 0.1, 0.7, 0.3, 1, 0, 0.5, 0.5, 0, 0};
 const Index lengths[1] = {5};
 
@@ -18,7 +18,7 @@ RoutingPlan<double> plan_of(Index capacity) {
   plan.assign(chosen, gate, capacity);
   return plan;
 }
-// The first four tokens are sure of one expert, the fifth of none, the sixth is padding and must not count.
+// One-hot for the first four tokens, uniform for the fifth; the sixth is padding and is not counted.
 Tokens<4, double> scores() {
   Tokens<4, double> s(6);
   for (Index n = 0; n < 4; ++n) s[n][n % 2] = 1;
@@ -39,7 +39,7 @@ RoutingCounts counts_of(Index capacity, int times = 1) {
 
 }  // namespace
 
-TEST_CASE("the violation of balance is the excess of the fullest expert over the mean") {
+TEST_CASE("MaxVio is the excess of the fullest expert over the mean") {
   CHECK(max_violation(std::vector<Index>{5, 5, 5, 5}) == 0);
   CHECK(max_violation(std::vector<Index>{9, 5, 4, 2}) == Approx(0.8));   // (9 - 5) / 5
   CHECK(max_violation(std::vector<Index>{0, 0, 7, 0}) == 3);
@@ -48,7 +48,7 @@ TEST_CASE("the violation of balance is the excess of the fullest expert over the
 
 TEST_CASE("the coefficient of variation divides by the number of experts") {
   CHECK(coefficient_of_variation(std::vector<Index>{5, 5, 5}) == 0);
-  CHECK(coefficient_of_variation(std::vector<Index>{2, 6}) == Approx(0.5));          // deviation 2 of mean 4
+  CHECK(coefficient_of_variation(std::vector<Index>{2, 6}) == Approx(0.5));   // standard deviation 2, mean 4
   CHECK(coefficient_of_variation(std::vector<Index>{0, 0, 7, 0}) == Approx(std::sqrt(3)));
   CHECK(coefficient_of_variation(std::vector<Index>{0, 0}) == 0);
 }
@@ -58,14 +58,14 @@ TEST_CASE("an expert without tokens is dead") {
   CHECK(dead_experts(std::vector<Index>{3, 1}) == 0);
 }
 
-TEST_CASE("entropy is zero for certainty and ln n for n equals, whatever they sum to") {
+TEST_CASE("entropy is zero for one-hot and ln n for n equal values, whatever their sum") {
   const double one[3] = {0, 2, 0}, equal[4] = {5, 5, 5, 5}, two[3] = {1, 3, 0};
   CHECK(entropy(one, 3) == 0);
   CHECK(entropy(equal, 4) == Approx(std::log(4)));
   CHECK(entropy(two, 3) == Approx(0.25 * std::log(4) + 0.75 * std::log(4. / 3)));
 }
 
-TEST_CASE("each pair names the expert that serves it") {
+TEST_CASE("each pair has the expert that processes it") {
   Buffer<int> expert;
   experts_of_pairs(plan_of(0), expert);
   CHECK(std::vector(expert.begin(), expert.end()) == std::vector<int>(chosen, chosen + 12));
@@ -73,13 +73,13 @@ TEST_CASE("each pair names the expert that serves it") {
   CHECK(std::vector(expert.begin(), expert.end()) == std::vector<int>{0, 1, 1, 0, -1, 2, -1, -1, 2, -1, -1, -1});
 }
 
-TEST_CASE("saturation is the share of experts that tokens have in common, in any order") {
+TEST_CASE("saturation is the fraction of experts that tokens have in common, in any order") {
   const std::vector<int> a{0, 1, 2, 3, 4, 5}, same_sets{1, 0, 3, 2, 5, 4}, half{0, 7, 8, 2, 5, 9}, none{2, 3, 0, 1, 6, 7};
   CHECK(saturation(a, a, 2) == 1);
   CHECK(saturation(a, same_sets, 2) == 1);
   CHECK(saturation(a, half, 2) == Approx(0.5));
   CHECK(saturation(a, none, 2) == 0);
-  CHECK(saturation(std::vector<int>{0, -1}, std::vector<int>{0, 1}, 2) == Approx(2. / 3));   // 2 * 1 / (1 + 2)
+  CHECK(saturation(std::vector<int>{0, no_expert}, std::vector<int>{0, 1}, 2) == Approx(2. / (1 + 2)));
   CHECK(refusal([&] { saturation(a, std::vector<int>{0, 1}, 2); }).find("6 and 2 pairs") != std::string::npos);
 }
 
@@ -97,15 +97,15 @@ TEST_CASE("counts of a plan are those of its pairs") {
   CHECK(counts.mean_top_gate() == Approx((0.6 + 0.9 + 0.7 + 1 + 0.5) / 5));
 }
 
-TEST_CASE("means of the router are over tokens that are not padding") {
+TEST_CASE("mean scores are over tokens that are not padding") {
   const RoutingCounts counts = counts_of(0);
   CHECK(counts.mean_entropy() == Approx(std::log(4) / 5));       // of one token in five
   CHECK(counts.mean_lse2() == Approx((1 + 4 + 9 + 16) / 5.));
-  CHECK(counts.importance(0) == Approx(2.25 / 5));
-  CHECK(counts.importance(3) == Approx(0.25 / 5));
+  CHECK(counts.mean_score(0) == Approx(2.25 / 5));
+  CHECK(counts.mean_score(3) == Approx(0.25 / 5));
 }
 
-TEST_CASE("co-activation is the share of tokens that use both experts") {
+TEST_CASE("co-activation is the fraction of tokens that use both experts") {
   const RoutingCounts counts = counts_of(0);
   CHECK(counts.coactivation(0, 1) == Approx(2. / 5));
   CHECK(counts.coactivation(1, 0) == Approx(2. / 5));
@@ -115,18 +115,18 @@ TEST_CASE("co-activation is the share of tokens that use both experts") {
   CHECK(counts.coactivation(3, 0) == 0);
 }
 
-TEST_CASE("dropped pairs are wanted, not served") {
+TEST_CASE("dropped pairs are requested, not processed") {
   const RoutingCounts counts = counts_of(2);
   static const Index served[4] = {2, 2, 2, 0};   // static: g++ 12 with AVX-512 makes a temporary list of them {2, 2, 2, 2}
   CHECK(std::equal(counts.load.begin(), counts.load.end(), served, served + 4));
   CHECK(counts.wanted == std::vector<Index>{4, 3, 2, 0});
   CHECK(counts.dropped() == Approx(3. / 9));
-  CHECK(counts.max_violation() == Approx(4 / 2.25 - 1));         // capacity does not hide what the router wants
+  CHECK(counts.max_violation() == Approx(4 / 2.25 - 1));         // of requested pairs, before capacity
   CHECK(counts.mean_top_gate() == Approx((0.6 + 0.9 + 0.3 + 0 + 0.5) / 5));
   CHECK(counts.coactivation(0, 2) == 0);
 }
 
-TEST_CASE("counts add up over forwards, and figures stay the same") {
+TEST_CASE("counts add up over forwards, and ratios stay the same") {
   const RoutingCounts once = counts_of(0), thrice = counts_of(0, 3);
   CHECK(thrice.tokens == 15);
   CHECK(thrice.load == std::vector<Index>{12, 9, 6, 0});
@@ -140,7 +140,7 @@ TEST_CASE("counts add up over forwards, and figures stay the same") {
   CHECK(cleared.mean_top_gate() == 0);
 }
 
-TEST_CASE("cleared counts are as new: what is added afterwards is all they know") {
+TEST_CASE("cleared counts contain only what is added afterwards") {
   const Pass pass{.shape = {1, 6}, .lengths = lengths};
   RoutingCounts used = counts_of(0, 3), fresh;
   used.clear();
@@ -164,7 +164,7 @@ TEST_CASE("cleared counts are as new: what is added afterwards is all they know"
   CHECK(classes.count == new_classes.count);
 }
 
-TEST_CASE("counts of one mixture refuse the plan of another") {
+TEST_CASE("counts reject a plan with another number of experts") {
   RoutingCounts counts = counts_of(0);
   RoutingPlan<double> other;
   other.resize(6, 2, 5);
@@ -174,7 +174,7 @@ TEST_CASE("counts of one mixture refuse the plan of another") {
 
 namespace {
 
-// label[n] goes to expert[n], `times` over.
+// Counts of pairs (label[n], expert[n]), `times` times.
 ClassCounts table_of(int classes, int experts, const std::vector<int>& label, const std::vector<int>& expert) {
   RoutingPlan<float> plan;
   plan.resize(std::ssize(expert), 1, experts);
@@ -192,19 +192,19 @@ TEST_CASE("a table counts the experts of each class, and skips tokens without a 
   CHECK(counts.at(0, 2) == 2);
 }
 
-TEST_CASE("classes and experts that are independent tell nothing of each other") {
+TEST_CASE("independent classes and experts have no mutual information") {
   const ClassCounts counts = table_of(2, 3, {0, 0, 0, 0, 1, 1, 1, 1}, {0, 0, 1, 2, 0, 0, 1, 2});
   CHECK(counts.mutual_information() == Approx(0).margin(1e-12));
   CHECK(counts.explained() == Approx(0).margin(1e-12));
 }
 
-TEST_CASE("a bijection of classes and experts tells everything, the logarithm of how many there are") {
+TEST_CASE("a bijection of classes and experts has the information ln of their number") {
   const ClassCounts counts = table_of(3, 3, {0, 1, 2, 0, 1, 2}, {2, 0, 1, 2, 0, 1});
   CHECK(counts.mutual_information() == Approx(std::log(3)));
   CHECK(counts.explained() == Approx(1));
 }
 
-TEST_CASE("experts that share a class between them still give it away, shared experts only in part") {
+TEST_CASE("a class with several experts is still determined by them, an expert of several classes only in part") {
   const ClassCounts more = table_of(2, 4, {0, 0, 1, 1}, {0, 3, 1, 2});
   CHECK(more.mutual_information() == Approx(std::log(2)));
   CHECK(more.explained() == Approx(1));
@@ -219,12 +219,12 @@ TEST_CASE("mutual information of a small table is what the definition gives") {
   CHECK(counts.mutual_information() == Approx(0.75 * std::log(1.5) + 0.25 * std::log(0.5)));
 }
 
-TEST_CASE("a table refuses labels that it has no row for, and too few of them") {
+TEST_CASE("a table rejects labels outside its classes, and too few labels") {
   CHECK(refusal([] { table_of(2, 2, {0, 2}, {0, 1}); }).find("label 2") != std::string::npos);
   CHECK(refusal([] { table_of(2, 2, {0}, {0, 1}); }).find("1 labels for 2 tokens") != std::string::npos);
 }
 
-TEST_CASE("a label beyond the classes is refused before anything is counted, and so is a table without classes") {
+TEST_CASE("a label beyond the classes is rejected before anything is counted, and so is a table without classes") {
   const auto plan = plan_of(0);
   ClassCounts counts{.classes = 2};
   const std::vector<int> good(6, 1), bad{1, 1, 1, 1, 1, 2};   // the padding at the end, too
@@ -239,10 +239,10 @@ TEST_CASE("a label beyond the classes is refused before anything is counted, and
   }
 }
 
-TEST_CASE("figures of an expert or a class that is not there are refused") {
+TEST_CASE("metrics of an expert or class out of range are rejected") {
   const RoutingCounts counts = counts_of(0);
   for (const int e : {-1, 4}) {
-    CHECK_FALSE(refusal([&] { counts.importance(e); }).empty());
+    CHECK_FALSE(refusal([&] { counts.mean_score(e); }).empty());
     CHECK_FALSE(refusal([&] { counts.share(e); }).empty());
     CHECK_FALSE(refusal([&] { counts.coactivation(0, e); }).empty());
     CHECK_FALSE(refusal([&] { counts.coactivation(e, 0); }).empty());

@@ -22,7 +22,7 @@ using NoisyOf = MoELayer<
 const BalanceRule every_rule[] = {BalanceRule::switch_transformer, BalanceRule::gshard, BalanceRule::huggingface,
                                   BalanceRule::megablocks, BalanceRule::deepseek, BalanceRule::flaxformer};
 
-// All at once, in sizes that show an error in any.
+// All losses, with coefficients that make an error in any visible.
 Objective all_losses(const BalanceRule& rule, Variance variation = Variance::population) {
   return {.balance = 0.5, .balance_rule = rule, .z = 0.3, .importance = 0.7, .load = 0.6, .variation = variation,
           .variance = 5, .count = 0.05};
@@ -40,7 +40,7 @@ struct Run {
   }
 };
 
-// Top-2 whose tape has members of its own with the names of what losses may read; Says: it claims to have them.
+// Top-2 whose tape has members `chosen` and `load` of other meaning. Says: it declares the flags.
 template <bool Says>
 struct OwnNames {
   static constexpr int experts = 5, active = 2;
@@ -53,7 +53,7 @@ struct OwnNames {
     Router router;
     static constexpr auto fields() { return Fields{Field{"", &For::router}}; }
     struct Tape {
-      static constexpr bool has_choices = Says, has_smooth_load = Says;
+      static constexpr bool has_choices = Says, has_expected_load = Says;
       Tokens<5, T> score;
       Tokens<1, T> lse;
       Buffer<int> chosen{1};    // not [tokens, 2]
@@ -82,7 +82,7 @@ struct OwnNames {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("all losses at once have the gradients of their differences, through a mixture", "",
+TEMPLATE_TEST_CASE("all losses at once have gradients that agree with differences, through an MoE layer", "",
                    (TopKOf<5, 1>), (TopKOf<6, 2>), (TopKOf<8, 3>), (NoisyOf<5, 1>), (NoisyOf<6, 2>), (NoisyOf<8, 3>),
                    (NoisyOf<3, 3>), (MoELayer<ExpertChoiceRouter<5, 2>, Small>)) {
   GradcheckOptions options;
@@ -109,7 +109,7 @@ TEMPLATE_TEST_CASE("all losses at once have the gradients of their differences, 
   gradcheck_three_seeds<TestType>(options);
 }
 
-TEST_CASE("each loss alone has the gradient of its differences") {
+TEST_CASE("each loss alone has a gradient that agrees with differences") {
   GradcheckOptions options;
   options.per_tensor = 12;
   options.pass = {.shape = {2, 4}, .key = Key{3}};
@@ -124,7 +124,7 @@ TEST_CASE("each loss alone has the gradient of its differences") {
   gradcheck_three_seeds<NoisyOf<6, 2>>(options);
 }
 
-TEST_CASE("balanced loads and uniform scores give every rule its balanced value") {
+TEST_CASE("uniform loads and scores give every rule its balanced value") {
   using Layer = MoELayer<TopKRouter<4, 2>, Small>;
   for (const BalanceRule& rule : every_rule) {
     Layer layer;   // zero weights: every score is 1/4
@@ -133,7 +133,7 @@ TEST_CASE("balanced loads and uniform scores give every rule its balanced value"
     Layer::Tape tape;
     Layer::Scratch scratch;
     layer.forward(x, y, tape, scratch, pass);
-    // equal scores choose experts 0 and 1, yet the loss is linear in f
+    // equal scores select experts 0 and 1; uniform scores give the balanced value for any f
     CHECK(tape.balance == Approx(balanced_value(rule, 2)).epsilon(1e-15));
     CHECK(tape.variance == 0);
     CHECK(tape.count == 0);
@@ -172,7 +172,7 @@ TEST_CASE("the loss per sequence is the mean of each sequence's own loss") {
   CHECK(both.tape.balance == Approx(mean).epsilon(1e-14));
 }
 
-TEST_CASE("a sequence of nothing but padding has no part in the loss per sequence") {
+TEST_CASE("a sequence of padding only is not in the loss per sequence") {
   const Index lengths[2] = {4, 0};
   RoutedPass pass({.shape = {2, 4}, .lengths = lengths},
                   {.objective = {.balance_rule = BalanceRule::deepseek}});
@@ -184,7 +184,7 @@ TEST_CASE("a sequence of nothing but padding has no part in the loss per sequenc
   CHECK(padded.tape.variance == alone.variance);
 }
 
-TEST_CASE("importance is the spread of sums of gates over the slots that were kept, load that of wanted pairs") {
+TEST_CASE("importance is CV^2 of sums of gates over slots, load that of requested pairs") {
   const RoutedPass pass({.shape = {1, 7}, .options = {.capacity_factor = 0.6}},
                         {.objective = {.variation = Variance::unbiased}});
   const Run<TopKOf<3, 2>> run(pass);
@@ -192,7 +192,7 @@ TEST_CASE("importance is the spread of sums of gates over the slots that were ke
   REQUIRE(plan.dropped() > 0);
   double gates[3] = {}, mean = 0, load_mean = 0, variance = 0, load_variance = 0;
   for (int e = 0; e < 3; ++e) {
-    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) gates[e] += plan.weight[s];
+    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) gates[e] += plan.gate[s];
     mean += gates[e] / 3;
     load_mean += static_cast<double>(plan.wanted[e]) / 3;
   }
@@ -238,7 +238,7 @@ TEST_CASE("rows of the logits' gradient sum to zero for every loss but the z-los
   }
 }
 
-TEST_CASE("losses that are switched off leave no trace in the gradient") {
+TEST_CASE("losses with coefficient zero do not change the gradient") {
   const Pass off{.shape = {2, 4}};
   const RoutedPass none(off, {.objective = {.balance_rule = BalanceRule::deepseek}});
   Run<TopKOf<5, 2>> a(off), b(none);
@@ -268,7 +268,7 @@ TEST_CASE("every loss has the same bits on one thread and on three") {
   CHECK(same_weights(grad_one, grad_three));
 }
 
-TEST_CASE("a tape's own `chosen` and `load` are not read by losses, and of a wrong size refused if it offers them") {
+TEST_CASE("a tape's own `chosen` and `load` are not read without its flags, and rejected if of a wrong size with them") {
   for (const BalanceRule& rule : every_rule) {
     RoutedPass pass({.shape = {2, 4}}, {.objective = all_losses(rule)});
     Run<TopKOf<5, 2>> plain(pass);
@@ -289,19 +289,23 @@ TEST_CASE("a tape's own `chosen` and `load` are not read by losses, and of a wro
   }
 }
 
-TEST_CASE("any negative number in `chosen` means none") {
+TEST_CASE("no_expert in `chosen` counts nothing, and what is neither that nor an expert is rejected") {
   const RoutedPass pass({.shape = {2, 4}}, {.objective = {.balance_rule = BalanceRule::gshard}});
   Run<TopKOf<5, 2>> run(pass);
   LossTape<double> losses;
   measure_losses<double>(run.tape.router, run.tape.plan, losses, pass);
   const double whole = losses.load_share[run.tape.router.chosen[0]];
   const int first = run.tape.router.chosen[0];
-  for (const int none : {-1, -2, -2 - first, -1000}) {
-    run.tape.router.chosen[0] = none;
-    measure_losses<double>(run.tape.router, run.tape.plan, losses, pass);
-    CHECK(losses.load_share[first] < whole);
-    double sum = 0;
-    for (int e = 0; e < 5; ++e) sum += losses.load_share[e];
-    CHECK(sum == Approx(1));
+  run.tape.router.chosen[0] = no_expert;
+  measure_losses<double>(run.tape.router, run.tape.plan, losses, pass);
+  CHECK(losses.load_share[first] < whole);
+  double sum = 0;
+  for (int e = 0; e < 5; ++e) sum += losses.load_share[e];
+  CHECK(sum == Approx(1));
+  for (const int wrong : {-2, -2 - first, -1000, 5}) {
+    run.tape.router.chosen[0] = wrong;
+    const std::string found = refusal([&] { measure_losses<double>(run.tape.router, run.tape.plan, losses, pass); });
+    CHECK(found.find("choice 0 of token 0 is expert " + std::to_string(wrong) + ", expected 0 .. 4, or no_expert") !=
+          std::string::npos);
   }
 }

@@ -1,4 +1,4 @@
-// The steps of a mixture used from outside: by a loss on what experts answer, and with ranks between them.
+// The steps of an MoE layer as separate calls: for a loss on expert outputs, and for expert parallelism.
 #include <moegpt/moe/moe_layer.hpp>
 
 #include "support/catch.hpp"
@@ -13,8 +13,7 @@ namespace {
 using Small = Expert<6, 5, Activation::gelu, double>;
 using Mixture = MoELayer<TopKRouter<5, 2>, Small>;
 
-// y_n = (the mixture's, p_n) with p_n = sum over its slots of |output_s|^2 / 2. So <y, dy> has a loss on what experts
-// answered, and the mixture needs to know nothing of it.
+// y_n = (y_n of the MoE layer, p_n), with p_n = sum over slots of |output_s|^2 / 2, a loss on expert outputs.
 struct Penalised {
   using Scalar = double;
   static constexpr int dim_in = 6, dim_out = 7;
@@ -24,7 +23,7 @@ struct Penalised {
 
   static constexpr auto fields() { return Fields{Field{"", &Penalised::mixture}}; }
   struct Tape : Mixture::Tape {
-    Tokens<6, double> output;          // slots
+    Tokens<6, double> output;          // [slots]
     void resize(const Pass& pass) {
       Mixture::Tape::resize(pass);
       output.resize(2 * pass.tokens());
@@ -32,8 +31,8 @@ struct Penalised {
   };
   struct Scratch {
     Mixture::Scratch mixture;
-    Tokens<6, double> mixed, d_mixed;  // tokens
-    Tokens<6, double> d_output;        // slots
+    Tokens<6, double> mixed, d_mixed;  // [tokens]
+    Tokens<6, double> d_output;        // [slots]
     Buffer<double> d_gate;
     void resize(const Pass& pass) {
       mixture.resize(pass);
@@ -70,7 +69,7 @@ static_assert(Layer<Penalised>);
 
 }  // namespace
 
-TEST_CASE("a loss on what experts answer has the gradients of its differences, with all that can be switched on") {
+TEST_CASE("a loss on expert outputs has gradients that agree with differences, with all options") {
   const Index lengths[2] = {5, 3};
   GradcheckOptions options;
   SECTION("nothing") {}
@@ -86,7 +85,7 @@ TEST_CASE("a loss on what experts answer has the gradients of its differences, w
   gradcheck_three_seeds<Penalised>(options);
 }
 
-TEST_CASE("without a loss of one's own the backwards of the three steps are the mixture's backward") {
+TEST_CASE("without an additional loss the backwards of the three steps are the layer's backward") {
   Penalised layer;
   draw_weights(layer, 1);
   const RoutedPass pass({.shape = {1, 9}, .dropout = 0.3, .key = Key{2}}, {.objective = {.balance = 0.1}});
@@ -103,12 +102,12 @@ TEST_CASE("without a loss of one's own the backwards of the three steps are the 
   layer.mixture.forward(x, whole_y, tape, scratch.mixture, pass);
   layer.mixture.backward(x, tape, dy, whole_dx, whole_grad, scratch.mixture, pass);
   for (Index n = 0; n < 9; ++n) CHECK(same_bits(y[n], whole_y[n], 6));
-  CHECK(distance(dx, whole_dx) < 1e-14);   // the gate multiplies before the expert or behind it
+  CHECK(distance(dx, whole_dx) < 1e-14);   // the gate multiplies before or after the expert's backward
   for_each_weight([](const auto& a, const auto& b) { CHECK(distance(a.data(), b.data(), a.size()) < 1e-14); },
                   grad.mixture, whole_grad);
 }
 
-TEST_CASE("two ranks that hold some experts each, between route and combine, give the bits of one layer") {
+TEST_CASE("two ranks with some experts each, between route and combine, give the bits of one layer") {
   Mixture layer;
   draw_weights(layer, 5);
   const Pass pass{.shape = {1, 40}, .dropout = 0.3, .key = Key{6}};
@@ -124,7 +123,7 @@ TEST_CASE("two ranks that hold some experts each, between route and combine, giv
     const Rows slots{plan.offset[first], plan.offset[first + count] - plan.offset[first]};
     Buffer<Index> offset(count + 1);
     for (int e = 0; e <= count; ++e) offset[e] = plan.offset[first + e] - slots.first;
-    const ExpertsView<Small> rank{layer.experts.data() + first, count};
+    const ExpertsView<Small> rank{layer.experts.data() + first, count, first};
     ExpertsView<Small>::Tape rank_tape;
     ExpertsView<Small>::Scratch rank_scratch;
     rank_tape.resize(slots.count);

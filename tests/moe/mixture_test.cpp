@@ -14,7 +14,7 @@ using Routed = MoELayer<TopKRouter<5, 2>, Small>;
 using Soft = SoftMoELayer<2, 3, Small>;
 using BesideSoft = SharedMixture<Soft, Small, 2>;
 
-// Wrappers that lose something.
+// Wrappers without some interface of the inner layer.
 struct KeepsTape {
   struct Tape : Routed::Tape {};
   Routed inner;
@@ -26,7 +26,7 @@ struct HidesTape {
   Routed inner;
   auto routed_experts() const { return inner.routed_experts(); }
 };
-// Members of these names that are something else.
+// Members of these names with other types.
 struct Foreign {
   int plan, router;
   int routed_experts() const { return 0; }
@@ -39,14 +39,14 @@ static_assert(!HasPlan<BesideSoft::Tape> && !HasExperts<BesideSoft>);
 static_assert(HasExperts<SharedMixture<Routed, Small, 2>>);
 static_assert(HasExperts<ProjectedMixture<TopKRouter<4, 2>, LinearExpert<4, 3>>>);
 static_assert(!HasPlan<Foreign> && !HasScores<Foreign> && !HasExperts<Foreign>);
-static_assert(HandsOn<BesideSoft, Soft> && HandsOn<SharedMixture<Routed, Small, 2>, Routed>);
-static_assert(!HandsOn<KeepsTape, Routed>);   // its experts
-static_assert(!HandsOn<HidesTape, Routed>);   // plan, scores and losses
-static_assert(HandsOn<Routed, Soft>);         // that offers nothing
+static_assert(WrapsMixture<BesideSoft, Soft> && WrapsMixture<SharedMixture<Routed, Small, 2>, Routed>);
+static_assert(!WrapsMixture<KeepsTape, Routed>);   // no experts
+static_assert(!WrapsMixture<HidesTape, Routed>);   // no plan, scores, losses
+static_assert(WrapsMixture<Routed, Soft>);         // Soft has none
 
 }  // namespace
 
-TEST_CASE("routed experts are those of the layer inside, not copies") {
+TEST_CASE("routed experts are those of the inner layer, not copies") {
   const SharedMixture<Routed, Small, 2> beside;
   CHECK(beside.routed_experts().data == beside.routed.experts.data());
   CHECK(beside.routed_experts().count == 5);

@@ -61,7 +61,7 @@ TEST_CASE("the gradients of a mixture agree with differences for every router") 
   SECTION("expert choice") { gradcheck_three_seeds<ByExperts>(); }
 }
 
-TEST_CASE("the gradients of a mixture agree with differences with everything that can be switched on") {
+TEST_CASE("the gradients of a mixture agree with differences with all options") {
   const Index lengths[2] = {5, 3};
   const bool allowed[5] = {true, true, false, true, true}, one[5] = {false, false, false, true, false};
   GradcheckOptions options;
@@ -76,7 +76,7 @@ TEST_CASE("the gradients of a mixture agree with differences with everything tha
   SECTION("one expert for all") { options.routing.allowed = one; }
   SECTION("a single token") {
     options.pass.shape = {1, 1};
-    options.pass.options.min_capacity = 1;   // experts that choose have 2/5 of a place for it
+    options.pass.options.min_capacity = 1;   // in expert choice the capacity would be 2/5 of a slot
   }
   SECTION("all of it") {
     options.pass.dropout = 0.3;
@@ -92,7 +92,7 @@ TEST_CASE("the gradients of a mixture agree with differences with everything tha
   gradcheck_three_seeds<ByExperts>(options);
 }
 
-TEST_CASE("a mixture of all experts with probability gates is the dense mixture") {
+TEST_CASE("top-k of all experts with probability gates is dense MoE") {
   using Dense = MoELayer<TopKRouter<3, 3, TopK{.gates = Gates::probability}>, Small>;
   const auto layer = drawn<Dense>(1);
   const auto x = random_tokens<6, double>(7, 2);
@@ -111,7 +111,7 @@ TEST_CASE("a mixture of all experts with probability gates is the dense mixture"
       for (int i = 0; i < 6; ++i) expected[n][i] += gate * output[n][i];
     }
   }
-  CHECK(distance(run.y, expected) < 1e-14);   // another order of the same sums of order one
+  CHECK(distance(run.y, expected) < 1e-14);   // sums of order one in another order
 }
 
 TEST_CASE("one expert for every token is the dense feed-forward layer, bit for bit") {
@@ -147,7 +147,7 @@ TEST_CASE("equal experts with gates that sum to one are one expert") {
   CHECK(distance(run.y, y) < 1e-14);   // the gates' sum is rounded
 }
 
-TEST_CASE("the names of experts do not matter: permuted with their router rows they give the same output") {
+TEST_CASE("a permutation of experts with their router rows gives the same output") {
   const auto layer = drawn<Two>(8);
   auto permuted = layer;
   const int order[5] = {3, 0, 4, 1, 2};
@@ -159,7 +159,7 @@ TEST_CASE("the names of experts do not matter: permuted with their router rows t
   CHECK(distance(Run<Two>(layer, x, seven).y, Run<Two>(permuted, x, seven).y) < 1e-14);
 }
 
-TEST_CASE("a capacity that nobody exceeds changes no bit, and a smaller one leaves tokens without experts at zero") {
+TEST_CASE("a capacity that no expert exceeds changes no bit, and under a smaller one tokens without experts have output zero") {
   const auto layer = drawn<Two>(10);
   const auto x = random_tokens<6, double>(7, 11);
   Pass pass = seven;
@@ -175,14 +175,14 @@ TEST_CASE("a capacity that nobody exceeds changes no bit, and a smaller one leav
   CHECK(few.tape.plan.slot_count() + few.tape.plan.dropped() == 14);
   int without = 0;
   for (Index n = 0; n < 7; ++n)
-    if (few.tape.plan.slot[2 * n] < 0 && few.tape.plan.slot[2 * n + 1] < 0) {
+    if (few.tape.plan.slot[2 * n] == no_slot && few.tape.plan.slot[2 * n + 1] == no_slot) {
       ++without;
       for (int i = 0; i < 6; ++i) CHECK(few.y[n][i] == 0);
     }
   CHECK(without > 0);
 }
 
-TEST_CASE("uniform scores have the balance loss 1, and it counts what tokens wanted, not what they got") {
+TEST_CASE("uniform scores have the balance loss 1, and it counts requested pairs, not slots") {
   Two layer = drawn<Two>(12);
   const auto x = random_tokens<6, double>(7, 13);
   Pass pass = seven;
@@ -198,7 +198,8 @@ TEST_CASE("uniform scores have the balance loss 1, and it counts what tokens wan
   CHECK(uniform.tape.z == Approx(std::log(5.0) * std::log(5.0)).epsilon(1e-14));
 }
 
-TEMPLATE_TEST_CASE("given its routing a token's output does not depend on other tokens (law 6)", "", float, double) {
+TEMPLATE_TEST_CASE("given its routing a token's output does not depend on other tokens (invariant 6)", "",
+                   float, double) {
   using L = MoELayer<TopKRouter<5, 2>, Expert<6, 37, Activation::gelu, TestType>>;
   const auto layer = drawn<L>(14);
   const auto x = random_tokens<6, TestType>(40, 15);
@@ -209,10 +210,10 @@ TEMPLATE_TEST_CASE("given its routing a token's output does not depend on other 
   }
 }
 
-TEST_CASE("a mixture has the same bits for 1, 2, 3 and 8 threads, forward and backward (law 5)") {
+TEST_CASE("a mixture has the same bits for 1, 2, 3 and 8 threads, forward and backward (invariant 5)") {
   using L = MoELayer<TopKRouter<5, 2>, Expert<6, 37, Activation::gelu, float>>;
   const auto layer = drawn<L>(16);
-  const Index tokens = 900;   // several pieces for each expert
+  const Index tokens = 900;   // several work items per expert
   const auto x = random_tokens<6, float>(tokens, 17), dy = random_tokens<6, float>(tokens, 18);
   RoutedPass pass({.shape = {1, tokens}, .dropout = 0.2, .key = Key{19}},
                   {.objective = {.balance = 0.1, .z = 0.1}});
@@ -239,12 +240,12 @@ TEST_CASE("counts sum to N K, and padding is not among them and has output zero"
   CHECK(counted == 7 * 2);
   for (Index n = 2; n < 5; ++n)
     for (int i = 0; i < 6; ++i) CHECK(run.y[n][i] == 0);
-  // token 5 starts the second sequence: it is what it would be without the padding before it
+  // token 5 is the first of the second sequence, which does not depend on the padding before it
   const Run<Two> alone(layer, x.rows({5, 5}), {.shape = {1, 5}});
   CHECK(same_bits(alone.y[0], run.y[5], 30));
 }
 
-TEST_CASE("a later token changes no earlier token's output, with a capacity neither") {
+TEST_CASE("a later token changes no earlier token's output, also under a capacity") {
   const auto layer = drawn<Two>(22);
   const auto x = random_tokens<6, double>(20, 23);
   for (const double factor : {0.0, 0.7}) {
@@ -258,7 +259,7 @@ TEST_CASE("a later token changes no earlier token's output, with a capacity neit
   }
 }
 
-TEST_CASE("dropout of a slot belongs to its token's global number and choice") {
+TEST_CASE("dropout of a slot depends on its token's global number and choice") {
   const auto layer = drawn<Two>(24);
   const auto x = random_tokens<6, double>(20, 25);
   Pass pass{.shape = {1, 20}, .dropout = 0.5, .key = Key{26}};
@@ -294,7 +295,7 @@ TEST_CASE("experts are sparse weights in fields(), the router is not") {
   }, layer);
 }
 
-TEST_CASE("frozen experts and a frozen router leave dx and the other gradients as they are") {
+TEST_CASE("frozen experts and a frozen router do not change dx and the other gradients") {
   const auto layer = drawn<Two>(30);
   const auto x = random_tokens<6, double>(7, 31), dy = random_tokens<6, double>(7, 32);
   const RoutedPass pass(seven, {.objective = {.balance = 0.1, .z = 0.1}});
@@ -323,7 +324,7 @@ TEST_CASE("a NaN in the router reaches the output, and the plan stays valid") {
   CHECK(std::isnan(run.tape.balance));
 }
 
-TEST_CASE("a mixture refuses a plan that ignores the pass or is none, naming the router and what to call") {
+TEST_CASE("a mixture rejects a plan that ignores the pass or is inconsistent, with the router's name and what to call") {
   using L = MoELayer<PlantedRouter, Small>;
   const auto layer = drawn<L>(35);
   const auto x = random_tokens<6, double>(40, 36);
@@ -354,11 +355,11 @@ TEST_CASE("a mixture refuses a plan that ignores the pass or is none, naming the
   pass.lengths = lengths;
   CHECK(refused(RouterFault::none).empty());
   CHECK(says(RouterFault::routes_padding, "choose nothing where pass.is_padding(n)"));
-  CHECK(refused(RouterFault::expert_does_not_exist).find("is expert 4, expected 0 .. 3, or below zero for none") !=
+  CHECK(refused(RouterFault::expert_does_not_exist).find("is expert 4, expected 0 .. 3, or no_expert") !=
         std::string::npos);
 }
 
-TEST_CASE("a mixture refuses an objective that makes no sense") {
+TEST_CASE("a mixture rejects an invalid objective") {
   const auto layer = drawn<Two>(41);
   const auto x = random_tokens<6, double>(7, 42);
   const auto refused = [&](const Objective& objective) {
@@ -369,7 +370,7 @@ TEST_CASE("a mixture refuses an objective that makes no sense") {
   CHECK(refused({.expert_dropout = 1}).find("the objective's expert_dropout is 1") != std::string::npos);
 }
 
-TEST_CASE("a mixture takes whatever a drop rule of any group and rounding keeps, and the limits of expert choice") {
+TEST_CASE("a mixture accepts plans under drop policies of any group and rounding, and those of expert choice") {
   const auto x = random_tokens<6, double>(60, 37);
   const Index lengths[3] = {20, 0, 7};
   const auto takes = [&](auto recipe) {
@@ -384,7 +385,7 @@ TEST_CASE("a mixture takes whatever a drop rule of any group and rounding keeps,
                             .key = Key{1}, .lengths = padded ? lengths : nullptr, .partial = partial};
             const std::string text = refusal([&] { dropped += Run<L>(layer, x, pass).tape.plan.dropped(); });
             CAPTURE(factor, least, padded, text);
-            CHECK((text.empty() || text.find("moegpt: capacity: ") == 0));   // less than a slot
+            CHECK((text.empty() || text.find("moegpt: capacity: ") == 0));   // below one slot
           }
     return dropped;
   };
@@ -399,7 +400,7 @@ TEST_CASE("a mixture takes whatever a drop rule of any group and rounding keeps,
   CHECK(takes(Masked<ExpertChoiceRouter<5, 2>>{}) == 0);
 }
 
-TEST_CASE("a router full of NaN sends no token to an expert that is not allowed") {
+TEST_CASE("a router of NaN weights selects no expert that is not allowed") {
   auto layer = drawn<Two>(39);
   layer.router.logits.weight.eigen().setConstant(std::numeric_limits<double>::quiet_NaN());
   const auto x = random_tokens<6, double>(7, 40);

@@ -47,7 +47,7 @@ TEST_CASE("without a key a noisy router is a top-k router") {
   const Route<decltype(plain)> b(plain, x, {.shape = {1, 7}});
   CHECK(same_bits(a.tape.score, b.tape.score));
   CHECK(same_bits(a.plan.slot, b.plan.slot));
-  CHECK(same_bits(a.plan.weight, b.plan.weight));
+  CHECK(same_bits(a.plan.gate, b.plan.gate));
 }
 
 TEST_CASE("noise is normal with standard deviation softplus(W x), plus 0.01 with the floor") {
@@ -72,12 +72,12 @@ TEST_CASE("noise is normal with standard deviation softplus(W x), plus 0.01 with
     const double draws = 5.0 * tokens, deviation = std::log1p(std::exp(a));
     CHECK(mean / draws == Approx(0).margin(4 * deviation / std::sqrt(draws)));   // four standard errors
     CHECK(std::sqrt(squares / draws) == Approx(deviation).epsilon(4 / std::sqrt(2 * draws)));
-    // the same draws, with another deviation
+    // the same normal values, with another standard deviation
     CHECK(std::sqrt(squares_floor / squares) == Approx((deviation + 0.01) / deviation).epsilon(1e-12));
   }
 }
 
-TEST_CASE("a token's noise belongs to its global number: the same alone, among others and on any thread") {
+TEST_CASE("a token's noise depends on its global number: the same alone, among others and on any thread") {
   Paper router;
   draw_weights(router, 5);
   const auto x = random_tokens<6, double>(131, 6);
@@ -99,6 +99,6 @@ TEST_CASE("noisy top-k routing passes check_router, with a load loss too") {
   check_rule<NoisyTopKRouter<5, 2, NoisyTopK{.bias = true, .noise_floor = true}>>({.objective = {.load = 0.1}});
 }
 
-TEST_CASE("K = 1 with its constant gate is allowed by name only") {
+TEST_CASE("K = 1 with its constant gate compiles only inside AllowConstantGate") {
   STATIC_REQUIRE(Router<AllowConstantGate<NoisyTopKRouter<5, 1>>>);
 }

@@ -48,7 +48,7 @@ TEST_CASE("all linear experts with a shared projection are W relu of the sum ove
   }
   const Eigen::MatrixXd expected =
       (layer.down.weight.eigen() * mixed.cwiseMax(0)).colwise() + Eigen::VectorXd(layer.down.bias.eigen().transpose());
-  CHECK((run.y.eigen() - expected).cwiseAbs().maxCoeff() < 1e-14);   // sums of order one, another order
+  CHECK((run.y.eigen() - expected).cwiseAbs().maxCoeff() < 1e-14);   // sums of order one in another order
 }
 
 TEST_CASE("one linear expert with a shared projection is a feed-forward network, bit for bit") {
@@ -64,7 +64,7 @@ TEST_CASE("one linear expert with a shared projection is a feed-forward network,
   CHECK(same_bits(run.y, expected.y));
   run.back(layer, x, dy, seven);
   expected.back(feed_forward, x, dy, seven);
-  CHECK(distance(run.dx, expected.dx) < 1e-15);   // W_up^T is applied in another place
+  CHECK(distance(run.dx, expected.dx) < 1e-15);   // W_up^T is applied in another order
   CHECK(same_weights(run.grad.mixture.experts[0].map, expected.grad.network.up));
   CHECK(same_weights(run.grad.down, expected.grad.network.down));
 }
@@ -77,7 +77,7 @@ TEST_CASE("a mixture with a shared projection has the same bits for 1, 2, 3 and 
   threads_change_no_bit<ProjectedMixture<TopKRouter<5, 2>, LinearExpert<6, 4>, Activation::silu>>();
 }
 
-TEST_CASE("the recipe of a shared projection is as causal as its router, and says what it is") {
+TEST_CASE("a shared projection is causal if its router is, and its text is the type one writes") {
   using Recipe = WithSharedProjection<TopKRouter<5, 2>, 4, Activation::relu>;
   using Choice = WithSharedProjection<ExpertChoiceRouter<5>, 4>;
   CHECK(Recipe::text() == "WithSharedProjection<TopKRouter<5, 2>, 4, Activation::relu>");

@@ -14,7 +14,7 @@ namespace {
 using Inside = Dropping<TopKRouter<5, 2>, Drop::slot_major>;
 using Around = RouterAround<Inside>;
 
-// It halves every gate, with a text of its own.
+// Halves every gate, and has another text.
 struct Halved : RouterAround<TopKRouter<5, 2>> {
   static std::string text() { return "Halved"; }
   template <int D, class T = float>
@@ -24,14 +24,14 @@ struct Halved : RouterAround<TopKRouter<5, 2>> {
     using typename Base::Tape;
     void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
       Base::forward(x, plan, tape, pass);
-      for (Index s = 0; s < plan.slot_count(); ++s) plan.weight[s] /= 2;
+      for (Index s = 0; s < plan.slot_count(); ++s) plan.gate[s] /= 2;
     }
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
                   Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
-      std::vector<T> d_gate(signal.d_weight, signal.d_weight + plan.slot_count());
+      std::vector<T> d_gate(signal.d_gate, signal.d_gate + plan.slot_count());
       for (T& d : d_gate) d /= 2;
       RouterSignal<T> halved = signal;
-      halved.d_weight = d_gate.data();
+      halved.d_gate = d_gate.data();
       Base::backward(x, plan, tape, halved, dx, grad, scratch, pass);
     }
   };
@@ -55,7 +55,7 @@ TEST_CASE("a router around another passes on its constants, drop rule and paths,
   CHECK(around == inside);
 }
 
-TEST_CASE("a router around another that changes nothing has its plan and gradients to the bit") {
+TEST_CASE("a router around another that changes nothing has the bits of its plan and gradients") {
   using R = Inside::For<6>;
   using W = Around::For<6>;
   R router, grad;
@@ -73,20 +73,20 @@ TEST_CASE("a router around another that changes nothing has its plan and gradien
   wrapper.forward(x, wrapper_plan, wrapper_tape, pass);
   REQUIRE(plan.dropped() > 0);
   REQUIRE(wrapper_plan.slot_count() == plan.slot_count());
-  CHECK(same_bits(wrapper_plan.weight.data(), plan.weight.data(), plan.slot_count()));
+  CHECK(same_bits(wrapper_plan.gate.data(), plan.gate.data(), plan.slot_count()));
 
   const std::vector<float> d_gate(static_cast<std::size_t>(plan.slot_count()), 0.5f);
   R::Scratch scratch;
   W::Scratch wrapper_scratch;
   Tokens<6, float> dx(14), wrapper_dx(14);
-  router.backward(x, plan, tape, {.d_weight = d_gate.data()}, Sum(dx), grad, scratch, pass);
-  wrapper.backward(x, wrapper_plan, wrapper_tape, {.d_weight = d_gate.data()}, Sum(wrapper_dx), wrapper_grad,
+  router.backward(x, plan, tape, {.d_gate = d_gate.data()}, Sum(dx), grad, scratch, pass);
+  wrapper.backward(x, wrapper_plan, wrapper_tape, {.d_gate = d_gate.data()}, Sum(wrapper_dx), wrapper_grad,
                    wrapper_scratch, pass);
   CHECK(same_bits(dx, wrapper_dx));
   CHECK(same_weights(grad, wrapper_grad.inner));
 }
 
 TEST_CASE("a wrapper that changes gates passes both checks") {
-  CHECK(gradcheck<Halved>().complaint == "");
-  CHECK(check_router<Halved>().complaint == "");
+  CHECK(gradcheck<Halved>().message == "");
+  CHECK(check_router<Halved>().message == "");
 }

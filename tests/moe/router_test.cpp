@@ -16,7 +16,7 @@
 using namespace moegpt;
 
 namespace {
-// A recipe whose router cannot go back.
+// A router specification without backward.
 struct OneWay {
   static constexpr int experts = 3, active = 1;
   static constexpr bool causal = true;
@@ -27,10 +27,10 @@ struct OneWay {
   };
 };
 
-// Top-2, and a note of the passes that it saw last, and of the drop rule of the plan.
+// Top-2 that records the last pass and the plan's drop policy.
 struct Seen {
   Pass pass;
-  RoutingContext context;   // copied: the pass may point to one that is gone
+  RoutingContext context;   // a copy, because the pass's context may be a temporary
   DropRule drop;
 } forward_saw, backward_saw;
 struct Spy {
@@ -54,20 +54,20 @@ struct Spy {
 };
 }  // namespace
 
-TEST_CASE("the concept takes recipes of routers, and refuses one without backward") {
+TEST_CASE("the concept accepts router specifications, and rejects one without backward") {
   STATIC_REQUIRE(Router<TopKRouter<5, 3>>);
   STATIC_REQUIRE(Router<ExpertChoiceRouter<5>>);
   STATIC_REQUIRE_FALSE(Router<OneWay>);
-  STATIC_REQUIRE_FALSE(Router<TopKRouter<5, 3>::For<6, float>>);   // a router is not a recipe
+  STATIC_REQUIRE_FALSE(Router<TopKRouter<5, 3>::For<6, float>>);   // a router is not a specification
 }
 
-TEST_CASE("a router that looks ahead says so, unless it is called by the name that allows it") {
+TEST_CASE("a non-causal router has causal = false, except inside AllowNonCausal") {
   STATIC_REQUIRE(TopKRouter<5, 3>::causal);
   STATIC_REQUIRE_FALSE(ExpertChoiceRouter<5>::causal);
   STATIC_REQUIRE(AllowNonCausal<ExpertChoiceRouter<5>>::causal);
 }
 
-TEST_CASE("a constant gate is seen through every recipe around it, until it is allowed") {
+TEST_CASE("a constant gate is found inside every wrapper, except inside AllowConstantGate") {
   using Constant = TopKRouter<4, 1, TopK{.gates = Gates::renormalised}>;
   STATIC_REQUIRE(constant_gate<Constant>);
   STATIC_REQUIRE(constant_gate<TopKRouterWith<4, 1, RenormalisedGates>>);
@@ -83,7 +83,7 @@ TEST_CASE("a constant gate is seen through every recipe around it, until it is a
   STATIC_REQUIRE_FALSE(constant_gate<NoisyTopKRouter<4, 2>>);
 }
 
-TEMPLATE_TEST_CASE("a recipe around a router hands all of the pass on to it", "", AllowNonCausal<Spy>,
+TEMPLATE_TEST_CASE("a wrapper passes the whole pass on to its router", "", AllowNonCausal<Spy>,
                    AllowConstantGate<Spy>, InputJitter<Spy>, (Masked<Spy, 3>), (SharedExperts<Spy, 2, Shared::gated>),
                    (WithSharedProjection<Spy, 5>), (Dropping<Spy, Drop::probability, Group::sequence, Round::up>),
                    (AllowNonCausal<SharedExperts<InputJitter<Masked<Spy, 3>>>>),
@@ -122,7 +122,7 @@ TEMPLATE_TEST_CASE("a recipe around a router hands all of the pass on to it", ""
     CHECK(seen.first_token == 20);
     CHECK(seen.sequence_stride == 9);
     CHECK(context.objective.z == 0.3);
-    CHECK(context.allowed == (two_levels ? allowed + 4 : allowed));   // of the second group, the last to run
+    CHECK(context.allowed == (two_levels ? allowed + 4 : allowed));   // of the second group, which runs last
     CHECK(seen.options.capacity_factor == (two_levels ? 0 : 0.9));    // capacity is the experts'
   }
   if (TestType::text().find("Drop::probability, Group::sequence, Round::up") != std::string::npos) {

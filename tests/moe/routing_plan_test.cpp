@@ -14,8 +14,8 @@ auto list(const B& buffer, Index count) {
   return std::vector(buffer.begin(), buffer.begin() + count);
 }
 
-// Seven tokens, two choices, five experts; token 3 chose one expert, token 5 none, nobody chose expert 3.
-const int chosen[14] = {4, 0, 0, 1, 4, 2, 0, -1, 1, 0, -1, -1, 0, 4};
+// Seven tokens, two choices, five experts. Token 3 has one expert, token 5 none, expert 3 no token.
+const int chosen[14] = {4, 0, 0, 1, 4, 2, 0, no_expert, 1, 0, no_expert, no_expert, 0, 4};
 const float gate[14] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14};
 
 RoutingPlan<float> plan_of(Index capacity) {
@@ -35,7 +35,7 @@ TEST_CASE("pairs are sorted by expert, and by token within an expert") {
   CHECK(list(plan.wanted, 5) == std::vector<Index>{5, 2, 1, 0, 3});
   CHECK(list(plan.token, 11) == std::vector<Index>{0, 1, 3, 4, 6, 1, 4, 2, 0, 2, 6});
   CHECK(list(plan.choice, 11) == std::vector<int>{1, 0, 0, 1, 0, 1, 0, 1, 0, 0, 1});
-  CHECK(list(plan.weight, 11) == std::vector<float>{2, 3, 7, 10, 13, 4, 9, 6, 1, 5, 14});
+  CHECK(list(plan.gate, 11) == std::vector<float>{2, 3, 7, 10, 13, 4, 9, 6, 1, 5, 14});
   CHECK(list(plan.slot, 14) == std::vector<Index>{8, 0, 1, 5, 9, 7, 2, -1, 6, 3, -1, -1, 4, 10});
   CHECK(plan.load(0) == 5);
   CHECK(plan.load(3) == 0);
@@ -46,20 +46,20 @@ TEST_CASE("pairs are sorted by expert, and by token within an expert") {
 TEST_CASE("a full expert keeps its first tokens and drops the rest, which are counted") {
   const auto plan = plan_of(2);
   CHECK(list(plan.offset, 6) == std::vector<Index>{0, 2, 4, 5, 5, 7});
-  CHECK(list(plan.wanted, 5) == std::vector<Index>{5, 2, 1, 0, 3});   // as chosen, before dropping
+  CHECK(list(plan.wanted, 5) == std::vector<Index>{5, 2, 1, 0, 3});   // before dropping
   CHECK(plan.slot_count() == 7);
   CHECK(plan.dropped() == 4);
   CHECK(list(plan.token, 7) == std::vector<Index>{0, 1, 1, 4, 2, 0, 2});
   CHECK(list(plan.slot, 14) == std::vector<Index>{5, 0, 1, 2, 6, 4, -1, -1, 3, -1, -1, -1, -1, -1});
 }
 
-TEST_CASE("a capacity that is just enough drops nothing, one less drops one") {
+TEST_CASE("a capacity of the largest load drops nothing, one less drops one") {
   CHECK(plan_of(5).dropped() == 0);
   CHECK(list(plan_of(5).slot, 14) == list(plan_of(0).slot, 14));
   CHECK(plan_of(4).dropped() == 1);
 }
 
-TEST_CASE("slots and pairs point at each other for any choices, and a plan that is used again forgets the old one") {
+TEST_CASE("slots and pairs are inverse maps for any choices, and a reused plan does not depend on its old contents") {
   RoutingPlan<double> plan;
   Rng rng(1);
   for (const Index tokens : {50, 7, 0, 31}) {
@@ -78,11 +78,11 @@ TEST_CASE("slots and pairs point at each other for any choices, and a plan that 
       Index met = 0;
       for (Index pair = 0; pair < tokens * 3; ++pair) {
         const Index s = plan.slot[pair];
-        if (s == plan.none) continue;
+        if (s == no_slot) continue;
         ++met;
         CHECK(plan.token[s] == pair / 3);
         CHECK(plan.choice[s] == pair % 3);
-        CHECK(plan.weight[s] == gates[pair]);
+        CHECK(plan.gate[s] == gates[pair]);
         const Rows rows = plan.rows(choices[pair]);
         CHECK((s >= rows.first && s < rows.first + rows.count));
       }
@@ -97,7 +97,7 @@ TEST_CASE("slots and pairs point at each other for any choices, and a plan that 
 
 namespace {
 
-// One batch's choices and gates: tokens x 2, experts 5, padding included.
+// Experts and gates [tokens, 2] of a batch with padding, among 5 experts.
 struct Choices {
   static constexpr int E = 5, K = 2;
   Pass pass;
@@ -109,10 +109,10 @@ struct Choices {
     Rng rng(seed);
     for (Index n = 0; n < pass.tokens(); ++n) {
       const int first = static_cast<int>(rng.below(E)), second = (first + 1 + static_cast<int>(rng.below(E - 1))) % E;
-      const double share = 0.5 + 0.1 * static_cast<double>(rng.below(5));   // many tie
+      const double first_gate = 0.5 + 0.1 * static_cast<double>(rng.below(5));   // many ties
       const bool none = pass.is_padding(n);
-      chosen.insert(chosen.end(), {none ? -1 : first, none || rng.below(4) == 0 ? -1 : second});
-      gate.insert(gate.end(), {share, 1 - share});
+      chosen.insert(chosen.end(), {none ? no_expert : first, none || rng.below(4) == 0 ? no_expert : second});
+      gate.insert(gate.end(), {first_gate, 1 - first_gate});
     }
   }
   RoutingPlan<double> plan() const {
@@ -124,7 +124,7 @@ struct Choices {
   }
 };
 
-// The definition: of all pairs of the expert and group that come before this one, fewer than C are there.
+// Definition: a pair is kept if fewer than C pairs of its expert and group come before it.
 bool comes_before(const Choices& c, Index a, Index b) {
   const auto gate_of = [&](Index pair) { return c.gate[static_cast<std::size_t>(pair)]; };
   const Index n = a / 2, m = b / 2;
@@ -133,7 +133,7 @@ bool comes_before(const Choices& c, Index a, Index b) {
     case Drop::slot_major: return a % 2 != b % 2 ? a % 2 < b % 2 : n < m;
     case Drop::batch_prioritised:
       if (a % 2 != b % 2) return a % 2 < b % 2;
-      return gate_of(2 * n) != gate_of(2 * m) ? gate_of(2 * n) > gate_of(2 * m) : n < m;   // the first gate is the best
+      return gate_of(2 * n) != gate_of(2 * m) ? gate_of(2 * n) > gate_of(2 * m) : n < m;
     default: return gate_of(a) != gate_of(b) ? gate_of(a) > gate_of(b) : a < b;
   }
 }
@@ -165,7 +165,7 @@ constexpr Group all_groups[] = {Group::batch, Group::sequence, Group::position};
 
 }  // namespace
 
-TEST_CASE("every drop rule keeps the pairs that come first in its order, group by group, whatever the capacity") {
+TEST_CASE("every drop policy keeps the first pairs in its order, for each group and capacity") {
   const Index lengths[3] = {8, 3, 6};
   int dropped_somewhere = 0, kept_somewhere = 0;
   for (const Drop drop : all_drops)
@@ -183,13 +183,13 @@ TEST_CASE("every drop rule keeps the pairs that come first in its order, group b
             Index met = 0, wanted = 0;
             for (Index pair = 0; pair < 48; ++pair) {
               const Index s = plan.slot[pair];
-              CHECK((s >= 0) == expected[static_cast<std::size_t>(pair)]);
-              wanted += c.chosen[static_cast<std::size_t>(pair)] >= 0;
-              if (s < 0) continue;
+              CHECK((s != no_slot) == expected[static_cast<std::size_t>(pair)]);
+              wanted += c.chosen[static_cast<std::size_t>(pair)] != no_expert;
+              if (s == no_slot) continue;
               ++met;
               CHECK(plan.token[s] == pair / 2);
               CHECK(plan.choice[s] == pair % 2);
-              CHECK(plan.weight[s] == c.gate[static_cast<std::size_t>(pair)]);
+              CHECK(plan.gate[s] == c.gate[static_cast<std::size_t>(pair)]);
               const Rows rows = plan.rows(c.chosen[static_cast<std::size_t>(pair)]);
               CHECK((s >= rows.first && s < rows.first + rows.count));
             }
@@ -206,7 +206,7 @@ TEST_CASE("every drop rule keeps the pairs that come first in its order, group b
   CHECK(kept_somewhere == 144);
 }
 
-TEST_CASE("a capacity of the largest count or more is dropless under every drop rule") {
+TEST_CASE("a capacity of the largest count or more is dropless under every drop policy") {
   for (const Drop drop : all_drops)
     for (const Group group : all_groups) {
       const Choices free({.shape = {3, 8}}, {}, 9);
@@ -218,8 +218,8 @@ TEST_CASE("a capacity of the largest count or more is dropless under every drop 
     }
 }
 
-TEST_CASE("one order drops what another keeps: second choices, timid tokens, small gates") {
-  // Three tokens, one place in each of two experts. All want expert 0 and 1; only token 1 has 1 as its first choice.
+TEST_CASE("orders differ in what they drop: later tokens, second choices, tokens of small gates, small gates") {
+  // Three tokens, capacity 1 of two experts. All request experts 0 and 1; token 1 has 1 as its first choice.
   const int wants[6] = {0, 1, 1, 0, 0, 1};
   const float gates[6] = {0.6f, 0.4f, 0.7f, 0.3f, 0.8f, 0.2f};
   const auto kept_by = [&](Drop drop) {
@@ -229,7 +229,7 @@ TEST_CASE("one order drops what another keeps: second choices, timid tokens, sma
     plan.assign(wants, gates, Pass{.shape = {1, 3}, .options = {.capacity_factor = 0.34}});
     std::vector<int> kept;
     for (Index pair = 0; pair < 6; ++pair)
-      if (plan.slot[pair] >= 0) kept.push_back(static_cast<int>(pair));
+      if (plan.slot[pair] != no_slot) kept.push_back(static_cast<int>(pair));
     return kept;
   };
   CHECK(kept_by(Drop::token_order) == std::vector{0, 1});
@@ -247,11 +247,11 @@ TEST_CASE("with a capacity per sequence another sequence of the batch changes no
     std::copy_n(other.chosen.begin(), 16, c.chosen.begin());
     std::copy_n(other.chosen.begin() + 32, 16, c.chosen.begin() + 32);
     const auto after = c.plan();
-    for (Index pair = 16; pair < 32; ++pair) CHECK((before.slot[pair] >= 0) == (after.slot[pair] >= 0));
+    for (Index pair = 16; pair < 32; ++pair) CHECK((before.slot[pair] != no_slot) == (after.slot[pair] != no_slot));
   }
 }
 
-TEST_CASE("NaN gates come last in every order and break none") {
+TEST_CASE("NaN gates come last in every order") {
   for (const Drop drop : all_drops) {
     Choices c({.shape = {3, 8}, .options = {.capacity_factor = 0.5}}, {.order = drop}, 13);
     for (std::size_t pair = 0; pair < 48; pair += 5) c.gate[pair] = std::numeric_limits<double>::quiet_NaN();
@@ -260,11 +260,11 @@ TEST_CASE("NaN gates come last in every order and break none") {
     if (drop == Drop::probability)
       for (int e = 0; e < 5; ++e)
         for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s)
-          CHECK((plan.load(e) < 4 || !std::isnan(plan.weight[s])));
+          CHECK((plan.load(e) < 4 || !std::isnan(plan.gate[s])));
   }
 }
 
-TEST_CASE("a plan refuses an expert that does not exist, under any drop rule") {
+TEST_CASE("a plan rejects an expert that does not exist, under any drop policy") {
   const float gates[6] = {1, 1, 1, 1, 1, 1};
   const int beyond[6] = {0, 1, 2, 3, 1, 0};
   const auto refuses = [&](const DropRule& drop, double factor) {

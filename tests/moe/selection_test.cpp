@@ -28,7 +28,8 @@ struct Token {
 template <class Selection>
 std::vector<int> choices(const Token& token, int most) {
   int chosen[E];
-  const Candidate<double> candidate{token.z, token.s, token.bias, E, most, nullptr, one_thread, 0};
+  const Pass pass;
+  const Candidate<double> candidate{token.z, token.s, token.bias, E, most, nullptr, pass, 0};
   const int count = Selection::select(candidate, chosen);
   return {chosen, chosen + count};
 }
@@ -42,12 +43,12 @@ TEST_CASE("the largest scores without a bias, and with a bias of zero, are the l
     CHECK(choices<LargestScores<false>>(token, 3) == expected);
     CHECK(choices<LargestScores<true>>(token, 3) == expected);
     CHECK(choices<LargestScores<true, 1, 1>>(token, 3) == expected);
-    CHECK(choices<LargestScores<true, 4, 4>>(token, 3) == expected);   // all groups are kept
+    CHECK(choices<LargestScores<true, 4, 4>>(token, 3) == expected);   // all groups are retained
     CHECK(choices<LargestScores<false, 8, 3>>(token, 3) == expected);  // groups of one
   }
 }
 
-TEST_CASE("a selection bias lifts an expert by what it is, forbidden experts excepted") {
+TEST_CASE("a selection bias is added to the score of an allowed expert") {
   Token token(1);
   const int last = choices<LargestLogits>(token, E).back();
   token.bias[last] = 1;   // more than any probability
@@ -59,7 +60,7 @@ TEST_CASE("a selection bias lifts an expert by what it is, forbidden experts exc
   CHECK(std::find(chosen.begin(), chosen.end(), last) == chosen.end());
 }
 
-TEST_CASE("a group is as good as its two best together, without a bias as its best") {
+TEST_CASE("the value of a group is the sum of its two largest scores, without a bias its largest") {
   Token token(1);
   const double s[E] = {0.9, 0.1, 0.6, 0.5, 0.3, 0.2, 0.35, 0.8};   // groups of two: 1.0, 1.1, 0.5, 1.15
   std::copy_n(s, E, token.s);
@@ -69,7 +70,7 @@ TEST_CASE("a group is as good as its two best together, without a bias as its be
   CHECK(choices<LargestScores<false, 4, 2>>(token, 3) == std::vector{0, 7, 6});
 }
 
-TEST_CASE("groups are masked, not set to zero: negative biased scores of a kept group still win") {
+TEST_CASE("groups are masked, not set to zero: negative biased scores of a retained group are selected") {
   Token token(1);
   for (int e = 0; e < E; ++e) token.bias[e] = -2 - 0.1 * e;
   const auto chosen = choices<LargestScores<true, 2, 1>>(token, 4);
@@ -77,7 +78,7 @@ TEST_CASE("groups are masked, not set to zero: negative biased scores of a kept 
   CHECK(std::all_of(chosen.begin(), chosen.end(), [&](int e) { return e / 4 == chosen[0] / 4; }));
 }
 
-TEST_CASE("a group of which one expert is allowed is judged by that one, and fewer allowed than K are all chosen") {
+TEST_CASE("a group with one allowed expert has its value, and fewer than K allowed experts are all selected") {
   Token token(1);
   const double s[E] = {0.9, 0, 0.3, 0.2, 0, 0, 0, 0};
   std::copy_n(s, E, token.s);
@@ -86,7 +87,7 @@ TEST_CASE("a group of which one expert is allowed is judged by that one, and few
   CHECK(choices<LargestScores<true, 4, 2>>(token, 4) == std::vector{0, 2, 3});
 }
 
-TEST_CASE("a nucleus is the fewest experts whose scores reach p, and at most K") {
+TEST_CASE("top-p selects the fewest experts whose scores sum to p, and at most K") {
   Token token(1);
   const double s[E] = {0.05, 0.4, 0.02, 0.3, 0.01, 0.15, 0.05, 0.02};
   for (int e = 0; e < E; ++e) token.z[e] = std::log(s[e]);
@@ -98,7 +99,7 @@ TEST_CASE("a nucleus is the fewest experts whose scores reach p, and at most K")
   CHECK(choices<Nucleus<std::ratio<1>>>(token, E) == choices<LargestLogits>(token, E));
 }
 
-TEST_CASE("every expert that is allowed is chosen, in order") {
+TEST_CASE("every allowed expert is selected, in order") {
   Token token(1);
   CHECK(choices<EveryExpert>(token, E) == std::vector{0, 1, 2, 3, 4, 5, 6, 7});
   token.forbid(3);

@@ -20,7 +20,7 @@ using WithGate = Layer6<SharedExperts<TopKRouter<5, 2>, 1, Shared::gated>>;
 using Weighted = Layer6<SharedExperts<TopKRouter<5, 3>, 1, Shared::weighted>>;
 const Pass seven{.shape = {1, 7}};
 
-// Of the dense network alone, on the same tokens.
+// The output of the dense FFN for the same tokens.
 template <class X>
 Tokens<6, double> answer_of(const X& network, In<6, double> x) {
   FeedForward<X> dense;
@@ -49,7 +49,7 @@ TEST_CASE("the gradients of shared experts agree with differences: plain, gated,
   gradcheck_three_seeds<Layer6<SharedExperts<TopKRouter<5, 1>, 3, Shared::gated>, Gated5>>(options);
 }
 
-TEST_CASE("a mixture with shared experts is the mixture plus the shared network, each by its share") {
+TEST_CASE("a mixture with shared experts is the mixture plus the shared network, each times its factor") {
   const auto x = random_tokens<6, double>(7, 2);
   const auto examine = [&]<class L>(const L& layer, double routed_share, auto share_of) {
     const Ran<L> run(layer, x, seven);
@@ -58,7 +58,7 @@ TEST_CASE("a mixture with shared experts is the mixture plus the shared network,
     for (Index n = 0; n < 7; ++n)
       for (int i = 0; i < 6; ++i)
         CHECK(std::abs(run.y[n][i] - routed_share * routed.y[n][i] - share_of(n) * shared[n][i]) < 1e-14);
-    CHECK(run.tape.balance == routed.tape.balance);   // the tape shows the routed part under its own names
+    CHECK(run.tape.balance == routed.tape.balance);   // the tape derives from that of the routed experts
     CHECK(run.tape.z == routed.tape.z);
     CHECK(same_bits(run.tape.plan.slot, routed.tape.plan.slot));
     CHECK(same_bits(run.tape.router.score, routed.tape.router.score));
@@ -86,14 +86,14 @@ TEST_CASE("two shared experts are one of twice the width: their sum is its outpu
   for (Index i = 0; i < 42; ++i) CHECK(std::abs(whole[0][i] - a[0][i] - b[0][i]) < 1e-14);
 }
 
-TEST_CASE("when all experts, shared ones too, are equal, weighted shares answer like one of them") {
+TEST_CASE("when all experts, shared ones too, are equal, the weighted output is that of one of them") {
   auto layer = drawn<Weighted>(6);
   for (auto& expert : layer.routed.experts) expert = layer.shared;
   const auto x = random_tokens<6, double>(7, 7);
   CHECK(distance(Ran<Weighted>(layer, x, seven).y, answer_of(layer.shared, x)) < 1e-14);
 }
 
-TEST_CASE("a token that its experts drop still has its shared expert") {
+TEST_CASE("a token whose pairs are dropped still has its shared expert") {
   const auto layer = drawn<WithGate>(8);
   const auto x = random_tokens<6, double>(7, 9);
   Pass pass = seven;
@@ -102,9 +102,9 @@ TEST_CASE("a token that its experts drop still has its shared expert") {
   const auto shared = answer_of(layer.shared, x);
   int dropped = 0;
   for (Index n = 0; n < 7; ++n)
-    if (run.tape.plan.slot[2 * n] < 0 && run.tape.plan.slot[2 * n + 1] < 0) {
+    if (run.tape.plan.slot[2 * n] == no_slot && run.tape.plan.slot[2 * n + 1] == no_slot) {
       ++dropped;
-      for (int i = 0; i < 6; ++i) CHECK(run.y[n][i] == Approx(run.tape.share[n] * shared[n][i]).epsilon(1e-15));
+      for (int i = 0; i < 6; ++i) CHECK(run.y[n][i] == Approx(run.tape.gate[n] * shared[n][i]).epsilon(1e-15));
     }
   CHECK(dropped > 0);
 }
@@ -118,7 +118,8 @@ TEST_CASE("shared experts have the same bits for 1, 2, 3 and 8 threads") {
   threads_change_no_bit<MixtureOf<SharedExperts<TopKRouter<5, 2>, 1, Shared::weighted>, Expert<6, 37>>>();
 }
 
-TEST_CASE("given its routing a token's output of shared experts does not depend on other tokens (law 6)") {
+TEST_CASE(
+    "given its routing a token's output of shared experts does not depend on other tokens (invariant 6)") {
   using L = MixtureOf<SharedExperts<TopKRouter<5, 2>, 1, Shared::gated>, Expert<6, 37>>;
   const auto layer = drawn<L>(10);
   const auto x = random_tokens<6, float>(40, 11);
@@ -127,7 +128,7 @@ TEST_CASE("given its routing a token's output of shared experts does not depend 
 }
 
 TEST_CASE("the dropout of a shared expert is not that of a routed one") {
-  using L = Layer6<SharedExperts<TopKRouter<5, 1>>>;   // a token's one pair has the token's number
+  using L = Layer6<SharedExperts<TopKRouter<5, 1>>>;   // K = 1: one counter per token
   L layer = drawn<L>(12);
   for_each_weight([](auto& w) { for (auto& v : w) v = 0; }, layer.routed.experts);
   for_each_weight([](auto& w) { for (auto& v : w) v = 0; }, layer.shared);
@@ -137,7 +138,7 @@ TEST_CASE("the dropout of a shared expert is not that of a routed one") {
   for (auto& v : shared.shared.down.bias) v = 1;
   for (auto& expert : layer.routed.experts)
     for (auto& v : expert.down.bias) v = 1;
-  const Ran<L> shared_only(shared, x, pass), routed_only(layer, x, pass);   // masks, times a gate
+  const Ran<L> shared_only(shared, x, pass), routed_only(layer, x, pass);   // dropout masks, times a gate
   int dropped_from_shared = 0, dropped_from_one = 0;
   for (Index i = 0; i < 42; ++i) {
     dropped_from_shared += shared_only.y[0][i] == 0;
@@ -147,7 +148,7 @@ TEST_CASE("the dropout of a shared expert is not that of a routed one") {
   CHECK(dropped_from_one > 10);
 }
 
-TEST_CASE("the recipe of shared experts says what it is, and its weights are named by what they are") {
+TEST_CASE("the text of shared experts is the type one writes, and paths name their weights") {
   CHECK(SharedExperts<TopKRouter<64, 6>, 2>::text() == "SharedExperts<TopKRouter<64, 6>, 2>");
   CHECK(SharedExperts<TopKRouter<8, 2>, 1, Shared::gated>::text() ==
         "SharedExperts<TopKRouter<8, 2>, 1, Shared::gated>");

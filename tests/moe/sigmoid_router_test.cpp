@@ -27,7 +27,7 @@ TEST_CASE("the gradients of a sigmoid router agree with differences for K = 1, 2
   SECTION("K = 1, root of softplus") { gradcheck_three_seeds<Double<SigmoidRouter<5, 1, root_raw>>>(); }
 }
 
-TEST_CASE("the gradients of a sigmoid router agree with differences with padding, capacity and forbidden experts") {
+TEST_CASE("the gradients of a sigmoid router agree with differences with padding, capacity and experts that are not allowed") {
   const Index lengths[2] = {5, 2};
   const bool four[8] = {true, false, true, true, false, false, true, false}, one[8] = {false, false, true};
   GradcheckOptions options;
@@ -45,7 +45,7 @@ TEST_CASE("sigmoid routing passes check_router") {
   check_equal_experts<SigmoidRouter<5, 2>>();
 }
 
-TEST_CASE("gates are scaled sigmoids of the chosen, normalised or not") {
+TEST_CASE("gates are scaled sigmoids of the selected experts, normalised or not") {
   const Pass pass{.shape = {1, 9}};
   const RandomRoute<SigmoidRouter<6, 3, Sigmoid{}, FiveHalves>> route(pass);
   const RandomRoute<SigmoidRouter<6, 3, raw, FiveHalves>> unscaled(pass);
@@ -65,7 +65,7 @@ TEST_CASE("gates are scaled sigmoids of the chosen, normalised or not") {
   }
 }
 
-TEST_CASE("a selection bias of zero is no bias, and any bias changes who is chosen but no gate's value") {
+TEST_CASE("a selection bias of zero is no bias, and any bias changes the selection but no gate's value") {
   const Pass pass{.shape = {1, 40}};
   RandomRoute<SigmoidRouter<6, 2, raw>> biased(pass);
   const RandomRoute<SigmoidRouter<6, 2, plain>> unbiased(pass);
@@ -82,7 +82,7 @@ TEST_CASE("a selection bias of zero is no bias, and any bias changes who is chos
   for (Index n = 0; n < 40; ++n) CHECK(biased.gates(n) == unbiased.gates(n));
 }
 
-TEST_CASE("one group, or all groups kept, is no groups, bit for bit") {
+TEST_CASE("one group, or all groups retained, has the bits of no groups") {
   const Pass pass{.shape = {1, 40}};
   const RandomRoute<SigmoidRouter<8, 3>> none(pass);
   const RandomRoute<SigmoidRouter<8, 3, Sigmoid{.groups = 4, .groups_kept = 4}>> all(pass);
@@ -94,7 +94,7 @@ TEST_CASE("one group, or all groups kept, is no groups, bit for bit") {
   }
 }
 
-TEST_CASE("at K = 1 sigmoids that are not normalised train the router, and the constant gate is allowed by name only") {
+TEST_CASE("at K = 1 sigmoids that are not normalised train the router, and the constant gate compiles only inside AllowConstantGate") {
   STATIC_REQUIRE(std::is_same_v<SigmoidRouter<5, 1>, SigmoidRouter<5, 1, raw>>);
   STATIC_REQUIRE(Router<AllowConstantGate<SigmoidRouter<5, 1, Sigmoid{}>>>);
   const Pass pass{.shape = {1, 9}};
@@ -103,16 +103,16 @@ TEST_CASE("at K = 1 sigmoids that are not normalised train the router, and the c
   const auto gradient = [&](const auto& route) {
     typename std::remove_cvref_t<decltype(route)>::R grad;
     typename std::remove_cvref_t<decltype(route)>::R::Scratch scratch;
-    const auto d_weight = random_numbers<double>(9, 3);
+    const auto d_gate = random_numbers<double>(9, 3);
     Tokens<6, double> dx(9);
-    route.router.backward(route.x, route.plan, route.tape, {.d_weight = d_weight.data()}, Sum(dx), grad, scratch, pass);
+    route.router.backward(route.x, route.plan, route.tape, {.d_gate = d_gate.data()}, Sum(dx), grad, scratch, pass);
     double largest = 0;
     for (const double g : grad.logits.weight) largest = std::max(largest, std::abs(g));
     return largest;
   };
   CHECK(gradient(loose) > 1e-3);
   CHECK(gradient(constant) < 1e-15);
-  for (Index s = 0; s < 9; ++s) CHECK(constant.plan.weight[s] == 1);
+  for (Index s = 0; s < 9; ++s) CHECK(constant.plan.gate[s] == 1);
 }
 
 TEST_CASE("the text of a sigmoid router is the type one writes") {

@@ -16,7 +16,7 @@ const Pass seven{.shape = {1, 7}};
 
 }  // namespace
 
-TEST_CASE("the gradients of soft mixtures agree with differences") {
+TEST_CASE("the gradients of Soft MoE agree with differences") {
   const Index lengths[2] = {5, 3}, none[2] = {0, 5};
   const bool allowed[5] = {true, false, true, true, true};
   GradcheckOptions options;
@@ -34,7 +34,7 @@ TEST_CASE("the gradients of soft mixtures agree with differences") {
   gradcheck_three_seeds<SoftMoELayer<3, 3, GatedExpert<6, 5, Activation::silu, double>>>(options);
 }
 
-TEST_CASE("a soft mixture is its formula: means of tokens to slots, means of answers to tokens, by two softmaxes") {
+TEST_CASE("Soft MoE is its formula: two softmaxes, means of tokens in slots and means of slot outputs") {
   const auto layer = drawn<Soft>(1);
   const auto x = random_tokens<6, double>(14, 2);
   const Ran<Soft> run(layer, x, {.shape = {2, 7}});
@@ -80,7 +80,7 @@ TEST_CASE("one slot for one token is the dense feed-forward layer") {
   CHECK(same_bits(Ran<SoftMoELayer<1, 1, Small>>(layer, x, alone).y, expected.y));
 }
 
-TEST_CASE("when all slots weigh the same, every token has the mean of the experts' answers to the mean token") {
+TEST_CASE("with uniform logits every token has the mean of the experts' outputs for the mean token") {
   auto layer = drawn<Soft>(7);
   for (auto& w : layer.router.weight) w = 0;
   const auto x = random_tokens<6, double>(7, 8);
@@ -96,7 +96,7 @@ TEST_CASE("when all slots weigh the same, every token has the mean of the expert
   for (Index n = 0; n < 7; ++n) CHECK((run.y.eigen().col(n) - expected).cwiseAbs().maxCoeff() < 1e-14);
 }
 
-TEST_CASE("the names of experts do not matter to a soft mixture: permuted with their slots they give the same output") {
+TEST_CASE("a permutation of Soft MoE's experts with their slots gives the same output") {
   const auto layer = drawn<Soft>(9);
   auto permuted = layer;
   const std::size_t order[3] = {2, 0, 1};
@@ -109,7 +109,7 @@ TEST_CASE("the names of experts do not matter to a soft mixture: permuted with t
   CHECK(distance(Ran<Soft>(layer, x, seven).y, Ran<Soft>(permuted, x, seven).y) < 1e-14);
 }
 
-TEST_CASE("the order of a sequence's tokens does not matter to a soft mixture") {
+TEST_CASE("Soft MoE is equivariant to the order of a sequence's tokens") {
   const auto layer = drawn<Soft>(11);
   const auto x = random_tokens<6, double>(7, 12);
   Tokens<6, double> reversed(7);
@@ -119,7 +119,7 @@ TEST_CASE("the order of a sequence's tokens does not matter to a soft mixture") 
     CHECK((run.y.eigen().col(n) - other.y.eigen().col(6 - n)).cwiseAbs().maxCoeff() < 1e-14);
 }
 
-TEST_CASE("a sequence keeps its bits whatever stands beside it, padding and dropout included, and padding has zero") {
+TEST_CASE("a sequence has the same bits beside others, with padding and dropout, and padding has output zero") {
   using L = SoftMoELayer<4, 3, Expert<6, 37>>;
   const auto layer = drawn<L>(13);
   const auto x = random_tokens<6, float>(90, 14), dy = random_tokens<6, float>(90, 15);
@@ -139,7 +139,7 @@ TEST_CASE("a sequence keeps its bits whatever stands beside it, padding and drop
   for (Index i = 0; i < 13 * 6; ++i) CHECK((run.y[47][i] == 0 && run.dx[47][i] == 0));
 }
 
-TEST_CASE("the positions of its tokens do not matter to a soft mixture, nor to what it drops") {
+TEST_CASE("Soft MoE and its dropout do not depend on positions") {
   Soft layer;
   draw_weights(layer, 12);
   const auto x = random_tokens<6, double>(10, 13);
@@ -151,12 +151,12 @@ TEST_CASE("the positions of its tokens do not matter to a soft mixture, nor to w
   CHECK(same_bits(later.y, from_zero.y));
 }
 
-TEST_CASE("a soft mixture has the same bits for 1, 2, 3 and 8 threads, for one long sequence and for several") {
+TEST_CASE("Soft MoE has the same bits for 1, 2, 3 and 8 threads, for one long sequence and for several") {
   threads_change_no_bit<SoftMoELayer<4, 3, Expert<6, 37>>>();
   threads_change_no_bit<SoftMoELayer<8, 16, Expert<64, 37>>>({1, 300});
 }
 
-TEST_CASE("a forbidden expert answers nobody, is not marked and has no gradient") {
+TEST_CASE("an expert that is not allowed has no influence, is not marked and has no gradient") {
   const auto layer = drawn<Soft>(17);
   const auto x = random_tokens<6, double>(7, 18), dy = random_tokens<6, double>(7, 19);
   const bool allowed[3] = {true, false, true};
@@ -170,18 +170,18 @@ TEST_CASE("a forbidden expert answers nobody, is not marked and has no gradient"
   CHECK(run.grad.experts[2].up.weight.touched);
 }
 
-TEST_CASE("a soft mixture refuses an objective that makes no sense") {
+TEST_CASE("Soft MoE rejects an invalid objective") {
   const auto layer = drawn<Soft>(20);
   const auto x = random_tokens<6, double>(7, 21);
   const RoutedPass pass(seven, {.objective = {.expert_dropout = 1}});
   CHECK(refusal([&] { Ran<Soft>(layer, x, pass); }).find("expert_dropout is 1") != std::string::npos);
 }
 
-TEST_CASE("freezing any weight of a soft mixture changes no other gradient and no dx") {
+TEST_CASE("freezing any weight of Soft MoE changes no other gradient and no dx") {
   freezing_changes_no_other_gradient<Soft>(seven);
 }
 
-TEST_CASE("the recipe of a soft mixture is not causal unless it is allowed, and says what it is") {
+TEST_CASE("Soft MoE is not causal except inside AllowNonCausal, and its text is the type one writes") {
   CHECK(SoftMoE<8, 4>::text() == "SoftMoE<8, 4>");
   STATIC_REQUIRE_FALSE(MixtureOf<SoftMoE<8, 4>, Small>::causal);
   STATIC_REQUIRE(MixtureOf<AllowNonCausal<SoftMoE<8, 4>>, Small>::causal);

@@ -14,7 +14,7 @@ namespace {
 constexpr int E = 5, K = 3;
 constexpr Index tokens = 7;
 
-// What choose_experts makes of given logits, and the way back to them.
+// Forward and backward of choose_experts for given logits.
 template <class Gates>
 struct Choice {
   using Rule = Decisions<SoftmaxScores, LargestLogits, Gates>;
@@ -37,7 +37,7 @@ double row_sum(const Tokens<E, double>& x, Index n) { return std::accumulate(x[n
 
 }  // namespace
 
-TEST_CASE("each token takes the K largest logits, largest first, and there are N K pairs") {
+TEST_CASE("each token selects the K largest logits, largest first, and there are N K pairs") {
   const auto z = random_tokens<E, double>(tokens, 1);
   const Choice<RenormalisedGates> choice(z, pass);
   CHECK(choice.plan.slot_count() == tokens * K);
@@ -50,13 +50,13 @@ TEST_CASE("each token takes the K largest logits, largest first, and there are N
   }
 }
 
-TEST_CASE("softmax over the chosen is softmax over all divided by the chosen sum, in values and gradients") {
+TEST_CASE("softmax over the selected is softmax over all divided by their sum, in values and gradients") {
   const auto z = random_tokens<E, double>(tokens, 2);
   const auto dg = random_numbers<double>(tokens * K, 3);
   Choice<RenormalisedGates> choice(z, pass);
   Buffer<double> d_slot(tokens * K);
   for (Index pair = 0; pair < tokens * K; ++pair) d_slot[choice.plan.slot[pair]] = dg[pair];
-  choice.backward({.d_weight = d_slot.data()}, pass);
+  choice.backward({.d_gate = d_slot.data()}, pass);
   for (Index n = 0; n < tokens; ++n) {
     const int* c = choice.tape.chosen.data() + n * K;
     const double* g = dg.data() + n * K;
@@ -65,10 +65,10 @@ TEST_CASE("softmax over the chosen is softmax over all divided by the chosen sum
     for (int e = 0; e < E; ++e) s[e] /= total;
     for (int j = 0; j < K; ++j) sigma += s[c[j]];
     for (int j = 0; j < K; ++j) {
-      CHECK(choice.plan.weight[choice.plan.slot[n * K + j]] == Approx(s[c[j]] / sigma).epsilon(1e-14));
+      CHECK(choice.plan.gate[choice.plan.slot[n * K + j]] == Approx(s[c[j]] / sigma).epsilon(1e-14));
       mean += g[j] * s[c[j]] / sigma;
     }
-    // ds_chosen = (dg - <dg, G>) / sigma, then the softmax backward over all experts
+    // ds of selected experts = (dg - <dg, G>) / sigma, then the softmax backward over all experts
     double ds[E] = {}, inner = 0;
     for (int j = 0; j < K; ++j) ds[c[j]] = (g[j] - mean) / sigma;
     for (int e = 0; e < E; ++e) inner += ds[e] * s[e];
@@ -76,17 +76,17 @@ TEST_CASE("softmax over the chosen is softmax over all divided by the chosen sum
   }
 }
 
-TEST_CASE("probability gates are the softmax over all, and experts not chosen feel the gradient too") {
+TEST_CASE("probability gates are the softmax over all, and logits that are not selected have a gradient, too") {
   const auto z = random_tokens<E, double>(tokens, 4);
   Choice<ProbabilityGates> choice(z, pass);
   Buffer<double> d_slot(tokens * K);
   d_slot.fill(0);
   d_slot[choice.plan.slot[0]] = 1;
-  choice.backward({.d_weight = d_slot.data()}, pass);
+  choice.backward({.d_gate = d_slot.data()}, pass);
   double total = 0;
   for (int e = 0; e < E; ++e) total += std::exp(z[0][e]);
   const int first = choice.tape.chosen[0];
-  CHECK(choice.plan.weight[choice.plan.slot[0]] == Approx(std::exp(z[0][first]) / total).epsilon(1e-14));
+  CHECK(choice.plan.gate[choice.plan.slot[0]] == Approx(std::exp(z[0][first]) / total).epsilon(1e-14));
   for (int e = 0; e < E; ++e) CHECK(choice.dz[0][e] != 0);
   for (int e = 0; e < E; ++e) CHECK(choice.dz[1][e] == 0);
 }
@@ -106,7 +106,7 @@ TEST_CASE("rows of the balance gradient sum to zero, rows of the z-loss gradient
     CHECK(row_sum(choice.dz, n) == Approx(0.2 / tokens * *choice.tape.lse[n]).epsilon(1e-13));
 }
 
-TEST_CASE("padding is not routed, has no gradient, and leaves other tokens' gates as they are") {
+TEST_CASE("padding is not routed, has no gradient, and does not change other tokens' gates") {
   const Index lengths[1] = {4};
   const Pass padded{.shape = {1, tokens}, .lengths = lengths};
   const auto z = random_tokens<E, double>(tokens, 6);
@@ -114,9 +114,9 @@ TEST_CASE("padding is not routed, has no gradient, and leaves other tokens' gate
   CHECK(some.plan.slot_count() == 4 * K);
   for (Index pair = 0; pair < tokens * K; ++pair) {
     if (pair >= 4 * K)
-      CHECK(some.plan.slot[pair] == some.plan.none);
+      CHECK(some.plan.slot[pair] == no_slot);
     else
-      CHECK(some.plan.weight[some.plan.slot[pair]] == all.plan.weight[all.plan.slot[pair]]);
+      CHECK(some.plan.gate[some.plan.slot[pair]] == all.plan.gate[all.plan.slot[pair]]);
   }
   const Buffer<double> ones = [] {
     Buffer<double> b(tokens * K);
@@ -129,7 +129,7 @@ TEST_CASE("padding is not routed, has no gradient, and leaves other tokens' gate
     for (int e = 0; e < E; ++e) CHECK(some.dz[n][e] == 0);
 }
 
-TEST_CASE("an expert that is not allowed is never chosen, not even when fewer are allowed than K") {
+TEST_CASE("an expert that is not allowed is never selected, even if fewer than K are allowed") {
   const auto z = random_tokens<E, double>(tokens, 7);
   const bool three[E] = {true, false, true, false, true}, two[E] = {false, true, false, false, true};
   RoutedPass some(pass, {.allowed = three});
@@ -147,7 +147,7 @@ TEST_CASE("an expert that is not allowed is never chosen, not even when fewer ar
   d_slot.fill(1);
   second.backward({d_slot.data(), nullptr, 0.1}, some);
   for (Index n = 0; n < tokens; ++n) {
-    const double sum = second.plan.weight[second.plan.slot[n * K]] + second.plan.weight[second.plan.slot[n * K + 1]];
+    const double sum = second.plan.gate[second.plan.slot[n * K]] + second.plan.gate[second.plan.slot[n * K + 1]];
     CHECK(sum == Approx(1).epsilon(1e-14));
     for (const int e : {0, 2, 3}) CHECK(second.dz[n][e] == 0);
     CHECK(std::isfinite(second.dz[n][1]));
@@ -155,7 +155,7 @@ TEST_CASE("an expert that is not allowed is never chosen, not even when fewer ar
 }
 
 TEST_CASE("capacity counts pairs of tokens that are not padding, and a dropped pair's gate has no gradient") {
-  Tokens<E, double> z(tokens);   // ties: every token chooses experts 0, 1, 2
+  Tokens<E, double> z(tokens);   // ties: every token selects experts 0, 1, 2
   Pass limited = pass;
   limited.options.capacity_factor = 1;   // 7 * 3 / 5 = 4 tokens for each expert
   Choice<ProbabilityGates> choice(z, limited);
@@ -163,7 +163,7 @@ TEST_CASE("capacity counts pairs of tokens that are not padding, and a dropped p
   CHECK(choice.plan.dropped() == 9);
   Buffer<double> d_slot(12);
   d_slot.fill(1);
-  choice.backward({.d_weight = d_slot.data()}, limited);
+  choice.backward({.d_gate = d_slot.data()}, limited);
   CHECK(choice.dz[3][0] != 0);
   for (int e = 0; e < E; ++e) CHECK(choice.dz[4][e] == 0);
   const Index lengths[1] = {4};
@@ -172,7 +172,7 @@ TEST_CASE("capacity counts pairs of tokens that are not padding, and a dropped p
   CHECK(padded.plan.load(0) == 2);
 }
 
-TEST_CASE("NaN logits give valid and different experts, and gates that show the NaN") {
+TEST_CASE("NaN logits give valid and different experts, and NaN gates") {
   auto z = random_tokens<E, double>(tokens, 8);
   for (int e = 0; e < E; ++e) z[2][e] = std::numeric_limits<double>::quiet_NaN();
   z[4][1] = std::numeric_limits<double>::quiet_NaN();
@@ -183,7 +183,7 @@ TEST_CASE("NaN logits give valid and different experts, and gates that show the 
     CHECK(std::set<int>(c, c + K).size() == K);
     for (int j = 0; j < K; ++j) CHECK((c[j] >= 0 && c[j] < E));
   }
-  CHECK(std::isnan(choice.plan.weight[choice.plan.slot[2 * K]]));
+  CHECK(std::isnan(choice.plan.gate[choice.plan.slot[2 * K]]));
   CHECK(std::isnan(*choice.tape.lse[2]));
   CHECK(std::isnan(*choice.tape.lse[4]));
   CHECK(std::isfinite(*choice.tape.lse[3]));

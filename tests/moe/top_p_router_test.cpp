@@ -21,7 +21,7 @@ TEST_CASE("the gradients of a top-p router agree with differences for K = 1, 2, 
   SECTION("K = 3, probability") { gradcheck_three_seeds<Double<TopPRouter<8, 3, Most, Gates::probability>>>(); }
 }
 
-TEST_CASE("the gradients of a top-p router agree with differences with padding, capacity and forbidden experts") {
+TEST_CASE("the gradients of a top-p router agree with differences with padding, capacity and experts that are not allowed") {
   const Index lengths[2] = {5, 2};
   const bool four[8] = {true, false, true, true, false, false, true, false}, one[8] = {false, false, true};
   GradcheckOptions options;
@@ -37,7 +37,7 @@ TEST_CASE("top-p routing passes check_router") {
   check_equal_experts<TopPRouter<5, 3>>();
 }
 
-TEST_CASE("top-p with p = 1 is top-k with K = most, bit for bit") {
+TEST_CASE("top-p with p = 1 is top-k, bit for bit") {
   const Pass pass{.shape = {1, 60}};
   const RandomRoute<TopPRouter<6, 3, std::ratio<1>>, float> nucleus(pass);
   const RandomRoute<TopKRouter<6, 3>, float> top(pass);
@@ -45,7 +45,7 @@ TEST_CASE("top-p with p = 1 is top-k with K = most, bit for bit") {
   for (Index n = 0; n < 60; ++n) CHECK(nucleus.gates(n) == top.gates(n));
 }
 
-TEST_CASE("a token has the fewest experts whose probabilities reach p, or K, and tokens differ") {
+TEST_CASE("a token has the fewest experts whose probabilities sum to p, or K, and tokens differ") {
   const Pass pass{.shape = {1, 200}};
   const RandomRoute<TopPRouter<8, 4, Most, Gates::probability>> route(pass);
   int seen[5] = {};

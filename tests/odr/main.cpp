@@ -1,4 +1,4 @@
-// Each unit must have kept its own code: it names its own flags, and its product is right.
+// Each unit must keep its own code: build_info has its flags, and its product is right.
 #include "report.hpp"
 
 #include <cstdio>

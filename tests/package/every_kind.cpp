@@ -1,5 +1,6 @@
-// Models of every kind, in float and double: trained, looked into, saved, loaded, and made to write. Compiled with
-// warnings as errors in the headers too, as a user's own code is that has -I for moegpt. It can be run: 0 faults.
+// Models of every kind, in float and double: training, intermediates, saving, loading, generation. Compiled
+// with warnings as errors, headers included, as in a program that uses -I for moegpt. Prints 0 faults when
+// run.
 #include <moegpt/io.hpp>
 #include <moegpt/testing/gradcheck.hpp>
 #include <moegpt/testing/leak.hpp>

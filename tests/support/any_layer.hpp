@@ -1,5 +1,6 @@
 #pragma once
-// Layers of any type behind run-time calls: a property is written once, compiled once and tested for all of them.
+// Layers of any type behind run-time calls: a property is written once, compiled once and tested for all of
+// them.
 #include "numbers.hpp"
 #include "routed_pass.hpp"
 
@@ -12,7 +13,7 @@
 // Which other tokens a token's result may depend on, besides earlier ones of its sequence.
 enum class Mates { none, position, sequence, batch };
 
-// Numbers that a layer computed. rows: of each token y and, of a mixture, scores, lse, experts and gates.
+// Results of a layer. rows: for each token y and, for a mixture, scores, lse, experts and gates.
 struct Outcome {
   moegpt::Index width = 0;
   bool marked = true;   // every sparse weight that has a gradient is marked as touched
@@ -122,9 +123,9 @@ class LayerOf : public AnyLayer {
     for (int j = 0; j < plan.choices; ++j) {
       const Index s = plan.slot[n * plan.choices + j];
       int e = -1;
-      while (s >= 0 && plan.offset[e + 1] <= s) ++e;
+      while (s != moegpt::no_slot && plan.offset[e + 1] <= s) ++e;
       row.push_back(static_cast<float>(e));
-      row.push_back(s >= 0 ? plan.weight[s] : 0);
+      row.push_back(s != moegpt::no_slot ? plan.gate[s] : 0);
     }
   }
   template <class Tape>
@@ -137,7 +138,7 @@ class LayerOf : public AnyLayer {
   bool held_ = false;
 };
 
-// Layers to test, and what each of them is.
+// Layers to test, with their properties.
 struct Layers {
   std::vector<std::unique_ptr<AnyLayer>> all;
   template <class L>
@@ -160,8 +161,8 @@ struct Part {
   moegpt::Rows sequences, positions;
 };
 
-// Laws 5 and 6 together: the part has the bits that it has in the whole, whose pass is `pass` and whose outcome is
-// `whole`. x and ids are of the whole. Returns how many tokens differ.
+// Invariants 5 and 6 together: the part has the bits that it has in the whole, whose pass is `pass` and whose
+// outcome is `whole`. x and ids are of the whole. Returns how many tokens differ.
 inline int differing_tokens(AnyLayer& layer, const moegpt::Pass& pass, const Outcome& whole, const float* x,
                             const Part& part) {
   using moegpt::Index;
@@ -193,8 +194,8 @@ inline int differing_tokens(AnyLayer& layer, const moegpt::Pass& pass, const Out
   return differing;
 }
 
-// Law 6 for whole passes: prefill, pieces, token by token, batched and alone have the same bits, under noise and
-// dropout too, which know a token by its global number.
+// Invariant 6 for whole passes: prefill, pieces, token by token, batched and alone have the same bits, under
+// noise and dropout too, which know a token by its global number.
 inline void check_law_6(AnyLayer& layer, moegpt::Pass pass) {
   using moegpt::Index;
   const Index batch = 3, length = 67, capacity = 70;
@@ -233,7 +234,8 @@ inline void check_law_6(AnyLayer& layer, moegpt::Pass pass) {
   layer.hold(0, 0);
 }
 
-// Equal tokens have equal results without a key, and with one each token of each sequence has draws of its own.
+// Equal tokens have equal results without a key, and with one each token of each sequence has draws of its
+// own.
 inline void check_draws(AnyLayer& layer) {
   using moegpt::Index;
   const std::vector<int> ids(21, 5);
@@ -323,8 +325,8 @@ class RandomPass {
   bool allowed_[64] = {};
 };
 
-// What a tape and scratch held before does not matter: random calls, one after another on the same memory, have the
-// bits that they have on fresh memory. Two threads change none either (law 5).
+// What a tape and scratch held before does not matter: random calls, one after another on the same memory,
+// have the bits that they have on fresh memory. Two threads change none either (invariant 5).
 inline void check_memory(AnyLayer& layer, int calls = 40) {
   moegpt::Rng rng(41);
   INFO(layer.name);
@@ -345,8 +347,8 @@ inline void check_memory(AnyLayer& layer, int calls = 40) {
   CHECK(differing == 0);
 }
 
-// Losses other than the balance loss are of the batch: they do not depend on whose balance is measured, with padding
-// neither, and nor do their gradients.
+// Losses other than the balance loss are of the batch: they do not depend on whose balance is measured, with
+// padding neither, and nor do their gradients.
 inline void check_losses(AnyLayer& layer) {
   using moegpt::Index;
   const Index lengths[] = {6, 0, 2, 5}, D = layer.dim_in;
@@ -366,8 +368,8 @@ inline void check_losses(AnyLayer& layer) {
   CHECK(distance(sequences.grad.data(), batch.grad.data(), std::ssize(batch.grad)) < 1e-3);
 }
 
-// Calls of any size, at every edge of the pieces that tokens are cut in (64 tokens, 96 and 256 rows of an expert): the
-// bits of each of two parts, and gradients that are their sum.
+// Calls of any size, at every edge of the pieces that tokens are cut in (64 tokens, 96 and 256 rows of an
+// expert): the bits of each of two parts, and gradients that are their sum.
 inline void check_sizes(AnyLayer& layer) {
   using moegpt::Index;
   const Index D = layer.dim_in, F = layer.dim_out;
@@ -396,8 +398,8 @@ inline void check_sizes(AnyLayer& layer) {
   }
 }
 
-// A padded sequence is the sequence without its padding: the same bits forward, and gradients that add up to those of
-// the batch. Padding gets no gradient from its neighbours and gives them none.
+// A padded sequence is the sequence without its padding: the same bits forward, and gradients that add up to
+// those of the batch. Padding has no gradient and does not affect other gradients.
 inline void check_padding(AnyLayer& layer, std::optional<moegpt::Key> key) {
   using moegpt::Index;
   const Index batch = 7, L = 66, lengths[batch] = {66, 0, 64, 65, 63, 4, 1}, D = layer.dim_in, F = layer.dim_out;

@@ -1,6 +1,6 @@
 #pragma once
-// Kernels are compiled once for all tests, in kernels.cpp: most of what a unit costs would be the same machine code
-// again. Nothing here is needed to use the library.
+// Explicit instantiation of kernels: compiled once for all tests, in kernels.cpp, to save compile time. Users
+// of the library do not need this.
 #include <moegpt/kernels/adam.hpp>
 #include <moegpt/kernels/attention.hpp>
 #include <moegpt/kernels/cross_entropy.hpp>
@@ -14,7 +14,8 @@
 #include <moegpt/kernels/noise.hpp>
 #include <moegpt/kernels/norms.hpp>
 
-// KIND template ...; for every kernel that is not inlined. KIND is extern, or nothing where they are compiled.
+// KIND template ...; for every kernel that is not inlined. KIND is extern, or nothing where they are
+// compiled.
 #define MOEGPT_KERNELS(KIND, T) \
   KIND template void adam<T>(const AdamStep<T>&, const T*, T*, T*, T*, Index); \
   KIND template void attention_forward<T>(const AttentionHead<T>&, MatrixView<const T>, MatrixView<const T>, \
@@ -40,8 +41,8 @@
   KIND template void hidden_gated_backward<T>(Activation, MatrixView<const T>, MatrixView<const T>, const T*, \
                                               const T*, MatrixView<const T>, MatrixView<const T>, MatrixView<T>, \
                                               MatrixView<T>, MatrixView<T>, T*); \
-  KIND template void gemm<T>(Operand<T>, Operand<T>, MatrixView<T>, Start<T>, Finish); \
-  KIND template void gemm<T>(const Exec&, Operand<T>, Operand<T>, MatrixView<T>, Start<T>, Finish); \
+  KIND template void gemm<T>(Operand<T>, Operand<T>, MatrixView<T>, InitialC<T>, Epilogue); \
+  KIND template void gemm<T>(const Exec&, Operand<T>, Operand<T>, MatrixView<T>, InitialC<T>, Epilogue); \
   KIND template void affine_backward_weights<T>(const Exec&, Operand<T>, MatrixView<const T>, MatrixView<T>, T*); \
   KIND template void sum_rows<T>(const Exec&, MatrixView<const T>, T*); \
   KIND template double squared_norm<T>(const T*, Index); \
@@ -65,10 +66,10 @@
 
 // Those that read weights in narrower storage, S.
 #define MOEGPT_STORED_KERNELS(KIND, S) \
-  KIND template void gemm<float>(Operand<float>, StoredOperand<StoredView<S>>, MatrixView<float>, Start<float>, \
-                                 Finish); \
+  KIND template void gemm<float>(Operand<float>, StoredOperand<StoredView<S>>, MatrixView<float>, InitialC<float>, \
+                                 Epilogue); \
   KIND template void gemm<float>(const Exec&, Operand<float>, StoredOperand<StoredView<S>>, MatrixView<float>, \
-                                 Start<float>, Finish); \
+                                 InitialC<float>, Epilogue); \
   KIND template void look_up<float, S>(const Exec&, StoredView<S>, const int*, MatrixView<float>); \
   KIND template void hidden<float, S>(const Exec&, Activation, Operand<float>, StoredView<S>, const float*, \
                                       MatrixView<float>, MatrixView<float>); \

@@ -1,5 +1,5 @@
 #pragma once
-// Any layer with a tape and scratch, drawn and run once; and laws that each of them has to keep.
+// Any layer with tape and scratch, with random weights, run once; and invariants of all layers.
 #include "numbers.hpp"
 #include "routed_pass.hpp"
 
@@ -29,7 +29,7 @@ struct Ran {
   }
 };
 
-// Law 5, for layers in float, with several pieces for each expert.
+// Invariant 5, for layers in float, with several pieces for each expert.
 template <class L>
 void threads_change_no_bit(moegpt::Shape shape = {3, 300}) {
   RoutedPass pass({.shape = shape, .dropout = 0.2, .key = moegpt::Key{19}},

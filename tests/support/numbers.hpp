@@ -66,7 +66,7 @@ double distance(const moegpt::Tokens<D, T>& a, const moegpt::Tokens<D, T>& b) {
   return distance(a[0], b[0], a.count() * D);
 }
 
-// What a refusal says; empty if nothing was refused.
+// The message of the std::invalid_argument that f throws; empty if it throws none.
 template <class F>
 std::string refusal(F&& f) {
   try {

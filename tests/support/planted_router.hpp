@@ -1,14 +1,34 @@
 #pragma once
-// A top-2 router with a planted fault: what a router of one's own may get wrong.
+// A top-2 router with a planted fault, for tests of the checks.
 #include "routed_pass.hpp"
 
 #include <moegpt/moe/top_k_router.hpp>
 
 enum class RouterFault {
-  none, ignores_capacity, ignores_allowed, routes_padding, same_expert_twice, slots_disagree, offsets_descend,
-  too_few_tokens, tape_disagrees, expert_does_not_exist,
-  slots_out_of_order, nobody, gate_is_nan, scores_forbidden, gives_up, drops_by_choice, capacity_changes_choices,
-  stale_memory, counts_threads, looks_ahead, looks_back, looks_at_batch_mates, noise_by_call, feels_padding
+  none,
+  ignores_capacity,
+  ignores_allowed,
+  routes_padding,
+  same_expert_twice,
+  slots_disagree,
+  offsets_descend,
+  too_few_tokens,
+  tape_disagrees,
+  expert_does_not_exist,
+  slots_out_of_order,
+  no_expert,
+  gate_is_nan,
+  scores_forbidden,
+  gives_up,
+  drops_by_choice,
+  capacity_changes_choices,
+  stale_memory,
+  counts_threads,
+  looks_ahead,
+  looks_back,
+  looks_at_batch_mates,
+  noise_by_call,
+  feels_padding
 };
 inline RouterFault router_fault = RouterFault::none;   // at run time: one router to compile instead of one for each
 
@@ -55,17 +75,18 @@ struct PlantedRouter {
       for (int e = 0; e < experts; ++e) allowed += is_allowed(e, pass);
       const bool limited = pass.options.capacity_factor > 0;
       for (moegpt::Index pair = 0; pair < pass.tokens() * active; ++pair)
-        if (router_fault == RouterFault::nobody || (router_fault == RouterFault::gives_up && allowed < active) ||
+        if (router_fault == RouterFault::no_expert ||
+            (router_fault == RouterFault::gives_up && allowed < active) ||
             (router_fault == RouterFault::capacity_changes_choices && limited && pair % active == 1))
-          chosen[pair] = -1;
+          chosen[pair] = moegpt::no_expert;
       if (router_fault == RouterFault::same_expert_twice) chosen[1] = chosen[0];
       if (router_fault == RouterFault::expert_does_not_exist) chosen[1] = experts;
       if (router_fault == RouterFault::gate_is_nan) tape.gate[0] = std::numeric_limits<T>::quiet_NaN();
-      return router_fault == RouterFault::nobody || router_fault == RouterFault::gives_up ||
+      return router_fault == RouterFault::no_expert || router_fault == RouterFault::gives_up ||
              router_fault == RouterFault::capacity_changes_choices || router_fault == RouterFault::gate_is_nan ||
              router_fault == RouterFault::same_expert_twice || router_fault == RouterFault::expert_does_not_exist;
     }
-    // What the router sees instead of x.
+    // The input of the router instead of x.
     static moegpt::Tokens<D, T> distorted(moegpt::In<D, T> x, const Tape& tape, const moegpt::Pass& pass) {
       const moegpt::Index N = pass.tokens(), L = pass.shape.length;
       moegpt::Tokens<D, T> y(N);

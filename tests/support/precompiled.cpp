@@ -1,1 +1,1 @@
-// The home of precompiled headers: CMake needs a source file for them.
+// CMake needs a source file for precompiled headers.

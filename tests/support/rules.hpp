@@ -1,5 +1,5 @@
 #pragma once
-// A random route of a router, and what check_router does not examine: one expert by several names, a small stack.
+// A random route of a router, and checks that check_router does not make: equal experts, a small stack.
 #include "numbers.hpp"
 #include "routed_pass.hpp"
 #include "small_stack.hpp"
@@ -35,14 +35,14 @@ struct RandomRoute {
   std::array<T, E> gates(moegpt::Index n) const {
     std::array<T, E> gate{};
     for (int j = 0; j < K; ++j)
-      if (const moegpt::Index s = plan.slot[n * K + j]; s >= 0)
+      if (const moegpt::Index s = plan.slot[n * K + j]; s != moegpt::no_slot)
         for (int e = 0; e < E; ++e)
-          if (s >= plan.offset[e] && s < plan.offset[e + 1]) gate[static_cast<std::size_t>(e)] = plan.weight[s];
+          if (s >= plan.offset[e] && s < plan.offset[e + 1]) gate[static_cast<std::size_t>(e)] = plan.gate[s];
     return gate;
   }
   int experts_of(moegpt::Index n) const {
     int count = 0;
-    for (int j = 0; j < K; ++j) count += plan.slot[n * K + j] >= 0;
+    for (int j = 0; j < K; ++j) count += plan.slot[n * K + j] != moegpt::no_slot;
     return count;
   }
 };
@@ -50,7 +50,7 @@ struct RandomRoute {
 template <class Recipe>
 void check_rule(const moegpt::RouterCheckOptions& options = {}) {
   const moegpt::RouterReport report = moegpt::check_router<Recipe>(options);
-  INFO(report.complaint);
+  INFO(report.message);
   CHECK(report.ok);
 }
 
@@ -86,9 +86,9 @@ void check_small_stack(moegpt::Pass pass = {}) {
     const RandomRoute<Recipe, float, D> route(pass);
     typename RandomRoute<Recipe, float, D>::R grad;
     typename RandomRoute<Recipe, float, D>::R::Scratch scratch;
-    moegpt::Buffer<float> d_weight(route.plan.slot_count());
+    moegpt::Buffer<float> d_gate(route.plan.slot_count());
     moegpt::Tokens<D, float> dx(2);
-    route.router.backward(route.x, route.plan, route.tape, {.d_weight = d_weight.data()}, moegpt::Sum(dx), grad, scratch, pass);
+    route.router.backward(route.x, route.plan, route.tape, {.d_gate = d_gate.data()}, moegpt::Sum(dx), grad, scratch, pass);
     done = route.plan.slot_count() > 0;
   });
   CHECK(ran);

@@ -1,11 +1,12 @@
 #pragma once
-// A thread whose stack is small: who puts on it what a large extent decides ends the program.
+// A thread with a small stack, which overflows if a function puts an array of a large extent on it.
 #include <pthread.h>
 
 #include <cstddef>
 #include <type_traits>
 
-// Runs f() on a thread with so many bytes of stack. Whether there was such a thread. f must not throw.
+// Runs f(), which must not throw, on a thread with so many bytes of stack. Returns whether it could be
+// created.
 template <class F>
 bool on_small_stack(std::size_t bytes, F&& f) {
   pthread_attr_t attributes;

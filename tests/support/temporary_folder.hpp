@@ -1,6 +1,6 @@
 #pragma once
-// A folder for one test, removed at its end. Tests run side by side, each in a process of its own: whatever a
-// test writes lies in a folder made here (tests/own_folder/ holds this).
+// A temporary folder of one test, removed at its end. Tests run in parallel processes, so all files that a
+// test writes are in such a folder (checked by tests/own_folder/).
 #include <cstdlib>
 #include <filesystem>
 #include <stdexcept>

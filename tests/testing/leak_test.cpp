@@ -72,7 +72,8 @@ struct ByTheNextToken : Top {
   };
 };
 
-// With and without noise and dropout, dropless and under a capacity that drops about half, on one thread and on two.
+// With and without noise and dropout, dropless and under a capacity that drops about half, on one thread and
+// on two.
 std::vector<LeakOptions> all_options() {
   std::vector<LeakOptions> all;
   for (const double factor : {0.0, 0.5})
@@ -92,7 +93,7 @@ TEMPLATE_LIST_TEST_CASE("no later token changes a bit of an earlier position of 
   }
 }
 
-TEMPLATE_LIST_TEST_CASE("a rule that looks ahead is caught", "", Leaking) {
+TEMPLATE_LIST_TEST_CASE("find_leak detects a non-causal rule", "", Leaking) {
   for (const LeakOptions& options : all_options()) {
     const bool expert_choice = !sets_drop_rule<typename TestType::RouterRecipe>;
     if (options.options.capacity_factor == 0 && !expert_choice) continue;   // dropless: nothing to compete for
@@ -103,14 +104,14 @@ TEMPLATE_LIST_TEST_CASE("a rule that looks ahead is caught", "", Leaking) {
   }
 }
 
-TEST_CASE("a router that looks one token ahead is caught, and at the position before it") {
+TEST_CASE("find_leak detects a router that reads the next token, at the position before it") {
   constexpr Config one_layer{.vocab = 11, .context = 8, .dim = 8, .layers = 1, .heads = 2, .hidden = 8};
   const LeakReport report = find_leak<GPT<one_layer, ByTheNextToken>>();
   CHECK(report.leaks);
   CHECK(report.position == report.exchanged - 1);
 }
 
-TEST_CASE("a drop rule that looks ahead leaks nothing where nothing is dropped") {
+TEST_CASE("a non-causal drop policy leaks nothing if no pair is dropped") {
   using Model = GPT<plain, AllowNonCausal<Dropping<Top, Drop::slot_major>>>;
   CHECK_FALSE(find_leak<Model>().leaks);
   CHECK_FALSE(find_leak<Model>({.options = {.capacity_factor = 2}}).leaks);   // E / K: room for all
@@ -140,7 +141,7 @@ bool same_alone(const ModelOptions& options) {
   return std::memcmp(work.tape.normed[8], work_alone.tape.normed[0], sizeof(float) * 8 * Model::D) == 0;
 }
 
-TEST_CASE("the sequences beside it change no bit of a sequence, dropless or with a capacity per sequence") {
+TEST_CASE("other sequences change no bit of a sequence, dropless or with a capacity per sequence") {
   const ModelOptions limited{.capacity_factor = 0.5, .min_capacity = 1};
   CHECK(same_alone<GPT<plain, Top>>({}));
   CHECK(same_alone<GPT<modern, Top>>({}));
@@ -155,10 +156,11 @@ TEST_CASE("a leak is reported by layer, sequence, position and seed") {
   CHECK(report.seed >= 5);
   const std::string text = report.text();
   CHECK(text.find("leak: layer 0 gives another output at position " + std::to_string(report.position)) == 0);
-  CHECK(text.find("from position " + std::to_string(report.exchanged) + " on are others") != std::string::npos);
+  CHECK(text.find("from position " + std::to_string(report.exchanged) + " on are replaced") !=
+        std::string::npos);
 }
 
-TEST_CASE("a search that can find no leak is refused instead of finding none") {
+TEST_CASE("options with which no leak can be found are rejected") {
   using Model = GPT<Config{.vocab = 5, .context = 8, .dim = 4, .layers = 1, .heads = 1}, TopKRouter<4, 2>>;
   CHECK_THROWS_WITH(find_leak<Model>({.draws = 0}), ContainsSubstring("draws is 0"));
   CHECK_THROWS_WITH(find_leak<Model>({.shape = {2, 1}}), ContainsSubstring("1 sequence of 2 tokens is needed"));

@@ -88,7 +88,7 @@ TEST_CASE("the first step moves every number by the learning rate, whatever its 
     CHECK(std::abs(tree.matrix[i] - before.matrix[i]) == Approx(0.01).epsilon(1e-5));
 }
 
-TEST_CASE("a buffer is not touched, whatever its gradient holds") {
+TEST_CASE("a buffer is not updated, whatever its gradient holds") {
   Tree tree = random_tree(1);
   const Tree before = tree;
   Adam<Tree> adam;
@@ -99,7 +99,7 @@ TEST_CASE("a buffer is not touched, whatever its gradient holds") {
   CHECK(adam.steps()[2] == 0);
 }
 
-TEST_CASE("a weight whose gradient is released neither moves nor decays nor counts steps") {
+TEST_CASE("a weight with a released gradient is not updated, does not decay and counts no steps") {
   Tree tree = random_tree(1), grad = touched(random_tree(2));
   grad.vector.release();
   const Tree before = tree;
@@ -111,7 +111,7 @@ TEST_CASE("a weight whose gradient is released neither moves nor decays nor coun
   CHECK(adam.steps()[0] == 1);
 }
 
-TEST_CASE("a weight that is not held here is passed over") {
+TEST_CASE("a weight that is not held here is skipped") {
   Tree tree = random_tree(1);
   tree.matrix.release();
   Adam<Tree> adam;
@@ -120,7 +120,7 @@ TEST_CASE("a weight that is not held here is passed over") {
   CHECK(adam.steps()[0] == 0);
 }
 
-TEST_CASE("skip: an expert without tokens stays as it is, with its moments and its step count") {
+TEST_CASE("skip: an expert without tokens is unchanged, with its moments and step count") {
   Tree tree = random_tree(1);
   Adam<Tree> adam({.empty_expert = EmptyExpert::skip});
   adam.step(tree, touched(random_tree(2)));
@@ -186,7 +186,7 @@ TEST_CASE("the learning rate may change between steps") {
   CHECK(adam.steps()[0] == 2);
 }
 
-TEST_CASE("a step has the same bits for any number of threads, also where weights are cut or share a piece") {
+TEST_CASE("a step has the same bits for any number of threads, also where chunks split or span weights") {
   struct Large {
     Weight<float, 7> first;
     std::array<Weight<float, 300, 301>, 2> matrices;
@@ -243,14 +243,14 @@ TEST_CASE("a step has the same bits for any number of threads, also where weight
 }
 
 // torch.optim.AdamW: lr 1e-3, betas (0.9, 0.999), eps 1e-8, weight_decay 1e-2
-TEST_CASE("an Adam that is not told otherwise is PyTorch's AdamW") {
+TEST_CASE("the defaults of Adam are PyTorch's AdamW") {
   constexpr AdamOptions usual;
   STATIC_REQUIRE((usual.learning_rate == 1e-3 && usual.beta1 == 0.9 && usual.beta2 == 0.999 && usual.epsilon == 1e-8));
   STATIC_REQUIRE((usual.weight_decay == 0.01 && usual.decay == Decay::decoupled));
   STATIC_REQUIRE((usual.decay_of == DecayOf::everything && usual.empty_expert == EmptyExpert::skip));
 }
 
-TEST_CASE("a step with options or a scale that make no sense is refused and moves nothing") {
+TEST_CASE("a step with invalid options or scale is rejected and changes nothing") {
   const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
   const Tree before = random_tree(1), grad = touched(random_tree(2));
   const auto refuses = [&](const AdamOptions& options, const std::string& part, double scale = 1) {

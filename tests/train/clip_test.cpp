@@ -66,13 +66,13 @@ TEST_CASE("a norm that is not finite is reported, not hidden") {
   CHECK(std::isnan(global_norm(tree)));
 }
 
-TEST_CASE("no scale is given for a norm that is not finite, whatever the limit") {
+TEST_CASE("clip_scale throws for a norm that is not finite, whatever the limit") {
   const double infinity = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
   for (const double norm : {infinity, -infinity, nan})
     for (const double limit : {1.0, 0.0, infinity}) CHECK_THROWS_AS(clip_scale(norm, limit), std::runtime_error);
 }
 
-TEST_CASE("a norm within the limit is left alone and a larger one comes down to it") {
+TEST_CASE("a norm within the limit is unchanged and a larger one is scaled to it") {
   CHECK(clip_scale(0.5, 1) == 1);
   CHECK(clip_scale(0, 1) == 1);
   CHECK(clip_scale(4, 1) == Approx(0.25).epsilon(1e-6));   // PyTorch divides by norm + 1e-6
@@ -87,7 +87,7 @@ TEST_CASE("a limit of zero or less means no clipping") {
   CHECK(clip_scale(1e9, -1) == 1);
 }
 
-TEST_CASE("a norm below zero and a limit that is NaN are refused, and an infinite limit clips nothing") {
+TEST_CASE("a norm below zero and a limit that is NaN are rejected, and an infinite limit clips nothing") {
   CHECK_THROWS_AS(clip_scale(-1, 1), std::invalid_argument);
   CHECK_THROWS_WITH(clip_scale(2, std::nan("")), ContainsSubstring("the limit is NaN"));
   CHECK(clip_scale(2, std::numeric_limits<double>::infinity()) == 1);

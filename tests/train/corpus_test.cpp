@@ -50,7 +50,7 @@ TEST_CASE("a file is read byte for byte, also when it is longer than one piece")
   CHECK(read_text(file.path) == text);
 }
 
-TEST_CASE("a missing file, a directory and an empty file are refused by name") {
+TEST_CASE("a missing file, a directory and an empty file are rejected by name") {
   const TemporaryFile file;
   const std::string missing = refusal([&] { read_text(file.path); });
   CHECK(contains(missing, file.path));
@@ -81,7 +81,7 @@ TEST_CASE("a text is split in tokens, not in bytes") {
   CHECK(corpus.val == std::vector<int>{0});
 }
 
-TEST_CASE("an empty text, a fraction that is none and unknown characters are refused") {
+TEST_CASE("an empty text, a fraction that is none and unknown characters are rejected") {
   CHECK(contains(refusal([] { split_corpus("", Tokenizer::bytes()); }), "empty"));
   for (const double fraction : {0.0, -0.1, 1.1, std::nan("")})
     CHECK(contains(refusal([&] { split_corpus("abc", Tokenizer::bytes(), fraction); }), "(0, 1]"));
@@ -147,7 +147,7 @@ TEST_CASE("a second batch of the same size uses the memory of the first") {
   CHECK(batch.starts.data() == starts);
 }
 
-TEST_CASE("a batch or length of zero and a text shorter than a window are refused with the numbers") {
+TEST_CASE("a batch or length of zero and a text shorter than a window are rejected with the numbers") {
   const std::vector<int> tokens = counting(5);
   const auto sample = [&](Index rows, Index length) {
     return refusal([&] {
@@ -162,7 +162,7 @@ TEST_CASE("a batch or length of zero and a text shorter than a window are refuse
   CHECK(sample(2, 4).empty());
 }
 
-TEST_CASE("the evaluation walk predicts every token but the first exactly once and in order") {
+TEST_CASE("sequential evaluation has every token but the first as a target exactly once, in order") {
   for (const int size : {2, 3, 12, 13, 36, 37, 40, 61}) {
     const std::vector<int> tokens = counting(size);
     const Windows windows{tokens, 3, 4};
@@ -182,7 +182,7 @@ TEST_CASE("the evaluation walk predicts every token but the first exactly once a
   }
 }
 
-TEST_CASE("a batch of the evaluation walk does not depend on what was read before it") {
+TEST_CASE("a batch of the sequential evaluation does not depend on earlier reads") {
   const std::vector<int> tokens = counting(40);
   const Windows windows{tokens, 3, 4};   // 39 targets: batches of 12, 12, 12 and a rest of 3
   REQUIRE(windows.size() == 4);
@@ -196,7 +196,7 @@ TEST_CASE("a batch of the evaluation walk does not depend on what was read befor
   CHECK(backward.shape.length == 4);
 }
 
-TEST_CASE("the evaluation walk refuses sizes of zero, too short a text and a batch it does not have") {
+TEST_CASE("sequential evaluation rejects sizes of zero, too short a text and a batch out of range") {
   const std::vector<int> one = counting(1), ten = counting(10);
   Batch batch;
   CHECK(contains(refusal([&] { (void)Windows{ten, 0, 4}.size(); }), "batch = 0"));

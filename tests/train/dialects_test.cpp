@@ -112,7 +112,9 @@ void check_floor(const Dialects& dialects, Index characters, double largest_erro
 
 }  // namespace
 
-TEST_CASE("what a reader who knows the grammar loses on four million characters is the stated entropy rate") {
+TEST_CASE(
+    "the loss of a predictor that knows the grammar, on four million characters, is the stated entropy "
+    "rate") {
   // The key is fixed; of all keys 1 in 2000 would exceed 3.5 standard errors. The smallest term of the floor,
   // the choice of a document's dialect, is 0.005 nats per character: leaving it out would be seven.
   check_floor(Dialects(), 4000000, 7.5e-4);
@@ -126,7 +128,7 @@ TEST_CASE("the stated entropy rate holds for other options and seeds") {
     check_floor(Dialects(options), 200000, 3e-3);
 }
 
-TEST_CASE("the entropy rate of each dialect is what its own documents cost") {
+TEST_CASE("the entropy rate of each dialect is the mean -log p of its documents") {
   const Dialects dialects;
   const std::vector<Document> all = Scorer{dialects}.read(dialects.generate(400000, Key{9}).text);
   for (std::size_t d = 0; d < 4; ++d) {
@@ -196,12 +198,12 @@ TEST_CASE("a text has exactly the length asked for, and a longer one begins with
   }
 }
 
-TEST_CASE("crowded lexicons still find words enough") {
+TEST_CASE("crowded lexicons still have enough distinct words") {
   const Dialects dialects({.dialects = 40, .classes = 2, .words = 2000});
   CHECK(dictionary(dialects).size() == 40 * 3000);
 }
 
-TEST_CASE("options out of range are refused with the range and what was found") {
+TEST_CASE("options out of range are rejected with the range and what was found") {
   const auto refusal = [](DialectOptions options) -> std::string {
     try {
       Dialects{options};

@@ -50,7 +50,7 @@ TEST_CASE("an estimate depends on its key alone, and leaves the objective as it 
   CHECK(work.objective.dropout == 0.5);
 }
 
-TEST_CASE("an estimate over no batches is refused") {
+TEST_CASE("an estimate over no batches is rejected") {
   Model model;
   Model::Workspace work{{2, 5}};
   for (const int batches : {0, -1})

@@ -108,18 +108,18 @@ TEST_CASE("a pattern names a weight, what contains it, and with a star anything"
     CHECK_FALSE(names(pattern, path));
 }
 
-TEST_CASE("freezing all but some, experts by number, and thawing leave wanted what they say") {
+TEST_CASE("freeze_all_but, freeze_experts and unfreeze release and allocate the weights that match") {
   const auto owned = std::make_unique<Plain>();
   Plain& grad = *owned;
   const int all = held(grad);
   freeze_experts(grad, {0, 2});
   CHECK(all - held(grad) == 2 * 4);
-  CHECK(held(grad.blocks.second[0].mixture.experts[1]) == 4);
-  CHECK(held(grad.blocks.second[0].mixture.experts[2]) == 0);
+  CHECK(held(grad.trunk.blocks.second[0].mixture.experts[1]) == 4);
+  CHECK(held(grad.trunk.blocks.second[0].mixture.experts[2]) == 0);
   freeze(grad, "head");
   freeze_all_but(grad, {"*.router", "head.bias"});   // which is wanted again
   CHECK(held(grad) == 4 + 1);
-  CHECK(held(grad.blocks.second[0].mixture.router) == 4);
+  CHECK(held(grad.trunk.blocks.second[0].mixture.router) == 4);
   unfreeze(grad, {"*.experts.1", "norm"});
   CHECK(held(grad) == 5 + 4 + 2);
   unfreeze(grad);
@@ -136,7 +136,7 @@ TEST_CASE("experts are frozen by their whole number") {
   }
 }
 
-TEST_CASE("a pattern that names nothing is refused") {
+TEST_CASE("a pattern that matches nothing is rejected") {
   const auto grad = std::make_unique<Plain>();
   CHECK(refusal([&] { freeze(*grad, "*.ruoter"); }).find("no weight is named by \"*.ruoter\"") != std::string::npos);
   CHECK_FALSE(refusal([&] { freeze_experts(*grad, {3}); }).empty());

@@ -65,7 +65,7 @@ double chi_square(const std::vector<int>& of, const std::vector<double>& p) {
 }  // namespace
 
 // chi-square with five degrees of freedom exceeds 25.7 once in ten thousand; less often with fewer
-TEST_CASE("tokens are drawn with the probabilities of softmax") {
+TEST_CASE("tokens are sampled with the probabilities of softmax") {
   CHECK(chi_square(draws({}, 20000), probability) < 25.7);
 }
 
@@ -77,11 +77,11 @@ TEST_CASE("temperature two draws with the square roots of the probabilities") {
   CHECK(chi_square(draws({.temperature = 2}, 20000), flat) < 25.7);
 }
 
-TEST_CASE("top_k draws among the k likeliest in their proportions and never another") {
+TEST_CASE("top_k samples among the k most probable tokens in proportion, and no other") {
   CHECK(chi_square(draws({.top_k = 3}, 20000), {0, 0.4 / 0.83, 0, 0.25 / 0.83, 0.18 / 0.83, 0}) < 25.7);
 }
 
-TEST_CASE("top_p draws among the fewest that reach p, the one that crosses it included") {
+TEST_CASE("top_p samples among the fewest most probable tokens that reach p, the last one included") {
   CHECK(chi_square(draws({.top_p = 0.5}, 20000), {0, 0.4 / 0.65, 0, 0.25 / 0.65, 0, 0}) < 25.7);
   CHECK(draws({.top_p = 0.39}, 100) == std::vector<int>{0, 100, 0, 0, 0, 0});
 }
@@ -91,7 +91,7 @@ TEST_CASE("top_p counts what top_k left") {
   CHECK(draws({.top_k = 2, .top_p = 0.6}, 100) == std::vector<int>{0, 100, 0, 0, 0, 0});
 }
 
-TEST_CASE("temperature zero, top_k one and a tiny top_p always take the likeliest token") {
+TEST_CASE("temperature zero, top_k one and a tiny top_p always select the most probable token") {
   for (const Sampling& sampling : {Sampling{.temperature = 0}, Sampling{.top_k = 1}, Sampling{.top_p = 1e-9}})
     CHECK(draws(sampling, 100) == std::vector<int>{0, 100, 0, 0, 0, 0});
 }
@@ -132,7 +132,7 @@ TEST_CASE("a draw at either end of the unit interval is a token") {
   CHECK(sample(logits.data(), 6, 1 - 0x1.0p-53) == 2);      // the least likely last
 }
 
-TEST_CASE("a sampling that makes no sense is refused with what was found") {
+TEST_CASE("a sampling that makes no sense is rejected with what was found") {
   CHECK(contains(refusal([] { Sampler<float> s({.temperature = -0.5}); }), "temperature is -0.5"));
   CHECK(contains(refusal([] { Sampler<float> s({.temperature = std::nan("")}); }), "temperature is nan"));
   CHECK(contains(refusal([] { Sampler<float> s({.top_k = -1}); }), "top_k is -1"));
@@ -170,7 +170,7 @@ TEST_CASE("an empty prompt starts with the first token") {
   CHECK(generate(*model, letters, "", {.tokens = 20}) == generate(*model, letters, "a", {.tokens = 20}));
 }
 
-TEST_CASE("of a prompt longer than the context its end counts") {
+TEST_CASE("of a prompt longer than the context only the end is used") {
   const auto model = random_model();
   CHECK(generate(*model, letters, "ggggggabcdefga", {.tokens = 20}) ==
         generate(*model, letters, "abcdefga", {.tokens = 20}));
@@ -195,7 +195,7 @@ TEST_CASE("a long piece read into a full context keeps its own tokens before old
   CHECK(generator.next(long_piece) == fresh.next(expected));
 }
 
-TEST_CASE("a refused id leaves a generator as it was") {
+TEST_CASE("a rejected id leaves a generator as it was") {
   const auto model = random_model();
   Generator<Model> generator(*model, {.temperature = 0}, Rng(1)), other(*model, {.temperature = 0}, Rng(1));
   CHECK(generator.next(std::vector<int>{1, 2}) == other.next(std::vector<int>{1, 2}));
@@ -209,18 +209,18 @@ TEST_CASE("a refused id leaves a generator as it was") {
   }
 }
 
-TEST_CASE("a prompt with a character that the tokenizer does not know is refused by that character") {
+TEST_CASE("a prompt with a character that the tokenizer does not know is rejected by that character") {
   const auto model = random_model();
   CHECK(contains(refusal([&] { generate(*model, letters, "abxc"); }), "'x' (U+0078) at byte 2"));
 }
 
-TEST_CASE("a tokenizer with more tokens than the model is refused with both numbers") {
+TEST_CASE("a tokenizer with more tokens than the model is rejected with both numbers") {
   const auto model = random_model();
   CHECK(contains(refusal([&] { generate(*model, Tokenizer::bytes(), "abc"); }),
                  "the tokenizer has 256 tokens, the model only 7"));
 }
 
-TEST_CASE("a generator refuses to continue nothing") {
+TEST_CASE("a generator rejects an empty prompt") {
   const auto model = random_model();
   Generator<Model> generator(*model, {}, Rng(1));
   CHECK(contains(refusal([&] { generator.next(std::span<const int>{}); }), "the prompt has no tokens"));
@@ -273,7 +273,7 @@ TEST_CASE("an id whose logit is minus infinity is never drawn, whatever the samp
   }
 }
 
-TEST_CASE("a row that bans every id, or holds NaN or plus infinity, is refused") {
+TEST_CASE("a row that bans every id, or holds NaN or plus infinity, is rejected") {
   const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
   const float none[3] = {-inf, -inf, -inf}, beyond[3] = {-inf, -inf, 1}, not_a_number[3] = {1, nan, 2},
               infinite[3] = {1, 2, inf}, all_infinite[3] = {inf, inf, inf};
@@ -298,7 +298,7 @@ TEST_CASE("rows of equal or enormous logits are drawn from like any other") {
   CHECK(sample(enormous, 3, 0.6) == 2);
 }
 
-TEST_CASE("a draw from no logits, a draw with u outside 0 .. 1 and a sampling without bounds are refused") {
+TEST_CASE("a draw from no logits, a draw with u outside 0 .. 1 and a sampling without bounds are rejected") {
   const float logits[2] = {1, 2};
   Sampler<float> sample;
   for (const int vocab : {0, -1}) CHECK(contains(refusal([&] { sample(logits, vocab, 0.5); }), "no token to draw"));

@@ -79,7 +79,7 @@ TEST_CASE("the mean visits of the classes solve their equation") {
   CHECK(ends == Approx(1).epsilon(1e-13));   // a sentence ends once
 }
 
-TEST_CASE("a grammar of two fair coins costs what it must") {
+TEST_CASE("a grammar of two fair coins has the entropy of two bits") {
   // One word "a" or "b" evenly, then "cd", then with probability 1/2 the end, else from the start again.
   Dialect d;
   d.classes = {{{"a", "b"}, {0.5, 0.5}}, {{"cd"}, {1}}};

@@ -23,7 +23,7 @@ TEST_CASE("bars are as high as their counts, an empty one is a blank") {
   CHECK(bars(std::vector<Index>{0, 0}) == "  ");
 }
 
-TEST_CASE("the load of a workspace without a forward that returned and bars below zero are refused") {
+TEST_CASE("the load of a workspace without a forward that returned and bars below zero are rejected") {
   using Model = GPT<Config{.vocab = 7, .context = 6, .dim = 8, .layers = 1, .heads = 2}, TopKRouter<4, 2>>;
   const Model::Workspace work{{2, 6}};
   CHECK_THROWS_WITH(expert_load<Model>(work), ContainsSubstring("no forward of this workspace has returned"));

@@ -55,7 +55,7 @@ TEST_CASE("an empty prompt is no tokens and no tokens are an empty text") {
   CHECK(tokenizer.decode({}).empty());
 }
 
-TEST_CASE("text that is not UTF-8 is refused with the offset of the first bad byte") {
+TEST_CASE("text that is not UTF-8 is rejected with the offset of the first bad byte") {
   const auto bad = [](std::string_view text) { return refusal([&] { Tokenizer::characters(text); }); };
   CHECK(contains(bad("ab\xff"), "byte 2 (value 255)"));
   CHECK(contains(bad("a\x80"), "byte 1 "));               // a continuation without its lead
@@ -70,7 +70,7 @@ TEST_CASE("text that is not UTF-8 is refused with the offset of the first bad by
   CHECK(bad("\xf4\x8f\xbf\xbf\xed\x9f\xbf\xee\x80\x80").empty());   // the edges of what is allowed
 }
 
-TEST_CASE("an unknown character is refused by name, place and what is known") {
+TEST_CASE("an unknown character is rejected by name, place and what is known") {
   const Tokenizer tokenizer = Tokenizer::characters("abc \n");
   const std::string euro = refusal([&] { tokenizer.encode("a €"); });
   CHECK(contains(euro, "'€' (U+20AC) at byte 2"));
@@ -80,7 +80,7 @@ TEST_CASE("an unknown character is refused by name, place and what is known") {
   CHECK(contains(refusal([&] { tokenizer.encode("ab\xff"); }), "not valid UTF-8 at byte 2"));
 }
 
-TEST_CASE("a token id outside the vocabulary is refused with its place and the range") {
+TEST_CASE("a token id outside the vocabulary is rejected with its place and the range") {
   const Tokenizer tokenizer = Tokenizer::characters("abc");
   const auto decode = [](const Tokenizer& by, std::vector<int> ids) {
     return refusal([&] { by.decode(ids); });
@@ -106,7 +106,7 @@ TEST_CASE("a tokenizer comes back unchanged from its text") {
   CHECK(Tokenizer::characters("ba").to_text() == "characters:ab");
 }
 
-TEST_CASE("a damaged description of a tokenizer is refused") {
+TEST_CASE("an invalid text of a tokenizer is rejected") {
   const auto read = [](std::string_view text) { return refusal([&] { Tokenizer::from_text(text); }); };
   CHECK(contains(read(""), "found ''"));
   CHECK(contains(read("byte"), "found 'byte'"));
@@ -116,7 +116,7 @@ TEST_CASE("a damaged description of a tokenizer is refused") {
   CHECK(contains(read("characters:a\xff"), "not valid UTF-8"));
 }
 
-TEST_CASE("a tokenizer knows what it encodes, and no other text") {
+TEST_CASE("knows() is true for exactly the texts that encode accepts") {
   const Tokenizer letters = Tokenizer::characters("ab\u00e9\U0001F600");
   for (const char* text : {"", "a", "ba\u00e9\U0001F600"}) CHECK(letters.knows(text));
   for (const char* text : {"\n", "abc", "\xe9", "a\xf0\x9f"}) {

@@ -1,6 +1,6 @@
 #pragma once
-// How this translation unit was compiled. Everything in moegpt lives in an inline namespace named after the
-// SIMD level, OpenMP and BLAS, so that units built with different flags keep their own code when linked together.
+// How this translation unit is compiled. All names of moegpt are in an inline namespace named after the SIMD
+// level, OpenMP and BLAS. So units with different flags keep their own code when they are linked together.
 #include <Eigen/Core>
 
 #if !(defined(_MSVC_LANG) ? _MSVC_LANG >= 202002L : __cplusplus >= 202002L)
@@ -9,8 +9,8 @@
 #if defined(_OPENMP) && !defined(EIGEN_DONT_PARALLELIZE)
 #error "moegpt with OpenMP needs EIGEN_DONT_PARALLELIZE: link moegpt::moegpt or pass -DEIGEN_DONT_PARALLELIZE"
 #endif
-// exp() rounds by adding and subtracting a large number, masks are minus infinity, and a loss that is NaN is
-// reported: all need the arithmetic that the code states.
+// IEEE arithmetic is needed: exp() rounds by adding and subtracting a large number, masks are minus infinity,
+// and a NaN loss is detected.
 #if defined(__FAST_MATH__)
 #error "moegpt needs IEEE arithmetic: leave out -ffast-math (-Ofast implies it: use -O3)"
 #elif defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ == 1
@@ -61,7 +61,7 @@ struct BuildInfo {
   const char* version;
   const char* simd;       // the instruction set the kernels were compiled for
   bool openmp;            // whether Exec can use more than one thread
-  bool blas;              // whether large products go to a BLAS
+  bool blas;              // whether large products use a BLAS
   const char* compiler;
   int eigen[3];           // world, major, minor
 };

@@ -23,17 +23,17 @@ void append_text(std::string& text, const Part& part) {
 }
 
 template <class... Parts>
-[[noreturn, gnu::cold, gnu::noinline]] void refuse(const Parts&... parts) {
+[[noreturn, gnu::cold, gnu::noinline]] void reject(const Parts&... parts) {
   std::string text = "moegpt: ";
   (append_text(text, parts), ...);
   throw std::invalid_argument(text);
 }
 
-// Throws std::invalid_argument with the parts joined into one sentence unless `holds`.
+// Throws std::invalid_argument with the concatenated parts as message unless `holds`.
 template <class... Parts>
 void check(bool holds, const Parts&... parts) {
   if (!holds) [[unlikely]]
-    refuse(parts...);
+    reject(parts...);
 }
 
 }  // namespace moegpt::inline MOEGPT_BUILD

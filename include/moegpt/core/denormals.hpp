@@ -1,6 +1,6 @@
 #pragma once
-// Numbers below the smallest normal one cost many processors a hundred times an operation's usual time, and
-// the moments of an idle expert decay right through them. A step does without: they count as zero.
+// Denormals can slow an operation a hundredfold, and Adam's moments of an idle expert can decay into them.
+// Regions and loops of Exec flush them to zero.
 #include <moegpt/core/build.hpp>
 
 #include <cstdint>
@@ -11,15 +11,16 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// While one lives, this thread takes denormal operands and results for zero. Does nothing on processors other
-// than x86 and 64-bit Arm.
+// During its lifetime this thread treats denormal operands and results as zero. Has no effect on processors
+// other than x86 and 64-bit Arm.
 class FlushDenormals {
  public:
   FlushDenormals() : before_(read()) {
     if ((before_ & flush) != flush) write(before_ | flush);
   }
   ~FlushDenormals() {
-    if ((before_ & flush) != flush) write((read() & ~flush) | (before_ & flush));   // other bits may be news
+    if ((before_ & flush) != flush)
+      write((read() & ~flush) | (before_ & flush));  // other bits may have changed
   }
   FlushDenormals(const FlushDenormals&) = delete;
   FlushDenormals& operator=(const FlushDenormals&) = delete;

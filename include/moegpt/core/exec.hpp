@@ -1,6 +1,6 @@
 #pragma once
-// Exec: who runs where. The only place with an OpenMP pragma. The number of threads is an argument, never a
-// global, and must never reach a result: callers cut work in tasks by shape, and a task owns its output.
+// Exec: parallel loops and regions of threads, the only use of OpenMP. The number of threads is an argument,
+// not a global. It must not affect results: callers partition work by shape, and each task owns its output.
 #include <moegpt/core/denormals.hpp>
 #include <moegpt/core/matrix.hpp>
 
@@ -16,7 +16,8 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Something to call, or nothing. Not a template parameter, so that what calls it is compiled once.
+// A non-owning reference to a callable, or null. It is not a template parameter, so its caller is compiled
+// once.
 template <class... Arguments>
 class FunctionRef {
  public:
@@ -34,19 +35,19 @@ class FunctionRef {
 using TaskRef = FunctionRef<Index, int>;   // (task, worker)
 using RowsRef = FunctionRef<Rows>;
 
-// The threads of a region. The caller runs the program and posts jobs; the others stand by and help. Tasks
-// are claimed one by one, and a job is closed as soon as none is left: who comes later is not waited for. Who
-// waits looks for some microseconds, then sleeps, so that a busy machine gets on with its other work.
+// The threads of a region. Thread 0 runs the program and posts jobs; the workers run tasks. Threads claim
+// tasks one by one. A job closes when no task is left; run() does not wait for late workers. Waiting threads
+// spin for some microseconds, then block, and so leave the cores to other programs.
 class Team {
  public:
-  // The caller: runs all tasks, with whoever comes to help, and throws what one of them threw.
+  // Thread 0: runs all tasks together with the workers and rethrows the first exception.
   [[gnu::noinline]] void run(Index tasks, TaskRef task_of) {
     tasks_ = tasks;
     task_of_ = &task_of;
     next_ = 0;
     inside_ -= closed;
     ++posted_;
-    wake(others_);
+    wake(workers_);
     work(0);
     inside_ += closed;
     await(caller_, [&] { return inside_ == closed; });
@@ -56,51 +57,51 @@ class Team {
       std::rethrow_exception(std::exchange(error_, nullptr));
     }
   }
-  // Whether it is a task that asks.
+  // Whether a job is running.
   bool running() const { return task_of_ != nullptr; }
 
-  // The others, until they are dismissed.
+  // Workers: run tasks of jobs until dismiss().
   [[gnu::noinline]] void help(int worker) {
     while (!dismissed_) {
       const unsigned seen = posted_;
       if (++inside_ < closed) work(worker);
       if (--inside_ == closed) wake(caller_);
-      await(others_, [&] { return posted_ != seen || dismissed_; });
+      await(workers_, [&] { return posted_ != seen || dismissed_; });
     }
     ++gone_;
     wake(caller_);
   }
-  // The caller, at the end: waits for the others to go. The region's own end would wait wide awake.
-  [[gnu::noinline]] void dismiss(unsigned others) {
+  // Thread 0, at the end: blocks until all workers have left. OpenMP's implicit barrier would spin instead.
+  [[gnu::noinline]] void dismiss(unsigned workers) {
     dismissed_ = true;
-    wake(others_);
-    await(caller_, [&] { return gone_ == others; });
+    wake(workers_);
+    await(caller_, [&] { return gone_ == workers; });
   }
 
  private:
   static constexpr unsigned closed = 1u << 31;
-  static constexpr int patience = 200;
+  static constexpr int spin_limit = 200;
 
   void work(int worker) {
     try {
       for (Index task; (task = next_++) < tasks_;) (*task_of_)(task, worker);
     } catch (...) {
-      next_ = tasks_;   // the rest is not begun
+      next_ = tasks_;   // starts no further task
       if (!failed_.exchange(true)) error_ = std::current_exception();
     }
   }
-  // Not std::atomic's wait: GCC's yields before it sleeps, which on a busy machine costs a time slice.
+  // Not std::atomic::wait: GCC's yields before it blocks, which costs a time slice under load.
   template <class Done>
-  void await(std::condition_variable& bell, Done done) {
-    for (int look = 0; look < patience; ++look, relax())
+  void await(std::condition_variable& changed, Done done) {
+    for (int spin = 0; spin < spin_limit; ++spin, relax())
       if (done()) return;
     std::unique_lock lock(mutex_);
-    bell.wait(lock, done);
+    changed.wait(lock, done);
   }
-  void wake(std::condition_variable& bell) {
-    mutex_.lock();   // whoever found nothing done is asleep by now
+  void wake(std::condition_variable& changed) {
+    mutex_.lock();   // a waiter whose test failed blocks now
     mutex_.unlock();
-    bell.notify_all();
+    changed.notify_all();
   }
   static void relax() {
 #if defined(__SSE2__)
@@ -110,18 +111,18 @@ class Team {
 #endif
   }
 
-  // Of the job. run() sets them while it is closed and no thread is inside; the first task that throws sets
-  // error_ and failed_.
+  // The job. run() sets it while it is closed and no thread is inside. The first task that throws sets error_
+  // and failed_.
   Index tasks_ = 0;
   const TaskRef* task_of_ = nullptr;
-  std::exception_ptr error_;   // the first
+  std::exception_ptr error_;
   std::atomic<bool> failed_{false};
   std::mutex mutex_;
-  std::condition_variable caller_, others_;
-  // What is aligned begins a cache line.
+  std::condition_variable caller_, workers_;
+  // Aligned to cache lines of their own.
   alignas(64) std::atomic<unsigned> posted_{0};        // jobs so far
   std::atomic<bool> dismissed_{false};
-  alignas(64) std::atomic<unsigned> inside_{closed};   // how many look at the job; + closed
+  alignas(64) std::atomic<unsigned> inside_{closed};   // threads in the job, + closed
   alignas(64) std::atomic<Index> next_{0};             // task to claim
   alignas(64) std::atomic<unsigned> gone_{0};
 };
@@ -129,19 +130,19 @@ class Team {
 struct Exec {
   static constexpr int most_threads = 1024;
   int threads = 1;        // at most; below 1 counts as 1, and a build without OpenMP always uses one
-  Team* team = nullptr;   // the threads that stand by, in a region
+  Team* team = nullptr;   // the threads of the region; null outside
 
-  // f(exec), with an Exec whose threads stand by until f returns. A few large regions are best: opening one
-  // wakes all threads and closing it waits for each. Throws what f throws. Inside a region, just f.
-  // Denormal numbers count as zero. std::invalid_argument for more than most_threads.
+  // Calls f(exec) with an Exec whose threads wait for loops until f returns. Inside a region it only calls f.
+  // Few large regions are best: opening one wakes all threads, closing it waits for all. Denormals are
+  // flushed to zero. Throws what f throws, std::invalid_argument for more than most_threads.
   template <class F>
   void region(F&& f) const {
     open(FunctionRef<const Exec&>(f));
   }
 
-  // f(task) for every task in [0, tasks), each exactly once, in no promised order; called by a task, on its
-  // thread alone. Throws what a task throws; tasks not begun by then are left out. Denormals count as zero.
-  // std::invalid_argument if `tasks` is negative.
+  // f(task) for every task in [0, tasks), each exactly once, in unspecified order. Within a task the loop
+  // runs on its thread alone. Denormals are flushed to zero. If a task throws, tasks that have not started
+  // are skipped and the exception is rethrown. Throws std::invalid_argument if `tasks` is negative.
   template <class F>
   void parallel_for(Index tasks, F&& f) const {
     auto call = [&](Index task, int) { f(task); };
@@ -182,19 +183,19 @@ struct Exec {
     const FlushDenormals flush;
 #ifdef _OPENMP
     if (threads > 1 && !team) {
-      Team others;
+      Team workers;
       std::exception_ptr error;
 #pragma omp parallel num_threads(threads)
       if (const int worker = omp_get_thread_num(); worker > 0) {
         const FlushDenormals flush_here;
-        others.help(worker);
+        workers.help(worker);
       } else {
         try {
-          f({threads, &others});
+          f({threads, &workers});
         } catch (...) {
           error = std::current_exception();
         }
-        others.dismiss(static_cast<unsigned>(omp_get_num_threads() - 1));
+        workers.dismiss(static_cast<unsigned>(omp_get_num_threads() - 1));
       }
       if (error) std::rethrow_exception(error);
       return;
@@ -204,8 +205,8 @@ struct Exec {
   }
 };
 
-// Cuts [0, count) into pieces of nearly equal size, none larger than `limit`. The cut depends on the two
-// numbers only. count >= 0, limit >= 1, and the number of a piece lies in [0, size()).
+// Partitions [0, count) into chunks of nearly equal size, at most `limit` elements each. The partition
+// depends on these two numbers only. count >= 0, limit >= 1; indices of chunks are [0, size()).
 struct Pieces {
   Index count, limit;
   Index size() const { return count == 0 ? 0 : (count + limit - 1) / limit; }
@@ -222,7 +223,7 @@ inline void for_each_piece(const Exec& exec, Index count, Index limit, RowsRef f
   exec.parallel_for(pieces.size(), [&](Index i) { f(pieces[i]); });
 }
 
-// f(rows) for the pieces of [0, count): the usual loop over tokens.
+// f(rows) for the chunks of [0, count), in parallel: the usual loop over tokens.
 template <class F>
   requires(!std::is_same_v<std::remove_cvref_t<F>, RowsRef>)
 void for_each_piece(const Exec& exec, Index count, Index limit, F&& f) {

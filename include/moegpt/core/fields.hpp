@@ -1,13 +1,13 @@
 #pragma once
-// fields(): the one list of a layer's weights. Optimizer, files, gradient check and counting are each one walk
-// over one or several trees of the same type; a weight's path (blocks.3.moe.experts.5.up.weight) is its name
-// everywhere.
-#include <moegpt/core/bf16.hpp>
+// fields(): the list of a layer's weights, which makes a model a parameter tree. Optimizer, files, gradient
+// check and counting are traversals of one or several trees of the same type. A weight is identified by its
+// path, such as blocks.3.moe.experts.5.up.weight.
+#include <moegpt/core/path.hpp>
 #include <moegpt/core/start.hpp>
+#include <moegpt/core/weight_ref.hpp>
 
 #include <cmath>
 #include <concepts>
-#include <span>
 #include <string>
 #include <tuple>
 
@@ -15,12 +15,12 @@ namespace moegpt::inline MOEGPT_BUILD {
 
 enum class Kind {
   trainable,
-  buffer,   // saved with the model, but has no gradient, moment, clip or decay
-  sparse,   // trainable, but not reached in every pass: experts, masks of tasks (see Weight::touched)
+  buffer,   // saved with the model, without gradient, moments, clipping or decay
+  sparse,   // trainable, but not used by every pass: experts, masks of tasks (see Weight::touched)
 };
 
 namespace walk {
-// What fields() says of a weight, or of all weights of a part.
+// Attributes of a field, for all weights in it.
 struct Attributes {
   Kind kind = Kind::trainable;
   Start start;
@@ -37,7 +37,7 @@ struct Field {
   constexpr Field(std::string_view n, Member Owner::*m, Start s) : Field(n, m, Kind::trainable, s) {}
 };
 
-// A list of fields. Lighter for the compiler than std::tuple, which it would meet once for every layer and shape.
+// A list of fields. Compiles faster than std::tuple, which would be instantiated for every layer and shape.
 template <class... Entries>
 struct Fields {
   static constexpr int size = 0;
@@ -54,77 +54,9 @@ template <class... Entries>
 Fields(Entries...) -> Fields<Entries...>;
 
 template <class X>
-inline constexpr bool is_weight = false;
-template <class T, int... Extents>
-inline constexpr bool is_weight<Weight<T, Extents...>> = true;
-
-template <class X>
 concept HasFields = requires { std::remove_cvref_t<X>::fields(); };
 
-// A weight of any shape, as a walk hands it out: like a Weight, with its shape known at run time. T or const T.
-template <class T>
-class WeightRef {
- public:
-  using Scalar = std::remove_const_t<T>;
-  std::span<const int> shape;
-  Index extent = 0, rows = 0, cols = 0;
-
-  template <int... Extents>
-  explicit WeightRef(Weight<Scalar, Extents...>& w)
-      : shape(w.shape), extent(w.extent), rows(w.rows), cols(w.cols), memory_(&w.memory()), touched(w.touched) {}
-  template <class U>
-    requires std::is_same_v<const U, T>
-  explicit WeightRef(const WeightRef<U>& other)
-      : shape(other.shape), extent(other.extent), rows(other.rows), cols(other.cols), memory_(other.memory_),
-        touched(other.touched) {}
-
-  bool empty() const { return memory_->size() == 0; }
-  Index size() const { return memory_->size(); }
-  T* data() const { return memory_->data(); }
-  T& operator[](Index i) const { return memory_->data()[i]; }
-  T* begin() const { return data(); }
-  T* end() const { return data() + size(); }
-  MatrixView<T> view() const { return {data(), empty() ? 0 : rows, cols, cols}; }
-  auto eigen() const { return EigenMap<T, EigenRowMajor<T>>(data(), empty() ? 0 : rows, cols); }
-  void release() const requires(!std::is_const_v<T>) { memory_->release(); }
-  void allocate() const requires(!std::is_const_v<T>) {
-    if (empty()) memory_->release();   // zeros if it was empty
-    memory_->resize(extent);
-  }
-
-  Buffer<Scalar>* memory_;
-  std::conditional_t<std::is_const_v<T>, const bool&, bool&> touched;
-};
-
 namespace walk {
-
-// Where a walk is. Fixed memory: a step of the optimizer must not allocate.
-class Path {
- public:
-  std::string_view text() const { return {text_, length_}; }
-  std::string_view name() const { return text().substr(text().rfind('.') + 1); }   // of the weight itself
-  [[gnu::noinline]] std::size_t push(std::string_view name) {
-    const std::size_t before = length_;
-    if (!name.empty() && length_ + name.size() + 1 < sizeof text_) {
-      if (length_ > 0) text_[length_++] = '.';
-      std::memcpy(text_ + length_, name.data(), name.size());
-      length_ += name.size();
-    }
-    return before;
-  }
-  std::size_t push(int index) {
-    char digits[12];
-    char* first = digits + sizeof digits;
-    do *--first = static_cast<char>('0' + index % 10);
-    while ((index /= 10) > 0);
-    return push(std::string_view(first, static_cast<std::size_t>(digits + sizeof digits - first)));
-  }
-  void pop(std::size_t before) { length_ = before; }
-
- private:
-  char text_[256];
-  std::size_t length_ = 0;
-};
 
 inline auto first_scalar() { return std::type_identity<void>{}; }
 template <class First, class... Rest>
@@ -157,7 +89,7 @@ auto scalar_in() {
 template <class X>
 using Scalar = typename decltype(scalar_in<X>())::type;
 
-// Likewise the type in which X stores matrices that are narrower than their arithmetic; void if there are none.
+// The type in which X stores matrices, if that is narrower than their arithmetic (core/number.hpp); else void.
 template <class X>
 auto storage_in();
 template <class... Owner, class... Member>
@@ -181,8 +113,8 @@ auto storage_in() {
 template <class X>
 using Storage = typename decltype(storage_in<X>())::type;
 
-// Called with the same weight of N trees, whose storage is T or S. One instantiation of visit serves all that is done
-// with a tree.
+// Type-erased function of the same weight of N trees, of type T or S, so that visit is instantiated once per
+// tree type.
 template <class T, class S, std::size_t N>
 struct Visitor {
   void* object;
@@ -195,7 +127,7 @@ struct Visitor<T, void, N> {
   void (*call)(void*, const Path&, const Attributes&, const std::array<WeightRef<T>, N>&);
 };
 
-// A buffer stays one wherever it lies, a constant start too; otherwise what is said further inside counts.
+// An outer buffer or constant start wins; otherwise the inner attribute, unless it is the default.
 [[gnu::noinline]] inline Attributes inherit(const Attributes& outer, const Attributes& inner) {
   const bool same_kind = outer.kind == Kind::buffer || inner.kind == Kind::trainable;
   const bool same_start =
@@ -252,7 +184,7 @@ void call(void* object, const Path& path, const Attributes& attributes,
     (*static_cast<G*>(object))(path, attributes, std::get<At>(typed)...);
   }(std::make_index_sequence<sizeof...(Const)>{});
 }
-// What a walk can begin at: a weight, a struct with fields(), or a list of such.
+// Root of a traversal: a weight, a struct with fields(), or a list of these.
 template <class X>
 concept Tree =
     is_weight<std::remove_const_t<X>> || HasFields<X> || requires { typename std::remove_const_t<X>::value_type; };
@@ -282,8 +214,8 @@ void each(G&& g, First& first, Rest&... rest) {
 
 }  // namespace walk
 
-// f(weight, weights...) for every weight of `tree`, in the order of fields(), with the same weight of the others;
-// each a WeightRef.
+// f(weight, weights...) for every weight of `tree`, in the order of fields(), with the same weight of the
+// others; each a WeightRef.
 template <class F, class Tree, class... Trees>
 void for_each_weight(F&& f, Tree& tree, Trees&... trees) {
   walk::each([&](const auto&, const auto&, auto&... weight) { f(weight...); }, tree, trees...);
@@ -314,13 +246,13 @@ void set_zero(Tree& tree) {
   }, tree);
 }
 
-// Marks a gradient as reached by at least one token.
+// Sets `touched`: at least one token contributed to this gradient.
 template <class Tree>
 void touch(Tree& gradient) {
   for_each_weight([](auto& w) { w.touched = true; }, gradient);
 }
 
-// Numbers held, buffers included.
+// Number of elements held, buffers included.
 template <class Tree>
 Index count_weights(const Tree& tree) {
   Index count = 0;
@@ -338,7 +270,7 @@ struct FirstNotFinite {
 };
 }  // namespace walk
 
-// "path[index]" of the first number that is not finite; empty if there is none.
+// "path[index]" of the first element that is not finite; empty if there is none.
 template <class Tree>
 std::string first_not_finite(const Tree& tree) {
   walk::FirstNotFinite search;
@@ -360,7 +292,7 @@ consteval int count_members() {
 }
 }  // namespace walk
 
-// Whether fields() names every member of the struct, apart from run-time constants called `options`.
+// Whether fields() lists every member of the struct except one called `options` (run-time constants).
 template <class Layer>
 consteval bool lists_every_field() {
   const int listed = decltype(Layer::fields())::size;

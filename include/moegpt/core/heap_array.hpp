@@ -1,6 +1,6 @@
 #pragma once
-// HeapArray: a list whose length is known at compile time and whose elements are on the heap: blocks, experts and all
-// that there is one of for each of them. A model is small wherever it stands, however many layers and experts it has.
+// HeapArray: an array of static length with its elements on the heap, for blocks, experts and their tapes. So
+// the size of a model object does not depend on its layers and experts.
 #include <moegpt/core/build.hpp>
 
 #include <cstddef>
@@ -8,9 +8,9 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// N elements, value-initialised; to be used as std::array is. It copies deeply. A new list made by a move takes what
-// the elements hold and leaves N elements that hold nothing, so weights moved from are empty ones; moves between
-// lists swap. Making one, by a move too, allocates N elements.
+// N value-initialised elements, with the interface of std::array and deep copies. Move construction allocates
+// N elements and moves the elements, so a moved-from array has N moved-from elements: weights of it are
+// empty. Move assignment swaps.
 template <class X, int N>
 class HeapArray {
  public:
@@ -46,7 +46,7 @@ class HeapArray {
   List* list_;   // never null
 };
 
-// No elements: no memory, and no room where [[no_unique_address]] asks for none.
+// No elements: an empty class, without size under [[no_unique_address]].
 template <class X>
 class HeapArray<X, 0> {
  public:

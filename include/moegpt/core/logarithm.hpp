@@ -1,5 +1,5 @@
 #pragma once
-// Natural logarithm of whole vectors: normals need it as much as the kernels do.
+// Natural logarithm of vectors, for normal variates (core/random.hpp) and kernels.
 #include <moegpt/core/simd.hpp>
 
 #include <cstdint>
@@ -8,9 +8,9 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// log x = e ln 2 + 2 artanh s, x = 2^e m, sqrt(1/2) <= m < sqrt 2, s = (m - 1) / (m + 1), by the series of artanh:
-// the first term left out is below half a unit in the last place. Zero and what is smaller than any normal
-// number give minus infinity.
+// log x = e ln 2 + 2 artanh s, x = 2^e m, sqrt(1/2) <= m < sqrt 2, s = (m - 1) / (m + 1), by the series of
+// artanh. The first omitted term is below half a unit in the last place. Zero and positive denormals give
+// minus infinity, negative numbers NaN.
 template <class T>
 [[gnu::always_inline]] inline Vector<T> logarithm(const Vector<T>& x) {
   constexpr bool single = sizeof(T) == 4;
@@ -36,7 +36,7 @@ template <class T>
   Vector<T> y = e * ln2_high + (s * p + e * ln2_low);
   y = x < std::numeric_limits<T>::min() ? Vector<T>{} - std::numeric_limits<T>::infinity() : y;
   y = x < T(0) ? Vector<T>{} + std::numeric_limits<T>::quiet_NaN() : y;
-  return x <= std::numeric_limits<T>::max() ? y : x;   // infinity and NaN stay
+  return x <= std::numeric_limits<T>::max() ? y : x;   // infinity and NaN are unchanged
 }
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,109 +1,18 @@
 #pragma once
-// Weights and tokens. A shape that is part of a model is a template argument here and an ordinary number
-// from MatrixView on: the types people read are checked, the kernels are compiled once.
-#include <moegpt/core/check.hpp>
+// Weights and tokens, and views of both. Extents of a model are template arguments, which the compiler
+// checks. Kernels take a MatrixView with run-time extents, so they are compiled once.
+#include <moegpt/core/buffer.hpp>
 
 #include <array>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <new>
-#include <utility>
-
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
 
 namespace moegpt::inline MOEGPT_BUILD {
-
-using Index = std::ptrdiff_t;
-
-// Of `count` numbers, for memcpy and its relatives.
-template <class T>
-constexpr std::size_t bytes_of(Index count) { return sizeof(T) * static_cast<std::size_t>(count); }
 
 // A range of consecutive tokens.
 struct Rows {
   Index first, count;
 };
 
-// Long rows meet a new page at every step: with pages of 4 KiB, products of large matrices lose a fifth of their speed.
-inline constexpr std::size_t huge_page = 1 << 21;
-inline void ask_for_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::size_t bytes) {
-#ifdef __linux__
-  if (bytes >= huge_page) madvise(data, bytes, MADV_HUGEPAGE);   // where there are none, nothing is lost
-#endif
-}
-
-// 64-byte aligned heap memory that copies deeply and, once grown, never shrinks: asking again for what it
-// already holds costs nothing.
-template <class T>
-class Buffer {
- public:
-  Buffer() = default;
-  [[gnu::noinline]] explicit Buffer(Index size) { resize(size); }
-  Buffer(const Buffer& other) { *this = other; }
-  Buffer(Buffer&& other) noexcept { swap(other); }
-  [[gnu::noinline]] Buffer& operator=(const Buffer& other) {
-    if (this == &other) return *this;
-    resize(other.size_);
-    if (size_ > 0) std::memcpy(data_, other.data_, bytes_of<T>(size_));
-    return *this;
-  }
-  Buffer& operator=(Buffer&& other) noexcept {
-    swap(other);
-    return *this;
-  }
-  ~Buffer() { release(); }
-
-  // New memory is zero; what was held is kept only if it still fits. std::invalid_argument for a negative size or one
-  // beyond the address space, std::bad_alloc for one beyond the memory.
-  [[gnu::noinline]] void resize(Index size) {
-    if (static_cast<std::size_t>(size) > static_cast<std::size_t>(capacity_)) {   // a negative size, too
-      check(size >= 0 && size <= most, "a buffer of ", size, " elements was asked for: 0 .. ", most, " are possible");
-      T* fresh = static_cast<T*>(::operator new(bytes_of<T>(size), alignment_of(size)));
-      ask_for_huge_pages(fresh, bytes_of<T>(size));
-      std::memset(static_cast<void*>(fresh), 0, bytes_of<T>(size));
-      release();
-      data_ = fresh;
-      capacity_ = size;
-    }
-    size_ = size;
-  }
-  [[gnu::noinline]] void release() {
-    ::operator delete(data_, alignment_of(capacity_));
-    data_ = nullptr;
-    size_ = capacity_ = 0;
-  }
-  void fill(T value) {
-    for (Index i = 0; i < size_; ++i) data_[i] = value;
-  }
-
-  T* data() { return data_; }
-  const T* data() const { return data_; }
-  Index size() const { return size_; }
-  T& operator[](Index i) { return data_[i]; }
-  const T& operator[](Index i) const { return data_[i]; }
-  T* begin() { return data_; }
-  T* end() { return data_ + size_; }
-  const T* begin() const { return data_; }
-  const T* end() const { return data_ + size_; }
-
- private:
-  static constexpr Index most = PTRDIFF_MAX / Index{sizeof(T)};
-  static std::align_val_t alignment_of(Index size) {
-    return std::align_val_t{bytes_of<T>(size) < huge_page ? 64 : huge_page};
-  }
-  void swap(Buffer& other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(size_, other.size_);
-    std::swap(capacity_, other.capacity_);
-  }
-  T* data_ = nullptr;
-  Index size_ = 0, capacity_ = 0;
-};
-
-// What kernels see: rows x cols numbers, each row contiguous, `stride` numbers from one row to the next.
+// The argument type of kernels: [rows, cols], each row contiguous, rows `stride` elements apart.
 template <class T>
 struct MatrixView {
   T* data = nullptr;
@@ -123,8 +32,8 @@ using EigenColMajor = Eigen::Matrix<std::remove_const_t<T>, Eigen::Dynamic, Eige
 template <class T, class Matrix>
 using EigenMap = Eigen::Map<std::conditional_t<std::is_const_v<T>, const Matrix, Matrix>>;
 
-// D x tokens, one token after another. In<D, T> is what a layer reads, Out<D, T> what it writes; an empty Out
-// means that the result is not wanted.
+// View of D x count elements, token by token. A layer reads In<D, T> and overwrites Out<D, T>; an empty Out:
+// not required.
 template <int D, class T>
 struct TokensView {
   T* data = nullptr;
@@ -133,13 +42,15 @@ struct TokensView {
   static constexpr int dim = D;
   T* operator[](Index token) const { return data + token * D; }
   bool empty() const { return data == nullptr; }
-  // Some of the tokens; of an empty view, an empty one.
+  // A range of the tokens; empty if the view is empty.
   TokensView rows(Rows r) const { return empty() ? TokensView{} : TokensView{data + r.first * D, r.count}; }
   [[gnu::always_inline]] operator TokensView<D, const T>() const { return {data, count}; }
   [[gnu::always_inline]] operator MatrixView<T>() const { return {data, count, D, D}; }
-  [[gnu::always_inline]] operator MatrixView<const T>() const requires(!std::is_const_v<T>) { return {data, count, D, D}; }
+  [[gnu::always_inline]] operator MatrixView<const T>() const requires(!std::is_const_v<T>) {
+    return {data, count, D, D};
+  }
 
-  // Chosen only where the widths differ, to say so in words.
+  // Selected only if the widths differ, for a readable error.
   template <int Other, class U>
     requires(Other != D)
   operator TokensView<Other, U>() const {
@@ -147,7 +58,7 @@ struct TokensView {
     return {};
   }
 
-  // D x count, one column per token.
+  // [D, count], one column per token.
   auto eigen() const { return EigenMap<T, EigenColMajor<T>>(data, D, count); }
 };
 
@@ -156,8 +67,8 @@ using In = TokensView<D, const T>;
 template <int D, class T>
 using Out = TokensView<D, T>;
 
-// D x tokens that a function adds to. It is made from an Out explicitly and never becomes one, so that a sum cannot be
-// overwritten by mistake. Empty: not wanted.
+// View of D x count elements that a function adds to. Conversion from Out is explicit and there is none to
+// Out, so that a sum is not overwritten by mistake. Empty: not required.
 template <int D, class T>
 class Sum {
  public:
@@ -172,7 +83,7 @@ class Sum {
   Out<D, T> tokens_;
 };
 
-// Owns D x count numbers. resize() never returns memory, so a steady step never allocates.
+// Owns D x count elements. resize() keeps the capacity, so a training step does not allocate.
 template <int D, class T>
 class Tokens {
   static_assert(D >= 0, "Tokens: the number of features is negative");
@@ -183,7 +94,8 @@ class Tokens {
   explicit Tokens(Index count) { resize(count); }
   void resize(Index count) {
     Index size;
-    memory_.resize(__builtin_mul_overflow(count, Index{D}, &size) ? PTRDIFF_MAX : size);   // which a buffer refuses
+    memory_.resize(__builtin_mul_overflow(count, Index{D}, &size) ? PTRDIFF_MAX
+                                                                  : size);  // which Buffer rejects
   }
   // For the tokens of a pass.
   void resize(const auto& pass) requires requires { pass.tokens(); } { resize(pass.tokens()); }
@@ -201,7 +113,7 @@ class Tokens {
   [[gnu::always_inline]] operator MatrixView<const T>() const { return view(); }
   template <int Other, class U>
     requires(Other != D)
-  operator TokensView<Other, U>() const { return view(); }   // an error that names both widths
+  operator TokensView<Other, U>() const { return view(); }   // for its error, which names both widths
   auto eigen() { return view().eigen(); }
   auto eigen() const { return view().eigen(); }
   Buffer<T>& memory() { return memory_; }
@@ -212,22 +124,23 @@ class Tokens {
 template <int D, class T>
 Sum(Tokens<D, T>&) -> Sum<D, T>;
 
-// Tokens of x picked by number, without copying: token i is x[number[i]]; without numbers they are all of x.
+// Row-gathered view of x, no copy: token i is x[index[i]]. Null index: all tokens of x, in order.
 template <int D, class T>
 struct Gathered {
   In<D, T> x;
-  const Index* number = nullptr;
+  const Index* index = nullptr;
   Index count = 0;
 
   Gathered(In<D, T> all) : x(all), count(all.count) {}
   Gathered(Out<D, T> all) requires(!std::is_const_v<T>) : Gathered(In<D, T>(all)) {}
   Gathered(const Tokens<D, T>& all) : Gathered(all.view()) {}
-  Gathered(In<D, T> all, const Index* numbers, Index how_many) : x(all), number(numbers), count(how_many) {}
-  const T* operator[](Index i) const { return x[number ? number[i] : i]; }
-  Gathered rows(Rows r) const { return number ? Gathered{x, number + r.first, r.count} : Gathered(x.rows(r)); }
+  Gathered(In<D, T> all, const Index* index_, Index count_) : x(all), index{index_}, count(count_) {}
+  const T* operator[](Index i) const { return x[index ? index[i] : i]; }
+  Gathered rows(Rows r) const { return index ? Gathered{x, index + r.first, r.count} : Gathered(x.rows(r)); }
 };
 
-// Someone else's Eigen matrix as tokens, without copying: D x tokens if column-major, tokens x D if row-major.
+// View of an Eigen matrix as tokens, no copy: [D, tokens] if column-major, [tokens, D] if row-major. Throws
+// std::invalid_argument for another width.
 template <int D, class Derived>
 auto as_tokens(Eigen::PlainObjectBase<Derived>& matrix) {
   constexpr bool row_major = Derived::IsRowMajor;
@@ -243,8 +156,8 @@ auto as_tokens(const Eigen::PlainObjectBase<Derived>& matrix) {
 }
 
 // A weight of static shape on the heap, row-major: Weight<T, Out, In> is PyTorch's [out, in], Weight<T, N> a
-// vector. It may be empty: in a gradient that means "not wanted", in a model "not held here". An extent of
-// zero means that this model has no such weight: see below.
+// vector. It may be empty: "not required" in a gradient, "not held here" in a model. If an extent is zero,
+// the model has no such weight (see the specialisation below).
 template <class T, int... Extents>
 class Weight {
   static_assert(((Extents >= 0) && ...), "Weight: an extent is negative: it must be 0 (no such weight) or more");
@@ -277,20 +190,20 @@ class Weight {
   [[gnu::always_inline]] operator MatrixView<T>() { return {data(), empty() ? 0 : rows, cols, cols}; }
   [[gnu::always_inline]] operator MatrixView<const T>() const { return {data(), empty() ? 0 : rows, cols, cols}; }
 
-  // rows x cols as in PyTorch; a vector is one row.
+  // [rows, cols]; a vector is one row.
   auto eigen() { return EigenMap<T, EigenRowMajor<T>>(data(), empty() ? 0 : rows, cols); }
   auto eigen() const { return EigenMap<const T, EigenRowMajor<T>>(data(), empty() ? 0 : rows, cols); }
 
-  // In a gradient: something was added since set_zero. Only weights reached by some tokens and not by others
-  // (Kind::sparse in fields()) need it: see Adam's EmptyExpert.
+  // In a gradient: whether something was added since set_zero. Used for Kind::sparse weights, which only some
+  // tokens use: see EmptyExpert of Adam.
   bool touched = false;
 
  private:
   Buffer<T> memory_;
 };
 
-// A weight that this model does not have: always empty, and without room of its own where [[no_unique_address]] asks
-// for none. A model has one for each of its experts.
+// A weight that the model does not have: always empty, without size under [[no_unique_address]], because each
+// expert has one.
 template <class T, int... Extents>
   requires((Extents == 0) || ...)
 class Weight<T, Extents...> {
@@ -307,7 +220,7 @@ class Weight<T, Extents...> {
   Index size() const { return 0; }
   T* data() { return nullptr; }
   const T* data() const { return nullptr; }
-  T& operator[](Index i) { return data()[i]; }   // compiles, as a loop over none needs
+  T& operator[](Index i) { return data()[i]; }   // only has to compile
   const T& operator[](Index i) const { return data()[i]; }
   T* begin() { return nullptr; }
   T* end() { return nullptr; }

@@ -1,8 +1,7 @@
 #pragma once
-// Counter-based randomness: a number is a pure function of a key and a counter, so noise and dropout masks are
-// the same for any number of threads and are regenerated in backward instead of stored. The generator is
-// SplitMix64 (Steele, Lea, Flood 2014), which is a hash of its position. Integers agree on every platform,
-// normals within one build.
+// Counter-based random numbers: a value is a pure function of a key and a counter. So noise and dropout masks
+// are the same for any number of threads, and backward regenerates them. The generator is SplitMix64 (Steele,
+// Lea, Flood 2014), a hash of its position. Integers are equal on every platform, normals within one build.
 #include <moegpt/core/logarithm.hpp>
 
 #include <concepts>
@@ -23,14 +22,15 @@ inline constexpr std::uint64_t mix64(std::uint64_t z) {
 }
 
 namespace detail {
-// Integers below 2^52 as doubles: they are the low bits of the mantissa of 2^52 + n.
+// Integers n < 2^52 as doubles: n is the mantissa of 2^52 + n.
 [[gnu::always_inline]] inline Vector<double> as_double(const Vector<std::uint64_t>& n) {
   const Vector<std::uint64_t> bits = n | 0x4330000000000000u;
   Vector<double> x;
   std::memcpy(&x, &bits, sizeof x);
   return x - 0x1.0p52;
 }
-// sqrt x = x r, r = x^-1/2: halving the bits negated gives r to 4 per cent, and r (3 - x r^2) / 2 squares the error.
+// sqrt x = x r, r = x^-1/2. The first r, from the exponent's bits, is within 4 %; each step r (3 - x r^2) / 2
+// (Newton) squares the error.
 [[gnu::always_inline]] inline Vector<double> root(const Vector<double>& x) {
   Vector<std::uint64_t> bits;
   std::memcpy(&bits, &x, sizeof x);
@@ -43,7 +43,7 @@ namespace detail {
 }
 }  // namespace detail
 
-// What a stream is for: no two uses of one key may share numbers.
+// The use of a stream of numbers: different uses of one key have different streams.
 enum class Purpose : std::uint64_t {
   embedding_dropout = 1, attention_dropout, residual_dropout, expert_dropout, router_noise, step, layer,
   initial_weights, batch, sampling, evaluation, corpus, check, router_jitter
@@ -114,8 +114,8 @@ struct Key {
   }
 };
 
-// A key and a running counter: randomness one draws in sequence (initial weights, batches, sampling).
-// Its two numbers are its whole state.
+// A sequential generator: a key and a counter, which are its whole state. For initial weights, batches,
+// sampling.
 struct Rng {
   Key key;
   std::uint64_t counter = 0;
@@ -127,7 +127,7 @@ struct Rng {
   std::uint64_t bits() { return key.bits(counter++); }
   double uniform() { return key.uniform(counter++); }
   double normal() { return key.normal(counter++); }
-  // The next n normals: whole vectors, faster than one by one.
+  // The next n normals, faster than n calls of normal().
   template <class T>
   void normals(T* x, Index n) {
     check(n >= 0, "Rng::normals was asked for ", n, " numbers: 0 or more are expected");

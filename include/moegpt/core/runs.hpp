@@ -1,6 +1,6 @@
 #pragma once
-// Loops over all numbers of a tree of weights, on all threads: weights are laid end to end and cut in pieces
-// of equal size, wherever one weight ends and the next begins.
+// Parallel loops over all elements of a parameter tree: weights are concatenated, and the concatenation is
+// partitioned into chunks of equal size, which may span several weights.
 #include <moegpt/core/exec.hpp>
 #include <moegpt/core/fields.hpp>
 
@@ -8,18 +8,18 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Numbers that no cut parts: a cache line of floats. Each weight begins a line.
+// Chunks consist of lines of 16 elements (a cache line of floats). Each weight begins a line.
 inline constexpr Index run_line = 16;
-inline Index lines_of(Index numbers) { return (numbers + run_line - 1) / run_line; }
+inline Index lines_of(Index elements) { return (elements + run_line - 1) / run_line; }
 
-// A weight among others laid end to end.
+// A weight of the concatenation.
 template <class T>
 struct WeightRun {
   T* data;
-  Index size, end;   // in numbers; where it ends, in lines
+  Index size, end;   // in elements; its end in the concatenation, in lines
 };
 
-// f(run, rows) for every run, or anything else with a size and an end, that has numbers in these lines.
+// f(run, rows) for every run that overlaps `lines`: rows are its elements there. R has a size and an end.
 template <class R, class F>
 void for_each_run(std::span<const R> runs, Rows lines, F&& f) {
   auto run = std::upper_bound(runs.begin(), runs.end(), lines.first,
@@ -31,23 +31,23 @@ void for_each_run(std::span<const R> runs, Rows lines, F&& f) {
   }
 }
 
-// f(runs) for the weights of a tree with wanted(kind, weight) that are not empty, as many at a time as a list
-// on the stack holds.
-template <class T, class Tree, class Wanted, class F>
-void for_each_batch_of_runs(Tree& tree, Wanted&& wanted, F&& f) {
+// f(runs) for the weights with selected(kind, weight) that are not empty, in batches of at most 1024, which
+// are on the stack.
+template <class T, class Tree, class Selected, class F>
+void for_each_batch_of_runs(Tree& tree, Selected&& selected, F&& f) {
   std::array<WeightRun<T>, 1024> runs;
   std::size_t count = 0;
-  auto hand_over = [&] { f(std::span<const WeightRun<T>>(runs.data(), std::exchange(count, 0))); };
+  auto flush = [&] { f(std::span<const WeightRun<T>>(runs.data(), std::exchange(count, 0))); };
   for_each_weight_of_kind([&](Kind kind, auto& w) {
-    if (!wanted(kind, w) || w.empty()) return;
-    if (count == runs.size()) hand_over();
+    if (!selected(kind, w) || w.empty()) return;
+    if (count == runs.size()) flush();
     runs[count] = {w.data(), w.size(), lines_of(w.size()) + (count > 0 ? runs[count - 1].end : 0)};
     ++count;
   }, tree);
-  if (count > 0) hand_over();
+  if (count > 0) flush();
 }
 
-// What set_zero(tree) does, on all threads.
+// set_zero(tree), in parallel.
 template <class Tree>
 void set_zero(Tree& tree, const Exec& exec) {
   using T = walk::Scalar<Tree>;
@@ -63,9 +63,9 @@ void set_zero(Tree& tree, const Exec& exec) {
   });
 }
 
-// into += from: the sum of the gradients of micro-batches or of threads. A weight is touched that either tree marks
-// as touched, so Adam moves every expert that one of them reached. Weights that are empty in either tree (not wanted,
-// or not held here) and buffers stay as they are.
+// into += from, for gradients of micro-batches or threads. A weight is marked as touched if it is in either
+// tree, so Adam updates every expert that one of them used. Buffers and weights that are empty in either tree
+// are unchanged.
 template <class Tree>
 void add(Tree& into, const Tree& from, const Exec& exec = {}) {
   using T = walk::Scalar<Tree>;

@@ -1,7 +1,6 @@
 #pragma once
-// Vectors of the width this unit was compiled for, by the compilers' vector extension: element-wise + - *
-// work as written. Of a * b + c a compiler may make one fused operation; multiply_add is one wherever the
-// target has it.
+// SIMD vectors of this unit's width, by the vector extension of g++ and clang: + - * / are element-wise. A
+// compiler may fuse a * b + c; multiply_add is fused wherever the target has FMA.
 #include <moegpt/core/matrix.hpp>
 
 #include <cmath>
@@ -42,28 +41,37 @@ template <class T>
   return load(numbers);
 }
 
-// What a loop over numbers meets: whole vectors, then single numbers. A body written with `part.load` and
-// `part.store` serves both.
+// Parts of a row, for loop bodies f(i, part) that read and write by part.load and part.store: a full vector,
+// the last `count` < lanes elements as a vector padded with `padding`, and one element.
 template <class T>
-struct WholeVector {
-  [[gnu::always_inline]] Vector<T> load(const T* p) const { return moegpt::load(p); }
+struct FullVector {
+  [[gnu::always_inline]] Vector<T> load(const T* p, T = 0) const { return moegpt::load(p); }
   [[gnu::always_inline]] void store(T* p, const Vector<T>& v) const { moegpt::store(p, v); }
 };
 template <class T>
-struct SingleNumber {
+struct PaddedVector {
+  Index count;
+  Vector<T> load(const T* p, T padding = 0) const {
+    Vector<T> v = Vector<T>{} + padding;
+    std::memcpy(&v, p, bytes_of<T>(count));
+    return v;
+  }
+  void store(T* p, const Vector<T>& v) const { std::memcpy(p, &v, bytes_of<T>(count)); }
+};
+template <class T>
+struct OneElement {
   [[gnu::always_inline]] T load(const T* p) const { return *p; }
-  [[gnu::always_inline]] void store(T* p, T x) const { *p = x; }
 };
 
-// f(i, part) for all of [0, n): first for every whole vector, then for every number left.
+// f(i, part) for the vectors of [0, n), the last one padded: the loop of every element-wise kernel.
 template <class T, class F>
 [[gnu::always_inline]] inline void for_each_vector(Index n, F&& f) {
-  const Index whole = n / lanes<T> * lanes<T>;
-  for (Index i = 0; i < whole; i += lanes<T>) f(i, WholeVector<T>{});
-  for (Index i = whole; i < n; ++i) f(i, SingleNumber<T>{});
+  Index i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>) f(i, FullVector<T>{});
+  if (i < n) f(i, PaddedVector<T>{n - i});
 }
 
-// The sum of all lanes: its halves are added until two numbers are left.
+// The sum of all lanes: halves are added until two elements are left.
 template <class T, int Bytes = MOEGPT_VECTOR_BYTES>
 [[gnu::always_inline]] inline T sum_lanes(const typename VectorOf<T, Bytes>::type& v) {
   if constexpr (Bytes == 2 * sizeof(T)) {
@@ -75,9 +83,8 @@ template <class T, int Bytes = MOEGPT_VECTOR_BYTES>
   }
 }
 
-// a b + c in each lane, rounded once where the machine has a fused operation. Written out, since a compiler's tuning
-// may choose otherwise: g++ leaves chains of sums unfused for AMD's Zen in some loops and not in others, and bits would
-// differ.
+// a b + c in each lane, rounded once if the target has FMA. By intrinsics, because tuning may prevent fusion:
+// g++ does not fuse chains of sums for AMD's Zen in some loops, and bits would differ.
 [[gnu::always_inline]] inline Vector<float> multiply_add(float a, const Vector<float>& b, const Vector<float>& c) {
 #if defined(__AVX512F__)
   return _mm512_fmadd_ps(_mm512_set1_ps(a), b, c);
@@ -101,7 +108,7 @@ template <class T, int Bytes = MOEGPT_VECTOR_BYTES>
 #endif
 }
 
-// Correctly rounded. Compilers do not make this of std::sqrt, which may have to set errno.
+// Correctly rounded. Compilers do not vectorise std::sqrt, which may set errno.
 [[gnu::always_inline]] inline Vector<float> square_root(const Vector<float>& x) {
 #if defined(__AVX512F__)
   return _mm512_maskz_sqrt_ps(0xffff, x);

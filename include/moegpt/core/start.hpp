@@ -1,16 +1,17 @@
 #pragma once
-// How `init` (model/init.hpp) sets a weight; its field says so: Field{"weight", &Norm::weight, Start::one}.
+// Start: how `init` (model/init.hpp) sets a weight, as its field declares: Field{"weight", &Norm::weight,
+// Start::one}.
 #include <moegpt/core/build.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
 struct Start {
   enum class Rule {
-    by_shape,    // the default: a matrix is drawn, a vector is zero
+    by_shape,    // the default: a matrix is sampled, a vector is zero
     constant,    // value
-    bias,        // zero, or drawn where the scheme draws biases; value: fan_in of its matrix
-    embedding,   // as by_shape, where the scheme draws embeddings otherwise than matrices
-    residual,    // likewise for the last matrix of a branch, which writes to the residual stream
+    bias,        // zero, or sampled if the scheme samples biases; value: fan_in of its matrix
+    embedding,   // by_shape, or sampled by the scheme's rule for embeddings
+    residual,    // likewise for the last matrix of a residual branch
   };
   Rule rule = Rule::by_shape;
   double value = 0;

@@ -1,5 +1,5 @@
 #pragma once
-// Number types in files, and how the ones that hold real numbers become T.
+// Element types of safetensors files, and conversion of the real ones to T.
 #include <moegpt/core/bf16.hpp>
 
 #include <bit>
@@ -8,7 +8,8 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// As in safetensors; in memory moegpt uses f32 and f64, and for weights of inference bf16 and i8.
+// Names as in safetensors. In memory moegpt uses f32 and f64, and bf16 and i8 for the
+// weights of inference.
 enum class DType {
   boolean, f4, f6_e2m3, f6_e3m2, u8, i8, f8_e5m2, f8_e4m3, f8_e8m0, f8_e4m3fnuz, f8_e5m2fnuz,
   i16, u16, f16, bf16, i32, u32, f32, c64, f64, i64, u64
@@ -19,7 +20,7 @@ struct DTypeFacts {
   int bits;
 };
 
-// In the order of DType, which is the reference reader's: by size.
+// In the order of DType, which is that of the reference implementation: by size.
 inline constexpr std::array<DTypeFacts, 22> dtype_facts{{
     {"BOOL", 8},    {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"U8", 8},          {"I8", 8},
     {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},
@@ -39,11 +40,11 @@ inline constexpr bool is_real(DType dtype) {
   return dtype == DType::f64 || dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;
 }
 
-// By the exponent's bits, so that -ffast-math cannot remove it.
+// Tests the exponent's bits, which -ffast-math cannot remove.
 inline bool is_finite(float x) { return (std::bit_cast<std::uint32_t>(x) & 0x7f800000u) != 0x7f800000u; }
 inline bool is_finite(double x) { return (std::bit_cast<std::uint64_t>(x) >> 52 & 0x7ffu) != 0x7ffu; }
 
-// f(i, number) for the `count` little-endian numbers of a real dtype at `bytes`, which need not be aligned.
+// f(i, number) for the `count` little-endian elements of a real dtype at `bytes`, which may be unaligned.
 template <class T, class F>
 void for_each_number(DType dtype, const char* bytes, Index count, F&& f) {
   auto read_as = [&](auto number) {

@@ -1,6 +1,6 @@
 #pragma once
-// Whole files: read at once with clear errors, written so that a crash, a full disk or an error leaves either
-// the old file or the new one, never half of one.
+// Reading and atomic writing of whole files. After a crash, a full disk or an error there is either the old
+// file or the complete new one.
 #include <moegpt/core/matrix.hpp>
 
 #include <cerrno>
@@ -16,9 +16,9 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Throws std::runtime_error: the file's name, then the parts joined into one sentence.
+// Throws std::runtime_error: the file's name, then the concatenated parts.
 template <class... Parts>
-[[noreturn]] void refuse_file(const std::string& name, const Parts&... parts) {
+[[noreturn]] void reject_file(const std::string& name, const Parts&... parts) {
   std::string text = "moegpt: " + name + ": ";
   (append_text(text, parts), ...);
   throw std::runtime_error(text);
@@ -26,7 +26,7 @@ template <class... Parts>
 
 namespace file {
 
-// std::system_error is a std::runtime_error whose text ends with the system's reason.
+// Throws std::system_error, a std::runtime_error whose text ends with the system's reason.
 [[noreturn]] inline void fail(std::string_view action, const std::filesystem::path& path,
                               int reason = errno) {
   throw std::system_error(reason, std::generic_category(),
@@ -65,10 +65,10 @@ inline std::string read_file(const std::filesystem::path& path) {
   in.open(path, O_RDONLY | O_NONBLOCK);
   if (!in.is_open()) file::fail("open", path);
   struct stat status {};
-  if (::fstat(in.number(), &status) != 0) file::fail("examine", path);
-  if (S_ISDIR(status.st_mode)) refuse_file(path.string(), "is a directory, expected a file");
-  if (!S_ISREG(status.st_mode)) refuse_file(path.string(), "is a device or pipe, expected a regular file");
-  if (status.st_size == 0) refuse_file(path.string(), "is empty");
+  if (::fstat(in.number(), &status) != 0) file::fail("get the status of", path);
+  if (S_ISDIR(status.st_mode)) reject_file(path.string(), "is a directory, expected a file");
+  if (!S_ISREG(status.st_mode)) reject_file(path.string(), "is a device or pipe, expected a regular file");
+  if (status.st_size == 0) reject_file(path.string(), "is empty");
 
   std::string bytes(static_cast<std::size_t>(status.st_size), '\0');
   std::size_t done = 0;
@@ -76,13 +76,13 @@ inline std::string read_file(const std::filesystem::path& path) {
     const ssize_t count = ::read(in.number(), bytes.data() + done, bytes.size() - done);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) file::fail("read", path);
-    if (count == 0) refuse_file(path.string(), "ended after ", done, " bytes, expected ", bytes.size());
+    if (count == 0) reject_file(path.string(), "ended after ", done, " bytes, expected ", bytes.size());
     done += static_cast<std::size_t>(count);
   }
   return bytes;
 }
 
-// What a writer of write_file_atomically writes to. Every write is checked.
+// The file that a writer of write_file_atomically writes to. Every write is checked.
 class FileWriter {
  public:
   FileWriter(int descriptor, std::filesystem::path path) : descriptor_(descriptor), path_(std::move(path)) {}
@@ -104,7 +104,7 @@ class FileWriter {
 
 namespace file {
 
-// What a path stands for: links are followed, to a file that may not exist yet.
+// The target of a path: symbolic links are followed, to a file that need not exist.
 inline std::filesystem::path resolved(std::filesystem::path path) {
   for (int links = 0; std::filesystem::is_symlink(path); ++links) {
     if (links == 40) fail("follow the links of", path, ELOOP);
@@ -114,14 +114,14 @@ inline std::filesystem::path resolved(std::filesystem::path path) {
   return path;
 }
 
-// A new file beside its target, which it replaces on publish(); otherwise it disappears.
+// A new file in the directory of its target. publish() replaces the target by it; otherwise it is removed.
 class Replacement {
  public:
   explicit Replacement(const std::filesystem::path& path) : path_(path), target_(resolved(path)) {
-    if (!target_.has_filename()) refuse_file("'" + path.string() + "'", "names no file");
+    if (!target_.has_filename()) reject_file("'" + path.string() + "'", "names no file");
     struct stat old {};
     const bool exists = ::stat(target_.c_str(), &old) == 0;
-    if (exists && !S_ISREG(old.st_mode)) refuse_file(path.string(), "exists and is not a regular file");
+    if (exists && !S_ISREG(old.st_mode)) reject_file(path.string(), "exists and is not a regular file");
     const auto parent = target_.has_parent_path() ? target_.parent_path() : std::filesystem::path(".");
     directory_.open(parent, O_RDONLY | O_DIRECTORY);
     if (!directory_.is_open()) fail("write " + path.string() + ": cannot open the directory", parent);
@@ -145,19 +145,20 @@ class Replacement {
     if (!file_.close()) fail("close", path_);
     if (::rename(temporary_.c_str(), target_.c_str()) != 0) fail("replace", path_);
     temporary_.clear();
-    // Some file systems cannot flush a directory and say so by EINVAL.
+    // EINVAL: this file system cannot flush a directory.
     if (::fsync(directory_.number()) != 0 && errno != EINVAL) fail("flush the directory of", path_);
   }
 
  private:
-  // In a sticky directory, such as /tmp, a file can be replaced by its owner, the directory's, and root alone.
+  // In a sticky directory, such as /tmp, only the file's owner, the directory's owner and root can replace a
+  // file.
   bool may_replace(uid_t owner) const {
     struct stat directory {};
     const uid_t user = ::geteuid();
     return ::fstat(directory_.number(), &directory) != 0 || (directory.st_mode & S_ISVTX) == 0 || user == 0 ||
            user == owner || user == directory.st_uid;
   }
-  // A constructor that throws runs no destructor of its own class.
+  // For the constructor, which runs no destructor of its own class if it throws.
   [[noreturn]] void abandon(std::string_view action) {
     const int reason = errno;
     discard();
@@ -173,14 +174,15 @@ class Replacement {
 
 }  // namespace file
 
-// Throws what write_file_atomically would throw before it writes: for a target that is a directory or a device, or of
-// another user in a sticky directory, or a directory in which no file can be made. The target is not opened and does not change, nor does one come to be.
+// Throws what write_file_atomically would throw before it writes: for a target that is a directory or a
+// device, or another user's file in a sticky directory, and for a directory in which no file can be created.
+// The target is not opened, changed or created.
 inline void check_can_write(const std::filesystem::path& path) { file::Replacement unused(path); }
 
-// Replaces the file at `path` by what writer(FileWriter&) writes: into a new file beside it, flushed to disk,
-// then renamed over it, then the directory flushed. An existing file keeps its permissions; a symbolic link
-// is followed. If anything throws, the old file is untouched and the new one removed. Throws
-// std::runtime_error with the path and the system's reason, or what `writer` throws.
+// Replaces the file at `path` by what writer(FileWriter&) writes: to a new file in its directory, which is
+// flushed to disk and renamed to `path`; then the directory is flushed. Permissions of an existing file are
+// kept, symbolic links are followed. If anything throws, the old file is unchanged and the new one removed.
+// Throws std::runtime_error with the path and the system's reason, or what `writer` throws.
 template <class Writer>
 void write_file_atomically(const std::filesystem::path& path, Writer&& writer) {
   file::Replacement replacement(path);

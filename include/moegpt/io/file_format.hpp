@@ -1,8 +1,8 @@
 #pragma once
-// The format of files of weights: its version, and what files of older versions mean. A change that older
-// files do not follow (a path, a type's text, an option) raises FileFormat::version and adds a line to a
-// table here, so that every file loads for good. A type's text leaves out fields that have their default. So
-// no such default changes, and a new field is left out where it says what was true before.
+// Version of the format of weight files, and conversion of older versions. A change of a path, a type's text
+// or an option increments FileFormat::version and adds a line to a table here, so that every older file can
+// be loaded. A type's text omits fields with default values. So defaults never change, and the default of a
+// new field is the earlier behaviour.
 #include <moegpt/io/safetensors_header.hpp>
 #include <moegpt/layers/pass.hpp>
 
@@ -12,15 +12,15 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// A name in files older than `version`, and the name since: a run of components of a weight's path
-// ("attention.qkv"), or a part of a type's text ("TopKRouter"). It is replaced wherever it stands in whole
-// words, so it must be long enough that nothing else has it.
+// A name in files older than `version`, and its new name: consecutive components of a weight's path
+// ("attention.qkv"), or a part of a type's text ("TopKRouter"). Every occurrence as whole words is replaced,
+// so it must be unambiguous.
 struct Renamed {
   int version;
   std::string_view before, since;
 };
 
-// What a file of `version` or newer means if it lacks an option.
+// The value of an option in files of `version` or newer that do not contain it.
 struct OptionDefault {
   int version;
   double ModelOptions::*option;
@@ -38,7 +38,7 @@ inline constexpr std::array<OptionDefault, 5> option_defaults{{
     {1, &ModelOptions::min_capacity, 0},
 }};
 
-// What a program writes, and reads up to. Programs take the defaults, tests have tables of their own.
+// The version that a program writes, and the latest it reads, with its tables. Only tests use other tables.
 struct FileFormat {
   int version = 2;   // 1: files that state none
   std::span<const Renamed> paths = renamed_paths, texts = renamed_texts;
@@ -65,13 +65,13 @@ static_assert(std::all_of(option_fields.begin(), option_fields.end(),
                           [](const auto& field) { return has_first_default(field.second); }),
               "option_defaults: every option needs a default from version 1 on, for files that lack it");
 
-// Whether moegpt wrote the file: Python's have no such key.
+// Whether moegpt wrote the file: files written by Python have no such key.
 inline bool is_ours(const Metadata& metadata) {
   const auto first = metadata.lower_bound("moegpt.");
   return first != metadata.end() && first->first.starts_with("moegpt.");
 }
 
-// The version that the file states. Throws if it is no number that moegpt writes, or newer than `format`.
+// The file's version; 1 if it has none. Throws if the text is not a version or newer than `format`.
 inline int version_of(const std::string& file, const Metadata& metadata, const FileFormat& format) {
   const auto found = metadata.find(version_key);
   if (found == metadata.end()) return 1;
@@ -79,18 +79,18 @@ inline int version_of(const std::string& file, const Metadata& metadata, const F
   int version = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), version);
   if (error != std::errc{} || end != text.data() + text.size() || version < 1 || text[0] == '0')
-    refuse_file(file, version_key, " is ", shown(text), ", expected a number from 1 to ", format.version,
+    reject_file(file, version_key, " is ", shown(text), ", expected a number from 1 to ", format.version,
                 ": the file is damaged or was not written by moegpt");
   if (version > format.version) {
     const auto writer = metadata.find("moegpt.version");
-    refuse_file(file, "has format version ", version, ", expected 1 to ", format.version,
+    reject_file(file, "has format version ", version, ", expected 1 to ", format.version,
                 ": compile this program with a newer moegpt",
                 writer == metadata.end() ? "" : ". The file was written by version " + shown(writer->second));
   }
   return version;
 }
 
-// A name from a file of this version in today's words.
+// The current form of a name in a file of `version`.
 inline std::string renamed(std::string name, int version, std::span<const Renamed> table) {
   const auto in_word = [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
@@ -109,14 +109,14 @@ inline std::string renamed(std::string name, int version, std::span<const Rename
   return name;
 }
 
-// The tensors of a file of this version under today's paths.
+// The tensors of a file of `version`, under current paths.
 inline TensorInfos renamed(const std::string& file, const TensorInfos& tensors, int version,
                            const FileFormat& format) {
   TensorInfos result;
   for (const auto& [name, tensor] : tensors) {
     const auto [place, is_new] = result.emplace(renamed(name, version, format.paths), tensor);
     if (!is_new)
-      refuse_file(file, "has two tensors for the weight ", shown(place->first),
+      reject_file(file, "has two tensors for the weight ", shown(place->first),
                   ", expected one: remove the one that has a name of an older version");
   }
   return result;
@@ -128,8 +128,8 @@ inline std::string option_names() {
   return names;
 }
 
-// Options that the file names are set. If moegpt wrote it, the others get the defaults of its version;
-// otherwise they stay.
+// Sets the options in the file. Of a file that moegpt wrote, the others get the defaults of its version; of
+// another file they are unchanged.
 inline void read_options(const std::string& file, const Metadata& metadata, int version,
                          const FileFormat& format, ModelOptions& options) {
   if (!is_ours(metadata)) return;
@@ -141,12 +141,12 @@ inline void read_options(const std::string& file, const Metadata& metadata, int 
     const auto field = std::find_if(option_fields.begin(), option_fields.end(),
                                     [&](const auto& known) { return known.first == name; });
     if (field == option_fields.end())
-      refuse_file(file, "has an option ", shown(name), ", expected one of ", option_names(),
+      reject_file(file, "has an option ", shown(name), ", expected one of ", option_names(),
                   ": compile this program with the moegpt that wrote the file, or a newer one");
     double& number = options.*field->second;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
     if (error != std::errc{} || end != text.data() + text.size() || !std::isfinite(number))
-      refuse_file(file, "option ", shown(name), " is ", shown(text), ", expected a number");
+      reject_file(file, "option ", shown(name), " is ", shown(text), ", expected a number");
   }
 }
 inline void write_options(const ModelOptions& options, Metadata& metadata) {

@@ -1,15 +1,16 @@
 #pragma once
-// Intermediates as files that Python reads. For each mixture, under the number i of its layer,
+// Intermediates as files for Python. For each MoE layer, with the index i of its layer,
 //     layers.i.gate_scores [N, E]    layers.i.top_k_indices [N, K]    layers.i.top_k_scores [N, K]
 //     layers.i.gates [N, K]          layers.i.dropped [N, K]          layers.i.expert_outputs [N, K, DE], if asked for
 //     layers.i.final_output [N, D]   layers.i.load [E]                layers.i.wanted [E]
-//     layers.i.balance_loss []       layers.i.z_loss []      and importance_loss, load_loss, variance_loss, count_loss
-// and ids [N], if they are there; what each is: model/intermediates.hpp. N counts the tokens of the batch, one
-// sequence after another. The shape of the batch is in the metadata as "batch" and "length".
+//     layers.i.balance_loss []       layers.i.z_loss []      and importance_loss, load_loss, variance_loss,
+//                                                            count_loss, own_loss
+// and ids [N], if present. They are defined in model/intermediates.hpp. N: tokens of the batch, sequence by
+// sequence. The metadata has "batch" and "length".
 //
-// In safetensors these are tensors: reals of the model's type, ids and top_k_indices I32, dropped BOOL, load and
-// wanted I64, losses F64. In JSON they are {"batch": ..., "length": ..., "ids": [...], "layers": [{"layer": i,
-// "gate_scores": [[...], ...], ...}, ...]}; a number that is not finite is null.
+// In safetensors these are tensors: reals of the model's type, ids and top_k_indices I32, dropped BOOL, load
+// and wanted I64, losses F64. In JSON they are {"batch": ..., "length": ..., "ids": [...], "layers":
+// [{"layer": i, "gate_scores": [[...], ...], ...}, ...]}; values that are not finite are null.
 #include <moegpt/io/safetensors.hpp>
 #include <moegpt/model/intermediates.hpp>
 
@@ -27,7 +28,7 @@ constexpr DType dtype_of_array() {
   else return dtype_of<Number>();
 }
 
-// The shortest text that reads back as the same number.
+// The shortest text that is read as the same number.
 template <class Number>
 void append_number(std::string& text, Number x) {
   if constexpr (std::is_floating_point_v<Number>)
@@ -35,7 +36,7 @@ void append_number(std::string& text, Number x) {
   char digits[32];
   text.append(digits, std::to_chars(digits, digits + sizeof digits, x).ptr);
 }
-// numbers [shape], nested as in Python.
+// numbers [shape] as nested lists.
 template <class Number>
 void append_array(std::string& text, const Number* numbers, std::span<const Index> shape) {
   Index inner = 1;
@@ -51,7 +52,8 @@ void append_array(std::string& text, const Number* numbers, std::span<const Inde
 
 }  // namespace detail
 
-// Writes a safetensors file; throws as save_safetensors does. Unlike weights, intermediates may be infinite or NaN.
+// Writes a safetensors file; throws as save_safetensors does. Unlike weights, intermediates may be infinite
+// or NaN.
 template <class T>
 void save_safetensors(const std::filesystem::path& path, const Intermediates<T>& all) {
   std::vector<NamedTensor> tensors;

@@ -1,5 +1,5 @@
 #pragma once
-// Text that comes from a file or goes into one: quoted for JSON, and shortened for error messages.
+// Text for files and messages: JSON strings, and shortened text for error messages.
 #include <moegpt/core/matrix.hpp>
 
 #include <span>
@@ -24,7 +24,7 @@ inline std::string json_quoted(std::string_view text) {
   return quoted += '"';
 }
 
-// For messages: 'text' without control characters, cut after `limit` bytes but never inside a character.
+// For messages: 'text' without control characters, truncated to `limit` bytes between UTF-8 characters.
 inline std::string shown(std::string_view text, std::size_t limit = 80) {
   std::size_t end = text.size() < limit ? text.size() : limit;
   while (end < text.size() && end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
@@ -34,7 +34,7 @@ inline std::string shown(std::string_view text, std::size_t limit = 80) {
   return result += end < text.size() ? "...'" : "'";
 }
 
-// For messages: [3, 4]
+// For messages: a shape as [3, 4]
 inline std::string shown(std::span<const Index> shape) {
   std::string result = "[";
   for (const Index extent : shape) result += (result.size() > 1 ? ", " : "") + std::to_string(extent);

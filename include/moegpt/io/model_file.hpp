@@ -1,17 +1,16 @@
 #pragma once
-// A model in one safetensors file that needs nothing beside it: weights by their paths, and in the metadata
-// the format's version, the Config and router as C++ text, the model's options and its tokenizer. A program
-// that is compiled for another Config is told which one to compile.
+// A complete model in one safetensors file: weights by their paths, and in the metadata the format's version,
+// the model type as C++ text, options and tokenizer. A program compiled for another type throws an error that
+// names the type.
 #include <moegpt/io/safetensors.hpp>
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/train/tokenizer.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// The Config as one would write it: fields that have their default are left out.
+// The Config as C++ text, without fields that have their default.
 inline std::string to_text(const Config& c) {
   static constexpr const char* residuals[] = {"pre_norm", "post_norm", "no_norm"};
-  static constexpr const char* activations[] = {"gelu", "gelu_erf", "relu", "silu", "tanh"};
   const Config plain{.vocab = c.vocab, .context = c.context, .dim = c.dim, .layers = c.layers, .heads = c.heads};
   std::string text = "Config{.vocab = " + std::to_string(c.vocab) + ", .context = " + std::to_string(c.context) +
                      ", .dim = " + std::to_string(c.dim) + ", .layers = " + std::to_string(c.layers) +
@@ -32,7 +31,7 @@ inline std::string to_text(const Config& c) {
     (text += ", .residual = Residual::") += residuals[static_cast<int>(c.residual)];
   if (c.positions != plain.positions) text += ", .positions = Positions::rotary";
   if (c.activation != plain.activation)
-    (text += ", .activation = Activation::") += activations[static_cast<int>(c.activation)];
+    (text += ", .activation = Activation::") += to_text(c.activation);
   flag("gated", c.gated, plain.gated);
   flag("attention_bias", c.attention_bias, plain.attention_bias);
   flag("output_bias", c.output_bias, plain.output_bias);
@@ -50,13 +49,15 @@ inline std::string to_text(const Config& c) {
   return text + "}";
 }
 
-// The whole model type, "GPT<Config{...}, TopKRouter<8, 2>>". A router without text() is called "your router".
+// The whole model type, "GPT<Config{...}, TopKRouter<8, 2>>", or "Transformer<...>" of a trunk alone. A
+// router without text() is called "your router".
 template <class Model>
 std::string to_text() {
   std::string router;
   if constexpr (!Model::has_experts) router = "Dense";
   else router = router_text<typename Model::RouterRecipe>();
-  return "GPT<" + to_text(Model::config) + ", " + router + ">";
+  constexpr bool has_head = requires(const Model& model) { model.head; };
+  return (has_head ? "GPT<" : "Transformer<") + to_text(Model::config) + ", " + router + ">";
 }
 
 namespace detail {
@@ -70,8 +71,9 @@ inline const std::string& metadata_of(const SafetensorsFile& file, const std::st
 
 }  // namespace detail
 
-// Writes the model, its options and its tokenizer; `extra` is added to the metadata. The file is complete or as
-// it was before. Throws std::runtime_error if it cannot be written.
+// Writes the model, its options and its tokenizer, atomically; `extra` is added to the metadata. Throws
+// std::invalid_argument if the tokenizer has more tokens than the model, std::runtime_error if the file
+// cannot be written.
 template <class Model>
 void save(const std::string& path, const Model& model, const Tokenizer& tokenizer,
           Metadata extra = {}) {
@@ -83,7 +85,7 @@ void save(const std::string& path, const Model& model, const Tokenizer& tokenize
   save_safetensors(path, model, extra);
 }
 
-// The type of the model in a file, as C++ text with today's names.
+// The type of the model in a file, as C++ text with current names.
 inline std::string model_text(const SafetensorsFile& file, const FileFormat& format = {}) {
   const int version = safetensors::version_of(file.name, file.header.metadata, format);
   return safetensors::renamed(detail::metadata_of(file, "moegpt.model"), version, format.texts);
@@ -92,8 +94,8 @@ inline std::string model_text(const std::string& path, const FileFormat& format 
   return model_text(read_safetensors(path), format);
 }
 
-// Reads a file of save() into the model and the tokenizer; neither changes if anything is wrong. Throws
-// std::invalid_argument or std::runtime_error, saying what was found and what to compile.
+// Reads a file of save() into the model and the tokenizer. Throws std::invalid_argument for a file of another
+// model type, std::runtime_error for an invalid file; model and tokenizer are then unchanged.
 template <class Model>
 void load(const std::string& path, Model& model, Tokenizer& tokenizer, const FileFormat& format = {}) {
   const SafetensorsFile file = read_safetensors(path);

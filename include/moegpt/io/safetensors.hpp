@@ -1,41 +1,41 @@
 #pragma once
-// Models in safetensors files (github.com/huggingface/safetensors): any tree of weights, under the paths of
-// its fields(). Reading checks the whole file before it changes the tree.
+// Reads and writes any parameter tree as a safetensors file (github.com/huggingface/safetensors), under the
+// paths of its fields(). Reading validates the whole file before it changes the tree.
 #include <moegpt/core/fields.hpp>
 #include <moegpt/io/file_format.hpp>
 #include <moegpt/io/weight_tensors.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// A file in memory, checked.
+// A file in memory, validated.
 struct SafetensorsFile {
   std::string name;   // for messages
-  std::string bytes;  // the whole file
-  Index data_at = 0;  // where the data begins in it
+  std::string bytes;  // of the whole file
+  Index data_at = 0;  // offset of the data in bytes
   SafetensorsHeader header;
 
   const char* data(const TensorInfo& tensor) const { return bytes.data() + data_at + tensor.begin; }
 };
 
 struct SafetensorsOptions {
-  bool check_finite = true;  // refuse NaN, infinity and what overflows the weights' type
+  bool check_finite = true;  // reject NaN, infinity and overflow in the type of the weights
   FileFormat format{};
 };
 
 // ---- reading ----
 
-// Checks the bytes of a whole file. Throws std::runtime_error that begins with `name`.
+// Validates the bytes of a whole file. Throws std::runtime_error whose message contains `name`.
 inline SafetensorsFile parse_safetensors(std::string bytes, std::string name) {
   SafetensorsFile file{std::move(name), std::move(bytes), 0, {}};
   const std::size_t size = file.bytes.size();
-  if (size < 8) refuse_file(file.name, "has ", size, " bytes, expected at least 8: not a safetensors file");
+  if (size < 8) reject_file(file.name, "has ", size, " bytes, expected at least 8: not a safetensors file");
   std::uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, file.bytes.data(), sizeof header_bytes);
   if (header_bytes > SafetensorsLimits::header_bytes)
-    refuse_file(file.name, "announces a header of ", header_bytes, " bytes, expected at most ",
+    reject_file(file.name, "announces a header of ", header_bytes, " bytes, expected at most ",
                 SafetensorsLimits::header_bytes, ": not a safetensors file");
   if (header_bytes > size - 8)
-    refuse_file(file.name, "announces a header of ", header_bytes, " bytes, but only ", size - 8,
+    reject_file(file.name, "announces a header of ", header_bytes, " bytes, but only ", size - 8,
                 " follow: cut short or not a safetensors file");
   file.data_at = static_cast<Index>(8 + header_bytes);
   file.header = parse_safetensors_header(std::string_view(file.bytes).substr(8, header_bytes),
@@ -43,18 +43,19 @@ inline SafetensorsFile parse_safetensors(std::string bytes, std::string name) {
   return file;
 }
 
-// Reads and checks a whole file. Throws std::runtime_error that names the file, what was found and expected.
+// Reads and validates a file. Throws std::runtime_error with the file's name, what was found and what was
+// expected.
 inline SafetensorsFile read_safetensors(const std::filesystem::path& path) {
   return parse_safetensors(read_file(path), path.string());
 }
 
-// A model: weights and constants, which go with them.
+// A tree with a model's run-time constants.
 template <class Tree>
 concept HasModelOptions = requires(Tree& tree) { requires std::same_as<decltype(tree.options), ModelOptions>; };
 
 namespace safetensors {
 
-// "; what: a, b, c and 4 more", or nothing.
+// "; what: a, b, c and 4 more"; empty for no items.
 inline std::string listed(std::string_view what, const std::vector<std::string>& items) {
   constexpr std::size_t limit = 3;
   std::string text;
@@ -64,7 +65,7 @@ inline std::string listed(std::string_view what, const std::vector<std::string>&
   return text;
 }
 
-// Throws unless names, shapes and types fit.
+// Throws unless names, shapes and types match the tree.
 template <class Tree>
 void check_fit(const std::string& file, TensorInfos rest, const Tree& tree) {
   std::vector<std::string> missing, unexpected, misfits;
@@ -85,10 +86,10 @@ void check_fit(const std::string& file, TensorInfos rest, const Tree& tree) {
   for (const auto& [name, tensor] : rest) unexpected.push_back(shown(name) + " " + shown(tensor.shape));
   const std::string text = listed("missing in the file", missing) +
                            listed("unknown to this model", unexpected) + listed("different", misfits);
-  if (!text.empty()) refuse_file(file, "the tensors are not this model's", text);
+  if (!text.empty()) reject_file(file, "the tensors are not this model's", text);
 }
 
-// A weight's bytes in a file that fits.
+// The bytes of a weight in a file that fits.
 inline WeightBytes bytes_in(const SafetensorsFile& file, const TensorInfos& tensors, const std::string& path) {
   const TensorInfo& tensor = tensors.find(path)->second;
   const TensorInfo* scales = scales_in(tensors, path);
@@ -97,12 +98,12 @@ inline WeightBytes bytes_in(const SafetensorsFile& file, const TensorInfos& tens
 
 }  // namespace safetensors
 
-// Fills the weights of `tree` from the tensors of the same path and shape; F64, F32, F16, BF16, and I8 with scales
-// (io/weight_tensors.hpp) are converted to what the tree stores. A weight that is empty stays so. A model takes over the options of a file that moegpt wrote, as
-// those belong to the weights; change them afterwards. Other metadata, such as the type of the model, is not
-// looked at: see load in io/model_file.hpp. For older versions of the format see io/file_format.hpp. Throws
-// std::runtime_error that lists tensors missing, unknown or of another shape or type, or names the first
-// number that is not finite, an option that is unknown, or a newer version; the tree is then unchanged.
+// Sets the weights of `tree` to the tensors of the same paths and shapes; F64, F32, F16, BF16, and I8
+// with scales (io/weight_tensors.hpp), are converted to what the tree stores. Empty weights stay empty. A model also gets the options of a file that moegpt wrote, because
+// they belong to the weights; to use others, change them afterwards. Other metadata, such as the model type,
+// is ignored: see load in io/model_file.hpp. Older versions of the format: io/file_format.hpp. Throws
+// std::runtime_error that lists missing or unknown tensors and those of another shape or type, or names the
+// first element that is not finite, an unknown option, or a newer version. The tree is then unchanged.
 template <HasFields Tree>
 void load_safetensors(const SafetensorsFile& file, Tree& tree, SafetensorsOptions options = {}) {
   const Metadata& metadata = file.header.metadata;
@@ -144,7 +145,7 @@ inline std::string header_text(std::vector<NamedTensor>& tensors, Metadata metad
   std::sort(tensors.begin(), tensors.end(), [](const NamedTensor& a, const NamedTensor& b) {
     return std::pair(-facts(a.dtype).bits, a.name) < std::pair(-facts(b.dtype).bits, b.name);
   });
-  metadata.emplace("format", "pt");  // transformers and accelerate refuse or warn without it
+  metadata.emplace("format", "pt");  // transformers and accelerate reject or warn without it
   std::string text = "{\"__metadata__\":{";
   for (const auto& [key, value] : metadata)
     (((text += text.back() == '{' ? "" : ",") += json_quoted(key)) += ':') += json_quoted(value);
@@ -161,17 +162,17 @@ inline std::string header_text(std::vector<NamedTensor>& tensors, Metadata metad
   }
   text += '}';
   text.resize((text.size() + 7) / 8 * 8, ' ');
-  if (text.size() > SafetensorsLimits::header_bytes) refuse_file(file, "the header would be too large");
+  if (text.size() > SafetensorsLimits::header_bytes) reject_file(file, "the header would be too large");
   parse_safetensors_header(text, position, file);  // what is written can be read
   return text;
 }
 
 }  // namespace safetensors
 
-// Writes the tensors, larger number types first, then by name, so that equal tensors give equal bytes;
-// replaces the file in one step (write_file_atomically). "format": "pt" is added to the metadata. Throws
-// std::invalid_argument without any tensor or for one without data, std::runtime_error if a name or text is not UTF-8,
-// occurs twice or is too long, or if the file cannot be written.
+// Writes the tensors atomically (write_file_atomically), ordered by size of element type and name, so that
+// equal tensors give equal bytes. "format": "pt" is added to the metadata. Throws std::invalid_argument if
+// there is no tensor or one has no data, std::runtime_error if a name or text is not UTF-8, not unique or too
+// long, or the file cannot be written.
 inline void save_safetensors(const std::filesystem::path& path, std::vector<NamedTensor> tensors,
                              const Metadata& metadata = {}) {
   check(!tensors.empty(), "no tensor to write to ", path.string(), ", expected at least one");
@@ -191,9 +192,9 @@ inline void save_safetensors(const std::filesystem::path& path, std::vector<Name
   });
 }
 
-// Writes every weight of `tree` that is not empty, under its path, without copying it, and in the metadata
-// the format's version and a model's options. Throws std::runtime_error if a weight holds NaN or infinity;
-// nothing is written then.
+// Writes every weight of `tree` that is not empty, under its path, without a copy, and in the metadata the
+// format's version and a model's options. Throws std::runtime_error if a weight holds NaN or infinity; then
+// nothing is written.
 template <HasFields Tree>
 void save_safetensors(const std::filesystem::path& path, const Tree& tree, Metadata metadata = {},
                       SafetensorsOptions options = {}) {

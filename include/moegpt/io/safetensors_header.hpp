@@ -1,6 +1,6 @@
 #pragma once
-// The header of a safetensors file: JSON that says where each tensor lies. It comes from strangers, so
-// nothing in it is believed: three levels and no others, a name occurs once, the tensors tile the data.
+// The header of a safetensors file: JSON with the type, shape and place of each tensor. Untrusted input,
+// fully validated: exactly three levels, unique names, tensors that tile the data.
 // Source: the format's README and schema (github.com/huggingface/safetensors) and its Rust reader.
 #include <moegpt/io/dtype.hpp>
 #include <moegpt/io/file.hpp>
@@ -30,7 +30,7 @@ struct SafetensorsHeader {
   TensorInfos tensors;
 };
 
-// What a reader accepts, so that a hostile file costs no more than its own size.
+// Limits of what a reader accepts, so that a malicious file costs no more memory than its size.
 struct SafetensorsLimits {
   static constexpr std::uint64_t header_bytes = 100'000'000;
   static constexpr std::uint64_t integer = (std::uint64_t{1} << 48) - 1;  // the schema's maximum
@@ -39,21 +39,21 @@ struct SafetensorsLimits {
 
 namespace safetensors {
 
-// nlohmann's SAX events, which come without recursion. Only what the grammar has at this place is accepted:
+// Handler of nlohmann's SAX events, which need no recursion. Accepts only what the grammar has at each place:
 // { "__metadata__": {text: text}, name: {"dtype": text, "shape": [n...], "data_offsets": [n, n]} }
 class HeaderEvents {
  public:
   HeaderEvents(const std::string& file, SafetensorsHeader& header) : file_(file), header_(header) {}
 
-  bool null() { refuse("null"); }
-  bool boolean(bool) { refuse("a boolean"); }
+  bool null() { reject("null"); }
+  bool boolean(bool) { reject("a boolean"); }
   // Only called for numbers with a minus sign, -0 included.
-  bool number_integer(std::int64_t) { refuse("a number with a minus sign"); }
-  bool number_float(double, const std::string& text) { refuse("the number " + shown(text)); }
-  bool binary(nlohmann::json::binary_t&) { refuse("binary data"); }
+  bool number_integer(std::int64_t) { reject("a number with a minus sign"); }
+  bool number_float(double, const std::string& text) { reject("the number " + shown(text)); }
+  bool binary(nlohmann::json::binary_t&) { reject("binary data"); }
 
   bool number_unsigned(std::uint64_t number) {
-    if (place_ != Place::numbers) refuse("the number " + std::to_string(number));
+    if (place_ != Place::numbers) reject("the number " + std::to_string(number));
     if (number > SafetensorsLimits::integer) fail("is ", number, ", expected at most 2^48 - 1");
     if (numbers_->size() == number_limit()) fail("has more than ", number_limit(), " numbers");
     numbers_->push_back(static_cast<Index>(number));
@@ -67,17 +67,17 @@ class HeaderEvents {
     } else if (place_ == Place::tensor && key_ == "dtype") {
       read_dtype(text);
     } else {
-      refuse("the text " + shown(text));
+      reject("the text " + shown(text));
     }
     return true;
   }
 
   bool start_object(std::size_t) {
     if (place_ == Place::outside) return enter(Place::header);  // the only event there: see '{' below
-    if (place_ != Place::header) refuse("an object");
+    if (place_ != Place::header) reject("an object");
     if (name_ == "__metadata__") return enter(Place::metadata);
     if (header_.tensors.size() == SafetensorsLimits::tensors)
-      refuse_file(file_, "has more than ", SafetensorsLimits::tensors, " tensors");
+      reject_file(file_, "has more than ", SafetensorsLimits::tensors, " tensors");
     tensor_ = &header_.tensors[name_];
     dtype_seen_ = shape_seen_ = offsets_seen_ = false;
     return enter(Place::tensor);
@@ -94,7 +94,7 @@ class HeaderEvents {
   }
 
   bool start_array(std::size_t) {
-    if (place_ != Place::tensor || key_ == "dtype") refuse("an array");
+    if (place_ != Place::tensor || key_ == "dtype") reject("an array");
     numbers_ = key_ == "shape" ? &tensor_->shape : &offsets_;
     numbers_->clear();
     return enter(Place::numbers);
@@ -132,7 +132,7 @@ class HeaderEvents {
   bool parse_error(std::size_t position, const std::string&, const Exception& error) {
     const std::string_view text = error.what();
     const std::size_t reason = text.find("syntax error");
-    refuse_file(file_, "the header is not valid JSON at its byte ", position, ": ",
+    reject_file(file_, "the header is not valid JSON at its byte ", position, ": ",
                 shown(text.substr(reason == text.npos ? 0 : reason), 200));
   }
 
@@ -167,7 +167,7 @@ class HeaderEvents {
   void count_metadata(const std::string& text) {
     metadata_bytes_ += text.size();
     if (metadata_bytes_ > SafetensorsLimits::metadata_bytes)
-      refuse_file(file_, "__metadata__ has more than ", SafetensorsLimits::metadata_bytes, " bytes");
+      reject_file(file_, "__metadata__ has more than ", SafetensorsLimits::metadata_bytes, " bytes");
   }
 
   std::string expected() const {
@@ -175,20 +175,20 @@ class HeaderEvents {
     if (place_ == Place::metadata || (place_ == Place::tensor && key_ == "dtype")) return "a text";
     return place_ == Place::tensor ? "an array" : "a whole number written in digits";
   }
-  [[noreturn]] void refuse(const std::string& found) const {
+  [[noreturn]] void reject(const std::string& found) const {
     fail("is or holds ", found, ", expected ", expected());
   }
 
   template <class... Parts>
   [[noreturn]] void fail(const Parts&... parts) const {
     const std::string owner = name_ == "__metadata__" ? name_ : "tensor " + shown(name_);
-    refuse_file(file_, owner, key_.empty() ? "" : ": ", key_.empty() ? "" : shown(key_), " ", parts...);
+    reject_file(file_, owner, key_.empty() ? "" : ": ", key_.empty() ? "" : shown(key_), " ", parts...);
   }
 
   const std::string& file_;
   SafetensorsHeader& header_;
   Place place_ = Place::outside;
-  std::string name_, key_;  // of the tensor, and of what is inside it
+  std::string name_, key_;  // of the tensor, and of the field in it
   TensorInfo* tensor_ = nullptr;
   std::vector<Index>* numbers_ = nullptr;
   std::vector<Index> offsets_;
@@ -196,18 +196,18 @@ class HeaderEvents {
   std::size_t metadata_bytes_ = 0;
 };
 
-// The bytes that dtype and shape ask for. Throws if they do not fit 63 bits or end inside a byte.
+// Size by dtype and shape. Throws if it does not fit 63 bits or ends inside a byte.
 inline Index bytes_of(const std::string& file, const std::string& name, const TensorInfo& tensor) {
   std::int64_t bits = facts(tensor.dtype).bits;
   for (const Index extent : tensor.shape)
     if (__builtin_mul_overflow(bits, extent, &bits))
-      refuse_file(file, "tensor ", shown(name), ": shape ", shown(tensor.shape), " overflows");
+      reject_file(file, "tensor ", shown(name), ": shape ", shown(tensor.shape), " overflows");
   if (bits % 8 != 0)
-    refuse_file(file, "tensor ", shown(name), ": shape ", shown(tensor.shape), " ends inside a byte");
+    reject_file(file, "tensor ", shown(name), ": shape ", shown(tensor.shape), " ends inside a byte");
   return bits / 8;
 }
 
-// Tensors must cover the data from its first byte to its last, without hole or overlap.
+// Throws unless the tensors cover the data without holes or overlaps.
 inline void check_layout(const std::string& file, const SafetensorsHeader& header, Index data_bytes) {
   using Entry = std::pair<const std::string, TensorInfo>;
   std::vector<const Entry*> by_offset;
@@ -220,27 +220,27 @@ inline void check_layout(const std::string& file, const SafetensorsHeader& heade
     const auto& [name, tensor] = *entry;
     const Index bytes = bytes_of(file, name, tensor);
     if (tensor.end - tensor.begin != bytes)
-      refuse_file(file, "tensor ", shown(name), ": data_offsets ", tensor.begin, " to ", tensor.end,
+      reject_file(file, "tensor ", shown(name), ": data_offsets ", tensor.begin, " to ", tensor.end,
                   ", expected ", bytes, " bytes for ", facts(tensor.dtype).name, " ", shown(tensor.shape));
     if (tensor.begin != position)
-      refuse_file(file, "tensor ", shown(name), " begins at byte ", tensor.begin, " of the data, expected ",
+      reject_file(file, "tensor ", shown(name), " begins at byte ", tensor.begin, " of the data, expected ",
                   position, tensor.begin > position ? ": a hole before it" : ": it overlaps another");
     position = tensor.end;
   }
   if (position != data_bytes)
-    refuse_file(file, "the tensors end at byte ", position, " of the data, which has ", data_bytes, " bytes");
+    reject_file(file, "the tensors end at byte ", position, " of the data, which has ", data_bytes, " bytes");
 }
 
 }  // namespace safetensors
 
-// Reads and checks the header's text against the bytes of data that follow it. `file` is the name in
-// messages. Throws std::runtime_error naming the tensor and the field, what was found and what was expected.
+// Parses the header and validates it for `data_bytes` bytes of data. `file` is the name in messages. Throws
+// std::runtime_error with the tensor, the field, what was found and what was expected.
 inline SafetensorsHeader parse_safetensors_header(std::string_view text, Index data_bytes,
                                                   const std::string& file) {
-  if (text.empty() || text[0] != '{') refuse_file(file, "the header does not begin with '{'");
-  // The JSON reader takes a zero byte for the end of its input.
+  if (text.empty() || text[0] != '{') reject_file(file, "the header does not begin with '{'");
+  // The JSON parser would stop at a zero byte.
   if (const std::size_t at = text.find('\0'); at != text.npos)
-    refuse_file(file, "the header has a zero byte at its byte ", at);
+    reject_file(file, "the header has a zero byte at its byte ", at);
   SafetensorsHeader header;
   safetensors::HeaderEvents events{file, header};
   nlohmann::json::sax_parse(text.begin(), text.end(), &events);

@@ -68,7 +68,7 @@ void check_finite(const std::string& owner, const std::string& path, DType dtype
     Real stored = number;
     if constexpr (!std::same_as<S, INT8>) stored = static_cast<Real>(static_cast<S>(number));
     if (!is_finite(stored)) [[unlikely]]
-      refuse_file(owner, "tensor ", shown(path), " holds ", number, " at index ", i, ", expected a finite ",
+      reject_file(owner, "tensor ", shown(path), " holds ", number, " at index ", i, ", expected a finite ",
                   std::same_as<S, BF16> ? "BF16" : sizeof(Real) == 4 ? "float" : "double");
   });
 }

@@ -1,7 +1,9 @@
 #pragma once
-// Activation functions and their derivatives, chosen by an enumerator.
+// Activation functions and their derivatives, selected by an enumerator.
 #include <moegpt/kernels/vector_math.hpp>
 
+#include <array>
+#include <string_view>
 #include <type_traits>
 
 namespace moegpt::inline MOEGPT_BUILD {
@@ -14,9 +16,14 @@ enum class Activation {
   tanh,
 };
 
+// Names of the activations in the order of the enumeration, as in the type texts of model files.
+inline constexpr std::array<std::string_view, 5> activation_names{"gelu", "gelu_erf", "relu", "silu", "tanh"};
+constexpr std::string_view to_text(Activation a) { return activation_names[static_cast<std::size_t>(a)]; }
+static_assert(to_text(Activation::tanh) == activation_names.back());
+
 namespace kernels {
 
-// act(x) and act'(x) of whole vectors.
+// act(x) and act'(x), lane by lane.
 template <class T>
 struct ValueAndSlope {
   Vector<T> value, slope;
@@ -44,7 +51,7 @@ template <Activation A, class T>
   }
 }
 
-// f(std::integral_constant<Activation, a>): one loop for each activation, chosen once per call.
+// Calls f(std::integral_constant<Activation, a>): one compiled loop per activation, selected once per call.
 template <class F>
 void with_activation(Activation a, F&& f) {
   switch (a) {

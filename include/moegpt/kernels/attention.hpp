@@ -1,12 +1,12 @@
 #pragma once
-// The one attention core: softmax(scale Q K^T) V for one (sequence, head), forward and backward, with separate
-// query and key lengths and a rule of which keys a query sees. Training, generation with a cache, encoders and
-// cross-attention are calls of it. Only the output and log sum exp of each query are kept; probabilities are
-// recomputed in backward (FlashAttention's formulas, Dao et al. 2022).
+// Attention of one (sequence, head): softmax(scale Q K^T) V, forward and backward, with separate numbers of
+// queries and keys and a rule of which keys each query attends to. Training, generation with a cache,
+// encoders and cross-attention all use it. Forward saves the output and the log-sum-exp (lse) of each query;
+// backward recomputes probabilities (FlashAttention's formulas, Dao et al. 2022).
 //
-// Scores lie transposed, [key][query]: a vector holds neighbouring queries, so maxima and sums over keys are
-// taken lane by lane, key after key. A query's numbers therefore depend neither on the queries beside it nor on
-// how keys are cut in blocks (law 6). Keys outside the run of a block of queries are skipped.
+// Scores are stored transposed, [key][query]: a vector holds consecutive queries, and maxima and sums over
+// keys are computed per lane, key by key. So the result of a query does not depend on other queries or on the
+// blocks of keys (invariant 6). Keys outside the run of a block of queries are skipped.
 #include <moegpt/core/exec.hpp>
 #include <moegpt/kernels/few_queries.hpp>
 #include <moegpt/kernels/query_block.hpp>
@@ -15,7 +15,7 @@
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 
-// Numbers of scratch for attention_forward and attention_backward.
+// Size of scratch, in elements, of attention_forward and attention_backward.
 inline Index attention_scratch(Index keys, Index width) {
   const Index B = attention_block, w = (width + 15) / 16 * 16;
   return keys * (3 * w > B ? 3 * w : B) + 5 * B * w + 3 * B * B + 2 * B;
@@ -23,7 +23,7 @@ inline Index attention_scratch(Index keys, Index width) {
 
 namespace detail {
 
-// Hands out matrices of scratch, one after another.
+// Allocates matrices from scratch, one after another.
 template <class T>
 struct Carve {
   T* free;
@@ -39,7 +39,8 @@ struct Carve {
 
 }  // namespace detail
 
-// For queries `rows`: o = (p * dropout mask) v; lse[i] = log sum exp of query i's scores.
+// For queries `rows`: o = (p * dropout mask) v, lse[i] = log-sum-exp of the scores of query i. q, o [queries,
+// width], k, v [keys, width].
 template <class T>
 [[gnu::noinline]] void attention_forward(const AttentionHead<T>& head, MatrixView<const T> q, MatrixView<const T> k,
                                          MatrixView<const T> v, Rows rows, MatrixView<T> o, T* lse, T* scratch) {
@@ -106,7 +107,7 @@ template <class T>
     pad<T>(v.rows_at(block), T(1), panel.rows_at({0, block.count}));
     queries.sum_keys(s.rows_at(block), block, MatrixView<const T>(panel), sum, j0 > first);
   }
-  for (Index i = 0; i < R; i += W) {   // total becomes the factor of each query
+  for (Index i = 0; i < R; i += W) {   // total[0] becomes the factor of each query
     const Vector<T> t = load(total[0] + i), top = load(total[1] + i);
     store(total[1] + i, top + logarithm<T>(t));
     const auto none = t == T(0);
@@ -120,18 +121,16 @@ template <class T>
 }
 
 namespace detail {
-// sums[i] = <a_i, b_i>, to the end of the last vector of rows; scratch: 2 lanes numbers for each.
+// sums[i] = <a_i, b_i>, zero for padding rows up to a whole vector. scratch: 2 lanes<T> elements per row.
 template <class T>
 void row_dots(MatrixView<const T> a, MatrixView<const T> b, T* sums, T* scratch) {
   constexpr int W = lanes<T>;
-  const Index rows = whole_vectors<T>(a.rows), whole = a.cols / W * W;
+  const Index rows = whole_vectors<T>(a.rows);
   const MatrixView<T> folded{scratch, rows, W, W}, transposed{scratch + rows * W, W, rows, rows};
   for (Index i = 0; i < rows; ++i) {
     Vector<T> s{};
-    if (i < a.rows) {
-      for (Index c = 0; c < whole; c += W) s += load(a[i] + c) * load(b[i] + c);
-      for (Index c = whole; c < a.cols; ++c) s[c - whole] += a[i][c] * b[i][c];
-    }
+    if (i < a.rows)
+      for_each_vector<T>(a.cols, [&](Index c, auto part) { s += part.load(a[i] + c) * part.load(b[i] + c); });
     store(folded[i], s);
   }
   transpose<T>(folded, transposed);
@@ -143,8 +142,8 @@ void row_dots(MatrixView<const T> a, MatrixView<const T> b, T* sums, T* scratch)
 }
 }  // namespace detail
 
-// The terms that queries `rows` and keys `keys` have in common. dq is overwritten; dk and dv are overwritten or, since
-// query heads share them, added to; an empty dq, or empty dk and dv, is not wanted.
+// Gradients of the pairs of queries `rows` and keys `keys`. dq is overwritten. dk and dv are overwritten or,
+// if `accumulate`, added to, because query heads share them. Empty dq, or empty dk and dv: not required.
 //   delta_i = <do_i, o_i>,  dp_ij = <do_i, v_j> m_ij,  ds_ij = p_ij (dp_ij - delta_i)
 //   dv_j += sum_i p_ij m_ij do_i,  dq_i = scale sum_j ds_ij k_j,  dk_j += scale sum_i ds_ij q_i
 template <class T>
@@ -162,7 +161,7 @@ template <class T>
   std::memset(dk_panel.data, 0, bytes_of<T>(2 * keys.count * width));
   T* const rest = carve.free;
   const bool dropping = head.dropout > 0;
-  const T kept = static_cast<T>(1 / (1 - head.dropout));
+  const T keep_scale = static_cast<T>(1 / (1 - head.dropout));
   const Pieces blocks{rows.count, B};
   for (Index b = 0; b < blocks.size(); ++b) {
     const detail::QueryBlock<T> queries{head, {rows.first + blocks[b].first, blocks[b].count}};
@@ -197,7 +196,7 @@ template <class T>
           Vector<T> e = exponential(load(p[j] + i) - log_sum);
           e = sees ? e : Vector<T>{};
           const Vector<T> less = delta * e;
-          if (dropping) e = load(words[j] + i) < threshold ? Vector<T>{} : e * kept;
+          if (dropping) e = load(words[j] + i) < threshold ? Vector<T>{} : e * keep_scale;
           store(p[j] + i, e);
           store(ds[j] + i, e * load(ds[j] + i) - less);
         };

@@ -1,13 +1,14 @@
 #pragma once
-// Large products by a BLAS, any that has Fortran's sgemm_ and dgemm_. Only builds with MOEGPT_USE_BLAS refer to it. Its
-// sums have an order of their own, which may depend on shapes: laws 5 and 6 hold for the products that are kept.
+// Large products by a BLAS, any that has Fortran's sgemm_ and dgemm_, in builds with MOEGPT_USE_BLAS. Its
+// order of summation may depend on shapes, so invariants 5 and 6 do not hold for products that it computes.
 #include <moegpt/kernels/micro_kernel.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 namespace detail {
 
-// Names of our own for the two symbols: another header may declare them otherwise (Eigen's and OpenBLAS's differ).
+// The two symbols under names of this library, because declarations of other headers differ (Eigen,
+// OpenBLAS).
 #define MOEGPT_SYMBOL_(prefix, name) __asm__(#prefix name)
 #define MOEGPT_SYMBOL(prefix, name) MOEGPT_SYMBOL_(prefix, name)
 #define MOEGPT_GEMM(T, name)                                                                                       \
@@ -20,16 +21,17 @@ MOEGPT_GEMM(double, "dgemm_");
 #undef MOEGPT_SYMBOL
 #undef MOEGPT_SYMBOL_
 
-// How Fortran, whose columns lie one after another, reads the transpose of m: as it lies, transposed, or not at all.
+// Argument TRANS for m^T, which is m in Fortran's column-major order: 'N' or 'T'; 0: m cannot be passed.
 template <class T>
 char fortran_order(const Operand<T>& m) {
-  if (m.number) return 0;
+  if (m.index) return 0;
   if (m.col_stride == 1 && m.row_stride >= m.cols) return 'N';
   if (m.row_stride == 1 && m.col_stride >= m.rows) return 'T';
   return 0;
 }
 
-// Whether BLAS can read A and B, and is worth its call: below, ours is faster (docs/performance.md).
+// Whether A and B can be passed to BLAS and are large enough: below `least`, gemm is faster
+// (docs/performance.md).
 template <class T>
 bool for_blas(const Operand<T>& a, const Operand<T>& b) {
   constexpr Index least = Index{1} << 28;   // multiply-adds
@@ -40,10 +42,10 @@ bool for_blas(const Operand<T>& a, const Operand<T>& b) {
 template <class T>
 void blas(const Operand<T>& a, const Operand<T>& b, MatrixView<T> c, T beta) {
   const char order_a = fortran_order(a), order_b = fortran_order(b);
-  const auto number = [](Index i) { return static_cast<int>(i); };
-  const int m = number(c.cols), n = number(c.rows), k = number(a.cols), ldc = number(c.stride);
-  const int lda = number(order_a == 'N' ? a.row_stride : a.col_stride);
-  const int ldb = number(order_b == 'N' ? b.row_stride : b.col_stride);
+  const auto integer = [](Index i) { return static_cast<int>(i); };
+  const int m = integer(c.cols), n = integer(c.rows), k = integer(a.cols), ldc = integer(c.stride);
+  const int lda = integer(order_a == 'N' ? a.row_stride : a.col_stride);
+  const int ldb = integer(order_b == 'N' ? b.row_stride : b.col_stride);
   const T one = 1;
   fortran_gemm(&order_b, &order_a, &m, &n, &k, &one, b.data, &ldb, a.data, &lda, &beta, c.data, &ldc);
 }

@@ -1,6 +1,6 @@
 #pragma once
-// Cross-entropy of softmax(logits) against one target per token; targets below zero are ignored. Backward needs
-// of the softmax only its log sum exp, so any columns of the gradient can be made alone.
+// Cross-entropy of softmax(logits) with one target per token; negative targets are ignored. Backward needs
+// only logits and log-sum-exp (lse), so gradient columns can be computed in blocks.
 #include <moegpt/core/exec.hpp>
 #include <moegpt/kernels/softmax.hpp>
 
@@ -9,30 +9,24 @@
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 
-// f(vector) for all of z; what is left at the end is filled up with minus infinity.
-template <class T, class F>
-[[gnu::always_inline]] inline void for_each_filled(const T* z, Index n, F&& f) {
-  constexpr int W = lanes<T>;
-  const Index whole = n / W * W;
-  for (Index i = 0; i < whole; i += W) f(load(z + i));
-  if (whole == n) return;
-  Vector<T> rest = Vector<T>{} + minus_infinity<T>;
-  for (Index i = whole; i < n; ++i) rest[i - whole] = z[i];
-  f(rest);
-}
-
-// log sum_i exp(z_i), without overflow; NaN if there is a NaN among the z, or none above minus infinity.
+// log sum_i exp(z_i) without overflow. NaN if any z_i is NaN, or all are minus infinity.
 template <class T>
 T log_sum_exp(const T* z, Index n) {
   Vector<T> tops = Vector<T>{} + minus_infinity<T>, total{};
-  for_each_filled(z, n, [&](Vector<T> v) { tops = v > tops ? v : tops; });
+  for_each_vector<T>(n, [&](Index i, auto part) {
+    const Vector<T> v = part.load(z + i, minus_infinity<T>);
+    tops = v > tops ? v : tops;
+  });
   T top = tops[0];
   for (int i = 1; i < lanes<T>; ++i) top = tops[i] > top ? tops[i] : top;
-  for_each_filled(z, n, [&](Vector<T> v) { total += exponential(v - top); });
+  for_each_vector<T>(n, [&](Index i, auto part) {
+    total += exponential(part.load(z + i, minus_infinity<T>) - top);
+  });
   return top + std::log(sum_lanes<T>(total));
 }
 
-// loss_n = -log softmax(z_n)[target_n] = lse_n - z_n[target_n] in nats; both zero where the target is ignored.
+// loss_n = -log softmax(z_n)[target_n] = lse_n - z_n[target_n], in nats; loss_n = lse_n = 0 for an ignored
+// target.
 template <class T>
 [[gnu::noinline]] void cross_entropies(const Exec& exec, MatrixView<const T> z, const int* target, T* loss,
                                        T* lse) {
@@ -45,8 +39,8 @@ template <class T>
   });
 }
 
-// dz_n = scale (softmax(z_n) - onehot(target_n)) for the columns from `first` that dz has; zero where the target
-// is ignored.
+// dz_n = scale (softmax(z_n) - onehot(target_n)), in columns `first` .. `first` + dz.cols - 1; zero for an
+// ignored target.
 template <class T>
 [[gnu::noinline]] void cross_entropies_backward(const Exec& exec, MatrixView<const T> z, const int* target,
                                                 const T* lse, T scale, Index first, MatrixView<T> dz) {

@@ -1,5 +1,5 @@
 #pragma once
-// Dropout of one row, drawn from a counter.
+// Dropout of one row, with a mask that is a function of a key and the row's index.
 #include <moegpt/core/random.hpp>
 
 #include <type_traits>
@@ -7,8 +7,8 @@
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 
-// x *= mask / (1 - p) for one row; `row` numbers it within the key's stream. One draw decides two features: its low
-// half the even one, its high half the odd one, which is their order in memory.
+// x *= mask / (1 - p), for row `row` of the key's stream. Each 64-bit draw decides two features: its low half
+// the even one, its high half the odd one, in the order of memory.
 template <class T>
 [[gnu::noinline]] void drop(T* x, Index n, double p, Key key, Index row) {
   constexpr int D = lanes<std::uint64_t>;

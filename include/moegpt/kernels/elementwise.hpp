@@ -1,12 +1,12 @@
 #pragma once
-// Element by element over many tokens.
+// Element-wise sum of matrices.
 #include <moegpt/core/exec.hpp>
 #include <moegpt/core/simd.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 
-// y = a + b; y may be a or b.
+// y = a + b, all contiguous; y may be a or b.
 template <class T>
 [[gnu::noinline]] void add(const Exec& exec, MatrixView<const T> a, MatrixView<const T> b, MatrixView<T> y) {
   for_each_piece(exec, y.rows, 256, [&](Rows r) {

@@ -1,5 +1,5 @@
 #pragma once
-// Rows of a table looked up by number, and the sum of gradients that comes back.
+// Embedding look-up by token id or position, forward and backward.
 #include <moegpt/core/number.hpp>
 #include <moegpt/core/token_positions.hpp>
 #include <moegpt/kernels/reduce.hpp>
@@ -7,23 +7,24 @@
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 
-// y_n = table[id_n], of a table that is stored as S
+// y_n = table[ids_n], with the table stored as S
 template <class T, class S = T>
 [[gnu::noinline]] void look_up(const Exec& exec, StoredView<S> table, const int* ids, MatrixView<T> y) {
   for_each_piece(exec, y.rows, 64, [&](Rows rows) {
     for (Index n = rows.first; n < rows.first + rows.count; ++n) read_row(table, ids[n], y[n]);
   });
 }
-// d_table[id_n] += dy_n, token after token: a piece owns a range of features.
+// d_table[ids_n] += dy_n, in token order: each task owns a range of features.
 template <class T>
-[[gnu::noinline]] void look_up_backward(const Exec& exec, const int* ids, MatrixView<const T> dy, MatrixView<T> d_table) {
+[[gnu::noinline]] void look_up_backward(const Exec& exec, const int* ids, MatrixView<const T> dy,
+                                        MatrixView<T> d_table) {
   for_each_piece(exec, dy.cols, 128, [&](Rows features) {
     for (Index n = 0; n < dy.rows; ++n)
       axpy<T>(features.count, 1, dy[n] + features.first, d_table[ids[n]] + features.first);
   });
 }
 
-// y_n += table[position of token n]. Padding may have positions beyond the table, which add nothing.
+// y_n += table[position of token n]. Positions beyond the table, which padding may have, are skipped.
 template <class T>
 [[gnu::noinline]] void add_positions(const Exec& exec, MatrixView<const T> table, TokenPositions positions,
                                      MatrixView<T> y) {
@@ -32,7 +33,8 @@ template <class T>
       if (positions[n] < table.rows) axpy<T>(y.cols, 1, table[positions[n]], y[n]);
   });
 }
-// d_table[p] += sum of dy over tokens with position p, sequence after sequence: a piece owns positions.
+// d_table[p] += sum of dy over tokens with position p, in order of sequences: each task owns a range of
+// positions.
 template <class T>
 [[gnu::noinline]] void add_positions_backward(const Exec& exec, MatrixView<const T> dy, TokenPositions positions,
                                               MatrixView<T> d_table) {

@@ -1,6 +1,6 @@
 #pragma once
-// The hidden layer of a feed-forward network on some tokens: h = act(W x + b), or gated,
-// h = act(gate) * (W x + b), with W stored as S. Activations happen inside the products, on blocks of columns that are still in cache.
+// Hidden layer of a feed-forward network: h = act(W x + b), or gated, h = act(gate) * (W x +
+// b). Activations are computed by the epilogue of the product, on blocks that are still in cache.
 #include <moegpt/kernels/activations.hpp>
 #include <moegpt/kernels/gemm.hpp>
 #include <moegpt/kernels/reduce.hpp>
@@ -8,7 +8,7 @@
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 
-// pre = x W^T + b,  h = act(pre)
+// pre = x W^T + b,  h = act(pre), with W stored as S
 template <class T, class S = T>
 [[gnu::noinline]] void hidden(const Exec& exec, Activation act, Operand<T> x, StoredView<S> w, const T* b,
                               MatrixView<T> pre, MatrixView<T> h) {
@@ -16,10 +16,10 @@ template <class T, class S = T>
     for (Index s = rows.first; s < rows.first + rows.count; ++s)
       activate(act, pre[s] + cols.first, h[s] + cols.first, cols.count);
   };
-  gemm<T>(exec, x, transposed<T>(w), pre, {.bias = b}, Finish(activate_block));
+  gemm<T>(exec, x, transposed<T>(w), pre, {.bias = b}, Epilogue(activate_block));
 }
 
-// up = x W^T + b,  h = act(gate) up
+// up = x W^T + b,  h = act(gate) up, with W stored as S
 template <class T, class S = T>
 [[gnu::noinline]] void hidden_gated(const Exec& exec, Activation act, Operand<T> x, StoredView<S> w, const T* b,
                                     MatrixView<const T> gate, MatrixView<T> up, MatrixView<T> h) {
@@ -27,13 +27,13 @@ template <class T, class S = T>
     for (Index s = rows.first; s < rows.first + rows.count; ++s)
       activate_gated(act, gate[s] + cols.first, up[s] + cols.first, h[s] + cols.first, cols.count);
   };
-  gemm<T>(exec, x, transposed<T>(w), up, {.bias = b}, Finish(activate_block));
+  gemm<T>(exec, x, transposed<T>(w), up, {.bias = b}, Epilogue(activate_block));
 }
 
-// What comes back to the hidden layer of y = W_down h + b_down from dy, the gradient of g y:
+// Backward from y = W_down h + b_down to h, where dy is the gradient of g y:
 //   dh = W_down^T dy,   d_gate = <dy, y> = <dh, h> + <dy, b_down>
-// for_row(s, columns, dh) turns a piece of row s of dh into gradients and returns its share of <dh, h>, lane by lane:
-// lanes are summed at the end, so that the sum does not depend on how the product was cut.
+// for_row(s, columns, dh) converts these columns of row s of dh to gradients and returns their part of <dh,
+// h>, per lane. Lanes are summed at the end, so that the sum does not depend on the blocking.
 template <class T, class F>
 void hidden_backward(MatrixView<const T> dy, MatrixView<const T> w_down, const T* b_down, MatrixView<T> dh, T* d_gate,
                      F&& for_row) {
@@ -47,7 +47,7 @@ void hidden_backward(MatrixView<const T> dy, MatrixView<const T> w_down, const T
       for (Index s = rows.first; s < rows.first + rows.count; ++s)
         share[s] += for_row(piece.first + s, cols, dh[piece.first + s] + cols.first);
     };
-    gemm<T>(dy.rows_at(piece), w_down, dh.rows_at(piece), {}, Finish(block));
+    gemm<T>(dy.rows_at(piece), w_down, dh.rows_at(piece), {}, Epilogue(block));
     if (!d_gate) continue;
     for (Index s = 0; s < piece.count; ++s) {
       const T* d = dy[piece.first + s];
@@ -56,7 +56,7 @@ void hidden_backward(MatrixView<const T> dy, MatrixView<const T> w_down, const T
   }
 }
 
-// h = act(pre) once more, and d_pre = g dh act'(pre).
+// Recomputes h = act(pre);  d_pre = g dh act'(pre). Null g: ones.
 template <class T>
 [[gnu::noinline]] void hidden_backward(Activation act, MatrixView<const T> dy, MatrixView<const T> w_down,
                                        const T* b_down, const T* g, MatrixView<const T> pre, MatrixView<T> h,
@@ -65,7 +65,7 @@ template <class T>
     hidden_backward<T>(dy, w_down, b_down, d_pre, d_gate, [&](Index s, Rows cols, T* d) {
       const T gate = g ? g[s] : T(1);
       Vector<T> share{};
-      for_each_padded_vector<T>(cols.count, [&](Index i, auto part) {
+      for_each_vector<T>(cols.count, [&](Index i, auto part) {
         const auto [value, slope] = activation<decltype(tag)::value, T>(part.load(pre[s] + cols.first + i));
         const Vector<T> dh = part.load(d + i);
         share += dh * value;
@@ -77,7 +77,7 @@ template <class T>
   });
 }
 
-// h = act(gate) up once more,  d_gate_pre = g dh up act'(gate),  d_up = g dh act(gate).
+// Recomputes h = act(gate) up;  d_gate_pre = g dh up act'(gate),  d_up = g dh act(gate). Null g: ones.
 template <class T>
 [[gnu::noinline]] void hidden_gated_backward(Activation act, MatrixView<const T> dy, MatrixView<const T> w_down,
                                              const T* b_down, const T* g, MatrixView<const T> gate,
@@ -87,7 +87,7 @@ template <class T>
     hidden_backward<T>(dy, w_down, b_down, d_up, d_gate, [&](Index s, Rows cols, T* d) {
       const T scale = g ? g[s] : T(1);
       Vector<T> share{};
-      for_each_padded_vector<T>(cols.count, [&](Index i, auto part) {
+      for_each_vector<T>(cols.count, [&](Index i, auto part) {
         const auto [value, slope] = activation<decltype(tag)::value, T>(part.load(gate[s] + cols.first + i));
         const Vector<T> u = part.load(up[s] + cols.first + i), dh = part.load(d + i), out = value * u;
         share += dh * out;

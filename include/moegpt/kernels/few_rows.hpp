@@ -1,5 +1,5 @@
 #pragma once
-// C = start + A W^T for a few rows of A, with W [outputs, inputs] row by row as weights lie: what generation computes,
+// C = initial + A W^T for a few rows of A, with W [outputs, inputs] row by row as weights lie: what generation computes,
 // where reading W once takes the time. Outputs lie in the lanes. W is transposed on its way, squares of vectors in
 // registers, and the next rows of it are prefetched in the order in which they lie in memory. Every element of C is
 // the chain of multiply-adds over k of kernels/gemm.hpp.
@@ -9,9 +9,9 @@
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 
-// What a product starts from: zero, the old C (accumulate), or a bias that is the same for every row.
+// The value of C that A B is added to: zero, the old C (accumulate), or bias [N] in every row.
 template <class T>
-struct Start {
+struct InitialC {
   bool accumulate = false;
   const T* bias = nullptr;
 };
@@ -30,7 +30,7 @@ template <class T, int M>
 void pack_few_rows(const Operand<T>& a, T* panel) {
   if (a.rows < M) std::memset(panel, 0, bytes_of<T>(a.cols * M));
   if (a.col_stride == 1)
-    return transpose<T>({a.data, a.rows, a.cols, a.row_stride}, {panel, a.cols, a.rows, M}, a.number);
+    return transpose<T>({a.data, a.rows, a.cols, a.row_stride}, {panel, a.cols, a.rows, M}, a.index);
   for (Index m = 0; m < a.rows; ++m)
     for (Index k = 0; k < a.cols; ++k) panel[k * M + m] = a.row(m)[k * a.col_stride];
 }
@@ -69,7 +69,7 @@ template <class T, int M>
   }
 }
 
-// The same for the first rows of w; fetch_next: the next ones are fetched.
+// The same for the first rows of w, which may be in narrower storage; fetch_next: the next ones are prefetched.
 template <class T, int M>
 [[gnu::always_inline]] inline void few_rows_block(const T* a, MatrixView<const T> w, bool fetch_next, Vector<T>* sum) {
   few_rows_block<T, M>(a, w.data, w.stride, w.cols, fetch_next ? w[lanes<T>] : nullptr, sum);
@@ -82,16 +82,16 @@ template <class T, int M, class View>
   });
 }
 
-// C = start + A W^T for at most M rows and at least a vector of columns.
+// C = initial + A W^T for at most M rows and at least a vector of columns.
 template <class T, int M, class View>
-[[gnu::noinline]] void gemm_few_rows_of(const Operand<T>& a, View w, MatrixView<T> c, Start<T> start) {
+[[gnu::noinline]] void gemm_few_rows_of(const Operand<T>& a, View w, MatrixView<T> c, InitialC<T> initial) {
   constexpr int W = lanes<T>;
   constexpr Index most = few_rows_depth<T, M>;
   alignas(64) T panel[M > 1 ? most * M : most];
   const InputPieces<View> depths{w.cols, most};
   for (Index p = 0; p < depths.size(); ++p) {
     const Rows depth = depths[p];
-    const bool in_place = M == 1 && a.col_stride == 1, resume = p > 0 || start.accumulate;
+    const bool in_place = M == 1 && a.col_stride == 1, resume = p > 0 || initial.accumulate;
     if (!in_place) pack_few_rows<T, M>(a.cols_at(depth), panel);
     const T* const x = in_place ? a.row(0) + depth.first : panel;
     for (Index n = 0; n < c.cols; n += W) {
@@ -100,7 +100,7 @@ template <class T, int M, class View>
       Vector<T> sum[M] = {};
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m)
-        if (m < c.rows && (resume || start.bias)) sum[m] = load((resume ? c[m] : start.bias) + first);
+        if (m < c.rows && (resume || initial.bias)) sum[m] = load((resume ? c[m] : initial.bias) + first);
       const View rows = w.rows_at({first, W}).cols_at(depth.first, depth.count);
       few_rows_block<T, M>(x, rows, n + 2 * W <= c.cols, sum);
 #pragma GCC unroll 16
@@ -115,14 +115,14 @@ template <class T, int M, class View>
   }
 }
 
-// C = start + A W^T for 1 to few_rows rows.
+// C = initial + A W^T for 1 to few_rows rows.
 template <class T, class View>
-[[gnu::noinline]] void gemm_few_rows(const Operand<T>& a, View w, MatrixView<T> c, Start<T> start) {
-  if (c.rows == 1) return gemm_few_rows_of<T, 1>(a, w, c, start);
-  if (c.rows <= 4) return gemm_few_rows_of<T, 4>(a, w, c, start);
+[[gnu::noinline]] void gemm_few_rows(const Operand<T>& a, View w, MatrixView<T> c, InitialC<T> initial) {
+  if (c.rows == 1) return gemm_few_rows_of<T, 1>(a, w, c, initial);
+  if (c.rows <= 4) return gemm_few_rows_of<T, 4>(a, w, c, initial);
   if constexpr (few_rows > 8)
-    if (c.rows > 8) return gemm_few_rows_of<T, 16>(a, w, c, start);
-  gemm_few_rows_of<T, 8>(a, w, c, start);
+    if (c.rows > 8) return gemm_few_rows_of<T, 16>(a, w, c, initial);
+  gemm_few_rows_of<T, 8>(a, w, c, initial);
 }
 
 }  // namespace detail

@@ -1,6 +1,7 @@
 #pragma once
-// The attention core for all sequences and heads of a batch, in parallel. A task is a block of queries of one
-// (sequence, head) forward, and a (sequence, key/value head) or a block of it backward: each owns its output.
+// Multi-head and grouped-query attention of a batch, in parallel. A task of forward is a block of queries of
+// one (sequence, head), a task of backward a (sequence, key/value head) or a block of it: each owns its
+// output.
 #include <moegpt/core/token_positions.hpp>
 #include <moegpt/kernels/attention.hpp>
 #include <moegpt/kernels/rotary.hpp>
@@ -13,14 +14,14 @@ struct MultiHead {
   Index batch, length;                // of the queries
   Index heads, kv_heads, width;       // query head h shares key/value head h / (heads / kv_heads)
   Index key_rows;                     // rows of keys and values from one sequence to the next
-  Index key_length;                   // keys of each sequence, besides those before the position of query 0 ...
-  const Index* key_lengths = nullptr; // [batch] ... or of each its own
-  bool cross = false;                 // keys have positions of their own: none come before the queries
+  Index key_length;                   // keys of each sequence after those before query 0 ...
+  const Index* key_lengths = nullptr; // ... or [batch] for each sequence; null: key_length
+  bool cross = false;                 // keys have their own positions: none precede the queries
   const Index* firsts = nullptr;      // [batch] position of query 0; null: common.rule.first
-  const Rows* own = nullptr;          // [batch x length] keys that each query may see; null: all
-  AttentionHead<T> common;            // keys and key are set for each head
-  Key noise;                          // of dropout
-  Index first_sequence;               // global number of sequence 0, for noise
+  const Rows* own = nullptr;          // [batch x length] allowed keys of each query; null: all
+  AttentionHead<T> common;            // rule.keys and key are set by head()
+  Key noise;                          // RNG key of dropout
+  Index first_sequence;               // global index of sequence 0, for dropout
 
   Index group() const { return heads / kv_heads; }
   Index first_of(Index b) const { return firsts ? firsts[b] : common.rule.first; }
@@ -38,7 +39,7 @@ struct MultiHead {
     result.key = {mix64(noise.value + static_cast<std::uint64_t>((first_sequence + b) * heads + h))};
     return result;
   }
-  // Head h of sequence b: rows x width.
+  // Head h of sequence b: [rows, width].
   template <class U>
   MatrixView<U> queries(MatrixView<U> x, Index b, Index h) const {
     return x.rows_at({b * length, length}).cols_at(h * width, width);
@@ -49,7 +50,7 @@ struct MultiHead {
   }
 };
 
-// Numbers of scratch for each worker.
+// Size of scratch, in elements, for each worker.
 inline Index multi_head_scratch(Index length, Index keys, Index width) {
   return attention_scratch(keys, width) + (length + 15) / 16 * 16;
 }
@@ -71,8 +72,9 @@ template <class T>
   });
 }
 
-// With fewer (sequence, key/value head) pairs than this, backward runs for each block of queries and for each
-// block of keys. Both compute the probabilities again: seven products instead of five, in more tasks.
+// With fewer (sequence, key/value head) pairs than this, backward has tasks for blocks of queries (dq) and
+// for blocks of keys (dk, dv). Both recompute the probabilities: seven products instead of five, but more
+// tasks.
 inline constexpr Index few_heads = 4;
 
 // dq, dk and dv are overwritten.
@@ -82,7 +84,7 @@ template <class T>
                                            MatrixView<const T> lse, MatrixView<const T> d_mixed, MatrixView<T> dq,
                                            MatrixView<T> dk, MatrixView<T> dv, T* scratch) {
   const Index each = multi_head_scratch(m.length, m.key_rows, m.width);
-  // Head h: queries `rows`, keys `keys`, and whether dq, or dk and dv, are wanted.
+  // Head h, queries `rows`, keys `keys`; of_queries: compute dq, of_keys: compute dk and dv.
   auto head = [&](Index b, Index h, Rows rows, Rows keys, bool of_queries, bool of_keys, int worker) {
     const Index kv = h / m.group();
     T *lse_h = scratch + worker * each, *rest = lse_h + (m.length + 15) / 16 * 16;
@@ -93,7 +95,8 @@ template <class T>
                           of_keys ? m.keys(dk, b, kv) : MatrixView<T>{},
                           of_keys ? m.keys(dv, b, kv) : MatrixView<T>{}, h > kv * m.group(), rest);
   };
-  // All heads that share these keys, and all queries that see some of them. Keys that do not exist get zeros.
+  // All heads that share these keys, and all queries that attend to some of them. Rows beyond the keys become
+  // zero.
   auto heads_of_keys = [&](Index b, Index kv, Rows keys, bool of_queries, int worker) {
     const KeyRule rule = m.head(b, kv * m.group()).rule;
     const Index end = keys.first + keys.count;
@@ -101,7 +104,8 @@ template <class T>
     const Index first = of_queries ? 0 : rule.first_query(keys.first);
     const Index last = of_queries ? m.length : rule.end_query(exist - 1, m.length);
     for (Index h = kv * m.group(); h < (kv + 1) * m.group(); ++h)
-      head(b, h, {first, last > first ? last - first : 0}, {keys.first, exist - keys.first}, of_queries, true, worker);
+      head(b, h, {first, last > first ? last - first : 0}, {keys.first, exist - keys.first}, of_queries, true,
+           worker);
     for (Index j = exist; j < end; ++j) {
       std::memset(m.keys(dk, b, kv)[j], 0, bytes_of<T>(m.width));
       std::memset(m.keys(dv, b, kv)[j], 0, bytes_of<T>(m.width));
@@ -114,7 +118,8 @@ template <class T>
     });
     return;
   }
-  const Index queries = Pieces{m.length, attention_block}.size(), keys = (m.key_rows + attention_block - 1) / attention_block;
+  const Index queries = Pieces{m.length, attention_block}.size(),
+              keys = (m.key_rows + attention_block - 1) / attention_block;
   const Index first_tasks = m.batch * m.heads * queries;
   exec.parallel_for_worker(first_tasks + pairs * keys, [&](Index task, int worker) {
     if (task < first_tasks) {
@@ -129,7 +134,7 @@ template <class T>
   });
 }
 
-// cos and sin of the positions of the first `count` tokens: [count, width / 2] each.
+// cosine, sine [count, width / 2]: of the positions of the first `count` tokens.
 template <class T>
 [[gnu::noinline]] void rotary_table(const Exec& exec, TokenPositions positions, Index count, double base,
                                     Index width, T* cosine, T* sine) {
@@ -138,7 +143,8 @@ template <class T>
   });
 }
 
-// Turns all heads of token n by the angles of row n mod `period` of the table; direction -1 turns back.
+// Rotates all heads of token n by the angles of row n mod `period` of the table; direction -1: the inverse
+// rotation.
 template <class T>
 [[gnu::noinline]] void rotate_heads(const Exec& exec, MatrixView<T> x, Index period, Index width, const T* cosine,
                                     const T* sine, T direction) {

@@ -1,5 +1,5 @@
 #pragma once
-// Noise whose deviation is learned: h += normal (softplus(a) + floor), and its backward.
+// Noise with a learned standard deviation: h += normal (softplus(a) + floor), forward and backward.
 #include <moegpt/kernels/vector_math.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {

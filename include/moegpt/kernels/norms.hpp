@@ -1,6 +1,6 @@
 #pragma once
-// LayerNorm (Ba et al. 2016) and RMSNorm (Zhang, Sennrich 2019) over rows of D features. For backward
-// LayerNorm keeps two numbers of each row, mean and rstd, and RMSNorm one, rstd.
+// LayerNorm (Ba et al. 2016) and RMSNorm (Zhang, Sennrich 2019) over rows of D features. Saved for backward,
+// per row: mean and rstd (LayerNorm), rstd (RMSNorm).
 #include <moegpt/core/exec.hpp>
 #include <moegpt/kernels/reduce.hpp>
 
@@ -62,8 +62,8 @@ void rms_norm_backward(const T* x, const T* gamma, T r, const T* dy, T* dx, Inde
   });
 }
 
-// All of these for many tokens. A task of the backward of gamma and beta owns features and adds token after
-// token.
+// The same for many tokens [tokens, D]. A task of the backward of gamma and beta owns features and sums in
+// token order.
 template <class T>
 [[gnu::noinline]] void layer_norms(const Exec& exec, MatrixView<const T> x, const T* gamma, const T* beta,
                                    MatrixView<T> y, T* mean, T* rstd, T epsilon) {
@@ -72,7 +72,7 @@ template <class T>
       layer_norm(x[n], gamma, beta, y[n], mean[n], rstd[n], x.cols, epsilon);
   });
 }
-// dx, unless it is empty;  dgamma += sum_n dy_n xhat_n,  dbeta += sum_n dy_n, each unless it is null
+// dx;  d_gamma += sum_n dy_n xhat_n,  d_beta += sum_n dy_n. Empty dx, null d_gamma or d_beta: not required.
 template <class T>
 [[gnu::noinline]] void layer_norms_backward(const Exec& exec, MatrixView<const T> x, const T* gamma, const T* mean,
                                             const T* rstd, MatrixView<const T> dy, MatrixView<T> dx, T* d_gamma,

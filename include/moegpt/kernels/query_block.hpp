@@ -1,6 +1,6 @@
 #pragma once
-// What one (sequence, head) of attention is, and a block of its queries: products that leave out what the rule of keys
-// masks. The queries of a block are the lanes of its vectors.
+// Parameters of one (sequence, head) of attention, and products for a block of its queries, which skip masked
+// tiles. The queries of a block are the lanes of vectors.
 #include <moegpt/core/random.hpp>
 #include <moegpt/kernels/key_rule.hpp>
 #include <moegpt/kernels/tile.hpp>
@@ -9,25 +9,25 @@ namespace moegpt::inline MOEGPT_BUILD {
 
 namespace kernels {
 
-// What one (sequence, head) needs to know besides its numbers.
+// Parameters of one (sequence, head).
 template <class T>
 struct AttentionHead {
   T scale;
   KeyRule rule{};
-  double dropout = 0;         // on probabilities; 0: none
-  Key key{};                  // of the dropout mask, already particular to this sequence and head
-  Index key_stride = 0;       // counter = query position * key_stride + key / 2: a draw decides two keys
+  double dropout = 0;         // rate, on probabilities
+  Key key{};                  // RNG key of this sequence's and head's dropout mask
+  Index key_stride = 0;       // counter = query position * key_stride + key / 2: one draw per two keys
 };
 
 inline constexpr Index attention_step = tile_rows;   // rows of a product that share one causal limit
 
 namespace detail {
 
-// As many random bits as decide one number, in an integer of the size of T.
+// An integer of the size of T, for the random bits that decide one element.
 template <class T>
 using Word = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
 
-// Queries `rows` of a head as lanes: query rows.first + i is lane i % W of vector i / W.
+// Queries `rows` of a head: query rows.first + i is lane i % W of vector i / W.
 template <class T>
 struct QueryBlock {
   static constexpr int W = lanes<T>;
@@ -36,12 +36,13 @@ struct QueryBlock {
   Index width = whole_vectors<T>(rows.count);   // of a row of scores
   Rows run = head.rule.run(rows);               // of keys
 
-  // Of the vector at lane i, any lane sees keys any_begin .. any_end - 1 at most, every lane all_begin .. all_end - 1.
+  // For the vector at lane i: keys of any lane are in [any_begin, any_end), keys of all lanes are [all_begin,
+  // all_end).
   Index any_begin(Index i) const { return head.rule.begin(rows.first + i); }
   Index all_begin(Index i) const { return head.rule.begin(rows.first + last_lane(i)); }
   Index all_end(Index i) const { return head.rule.end(rows.first + i); }
   Index any_end(Index i) const { return head.rule.end(rows.first + last_lane(i)); }
-  // Lanes first_lane(j) .. end_lane(j) - 1 see key j.
+  // Lanes [first_lane(j), end_lane(j)) attend to key j.
   Index first_lane(Index j) const {
     const Index by_mask = head.rule.first_query(j) - rows.first;
     Index i = by_mask > 0 ? by_mask : 0;
@@ -56,7 +57,7 @@ struct QueryBlock {
       while (i > 0 && head.rule.begin(rows.first + i - 1) > j) --i;
     return i;
   }
-  // For each lane of the vector at i, the first key that it sees, and the key after the last one.
+  // Begin and end of the keys of each lane of the vector at i.
   Vector<T> starts(Index i) const {
     return of_lanes(i, [&](Index query) { return head.rule.begin(query); });
   }
@@ -77,7 +78,7 @@ struct QueryBlock {
     return result;
   }
 
-  // s[j][i] = <k_j, q_i> for the keys of `block`; vectors that are masked as a whole are left out.
+  // s[j][i] = <k_j, q_i> for the keys of `block`; vectors that are entirely masked are skipped.
   void scores(MatrixView<const T> k, Rows block, MatrixView<const T> q_transposed, MatrixView<T> s) const {
     for (Index j = 0; j < block.count; j += attention_step) {
       const Index count = block.count - j < attention_step ? block.count - j : attention_step;
@@ -88,7 +89,7 @@ struct QueryBlock {
                    false);
     }
   }
-  // out_i = or += sum_j p[j][i] b_j over the keys of `block` that query i sees
+  // out_i = or += sum_j p[j][i] b_j over the keys of `block` of query i
   void sum_keys(MatrixView<T> p, Rows block, MatrixView<const T> b, MatrixView<T> out, bool accumulate) const {
     for (Index i = 0; i < rows.count; i += attention_step) {
       const Index count = rows.count - i < attention_step ? rows.count - i : attention_step;
@@ -101,7 +102,7 @@ struct QueryBlock {
         for (Index l = i; l < i + count; ++l) std::memset(out[l], 0, bytes_of<T>(out.cols));
     }
   }
-  // sum_j += sum_i p[j][i] b_i over the queries that see key j of `block`
+  // sum_j += sum_i p[j][i] b_i over the queries of key j of `block`
   void sum_queries(MatrixView<T> p, Rows block, MatrixView<const T> b, MatrixView<T> sum) const {
     for (Index j = 0; j < block.count; j += attention_step) {
       const Index count = block.count - j < attention_step ? block.count - j : attention_step;

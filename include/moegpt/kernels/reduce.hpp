@@ -1,12 +1,12 @@
 #pragma once
-// Sums over one row, in an order fixed by its length alone, and sums over many rows, one after another.
+// Sums over a row, in an order that depends only on its length, and sums over rows, in their order.
 #include <moegpt/core/exec.hpp>
 #include <moegpt/core/simd.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 
-// The sum of term(i, part) over [0, n): a vector or a number, as for_each_vector meets them.
+// The sum of term(i, part) over [0, n). The elements beyond the last full vector are summed one by one.
 template <class T, class F>
 [[gnu::always_inline]] inline T reduce(Index n, F&& term) {
   constexpr int W = lanes<T>, chains = 4;   // independent, so that additions overlap
@@ -15,9 +15,9 @@ template <class T, class F>
   Index i = 0;
   for (; i + chains * W <= n; i += chains * W)
 #pragma GCC unroll 4
-    for (int c = 0; c < chains; ++c) s[c] += term(i + c * W, WholeVector<T>{});
-  for (; i + W <= n; i += W) s[0] += term(i, WholeVector<T>{});
-  for (; i < n; ++i) rest += term(i, SingleNumber<T>{});
+    for (int c = 0; c < chains; ++c) s[c] += term(i + c * W, FullVector<T>{});
+  for (; i + W <= n; i += W) s[0] += term(i, FullVector<T>{});
+  for (; i < n; ++i) rest += term(i, OneElement<T>{});
   return sum_lanes<T>((s[0] + s[1]) + (s[2] + s[3])) + rest;
 }
 
@@ -45,8 +45,8 @@ void axpy(Index n, T a, const T* x, T* y) {
   });
 }
 
-// y_j += sum over rows r = 0, 1, 2 ... of term(r, j, part), a vector or a number like the columns it is for.
-// A task owns columns and keeps their sums in registers.
+// y_j += sum over rows r = 0, 1, 2 ... of term(r, j, part). A task owns columns and holds their sums in
+// registers.
 template <class T, class F>
 void add_over_rows(const Exec& exec, Index rows, Index cols, T* y, F&& term) {
   constexpr int W = lanes<T>, run = 4;
@@ -58,7 +58,7 @@ void add_over_rows(const Exec& exec, Index rows, Index cols, T* y, F&& term) {
       for (int v = 0; v < run; ++v) s[v] = load(y + first + v * W);
       for (Index r = 0; r < rows; ++r)
 #pragma GCC unroll 4
-        for (int v = 0; v < run; ++v) s[v] += term(r, first + v * W, WholeVector<T>{});
+        for (int v = 0; v < run; ++v) s[v] += term(r, first + v * W, FullVector<T>{});
       for (int v = 0; v < run; ++v) store(y + first + v * W, s[v]);
     } else {
       for_each_vector<T>(left, [&](Index i, auto part) {
@@ -76,7 +76,7 @@ template <class T>
   add_over_rows<T>(exec, x.rows, x.cols, y, [&](Index r, Index j, auto part) { return part.load(x[r] + j); });
 }
 
-// sum of squares in double: for norms over many numbers.
+// Sum of squares in double, for norms of many elements.
 template <class T>
 [[gnu::noinline]] double squared_norm(const T* x, Index n) {
   constexpr int W = lanes<double>;

@@ -12,13 +12,13 @@ namespace kernels {
 template <class T>
 inline constexpr T minus_infinity = -std::numeric_limits<T>::infinity();
 
-// x becomes exp(x - max); returns log sum exp of what it was. A row of minus infinities becomes zeros.
+// x = exp(x - max), total = their sum; returns log-sum-exp (lse). A row of minus infinities becomes zeros.
 template <class T>
 T exponentials(T* x, Index n, T& total) {
   T top = minus_infinity<T>;
   for (Index i = 0; i < n; ++i) top = x[i] > top ? x[i] : top;
   if (top == minus_infinity<T>) {
-    for (Index i = 0; i < n; ++i) x[i] = x[i] == top ? T(0) : x[i];   // what is not -inf here is NaN, and stays
+    for (Index i = 0; i < n; ++i) x[i] = x[i] == top ? T(0) : x[i];   // other values are NaN and unchanged
     total = sum(x, n);
     return top + total;
   }
@@ -27,7 +27,7 @@ T exponentials(T* x, Index n, T& total) {
   return top + std::log(total);
 }
 
-// x becomes softmax(x); returns log sum exp.
+// x = softmax(x); returns log-sum-exp (lse).
 template <class T>
 T softmax(T* x, Index n) {
   T total;

@@ -1,6 +1,6 @@
 #pragma once
-// Products of tiles that already lie in whole vectors, for kernels that keep their operands in L1 themselves: no
-// packing and no edges. Every element of C is one chain of multiply-adds over k = 0, 1, 2 ...
+// Small matrix products of whole vectors, for operands in L1: no packing and no edges, for attention. Every
+// element of C is one chain of multiply-adds over k = 0, 1, 2 ...
 #include <moegpt/kernels/transpose.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
@@ -12,10 +12,10 @@ constexpr Index whole_vectors(Index n) {
   return (n + lanes<T> - 1) / lanes<T> * lanes<T>;
 }
 
-// Rows of a product that are computed together where it is one vector wide: the sums fit the registers.
+// Rows of a product of one vector of columns that are computed together: their sums fit the registers.
 inline constexpr Index tile_rows = MOEGPT_VECTOR_BYTES == 64 ? 16 : 12;
 
-// The left operand: element (i, k) lies at data[i * row + k * step].
+// The left operand: element (i, k) is data[i * row + k * step].
 template <class T>
 struct TileOperand {
   const T* data;
@@ -34,7 +34,7 @@ template <class T, int M, int N>
   for (int i = 0; i < M; ++i)
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) sum[i][n] = accumulate ? load(c + i * c_row + n * W) : Vector<T>{};
-  constexpr int groups = (M + 2) / 3;   // one pointer for every three rows: the others are p + row, p + 2 row
+  constexpr int groups = (M + 2) / 3;   // one pointer per three rows: p, p + row, p + 2 row
   const T* p[groups];
 #pragma GCC unroll 8
   for (int g = 0; g < groups; ++g) p[g] = a.data + 3 * g * a.row;
@@ -81,19 +81,12 @@ void product(Index rows, TileOperand<T> a, MatrixView<const T> b, T* c, Index c_
   if (n < b.cols) detail::product_rows<T, 1>(rows, b.rows, a, b.data + n, b.stride, c + n, c_row, accumulate);
 }
 
-// panel = scale x, zero beyond x: panel has whole vectors of rows and columns.
+// panel = scale x, zero beyond x. The rows and columns of panel are whole vectors.
 template <class T>
 [[gnu::noinline]] void pad(MatrixView<const T> x, T scale, MatrixView<T> panel) {
-  constexpr int W = lanes<T>;
-  const Index whole = x.cols / W * W;
-  for (Index i = 0; i < x.rows; ++i) {
-    for (Index j = 0; j < whole; j += W) store(panel[i] + j, scale * load(x[i] + j));
-    if (whole == x.cols) continue;
-    store(panel[i] + whole, Vector<T>{});
-    for (Index j = whole; j < x.cols; ++j) panel[i][j] = scale * x[i][j];
-  }
-  for (Index i = x.rows; i < panel.rows; ++i)
-    for (Index j = 0; j < panel.cols; j += W) store(panel[i] + j, Vector<T>{});
+  for (Index i = 0; i < x.rows; ++i)
+    for_each_vector<T>(x.cols, [&](Index j, auto part) { store(panel[i] + j, scale * part.load(x[i] + j)); });
+  for (Index i = x.rows; i < panel.rows; ++i) std::memset(panel[i], 0, bytes_of<T>(panel.cols));
 }
 
 }  // namespace kernels

@@ -1,12 +1,12 @@
 #pragma once
-// The k largest of a row, largest first; equal values in the order of their index. Every returned index is
-// valid and different even if there are NaNs.
+// Indices of the k largest elements of a row, in descending order of value, equal values in order of index.
+// Indices are valid and distinct even if there are NaNs.
 #include <moegpt/core/matrix.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 namespace kernels {
 
-// One pass: a number moves up past all that are smaller, and the last of k falls out.
+// Insertion into a sorted list of k, in one pass.
 template <class T>
 void top_k(const T* x, int n, int k, int* index) {
   T last{};   // x[index[k - 1]]

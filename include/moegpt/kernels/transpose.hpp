@@ -1,6 +1,6 @@
 #pragma once
-// Transposing, in squares of vectors: as many rows as a vector has lanes are loaded, and blocks of lanes change
-// places between pairs of rows, half as large in each of log2(lanes) steps.
+// Matrix transpose in squares of lanes x lanes: log2(lanes) steps, each of which exchanges blocks of lanes,
+// of half the size, between pairs of vectors.
 #include <moegpt/core/simd.hpp>
 
 #include <utility>
@@ -10,7 +10,7 @@ namespace kernels {
 
 namespace detail {
 
-// Blocks of S lanes: the odd ones of a and the even ones of b change places.
+// Exchanges the odd blocks of S lanes of a with the even ones of b.
 template <class T, int S, std::size_t... lane>
 [[gnu::always_inline]] inline void exchange(Vector<T>& a, Vector<T>& b, std::index_sequence<lane...>) {
   constexpr std::size_t W = lanes<T>;
@@ -39,14 +39,14 @@ template <class T>
 
 }  // namespace detail
 
-// to = from^T; with numbers, row i of `from` is number[i].
+// to = from^T. With an index, row i of the operand is from[index[i]].
 template <class T>
-[[gnu::noinline]] void transpose(MatrixView<const T> from, MatrixView<T> to, const Index* number = nullptr) {
+[[gnu::noinline]] void transpose(MatrixView<const T> from, MatrixView<T> to, const Index* index = nullptr) {
   constexpr int W = lanes<T>;
   for (Index i = 0; i < from.rows; i += W) {
     const Index count = from.rows - i < W ? from.rows - i : W;
     const T* row[W];
-    for (Index p = 0; p < count; ++p) row[p] = from[number ? number[i + p] : i + p];
+    for (Index p = 0; p < count; ++p) row[p] = from[index ? index[i + p] : i + p];
     Index j = 0;
     if (count == W)
       for (; j + W <= from.cols; j += W) detail::transpose_square<T>(row, j, to[j] + i, to.stride);

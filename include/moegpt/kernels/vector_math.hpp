@@ -1,6 +1,6 @@
 #pragma once
-// exp and what follows from it, for whole vectors. A lane's result depends on that lane alone, so an element has
-// the same bits wherever it lies.
+// exp, erf and element-wise maps of vectors. A lane's result depends on that lane alone, so an element has
+// the same bits at any index.
 #include <moegpt/core/logarithm.hpp>
 
 #include <cmath>
@@ -12,14 +12,14 @@ namespace kernels {
 
 namespace detail {
 
-// exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2, exp(r) by its Taylor series: `terms` of them leave
-// an error below half a unit in the last place of T. Adding `magic` rounds to an integer, whose low bits then
-// lie in the mantissa and are shifted to become the exponent.
+// exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2, exp(r) by its Taylor series: `terms` of them
+// give an error below half a unit in the last place of T. Adding `magic` rounds to an integer in the low bits
+// of the mantissa, which are shifted to the exponent.
 template <class T, class Bits, int terms, int mantissa>
 [[gnu::always_inline]] inline Vector<T> exp_of(Vector<T> x, T magic, T lowest, T highest, T ln2_high, T ln2_low) {
   typedef Bits BitVector __attribute__((vector_size(MOEGPT_VECTOR_BYTES)));
   const auto low = x < lowest, high = x > highest;
-  x = low | high ? Vector<T>{} : x;   // their results are stated below: infinities would only raise exceptions
+  x = low | high ? Vector<T>{} : x;   // results are set below; infinities would raise exceptions
   const Vector<T> t = x * T(1.4426950408889634) + magic;
   const Vector<T> n = t - magic;
   const Vector<T> r = (x - n * ln2_high) - n * ln2_low;
@@ -53,8 +53,8 @@ template <class T, class Bits, int terms, int mantissa>
   return detail::exp_of<double, std::uint64_t, 14, 52>(x, 6755399441055744.0, -708.3, 709.4,
                                                        0.6931471803691238, 1.9082149292705877e-10);
 }
-// erf x = x P(x^2) / Q(x^2): P and Q of degree 5 fitted so that the largest relative error on [0, 3.92] is least, 2e-8;
-// beyond, erf rounds to one.
+// erf x = x P(x^2) / Q(x^2): minimax polynomials of degree 5, relative error at most 2e-8 on [0, 3.92];
+// beyond, erf rounds to 1.
 [[gnu::always_inline]] inline Vector<float> error_function(Vector<float> x) {
   constexpr float P[] = {1.12837915f, 0.190365742f, 0.0527432975f, 0.00376384833f, 0.000284839569f, 2.05036238e-6f};
   constexpr float Q[] = {1, 0.502039997f, 0.114092238f, 0.0149656933f, 0.00116209944f, 3.80922947e-5f};
@@ -74,60 +74,23 @@ template <class T, class Bits, int terms, int mantissa>
   return x;
 }
 
-// The last numbers of a row as a vector, for bodies that know only vectors: lanes beyond are zero and not stored.
-template <class T>
-struct PaddedVector {
-  Index count;
-  Vector<T> load(const T* p) const {
-    T rest[lanes<T>] = {};
-    std::memcpy(rest, p, bytes_of<T>(count));
-    return moegpt::load(rest);
-  }
-  void store(T* p, const Vector<T>& v) const { std::memcpy(p, &v, bytes_of<T>(count)); }
-};
-// f(i, part) for [0, n) vector by vector, the last one padded.
-template <class T, class F>
-[[gnu::always_inline]] inline void for_each_padded_vector(Index n, F&& f) {
-  Index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>) f(i, WholeVector<T>{});
-  if (i < n) f(i, PaddedVector<T>{n - i});
-}
-
 // The larger of each pair; b where a is NaN.
 template <class T>
 [[gnu::always_inline]] inline Vector<T> larger(const Vector<T>& a, const Vector<T>& b) {
   return a > b ? a : b;
 }
 
-// y = f(x) by vectors. The loop runs once over whole vectors and once more over what is left, in memory of its own: f
-// is compiled once, so that every element has the same bits.
+// y = f(x); y may be x.
 template <class T, class F>
 [[gnu::always_inline]] inline void map(Index n, const T* x, T* y, F&& f) {
-  constexpr Index W = lanes<T>;
-  const Index whole = n / W * W;
-  T rest[W] = {};
-  for (Index i = whole; i < n; ++i) rest[i - whole] = x[i];
-  T* to = y;
-  for (Index count = whole;; count = W, x = to = rest) {
-    for (Index i = 0; i < count; i += W) store(to + i, f(load(x + i)));
-    if (whole == n || to == rest) break;
-  }
-  for (Index i = whole; i < n; ++i) y[i] = rest[i - whole];
+  for_each_vector<T>(n, [&](Index i, auto part) { part.store(y + i, f(part.load(x + i))); });
 }
 
-// y = f(a, b)
+// y = f(a, b); y may be a or b.
 template <class T, class F>
 [[gnu::always_inline]] inline void map2(Index n, const T* a, const T* b, T* y, F&& f) {
-  constexpr Index W = lanes<T>;
-  const Index whole = n / W * W;
-  T rest[2][W] = {};
-  for (Index i = whole; i < n; ++i) rest[0][i - whole] = a[i], rest[1][i - whole] = b[i];
-  T* to = y;
-  for (Index count = whole;; count = W, a = to = rest[0], b = rest[1]) {
-    for (Index i = 0; i < count; i += W) store(to + i, f(load(a + i), load(b + i)));
-    if (whole == n || to == rest[0]) break;
-  }
-  for (Index i = whole; i < n; ++i) y[i] = rest[0][i - whole];
+  for_each_vector<T>(n,
+                     [&](Index i, auto part) { part.store(y + i, f(part.load(a + i), part.load(b + i))); });
 }
 
 }  // namespace kernels

@@ -1,8 +1,9 @@
 #pragma once
-// Multi-head attention with grouped key/value heads: query head h uses key/value head h / (H / Hkv).
+// Multi-head attention (Vaswani et al. 2017) with grouped key/value heads (GQA, Ainslie et al. 2023): query
+// head h uses key/value head h / (H / Hkv).
 //   y = W_o concat_h softmax(scale q_h k^T) v
-// Self-attention: queries, keys and values are projections of x. With a key/value cache, earlier tokens are found there
-// and this call's keys and values are appended. Cross-attention: keys and values are projections of a memory.
+// Self-attention: queries, keys and values are projections of x; a key/value cache holds those of earlier
+// tokens, and forward appends to it. Cross-attention: keys and values are projections of a memory.
 #include <moegpt/kernels/multi_head.hpp>
 #include <moegpt/layers/linear.hpp>
 
@@ -15,26 +16,26 @@ struct AttentionShape {
   bool rotary = false;
   bool bias = false;          // of query, key and value
   bool output_bias = true;
-  int window = 0;             // a query at p sees keys j with |p - j| < window, or fewer by the mask; 0: any
-  int memory_dim = 0;         // features of a memory's tokens; 0: dim. Another number: cross-attention only
+  int window = 0;             // query p attends to keys |p - j| < window, within the mask; 0: no window
+  int memory_dim = 0;         // features of a memory's tokens; 0: dim. If not dim: cross-attention only
 
   constexpr int key_value_heads() const { return kv_heads > 0 ? kv_heads : heads; }
   constexpr int width() const { return head_dim > 0 ? head_dim : dim / heads; }
   constexpr int memory_width() const { return memory_dim > 0 ? memory_dim : dim; }
 };
 
-// Keys and values of `capacity` positions for each sequence: position p of sequence b is row b * capacity + p.
+// Key/value cache of `capacity` positions per sequence: position p of sequence b is row b * capacity + p.
 template <int Dkv, class T>
 struct KeyValues {
   Out<Dkv, T> keys, values;
   Index capacity = 0;
 };
 
-// What cross-attention reads, such as the output of an encoder: token t of sequence b is number b * length + t.
+// Input of cross-attention, such as the output of an encoder: token t of sequence b is row b * length + t.
 template <int D, class T>
 struct Memory {
   In<D, T> tokens;
-  Index length = 0;                   // of a sequence
+  Index length = 0;                   // of each sequence
   const Index* lengths = nullptr;     // [batch] tokens that are not padding; null: all
 };
 
@@ -66,34 +67,31 @@ struct Attention {
                       Field{"output", &Attention::output, Start::residual}};
   }
   struct Tape {
-    Tokens<Dq, T> query, mixed;       // queries after rotation; sum of values, before the output projection
-    Tokens<Dkv, T> key, value;        // keys after rotation
-    Tokens<H, T> lse;                 // log sum exp of each query's scores
+    Tokens<Dq, T> query, mixed;       // rotated queries; weighted sum of values, the input of `output`
+    Tokens<Dkv, T> key, value;        // rotated keys; values
+    Tokens<H, T> lse;                 // log-sum-exp of each query's attention scores
     double dropout = 0;
     Key noise{};
     void resize(const Pass& pass) { resize(pass, pass.shape.length); }
-    [[gnu::noinline]] void resize(const Pass& pass, Index keys) {   // for `keys` keys of each sequence
-      query.resize(pass.tokens());
-      mixed.resize(pass.tokens());
+    [[gnu::noinline]] void resize(const Pass& pass, Index keys) {   // keys: per sequence
+      resize_all(pass, query, mixed, lse);
       key.resize(pass.shape.batch * keys);
       value.resize(pass.shape.batch * keys);
-      lse.resize(pass.tokens());
     }
   };
   struct Scratch {
-    Buffer<T> heads;                  // of one (sequence, head), for each worker
+    Buffer<T> heads;                  // [workers, multi_head_scratch]
     Buffer<T> cosine, sine;           // [angles(pass), d / 2]
     Tokens<Dq, T> d_query, d_mixed;
     Tokens<Dkv, T> d_key, d_value;
     void resize(const Pass& pass) { resize(pass, pass.shape.length, pass.most_positions()); }
-    // For `keys` keys of each sequence, and with a cache `most` in all.
+    // keys: per sequence; most: with those in a cache.
     [[gnu::noinline]] void resize(const Pass& pass, Index keys, Index most) {
-      const Index seen = most > keys ? most : keys;
-      heads.resize(pass.exec.workers() * kernels::multi_head_scratch(pass.shape.length, seen, d));
+      const Index all = most > keys ? most : keys;
+      heads.resize(pass.exec.workers() * kernels::multi_head_scratch(pass.shape.length, all, d));
       cosine.resize(S.rotary ? pass.tokens() * (d / 2) : 0);
       sine.resize(S.rotary ? pass.tokens() * (d / 2) : 0);
-      d_query.resize(pass.tokens());
-      d_mixed.resize(pass.tokens());
+      resize_all(pass, d_query, d_mixed);
       d_key.resize(pass.shape.batch * keys);
       d_value.resize(pass.shape.batch * keys);
     }
@@ -111,8 +109,8 @@ struct Attention {
     value.forward(x, tape.value, pass);
     if constexpr (S.rotary) {
       compute_angles(scratch, pass);
-      turn(tape.query, scratch, pass, T(1));
-      turn(tape.key, scratch, pass, T(1));
+      rotate(tape.query, scratch, pass, T(1));
+      rotate(tape.key, scratch, pass, T(1));
     }
     if (cache) append(*cache, tape, pass);
     start_dropout(tape, pass);
@@ -127,15 +125,15 @@ struct Attention {
     mix_backward(heads_of(tape, pass, pass.shape.length), tape, dy, grad, scratch, pass);
     if constexpr (S.rotary) {
       compute_angles(scratch, pass);
-      turn(scratch.d_query, scratch, pass, T(-1));
-      turn(scratch.d_key, scratch, pass, T(-1));
+      rotate(scratch.d_query, scratch, pass, T(-1));
+      rotate(scratch.d_key, scratch, pass, T(-1));
     }
     query.backward(x, scratch.d_query, dx, grad.query, pass);
     key.backward(x, scratch.d_key, Sum(dx), grad.key, pass);
     value.backward(x, scratch.d_value, Sum(dx), grad.value, pass);
   }
 
-  // Cross-attention (Vaswani et al. 2017, section 3.2.3).
+  // Cross-attention (Vaswani et al. 2017, section 3.2.3). std::invalid_argument for a wrong shape of memory.
   void forward(In<D, T> x, Memory<M, T> memory, Out<D, T> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
     pass.check_fits(x.count, y.count);
     check_memory(memory.tokens.count, memory.tokens.count, memory.length, memory.lengths, pass);
@@ -145,7 +143,7 @@ struct Attention {
     attend(x, tape.key, tape.value, memory.length, memory.lengths, y, tape, scratch, pass);
   }
 
-  // dx is overwritten, d_memory added to, because every layer of a decoder reads the memory.
+  // Overwrites dx. Adds to d_memory, because every layer of a decoder reads the memory.
   void backward(In<D, T> x, Memory<M, T> memory, const Tape& tape, In<D, T> dy, Out<D, T> dx, Sum<M, T> d_memory,
                 Attention& grad, Scratch& scratch, const Pass& pass) const {
     scratch.resize(pass, memory.length, 0);
@@ -155,8 +153,8 @@ struct Attention {
     value.backward(memory.tokens, scratch.d_value, d_memory, grad.value, pass);
   }
 
-  // Cross-attention to `projected`, the keys and values of a memory: generation computes them once, by `key` and
-  // `value`. lengths: [batch] of the memory, null: projected.capacity. There is no backward of it.
+  // Cross-attention to `projected`, the keys and values of a memory, which generation computes once with
+  // `key` and `value`. lengths [batch]: of the memory; null: projected.capacity. No backward.
   void forward(In<D, T> x, const KeyValues<Dkv, T>& projected, const Index* lengths, Out<D, T> y, Tape& tape,
                Scratch& scratch, const Pass& pass) const {
     pass.check_fits(x.count, y.count);
@@ -240,13 +238,13 @@ struct Attention {
     heads.key_length = length, heads.key_lengths = lengths, heads.own = nullptr, heads.cross = true;
     return heads;
   }
-  // Rows of cos and sin: sequences with the same first position share them.
+  // Rows of cosine and sine: one per position if all sequences start at the same one, else one per token.
   static Index angles(const Pass& pass) { return pass.first_positions ? pass.tokens() : pass.shape.length; }
   static void compute_angles(Scratch& scratch, const Pass& pass) {
     kernels::rotary_table<T>(pass.exec, pass.positions(), angles(pass), pass.options.rotary_base, d,
                              scratch.cosine.data(), scratch.sine.data());
   }
-  static void turn(MatrixView<T> heads, const Scratch& scratch, const Pass& pass, T direction) {
+  static void rotate(MatrixView<T> heads, const Scratch& scratch, const Pass& pass, T direction) {
     kernels::rotate_heads<T>(pass.exec, heads, angles(pass), d, scratch.cosine.data(), scratch.sine.data(),
                              direction);
   }

@@ -1,6 +1,7 @@
 #pragma once
-// Inverted dropout: y = x m / (1 - p), m = 0 with probability p. The mask is a function of the key, the global
-// token number and the feature, so backward draws it again. Without a key it is the identity.
+// Inverted dropout (Srivastava et al. 2014): y = x m / (1 - p), m = 0 with probability p, else 1. The mask is
+// a function of RNG key, global token number and feature, so backward recomputes it. Without a key: y = x.
+// y may be x, and dx may be dy.
 #include <moegpt/kernels/dropout.hpp>
 #include <moegpt/layers/layer.hpp>
 

@@ -1,5 +1,5 @@
 #pragma once
-// A table of vectors: one for each token id, or one for each position.
+// Embedding table [Entries, D]: one vector per token id, or per position.
 #include <moegpt/kernels/embedding.hpp>
 #include <moegpt/layers/layer.hpp>
 
@@ -24,7 +24,7 @@ struct Embedding {
 
   static constexpr auto fields() { return Fields{Field{"weight", &Embedding::weight, Start::embedding}}; }
 
-  // y_n = W[id_n] for every token; std::invalid_argument for an id outside [0, Entries).
+  // y_n = W[id_n];  ids [tokens]. std::invalid_argument for an id outside [0, Entries).
   void forward(const int* ids, Out<D, T> y, const Pass& pass) const {
     check_entries(ids, y.count, Entries);
     kernels::look_up<T, StorageOf<N>>(pass.exec, weight, ids, y);
@@ -36,8 +36,7 @@ struct Embedding {
     if (!grad.weight.empty()) kernels::look_up_backward<T>(pass.exec, ids, dy, grad.weight);
   }
 
-  // y_n += W[position of token n]; std::invalid_argument for a position outside [0, Entries), but
-  // not for that of padding.
+  // y_n += W[position of token n]. std::invalid_argument for a position >= Entries, except of padding.
   void add_positions(Out<D, T> y, const Pass& pass) const {
     check_positions(y.count, Entries, pass);
     kernels::add_positions<T>(pass.exec, weight, pass.positions(), y);

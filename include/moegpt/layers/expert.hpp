@@ -1,16 +1,13 @@
 #pragma once
-// The feed-forward network of one expert: y = down(act(up x)), or gated: y = down(act(gate x) * (up x)).
-//
-// Each call works on one thread unless it is given more, on rows of buffers that all experts share, so that a layer can give (expert,
-// rows) tasks to threads as it likes, several of one expert too: tape and scratch are as long as all slots;
-// x, y and dx are the rows.
-// Activations happen inside the products, on columns that are still in cache.
+// Feed-forward network of one expert: y = down(act(up x)), or gated: y = down(act(gate x) * (up x)).
+// A call works on one thread, unless its forward gets an Exec, on some rows of buffers that all experts share: x, y and dx have these rows,
+// tape and scratch all slots. Calls for one expert may run in parallel. Activations are fused into GEMM.
 #include <moegpt/kernels/feed_forward.hpp>
 #include <moegpt/layers/linear.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Argument checks of an expert, which may be used alone: once per call.
+// Argument checks of an expert: once per call, because an expert may be used alone.
 [[gnu::noinline]] inline void check_expert(Index x, Index y, Rows rows, Index tape, Index scratch) {
   const Index end = rows.first + rows.count;
   check(x == rows.count && y == rows.count && rows.first >= 0 && end <= tape && end <= scratch,
@@ -19,41 +16,53 @@ namespace moegpt::inline MOEGPT_BUILD {
         ": all must fit; call tape.resize(slot_count) and scratch.resize(slot_count) first");
 }
 
-// Rows that an expert works on together, of `slot_count` rows in all: many enough to be worth packing its weights, few
-// enough to share out. Part of no result.
-inline constexpr Index expert_rows(Index slot_count) { return slot_count < 8 * 96 ? 96 : slot_count > 8 * 256 ? 256 : slot_count / 8; }
+// Rows per work item of an expert, of `slot_count` rows in all: many enough to amortise packing of weights,
+// few enough for balance between threads. Does not affect results.
+inline constexpr Index expert_rows(Index slot_count) {
+  return slot_count < 8 * 96 ? 96 : slot_count > 8 * 256 ? 256 : slot_count / 8;
+}
 
-// An expert maps D = dim to D, unless it has a dim_out.
+// The output width: dim_out if X has one, else dim.
 template <class X>
 constexpr int output_dim() {
   if constexpr (requires { X::dim_out; }) return X::dim_out;
   else return X::dim;
 }
 
-// The numbers of an expert: its scalar and the storage of its weights.
+// Work on rows of one expert by one thread. Shapes and routing determine it, threads do not. `expert` is its
+// number in the layer, or -1 for a dense or shared network. The functions of an expert take Rows, or an
+// ExpertTask if they need the number.
+struct ExpertTask {
+  int expert = -1;
+  Rows rows{};
+  operator Rows() const { return rows; }
+};
+
+// The third argument of an expert: its scalar, or with the storage of its weights, Stored<...>.
 template <class X>
 struct NumbersOf { using type = typename X::Scalar; };
 template <class X>
   requires requires { typename X::Numbers; }
 struct NumbersOf<X> { using type = typename X::Numbers; };
 
-// With y_s = expert(x_s) and the gate g_s that y_s is multiplied with, where dy_s is the gradient of g_s y_s:
-//   backward           d_gate_s = <dy_s, y_s>, dx_s = g_s (dy/dx)^T dy_s, and into scratch what the next one needs
-//   backward_weights   part `part` of the weight gradients; dy_s already has its gate
-// A null gate counts as ones, a null d_gate and an empty dx are not wanted. x may be gathered.
+// An expert network. y_s = expert(x_s); dy_s is the gradient of g_s y_s, with gate g_s:
+//   backward           d_gate_s = <dy_s, y_s>,  dx_s = g_s (dy/dx)^T dy_s;  saves to scratch for the next one
+//   backward_weights   adds part `part` of the weight gradients; its dy_s is already multiplied by g_s
+// Null gate: 1. Null d_gate, empty dx: not required. x may be gathered.
 template <class X>
 concept ExpertNetwork = requires(const X expert, X grad, typename X::Tape tape, const typename X::Tape read_tape,
-                                 typename X::Scratch scratch, const typename X::Scratch read_scratch, Rows rows,
+                                 typename X::Scratch scratch, const typename X::Scratch read_scratch,
+                                 ExpertTask task,
                                  Gathered<X::dim, typename X::Scalar> x, In<output_dim<X>(), typename X::Scalar> dy,
                                  Out<output_dim<X>(), typename X::Scalar> y, Out<X::dim, typename X::Scalar> dx,
-                                 typename X::Scalar* numbers) {
+                                 typename X::Scalar* gate) {
   X::fields();
   { X::weight_parts } -> std::convertible_to<Index>;
   tape.resize(Index{});
   scratch.resize(Index{});
-  expert.forward(x, y, tape, scratch, rows);
-  expert.backward(x, read_tape, dy, numbers, dx, numbers, scratch, rows);
-  expert.backward_weights(Index{}, x, read_tape, dy, grad, read_scratch, rows);
+  expert.forward(x, y, tape, scratch, task);
+  expert.backward(x, read_tape, dy, gate, dx, gate, scratch, task);
+  expert.backward_weights(Index{}, x, read_tape, dy, grad, read_scratch, task);
 };
 
 // An expert whose forward takes an Exec as well: several threads can share it.
@@ -83,7 +92,7 @@ struct Expert {
     void resize(Index slot_count) { pre.resize(slot_count); }
   };
   struct Scratch {
-    Tokens<Dff, T> act, d_pre;   // act(pre), computed again in backward
+    Tokens<Dff, T> act, d_pre;   // act(pre), recomputed in backward
     [[gnu::noinline]] void resize(Index slot_count) {
       act.resize(slot_count);
       d_pre.resize(slot_count);
@@ -119,7 +128,7 @@ struct Expert {
 static_assert(lists_every_field<Expert<2, 3>>());
 static_assert(ExpertNetwork<Expert<2, 3>>);
 
-// SwiGLU (Shazeer 2020) with the default activation.
+// Gated linear unit (Shazeer 2020); SwiGLU with the default activation.
 template <int D, int Dff, Activation A = Activation::silu, class N = float, bool HasBias = false>
 struct GatedExpert {
   static_assert(D >= 1 && Dff >= 1, "GatedExpert: its widths must be at least 1");
@@ -144,7 +153,7 @@ struct GatedExpert {
     }
   };
   struct Scratch {
-    Tokens<Dff, T> act, d_gate, d_up;  // act(gate x) * (up x), computed again in backward
+    Tokens<Dff, T> act, d_gate, d_up;  // act(gate x) * (up x), recomputed in backward
     [[gnu::noinline]] void resize(Index slot_count) {
       act.resize(slot_count);
       d_gate.resize(slot_count);
@@ -161,12 +170,12 @@ struct GatedExpert {
   }
 
   // d_act = W_down^T dy,  d_gate = g d_act up act'(gate),  d_up = g d_act act(gate)
-  void backward(Gathered<D, T>, const Tape& tape, In<D, T> dy, const T* weight, Out<D, T> dx, T* d_weight,
-                Scratch& scratch, Rows rows) const {
+  void backward(Gathered<D, T>, const Tape& tape, In<D, T> dy, const T* slot_gate, Out<D, T> dx,
+                T* d_slot_gate, Scratch& scratch, Rows rows) const {
     check_trains<N>();
     const auto d_gate = scratch.d_gate.rows(rows), d_up = scratch.d_up.rows(rows);
-    kernels::hidden_gated_backward<T>(A, dy, down.weight, down.bias.data(), weight, tape.gate.rows(rows),
-                                      tape.up.rows(rows), scratch.act.rows(rows), d_gate, d_up, d_weight);
+    kernels::hidden_gated_backward<T>(A, dy, down.weight, down.bias.data(), slot_gate, tape.gate.rows(rows),
+                                      tape.up.rows(rows), scratch.act.rows(rows), d_gate, d_up, d_slot_gate);
     if (dx.empty()) return;
     kernels::affine_backward<T>({}, d_gate, gate.weight, dx, false);
     kernels::affine_backward<T>({}, d_up, up.weight, dx, true);

@@ -1,15 +1,15 @@
 #pragma once
-// What a layer is. In the order they stand in every layer: its weights, fields(), Tape (what forward leaves for
-// backward), Scratch (memory inside one call), forward, backward, a static_assert of this concept.
+// Layer: concept. Its members, in this order: weights, fields(), Tape (activations that forward saves for
+// backward), Scratch (temporary memory of one call), forward, backward, a static_assert of this concept.
 //
-// Let f(x, w) = <y, dy> with y the output of forward. backward must leave dx = df/dx and add df/dw to grad. Laws:
-//   1. gradients of weights add;  2. an Out is overwritten, a Sum is added to;
-//   3. the tape is const: backward may run twice;  4. backward reads nothing it was not handed;
+// With f(x, w) = <y, dy>, y the output of forward, backward computes dx = df/dx and adds df/dw to grad. Laws:
+//   1. weight gradients accumulate;  2. an Out is overwritten, a Sum is added to;
+//   3. the tape is const: backward may run twice;  4. backward reads its arguments only;
 //   5. no result depends on the number of threads;  6. given its routing, a token's result does not depend on
-//   how many or which other tokens share the call.
-// An empty dx (or an empty weight in grad) means "not wanted". A layer without need of a tape or of scratch has
-// no such argument; forward() and backward() below call any layer in the same way. y may be x, and dx may be dy, only
-// where a layer says so. testing/gradcheck.hpp examines the derivatives and laws 1 to 5.
+//   the other tokens of the call.
+// An empty dx or weight in grad is not required. Layers without tape or scratch omit these arguments;
+// forward() and backward() below call any layer. y may be x, and dx may be dy, only if a layer states it.
+// testing/gradcheck.hpp checks derivatives and laws 1 to 5.
 #include <moegpt/core/fields.hpp>
 #include <moegpt/layers/pass.hpp>
 
@@ -48,7 +48,7 @@ concept Layer = requires(typename L::Tape tape, typename L::Scratch scratch, con
 template <class L>
 concept AddsToDx = Layer<L> && detail::BackwardInto<L, Sum<L::dim_in, typename L::Scalar>>;
 
-// layer.forward with those of the arguments that it takes. x [dim_in, tokens], y [dim_out, tokens].
+// Calls layer.forward with the arguments that it takes. x [tokens, dim_in], y [tokens, dim_out].
 template <class L, class Tape, class Scratch>
 void forward(const L& layer, In<L::dim_in, typename L::Scalar> x, Out<L::dim_out, typename L::Scalar> y, Tape& tape,
              Scratch& scratch, const Pass& pass) {
@@ -67,7 +67,7 @@ void backward(const L& layer, In<L::dim_in, typename L::Scalar> x, const Tape& t
   else layer.backward(x, dy, dx, grad, pass);
 }
 }  // namespace detail
-// layer.backward likewise: dx is overwritten, or, if it is a Sum, added to.
+// Calls layer.backward with the arguments that it takes. Overwrites dx, or adds to it if it is a Sum.
 template <class L, class Tape, class Scratch>
 void backward(const L& layer, In<L::dim_in, typename L::Scalar> x, const Tape& tape,
               In<L::dim_out, typename L::Scalar> dy, Out<L::dim_in, typename L::Scalar> dx, L& grad, Scratch& scratch,

@@ -1,5 +1,5 @@
 #pragma once
-// y = W x + b. Nothing is inlined: a program calls these from many places, for many shapes.
+// Linear layer: y = W x + b. noinline limits the code size: there are many callers and shapes.
 #include <moegpt/kernels/gemm.hpp>
 #include <moegpt/layers/layer.hpp>
 
@@ -41,7 +41,7 @@ struct Linear {
     kernels::affine_backward_weights<T>(pass.exec, x, dy, grad.weight, grad.bias.data());
   }
 
-  // The same for some of the rows of dW, on one thread: parts may be given to different threads.
+  // The same for part `part` of the rows of dW and db, on one thread. Parts may run in parallel.
   static constexpr Index weight_parts = (DOut + 255) / 256;
   [[gnu::noinline]] void backward_weights(Index part, Gathered<DIn, T> x, In<DOut, T> dy, Linear& grad) const {
     check_trains<N>();

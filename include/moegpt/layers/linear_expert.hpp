@@ -1,6 +1,6 @@
 #pragma once
-// An expert that is one linear map, y = W x + b, as in Jacobs et al. 1991. Its width may change: what follows a
-// mixture of such experts must then bring it back (moe/projected_mixture.hpp).
+// Linear expert (Jacobs et al. 1991): y = W x + b. If DOut is not D, a layer after the MoE layer must map
+// DOut to D (moe/projected_mixture.hpp).
 #include <moegpt/layers/expert.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {

@@ -1,5 +1,5 @@
 #pragma once
-// LayerNorm and RMSNorm over the features of each token, and NoNorm where a model has none.
+// LayerNorm (Ba et al. 2016) and RMSNorm (Zhang, Sennrich 2019) over the features of each token, and NoNorm.
 #include <moegpt/kernels/norms.hpp>
 #include <moegpt/layers/layer.hpp>
 
@@ -17,10 +17,8 @@ struct LayerNorm {
     return Fields{Field{"weight", &LayerNorm::weight, Start::one}, Field{"bias", &LayerNorm::bias}};
   }
   struct Tape {
-    Tokens<1, T> mean, rstd;
-    void resize(const Pass& pass) {
-      resize_all(pass, mean, rstd);
-    }
+    Tokens<1, T> mean, rstd;   // of each token; rstd = 1 / sqrt(variance + norm_epsilon)
+    void resize(const Pass& pass) { resize_all(pass, mean, rstd); }
   };
   using Scratch = Nothing;
 
@@ -30,7 +28,8 @@ struct LayerNorm {
     kernels::layer_norms<T>(pass.exec, x, weight.data(), bias.data(), y, tape.mean[0], tape.rstd[0],
                             T(pass.options.norm_epsilon));
   }
-  [[gnu::noinline]] void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, LayerNorm& grad, const Pass& pass) const {
+  [[gnu::noinline]] void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, LayerNorm& grad,
+                                  const Pass& pass) const {
     kernels::layer_norms_backward<T>(pass.exec, x, weight.data(), tape.mean[0], tape.rstd[0], dy, dx,
                                      grad.weight.data(), grad.bias.data());
   }
@@ -47,7 +46,7 @@ struct RMSNorm {
 
   static constexpr auto fields() { return Fields{Field{"weight", &RMSNorm::weight, Start::one}}; }
   struct Tape {
-    Tokens<1, T> rstd;
+    Tokens<1, T> rstd;         // 1 / sqrt(mean of x^2 + norm_epsilon), of each token
     void resize(const Pass& pass) { rstd.resize(pass); }
   };
   using Scratch = Nothing;
@@ -57,7 +56,8 @@ struct RMSNorm {
     tape.resize(pass);
     kernels::rms_norms<T>(pass.exec, x, weight.data(), y, tape.rstd[0], T(pass.options.norm_epsilon));
   }
-  [[gnu::noinline]] void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, RMSNorm& grad, const Pass& pass) const {
+  [[gnu::noinline]] void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, RMSNorm& grad,
+                                  const Pass& pass) const {
     kernels::rms_norms_backward<T>(pass.exec, x, weight.data(), tape.rstd[0], dy, dx, grad.weight.data());
   }
 };

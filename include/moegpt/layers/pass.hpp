@@ -1,6 +1,6 @@
 #pragma once
-// Pass: the arguments of a forward or backward besides tokens and weights. Constants of a trained model and what one
-// sweeps are run-time options here; extents are template arguments of the layers.
+// Pass: the call context of a forward or backward, that is, all arguments besides tokens and weights. Extents
+// are template arguments of layers; constants of a trained model and hyperparameters are run-time options.
 #include <moegpt/core/exec.hpp>
 #include <moegpt/core/token_positions.hpp>
 #include <moegpt/core/random.hpp>
@@ -10,25 +10,25 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Tokens are batch-major: token t of sequence b is number b * length + t.
+// Tokens are batch-major: token t of sequence b has index b * length + t.
 struct Shape {
   Index batch = 1, length = 1;
   Index tokens() const { return batch * length; }
   bool operator==(const Shape&) const = default;
 };
 
-// Constants of a trained model: saved with it.
+// Constants of a trained model, saved with it.
 struct ModelOptions {
   double norm_epsilon = 1e-5;
   double rotary_base = 10000;
   double attention_scale = 0;    // of query-key products; 0: 1 / sqrt(head_dim)
-  double capacity_factor = 0;    // an expert takes at most factor * tokens * K / E tokens; 0: all (dropless)
-  double min_capacity = 0;       // ... but at least so many, and at least one, if there is a limit
+  double capacity_factor = 0;    // capacity of an expert: factor * tokens * K / E slots; 0: dropless
+  double min_capacity = 0;       // minimum capacity in slots; a capacity is at least 1
   bool operator==(const ModelOptions&) const = default;
 };
 
-// std::invalid_argument for an option without meaning. Options may change between steps, so each step checks them. The
-// capacity factor is checked where it is used.
+// std::invalid_argument for an option out of range. Each step calls it, because options may change between
+// steps. The capacity factor is checked where it is used (moe/capacity.hpp).
 [[gnu::noinline]] inline void check_options(const ModelOptions& o) {
   const auto positive = [](double x) { return x > 0 && std::isfinite(x); };
   check(positive(o.norm_epsilon), "norm_epsilon is ", o.norm_epsilon, ", expected a finite number above 0");
@@ -42,26 +42,27 @@ inline void check_dropout(const char* name, double probability) {
   check(probability >= 0 && probability < 1, name, " is ", probability, ": it must be at least 0 and below 1");
 }
 
-// What routers and their losses need besides: moe/routing_context.hpp.
+// Additional arguments of routers and their losses: moe/routing_context.hpp.
 struct RoutingContext;
 
 struct Pass {
   Shape shape{};
   Exec exec{};
   ModelOptions options{};
-  double dropout = 0;                  // probability; of attention's probabilities and output, of dense networks
-  std::optional<Key> key{};            // of noise and dropout; none: evaluation
-  Index first_position = 0;            // of every sequence: what a key/value cache already holds
+  double dropout = 0;                  // probability; of attention probabilities and outputs, of dense FFNs
+  std::optional<Key> key{};            // RNG key of noise and dropout; none: evaluation
+  Index first_position = 0;            // of every sequence: the number of positions in a key/value cache
   const Index* first_positions = nullptr;   // [batch] of each sequence; null: first_position
-  Index first_token = 0;               // global number of token 0, for noise that is the same on any machine
-  Index sequence_stride = 0;           // tokens from one sequence to the next in that numbering; 0: shape.length
+  Index first_token = 0;               // global number of token 0, for noise independent of partitions
+  Index sequence_stride = 0;           // global numbers between sequences; 0: shape.length
   const Index* lengths = nullptr;      // [batch] tokens that are not padding; null: all
-  const Rows* documents = nullptr;     // [tokens] positions that a token may attend to, of its document; null: all
-  bool partial = false;                // less than a batch: in generation, and at the end of a text
-  const RoutingContext* routing = nullptr;   // null: a default one, with no losses and every expert allowed
+  const Rows* documents = nullptr;     // [tokens] positions of the token's document, to attend to; null: all
+  bool partial = false;                // smaller than a batch: in generation, and at the end of a text
+  int layer = 0;                       // number of the layer in its model, from 0; see at_layer
+  const RoutingContext* routing = nullptr;   // null: no losses, all experts allowed
 
   Index tokens() const { return shape.tokens(); }
-  // For layers that may be used alone: the numbers of tokens in x and y must be the pass's, and the pass make sense.
+  // std::invalid_argument unless a layer's x and y have tokens() tokens and the fields are in range.
   [[gnu::noinline]] void check_fits(Index x, Index y) const {
     check(shape.batch >= 0 && shape.length >= 0, "pass.shape is ", shape.batch, " x ", shape.length,
           " tokens: neither may be negative");
@@ -81,13 +82,13 @@ struct Pass {
     exec.check_threads();
   }
   Index stride() const { return sequence_stride > 0 ? sequence_stride : shape.length; }
-  // The number that noise and dropout know a token by: the same in prefill and one token at a time.
+  // Global number of a token, the counter of noise and dropout: the same in prefill and in decoding.
   Index number_of(Index token) const {
     return first_token + token / shape.length * stride() + positions()[token];
   }
   TokenPositions positions() const { return {shape.length, first_position, first_positions}; }
   Index length_of(Index sequence) const { return lengths ? lengths[sequence] : shape.length; }
-  // Positions of a sequence up to its last token that is not padding, and the most of any sequence.
+  // Number of positions of a sequence, without padding; and its maximum over sequences.
   Index end_of(Index sequence) const { return positions().first_of(sequence) + length_of(sequence); }
   Index most_positions() const {
     Index most = 0;
@@ -98,19 +99,20 @@ struct Pass {
     return lengths && token % shape.length >= lengths[token / shape.length];
   }
   double applied_dropout() const { return key ? dropout : 0; }
-  // The same pass inside layer `number`: its noise is its own.
+  // The pass with the RNG key of layer `number`.
   [[gnu::noinline]] Pass at_layer(int number) const {
     Pass inner = *this;
+    inner.layer = number;
     if (key) inner.key = key->with(Purpose::layer, static_cast<std::uint64_t>(number));
     return inner;
   }
 };
 
-// Memory for the tokens of a pass in each of them: Tokens, tapes and scratches.
+// x.resize(pass) for each argument: Tokens, tapes, scratch.
 template <class... X>
 void resize_all(const Pass& pass, X&... x) { (x.resize(pass), ...); }
 
-// Tokens handled together in loops over tokens; part of no result.
+// Chunk of loops over tokens. Does not affect results.
 inline constexpr Index token_piece = 64;
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -179,4 +179,23 @@ struct PostNormBlock {
   static constexpr Dropout<D, T> dropout{};
 };
 
+// The block of a model's layers: of Config::residual, unless the recipe has one of its own,
+// Block<S, NormType, Mixture> with the interface of Block. Dense layers have it too, and there Mixture is a
+// FeedForward.
+namespace detail {
+template <class Recipe, bool PostNorm, AttentionShape S, class NormType, class Mixture, class N>
+struct BlockFor {
+  using type =
+      std::conditional_t<PostNorm, PostNormBlock<S, NormType, Mixture, N>, Block<S, NormType, Mixture, N>>;
+};
+template <class Recipe, bool PostNorm, AttentionShape S, class NormType, class Mixture, class N>
+  requires requires { typename Recipe::template Block<S, NormType, Mixture>; }
+struct BlockFor<Recipe, PostNorm, S, NormType, Mixture, N> {
+  using type = typename Recipe::template Block<S, NormType, Mixture>;
+};
+}  // namespace detail
+template <class Recipe, bool PostNorm, AttentionShape S, class NormType, class Mixture,
+          class N = typename Mixture::Scalar>
+using BlockOfRecipe = typename detail::BlockFor<Recipe, PostNorm, S, NormType, Mixture, N>::type;
+
 }  // namespace moegpt::inline MOEGPT_BUILD

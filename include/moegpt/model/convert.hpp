@@ -1,6 +1,6 @@
 #pragma once
 // A trained model into one that stores its weights narrower, or back: convert(from, to).
-#include <moegpt/model/gpt.hpp>
+#include <moegpt/model/transformer.hpp>
 
 #include <functional>
 #include <map>
@@ -65,7 +65,7 @@ void convert(const From& from, To& to) {
   for_each_named_weight([&](const std::string& path, Kind, const auto& w) {
     for_each_row(path, w, [&](Index i, const auto* numbers) { write_row(w.view(), i, numbers); });
   }, to);
-  to.options = from.options;
+  if constexpr (requires { from.options; }) to.options = from.options;
 }
 
 }  // namespace moegpt::inline MOEGPT_BUILD

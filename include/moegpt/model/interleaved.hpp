@@ -5,18 +5,21 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
+// How many of Pattern's elements are of the second kind.
+template <class Pattern>
+inline constexpr int seconds_in = [] {
+  int n = 0;
+  for (int i = 0; i < Pattern::layers; ++i) n += Pattern::second(i);
+  return n;
+}();
+
 // Pattern::layers elements; Pattern::second(i) says whether the i-th is a B.
 template <class A, class B, class Pattern>
 struct Interleaved {
   using first_type = A;
   using value_type = B;
   static constexpr int length = Pattern::layers;
-  static constexpr int count_second() {
-    int n = 0;
-    for (int i = 0; i < length; ++i) n += Pattern::second(i);
-    return n;
-  }
-  static constexpr int bs = count_second(), as = length - bs;
+  static constexpr int bs = seconds_in<Pattern>, as = length - bs;
   struct Table {
     int index_within_kind[length];
   };
@@ -33,7 +36,7 @@ struct Interleaved {
 
   static constexpr int size() { return length; }
 
-  // f(element, same element of the other lists ...)
+  // f(element, same element of the others ...); the others are Interleaved or OnePerKind of the same Pattern
   template <class F, class... Others>
   void at_layer(int layer, F&& f, Others&... others) { dispatch(*this, layer, f, others...); }
   template <class F, class... Others>
@@ -44,9 +47,28 @@ struct Interleaved {
   static void dispatch(Self& self, int layer, F& f, Others&... others) {
     const auto i = static_cast<std::size_t>(index_within_kind(layer));
     if constexpr (as > 0)
-      if (!Pattern::second(layer)) f(self.first[i], others.first[i]...);
+      if (!Pattern::second(layer)) f(self.first[i], element(others.first, i)...);
     if constexpr (bs > 0)
-      if (Pattern::second(layer)) f(self.second[i], others.second[i]...);
+      if (Pattern::second(layer)) f(self.second[i], element(others.second, i)...);
+  }
+  // The i-th, or the only one.
+  template <class List>
+  static auto& element(List& list, std::size_t i) { return list[list.size() == 1 ? 0 : i]; }
+};
+
+// One A and one B, shared by all layers of their kind: memory that one block at a time uses. A kind without
+// layers has none.
+template <class A, class B, class Pattern>
+struct OnePerKind {
+  static constexpr int bs = seconds_in<Pattern>, as = Pattern::layers - bs;
+
+  [[no_unique_address]] HeapArray<A, (as > 0)> first;
+  [[no_unique_address]] HeapArray<B, (bs > 0)> second;
+
+  template <class Pass>
+  void resize(const Pass& pass) {
+    for (A& a : first) a.resize(pass);
+    for (B& b : second) b.resize(pass);
   }
 };
 

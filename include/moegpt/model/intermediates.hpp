@@ -1,8 +1,7 @@
 #pragma once
 // All that the mixtures of a model computed in a forward, by name. The tape holds most of it already, and what
 // each expert answered is computed again when asked for, so a forward without intermediates has no extra cost.
-#include <moegpt/model/workspace.hpp>
-#include <moegpt/moe/mixture.hpp>
+#include <moegpt/model/mixtures.hpp>
 
 #include <cstdint>
 #include <vector>
@@ -19,13 +18,13 @@ struct MixtureIntermediates {
   std::vector<int> top_k_indices{};         // [N, K]     the experts of each token, in the order of its choices
   std::vector<T> top_k_scores{};            // [N, K]     their scores
   std::vector<T> gates{};                   // [N, K]     what their answers were multiplied with; dropped: 0
-  std::vector<std::uint8_t> dropped{};      // [N, K]     1: chosen, but full or left out
+  std::vector<std::uint8_t> dropped{};      // [N, K]     1: selected, but over capacity or discarded
   std::vector<T> expert_outputs{};          // [N, K, DE] their answers before dropout, if asked for; dropped: 0
   std::vector<T> final_output{};            // [N, D]     of the mixture, shared experts included, before the residual
   std::vector<std::int64_t> load{};         // [E]        pairs served
-  std::vector<std::int64_t> wanted{};       // [E]        pairs chosen, before capacity
+  std::vector<std::int64_t> wanted{};       // [E]        requested pairs, before capacity
   double balance_loss = 0, z_loss = 0, importance_loss = 0, load_loss = 0, variance_loss = 0,
-         count_loss = 0;                    // before their coefficients
+         count_loss = 0, own_loss = 0;      // before their coefficients
 
   // The names in files: f(name, numbers, shape) for each array, f(name, number) for each loss.
   template <class F>
@@ -49,6 +48,7 @@ struct MixtureIntermediates {
     f("load_loss", load_loss);
     f("variance_loss", variance_loss);
     f("count_loss", count_loss);
+    f("own_loss", own_loss);
   }
 };
 
@@ -81,7 +81,7 @@ const auto& mixture_input(const BlockTape& tape) {
 template <class T>
 [[gnu::noinline]] void copy_routes(const RoutingPlan<T>& plan, const Routed<T>* routed, MixtureIntermediates<T>& to) {
   const auto pairs = static_cast<std::size_t>(plan.tokens * plan.choices);
-  to.top_k_indices.assign(pairs, -1);
+  to.top_k_indices.assign(pairs, no_expert);
   to.top_k_scores.assign(pairs, T(0));
   to.gates.assign(pairs, T(0));
   to.dropped.assign(pairs, 0);
@@ -89,15 +89,15 @@ template <class T>
     for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) {
       const auto pair = static_cast<std::size_t>(plan.token[s] * plan.choices + plan.choice[s]);
       to.top_k_indices[pair] = e;
-      to.gates[pair] = plan.weight[s];
+      to.gates[pair] = plan.gate[s];
     }
   for (std::size_t pair = 0; pair < pairs && routed; ++pair) {
     int& e = to.top_k_indices[pair];
-    if (e < 0 && routed->selected) {
-      e = std::max(-1, (*routed->selected)[static_cast<Index>(pair)]);
-      to.dropped[pair] = e >= 0;
+    if (const auto* selected = routed->selected; e == no_expert && selected) {
+      to.dropped[pair] = has_expert(selected->data(), static_cast<Index>(pair), plan.choices, plan.experts);
+      e = (*selected)[static_cast<Index>(pair)];
     }
-    if (e >= 0) to.top_k_scores[pair] = routed->score[static_cast<Index>(pair) / plan.choices][e];
+    if (e != no_expert) to.top_k_scores[pair] = routed->score[static_cast<Index>(pair) / plan.choices][e];
   }
   if (routed) to.gate_scores.assign(routed->score.data, routed->score.data + plan.tokens * plan.experts);
 }
@@ -127,18 +127,17 @@ auto copied(const B& numbers, Index count) {
 
 }  // namespace detail
 
-// Of the last forward of a workspace made for training; its batch is not needed any more.
+// Of the last forward or logits of a workspace, with or without a cache; its batch is not needed any more.
+// std::invalid_argument for an inference workspace, or before a forward.
 template <class Model>
 Intermediates<typename Model::Scalar> intermediates(const Model& model, const Workspace<Model>& work,
                                                     IntermediatesOptions options = {}) {
   using T = typename Model::Scalar;
-  constexpr int D = Model::D;
-  check(work.use == Use::training, "the mixtures of an inference workspace share one tape: make it for training");
-  check_forward(work, "intermediates");
-  const Pass& pass = work.tape.pass;
-  Intermediates<T> all{pass.shape};
+  constexpr int D = Model::config.dim;
+  check_mixtures(work, "intermediates");
+  Intermediates<T> all{work.last.pass.shape};
   for (int layer = 0; layer < Model::config.layers; ++layer)
-    model.blocks.at_layer(layer, [&](const auto& block, const auto& block_tape) {
+    trunk_of(model).blocks.at_layer(layer, [&](const auto& block, const auto& block_tape) {
       const auto& tape = block_tape.mixture;
       using MixtureTape = std::remove_cvref_t<decltype(tape)>;
       if constexpr (HasPlan<MixtureTape>) {
@@ -156,8 +155,10 @@ Intermediates<typename Model::Scalar> intermediates(const Model& model, const Wo
             detail::run_experts(block.mixture.routed_experts(), plan, detail::mixture_input(block_tape).view(),
                                 work.exec, to);
           else
-            refuse("intermediates: the mixture of layer ", layer, " has a plan, but does not say of which experts: "
-                   "give it routed_experts(), which returns their ExpertsView, or that of the mixture inside it");
+            reject("intermediates: the mixture of layer ", layer,
+                   " has a plan, but does not say of which experts: "
+                   "give it routed_experts(), which returns their ExpertsView, or that of the mixture inside "
+                   "it");
         }
         to.final_output = detail::copied(block_tape.mixed[0], plan.tokens * D);
         for (int e = 0; e < plan.experts; ++e) {
@@ -171,9 +172,10 @@ Intermediates<typename Model::Scalar> intermediates(const Model& model, const Wo
           to.load_loss = static_cast<double>(tape.load);
           to.variance_loss = static_cast<double>(tape.variance);
           to.count_loss = static_cast<double>(tape.count);
+          to.own_loss = static_cast<double>(tape.own);
         }
       }
-    }, work.tape.blocks);
+    }, trunk_of(work.tape).blocks);
   return all;
 }
 

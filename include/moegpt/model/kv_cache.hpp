@@ -36,9 +36,9 @@ class KVCache {
     check_sequence(sequence, batch(), "KVCache::length");
     return lengths_[sequence];
   }
-  // Of the longest sequence, and positions that every sequence has room for.
+  // Of the longest sequence, and positions that are free in every sequence.
   Index length() const { return *std::max_element(lengths_.begin(), lengths_.end()); }
-  Index room() const { return C.context - length(); }
+  Index remaining() const { return C.context - length(); }
 
   void clear() { lengths_.fill(0); }
   // Of `sequence`, only positions below `length` are kept.
@@ -70,8 +70,8 @@ class KVCache {
     move_rows(from);
   }
 
-  // std::invalid_argument unless every sequence has room for its tokens: lengths [batch], or `tokens` for each.
-  void check_room(Index tokens, std::span<const Index> lengths = {}) const {
+  // std::invalid_argument unless every sequence can hold its tokens: lengths [batch], or `tokens` for each.
+  void check_remaining(Index tokens, std::span<const Index> lengths = {}) const {
     check(lengths.empty() || std::ssize(lengths) == batch(), "KVCache got ", lengths.size(), " lengths for ", batch(),
           " sequences: one each, or none for ", tokens, " tokens of each");
     for (Index b = 0; b < batch(); ++b) {
@@ -82,7 +82,7 @@ class KVCache {
     }
   }
   void advance(Index tokens, std::span<const Index> lengths = {}) {
-    check_room(tokens, lengths);
+    check_remaining(tokens, lengths);
     for (Index b = 0; b < batch(); ++b)
       lengths_[b] += lengths.empty() ? tokens : lengths[static_cast<std::size_t>(b)];
   }

@@ -5,22 +5,37 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// What looks at the mixtures after a forward needs one that has returned, and a tape for every layer.
+// The transformer of a model, and that of its gradient, tape or scratch: the member `trunk`, or x itself.
+template <class X>
+constexpr auto& trunk_of(X& x) {
+  if constexpr (requires { x.trunk; })
+    return x.trunk;
+  else
+    return x;
+}
+
+// The mixtures of a workspace can be read if each layer has a tape of its own.
+template <class Work>
+void check_tapes(const Work& work) {
+  check(work.use != Use::inference, "the mixtures of an inference workspace share one tape: make it for "
+        "training, or with Use::inspection");
+}
+// What looks at the mixtures after a forward needs one that has returned, too.
 template <class Work>
 void check_mixtures(const Work& work, const char* what) {
-  check(work.use == Use::training, "the mixtures of an inference workspace share one tape: make it for training");
+  check_tapes(work);
   check_forward(work, what);
 }
 
 // f(layer, mixture, tape) for every block whose mixture routes: its tape has a `plan`. Model and workspace may be
-// const. Needs a workspace made for training, in which every layer has a tape of its own.
+// const. std::invalid_argument for an inference workspace.
 template <class Model, class Work, class F>
 void for_each_mixture(Model& model, Work& work, F&& f) {
-  check(work.use == Use::training, "the mixtures of an inference workspace share one tape: make it for training");
+  check_tapes(work);
   for (int layer = 0; layer < Model::config.layers; ++layer)
-    model.blocks.at_layer(layer, [&](auto& block, auto& tape) {
+    trunk_of(model).blocks.at_layer(layer, [&](auto& block, auto& tape) {
       if constexpr (HasPlan<decltype(tape.mixture)>) f(layer, block.mixture, tape.mixture);
-    }, work.tape.blocks);
+    }, trunk_of(work.tape).blocks);
 }
 
 }  // namespace moegpt::inline MOEGPT_BUILD

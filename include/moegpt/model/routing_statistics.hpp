@@ -19,9 +19,9 @@ struct RoutingStatistics {
   int classes = 0;
   std::vector<Layer> layers{};   // that are mixtures
 
-  // Adds the last forward of the workspace, which must be one made for training. label [tokens]: the class of each
-  // token, or below zero; none: experts are counted, classes are not.
-  // std::invalid_argument before a forward, or for labels that do not fit; nothing is counted then.
+  // Adds the last forward of the workspace. label [tokens]: the class of each token, or below zero; none:
+  // experts are counted, classes are not. std::invalid_argument for an inference workspace, before a forward,
+  // or for labels that do not fit; nothing is counted then.
   void add(const Model& model, const Workspace<Model>& work, std::span<const int> label = {}) {
     check_mixtures(work, "RoutingStatistics");
     std::size_t i = 0;
@@ -32,7 +32,7 @@ struct RoutingStatistics {
       MatrixView<const T> score{}, lse{};
       if constexpr (HasScores<decltype(tape)>) score = tape.router.score, lse = tape.router.lse;
       if (!label.empty()) layer.classes.add(tape.plan, label);   // first: it may throw
-      layer.routing.add(tape.plan, score, lse, work.tape.pass);
+      layer.routing.add(tape.plan, score, lse, work.last.pass);
     });
   }
   // Back to nothing counted; the memory stays.

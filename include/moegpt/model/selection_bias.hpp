@@ -63,7 +63,8 @@ void balance_selection(Model& model, const ExpertCounts<Model>& counts, double r
   for (int l = 0; l < Model::config.layers; ++l) {
     const Buffer<Index>& count = counts.layer[static_cast<std::size_t>(l)];
     if (count.size() == 0) continue;
-    model.blocks.at_layer(l, [&](auto& block) { detail::balance_selection_of(block, count, rate, centred); });
+    trunk_of(model).blocks.at_layer(
+        l, [&](auto& block) { detail::balance_selection_of(block, count, rate, centred); });
   }
 }
 // The same with the counts of the last forward of `work` alone.

@@ -34,8 +34,8 @@ template <class Model>
 void update_thresholds(Model& model, const typename Model::Workspace& work, double rate) {
   check(rate > 0 && rate <= 1, "update_thresholds: the rate is ", rate, ", but must lie in (0, 1]");
   check_mixtures(work, "update_thresholds");
-  check(work.tape.pass.key.has_value(), "update_thresholds: the last forward of this workspace had no key, so experts "
-        "chose no tokens: thresholds are learned from training, forward(batch, work, key)");
+  check(work.last.pass.key.has_value(), "update_thresholds: the last forward of this workspace had no key, so "
+        "experts chose no tokens: thresholds are learned from training, forward(batch, work, key)");
   bool found = false;
   for_each_mixture(model, work, [&](int, auto& mixture, const auto& tape) {
     found |= detail::update_thresholds_of<std::remove_cvref_t<decltype(mixture)>, typename Model::Scalar>(

@@ -1,6 +1,6 @@
 #pragma once
-// The dense mixture (Jacobs et al. 1991): every token goes to all experts, and its gates are softmax(W x). It is
-// TopKRouter<E, E> with probability gates, without the sorting; use it to see what sparsity costs.
+// Dense MoE (Jacobs et al. 1991): every token has all experts, with gates softmax(W x), like TopKRouter<E, E>
+// with probability gates but without the sort. Use it to measure what sparsity costs in quality.
 #include <moegpt/moe/token_choice.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {

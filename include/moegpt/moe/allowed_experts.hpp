@@ -1,18 +1,17 @@
 #pragma once
-// Hard masks: only some experts may be chosen. For a router the logits of all others are minus infinity, so
-// gates of the allowed ones still sum as they should, and a forbidden expert gets neither tokens nor
-// gradients.
+// Allowed experts: the others cannot be selected in this pass. Routers set the logits of the others to minus
+// infinity, so the gates are those of a router without them, and they get neither tokens nor gradients.
 #include <moegpt/core/matrix.hpp>
 
 #include <initializer_list>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// The fewest experts that must be allowed: as many as a token takes. A router that may take all takes what is allowed.
+// Minimum number of allowed experts: `active`, or 1 for a router that can select all experts.
 template <class Recipe>
 inline constexpr int fewest_allowed = Recipe::active < Recipe::experts ? Recipe::active : 1;
 
-// Argument check of a model. Null allows all.
+// std::invalid_argument if fewer than fewest_allowed of allowed [experts] are true. Null allows all.
 template <class Recipe>
 void check_allowed(const bool* allowed) {
   if (!allowed) return;
@@ -22,8 +21,8 @@ void check_allowed(const bool* allowed) {
         " experts may be chosen, but the router gives each token ", fewest_allowed<Recipe>, ": allow at least so many");
 }
 
-// Experts by their numbers: AllowedExperts<TopKRouter<8, 2>> some{0, 2, 5}; work.allowed = some;
-// It must live as long as it is used.
+// AllowedExperts<TopKRouter<8, 2>> some{0, 2, 5}; work.allowed = some;   // `some` must outlive its use
+// std::invalid_argument for an index out of range or given twice, and for fewer than fewest_allowed.
 template <class Recipe>
 class AllowedExperts {
  public:
@@ -37,7 +36,7 @@ class AllowedExperts {
     check_allowed<Recipe>(*this);
   }
   operator const bool*() const& { return allowed_.data(); }
-  operator const bool*() && = delete;   // it would not live long enough
+  operator const bool*() && = delete;   // a temporary would dangle
 
  private:
   Buffer<bool> allowed_{Recipe::experts};

@@ -1,26 +1,27 @@
 #pragma once
-// Losses that keep experts busy, as functions of loads and scores: arguments, so that they may first be summed over
-// layers, micro-batches or machines. What a mixture does with them is in moe/mixture_losses.hpp.
+// Auxiliary losses as functions of loads and scores, which may first be summed over layers, micro-batches or
+// machines. moe/mixture_losses.hpp applies them to an MoE layer.
 #include <moegpt/moe/router.hpp>
 
 #include <algorithm>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Groups of tokens that have a balance loss of their own.
+// Balance groups: number of groups, and their tokens that are not padding.
 inline Index groups_in(Group group, const Pass& pass) { return group == Group::sequence ? pass.shape.batch : 1; }
-inline Index tokens_in(Group group, Index which, const Pass& pass) {   // that are not padding
+inline Index tokens_in(Group group, Index which, const Pass& pass) {
   return group == Group::sequence ? pass.length_of(which) : routed_tokens(pass);
 }
 
-// What Loss::balance is for uniform loads and scores of all mixtures, K choices each.
+// Loss::balance of `mixtures` MoE layers with K choices, for uniform loads and scores.
 constexpr double balanced_value(const BalanceRule& rule, int K, int mixtures = 1) {
   const bool per_token = rule.share == BalanceRule::Share::of_tokens && rule.choices == BalanceRule::Choices::all;
   return (per_token ? K : 1) * (rule.layers == BalanceRule::Layers::sum ? mixtures : 1);
 }
 
-// Balance loss (Shazeer et al. 2018 and Fedus et al. 2021): L = E sum_e f_e P_e, over [groups, E], with f the share
-// of load, a constant, and P the mean score. 1 is no minimum: f and P may disagree.
+// Balance loss (Shazeer et al. 2018, Fedus et al. 2021): E sum_ge f_ge P_ge over [groups, E], with load
+// fractions f, constants in backward, and mean scores P. It can be below its value for uniform f and
+// P, because f and P differ.
 template <class T>
 T balance_loss(const T* share, const T* mean_score, int experts, Index groups = 1) {
   double loss = 0;
@@ -28,25 +29,25 @@ T balance_loss(const T* share, const T* mean_score, int experts, Index groups = 
     loss += static_cast<double>(share[i]) * static_cast<double>(mean_score[i]);
   return static_cast<T>(loss * experts);
 }
-// dP += coefficient E f
+// dP += coefficient E f;  d_mean_score [groups, E]
 template <class T>
 void balance_loss_backward(const T* share, int experts, Index groups, T coefficient, T* d_mean_score) {
   for (Index i = 0; i < groups * experts; ++i) d_mean_score[i] += coefficient * static_cast<T>(experts) * share[i];
 }
 
-// f_e = count_e / (sum of counts) or count_e / tokens, times weight. Without a count: zero.
+// f_e = factor count_e / (sum of counts), or factor count_e / tokens; 0 if the divisor is 0. share [experts]
 template <class Count, class T>
-void load_shares(const BalanceRule& rule, const Count* count, int experts, Index tokens, double weight, T* share) {
+void load_shares(const BalanceRule& rule, const Count* count, int experts, Index tokens, double factor, T* share) {
   double whole = static_cast<double>(tokens);
   if (rule.share == BalanceRule::Share::of_pairs) {
     whole = 0;
     for (int e = 0; e < experts; ++e) whole += static_cast<double>(count[e]);
   }
   for (int e = 0; e < experts; ++e)
-    share[e] = whole > 0 ? static_cast<T>(weight * static_cast<double>(count[e]) / whole) : T(0);
+    share[e] = whole > 0 ? static_cast<T>(factor * static_cast<double>(count[e]) / whole) : T(0);
 }
 
-// take(e, sum of x[n][e]) over those of `rows` that are not padding, in double and in token order.
+// take(e, sum_n x[n][e]) over `rows` without padding; summed in double, in token order.
 template <class T, class F>
 void sum_over_tokens(MatrixView<const T> x, Rows rows, const Pass& pass, F&& take) {
   constexpr Index most = 16;
@@ -60,7 +61,7 @@ void sum_over_tokens(MatrixView<const T> x, Rows rows, const Pass& pass, F&& tak
   }
 }
 
-// P: mean[group, e] of the scores of a group's tokens; nothing routed: zero.
+// mean [groups, E]: P, the mean score over the tokens of each group; 0 for a group of padding only.
 template <class T>
 [[gnu::noinline]] void mean_scores(MatrixView<const T> score, Group group, const Pass& pass, T* mean) {
   const Index groups = groups_in(group, pass), length = score.rows / groups;
@@ -71,7 +72,7 @@ template <class T>
   }
 }
 
-// Router z-loss (Zoph et al. 2022): mean over tokens of lse^2.
+// Router z-loss (Zoph et al. 2022): mean of lse^2 over tokens that are not padding.
 template <class T>
 T z_loss(In<1, T> lse, const Pass& pass) {
   const double routed = std::max(1.0, static_cast<double>(routed_tokens(pass)));
@@ -81,14 +82,14 @@ T z_loss(In<1, T> lse, const Pass& pass) {
   return static_cast<T>(total / routed);
 }
 
-// How E numbers v_e spread, and derivatives of that by each of them.
-struct Spread {
-  double mean = 0, squares = 0;   // sum of (v_e - mean)^2
+// Variance and squared coefficient of variation CV^2 of E values v_e, and their derivatives by one value v.
+struct Dispersion {
+  double mean = 0, squares = 0;   // squares: sum_e (v_e - mean)^2
   int experts = 0;
 
-  // v(e): a double.
+  // v(e) -> double
   template <class V>
-  Spread(int experts_, V&& v) : experts(experts_) {
+  Dispersion(int experts_, V&& v) : experts(experts_) {
     for (int e = 0; e < experts; ++e) mean += v(e) / experts;
     for (int e = 0; e < experts; ++e) squares += (v(e) - mean) * (v(e) - mean);
   }
@@ -99,8 +100,8 @@ struct Spread {
   double d_variance(Variance form, double v) const { return 2 * (v - mean) / divisor(form); }
 
   // CV^2 = V / q,  q = mean^2 + 1e-10;  dCV^2/dv_e = dV/dv_e / q - 2 mean V / (E q^2)
-  double variation(Variance form) const { return variance(form) / q(); }
-  double d_variation(Variance form, double v) const {
+  double cv2(Variance form) const { return variance(form) / q(); }
+  double d_cv2(Variance form, double v) const {
     return d_variance(form, v) / q() - 2 * mean * variance(form) / (experts * q() * q());
   }
 

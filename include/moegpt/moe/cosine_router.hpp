@@ -1,8 +1,8 @@
 #pragma once
-// Cosine routing (Chi et al. 2022; Tutel's cosine_top): logits are cosines between the token, projected to a narrow
-// width, and a vector for each expert, so neither can grow to win:
+// Cosine routing (Chi et al. 2022; Tutel's cosine_top): logits are scaled cosines of the token, projected to
+// `Width`, and a vector per expert. They lie in [-c, c], whatever the norms:
 //   p = W x + b,  u = p / |p|,  w_e = v_e / |v_e|,  z_e = c <u, w_e>,  c = exp(min(theta, log 100))
-// A vector of zeros has cosine 0 with everything and no gradient.
+// A zero vector has cosines 0 and no gradient.
 #include <moegpt/moe/token_choice.hpp>
 
 #include <numbers>
@@ -26,9 +26,9 @@ struct CosineLogits {
                     Field{"log_scale", &For::log_scale, Start::at(std::numbers::ln2)}};
     }
     struct Tape {
-      Tokens<Width, T> u;        // of tokens
-      Tokens<1, T> inverse;      // 1 / |p|
-      Tokens<Width, T> w;        // [E] of experts
+      Tokens<Width, T> u;        // [tokens]
+      Tokens<1, T> inverse;      // [tokens] 1 / |p|
+      Tokens<Width, T> w;        // [E]
       Tokens<1, T> w_inverse;    // [E] 1 / |v|
       [[gnu::noinline]] void resize(const Pass& pass) {
         resize_all(pass, u, inverse);
@@ -38,7 +38,7 @@ struct CosineLogits {
     };
     struct Scratch {
       Tokens<E, T> dz;           // c dz
-      Tokens<Width, T> du;       // [tokens], then dp
+      Tokens<Width, T> du;       // [tokens] du, then dp
       Tokens<1, T> along;        // [tokens] <u, du>
       Tokens<Width, T> dw;       // [E]
       [[gnu::noinline]] void resize(const Pass& pass) {
@@ -78,13 +78,13 @@ struct CosineLogits {
    private:
     T scale() const { return std::exp(std::min(log_scale[0], std::log(T(100)))); }
 
-    // x becomes x / |x|; returns 1 / |x|.
+    // x := x / |x|; returns 1 / |x|, or 0.
     static T normalise(T* x) {
       const T square = kernels::dot(x, x, Width), inverse = square > 0 ? 1 / std::sqrt(square) : T(0);
       kernels::scale(Width, inverse, x, x);
       return inverse;
     }
-    // d becomes (d - u <u, d>) / |x|, for u = x / |x|; returns <u, d>.
+    // d := (d - u <u, d>) / |x|, for u = x / |x|; returns <u, d>.
     static T normalise_backward(const T* u, T inverse, T* d) {
       const T along = kernels::dot(u, d, Width);
       for (int i = 0; i < Width; ++i) d[i] = (d[i] - u[i] * along) * inverse;

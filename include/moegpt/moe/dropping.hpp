@@ -1,16 +1,16 @@
 #pragma once
-// Which pairs a full expert drops is part of a router's type: Dropping<TopKRouter<8, 2>, Drop::slot_major>. How many
-// it takes is a run-time option (ModelOptions::capacity_factor and min_capacity; 0, the default: all).
+// Drop policy of a router specification, a part of its type: Dropping<TopKRouter<8, 2>, Drop::slot_major>.
+// The capacity is a run-time option: ModelOptions::capacity_factor (0, the default: dropless), min_capacity.
 #include <moegpt/moe/router.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Any recipe that assigns under a capacity, with the order in which pairs ask for a place and who competes. In token
-// order nothing depends on later tokens, and among contemporaries nothing can; every other rule looks ahead.
-//   GShard, ST-MoE    Drop::slot_major, Group::sequence; their capacity has no factor K: divide the factor by K
+// Any router specification that assigns under a capacity, with the order in which pairs claim slots and the
+// capacity group. Causal in token order and with Group::position, otherwise non-causal.
+//   GShard, ST-MoE    Drop::slot_major, Group::sequence; their capacity has no factor K: divide it by K
 //   V-MoE             Drop::batch_prioritised
 //   Megatron          Drop::probability, Group::batch, Round::up
-//   HF Switch         Drop::token_order, Group::sequence; a constant capacity: a tiny factor, and min_capacity
+//   HF Switch         Drop::token_order, Group::sequence; constant capacity: a tiny factor, and min_capacity
 template <Router Recipe, Drop Order, Group Among = Group::batch, Round Rounding = Round::down>
 struct Dropping : Recipe {
   static_assert(drop_rule_of<Recipe>().order != Drop::never,

@@ -1,8 +1,8 @@
 #pragma once
-// Expert choice (Zhou et al. 2022): s = softmax(W x) over experts, then each expert takes the C tokens with the
-// largest s[:, e] among those that compete, C = tokens * Average / E. The gate is s, not renormalised; a token may
-// have 0 .. E experts; the load is balanced by construction. Whether a token is taken depends on later tokens, so it
-// is not causal, except among contemporaries.
+// Expert choice (Zhou et al. 2022): s = softmax(W x) over experts; each expert selects the C tokens of a
+// capacity group with the largest s[:, e], C = tokens * Average / E. Gates are s, not renormalised. A token
+// has 0 .. E experts; expert loads are equal. Selection depends on later tokens, so it is non-causal, except
+// with Group::position.
 #include <moegpt/kernels/softmax.hpp>
 #include <moegpt/layers/linear.hpp>
 #include <moegpt/moe/router.hpp>
@@ -10,19 +10,19 @@
 namespace moegpt::inline MOEGPT_BUILD {
 
 struct ExpertChoice {
-  Group group = Group::batch;   // who competes; position: causal, and generation repeats it for the same batch
-  bool thresholds = false;      // without a key, route by thresholds instead: see ThresholdExpertChoice
+  Group group = Group::batch;   // capacity group; position: causal, and the same in generation of that batch
+  bool thresholds = false;      // without a key, select by thresholds: see ThresholdExpertChoice
 };
 
-// Average: experts per token on average, which sets the capacity. Fewer tokens than E / Average compete for less than
-// one place: an error (check_capacity), unless min_capacity is at least 1.
+// Average: mean number of experts per token, which sets the capacity C. std::invalid_argument in forward if a
+// group has fewer than E / Average tokens (check_capacity), unless min_capacity is at least 1.
 template <int E, int Average = 2, ExpertChoice Options = ExpertChoice{}>
 struct ExpertChoiceRouter {
   static constexpr int experts = E, active = E;
   static constexpr bool causal = Options.group == Group::position;
-  static constexpr DropRule drop{.order = Drop::never};   // C instead
-  // What all experts take; by thresholds they may take all tokens.
-  static Index places(const Pass& pass) {
+  static constexpr DropRule drop{.order = Drop::never};   // capacity C instead
+  // E C per group; with thresholds an expert may select all tokens.
+  static Index max_slots(const Pass& pass) {
     if (Options.thresholds || pass.tokens() == 0) return pass.tokens() * E;
     const Groups groups{Options.group, pass.shape};
     return E * groups.size() * capacity_of(groups[0].count, Average, 1, E, Round::down, pass.options.min_capacity);
@@ -44,7 +44,7 @@ struct ExpertChoiceRouter {
     static constexpr int dim = D;
 
     Linear<D, E, T, false> logits;
-    // Moved by update_thresholds, never by a gradient.
+    // Updated by update_thresholds; no gradient.
     [[no_unique_address]] Weight<T, Options.thresholds ? E : 0> threshold;
 
     static constexpr auto fields() {
@@ -54,8 +54,8 @@ struct ExpertChoiceRouter {
       static constexpr bool has_choices = true;
       Tokens<E, T> score;       // softmax of the logits over experts
       Tokens<1, T> lse;
-      Buffer<Index> order;      // [E, tokens] each expert's tokens, group by group, best first up to its capacity
-      Buffer<int> chosen;       // [tokens, E] e where expert e took the token
+      Buffer<Index> order;      // [E, tokens] tokens by group, those of the largest scores first, up to C
+      Buffer<int> chosen;       // [tokens, E] e if expert e selected the token, else no_expert
       [[gnu::noinline]] void resize(const Pass& pass) {
         resize_all(pass, score, lse);
         order.resize(E * pass.tokens());
@@ -77,21 +77,21 @@ struct ExpertChoiceRouter {
             for (int e = 0; e < E; ++e)
               if (!allowed[e]) tape.score[n][e] = kernels::minus_infinity<T>;
           *tape.lse[n] = kernels::softmax(tape.score[n], E);
-          for (int e = 0; e < E; ++e) tape.chosen[n * E + e] = by_threshold(e, n, tape, pass) ? e : -1;
+          for (int e = 0; e < E; ++e) tape.chosen[n * E + e] = by_threshold(e, n, tape, pass) ? e : no_expert;
         }
       });
       if (!Options.thresholds || pass.key) {
         check_capacity("ExpertChoiceRouter's Average", Average, {.group = Options.group}, 1, E, pass);
         const Groups groups{Options.group, pass.shape};
         pass.exec.parallel_for(E * groups.size(), [&](Index i) {
-          take_best(static_cast<int>(i / groups.size()), i % groups.size(), groups, tape, pass);
+          select_tokens(static_cast<int>(i / groups.size()), i % groups.size(), groups, tape, pass);
         });
       }
       plan.resize(pass.tokens(), E, E);
       plan.assign(tape.chosen.data(), tape.score[0], 0);
     }
 
-    // ds = dg for chosen pairs;  dz = s (ds - <ds, s>)
+    // ds = dg for selected pairs, else 0;  dz = s (ds - <ds, s>) + 2 z / N lse s
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
                   Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
       scratch.resize(pass);
@@ -101,7 +101,7 @@ struct ExpertChoiceRouter {
           T *dz = scratch.d_logits[n], *d_score = scratch.d_score[n];
           for (int e = 0; e < E; ++e) {
             const Index s = plan.slot[n * E + e];
-            d_score[e] = s >= 0 ? signal.d_weight[s] : T(0);
+            d_score[e] = s != no_slot ? signal.d_gate[s] : T(0);
             dz[e] = pass.is_padding(n) ? T(0) : 2 * signal.z / static_cast<T>(routed) * *tape.lse[n] * tape.score[n][e];
           }
           signal.add_to_scores(n, routed, pass, E, d_score);
@@ -116,38 +116,39 @@ struct ExpertChoiceRouter {
       return Options.thresholds && !pass.key && !pass.is_padding(n) && is_allowed(e, pass) &&
              tape.score[n][e] >= threshold[e];
     }
-    // Equal scores: the earlier token.
-    static void take_best(int e, Index g, const Groups& groups, Tape& tape, const Pass& pass) {
+    // Ties: the earlier token first.
+    static void select_tokens(int e, Index g, const Groups& groups, Tape& tape, const Pass& pass) {
       if (!is_allowed(e, pass)) return;
       const TokenGroup group = groups[g];
       Index* order = tape.order.data() + e * pass.tokens() + g * group.count;
       Index count = 0;
       for (Index i = 0; i < group.count; ++i)
         if (!pass.is_padding(group[i])) order[count++] = group[i];
-      const Index taken = capacity_of(count, Average, 1, E, Round::down, pass.options.min_capacity);
-      sort_descending(order, taken, count, [&](Index n) { return tape.score[n][e]; });
-      for (Index i = 0; i < taken; ++i) tape.chosen[order[i] * E + e] = e;
+      const Index capacity = capacity_of(count, Average, 1, E, Round::down, pass.options.min_capacity);
+      sort_descending(order, capacity, count, [&](Index n) { return tape.score[n][e]; });
+      for (Index i = 0; i < capacity; ++i) tape.chosen[order[i] * E + e] = e;
     }
   };
 };
 static_assert(lists_every_field<ExpertChoiceRouter<4>::For<4>>());
 static_assert(Router<ExpertChoiceRouter<4>>);
 
-// With a key (training) expert choice over the batch, without (evaluation, generation) each token for itself: expert e
-// takes it if s_e >= threshold_e, an average of what was just enough in training (update_thresholds). Evaluation is
-// causal and training is not, so a decoder wants it as AllowNonCausal<...>. Thresholds begin at zero: every expert
-// takes every token until they are learned.
+// With a key (training): expert choice over the batch. Without (evaluation, generation): expert e selects a
+// token if s_e >= threshold_e, a running mean of the smallest score that e selected in training
+// (update_thresholds). Evaluation is causal, training is not, so a decoder needs AllowNonCausal<...>.
+// Thresholds start at 0: all experts select all tokens.
 template <int E, int Average = 2>
 using ThresholdExpertChoice = ExpertChoiceRouter<E, Average, ExpertChoice{.thresholds = true}>;
 
-// All the way if it was never moved.
+// threshold += rate (enough - threshold); the first time, threshold = enough.
 template <class T>
 void move_threshold(T& threshold, T enough, double rate) {
   threshold = threshold == 0 ? enough : threshold + static_cast<T>(rate) * (enough - threshold);
 }
 
-// threshold_e += rate (smallest score that expert e took - threshold_e); the first time, all the way. After a forward
-// with a key.
+// threshold_e += rate (smallest score that expert e selected - threshold_e), or that score the first time.
+// Call it after a forward with a key. std::invalid_argument for a rate outside (0, 1] and for a plan of
+// another router.
 template <class Router, class T>
 void update_thresholds(Router& router, const RoutingPlan<T>& plan, double rate) {
   check(rate > 0 && rate <= 1, "update_thresholds: the rate is ", rate, ", but must lie in (0, 1]");
@@ -155,8 +156,8 @@ void update_thresholds(Router& router, const RoutingPlan<T>& plan, double rate) 
         " thresholds, the plan ", plan.experts, " experts");
   for (int e = 0; e < plan.experts; ++e) {
     if (plan.load(e) == 0) continue;
-    const T* weight = plan.weight.data();
-    const T enough = *std::min_element(weight + plan.offset[e], weight + plan.offset[e + 1]);
+    const T* gate = plan.gate.data();
+    const T enough = *std::min_element(gate + plan.offset[e], gate + plan.offset[e + 1]);
     move_threshold(router.threshold[e], enough, rate);
   }
 }

@@ -1,8 +1,8 @@
 #pragma once
-// A pool of experts. Every mixture runs its experts here, and so may one of your own:
+// A pool of experts, for MoE layers and user-defined layers:
 //   y_s = dropout(expert_e(x_s))   for each slot s of expert e
-// The slots of an expert are consecutive rows of buffers that all experts share. Threads take (expert, rows) tasks,
-// the largest first, several of an expert that has many slots; in backward_weights (expert, part) tasks.
+// The slots of an expert are consecutive rows of buffers that all experts share. Work items are (expert,
+// rows), the largest first, several if it has many slots; in backward_weights (expert, part).
 #include <moegpt/core/heap_array.hpp>
 #include <moegpt/kernels/dispatch.hpp>
 #include <moegpt/kernels/dropout.hpp>
@@ -14,27 +14,22 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Of what experts answer.
+// Dropout of expert outputs.
 struct ExpertDropout {
   double probability = 0;
   Key noise{};
 };
-// None without a key. `pool` tells the pools of one layer apart.
+// No dropout without a key. `pool`: index of the pool in its layer, for different masks.
 inline ExpertDropout expert_dropout(double probability, const Pass& pass, int pool = 0) {
   if (!pass.key) return {};
   return {probability, pass.key->with(Purpose::expert_dropout, pool)};
 }
 
-// Rows of one expert that one thread works on. Shapes and routing decide them, threads do not.
-struct ExpertTask {
-  int expert;
-  Rows rows;
-};
 using ExpertTasks = std::span<const ExpertTask>;
 
 namespace detail {
 
-// The slots of every expert in pieces of at most `limit`, the largest first.
+// The slots of all experts in chunks of at most `limit`, the largest first.
 [[gnu::noinline]] inline ExpertTasks cut_slots(const ExpertSlots& layout, int experts, Index limit,
                                                Buffer<ExpertTask>& tasks) {
   Index count = 0;
@@ -65,8 +60,8 @@ void drop_slots(const ExpertDropout& dropout, const ExpertSlots& layout, MatrixV
 
 }  // namespace detail
 
-// `count` experts that are somewhere, and what their passes need. A slot's x and dy may be gathered:
-// {x, plan.token.data(), slot_count} are the tokens of all slots.
+// View of `count` experts. x and dy of the slots may be gathered: {x, plan.token.data(), slot_count} are the
+// tokens of all slots.
 template <ExpertNetwork X>
 struct ExpertsView {
   using T = typename X::Scalar;
@@ -74,13 +69,14 @@ struct ExpertsView {
 
   const X* data = nullptr;
   int count = 0;
+  int first = 0;   // number of data[0] in its layer, above 0 for a part of the experts; -1: not routed to
 
-  struct Tape : X::Tape {              // slots
+  struct Tape : X::Tape {              // [slots]
     ExpertDropout dropout{};
   };
   struct Scratch {
-    typename X::Scratch expert;        // slots
-    Tokens<DOut, T> d_output;          // slots: of what experts answer, with its gate
+    typename X::Scratch expert;        // [slots]
+    Tokens<DOut, T> d_output;          // [slots] gradient of the expert outputs, times gates
     Buffer<ExpertTask> tasks;
     [[gnu::noinline]] void resize(int experts, Index slot_count) {
       expert.resize(slot_count);
@@ -94,64 +90,67 @@ struct ExpertsView {
                                  Scratch& scratch, const Pass& pass, const ExpertDropout& dropout = {}) const {
     detail::check_slots(layout.offset[count], x.count, y.count, scratch.d_output.count());
     tape.dropout = dropout;
-    for_each_task(layout, scratch, pass, [&](int e, Rows rows, const auto&... exec) {
-      data[e].forward(x.rows(rows), y.rows(rows), tape, scratch.expert, rows, exec...);
+    for_each_task(layout, scratch, pass, [&](const X& expert, const ExpertTask& task, const auto&... exec) {
+      const Rows rows = task;
+      expert.forward(x.rows(rows), y.rows(rows), tape, scratch.expert, task, exec...);
       detail::drop_slots<T>(dropout, layout, y.rows(rows), rows, pass);
     });
   }
 
-  // With dy_s [slots, DOut] the gradient of gate_s y_s:
+  // dy [slots, DOut] is the gradient of gate_s y_s; dx [slots, D], gate and d_gate [slots]:
   //   d_gate_s = <dy_s, y_s>,  dx_s = gate_s (dy/dx)^T dy_s
-  // and into scratch what backward_weights needs. A null gate counts as ones; a null d_gate and an empty dx are not
-  // wanted.
+  // Stores in scratch what backward_weights reads. Null gate: 1. Null d_gate, empty dx: not required.
   [[gnu::noinline]] void backward(Gathered<D, T> x, const ExpertSlots& layout, const Tape& tape, Gathered<DOut, T> dy,
                                   const T* gate, Out<D, T> dx, T* d_gate, Scratch& scratch, const Pass& pass) const {
     detail::check_slots(layout.offset[count], x.count, dy.count, scratch.d_output.count());
-    for_each_task(layout, scratch, pass, [&](int e, Rows rows) {
-      const auto at = [&](auto* numbers) { return numbers ? numbers + rows.first : nullptr; };
+    for_each_task(layout, scratch, pass, [&](const X& expert, const ExpertTask& task) {
+      const Rows rows = task;
+      const auto at = [&](auto* values) { return values ? values + rows.first : nullptr; };
       const auto d_output = scratch.d_output.rows(rows);
-      kernels::gather<T>(dy.rows(rows).x, dy.rows(rows).number, d_output);
+      kernels::gather<T>(dy.rows(rows).x, dy.rows(rows).index, d_output);
       detail::drop_slots<T>(tape.dropout, layout, d_output, rows, pass);
-      data[e].backward(x.rows(rows), tape, d_output, at(gate), dx.rows(rows), at(d_gate), scratch.expert, rows);
+      expert.backward(x.rows(rows), tape, d_output, at(gate), dx.rows(rows), at(d_gate), scratch.expert,
+                      task);
       if (gate) kernels::scale_rows<T>(at(gate), d_output);
     });
   }
 
-  // After backward: grad[e] += the gradient of expert e, for each that has slots; these are marked as touched.
+  // After backward: grad[e] += gradient of expert e, for experts with slots. Marks them as touched.
   [[gnu::noinline]] void backward_weights(Gathered<D, T> x, const ExpertSlots& layout, const Tape& tape, X* grad,
                                           Scratch& scratch, const Pass& pass) const {
     for (int e = 0; e < count; ++e)
-      if (layout.rows(e).count > 0 && is_allowed(e, pass)) touch(grad[e]);
+      if (layout.rows(e).count > 0 && (first < 0 || is_allowed(first + e, pass))) touch(grad[e]);
     const ExpertTasks tasks = detail::cut_slots(layout, count, layout.offset[count], scratch.tasks);
     constexpr Index parts = X::weight_parts;
     pass.exec.parallel_for(std::ssize(tasks) * parts, [&](Index i) {
       const auto [e, rows] = tasks[static_cast<std::size_t>(i / parts)];
       data[e].backward_weights(i % parts, x.rows(rows), tape, scratch.d_output.view().rows(rows), grad[e],
-                               scratch.expert, rows);
+                               scratch.expert, ExpertTask{numbered(e), rows});
     });
   }
 
  private:
-  // f(expert, rows)
+  int numbered(int e) const { return first < 0 ? first : first + e; }
+  // f(expert, task)
   template <class F>
   void for_each_task(const ExpertSlots& layout, Scratch& scratch, const Pass& pass, F&& f) const {
     const ExpertTasks tasks =
         detail::cut_slots(layout, count, expert_rows(scratch.d_output.count()), scratch.tasks);
+    const auto run = [&](const ExpertTask& task, const auto&... exec) {
+      f(data[task.expert], ExpertTask{numbered(task.expert), task.rows}, exec...);
+    };
     if constexpr (ShareableExpert<X>) {   // asked first: a generic f is compiled to answer the next question
-      if constexpr (requires { f(0, Rows{}, pass.exec); })
-        if (std::ssize(tasks) < pass.exec.workers()) {   // too few for all threads, which therefore share each of them
-          for (const ExpertTask& task : tasks) f(task.expert, task.rows, pass.exec);
+      if constexpr (requires { f(data[0], ExpertTask{}, pass.exec); })
+        if (std::ssize(tasks) < pass.exec.workers()) {   // fewer than threads, which therefore share each of them
+          for (const ExpertTask& task : tasks) run(task, pass.exec);
           return;
         }
     }
-    pass.exec.parallel_for(std::ssize(tasks), [&](Index i) {
-      const ExpertTask& task = tasks[static_cast<std::size_t>(i)];
-      f(task.expert, task.rows);
-    });
+    pass.exec.parallel_for(std::ssize(tasks), [&](Index i) { run(tasks[static_cast<std::size_t>(i)]); });
   }
 };
 
-// E experts of a layer, a list in its fields(): Field{"experts", &MyLayer::experts, Kind::sparse}.
+// E experts as a member of a layer: Field{"experts", &MyLayer::experts, Kind::sparse}.
 template <ExpertNetwork X, int E>
 struct Experts : HeapArray<X, E> {
   using View = ExpertsView<X>;

@@ -1,9 +1,12 @@
 #pragma once
-// A dense feed-forward network in the place of a mixture: one expert for every token.
+// Dense FFN in the place of an MoE layer: one expert that processes every token.
 #include <moegpt/layers/layer.hpp>
 #include <moegpt/moe/experts.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
+
+// In place of a router: every block of a model has a dense feed-forward network.
+struct Dense {};
 
 template <ExpertNetwork ExpertType>
 struct FeedForward {
@@ -42,7 +45,7 @@ struct FeedForward {
   }
 
  private:
-  ExpertsView<ExpertType> expert() const { return {&network, 1}; }
+  ExpertsView<ExpertType> expert() const { return {&network, 1, -1}; }
 };
 static_assert(lists_every_field<FeedForward<Expert<2, 3>>>());
 static_assert(Layer<FeedForward<Expert<2, 3>>>);

@@ -1,8 +1,7 @@
 #pragma once
-// Gates: how much each of a token's chosen experts counts, from their logits z and their scores s; all of it for
-// the `count` chosen, best first. forward fills gate; backward adds to dz and ds, for either way the gradient may
-// take. A rule whose one gate alone is constant, whatever its score, says `constant_alone = true`. Write one like
-// these and give it to TopKRouterWith.
+// Gates: the combine factors of a token's `count` selected experts, from their logits z [count] and scores s
+// [count], best first. forward computes gate [count]; backward adds to dz and ds. A rule whose gate is
+// constant for count = 1 declares `constant_alone = true`. TopKRouterWith takes any such type.
 #include <moegpt/kernels/softmax.hpp>
 
 #include <algorithm>
@@ -12,8 +11,8 @@
 namespace moegpt::inline MOEGPT_BUILD {
 
 enum class Gates {
-  renormalised,   // softmax over the chosen logits; the same as softmax over all, divided by the chosen sum
-  probability,    // softmax over all: gates of a token sum to less than 1
+  renormalised,   // softmax over the selected logits (norm_topk_prob = true)
+  probability,    // softmax over all logits (norm_topk_prob = false); gates of a token sum to less than 1
 };
 inline std::string text_of(Gates gates) {
   return gates == Gates::renormalised ? "Gates::renormalised" : "Gates::probability";
@@ -36,7 +35,7 @@ struct RenormalisedGates {
   }
 };
 
-// g = a s, with a = Scale, a std::ratio (DeepSeek's routed scaling factor).
+// g = a s, with a = Scale, a std::ratio (DeepSeek's routed_scaling_factor).
 template <class Scale = std::ratio<1>>
 struct ScoreGates {
   static_assert(Scale::num > 0 && Scale::den > 0, "ScoreGates: the scale must be more than 0");
@@ -55,15 +54,15 @@ using ProbabilityGates = ScoreGates<>;
 template <Gates G>
 using GateRule = std::conditional_t<G == Gates::renormalised, RenormalisedGates, ProbabilityGates>;
 
-// g = a s / r with r = (sum_j s_j^P)^(1/P) over the chosen: the p-norm of g is a (megablocks'
-// moe_normalize_expert_weights). P = 1 divides by the sum, as DeepSeek does with sigmoids. With u = s / r:
+// g = a s / r with r = (sum_j s_j^P)^(1/P) over the selected experts: the P-norm of g is a (megablocks'
+// moe_normalize_expert_weights; P = 1: DeepSeek's normalised sigmoids). With u = s / r:
 //   ds_j = a (dg_j - <dg, u> u_j^(P-1)) / r
-// Chosen scores that are all zero have gates of zero.
+// r = 0: gates and gradients are 0.
 template <int P, class Scale = std::ratio<1>>
 struct PNormGates {
   static_assert(P >= 1, "PNormGates: P must be at least 1");
   static_assert(Scale::num > 0 && Scale::den > 0, "PNormGates: the scale must be more than 0");
-  static constexpr bool constant_alone = true;   // it is `a`
+  static constexpr bool constant_alone = true;   // a
   static std::string text() { return "PNormGates<" + std::to_string(P) + ">"; }
   template <class T>
   static constexpr T scale = T(Scale::num) / T(Scale::den);

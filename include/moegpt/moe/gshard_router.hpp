@@ -1,16 +1,16 @@
 #pragma once
-// GShard's top-2 (Lepikhin et al. 2020; Mesh-TensorFlow): the two gates are divided by their sum, and then the second
-// expert may be left out. What it leaves is not given to the first: g1 stays g1.
+// GShard's top-2 (Lepikhin et al. 2020; Mesh-TensorFlow): the two gates are divided by their sum, then the
+// second expert may be discarded. The first gate is not renormalised afterwards.
 #include <moegpt/moe/token_choice.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Which tokens keep their second expert, whose gate is g2.
+// Which tokens keep their second expert; g2 is its gate.
 enum class Second {
   all,
   none,
-  threshold,   // those with g2 > threshold
-  random,      // each with probability min(1, g2 / threshold), drawn anew in every pass that has a key; else all
+  threshold,   // tokens with g2 > threshold
+  random,      // with a key, each token with probability min(1, g2 / threshold); without, all
 };
 
 template <Second Policy, class Threshold>

@@ -1,6 +1,6 @@
 #pragma once
-// Hash routing (Roller et al. 2021): a fixed hash of the token's id names its K experts, and each counts 1/K. Nothing
-// is learned and x is not looked at: the baseline that a learned router has to beat. Every layer has the same hash.
+// Hash routing (Roller et al. 2021): a fixed hash of the token id selects K experts, each with gate 1/K. No
+// weights; x is not read. A baseline for learned routers. The hash is the same in every layer.
 #include <moegpt/core/random.hpp>
 #include <moegpt/moe/router.hpp>
 
@@ -24,12 +24,12 @@ struct HashRouter {
     static constexpr auto fields() { return Fields{}; }
     struct Tape {
       static constexpr bool has_choices = true;
-      Tokens<E, T> score;    // 1/K for the chosen
-      Tokens<1, T> lse;      // 0: there are no logits
+      Tokens<E, T> score;    // 1/K for selected experts, else 0
+      Tokens<1, T> lse;      // 0, because there are no logits
       Buffer<int> chosen;    // [tokens, K]
       Buffer<T> gate;        // [tokens, K]
-      Buffer<int> allowed;   // [E] of forward, which has no scratch
-      Buffer<int> deck;      // [E] likewise
+      Buffer<int> allowed;   // [E] scratch of forward: the allowed experts
+      Buffer<int> deck;      // [E] scratch of forward: a permutation of them
       void resize(const Pass& pass) {
         resize_all(pass, score, lse);
         chosen.resize(pass.tokens() * K);
@@ -57,7 +57,7 @@ struct HashRouter {
         Rng hash{Key{mix64(static_cast<std::uint64_t>(ids[n]))}};
         for (int j = 0; j < K; ++j) {
           if (j < taken) std::swap(deck[j], deck[j + static_cast<Index>(hash.below(static_cast<unsigned>(count - j)))]);
-          chosen[j] = j < taken ? deck[j] : -1;
+          chosen[j] = j < taken ? deck[j] : no_expert;
           tape.gate[n * K + j] = j < taken ? T(1) / static_cast<T>(taken) : T(0);
           if (j < taken) tape.score[n][chosen[j]] = T(1) / static_cast<T>(taken);
         }
@@ -66,7 +66,7 @@ struct HashRouter {
       plan.resize(pass.tokens(), K, E);
       plan.assign(tape.chosen.data(), tape.gate.data(), pass);
     }
-    // Choices and gates are constants.
+    // Selections and gates are constants.
     void backward(In<D, T>, const RoutingPlan<T>&, const Tape&, const RouterSignal<T>&, Sum<D, T>, For&, Scratch&,
                   const Pass&) const {}
   };

@@ -1,11 +1,12 @@
 #pragma once
-// Two levels of routers (Jordan, Jacobs 1994; Shazeer et al. 2017, appendix B): experts stand in G groups of E. An
-// outer router sends a token to groups, and in each of them an inner router of the group's own sends it to experts.
-// Either may be of any kind, sparse or dense; dense on dense is the hierarchical mixture of Jordan and Jacobs.
-//   gate of expert i of group g:  a_g b_gi       number g E + i
-//   its score:                    s_g s_gi       of the two routers' full scores; they sum to 1 as these do
-// Tensor2Tensor has noisy top-k at both levels and the CV^2 losses on all G E importances and loads at once: likewise
-// here balance losses see the G E counts and scores, and need to know nothing of groups.
+// Hierarchical routing (Jordan, Jacobs 1994; Shazeer et al. 2017, appendix B): G expert groups of E experts.
+// An outer router selects groups of a token; the inner router of each selected group selects experts in it.
+// Both may be of any kind; AllExperts at both levels is the hierarchical mixture of experts of Jordan and
+// Jacobs.
+//   index of expert i of group g:   g E + i
+//   its gate:                       a_g b_gi     of the outer and the inner gate
+//   its score:                      s_g s_gi     of the outer and the inner score; the products sum to 1
+// Balance losses read all G E loads and scores, as Tensor2Tensor's CV^2 losses do.
 #include <moegpt/core/heap_array.hpp>
 #include <moegpt/moe/router.hpp>
 
@@ -40,18 +41,22 @@ struct HierarchicalRouter {
     HeapArray<InnerRouter, G> inner;
 
     static constexpr auto fields() { return Fields{Field{"outer", &For::outer}, Field{"inner", &For::inner}}; }
+    static constexpr int no_choice = -1;
     struct Tape {
       static constexpr bool has_choices = true;
+      static constexpr bool has_own_loss =
+          HasOwnLoss<typename OuterRouter::Tape> || HasOwnLoss<typename InnerRouter::Tape>;
+      T own_loss = 0;                // the sum of those of all routers
       Tokens<experts, T> score;
-      Tokens<1, T> lse;              // lse^2 sums the lse^2 of all routers, so that a z-loss is the sum of theirs
+      Tokens<1, T> lse;              // sqrt(sum of the routers' lse^2), so that the z-loss is the sum of theirs
       RoutingPlan<T> outer_plan;
-      HeapArray<RoutingPlan<T>, G> inner_plan;   // of all tokens, also those that are not sent to the group
+      HeapArray<RoutingPlan<T>, G> inner_plan;   // [G] of all tokens, also those that did not select g
       typename OuterRouter::Tape outer;
       HeapArray<typename InnerRouter::Tape, G> inner;
-      Buffer<int> outer_choice;      // [tokens, G] which of its choices the group is for the token, or none
+      Buffer<int> outer_choice;      // [tokens, G] rank of group g among the token's groups, or no_choice
       Buffer<int> chosen;            // [tokens, active]
       Buffer<T> gate;                // [tokens, active]
-      Buffer<bool> allowed;          // [G] groups in which any expert is
+      Buffer<bool> allowed;          // [G] groups with an allowed expert
       [[gnu::noinline]] void resize(const Pass& pass) {
         resize_all(pass, score, lse, outer);
         outer_plan.resize(pass.tokens(), Ko, G);
@@ -69,8 +74,8 @@ struct HierarchicalRouter {
       Tokens<experts, T> d_score;
       Tokens<G, T> d_outer_score;
       HeapArray<Tokens<E, T>, G> d_inner_score;
-      Buffer<T> d_outer_gate;        // [slots of the outer plan]
-      HeapArray<Buffer<T>, G> d_inner_gate;
+      Buffer<T> d_outer_gate;        // [slots of outer_plan]
+      HeapArray<Buffer<T>, G> d_inner_gate;   // [slots of inner_plan[g]]
       [[gnu::noinline]] void resize(const Pass& pass) {
         resize_all(pass, outer, inner, d_score, d_outer_score);
         for (auto& d : d_inner_score) d.resize(pass);
@@ -92,12 +97,18 @@ struct HierarchicalRouter {
         if (levels.allowed[g]) inner[g].forward(x, tape.inner_plan[g], tape.inner[g], levels.inner(g).pass);
       multiply_scores(tape, levels);
       multiply_gates(tape, levels);
+      tape.own_loss = 0;
+      if constexpr (HasOwnLoss<typename OuterRouter::Tape>) tape.own_loss = tape.outer.own_loss;
+      if constexpr (HasOwnLoss<typename InnerRouter::Tape>)
+        for (std::size_t g = 0; g < G; ++g)
+          if (levels.allowed[g]) tape.own_loss += tape.inner[g].own_loss;
       plan.resize(pass.tokens(), active, experts);
       plan.assign(tape.chosen.data(), tape.gate.data(), pass);
     }
 
-    // da_g = sum_i b_gi d_weight,  db_gi = a_g d_weight;  ds_g = sum_i s_gi ds,  ds_gi = s_g ds. The rest is up to the
-    // routers.
+    // With dg, ds of the products:  da_g = sum_i b_gi dg_gi,  db_gi = a_g dg_gi;
+    //                               ds_g = sum_i s_gi ds_gi,  ds_gi = s_g ds_gi
+    // Then the backward of each router.
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
                   Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
       scratch.resize(pass);
@@ -106,14 +117,16 @@ struct HierarchicalRouter {
       for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
         for (Index n = rows.first; n < rows.first + rows.count; ++n) {
           multiply_scores_backward(n, routed, tape, signal, scratch, levels);
-          multiply_gates_backward(n, plan, tape, signal.d_weight, scratch, levels);
+          multiply_gates_backward(n, plan, tape, signal.d_gate, scratch, levels);
         }
       });
-      RouterSignal<T> part{.d_weight = scratch.d_outer_gate.data(), .z = signal.z, .d_score = scratch.d_outer_score[0]};
+      RouterSignal<T> part{
+          .d_gate = scratch.d_outer_gate.data(), .z = signal.z, .d_score = scratch.d_outer_score[0],
+          .own = signal.own};
       outer.backward(x, tape.outer_plan, tape.outer, part, dx, grad.outer, scratch.outer, levels.outer().pass);
       for (std::size_t g = 0; g < G; ++g) {
         if (!levels.allowed[g]) continue;
-        part.d_weight = scratch.d_inner_gate[g].data();
+        part.d_gate = scratch.d_inner_gate[g].data();
         part.d_score = scratch.d_inner_score[g][0];
         inner[g].backward(x, tape.inner_plan[g], tape.inner[g], part, dx, grad.inner[g], scratch.inner,
                           levels.inner(g).pass);
@@ -121,18 +134,19 @@ struct HierarchicalRouter {
     }
 
    private:
-    // The pass as each router sees it: with noise of its own and its part of the experts that are allowed, and without
-    // a capacity, which is the experts'.
+    // The pass of one router: its own noise, its part of the allowed experts, and no capacity, which applies
+    // to the combined plan only.
     struct Level {
       RoutingContext routing;
       Pass pass;
-      Level(const Pass& whole, std::size_t number, const bool* allowed) : routing(routing_of(whole)), pass(whole) {
+      Level(const Pass& whole, std::size_t index, const bool* allowed)
+          : routing(routing_of(whole)), pass(whole) {
         if (routing.allowed) routing.allowed = allowed;
         pass.routing = &routing;
         pass.options.capacity_factor = pass.options.min_capacity = 0;
-        if (pass.key) pass.key = pass.key->with(Purpose::router_noise, number);
+        if (pass.key) pass.key = pass.key->with(Purpose::router_noise, index);
       }
-      Level(const Level&) = delete;   // its pass points into it
+      Level(const Level&) = delete;   // pass.routing points to this->routing
     };
     struct Levels {
       const Pass& pass;
@@ -173,8 +187,8 @@ struct HierarchicalRouter {
     }
 
     static void multiply_gates(Tape& tape, const Levels& levels) {
-      std::fill_n(tape.outer_choice.data(), tape.outer_choice.size(), RoutingPlan<T>::none);
-      std::fill_n(tape.chosen.data(), tape.chosen.size(), RoutingPlan<T>::none);
+      std::fill_n(tape.outer_choice.data(), tape.outer_choice.size(), no_choice);
+      std::fill_n(tape.chosen.data(), tape.chosen.size(), no_expert);
       const RoutingPlan<T>& outside = tape.outer_plan;
       for (int g = 0; g < G; ++g)
         for (Index s = outside.offset[g]; s < outside.offset[g + 1]; ++s)
@@ -185,29 +199,29 @@ struct HierarchicalRouter {
         for (int i = 0; i < E && levels.allowed[g]; ++i)
           for (Index s = inside.offset[i]; s < inside.offset[i + 1]; ++s) {
             const Index n = inside.token[s], j = tape.outer_choice[n * G + group];
-            if (j < 0) continue;
+            if (j == no_choice) continue;
             const Index pair = n * active + j * Ki + inside.choice[s];
             tape.chosen[pair] = static_cast<int>(group) * E + i;
-            tape.gate[pair] = outside.weight[outside.slot[n * Ko + j]] * inside.weight[s];
+            tape.gate[pair] = outside.gate[outside.slot[n * Ko + j]] * inside.gate[s];
           }
       });
     }
-    static void multiply_gates_backward(Index n, const RoutingPlan<T>& plan, const Tape& tape, const T* d_weight,
-                                        Scratch& scratch, const Levels& levels) {
+    static void multiply_gates_backward(Index n, const RoutingPlan<T>& plan, const Tape& tape,
+                                        const T* d_gate, Scratch& scratch, const Levels& levels) {
       for (std::size_t g = 0; g < G; ++g) {
         if (!levels.allowed[g]) continue;
         const Index j = tape.outer_choice[n * G + static_cast<Index>(g)];
-        const Index outside = j < 0 ? j : tape.outer_plan.slot[n * Ko + j];
+        const Index outside = j == no_choice ? no_slot : tape.outer_plan.slot[n * Ko + j];
         T d_outer = 0;
         for (Index i = 0; i < Ki; ++i) {
           const Index inside = tape.inner_plan[g].slot[n * Ki + i];
-          if (inside < 0) continue;
-          const Index s = j < 0 ? j : plan.slot[n * active + j * Ki + i];
-          const T d = s < 0 ? T(0) : d_weight[s];
-          d_outer += d * tape.inner_plan[g].weight[inside];
-          scratch.d_inner_gate[g][inside] = s < 0 ? T(0) : d * tape.outer_plan.weight[outside];
+          if (inside == no_slot) continue;
+          const Index s = j == no_choice ? no_slot : plan.slot[n * active + j * Ki + i];
+          const T d = s == no_slot ? T(0) : d_gate[s];
+          d_outer += d * tape.inner_plan[g].gate[inside];
+          scratch.d_inner_gate[g][inside] = s == no_slot ? T(0) : d * tape.outer_plan.gate[outside];
         }
-        if (j >= 0) scratch.d_outer_gate[outside] = d_outer;
+        if (j != no_choice) scratch.d_outer_gate[outside] = d_outer;
       }
     }
   };

@@ -1,13 +1,13 @@
 #pragma once
-// Input jitter (Switch, Fedus et al. 2021): in training a router sees x~ = x u with u uniform in 1 +- epsilon, drawn
-// anew for every token and feature; experts see x. Its weights have the paths of the router inside.
+// Input jitter (Switch, Fedus et al. 2021): with a key the router reads x~ = x u, u uniform in 1 +- epsilon
+// for each token and feature; experts read x. Paths of weights are those of the inner router.
 #include <moegpt/core/simd.hpp>
 #include <moegpt/moe/gates.hpp>
 #include <moegpt/moe/router_around.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Epsilon: a std::ratio. InputJitter<TopKRouter<8, 1>> is Switch.
+// Epsilon: a std::ratio in (0, 1). InputJitter<TopKRouter<8, 1>> is Switch.
 template <Router Recipe, class Epsilon = std::ratio<1, 100>>
 struct InputJitter : RouterAround<Recipe> {
   static_assert(Epsilon::num > 0 && Epsilon::num < Epsilon::den,
@@ -20,40 +20,40 @@ struct InputJitter : RouterAround<Recipe> {
   struct For : RouterAround<Recipe>::template For<D, T> {
     using Base = typename RouterAround<Recipe>::template For<D, T>;
     struct Tape : Base::Tape {
-      Tokens<D, T> seen;   // x~
+      Tokens<D, T> jittered;   // x~
       Key noise{};
-      bool jittered = false;
+      bool applied = false;
       void resize(const Pass& pass) {
         Base::Tape::resize(pass);
-        seen.resize(pass);
+        jittered.resize(pass);
       }
     };
     struct Scratch : Base::Scratch {
-      Tokens<D, T> d_seen;
+      Tokens<D, T> d_jittered;
       void resize(const Pass& pass) {
         Base::Scratch::resize(pass);
-        d_seen.resize(pass);
+        d_jittered.resize(pass);
       }
     };
 
     void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
       pass.check_fits(x.count, pass.tokens());
       tape.resize(pass);
-      tape.jittered = pass.key.has_value();
-      if (!tape.jittered) return Base::forward(x, plan, tape, pass);
+      tape.applied = pass.key.has_value();
+      if (!tape.applied) return Base::forward(x, plan, tape, pass);
       tape.noise = pass.key->with(Purpose::router_jitter);
-      for_each_jitter(tape, pass, [&](Index n, int i, T u) { tape.seen[n][i] = x[n][i] * u; });
-      Base::forward(tape.seen, plan, tape, pass);
+      for_each_jitter(tape, pass, [&](Index n, int i, T u) { tape.jittered[n][i] = x[n][i] * u; });
+      Base::forward(tape.jittered, plan, tape, pass);
     }
     // dx += dx~ u
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
                   Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
-      if (!tape.jittered) return Base::backward(x, plan, tape, signal, dx, grad, scratch, pass);
-      if (dx.empty()) return Base::backward(tape.seen, plan, tape, signal, dx, grad, scratch, pass);
-      scratch.d_seen.resize(pass);
-      scratch.d_seen.memory().fill(0);
-      Base::backward(tape.seen, plan, tape, signal, Sum(scratch.d_seen), grad, scratch, pass);
-      for_each_jitter(tape, pass, [&](Index n, int i, T u) { dx[n][i] += scratch.d_seen[n][i] * u; });
+      if (!tape.applied) return Base::backward(x, plan, tape, signal, dx, grad, scratch, pass);
+      if (dx.empty()) return Base::backward(tape.jittered, plan, tape, signal, dx, grad, scratch, pass);
+      scratch.d_jittered.resize(pass);
+      scratch.d_jittered.memory().fill(0);
+      Base::backward(tape.jittered, plan, tape, signal, Sum(scratch.d_jittered), grad, scratch, pass);
+      for_each_jitter(tape, pass, [&](Index n, int i, T u) { dx[n][i] += scratch.d_jittered[n][i] * u; });
     }
 
    private:

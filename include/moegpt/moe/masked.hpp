@@ -1,15 +1,15 @@
 #pragma once
-// Masks over experts, one for each task, learned like any weight and not renormalised: the gate of expert e
-// in task t is g_e m_te. They start at one. With Adam's EmptyExpert::skip a task's mask moves only in steps
-// of that task (with zero_gradient moments and decay move it in others, too), and it may be frozen after it
-// (train/freeze.hpp), as in continual learning. To forbid experts altogether: AllowedExperts
-// (moe/allowed_experts.hpp).
+// Learned expert masks, one per task id t: the gate of expert e is g_e m_te, not renormalised. Masks start at
+// 1. With Adam's EmptyExpert::skip only steps of task t change m_t; with zero_gradient, moments and weight
+// decay change it in other steps too. For continual learning freeze it after its task (train/freeze.hpp). To
+// exclude experts, use AllowedExperts (moe/allowed_experts.hpp).
 #include <moegpt/core/heap_array.hpp>
 #include <moegpt/moe/router_around.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Any router of whole tokens; the task of the routing context says which mask.
+// Around any router that fills a plan. RoutingContext::task selects the mask; std::invalid_argument outside
+// 0 .. Tasks - 1.
 template <Router Recipe, int Tasks = 1>
 struct Masked : RouterAround<Recipe> {
   static_assert(Tasks >= 1, "Masked: one mask for each task, and at least one task");
@@ -32,15 +32,15 @@ struct Masked : RouterAround<Recipe> {
       int task = 0;
       [[gnu::noinline]] void resize(const Pass& pass) {
         Base::Tape::resize(pass);
-        unmasked_gate.resize(places_of<Recipe>(pass));
+        unmasked_gate.resize(max_slots_of<Recipe>(pass));
       }
     };
     struct Scratch {
       typename Base::Scratch inner;
-      Buffer<T> d_gate;          // [slots] of unmasked gates
+      Buffer<T> d_gate;          // [slots] gradient of unmasked_gate
       [[gnu::noinline]] void resize(const Pass& pass) {
         inner.resize(pass);
-        d_gate.resize(places_of<Recipe>(pass));
+        d_gate.resize(max_slots_of<Recipe>(pass));
       }
     };
 
@@ -53,12 +53,12 @@ struct Masked : RouterAround<Recipe> {
       Base::forward(x, plan, tape, pass);
       const auto& m = mask[static_cast<std::size_t>(tape.task)];
       for_each_slot(plan, pass, [&](int e, Index s) {
-        tape.unmasked_gate[s] = plan.weight[s];
-        plan.weight[s] *= m[e];
+        tape.unmasked_gate[s] = plan.gate[s];
+        plan.gate[s] *= m[e];
       });
     }
 
-    // dg = m d_weight,  dm_e += sum over its slots of d_weight g
+    // With unmasked gates g:  dg = m d_gate,  dm_e += sum of d_gate g over slots of e
     void backward(In<D, T> x, const RoutingPlan<T>& plan, const Tape& tape, const RouterSignal<T>& signal,
                   Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
       scratch.resize(pass);
@@ -67,11 +67,11 @@ struct Masked : RouterAround<Recipe> {
       auto& dm = grad.mask[task];
       dm.touched = true;
       for_each_slot(plan, pass, [&](int e, Index s) {
-        scratch.d_gate[s] = m[e] * signal.d_weight[s];
-        if (!dm.empty()) dm[e] += signal.d_weight[s] * tape.unmasked_gate[s];
+        scratch.d_gate[s] = m[e] * signal.d_gate[s];
+        if (!dm.empty()) dm[e] += signal.d_gate[s] * tape.unmasked_gate[s];
       });
       RouterSignal<T> unmasked = signal;
-      unmasked.d_weight = scratch.d_gate.data();
+      unmasked.d_gate = scratch.d_gate.data();
       Base::backward(x, plan, tape, unmasked, dx, grad, scratch.inner, pass);
     }
 

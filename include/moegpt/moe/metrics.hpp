@@ -1,6 +1,6 @@
 #pragma once
-// How a router spreads tokens over experts: figures of routing plans, and of counts summed over as many of them as one
-// likes. Counts add up over batches and machines; figures do not, so counts are what is kept.
+// Routing metrics of a plan, or of counts accumulated over plans. Counts add up over batches and machines,
+// ratios do not, so counts are stored.
 #include <moegpt/moe/routing_plan.hpp>
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// ---- figures of counts per expert ----
+// ---- metrics of counts per expert ----
 
 // MaxVio (Wang et al. 2024): (max c - mean c) / mean c. Balanced: 0; all pairs at one expert: E - 1.
 inline double max_violation(std::span<const Index> count) {
@@ -20,7 +20,7 @@ inline double max_violation(std::span<const Index> count) {
   return total > 0 ? most * static_cast<double>(count.size()) / total - 1 : 0;
 }
 
-// CV (Shazeer et al. 2017): standard deviation over mean, over all E experts (not E - 1).
+// CV (Shazeer et al. 2017): standard deviation (divisor E) / mean.
 inline double coefficient_of_variation(std::span<const Index> count) {
   const auto experts = static_cast<double>(count.size());
   double total = 0, squares = 0;
@@ -30,63 +30,65 @@ inline double coefficient_of_variation(std::span<const Index> count) {
   return std::sqrt(squares / experts) / (total / experts);
 }
 
-// Experts that no token reached.
+// Number of experts without tokens.
 inline int dead_experts(std::span<const Index> count) {
   return static_cast<int>(std::count(count.begin(), count.end(), Index{0}));
 }
 
-// -sum p ln p, in nats, of numbers that need not sum to 1. One for all: 0; uniform: ln of how many.
+// Entropy -sum p ln p in nats, with p = value / sum of values. One-hot: 0; uniform: ln count.
 template <class T>
-double entropy(const T* weight, Index count) {
+double entropy(const T* value, Index count) {
   double total = 0, sum = 0;
   for (Index i = 0; i < count; ++i) {
-    const auto w = static_cast<double>(weight[i]);
-    if (w > 0) total += w, sum += w * std::log(w);   // 0 ln 0 = 0
+    const auto v = static_cast<double>(value[i]);
+    if (v > 0) total += v, sum += v * std::log(v);   // 0 ln 0 = 0
   }
   return total > 0 ? std::log(total) - sum / total : 0;
 }
 
-// ---- who uses what ----
+// ---- use of experts ----
 
-// expert[n * choices + j]: the expert that serves choice j of token n; -1: none, or it was dropped.
+// expert [tokens, choices]: the expert of each pair; no_expert if the pair was not requested, or dropped.
 template <class T>
 void experts_of_pairs(const RoutingPlan<T>& plan, Buffer<int>& expert) {
   expert.resize(plan.tokens * plan.choices);
-  expert.fill(-1);
+  expert.fill(no_expert);
   for (int e = 0; e < plan.experts; ++e)
     for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s)
       expert[plan.token[s] * plan.choices + plan.choice[s]] = e;
 }
 
-// Router saturation (Muennighoff et al. 2024, OLMoE): how much the sets of experts of the same tokens overlap at two
-// checkpoints, 2 |A and B| / (|A| + |B|) over all tokens, which is |A and B| / K where all have K experts.
-// a, b [tokens, choices] as experts_of_pairs writes them. The same routing: 1; two random ones: K / E.
+// Router saturation (Muennighoff et al. 2024, OLMoE): overlap of the tokens' experts at two checkpoints,
+// 2 |A and B| / (|A| + |B|), which is |A and B| / K if all tokens have K experts. a, b [tokens, choices] from
+// experts_of_pairs, of the same tokens. The same routing: 1; independent uniform routings: K / E.
+// std::invalid_argument for other sizes.
 inline double saturation(std::span<const int> a, std::span<const int> b, int choices) {
   check(a.size() == b.size() && choices > 0 && std::ssize(a) % choices == 0,
         "saturation compares routings of the same tokens; found ", a.size(), " and ", b.size(), " pairs with ", choices,
         " choices for each token");
   double common = 0, pairs = 0;
   for (std::size_t i = 0; i < a.size(); ++i) {
-    pairs += (a[i] >= 0) + (b[i] >= 0);
+    pairs += (a[i] != no_expert) + (b[i] != no_expert);
     const auto first = b.begin() + static_cast<Index>(i) / choices * choices;
-    if (a[i] >= 0) common += static_cast<double>(std::count(first, first + choices, a[i]));
+    if (a[i] != no_expert) common += static_cast<double>(std::count(first, first + choices, a[i]));
   }
   return pairs > 0 ? 2 * common / pairs : 0;
 }
 
-// What one mixture did with its tokens, summed over forwards.
+// Routing counts of one MoE layer, summed over forwards.
 struct RoutingCounts {
   int experts = 0;
-  Index tokens = 0;                      // that are not padding
-  std::vector<Index> load;               // [E]     pairs served by each expert
-  std::vector<Index> wanted;             // [E]     pairs chosen, before capacity
-  std::vector<Index> together;           // [E, E]  tokens that use both; on the diagonal: that use e
-  std::vector<double> score;             // [E]     sum of scores: importance
-  double entropy_sum = 0;                // over tokens, of the scores of all experts
-  double top_gate_sum = 0;               // over tokens, of the largest gate; a token without experts counts zero
-  double lse2_sum = 0;                   // over tokens, of the squared log sum exp of the logits
+  Index tokens = 0;                      // without padding
+  std::vector<Index> load;               // [E]     pairs that each expert processed
+  std::vector<Index> wanted;             // [E]     requested pairs, before capacity
+  std::vector<Index> together;           // [E, E]  tokens that use both experts; diagonal: that use e
+  std::vector<double> score;             // [E]     sum of scores over tokens
+  double entropy_sum = 0;                // over tokens, of the entropy of the scores
+  double top_gate_sum = 0;               // over tokens, of the largest gate; 0 for a token without experts
+  double lse2_sum = 0;                   // over tokens, of lse^2
 
-  // Adds one forward. score [tokens, E] and lse [tokens, 1] are the router's; empty: it has none.
+  // Adds one forward. scores [tokens, E] and lse [tokens, 1] are those of the router's tape, or empty.
+  // std::invalid_argument for a plan with another number of experts.
   template <class T>
   void add(const RoutingPlan<T>& plan, std::type_identity_t<MatrixView<const T>> scores,
            std::type_identity_t<MatrixView<const T>> lse, const Pass& pass) {
@@ -104,10 +106,10 @@ struct RoutingCounts {
       const int* expert = expert_.data() + n * K;
       double top = 0;
       for (int i = 0; i < K; ++i) {
-        if (expert[i] < 0) continue;
-        top = std::max(top, static_cast<double>(plan.weight[plan.slot[n * K + i]]));
+        if (expert[i] == no_expert) continue;
+        top = std::max(top, static_cast<double>(plan.gate[plan.slot[n * K + i]]));
         for (int j = 0; j < K; ++j)
-          if (expert[j] >= 0) ++together[at(expert[i]) * at(E) + at(expert[j])];
+          if (expert[j] != no_expert) ++together[at(expert[i]) * at(E) + at(expert[j])];
       }
       top_gate_sum += top;
       if (!scores.empty()) {
@@ -117,7 +119,7 @@ struct RoutingCounts {
       if (!lse.empty()) lse2_sum += static_cast<double>(*lse[n]) * static_cast<double>(*lse[n]);
     }
   }
-  // Back to nothing counted; the memory stays.
+  // Sets all counts to 0. Keeps the memory.
   void clear() {
     tokens = 0;
     entropy_sum = top_gate_sum = lse2_sum = 0;
@@ -125,23 +127,23 @@ struct RoutingCounts {
     std::fill(score.begin(), score.end(), 0.0);
   }
 
-  double max_violation() const { return moegpt::max_violation(wanted); }   // of what the router wants
+  double max_violation() const { return moegpt::max_violation(wanted); }   // of requested pairs
   double cv() const { return coefficient_of_variation(wanted); }
   int dead() const { return dead_experts(load); }
-  double mean_entropy() const { return per_token(entropy_sum); }           // of the router; balanced at most: ln E
+  double mean_entropy() const { return per_token(entropy_sum); }           // of the scores; at most ln E
   double load_entropy() const { return entropy(load.data(), experts); }    // of the load; balanced: ln E
   double mean_top_gate() const { return per_token(top_gate_sum); }
   double mean_lse2() const { return per_token(lse2_sum); }                 // the z-loss
-  double importance(int e) const { return per_token(score[checked(e)]); }   // mean score of an expert
-  double share(int e) const {                                              // of all pairs served
+  double mean_score(int e) const { return per_token(score[checked(e)]); }   // of an expert
+  double share(int e) const {                                              // of the load
     const Index all = total(load);
     return all > 0 ? static_cast<double>(load[checked(e)]) / static_cast<double>(all) : 0;
   }
-  double dropped() const {                                                 // share of the chosen pairs
+  double dropped() const {                                                 // fraction of the requested pairs
     const Index all = total(wanted);
     return all > 0 ? static_cast<double>(all - total(load)) / static_cast<double>(all) : 0;
   }
-  double coactivation(int a, int b) const {                                // share of tokens that use both
+  double coactivation(int a, int b) const {                                // fraction of tokens that use both
     return per_token(static_cast<double>(together[checked(a) * at(experts) + checked(b)]));
   }
 
@@ -167,12 +169,13 @@ struct RoutingCounts {
   Buffer<int> expert_;   // scratch of add
 };
 
-// Which experts the tokens of each class use. A class is whatever has a label: a dialect, a token id, a position.
+// Expert use by class of token. A class is any label: a dialect, a token id, a position.
 struct ClassCounts {
   int classes = 0, experts = 0;
-  std::vector<Index> count{};   // [classes, E] pairs served
+  std::vector<Index> count{};   // [classes, E] pairs processed
 
-  // label[n]: the class of token n, in [0, classes); below zero: not counted.
+  // label [tokens]: the class of each token, in [0, classes); negative: not counted. std::invalid_argument
+  // for other labels and sizes.
   template <class T>
   void add(const RoutingPlan<T>& plan, std::span<const int> label) {
     check(classes >= 1, "this table has ", classes, " classes, expected at least 1");
@@ -199,14 +202,13 @@ struct ClassCounts {
     return count[cell(c, e)];
   }
 
-  // I(class; expert) = H(class) + H(expert) - H(class, expert), in nats: what knowing one tells of the other.
-  // Independent: 0; one decides the other: ln of the smaller number, if all are equally frequent. Chance alone
-  // adds about (classes - 1) (E - 1) / (2 pairs).
+  // Mutual information I(class; expert) = H(class) + H(expert) - H(class, expert), in nats. Independent: 0;
+  // at most min(H(class), H(expert)). Sampling noise adds about (classes - 1) (E - 1) / (2 pairs).
   double mutual_information() const {
     const double information = class_entropy() + expert_entropy() - entropy(count.data(), std::ssize(count));
     return information > 0 ? information : 0;   // rounding
   }
-  // The same as a share of H(class): 1 where the expert gives the class away.
+  // Normalised mutual information I / H(class): 1 if the expert determines the class.
   double explained() const {
     const double H = class_entropy();
     return H > 0 ? mutual_information() / H : 0;

@@ -1,12 +1,12 @@
 #pragma once
-// What a mixture may offer besides being a Layer. Whatever looks into mixtures asks by these names:
-//   HasLosses<Tape>      LossTape is a base of the tape (moe/mixture_losses.hpp); models and gradcheck add the losses
-//   HasPlan<Tape>        tape.plan; for_each_mixture, statistics, expert_load and intermediates visit the mixture
-//   HasScores<Tape>      tape.router, a router's tape; statistics and intermediates read its scores and choices
-//   HasExperts<Mixture>  mixture.routed_experts(), whose slots are the plan's; intermediates run them for their outputs
-// A mixture around another hands on the first three if its tape derives from the inner one's, and the last by
+// Optional interfaces of an MoE layer (mixture), and their users:
+//   HasLosses<Tape>      the tape derives from LossTape (moe/mixture_losses.hpp): loss of a model, gradcheck
+//   HasPlan<Tape>        tape.plan: for_each_mixture, statistics, expert_load, intermediates
+//   HasScores<Tape>      tape.router, a router's tape: statistics, intermediates
+//   HasExperts<Mixture>  mixture.routed_experts(), with the plan's slots: intermediates compute their outputs
+// A mixture around another has the first three if its tape derives from the inner tape, and the last by
 //   auto routed_experts() const requires HasExperts<Inner> { return inner.routed_experts(); }
-// HandsOn<Mixture, Inner> says that nothing was lost.
+// WrapsMixture<Mixture, Inner>: Mixture has every interface that Inner has.
 #include <moegpt/moe/experts.hpp>
 #include <moegpt/moe/mixture_losses.hpp>
 
@@ -30,7 +30,7 @@ template <class Mixture>
 concept HasExperts = requires(const Mixture& mixture) { detail::take_experts(mixture.routed_experts()); };
 
 template <class Mixture, class Inner>
-concept HandsOn = (HasLosses<typename Mixture::Tape> || !HasLosses<typename Inner::Tape>) &&
+concept WrapsMixture = (HasLosses<typename Mixture::Tape> || !HasLosses<typename Inner::Tape>) &&
                   (HasPlan<typename Mixture::Tape> || !HasPlan<typename Inner::Tape>) &&
                   (HasScores<typename Mixture::Tape> || !HasScores<typename Inner::Tape>) &&
                   (HasExperts<Mixture> || !HasExperts<Inner>);

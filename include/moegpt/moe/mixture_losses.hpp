@@ -1,19 +1,19 @@
 #pragma once
-// The losses of one mixture: in forward their values go to its tape, in backward they become the signal to its
-// router. Functions of any tape of a router, so that mixtures of other kinds can use them.
+// Auxiliary losses of one MoE layer: forward computes their values, backward the RouterSignal. Any router
+// tape works, so that user-defined MoE layers can use them.
 #include <moegpt/moe/balance.hpp>
 #include <moegpt/moe/token_choice.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Base of a mixture's tape. Losses are of this layer, before their coefficients. Under a balance rule that
-// averages over layers, balance becomes this layer's part of the model's loss after the last block
+// Base of an MoE layer's tape: the losses of this layer, without coefficients. If the balance rule combines
+// layers, `balance` is set after the last block to this layer's term of the model's loss
 // (moe/layer_mean.hpp).
 template <class T>
 struct LossTape : RouterLosses<T> {
-  Buffer<T> mean_score;   // [groups, E] P of the balance loss, over each group's tokens
-  Buffer<T> load_share;   // [groups, E] f of the balance loss, over the number of groups; also layer_mean.hpp
-  Buffer<T> gate_sum;     // [E] importance: the sum of the gates of an expert's slots
+  Buffer<T> mean_score;   // [groups, E] P of the balance loss
+  Buffer<T> load_share;   // [groups, E] f of the balance loss / number of groups; see layer_mean.hpp
+  Buffer<T> gate_sum;     // [E] importance: the sum of gates over the expert's slots
 
   [[gnu::noinline]] void resize(int experts, const Pass& pass) {
     const Index groups = groups_in(routing_of(pass).objective.balance_rule.group, pass);
@@ -26,7 +26,7 @@ namespace detail {
 template <class T>
 void take_losses(const LossTape<T>&);
 }
-// A tape without this base has no losses, whatever its members are called.
+// Only a tape with this base has losses; names of its members do not matter.
 template <class Tape>
 concept HasLosses = requires(const Tape tape) { detail::take_losses(tape); };
 
@@ -41,18 +41,20 @@ struct LossScratch {
 
 namespace detail {
 
-// What losses look at, as a router left it; null: it does not tell.
+// The input of the losses from a router's tape; null: the tape does not declare it.
 template <class T>
 struct Routed {
   MatrixView<const T> score;
   In<1, T> lse;
   const Buffer<int>*chosen = nullptr, *selected = nullptr;   // [tokens, K]
-  const Buffer<T>* load = nullptr;                           // [E] smooth
+  const Buffer<T>* load = nullptr;                           // [E] expected
+  T own = 0;
   template <class Tape>
   explicit Routed(const Tape& tape) : score(tape.score), lse(tape.lse) {
     if constexpr (HasChoices<Tape>) chosen = selected = &tape.chosen;
     if constexpr (HasSelected<Tape>) selected = &tape.selected;
-    if constexpr (HasSmoothLoad<Tape>) load = &tape.load;
+    if constexpr (HasExpectedLoad<Tape>) load = &tape.load;
+    if constexpr (HasOwnLoss<Tape>) own = tape.own_loss;
   }
   void check_sizes(Index tokens, int K, int E) const {
     check(score.rows == tokens && score.cols == E && lse.count == tokens, "a router's tape has scores of ", score.rows,
@@ -61,13 +63,13 @@ struct Routed {
     for (const Buffer<int>* table : {chosen, selected})
       check(!table || table->size() == tokens * K, "a router's tape says has_choices, but `chosen` (or `selected`) has ",
             table ? table->size() : 0, " numbers: it must be [tokens, choices], here ", tokens, " x ", K);
-    check(!load || load->size() == E, "a router's tape says has_smooth_load, but `load` has ", load ? load->size() : 0,
-          " numbers: it must be [experts], here ", E);
+    check(!load || load->size() == E, "a router's tape says has_expected_load, but `load` has ",
+          load ? load->size() : 0, " numbers: it must be [experts], here ", E);
   }
 };
 
-// f of the rule, over the number of groups that have tokens. Counts are those before capacity; a router whose tape
-// does not say what was chosen is asked what its slots hold.
+// share [groups, E]: f of the balance rule, divided by the number of groups with tokens. Counts are before
+// capacity; if the tape has no `chosen`, slots are counted.
 template <class T>
 [[gnu::noinline]] void measure_shares(const Routed<T>& routed, const RoutingPlan<T>& plan, const Pass& pass,
                                       T* share) {
@@ -79,13 +81,12 @@ template <class T>
   for (Index g = 0; g < groups; ++g) filled += tokens_in(rule.group, g, pass) > 0;
   if (groups == 1 && !first) return load_shares(rule, plan.wanted.data(), E, routed_tokens(pass), 1, share);
 
-  std::fill_n(share, groups * E, T(0));   // for a moment: counts
+  std::fill_n(share, groups * E, T(0));   // temporarily: counts
   if (const Buffer<int>* chosen = first ? routed.selected : routed.chosen)
     for (Index n = 0; n < plan.tokens; ++n)
       for (int j = 0; j < (first ? 1 : K); ++j) {
-        const int e = (*chosen)[n * K + j];
-        check(e < E, "a router's tape says that it chose expert ", e, ", but there are ", E);
-        if (e >= 0) share[n / length * E + e] += 1;
+        const Index pair = n * K + j;
+        if (has_expert(chosen->data(), pair, K, E)) share[n / length * E + (*chosen)[pair]] += 1;
       }
   else
     for (int e = 0; e < E; ++e)
@@ -95,7 +96,7 @@ template <class T>
     load_shares(rule, share + g * E, E, tokens_in(rule.group, g, pass), 1 / filled, share + g * E);
 }
 
-// Spread over experts of the mean scores of the batch, and the part of it that each group is.
+// Mean scores of the batch, m_e = sum_g part(g) mean_ge, with part(g) the fraction of tokens in group g.
 template <class T>
 struct BatchScores {
   const T* mean;
@@ -130,30 +131,32 @@ template <class T>
 
   for (int e = 0; e < E; ++e) {
     double sum = 0;
-    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) sum += static_cast<double>(plan.weight[s]);
+    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) sum += static_cast<double>(plan.gate[s]);
     tape.gate_sum[e] = static_cast<T>(sum);
   }
   const T* gates = tape.gate_sum.data();
-  const Spread importance(E, [&](int e) { return static_cast<double>(gates[e]); });
-  const Spread load(E, [&](int e) { return static_cast<double>(routed.load ? (*routed.load)[e] : T(plan.wanted[e])); });
+  const Dispersion importance(E, [&](int e) { return static_cast<double>(gates[e]); });
+  const Dispersion load(
+      E, [&](int e) { return static_cast<double>(routed.load ? (*routed.load)[e] : T(plan.wanted[e])); });
   const BatchScores<T> scores{tape.mean_score.data(), groups, E, pass};
-  const Spread spread(E, scores);
-  tape.importance = static_cast<T>(importance.variation(o.variation));
-  tape.load = static_cast<T>(load.variation(o.variation));
-  tape.variance = static_cast<T>(spread.variance(Variance::unbiased));
-  tape.count = static_cast<T>(spread.variance(Variance::population) * scores.tokens * scores.tokens);
+  const Dispersion dispersion(E, scores);
+  tape.importance = static_cast<T>(importance.cv2(o.variation));
+  tape.load = static_cast<T>(load.cv2(o.variation));
+  tape.variance = static_cast<T>(dispersion.variance(Variance::unbiased));
+  tape.count = static_cast<T>(dispersion.variance(Variance::population) * scores.tokens * scores.tokens);
+  tape.own = routed.own;
 }
 
-// dP, d_load, and d_weight += what comes from importance.
+// The signal: dP and d_load in scratch; d_gate [slots] += gradient of the importance loss.
 template <class T>
-[[gnu::noinline]] RouterSignal<T> signal_of_losses(const LossTape<T>& tape, const T* smooth_load,
-                                                   const RoutingPlan<T>& plan, T* d_weight, LossScratch<T>& scratch,
-                                                   const Pass& pass) {
-  const Objective& o = routing_of(pass).objective;
+[[gnu::noinline]] RouterSignal<T> signal_of_losses(const LossTape<T>& tape, const T* expected_load,
+                                                   const RoutingPlan<T>& plan, T* d_gate,
+                                                   LossScratch<T>& scratch, const Pass& pass) {
+  const Objective o = objective_of(pass);
   const Group group = o.balance_rule.group;
   const int E = plan.experts;
   const Index groups = groups_in(group, pass);
-  RouterSignal<T> signal{.d_weight = d_weight, .z = T(o.z), .group = group};
+  RouterSignal<T> signal{.d_gate = d_gate, .z = T(o.z), .group = group, .own = T(o.own)};
   scratch.resize(E, pass);
   if (o.balance != 0 || o.variance != 0 || o.count != 0) {
     T* d_mean = scratch.d_mean_score.data();
@@ -162,26 +165,26 @@ template <class T>
     signal.d_mean_score = d_mean;
     if (o.variance != 0 || o.count != 0) {   // m_e = sum over groups of part P_ge
       const BatchScores<T> m{tape.mean_score.data(), groups, E, pass};
-      const Spread spread(E, m);
+      const Dispersion dispersion(E, m);
       const double count = o.count * m.tokens * m.tokens;
       for (int e = 0; e < E; ++e) {
-        const double d = o.variance * spread.d_variance(Variance::unbiased, m(e)) +
-                         count * spread.d_variance(Variance::population, m(e));
+        const double d = o.variance * dispersion.d_variance(Variance::unbiased, m(e)) +
+                         count * dispersion.d_variance(Variance::population, m(e));
         for (Index g = 0; g < groups; ++g) d_mean[g * E + e] += static_cast<T>(m.part(g) * d);
       }
     }
   }
   if (o.importance != 0) {
-    const Spread importance(E, [&](int e) { return static_cast<double>(tape.gate_sum[e]); });
+    const Dispersion importance(E, [&](int e) { return static_cast<double>(tape.gate_sum[e]); });
     for (int e = 0; e < E; ++e) {
-      const T d = T(o.importance * importance.d_variation(o.variation, static_cast<double>(tape.gate_sum[e])));
-      for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) d_weight[s] += d;
+      const T d = T(o.importance * importance.d_cv2(o.variation, static_cast<double>(tape.gate_sum[e])));
+      for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) d_gate[s] += d;
     }
   }
-  if (o.load != 0 && smooth_load) {
-    const Spread load(E, [&](int e) { return static_cast<double>(smooth_load[e]); });
+  if (o.load != 0 && expected_load) {
+    const Dispersion load(E, [&](int e) { return static_cast<double>(expected_load[e]); });
     for (int e = 0; e < E; ++e)
-      scratch.d_load[e] = T(o.load * load.d_variation(o.variation, static_cast<double>(smooth_load[e])));
+      scratch.d_load[e] = T(o.load * load.d_cv2(o.variation, static_cast<double>(expected_load[e])));
     signal.d_load = scratch.d_load.data();
   }
   return signal;
@@ -189,17 +192,17 @@ template <class T>
 
 }  // namespace detail
 
-// Forward: the losses of what was routed.
+// Forward: computes the losses into `tape`. std::invalid_argument for a router's tape of wrong sizes.
 template <class T, class RouterTape>
 void measure_losses(const RouterTape& router, const RoutingPlan<T>& plan, LossTape<T>& tape, const Pass& pass) {
   detail::measure_losses<T>(detail::Routed<T>(router), plan, tape, pass);
 }
-// Backward: what the router is told, d_weight [slots] of the gates among it, which the importance loss adds to.
+// Backward: returns the RouterSignal. Adds the gradient of the importance loss to d_gate [slots].
 template <class T, class RouterTape>
 RouterSignal<T> signal_of_losses(const LossTape<T>& tape, const RouterTape& router, const RoutingPlan<T>& plan,
-                                 T* d_weight, LossScratch<T>& scratch, const Pass& pass) {
+                                 T* d_gate, LossScratch<T>& scratch, const Pass& pass) {
   const Buffer<T>* load = detail::Routed<T>(router).load;
-  return detail::signal_of_losses<T>(tape, load ? load->data() : nullptr, plan, d_weight, scratch, pass);
+  return detail::signal_of_losses<T>(tape, load ? load->data() : nullptr, plan, d_gate, scratch, pass);
 }
 
 }  // namespace moegpt::inline MOEGPT_BUILD

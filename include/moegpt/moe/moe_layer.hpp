@@ -1,8 +1,8 @@
 #pragma once
-// The mixture: y_n = sum_j g_nj expert_{i_nj}(x_n), routed by any Router. A token without experts gets zero;
-// the residual connection around the layer carries it. Forward is three steps, route, run and combine, each public
-// as its backward is: another loss may use what experts answered, and ranks may stand between the steps. No tokens
-// are copied to slots, experts read them through Gathered; backward copies dy to slots.
+// MoE layer: y_n = sum_j g_nj expert_{e_nj}(x_n), with any Router. y_n = 0 for a token without experts.
+// Forward is route, run, combine. Each step and its backward are public, for losses on expert outputs and for
+// expert parallelism between the steps. Experts read tokens through Gathered, without a copy; backward copies
+// dy to slots.
 #include <moegpt/moe/mixture.hpp>
 #include <moegpt/moe/top_k_router.hpp>
 
@@ -32,11 +32,11 @@ struct MoELayer {
   struct Tape : LossTape<T> {
     RoutingPlan<T> plan;
     typename RouterType::Tape router;
-    typename Experts<ExpertType, E>::Tape expert;   // slots
+    typename Experts<ExpertType, E>::Tape expert;   // [slots]
     [[gnu::noinline]] void resize(const Pass& pass) {
       LossTape<T>::resize(E, pass);
       plan.drop = drop;
-      plan.places = slots_in(pass);
+      plan.max_slots = slots_in(pass);
       plan.resize(pass.tokens(), Recipe::active, E);
       router.resize(pass);
       expert.resize(slots_in(pass));
@@ -45,8 +45,8 @@ struct MoELayer {
   struct Scratch {
     typename RouterType::Scratch router;
     typename Experts<ExpertType, E>::Scratch experts;
-    Tokens<DOut, T> output;              // slots: what experts answered
-    Tokens<D, T> d_input;                // slots
+    Tokens<DOut, T> output;              // [slots] of the experts
+    Tokens<D, T> d_input;                // [slots]
     Buffer<T> d_gate;                    // [slots]
     LossScratch<T> losses;
     [[gnu::noinline]] void resize(const Pass& pass) {
@@ -69,16 +69,17 @@ struct MoELayer {
     measure_losses<T>(tape.router, tape.plan, tape, pass);
   }
 
-  // The first two steps backwards are one: an expert finds the gradient of its gate without its output.
+  // Without combine_backward: run_backward computes d_gate without stored expert outputs.
   void backward(In<D, T> x, const Tape& tape, In<DOut, T> dy, Out<D, T> dx, MoELayer& grad, Scratch& scratch,
                 const Pass& pass) const {
     scratch.d_gate.resize(slots_in(pass));
     T* const d_gate = scratch.d_gate.data();
-    run_backward(x, tape, tape.plan.at_slots(dy), dx, grad, scratch, pass, tape.plan.weight.data(), d_gate);
+    run_backward(x, tape, tape.plan.at_slots(dy), dx, grad, scratch, pass, tape.plan.gate.data(), d_gate);
     route_backward(x, tape, d_gate, Sum(dx), grad, scratch, pass);
   }
 
-  // x [tokens, D] to tape.plan: the slots of each expert, and the gate g_s of slot s.
+  // Computes tape.plan of x [tokens, D]: the slots of each expert, and gate g_s of slot s.
+  // std::invalid_argument for a plan that check_plan rejects.
   void route(In<D, T> x, Tape& tape, const Pass& pass) const {
     pass.check_fits(x.count, pass.tokens());
     check_objective(routing_of(pass).objective);
@@ -86,15 +87,15 @@ struct MoELayer {
     router.forward(x, tape.plan, tape.router, pass);
     check_plan(tape.plan, E, Recipe::active, drop, router_text<Recipe>, pass);
   }
-  // output_s = dropout(expert(x_n)), with n the token of slot s;  output [slots, DOut]
+  // output_s = dropout(expert(x_n)) for slot s of token n;  output [slots, DOut]
   void run(In<D, T> x, Out<DOut, T> output, Tape& tape, Scratch& scratch, const Pass& pass) const {
     scratch.experts.resize(E, slots_in(pass));
     experts.view().forward(tape.plan.at_slots(x), tape.plan.layout(), output, tape.expert, scratch.experts, pass,
                            expert_dropout(applied_expert_dropout(pass), pass));
   }
-  // y_n = sum of g_s output_s over the slots of token n;  y [tokens, DOut]
+  // y_n = sum of g_s output_s over slots s of token n;  y [tokens, DOut]
   static void combine(const RoutingPlan<T>& plan, In<DOut, T> output, Out<DOut, T> y, const Pass& pass) {
-    kernels::combine<T>(pass.exec, output, plan.slot.data(), plan.choices, plan.weight.data(), y);
+    kernels::combine<T>(pass.exec, output, plan.slot.data(), plan.choices, plan.gate.data(), y);
   }
 
   // d_output_s = g_s dy_n,  d_gate_s = <dy_n, output_s>;  d_output [slots, DOut], d_gate [slots]
@@ -103,12 +104,12 @@ struct MoELayer {
     for_each_piece(pass.exec, plan.slot_count(), token_piece, [&](Rows rows) {
       for (Index s = rows.first; s < rows.first + rows.count; ++s) {
         d_gate[s] = kernels::dot(dy[plan.token[s]], output[s], DOut);
-        kernels::scale(DOut, plan.weight[s], dy[plan.token[s]], d_output[s]);
+        kernels::scale(DOut, plan.gate[s], dy[plan.token[s]], d_output[s]);
       }
     });
   }
-  // From d_output [slots, DOut], the gradient of the experts' outputs: dx [tokens, D], and to grad that of the experts.
-  // With gates [slots] d_output is the gradient of gate_s output_s, and d_gate_s = <d_output_s, output_s>.
+  // d_output [slots, DOut] is the gradient of output. Computes dx [tokens, D]; adds the experts' gradients to
+  // grad. With gate [slots], d_output is the gradient of gate_s output_s: d_gate_s = <d_output_s, output_s>.
   void run_backward(In<D, T> x, const Tape& tape, Gathered<DOut, T> d_output, Out<D, T> dx, MoELayer& grad,
                     Scratch& scratch, const Pass& pass, const T* gate = nullptr, T* d_gate = nullptr) const {
     scratch.experts.resize(E, slots_in(pass));
@@ -120,8 +121,8 @@ struct MoELayer {
     experts.view().backward_weights(slots_x, plan.layout(), tape.expert, grad.experts.data(), scratch.experts, pass);
     if (!dx.empty()) kernels::combine<T>(pass.exec, d_input, plan.slot.data(), plan.choices, nullptr, dx);
   }
-  // From d_gate [slots], to which the importance loss is added, and the losses: to dx [tokens, D] and to grad that of the
-  // router.
+  // From d_gate [slots] and the auxiliary losses: adds the router's gradients to dx [tokens, D] and grad.
+  // Adds the gradient of the importance loss to d_gate.
   void route_backward(In<D, T> x, const Tape& tape, T* d_gate, Sum<D, T> dx, MoELayer& grad, Scratch& scratch,
                       const Pass& pass) const {
     const RouterSignal<T> signal =
@@ -132,11 +133,11 @@ struct MoELayer {
   ExpertsView<ExpertType> routed_experts() const { return experts.view(); }
 
  private:
-  static Index slots_in(const Pass& pass) { return places_of<Recipe>(pass); }
+  static Index slots_in(const Pass& pass) { return max_slots_of<Recipe>(pass); }
 };
 
-// The layer that a recipe stands for: a MoELayer, unless the recipe has a layer of its own, Mixture<Self, Expert>,
-// where Self is the recipe as the user wrote it (AllowNonCausal<...> around it counts).
+// The layer of a router specification: MoELayer, or Recipe::Mixture<Self, Expert> if it has one. Self is the
+// outermost specification, such as AllowNonCausal<Recipe>.
 namespace detail {
 template <class Recipe, ExpertNetwork ExpertType>
 struct MixtureFor {

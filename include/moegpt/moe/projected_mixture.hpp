@@ -1,6 +1,5 @@
 #pragma once
-// A mixture of experts that are one linear map each, D to F, and after it what they share: an activation, if one is
-// given, and a linear map back.
+// MoE layer of linear experts from D to F, then an optional activation and one linear map back to D:
 //   y = W_down act(sum_j g_j (W_j x + b_j)) + b_down
 #include <moegpt/layers/linear_expert.hpp>
 #include <moegpt/moe/moe_layer.hpp>
@@ -25,19 +24,17 @@ struct ProjectedMixture {
                   Field{"down", &ProjectedMixture::down, Start::residual}};
   }
   struct Tape : Mixture::Tape {
-    Tokens<F, T> mixed;                // what the mixture answers
+    Tokens<F, T> mixed;                // output of the mixture
     void resize(const Pass& pass) {
       Mixture::Tape::resize(pass);
-      mixed.resize(pass.tokens());
+      mixed.resize(pass);
     }
   };
   struct Scratch {
     typename Mixture::Scratch mixture;
-    Tokens<F, T> act, d_mixed;         // act(mixed), computed again in backward
+    Tokens<F, T> act, d_mixed;         // act(mixed), recomputed in backward
     [[gnu::noinline]] void resize(const Pass& pass) {
-      mixture.resize(pass);
-      act.resize(pass.tokens());
-      d_mixed.resize(pass.tokens());
+      resize_all(pass, mixture, act, d_mixed);
     }
   };
 
@@ -76,20 +73,19 @@ struct ProjectedMixture {
 };
 static_assert(lists_every_field<ProjectedMixture<TopKRouter<4, 2>, LinearExpert<4, 3>>>());
 static_assert(Layer<ProjectedMixture<TopKRouter<4, 2>, LinearExpert<4, 3>, Activation::relu>>);
-static_assert(HandsOn<ProjectedMixture<TopKRouter<4, 2>, LinearExpert<4, 3>>,
+static_assert(WrapsMixture<ProjectedMixture<TopKRouter<4, 2>, LinearExpert<4, 3>>,
                       MoELayer<TopKRouter<4, 2>, LinearExpert<4, 3>>>);
 
-// In a model: GPT<config, WithSharedProjection<TopKRouter<8, 2>, 128, Activation::relu>>; the experts of its Config
-// give way to linear ones of width 128.
+// In a model: GPT<config, WithSharedProjection<TopKRouter<8, 2>, 128, Activation::relu>>. Linear experts of
+// width 128 replace those of the Config.
 template <Router Recipe, int F, Activation... A>
 struct WithSharedProjection {
   static_assert(F >= 1, "WithSharedProjection: the width of the experts must be at least 1");
   static constexpr int experts = Recipe::experts, active = Recipe::active;
   static constexpr bool causal = Recipe::causal;
   static std::string text() requires requires { Recipe::text(); } {
-    [[maybe_unused]] static constexpr const char* names[] = {"gelu", "gelu_erf", "relu", "silu", "tanh"};
     std::string text = "WithSharedProjection<" + Recipe::text() + ", " + std::to_string(F);
-    (((text += ", Activation::") += names[static_cast<int>(A)]), ...);
+    (((text += ", Activation::") += to_text(A)), ...);
     return text + ">";
   }
   template <class Self, ExpertNetwork X>

@@ -1,24 +1,26 @@
 #pragma once
-// What a router is. A recipe (TopKRouter<8, 2>) says how many experts there are and how many a token gets;
-// its For<D, T> holds the weights of a router of width D. A router receives tokens and the pass, and fills a
-// routing plan; it knows nothing of experts. Backward hands it a RouterSignal: the gradient of each slot's
-// gate, and the gradients of the losses on scores, logits and loads.
+// Router: concept and its signal. A router specification (`Recipe`), such as TopKRouter<8, 2>, defines the
+// number of experts and the maximum per token; its For<D, T> holds the weights for width D. Forward computes
+// a RoutingPlan from tokens and the pass. Backward receives a RouterSignal: gradients of gates, scores and
+// loads, and the z-loss.
 #include <moegpt/layers/layer.hpp>
 #include <moegpt/moe/routing_plan.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// What reaches a router in backward.
+// Input of a router's backward. Null: no gradient; only d_gate is never null.
 template <class T>
 struct RouterSignal {
-  const T* d_weight = nullptr;       // [slots] of the gates
-  const T* d_mean_score = nullptr;   // [groups, E] of the mean over a group's tokens of the full scores; null: none
-  T z = 0;                           // coefficient of the z-loss, mean over tokens of lse^2
-  Group group = Group::batch;        // of d_mean_score
-  const T* d_load = nullptr;         // [E] of the smooth load, for routers whose tape has one; null: none
-  const T* d_score = nullptr;        // [tokens, E] of the full scores themselves; null: none
+  const T* d_gate = nullptr;         // [slots] of plan.gate
+  const T* d_mean_score = nullptr;   // [groups, E] of the mean over each group's tokens of tape.score
+  T z = 0;                           // coefficient of the z-loss, the mean over tokens of lse^2
+  Group group = Group::batch;        // of d_mean_score: batch or sequence
+  const T* d_load = nullptr;         // [E] of tape.load, for tapes with has_expected_load
+  const T* d_score = nullptr;        // [tokens, E] of tape.score
+  T own = 0;                         // coefficient of tape.own_loss, for tapes with has_own_loss
 
-  // What reaches the full scores of token n: ds[e] += d_score[n][e] + d_mean_score[group][e] / tokens of it.
+  // Gradient of token n's scores: ds[e] += d_score[n][e] + d_mean_score[g][e] / tokens of its group g, except
+  // for padding. routed: routed_tokens(pass).
   void add_to_scores(Index n, Index routed, const Pass& pass, int experts, T* ds) const {
     if (pass.is_padding(n)) return;
     for (int e = 0; d_score && e < experts; ++e) ds[e] += d_score[n * experts + e];
@@ -30,7 +32,7 @@ struct RouterSignal {
   }
 };
 
-// For<D, T>: a router with weights.
+// For<D, T>: the weights of a router.
 template <class R>
 concept RouterOf = requires(const R router, R grad, typename R::Tape tape, const typename R::Tape read_tape,
                             typename R::Scratch scratch, RoutingPlan<typename R::Scalar> plan,
@@ -42,24 +44,27 @@ concept RouterOf = requires(const R router, R grad, typename R::Tape tape, const
   scratch.resize(pass);
   router.forward(x, plan, tape, pass);
   router.backward(x, read_plan, read_tape, signal, dx, grad, scratch, pass);
-  { read_tape.score[0] };   // [E] full scores of each token, for balance losses and metrics
-  { read_tape.lse[0] };     // log sum exp of its logits, for the z-loss
+  { read_tape.score[0] };   // [tokens, E] scores of all experts, normalised; for balance losses and metrics
+  { read_tape.lse[0] };     // [tokens] log-sum-exp of the logits, for the z-loss
 };
 
-// What else a tape tells, if it says so: `static constexpr bool has_choices = true`. Without the word a member of the
-// same name is the router's own affair.
-//   chosen     Buffer<int> [tokens, K], what plan.assign was given; negative: none
-//   selected   likewise, before some were left out by their gates
-//   load       Buffer<T> [E] of which signal.d_load is the gradient
+// Optional members of a router's tape. They are read only if the tape declares, for example,
+// `static constexpr bool has_choices = true`.
+//   has_choices         Buffer<int> chosen [tokens, K], the argument of plan.assign
+//   has_selected        Buffer<int> selected [tokens, K], the same with discarded experts
+//   has_expected_load   Buffer<T> load [E], whose gradient is signal.d_load
+//   has_own_loss        T own_loss, a loss of the router; backward adds the gradient of signal.own * own_loss
 template <class Tape>
 concept HasChoices = requires { requires Tape::has_choices; };
 template <class Tape>
 concept HasSelected = requires { requires Tape::has_selected; };
 template <class Tape>
-concept HasSmoothLoad = requires { requires Tape::has_smooth_load; };
+concept HasExpectedLoad = requires { requires Tape::has_expected_load; };
+template <class Tape>
+concept HasOwnLoss = requires { requires Tape::has_own_loss; };
 
-// The recipe. `active` is the most experts a token can have; `causal` says that a token's route depends on
-// nothing after it.
+// A router specification. active: maximum number of experts of a token. causal: the route of a token does not
+// depend on later tokens.
 template <class Recipe>
 concept Router = requires {
   { Recipe::experts } -> std::convertible_to<int>;
@@ -67,27 +72,27 @@ concept Router = requires {
   { Recipe::causal } -> std::convertible_to<bool>;
 } && RouterOf<typename Recipe::template For<4, float>>;
 
-// The most slots that the tokens of a pass can fill, for which mixtures reserve memory: all their choices, unless the
-// recipe says that it uses fewer, `static Index places(const Pass& pass)`. It must not fall with the size of the pass.
+// Maximum number of slots of a pass, for which MoE layers reserve memory: tokens * active, or
+// Recipe::max_slots(pass) if that is less. max_slots must not decrease with the size of the pass.
 template <class Recipe>
-concept SaysPlaces = requires(const Pass pass) {
-  { Recipe::places(pass) } -> std::convertible_to<Index>;
+concept HasMaxSlots = requires(const Pass pass) {
+  { Recipe::max_slots(pass) } -> std::convertible_to<Index>;
 };
 template <class Recipe>
-Index places_of(const Pass& pass) {
+Index max_slots_of(const Pass& pass) {
   const Index all = pass.tokens() * Recipe::active;
-  if constexpr (SaysPlaces<Recipe>) return std::min<Index>(Recipe::places(pass), all);
+  if constexpr (HasMaxSlots<Recipe>) return std::min<Index>(Recipe::max_slots(pass), all);
   else return all;
 }
 
-// What a recipe calls itself in model files and messages.
+// Name of a router specification in model files and messages.
 template <class Recipe>
 std::string router_text() {
   if constexpr (requires { Recipe::text(); }) return Recipe::text();
   else return "your router";
 }
 
-// A decoder refuses a router that looks into the future unless it is asked for by this name.
+// A decoder rejects a non-causal router specification, except inside AllowNonCausal.
 template <class Recipe>
 struct AllowNonCausal : Recipe {
   static constexpr bool causal = true;
@@ -96,8 +101,8 @@ struct AllowNonCausal : Recipe {
   }
 };
 
-// K = 1 with renormalised gates: the gate is constant, so only losses on scores, logits or loads train the
-// router. For parity with systems that have it.
+// Accepts K = 1 with renormalised gates, for parity with other systems. The gate is constant, so only losses
+// on scores, logits or loads train the router.
 template <class Recipe>
 struct AllowConstantGate : Recipe {
   static constexpr bool constant_gate = false;
@@ -108,7 +113,7 @@ struct AllowConstantGate : Recipe {
 template <class Recipe>
 inline constexpr bool constant_gate = requires { requires Recipe::constant_gate; };
 
-// A mixture asks, and no recipe's body: a recipe inside AllowConstantGate is fine.
+// Asserted by MoE layers and not by specifications, so that AllowConstantGate can wrap them.
 template <class Recipe>
 consteval bool gate_learns() {
   static_assert(!constant_gate<Recipe>,
@@ -118,7 +123,7 @@ consteval bool gate_learns() {
   return true;
 }
 
-// What a recipe around Recipe gives its inner layer: if the whole was allowed, so is the part.
+// For a specification Self around Recipe: the inner specification, allowed to be non-causal if Self is.
 template <class Self, class Recipe>
 using AllowedAs = std::conditional_t<Self::causal && !Recipe::causal, AllowNonCausal<Recipe>, Recipe>;
 

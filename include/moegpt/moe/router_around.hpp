@@ -1,14 +1,15 @@
 #pragma once
-// Base of a router around another. Everything is passed on: constants, drop rule, weights and their paths,
-// tape, padding, allowed experts and the signal. A wrapper derives its recipe, its For and, if it needs more,
-// its Tape and Scratch, and states only what it changes (moe/input_jitter.hpp, moe/masked.hpp, docs/extend.md).
+// Base of a router around another. It inherits or forwards constants, drop rule, weights and their paths,
+// tape, padding, allowed experts and the signal. A wrapper derives its specification, its For and, if needed,
+// its Tape and Scratch, and defines only what it changes (moe/input_jitter.hpp, moe/masked.hpp,
+// docs/extend.md).
 #include <moegpt/moe/router.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
 template <Router Recipe>
 struct RouterAround : Recipe {
-  static std::string text() = delete;   // the inner router's, which is not the wrapper's
+  static std::string text() = delete;   // not inherited: it names the inner router
 
   template <int D, class T = float>
   struct For {

@@ -1,11 +1,11 @@
 #pragma once
-// Scores: how much each expert suits a token, from its row of logits z. Of every kind
-//   forward      s from z, and `share`, which is s divided by its sum: what balance losses and metrics look at.
-//                On entry share is a copy of z. Returns log sum exp of z
-//   again        s in backward, from what the tape kept: the shares, and the logits where a kind needs them
-//   backward     dz += what reaches z from ds, the gradient of s, and d_share
+// Router scores s [E] of one token from its logits z [E]. A kind of scores has
+//   forward      computes s, and `normalised` = s / sum of s for balance losses and metrics. On entry
+//                normalised is a copy of z. Returns the log-sum-exp of z
+//   recompute    s in backward, from normalised, or from z if not are_normalised
+//   backward     dz += gradient from ds, of s, and from d_normalised
 //   add_softmax  dz += a softmax(z)
-// Where `are_shares`, s and share are one row, and so are ds and d_share.
+// are_normalised: s and normalised are the same memory, and so are ds and d_normalised.
 #include <moegpt/kernels/noise.hpp>
 #include <moegpt/kernels/softmax.hpp>
 
@@ -13,15 +13,15 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-inline constexpr int most_experts = 1024;   // of a token-choice router, for rows on the stack
+inline constexpr int most_experts = 1024;   // of a token-choice router: its rows are on the stack
 
 // s = softmax(z)
 struct SoftmaxScores {
-  static constexpr bool are_shares = true;
+  static constexpr bool are_normalised = true;
   template <class T>
-  static T forward(const T*, T*, T* share, int E) { return kernels::softmax(share, E); }
+  static T forward(const T*, T*, T* normalised, int E) { return kernels::softmax(normalised, E); }
   template <class T>
-  static const T* again(const T* share, const T*, T*, int) { return share; }
+  static const T* recompute(const T* normalised, const T*, T*, int) { return normalised; }
   template <class T>
   static void backward(const T* s, const T*, const T* ds, const T*, T* dz, int E) {
     kernels::softmax_backward(s, ds, dz, E);   // dz = s (ds - <ds, s>)
@@ -32,30 +32,30 @@ struct SoftmaxScores {
   }
 };
 
-// s = f(z), each expert for itself. With S = sum_e s_e and share = s / S:
-//   ds += (d_share - <d_share, share>) / S,   dz += ds f'(z)
+// s_e = f(z_e). With S = sum_e s_e and normalised = s / S:
+//   ds += (d_normalised - <d_normalised, normalised>) / S,   dz += ds f'(z)
 template <class Function>
 struct PointwiseScores {
-  static constexpr bool are_shares = false;
+  static constexpr bool are_normalised = false;
   template <class T>
-  static T forward(const T* z, T* s, T* share, int E) {
+  static T forward(const T* z, T* s, T* normalised, int E) {
     T total;
-    const T lse = kernels::exponentials(share, E, total);
+    const T lse = kernels::exponentials(normalised, E, total);
     Function::values(z, s, E);
     total = kernels::sum(s, E);
-    for (int e = 0; e < E; ++e) share[e] = total == 0 ? T(0) : s[e] / total;
+    for (int e = 0; e < E; ++e) normalised[e] = total == 0 ? T(0) : s[e] / total;
     return lse;
   }
   template <class T>
-  static const T* again(const T*, const T* z, T* s, int E) {
+  static const T* recompute(const T*, const T* z, T* s, int E) {
     Function::values(z, s, E);
     return s;
   }
   template <class T>
-  static void backward(const T* s, const T* share, const T* ds, const T* d_share, T* dz, int E) {
-    const T total = kernels::sum(s, E), mean = kernels::dot(d_share, share, E);
+  static void backward(const T* s, const T* normalised, const T* ds, const T* d_normalised, T* dz, int E) {
+    const T total = kernels::sum(s, E), mean = kernels::dot(d_normalised, normalised, E);
     for (int e = 0; e < E; ++e)
-      dz[e] += (ds[e] + (total == 0 ? T(0) : (d_share[e] - mean) / total)) * Function::slope(s[e]);
+      dz[e] += (ds[e] + (total == 0 ? T(0) : (d_normalised[e] - mean) / total)) * Function::slope(s[e]);
   }
   template <class T>
   static void add_softmax(const T*, const T* z, T lse, T a, T* dz, int E) {
@@ -65,7 +65,7 @@ struct PointwiseScores {
   }
 };
 
-// DeepSeek-V3: every expert is judged by itself.
+// s = sigmoid(z) (DeepSeek-V3).
 struct SigmoidFunction {
   template <class T>
   static void values(const T* z, T* s, int E) {
@@ -76,7 +76,8 @@ struct SigmoidFunction {
 };
 using SigmoidScores = PointwiseScores<SigmoidFunction>;
 
-// sqrt(log(1 + exp z)), Megatron's option. With s^2 = softplus(z): 2 s ds = sigmoid(z) dz, sigmoid(z) = 1 - exp(-s^2).
+// s = sqrt(softplus(z)), softplus(z) = log(1 + exp z) (Megatron).  ds/dz = sigmoid(z) / (2 s),
+// sigmoid(z) = 1 - exp(-s^2)
 struct RootSoftplusFunction {
   template <class T>
   static void values(const T* z, T* s, int E) {

@@ -1,7 +1,7 @@
 #pragma once
-// Selections: which experts a token chooses. select writes at most `most` different experts, best first, and returns
-// how many; experts with logit minus infinity are not allowed and stand last or not at all. A selection may then
-// leave some out by their gate: keeps(token, gate, j). Choices are constants in backward.
+// Selection rules of token choice. select stores at most `choices` different experts, best first, and returns
+// their number; experts that are not allowed (logit minus infinity) come last or not at all. A rule with
+// keeps(token, gate, j) discards the j-th selected expert if false. Selections are constants in backward.
 #include <moegpt/kernels/top_k.hpp>
 #include <moegpt/layers/pass.hpp>
 #include <moegpt/moe/scores.hpp>
@@ -10,32 +10,32 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// What a selection sees of one token.
+// The input of a selection rule: one token.
 template <class T>
 struct Candidate {
   const T* z;            // [experts] logits
   const T* s;            // [experts] scores
-  const T* bias;         // [experts] of the selection, if it is biased
-  int experts, most;     // E, K
-  const Key* noise;      // of draws; null: evaluation
+  const T* bias;         // [experts] selection bias, for rules with `biased`
+  int experts, choices;  // E, K
+  const Key* noise;      // RNG key; null: evaluation
   const Pass& pass;
   Index token;
   bool allows(int e) const { return !(z[e] == kernels::minus_infinity<T>); }
 };
 
-// The K largest logits. Equal logits: the lower expert.
+// The K largest logits. Ties: the lower expert first.
 struct LargestLogits {
   static constexpr bool biased = false;
   template <class T>
   static int select(const Candidate<T>& token, int* chosen) {
-    kernels::top_k(token.z, token.experts, token.most, chosen);
-    return token.most;
+    kernels::top_k(token.z, token.experts, token.choices, chosen);
+    return token.choices;
   }
 };
 
-// The K largest s + b, with b the selection bias (Wang et al. 2024), or the K largest s. With groups (DeepSeek-V3):
-// experts lie in `Groups` equal groups, and only those of the `Kept` best groups may be chosen. A group is as good as
-// its two best experts together, without a bias as its best one.
+// The K largest s + b, with selection bias b (Wang et al. 2024), or the K largest s. Group-limited
+// (DeepSeek-V3): of `Groups` equal expert groups the `Kept` best are retained. The value of a group is the
+// sum of its two largest s + b, without a bias its largest s.
 template <bool Biased, int Groups = 1, int Kept = 1>
 struct LargestScores {
   static constexpr bool biased = Biased;
@@ -47,8 +47,8 @@ struct LargestScores {
       if (!token.allows(e)) rank[e] = kernels::minus_infinity<T>;
     }
     if constexpr (Kept < Groups) keep_best_groups(rank, token.experts / Groups);
-    kernels::top_k(rank, token.experts, token.most, chosen);
-    int count = token.most;
+    kernels::top_k(rank, token.experts, token.choices, chosen);
+    int count = token.choices;
     while (count > 0 && rank[chosen[count - 1]] == kernels::minus_infinity<T>) --count;
     return count;
   }
@@ -72,24 +72,24 @@ struct LargestScores {
   }
 };
 
-// The fewest experts whose scores reach P together, at most K: best first, as many as it takes.
+// Top-p: the fewest experts whose scores sum to at least P, largest first, at most K.
 template <class P>
 struct Nucleus {
   static constexpr bool biased = false;
   template <class T>
   static int select(const Candidate<T>& token, int* chosen) {
-    kernels::top_k(token.z, token.experts, token.most, chosen);
-    if (P::num == P::den) return token.most;   // rounding must not end it
+    kernels::top_k(token.z, token.experts, token.choices, chosen);
+    if (P::num == P::den) return token.choices;   // independent of rounding in the sum
     T reached = 0;
-    for (int j = 0; j < token.most; ++j) {
+    for (int j = 0; j < token.choices; ++j) {
       reached += token.s[chosen[j]];
       if (reached >= T(P::num) / T(P::den)) return j + 1;
     }
-    return token.most;
+    return token.choices;
   }
 };
 
-// All experts, in their order.
+// All allowed experts, in index order.
 struct EveryExpert {
   static constexpr bool biased = false;
   template <class T>

@@ -1,6 +1,6 @@
 #pragma once
-// Shared experts: a mixture and beside it a feed-forward network that every token meets (DeepSeekMoE, Dai et al. 2024).
-// Several shared experts are one network of so many times the width.
+// Shared experts (DeepSeekMoE, Dai et al. 2024): an FFN that processes every token, beside an MoE layer.
+// `Count` shared experts are one network of Count times the width.
 //   y = a mixture(x) + b shared(x)
 #include <moegpt/kernels/elementwise.hpp>
 #include <moegpt/moe/moe_layer.hpp>
@@ -12,7 +12,7 @@ namespace moegpt::inline MOEGPT_BUILD {
 enum class Shared {
   plain,      // a = b = 1 (DeepSeek)
   gated,      // a = 1, b = sigmoid(<w, x>) (Qwen2-MoE)
-  weighted,   // a = K / (K + 1), b = 1 / (K + 1), with K experts routed to (megablocks)
+  weighted,   // a = K / (K + 1), b = 1 / (K + 1), with K routed experts per token (megablocks)
 };
 
 template <class Routed, ExpertNetwork ExpertType, int K, Shared How = Shared::plain>
@@ -31,27 +31,25 @@ struct SharedMixture {
     return Fields{Field{"", &SharedMixture::routed}, Field{"shared", &SharedMixture::shared},
                       Field{"shared_gate", &SharedMixture::shared_gate}};
   }
-  struct Tape : Routed::Tape {         // plan, scores and losses are those of the routed experts
+  struct Tape : Routed::Tape {         // plan, scores and losses of the routed experts
     typename ExpertsView<ExpertType>::Tape shared;
-    Buffer<T> share;                   // [tokens] b
+    Buffer<T> gate;                    // [tokens] b
     [[gnu::noinline]] void resize(const Pass& pass) {
       Routed::Tape::resize(pass);
       shared.resize(pass.tokens());
-      share.resize(pass.tokens());
+      gate.resize(pass.tokens());
     }
   };
   struct Scratch {
     typename Routed::Scratch routed;
     typename ExpertsView<ExpertType>::Scratch shared;
     Tokens<D, T> output, d_input;      // of the shared experts
-    Tokens<D, T> d_routed;             // only where the routed experts do not count in full
-    Tokens<1, T> d_share;
+    Tokens<D, T> d_routed;             // a dy, only for a != 1
+    Tokens<1, T> d_gate;
     [[gnu::noinline]] void resize(const Pass& pass) {
-      routed.resize(pass);
+      resize_all(pass, routed, output, d_input, d_gate);
       shared.resize(1, pass.tokens());
-      for (auto* t : {&output, &d_input}) t->resize(pass.tokens());
-      if constexpr (How == Shared::weighted) d_routed.resize(pass.tokens());
-      d_share.resize(pass.tokens());
+      if constexpr (How == Shared::weighted) d_routed.resize(pass);
     }
   };
 
@@ -61,14 +59,14 @@ struct SharedMixture {
     scratch.resize(pass);
     const Index all[2] = {0, x.count};
     routed.forward(x, y, tape, scratch.routed, pass);
-    if constexpr (How == Shared::gated) shared_gate.forward(x, Out<1, T>{tape.share.data(), x.count}, pass);
+    if constexpr (How == Shared::gated) shared_gate.forward(x, Out<1, T>{tape.gate.data(), x.count}, pass);
     expert().forward(x, {all}, scratch.output, tape.shared, scratch.shared, pass,
                      expert_dropout(applied_expert_dropout(pass), pass, 1));
     for_each_piece(pass.exec, x.count, token_piece, [&](Rows rows) {
       for (Index n = rows.first; n < rows.first + rows.count; ++n) {
-        tape.share[n] = How == Shared::gated ? sigmoid(tape.share[n]) : shared_share;
-        if constexpr (How == Shared::weighted) kernels::scale(D, routed_share, y[n], y[n]);
-        kernels::axpy(D, tape.share[n], scratch.output[n], y[n]);
+        tape.gate[n] = How == Shared::gated ? sigmoid(tape.gate[n]) : shared_factor;
+        if constexpr (How == Shared::weighted) kernels::scale(D, routed_factor, y[n], y[n]);
+        kernels::axpy(D, tape.gate[n], scratch.output[n], y[n]);
       }
     });
   }
@@ -79,36 +77,40 @@ struct SharedMixture {
     scratch.resize(pass);
     const Index all[2] = {0, x.count};
     const Out<D, T> d_input = dx.empty() ? Out<D, T>{} : scratch.d_input.view();
-    expert().backward(x, {all}, tape.shared, dy, tape.share.data(), d_input,
-                      How == Shared::gated ? scratch.d_share[0] : nullptr, scratch.shared, pass);
+    expert().backward(x, {all}, tape.shared, dy, tape.gate.data(), d_input,
+                      How == Shared::gated ? scratch.d_gate[0] : nullptr, scratch.shared, pass);
     expert().backward_weights(x, {all}, tape.shared, &grad.shared, scratch.shared, pass);
     if constexpr (How != Shared::plain)
       for_each_piece(pass.exec, x.count, token_piece, [&](Rows rows) {
         for (Index n = rows.first; n < rows.first + rows.count; ++n) {
-          if constexpr (How == Shared::gated) *scratch.d_share[n] *= tape.share[n] * (1 - tape.share[n]);
-          if constexpr (How == Shared::weighted) kernels::scale(D, routed_share, dy[n], scratch.d_routed[n]);
+          if constexpr (How == Shared::gated) *scratch.d_gate[n] *= tape.gate[n] * (1 - tape.gate[n]);
+          if constexpr (How == Shared::weighted) kernels::scale(D, routed_factor, dy[n], scratch.d_routed[n]);
         }
       });
     const In<D, T> d_routed = How == Shared::weighted ? In<D, T>(scratch.d_routed) : dy;
     routed.backward(x, tape, d_routed, dx, grad.routed, scratch.routed, pass);
     if (!dx.empty()) kernels::add<T>(pass.exec, dx, scratch.d_input, dx);
-    if constexpr (How == Shared::gated) shared_gate.backward(x, scratch.d_share, Sum(dx), grad.shared_gate, pass);
+    if constexpr (How == Shared::gated)
+      shared_gate.backward(x, scratch.d_gate, Sum(dx), grad.shared_gate, pass);
   }
 
   auto routed_experts() const requires HasExperts<Routed> { return routed.routed_experts(); }
 
  private:
-  static constexpr T shared_share = How == Shared::weighted ? T(1) / (K + 1) : T(1);
-  static constexpr T routed_share = How == Shared::weighted ? T(K) / (K + 1) : T(1);
-  static T sigmoid(T z) {   // 0 where exp(-z) would overflow
+  static constexpr T shared_factor = How == Shared::weighted ? T(1) / (K + 1) : T(1);
+  static constexpr T routed_factor = How == Shared::weighted ? T(K) / (K + 1) : T(1);
+  static T sigmoid(T z) {   // 0 if exp(-z) would overflow
     return z < -std::log(std::numeric_limits<T>::max()) ? T(0) : 1 / (1 + std::exp(-z));
   }
-  ExpertsView<ExpertType> expert() const { return {&shared, 1}; }
+  ExpertsView<ExpertType> expert() const { return {&shared, 1, -1}; }
 };
 
-// The same expert, so many times as wide. Specialise it for experts of your own.
+// The expert type with Times the hidden width. Specialise it for user-defined experts.
 template <ExpertNetwork X, int Times>
-struct Wider;
+struct Wider {
+  static_assert(Times < 1, "SharedExperts: several shared experts are one of so many times the width: "
+                "specialise Wider<X, Times> for your expert (moe/shared_experts.hpp), or share one");
+};
 template <ExpertNetwork X>
 struct Wider<X, 1> { using type = X; };
 template <int D, int Dff, Activation A, class T, bool HasBias, int Times>
@@ -118,7 +120,7 @@ template <int D, int Dff, Activation A, class T, bool HasBias, int Times>
   requires(Times > 1)
 struct Wider<GatedExpert<D, Dff, A, T, HasBias>, Times> { using type = GatedExpert<D, Times * Dff, A, T, HasBias>; };
 
-// In a model: GPT<config, SharedExperts<TopKRouter<64, 6>, 2>>, with two shared experts of the width of the others.
+// In a model: GPT<config, SharedExperts<TopKRouter<64, 6>, 2>>, with two shared experts.
 template <class Recipe, int Count = 1, Shared How = Shared::plain>
 struct SharedExperts {
   static_assert(Count >= 1, "SharedExperts: at least one expert is shared; without, use the router alone");
@@ -132,7 +134,7 @@ struct SharedExperts {
   using Mixture = SharedMixture<MixtureOf<AllowedAs<Self, Recipe>, X>, typename Wider<X, Count>::type, active, How>;
 };
 static_assert(Layer<SharedMixture<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>, Expert<4, 16>, 2, Shared::gated>>);
-static_assert(HandsOn<SharedMixture<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>, Expert<4, 16>, 2>,
+static_assert(WrapsMixture<SharedMixture<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>, Expert<4, 16>, 2>,
                       MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>);
 
 }  // namespace moegpt::inline MOEGPT_BUILD

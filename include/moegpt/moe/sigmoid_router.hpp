@@ -1,23 +1,23 @@
 #pragma once
-// Sigmoid routing (DeepSeek-V3; torchtitan, Megatron): every expert is judged by itself, s = sigmoid(W x). Tokens go to
-// the K largest s + b, perhaps in a few groups of experts only; gates come from s, without b:
-//   g_j = a s_j / sum of the chosen s     or, not normalised,     g_j = a s_j
-// b moves by balance_selection, never by a gradient.
+// Sigmoid routing (DeepSeek-V3; torchtitan, Megatron): independent scores s = sigmoid(W x). Selected: the K
+// largest s + b, optionally in the best expert groups only. Gates from s, without b:
+//   g_j = a s_j / sum of the selected s     or, not normalised,     g_j = a s_j
+// balance_selection updates the selection bias b; it has no gradient.
 #include <moegpt/moe/token_choice.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
 struct Sigmoid {
-  bool normalise = true;         // gates of a token sum to `a` (route_norm, norm_topk_prob)
-  bool selection_bias = true;
-  int groups = 1;                // DeepSeek-V3: 8 groups, of which 4 are kept
-  int groups_kept = 0;           // to be given if there are groups
-  bool root_softplus = false;    // s = sqrt(softplus(z)), Megatron's other option
+  bool normalise = true;         // gates of a token sum to a (route_norm, norm_topk_prob)
+  bool selection_bias = true;    // b (e_score_correction_bias); without, b = 0
+  int groups = 1;                // expert groups (DeepSeek-V3: 8)
+  int groups_kept = 0;           // retained groups (DeepSeek-V3: 4); required if groups > 1
+  bool root_softplus = false;    // s = sqrt(softplus(z)) (Megatron)
   constexpr int kept() const { return groups == 1 ? 1 : groups_kept; }
   bool operator==(const Sigmoid&) const = default;
 };
 
-// Scale: a, a std::ratio (DeepSeek-V3: 5/2).
+// Scale: a, a std::ratio (DeepSeek-V3's routed_scaling_factor: 5/2).
 template <int E, int K, Sigmoid Options = Sigmoid{.normalise = (K > 1)}, class Scale = std::ratio<1>>
 struct SigmoidRouter
     : TokenChoiceRouter<E, K,

@@ -1,10 +1,10 @@
 #pragma once
-// Soft mixture of experts (Puigcerver et al. 2023): no token is sent anywhere. Each expert has P slots, and a slot is a
-// mean over the tokens of a sequence; each token is then a mean over what experts answered to their slots.
+// Soft MoE (Puigcerver et al. 2023): no discrete routing. Each expert has P slots; a slot is a weighted mean
+// of a sequence's tokens, each output token a weighted mean of slot outputs.
 //   l = Phi x                                        [tokens, S], S = E P slots
 //   dispatch = softmax of l over the sequence's tokens,   slot_s = sum_n dispatch_ns x_n
 //   combine = softmax of l over slots,                    y_n = sum_s combine_ns expert(slot_s)
-// Every token and every expert counts: there is no plan, no balance loss and nothing dropped. Tokens see later ones.
+// No plan, no balance loss, nothing is dropped. Non-causal: a slot depends on all tokens of the sequence.
 #include <moegpt/kernels/softmax.hpp>
 #include <moegpt/kernels/transpose.hpp>
 #include <moegpt/layers/linear.hpp>
@@ -33,36 +33,35 @@ struct SoftMoELayer {
   struct Tape {
     Tokens<S, T> combine;              // softmax of the logits over slots
     Buffer<T> dispatch;                // [batch, S, length] softmax over tokens; zero for padding
-    Tokens<D, T> slot, answer;         // [batch, S] what experts see, and what they answer
-    Buffer<Index> place;               // [E, batch, P] where an expert's slots are in these
-    Buffer<Index> offset;              // [E + 1] of the slots of each expert
+    Tokens<D, T> slot, slot_output;    // [batch, S] inputs and outputs of experts
+    Buffer<Index> slot_of;             // [E, batch, P] index in [batch, S] of each slot
+    Buffer<Index> offset;              // [E + 1] expert e owns slots [offset[e], offset[e + 1])
     typename Experts<ExpertType, E>::Tape expert;   // [E, batch, P]
     [[gnu::noinline]] void resize(const Pass& pass) {
       const Index slot_count = pass.shape.batch * S;
-      combine.resize(pass.tokens());
+      combine.resize(pass);
       dispatch.resize(pass.tokens() * S);
       slot.resize(slot_count);
-      answer.resize(slot_count);
-      place.resize(slot_count);
+      slot_output.resize(slot_count);
+      slot_of.resize(slot_count);
       offset.resize(E + 1);
       expert.resize(slot_count);
     }
-    // A slot counts as a token of a sequence of S.
-    ExpertSlots layout() const { return {offset.data(), place.data()}; }
-    Gathered<D, T> at_slots(In<D, T> rows) const { return {rows, place.data(), place.size()}; }
+    // In the pass of_slots: a slot is a token of a sequence of S.
+    ExpertSlots layout() const { return {offset.data(), slot_of.data()}; }
+    Gathered<D, T> at_slots(In<D, T> rows) const { return {rows, slot_of.data(), slot_of.size()}; }
   };
   struct Scratch {
     typename Experts<ExpertType, E>::Scratch experts;
     Tokens<D, T> output, d_input;             // [E, batch, P]
-    Tokens<D, T> d_slot, d_answer;            // [batch, S]
+    Tokens<D, T> d_slot, d_slot_output;       // [batch, S]
     Tokens<S, T> d_combine, d_logits;
     Buffer<T> d_dispatch;                     // [batch, S, length]
     [[gnu::noinline]] void resize(const Pass& pass) {
       const Index slot_count = pass.shape.batch * S;
       experts.resize(E, slot_count);
-      for (auto* t : {&output, &d_input, &d_slot, &d_answer}) t->resize(slot_count);
-      d_combine.resize(pass.tokens());
-      d_logits.resize(pass.tokens());
+      for (auto* t : {&output, &d_input, &d_slot, &d_slot_output}) t->resize(slot_count);
+      resize_all(pass, d_combine, d_logits);
       d_dispatch.resize(pass.tokens() * S);
     }
   };
@@ -73,8 +72,8 @@ struct SoftMoELayer {
     tape.resize(pass);
     scratch.resize(pass);
     for (Index e = 0; e <= E; ++e) tape.offset[e] = e * P * pass.shape.batch;
-    for (Index i = 0; i < tape.place.size(); ++i)
-      tape.place[i] = i / P % pass.shape.batch * S + i / (P * pass.shape.batch) * P + i % P;
+    for (Index i = 0; i < tape.slot_of.size(); ++i)
+      tape.slot_of[i] = i / P % pass.shape.batch * S + i / (P * pass.shape.batch) * P + i % P;
     const Tape& done = tape;
 
     router.forward(x, tape.combine, pass);
@@ -90,13 +89,13 @@ struct SoftMoELayer {
     experts.view().forward(tape.at_slots(tape.slot), tape.layout(), scratch.output, tape.expert, scratch.experts,
                            of_slots(pass), expert_dropout(applied_expert_dropout(pass), pass));
     for_each_sequence(pass, [&](const Exec& exec, Index b, Rows tokens, Rows padding) {
-      copy_sequence(scratch.output, b, tape.answer.rows({b * S, S}), pass);
-      kernels::gemm<T>(exec, done.combine.rows(tokens), done.answer.rows({b * S, S}), y.rows(tokens));
+      copy_sequence(scratch.output, b, tape.slot_output.rows({b * S, S}), pass);
+      kernels::gemm<T>(exec, done.combine.rows(tokens), done.slot_output.rows({b * S, S}), y.rows(tokens));
       clear(y.rows(padding));
     });
   }
 
-  // d_answer = combine^T dy,  d_combine = dy answer^T,  d_dispatch = x d_slot^T
+  // d_slot_output = combine^T dy,  d_combine = dy slot_output^T,  d_dispatch = x d_slot^T
   // dl = through the softmax over slots from d_combine + through the one over tokens from d_dispatch
   // dx = dispatch d_slot + Phi^T dl
   void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, SoftMoELayer& grad, Scratch& scratch,
@@ -105,14 +104,14 @@ struct SoftMoELayer {
     const Scratch& done = scratch;
     for_each_sequence(pass, [&](const Exec& exec, Index b, Rows tokens, Rows) {
       kernels::gemm<T>(exec, kernels::transposed<T>(tape.combine.rows(tokens)), dy.rows(tokens),
-                       scratch.d_answer.rows({b * S, S}));
-      kernels::gemm<T>(exec, dy.rows(tokens), kernels::transposed<T>(tape.answer.rows({b * S, S})),
+                       scratch.d_slot_output.rows({b * S, S}));
+      kernels::gemm<T>(exec, dy.rows(tokens), kernels::transposed<T>(tape.slot_output.rows({b * S, S})),
                        scratch.d_combine.rows(tokens));
     });
     const Pass slot_pass = of_slots(pass);
     const Gathered<D, T> slots_x = tape.at_slots(tape.slot);
-    experts.view().backward(slots_x, tape.layout(), tape.expert, tape.at_slots(scratch.d_answer), nullptr,
-                            scratch.d_input, nullptr, scratch.experts, slot_pass);
+    experts.view().backward(slots_x, tape.layout(), tape.expert, tape.at_slots(scratch.d_slot_output),
+                            nullptr, scratch.d_input, nullptr, scratch.experts, slot_pass);
     experts.view().backward_weights(slots_x, tape.layout(), tape.expert, grad.experts.data(), scratch.experts,
                                     slot_pass);
     for_each_sequence(pass, [&](const Exec& exec, Index b, Rows tokens, Rows padding) {
@@ -134,7 +133,7 @@ struct SoftMoELayer {
   }
 
  private:
-  // f(exec, sequence, its tokens, its padding), for all sequences side by side; one alone has all threads to itself.
+  // f(exec, sequence, rows of its tokens, rows of its padding), sequences in parallel.
   template <class F>
   static void for_each_sequence(const Pass& pass, F&& f) {
     pass.exec.region([&](const Exec& exec) {
@@ -144,7 +143,7 @@ struct SoftMoELayer {
       });
     });
   }
-  // The pass of the slots: sequences of S, without padding. So dropout's mask belongs to a slot of its sequence.
+  // The pass of the slots: sequences of length S without padding. Dropout is keyed by (sequence, slot).
   static Pass of_slots(const Pass& pass) {
     Pass inner = pass;
     inner.shape.length = S;
@@ -153,7 +152,7 @@ struct SoftMoELayer {
     inner.lengths = inner.first_positions = nullptr;
     return inner;
   }
-  // The slots of sequence b, [S, D], out of [E, batch, P].
+  // Copies the slots of sequence b, [S, D], from [E, batch, P].
   static void copy_sequence(In<D, T> from, Index b, Out<D, T> to, const Pass& pass) {
     for (Index e = 0; e < E; ++e)
       std::memcpy(to[e * P], from[(e * pass.shape.batch + b) * P], bytes_of<T>(P * D));
@@ -162,14 +161,14 @@ struct SoftMoELayer {
   static MatrixView<Number> of_sequence(Number* all, Index b, Rows tokens, const Pass& pass) {
     return {all + b * S * pass.shape.length, S, tokens.count, pass.shape.length};
   }
-  // Slots of experts that are not allowed.
+  // logits := minus infinity for slots of experts that are not allowed.
   static void forbid(Out<S, T> logits, const Pass& pass) {
     const bool* allowed = routing_of(pass).allowed;
     for (Index n = 0; n < logits.count && allowed; ++n)
       for (int s = 0; s < S; ++s)
         if (!allowed[s / P]) logits[n][s] = kernels::minus_infinity<T>;
   }
-  // d becomes p (d - <d, p>).
+  // d := p (d - <d, p>)
   static void through_softmax(const T* p, T* d, Index count) {
     const T mean = kernels::dot(d, p, count);
     for (Index i = 0; i < count; ++i) d[i] = p[i] * (d[i] - mean);
@@ -182,7 +181,7 @@ struct SoftMoELayer {
 static_assert(lists_every_field<SoftMoELayer<2, 3, Expert<4, 8>>>());
 static_assert(Layer<SoftMoELayer<2, 3, Expert<4, 8>>>);
 
-// In a model: GPT<config, AllowNonCausal<SoftMoE<8, 4>>>. Every token meets every expert.
+// In a model: GPT<config, AllowNonCausal<SoftMoE<8, 4>>>, 8 experts with 4 slots each.
 template <int E, int P = 1>
 struct SoftMoE {
   static constexpr int experts = E, active = E;

@@ -1,10 +1,10 @@
 #pragma once
-// Routers in which each token chooses its experts make four decisions, and each is a type of its own:
-//   logits      z = W x, or any other layer from D to E              TokenChoiceRouter's last argument
-//   scores      s = softmax(z), sigmoid(z)                           moe/scores.hpp
-//   selection   which experts: the K largest, a nucleus, groups ...  moe/selection.hpp
-//   gates       how much each of them counts                         moe/gates.hpp
-// Here is what they share: the plan, and the way back from gates, balance and z-losses to the logits.
+// Token-choice routers: each token selects its experts by four decisions, each a type:
+//   logits      z = W x, or another layer from D to E        last argument of TokenChoiceRouter
+//   scores      s = softmax(z), sigmoid(z)                   moe/scores.hpp
+//   selection   the K largest, top-p, group-limited          moe/selection.hpp
+//   gates       combine factors of the selected experts      moe/gates.hpp
+// This header computes the plan, and the backward from gates, balance and z-losses to the logits.
 #include <moegpt/layers/linear.hpp>
 #include <moegpt/moe/gates.hpp>
 #include <moegpt/moe/router.hpp>
@@ -13,7 +13,7 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Scores, selection and gates of a rule.
+// The decisions about scores, selection and gates.
 template <class ScoresType = SoftmaxScores, class SelectionType = LargestLogits, class GatesType = RenormalisedGates>
 struct Decisions {
   using Scores = ScoresType;
@@ -21,40 +21,40 @@ struct Decisions {
   using Gates = GatesType;
 };
 
-// Whether a selection leaves out by their gates some of those it selected.
+// Whether a selection rule may discard selected experts by their gates.
 template <class Selection>
-inline constexpr bool leaves_out =
+inline constexpr bool discards =
     requires(const Candidate<float> token) { Selection::keeps(token, 0.f, 0); };
 
-template <int E, int K, class T, bool KeepsLogits = false, bool LeavesOut = false>
+template <int E, int K, class T, bool KeepsLogits = false, bool Discards = false>
 struct TokenChoiceTape {
-  static constexpr bool has_choices = true, has_selected = LeavesOut;
-  Tokens<E, T> score;      // of all experts; a token's sum to 1
-  Tokens<E, T> logits;     // only for scores that cannot do without
-  Tokens<1, T> lse;        // log sum exp of the logits
-  Buffer<int> chosen;      // [tokens, K] best first; negative: none
-  Buffer<int> selected;    // likewise, before some were left out, which keep their part in the gates of the others
+  static constexpr bool has_choices = true, has_selected = Discards;
+  Tokens<E, T> score;      // normalised scores of all experts
+  Tokens<E, T> logits;     // only if scores are not normalised
+  Tokens<1, T> lse;        // log-sum-exp of the logits
+  Buffer<int> chosen;      // [tokens, K] best first, then no_expert; discarded experts are no_expert
+  Buffer<int> selected;    // [tokens, K] with discarded experts, which stay in the gate normalisation
   Buffer<T> gate;          // [tokens, K]
   [[gnu::noinline]] void resize(const Pass& pass) {
     resize_all(pass, score, lse);
     if (KeepsLogits) logits.resize(pass);
     chosen.resize(pass.tokens() * K);
-    if (LeavesOut) selected.resize(pass.tokens() * K);
+    if (Discards) selected.resize(pass.tokens() * K);
     gate.resize(pass.tokens() * K);
   }
 };
 
-// In the order of their numbers.
+// The first K allowed experts, in index order. Returns their number.
 template <class T>
 int first_allowed(const Candidate<T>& token, int* chosen) {
   int count = 0;
-  for (int e = 0; e < token.experts && count < token.most; ++e)
+  for (int e = 0; e < token.experts && count < token.choices; ++e)
     if (token.allows(e)) chosen[count++] = e;
   return count;
 }
 
-// From logits in `score` to scores, choices and gates in place, and to the plan. score [tokens, E]. all_selected: only
-// of a selection that leaves out.
+// Computes scores, experts, gates and the plan. score [tokens, E]: logits on entry, normalised scores on
+// return. all_chosen, all_selected, all_gates [tokens, K]; all_selected only if `discards`.
 template <class Rule, class T>
 [[gnu::noinline]] void choose_experts(MatrixView<T> score, MatrixView<T> logits, const T* bias, int K, T* lse,
                                       int* all_chosen, [[maybe_unused]] int* all_selected, T* all_gates,
@@ -64,11 +64,11 @@ template <class Rule, class T>
   const Key noise = pass.key ? pass.key->with(Purpose::router_noise) : Key{};
   const bool* allowed = routing_of(pass).allowed;
   for_each_piece(pass.exec, score.rows, token_piece, [&](Rows rows) {
-    T kept[most_experts], apart[most_experts], gate_logit[most_experts], gate_score[most_experts];
+    T z_row[most_experts], s_row[most_experts], gate_logit[most_experts], gate_score[most_experts];
     for (Index n = rows.first; n < rows.first + rows.count; ++n) {
       int* chosen = all_chosen + n * K;
       T* gate = all_gates + n * K;
-      T *z = Scores::are_shares ? kept : logits[n], *s = Scores::are_shares ? score[n] : apart;
+      T *z = Scores::are_normalised ? z_row : logits[n], *s = Scores::are_normalised ? score[n] : s_row;
       if (allowed)
         for (int e = 0; e < E; ++e)
           if (!allowed[e]) score[n][e] = kernels::minus_infinity<T>;
@@ -77,7 +77,7 @@ template <class Rule, class T>
 
       const Candidate<T> token{z, s, bias, E, K, pass.key ? &noise : nullptr, pass, n};
       int count = pass.is_padding(n) ? 0 : Rule::Selection::select(token, chosen);
-      while (count > 0 && !token.allows(chosen[count - 1])) --count;   // fewer are allowed than K
+      while (count > 0 && !token.allows(chosen[count - 1])) --count;   // fewer than K are allowed
       if (allowed && lse[n] != lse[n] && !pass.is_padding(n)) count = first_allowed(token, chosen);   // NaN
       for (int j = 0; j < count; ++j) {
         gate_logit[j] = z[chosen[j]];
@@ -85,13 +85,13 @@ template <class Rule, class T>
       }
       Rule::Gates::forward(gate_logit, gate_score, gate, count);
       for (int j = count; j < K; ++j) {
-        chosen[j] = -1;
+        chosen[j] = no_expert;
         gate[j] = 0;
       }
-      if constexpr (leaves_out<typename Rule::Selection>) {
+      if constexpr (discards<typename Rule::Selection>) {
         std::copy_n(chosen, K, all_selected + n * K);
         for (int j = 0; j < count; ++j)
-          if (!Rule::Selection::keeps(token, gate[j], j)) chosen[j] = -1;
+          if (!Rule::Selection::keeps(token, gate[j], j)) chosen[j] = no_expert;
       }
     }
   });
@@ -99,10 +99,10 @@ template <class Rule, class T>
   plan.assign(all_chosen, all_gates, pass);
 }
 
-// dz of every token, from the gates of its slots, the balance loss and the z-loss. Choices are constants, and a
-// dropped pair's gate is a constant zero. all_selected: all that gates are of.
-//   gates:     dz and ds of the chosen, by the rule
-//   balance:   of the scores that sum to 1
+// dz [tokens, E] from gates, balance loss and z-loss. Selections are constants; the gate of a pair without a
+// slot is the constant 0. all_selected [tokens, K]: the experts that gates were computed for.
+//   gates:     dz and ds of the selected experts, by the gate rule
+//   balance:   gradient of the normalised scores
 //   z-loss:    dz += 2 z / N lse softmax(z)
 template <class Rule, class T>
 [[gnu::noinline]] void choose_experts_backward(const RoutingPlan<T>& plan, MatrixView<const T> score,
@@ -113,21 +113,22 @@ template <class Rule, class T>
   const int E = plan.experts, K = plan.choices;
   const Index routed = routed_tokens(pass);
   for_each_piece(pass.exec, score.rows, token_piece, [&](Rows rows) {
-    T ds[most_experts], apart[most_experts], s_apart[most_experts];
+    T ds[most_experts], d_normalised_row[most_experts], s_row[most_experts];
     T gate_score[most_experts], d_gate[most_experts], d_logit[most_experts], d_score[most_experts];
-    T* d_share = Scores::are_shares ? ds : apart;
+    T* d_normalised = Scores::are_normalised ? ds : d_normalised_row;
     for (Index n = rows.first; n < rows.first + rows.count; ++n) {
       std::fill_n(dz[n], E, T(0));
       if (pass.is_padding(n)) continue;
       std::fill_n(ds, E, T(0));
-      if (!Scores::are_shares) std::fill_n(d_share, E, T(0));
+      if (!Scores::are_normalised) std::fill_n(d_normalised, E, T(0));
       const int* selected = all_selected + n * K;
-      const T *z = Scores::are_shares ? nullptr : logits[n], *s = Scores::again(score[n], z, s_apart, E);
+      const T *z = Scores::are_normalised ? nullptr : logits[n],
+              *s = Scores::recompute(score[n], z, s_row, E);
       int count = 0;
-      for (; count < K && selected[count] >= 0; ++count) {
+      for (; count < K && selected[count] != no_expert; ++count) {
         const Index slot = plan.slot[n * K + count];
         gate_score[count] = s[selected[count]];
-        d_gate[count] = slot >= 0 ? signal.d_weight[slot] : T(0);
+        d_gate[count] = slot != no_slot ? signal.d_gate[slot] : T(0);
         d_logit[count] = d_score[count] = 0;
       }
       Rule::Gates::backward(gate_score, all_gates + n * K, d_gate, d_logit, d_score, count);
@@ -135,43 +136,44 @@ template <class Rule, class T>
         dz[n][selected[j]] += d_logit[j];
         ds[selected[j]] += d_score[j];
       }
-      signal.add_to_scores(n, routed, pass, E, d_share);
-      Scores::backward(s, score[n], ds, d_share, dz[n], E);
+      signal.add_to_scores(n, routed, pass, E, d_normalised);
+      Scores::backward(s, score[n], ds, d_normalised, dz[n], E);
       const T a = 2 * signal.z / static_cast<T>(routed) * lse[n];
       if (a != 0) Scores::add_softmax(s, z, lse[n], a, dz[n], E);
     }
   });
 }
 
-template <class Rule, int E, int K, class T, bool KeepsLogits, bool LeavesOut>
-void choose_experts(RoutingPlan<T>& plan, TokenChoiceTape<E, K, T, KeepsLogits, LeavesOut>& tape, const Pass& pass,
-                    const T* bias = nullptr) {
+template <class Rule, int E, int K, class T, bool KeepsLogits, bool Discards>
+void choose_experts(RoutingPlan<T>& plan, TokenChoiceTape<E, K, T, KeepsLogits, Discards>& tape,
+                    const Pass& pass, const T* bias = nullptr) {
   static_assert(E <= most_experts, "token choice: at most 1024 experts");
-  static_assert(LeavesOut == leaves_out<typename Rule::Selection>,
-                "token choice: a tape holds what was selected if, and only if, the selection leaves out");
+  static_assert(Discards == discards<typename Rule::Selection>,
+                "token choice: a tape has `selected` if, and only if, the selection rule discards experts");
   choose_experts<Rule, T>(tape.score, tape.logits, bias, K, tape.lse[0], tape.chosen.data(), tape.selected.data(),
                           tape.gate.data(), plan, pass);
 }
-template <class Rule, int E, int K, class T, bool KeepsLogits, bool LeavesOut>
-void choose_experts_backward(const RoutingPlan<T>& plan, const TokenChoiceTape<E, K, T, KeepsLogits, LeavesOut>& tape,
+template <class Rule, int E, int K, class T, bool KeepsLogits, bool Discards>
+void choose_experts_backward(const RoutingPlan<T>& plan,
+                             const TokenChoiceTape<E, K, T, KeepsLogits, Discards>& tape,
                              const RouterSignal<T>& signal, Out<E, T> dz, const Pass& pass) {
   choose_experts_backward<Rule, T>(plan, tape.score, tape.logits, tape.lse[0],
-                                   (LeavesOut ? tape.selected : tape.chosen).data(), tape.gate.data(), signal, dz,
-                                   pass);
+                                   (Discards ? tape.selected : tape.chosen).data(), tape.gate.data(), signal,
+                                   dz, pass);
 }
 
-// Logits that are a linear map of the token.
+// z = W x, or W x + b.
 template <bool HasBias = false>
 struct LinearLogits {
   template <int D, int E, class T>
   using For = Linear<D, E, T, HasBias>;
 };
 
-// A layer from D to E whose backward adds to dx. It may have a load of its own (moe/noisy_top_k_router.hpp): then it
-// measures that after the choice, and its backward receives the router's signal.
-//   logits.measure_load(tape, plan, load, pass)                                  load [E]
-//   logits.backward(x, tape, dz, signal, dx, grad, scratch, pass)                dx a Sum
-// Its forward must do without scratch. It stands as `gate` in a model's paths, or as its path() says.
+// A logits layer with an expected load (moe/noisy_top_k_router.hpp), which is computed after selection and
+// whose gradient is in the signal:
+//   logits.measure_load(tape, plan, load, pass)                        load [E]
+//   logits.backward(x, tape, dz, signal, dx, grad, scratch, pass)      dx is a Sum
+// Every logits layer has a forward without scratch. Its path is `gate`, or path().
 template <class L>
 concept LogitsWithLoad =
     requires(const L logits, L grad, typename L::Tape tape, const typename L::Tape read_tape,
@@ -182,7 +184,7 @@ concept LogitsWithLoad =
       logits.backward(x, read_tape, dz, signal, dx, grad, scratch, pass);
     };
 
-// A router of any four decisions. Logits::For<D, E, T> is an AddsToDx or a LogitsWithLoad.
+// Router of four decisions. Logits::For<D, E, T> satisfies AddsToDx or LogitsWithLoad.
 template <int E, int K, class Rule, class Logits = LinearLogits<>>
 struct TokenChoiceRouter {
   static_assert(K >= 1 && K <= E, "router: K must lie in 1 .. E: a token cannot choose more experts than exist");
@@ -196,21 +198,22 @@ struct TokenChoiceRouter {
     using LogitsType = typename Logits::template For<D, E, T>;
 
     LogitsType logits;
-    // Moved by balance_selection, never by a gradient.
+    // Updated by balance_selection; no gradient.
     [[no_unique_address]] Weight<T, Rule::Selection::biased ? E : 0> selection_bias;
 
     static constexpr auto fields() {
       return Fields{Field{path(), &For::logits}, Field{"selection_bias", &For::selection_bias, Kind::buffer}};
     }
-    using ChoiceTape = TokenChoiceTape<E, K, T, !Rule::Scores::are_shares, leaves_out<typename Rule::Selection>>;
+    using ChoiceTape =
+        TokenChoiceTape<E, K, T, !Rule::Scores::are_normalised, discards<typename Rule::Selection>>;
     struct Tape : ChoiceTape {
-      static constexpr bool has_smooth_load = LogitsWithLoad<LogitsType>;
+      static constexpr bool has_expected_load = LogitsWithLoad<LogitsType>;
       typename LogitsType::Tape layer;
-      Buffer<T> load;   // [E], of logits that have one
+      Buffer<T> load;   // [E] only for LogitsWithLoad
       void resize(const Pass& pass) {
         ChoiceTape::resize(pass);
         layer.resize(pass);
-        if (has_smooth_load) load.resize(E);
+        if (has_expected_load) load.resize(E);
       }
     };
     struct Scratch {

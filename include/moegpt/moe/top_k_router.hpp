@@ -1,6 +1,6 @@
 #pragma once
-// Top-k routing: z = W x, each token goes to the K experts with the largest logits (Shazeer et al. 2017; Switch
-// is K = 1 with probability gates). Equal logits: the lower expert.
+// Top-k routing (Shazeer et al. 2017; Switch: K = 1 with probability gates): z = W x, each token selects the
+// K largest logits. Ties: the lower expert first.
 #include <moegpt/moe/token_choice.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
@@ -8,10 +8,10 @@ namespace moegpt::inline MOEGPT_BUILD {
 struct TopK {
   Gates gates = Gates::renormalised;
   bool bias = false;
-  bool selection_bias = false;   // the K largest s + b, with b moved by balance_selection (Wang et al. 2024)
+  bool selection_bias = false;   // the K largest s + b; balance_selection updates b (Wang et al. 2024)
 };
 
-// K = 1 takes the probability as its gate: renormalised it would be 1 whatever the router says.
+// For K = 1 the default gate is the probability: a renormalised gate would be the constant 1.
 template <int E, int K, TopK Options = TopK{.gates = K == 1 ? Gates::probability : Gates::renormalised}>
 struct TopKRouter
     : TokenChoiceRouter<E, K,
@@ -31,7 +31,7 @@ static_assert(lists_every_field<TopKRouter<4, 2>::For<4>>());
 static_assert(Router<TopKRouter<4, 2>>);
 static_assert(Router<TopKRouter<4, 2, TopK{.selection_bias = true}>>);
 
-// The general form: gates by any rule (moe/gates.hpp).
+// Top-k with any gate rule (moe/gates.hpp).
 template <int E, int K, class GatesType, bool HasBias = false>
 struct TopKRouterWith
     : TokenChoiceRouter<E, K, Decisions<SoftmaxScores, LargestLogits, GatesType>, LinearLogits<HasBias>> {

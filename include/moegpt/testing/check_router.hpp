@@ -1,64 +1,40 @@
 #pragma once
-// check_router: examines what a router promises besides its derivatives (which gradcheck examines), of any
-// recipe, ours or yours.
+// check_router: checks what any router specification, built-in or user-defined, guarantees besides its
+// derivatives, which gradcheck checks.
 #include <moegpt/moe/metrics.hpp>
-#include <moegpt/testing/examine_plan.hpp>
-
-#include <cstring>
+#include <moegpt/testing/routes.hpp>
+#include <moegpt/testing/verify_plan.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
 struct RouterCheckOptions {
-  Shape shape{3, 50};        // of the batches; more than 64 tokens, or threads have nothing to share
-  ModelOptions options{};    // capacity_factor has no effect: none and 0.4 are examined
-  Objective objective{};     // a load loss, for one
-  int task = 0;              // for routers that have something for each task
-  int vocab = 31;            // ids lie in 0 .. vocab - 1, for routers that read them
+  Shape shape{3, 50};        // of the batches; more than 64 tokens, so that threads have tasks of their own
+  ModelOptions options{};    // capacity_factor has no effect: 0 (none) and 0.4 are checked
+  Objective objective{};     // such as a load loss
+  int task = 0;              // task id, for routers that depend on it
+  int vocab = 31;            // ids are 0 .. vocab - 1, for routers that read them
   std::uint64_t seed = 1;
-  int draws = 3;             // routers and batches examined, each without a key and with one
-  double spread = 0.5;       // standard deviation of weights; that of tokens is twice as large
+  int draws = 3;             // routers and batches, each checked without a key and with one
+  double spread = 0.5;       // standard deviation of weights; twice that of tokens
 };
 
 struct RouterReport {
   bool ok = true;
-  std::string complaint;     // empty if ok: what was found and what to do
+  std::string message;     // what was found and what to do; empty if ok
   explicit operator bool() const { return ok; }
 };
 
 namespace testing {
 
-// Tokens and their ids.
-template <int D>
-struct RouterInput {
-  Tokens<D, float> x;
-  Buffer<int> ids;
-
-  explicit RouterInput(Index tokens) : x(tokens), ids(tokens) {}
-  void draw(Index n, const RouterCheckOptions& options, Rng& rng) {
-    for (int i = 0; i < D; ++i) x[n][i] = static_cast<float>(2 * options.spread * rng.normal());
-    ids[n] = static_cast<int>(rng.below(static_cast<std::uint64_t>(options.vocab)));
-  }
-  void copy(Index to, const RouterInput& from, Index n) {
-    std::copy_n(from.x[n], D, x[to]);
-    ids[to] = from.ids[n];
-  }
-};
-
-// One router and one batch of tokens.
+// The checks of one router on one batch of tokens. Each throws a Failure.
 template <class Recipe, int D>
-struct RouterExamination {
+struct RouterChecks {
   using R = typename Recipe::template For<D, float>;
   using Input = RouterInput<D>;
+  using Route = testing::Route<Recipe, D>;
   static constexpr int E = Recipe::experts, K = Recipe::active;
   static constexpr DropRule rule = drop_rule_of<Recipe>();
   static constexpr bool tokens_compete = !Recipe::causal || rule.order == Drop::never;
-
-  struct Route {
-    RoutingPlan<float> plan;
-    typename R::Tape tape;
-    Buffer<int> expert;   // [tokens, K] of the slot; negative: none
-    Route() { plan.drop = rule; }
-  };
 
   const RouterCheckOptions& options;
   Rng& rng;
@@ -66,9 +42,9 @@ struct RouterExamination {
   RoutingContext routing;
   Pass pass;
   R router;
-  Route all;              // the batch in one call, on one thread, in fresh memory
+  Route all;              // of the batch in one call, on one thread, in fresh memory
 
-  RouterExamination(const RouterCheckOptions& options_, Rng& rng_, bool keyed)
+  RouterChecks(const RouterCheckOptions& options_, Rng& rng_, bool keyed)
       : options(options_), rng(rng_), batch(drawn(options.shape.tokens())),
         routing{.objective = options.objective, .ids = batch.ids.data(), .task = options.task},
         pass{.shape = options.shape, .options = options.options, .partial = true, .routing = &routing} {
@@ -78,25 +54,25 @@ struct RouterExamination {
       for (auto& v : w) v = static_cast<float>(options.spread * rng.normal());
     }, router);
   }
-  RouterExamination(const RouterExamination&) = delete;   // its pass points into it
+  RouterChecks(const RouterChecks&) = delete;   // pass points into it
 
-  void examine() {
+  void run_all() {
     run("", all, batch, pass);
-    examine_plans<R>(router, rule, batch.x, pass);
-    examine_values("", all);
-    examine_allowed();
-    if constexpr (rule.order != Drop::never) examine_drops();
-    examine_memory();
-    examine_threads();
+    verify_plans<R>(router, rule, batch.x, pass);
+    check_finite("", all);
+    check_allowed();
+    if constexpr (rule.order != Drop::never) check_drops();
+    check_memory();
+    check_threads();
     if constexpr (Recipe::causal) {
-      examine_future("", pass);
-      examine_positions();
+      check_future("", pass);
+      check_positions();
     }
     if constexpr (!tokens_compete) {
-      examine_alone();
-      examine_padding();
+      check_alone();
+      check_padding();
     }
-    if constexpr (Recipe::causal) examine_future("under a capacity factor of 0.4: ", with_capacity(0.4));
+    if constexpr (Recipe::causal) check_future("under a capacity factor of 0.4: ", with_capacity(0.4));
   }
 
  private:
@@ -108,7 +84,7 @@ struct RouterExamination {
   }
   Input drawn(Index tokens) {
     Input input(tokens);
-    for (Index n = 0; n < tokens; ++n) input.draw(n, options, rng);
+    for (Index n = 0; n < tokens; ++n) input.draw(n, options.spread, options.vocab, rng);
     return input;
   }
   void run(const std::string& when, Route& route, const Input& input, const Pass& given) {
@@ -119,68 +95,34 @@ struct RouterExamination {
     router.forward(input.x, route.plan, route.tape, as);
     const RoutingPlan<float>& plan = route.plan;
     if (plan.experts != E || plan.choices != K)
-      wrong(when, "the plan has ", plan.choices, " choices among ", plan.experts, " experts, but the recipe "
+      fail(when, "the plan has ", plan.choices, " choices among ", plan.experts, " experts, but the recipe "
             "says active = ", K, " and experts = ", E, ": call plan.resize(pass.tokens(), active, experts)");
     const Buffer<int>* chosen = nullptr;
     if constexpr (HasChoices<typename R::Tape>) chosen = &route.tape.chosen;
-    examine_plan(when, plan, chosen, rule, as);
+    verify_plan(when, plan, chosen, rule, as);
     experts_of_pairs(plan, route.expert);
   }
 
-  // Whether token n of the batch has the same experts, gates, scores and lse in two routes, bit for bit. It
-  // is number i of the one and k of the other.
+  // Fails unless token n of the batch has the same route in `a`, as token i, and in `b`, as token k.
   void compare(const std::string& when, Index n, const Route& a, Index i, const char* in_a, const Route& b,
                Index k, const std::string& in_b, const char* advice) const {
-    const std::string token = when + text_of_token(n);
-    const auto same = [&](float u, float v, const auto&... what) {
-      if (std::memcmp(&u, &v, sizeof u) != 0)
-        wrong(token, what..., " is ", digits(u), in_a, ", but ", digits(v), in_b, ": ", advice);
-    };
-    for (int j = 0; j < K; ++j) {
-      const int e = a.expert[i * K + j], f = b.expert[k * K + j];
-      if (e != f) wrong(token, "choice ", j, " is ", name(e), in_a, ", but ", name(f), in_b, ": ", advice);
-      if (e < 0) continue;
-      const Index of_a = a.plan.slot[i * K + j], of_b = b.plan.slot[k * K + j];
-      same(a.plan.weight[of_a], b.plan.weight[of_b], "the gate of expert ", e);
-    }
-    for (int e = 0; e < E; ++e) same(a.tape.score[i][e], b.tape.score[k][e], "the score of expert ", e);
-    same(*a.tape.lse[i], *b.tape.lse[k], "lse");
+    compare_routes(when + text_of_token(n), a, i, in_a, b, k, in_b, advice);
   }
   void compare_all(const char* in_all, const Route& other, const std::string& in_other,
                    const char* advice) const {
     for (Index n = 0; n < pass.tokens(); ++n) compare("", n, all, n, in_all, other, n, in_other, advice);
-    if constexpr (HasSmoothLoad<typename R::Tape>)
+    if constexpr (HasExpectedLoad<typename R::Tape>)
       for (int e = 0; e < E; ++e)
         if (const float &u = all.tape.load[e], &v = other.tape.load[e]; std::memcmp(&u, &v, sizeof u) != 0)
-          wrong("the load of expert ", e, " is ", digits(u), in_all, ", but ", digits(v), in_other, ": ",
+          fail("the load of expert ", e, " is ", digits(u), in_all, ", but ", digits(v), in_other, ": ",
                 advice);
   }
   std::string text_of_token(Index n) const {
     return "token " + std::to_string(n) + " (sequence " + std::to_string(n / length()) + ", position " +
            std::to_string(n % length()) + "): ";
   }
-  static std::string name(int expert) { return expert < 0 ? "none" : "expert " + std::to_string(expert); }
-  static std::string digits(float x) {   // all of them: numbers that differ look different
-    char text[32];
-    std::snprintf(text, sizeof text, "%.9g", static_cast<double>(x));
-    return text;
-  }
 
-  // Of a route without padding.
-  static void examine_values(const std::string& when, const Route& route) {
-    const RoutingPlan<float>& plan = route.plan;
-    if (plan.slot_count() == 0) wrong(when, "no token is sent to any expert: there is nothing to examine");
-    const auto demand_finite = [&](float value, const char* what, Index n) {
-      if (!std::isfinite(value))
-        wrong(when, what, " of token ", n, " is ", value, ", expected a finite number");
-    };
-    for (Index s = 0; s < plan.slot_count(); ++s) demand_finite(plan.weight[s], "a gate", plan.token[s]);
-    for (Index n = 0; n < plan.tokens; ++n) {
-      for (int e = 0; e < E; ++e) demand_finite(route.tape.score[n][e], "a score", n);
-      demand_finite(*route.tape.lse[n], "lse", n);
-    }
-  }
-  void examine_allowed() {
+  void check_allowed() {
     for (const bool alone : {false, true}) {
       const std::string when = alone ? "with one expert allowed: " : "with every second expert allowed: ";
       Buffer<bool> allowed(E);
@@ -191,17 +133,17 @@ struct RouterExamination {
       some.routing = &context;
       Route route;
       run(when, route, batch, some);
-      examine_values(when, route);
+      check_finite(when, route);
       for (Index n = 0; n < pass.tokens(); ++n)
         for (int e = 0; e < E; ++e)
           if (!allowed[e] && route.tape.score[n][e] != 0)
-            wrong(when, "the score of expert ", e, ", which is not allowed, is ", route.tape.score[n][e],
+            fail(when, "the score of expert ", e, ", which is not allowed, is ", route.tape.score[n][e],
                   " for token ", n, ", expected 0: make its logit minus infinity");
     }
   }
-  // Whether the pairs of the batch lose their slots as the drop rule says. An order by gates may have read
-  // others than those of the plan (Masked), so there only loads are compared.
-  void examine_drops() {
+  // Whether the drop policy decides which (token, expert) pairs are dropped. An order by gates may use gates
+  // other than the plan's (Masked), so there only loads are compared.
+  void check_drops() {
     const char* when = "under a capacity factor of 0.4: ";
     const Pass limited = with_capacity(0.4);
     Route kept;
@@ -211,31 +153,31 @@ struct RouterExamination {
     expected.resize(pass.tokens(), K, E);
     Buffer<float> gate(pass.tokens() * K);
     for (Index pair = 0; pair < gate.size(); ++pair)
-      if (const Index s = all.plan.slot[pair]; s >= 0) gate[pair] = all.plan.weight[s];
+      if (const Index s = all.plan.slot[pair]; s != no_slot) gate[pair] = all.plan.gate[s];
     expected.assign(all.expert.data(), gate.data(), limited);
     for (int e = 0; e < E; ++e) {
       if (kept.plan.wanted[e] != expected.wanted[e])
-        wrong(when, "expert ", e, " is wanted ", kept.plan.wanted[e], " times, but ", expected.wanted[e],
+        fail(when, "expert ", e, " is wanted ", kept.plan.wanted[e], " times, but ", expected.wanted[e],
               " times without: choose without regard to capacity, plan.assign(chosen, gate, pass) drops");
       if (kept.plan.load(e) != expected.load(e))
-        wrong(when, "expert ", e, " takes ", kept.plan.load(e), " tokens, but ", expected.load(e),
+        fail(when, "expert ", e, " takes ", kept.plan.load(e), " tokens, but ", expected.load(e),
               " by the drop rule of the recipe: call plan.assign(chosen, gate, pass)");
     }
     if (rule.order == Drop::batch_prioritised || rule.order == Drop::probability) return;
     for (Index pair = 0; pair < gate.size(); ++pair)
-      if ((kept.plan.slot[pair] >= 0) != (expected.slot[pair] >= 0))
-        wrong(when, "choice ", pair % K, " of token ", pair / K, " is ",
-              expected.slot[pair] >= 0 ? "dropped, but kept" : "kept, but dropped",
+      if ((kept.plan.slot[pair] == no_slot) != (expected.slot[pair] == no_slot))
+        fail(when, "choice ", pair % K, " of token ", pair / K, " is ",
+              expected.slot[pair] == no_slot ? "kept, but dropped" : "dropped, but kept",
               " by the drop rule of the recipe: call plan.assign(chosen, gate, pass)");
   }
-  void examine_memory() {
+  void check_memory() {
     Route used;
     for_each_other_pass(pass, [&](const Pass& other) { run("", used, drawn(other.tokens()), other); });
     run("", used, batch, pass);
     compare_all(" in fresh memory", used, " in memory that other passes used",
                 "set all of the tape that is read, after tape.resize(pass)");
   }
-  void examine_threads() {
+  void check_threads() {
     for (const int threads : {2, 8}) {
       Pass many = pass;
       many.exec.threads = threads;
@@ -245,13 +187,14 @@ struct RouterExamination {
                   "cut work by shape, not by threads, and let each task write what no other task does");
     }
   }
-  void examine_future(const std::string& when, const Pass& as) {
+  void check_future(const std::string& when, const Pass& as) {
     Route before, after;
     run(when, before, batch, as);
     for (Index b = 0; b < pass.shape.batch; ++b)
       for (const Index first : {Index{1}, length() / 2, length() - 1}) {
         Input other = batch;
-        for (Index t = first; t < length(); ++t) other.draw(b * length() + t, options, rng);
+        for (Index t = first; t < length(); ++t)
+          other.draw(b * length() + t, options.spread, options.vocab, rng);
         run(when, after, other, as);
         const std::string exchanged = " if tokens from position " + std::to_string(first) + " on are others";
         for (Index n = b * length(); n < b * length() + first; ++n)
@@ -259,8 +202,8 @@ struct RouterExamination {
                   "let a route depend on no later token, or say causal = false");
       }
   }
-  // As in generation.
-  void examine_positions() {
+  // One position at a time, as in generation.
+  void check_positions() {
     Pass one = pass;
     one.shape.length = 1;
     one.sequence_stride = length();
@@ -277,7 +220,7 @@ struct RouterExamination {
       }
     }
   }
-  void examine_alone() {
+  void check_alone() {
     Pass one = pass;
     one.shape = {1, 1};
     Input input(1);
@@ -291,8 +234,8 @@ struct RouterExamination {
               "by the router's own rule, say static constexpr DropRule drop{.order = Drop::never}");
     }
   }
-  // From none in the first sequence to all of the last.
-  void examine_padding() {
+  // From no padding in the first sequence to only padding in the last.
+  void check_padding() {
     Buffer<Index> lengths(pass.shape.batch);
     const Index last = pass.shape.batch - 1;
     for (Index b = 0; b <= last; ++b) lengths[b] = length() * (last - b) / last;
@@ -309,22 +252,23 @@ struct RouterExamination {
 
 }  // namespace testing
 
-// Examines a recipe: check_router<TopKRouter<8, 2>>(), without a key and with one, in float, with random
-// weights, tokens of width D and ids. Laws are those of layers/layer.hpp.
-//   plan       is for the pass's tokens and the recipe's experts and choices; the slots of an expert stand in
-//              token order; padding gets none; no token chooses an expert twice; some token has an expert
+// Checks a router specification, check_router<TopKRouter<8, 2>>(): without a key and with one, in float, with
+// random weights, tokens of width D and ids. Invariants are those of layers/layer.hpp. For every router:
+//   plan       has the pass's tokens and the specification's experts and choices; the slots of an expert are
+//   in
+//              token order; padding has none; no token chooses an expert twice; some token has an expert
 //   values     gates, scores and lse are finite
-//   allowed    an expert that is not allowed gets no token and scores of 0, even if only one is allowed
-//   capacity   changes no choice, and pairs are dropped as the drop rule says
-//   memory     what other passes left in plan and tape does not matter
-//   threads    two and eight give the bits of one (law 5)
-// of a causal recipe:
-//   future     later tokens change nothing, under a capacity either
-//   position   one position at a time, as in generation, gives the bits of the batch
-// of a causal recipe without Drop::never:
-//   alone      a token by itself has the route that it has in the batch, which law 6 takes as given
+//   allowed    an expert that is not allowed has no tokens and scores of 0, even if only one is allowed
+//   capacity   changes no choice, and the drop policy decides which pairs are dropped
+//   memory     results do not depend on what other passes left in plan and tape
+//   threads    results with two and eight threads have the bits of one (invariant 5)
+// For causal routers:
+//   future     later tokens change nothing, also under a capacity
+//   position   one position at a time, as in generation, has the bits of the batch
+// For causal routers without Drop::never:
+//   alone      a token alone has its route in the batch, which invariant 6 requires
 //   padding    changes no route of another token
-// An exception of the router itself passes through.
+// Exceptions of the router pass through.
 template <Router Recipe, int D = 6>
 RouterReport check_router(const RouterCheckOptions& options = {}) {
   const Shape shape = options.shape;
@@ -337,10 +281,10 @@ RouterReport check_router(const RouterCheckOptions& options = {}) {
   for (int draw = 0; draw < options.draws; ++draw)
     for (const bool keyed : {false, true}) {
       Rng rng{Key{options.seed}.with(Purpose::check, 2 * draw + keyed)};
-      const std::string complaint = testing::complaint_of([&] {
-        testing::RouterExamination<Recipe, D>(options, rng, keyed).examine();
+      const std::string message = testing::failure_of([&] {
+        testing::RouterChecks<Recipe, D>(options, rng, keyed).run_all();
       });
-      if (!complaint.empty()) return {false, (keyed ? "with a key: " : "") + complaint};
+      if (!message.empty()) return {false, (keyed ? "with a key: " : "") + message};
     }
   return {};
 }

@@ -1,7 +1,8 @@
 #pragma once
-// find_leak: examines whether a decoder looks into the future. Ids from a position on are exchanged for others in one
-// sequence of a random batch; then every earlier position of that sequence must keep its bits, in what leaves each
-// layer and in what enters the head. Other sequences may change: under a capacity over the batch tokens compete.
+// find_leak: checks that a decoder is causal. In one sequence of a random batch, the ids from some position
+// on are replaced. Then each layer's output, and the head's input, must keep their bits at every earlier
+// position of that sequence. Other sequences may change: with a capacity over the batch, tokens of all
+// sequences compete.
 #include <moegpt/model/batch.hpp>
 #include <moegpt/model/gpt.hpp>
 
@@ -14,41 +15,43 @@ namespace moegpt::inline MOEGPT_BUILD {
 
 struct LeakOptions {
   Shape shape{3, 8};            // of the batches; at most the model's context
-  ModelOptions options{};       // a capacity factor, for one
-  Objective objective{};        // dropout, for one
+  ModelOptions options{};       // such as a capacity factor
+  Objective objective{};        // such as dropout
   std::optional<Key> key{};     // of noise and dropout; none: evaluation
   Exec exec{};
   std::uint64_t seed = 1;       // of weights and ids
-  int draws = 4;                // models and batches examined
-  double spread = 0.4;          // deviation of the weights: large enough that routing differs from token to token
+  int draws = 4;                // models and batches to check
+  double spread = 0.4;  // standard deviation of weights: large enough that routing differs between tokens
 };
 
 struct LeakReport {
   bool leaks = false;
   int layer = -1;               // the first whose output changed; the number of layers: the last norm
   Index sequence = -1;
-  Index position = -1;          // the first that changed ...
-  Index exchanged = -1;         // ... though only ids from here on did
-  std::uint64_t seed = 0;       // of the draw
+  Index position = -1;          // the first that changed
+  Index exchanged = -1;         // the first whose id was replaced
+  std::uint64_t seed = 0;       // of this model and batch
 
   // "no leak", or what was found in one sentence.
   std::string text() const {
     if (!leaks) return "no leak";
     std::string found = "leak: layer " + std::to_string(layer) + " gives another output at position ";
     return found + std::to_string(position) + " of sequence " + std::to_string(sequence) + " when ids from position " +
-           std::to_string(exchanged) + " on are others (seed " + std::to_string(seed) + ")";
+           std::to_string(exchanged) + " on are replaced (seed " + std::to_string(seed) + ")";
   }
 };
 
 namespace testing {
 
-// What leaves each layer and the last norm: [layers + 1] x [tokens, D], of the last forward.
+// Output [tokens, D] of a layer in the last forward; layer == layers: of the last norm.
 template <class Model>
 const typename Model::Scalar* output_of(const typename Model::Workspace& work, int layer) {
-  return layer < Model::config.layers ? work.tape.stream[static_cast<std::size_t>(layer) + 1][0] : work.tape.normed[0];
+  const auto& tape = work.tape;
+  if (layer == Model::config.layers) return tape.normed[0];
+  return tape.trunk.stream[static_cast<std::size_t>(layer) + 1][0];
 }
 
-// Compares all positions before `exchanged`, layer by layer, with what they were.
+// Compares all positions before `exchanged`, layer by layer, with their earlier outputs.
 template <class Model>
 void compare_past(const typename Model::Workspace& work, const std::vector<typename Model::Scalar>& before, Shape shape,
                   Index sequence, Index exchanged, LeakReport& report) {

@@ -1,6 +1,6 @@
 #pragma once
-// Adam (Kingma, Ba 2015) and AdamW (Loshchilov, Hutter 2019), as PyTorch computes them. An optimizer knows trees
-// of weights, not networks: its moments are two more trees of the model's type.
+// Adam (Kingma, Ba 2015) and AdamW (Loshchilov, Hutter 2019), with PyTorch's formulas. The optimizer works on
+// parameter trees: its two moments are trees of the model's type.
 #include <moegpt/core/runs.hpp>
 #include <moegpt/kernels/adam.hpp>
 
@@ -9,13 +9,13 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// What happens to an expert that no token reached in this step, and to a mask (Masked) of another task.
+// Update of an expert without tokens in this step, and of a mask (Masked) of another task.
 enum class EmptyExpert {
-  skip,             // nothing: no decay of weights or moments, its step count stands (PyTorch: grad is None)
+  skip,             // none: weights, moments and step count are unchanged (PyTorch: grad is None)
   zero_gradient,    // its gradient is zero: moments and weights decay (PyTorch: stacked experts)
 };
 enum class Decay {
-  decoupled,   // AdamW: w shrinks by learning rate * decay
+  decoupled,   // AdamW: w is multiplied by 1 - learning rate * decay
   l2,          // Adam: decay * w is added to the gradient
 };
 enum class DecayOf { everything, matrices };
@@ -30,7 +30,7 @@ struct AdamOptions {
   EmptyExpert empty_expert = EmptyExpert::skip;
 };
 
-// Options may change between steps, so each step looks at them.
+// Throws std::invalid_argument. Options may change between steps, so each step checks them.
 [[gnu::noinline]] inline void check_adam(const AdamOptions& o, double gradient_scale) {
   const auto not_negative = [](double x) { return x >= 0 && std::isfinite(x); };
   check(not_negative(o.learning_rate), "Adam: learning_rate is ", o.learning_rate,
@@ -56,15 +56,15 @@ class Adam {
     steps_.resize(runs_.size());
   }
 
-  // One step; gradient_scale multiplies the gradient on the fly (clip_scale in train/clip.hpp). Weights whose
-  // gradient is empty stay as they are. std::invalid_argument for options that make no sense; nothing moves then.
+  // One step. gradient_scale multiplies the gradient (clip_scale in train/clip.hpp). Weights with an empty
+  // gradient are unchanged. Throws std::invalid_argument for invalid options; then nothing changes.
   void step(Model& model, const Model& grad, const Exec& exec = {}, double gradient_scale = 1) {
     check_adam(options, gradient_scale);
     std::size_t number = 0;
     for_each_weight_of_kind([&](Kind kind, auto& w, const auto& g, auto& m, auto& v) {
       AdamRun& run = runs_[number];
       std::int64_t& t = steps_[number++];
-      run.g = nullptr;   // unless it takes part
+      run.g = nullptr;   // not updated, unless set below
       if (kind == Kind::buffer || w.empty() || g.empty()) return;
       if (kind == Kind::sparse && !g.touched && options.empty_expert == EmptyExpert::skip) return;
       const bool decays = options.decay_of == DecayOf::everything || w.shape.size() > 1;

@@ -1,11 +1,11 @@
 #pragma once
-// Clipping by the global norm of a gradient (Pascanu et al. 2013).
+// Gradient clipping by global norm (Pascanu et al. 2013).
 #include <moegpt/core/runs.hpp>
 #include <moegpt/kernels/reduce.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// The sum of squares in double; pieces are summed in a fixed order.
+// Sum of squares in double; chunks are summed in a fixed order.
 template <class T>
 [[gnu::noinline]] double squared_norm(const Exec& exec, std::span<const WeightRun<T>> runs) {
   constexpr Index most = 1024;   // pieces
@@ -24,7 +24,7 @@ template <class T>
   return sum;
 }
 
-// sqrt of the sum of squares of all trainable weights.
+// Square root of the sum of squares over all trainable weights.
 template <class Tree>
 double global_norm(const Tree& gradient, const Exec& exec = {}) {
   using T = const walk::Scalar<const Tree>;
@@ -34,10 +34,9 @@ double global_norm(const Tree& gradient, const Exec& exec = {}) {
   return std::sqrt(sum);
 }
 
-// What to multiply a gradient of this norm with so that its norm is at most `limit`: PyTorch's formula. A limit
-// of 0 or less means no clipping. Throws std::runtime_error for a norm that is not finite: such a step would
-// spoil the weights and the optimizer's moments for good. std::invalid_argument for a norm below zero and for a
-// limit that is NaN.
+// Factor for a gradient of this norm so that its norm is at most `limit` (PyTorch's formula). limit <= 0: no
+// clipping. Throws std::runtime_error if the norm is not finite, because such a step would make weights and
+// moments NaN; std::invalid_argument for a negative norm and for a limit that is NaN.
 inline double clip_scale(double norm, double limit) {
   if (!std::isfinite(norm))
     throw std::runtime_error("moegpt: the norm of the gradient is " + std::to_string(norm) +

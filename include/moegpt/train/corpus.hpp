@@ -1,6 +1,6 @@
 #pragma once
-// A text as tokens, cut into a part to train on and a part to judge by, and the batches taken from either:
-// random windows for training, and every target exactly once for evaluation.
+// A text as tokens, split into a training and a validation part, and batches of either: random windows for
+// training, sequential windows for evaluation, in which each token is a target once.
 #include <moegpt/core/random.hpp>
 #include <moegpt/model/batch.hpp>
 #include <moegpt/train/tokenizer.hpp>
@@ -11,7 +11,7 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// The bytes of a file. std::invalid_argument, naming it, if it is missing, a directory, unreadable or empty.
+// The bytes of a file. Throws std::invalid_argument if it is missing, a directory, unreadable or empty.
 inline std::string read_text(const std::string& path) {
   std::FILE* file = std::fopen(path.c_str(), "rb");
   check(file != nullptr, "cannot open '", path, "' to read a text: ", std::strerror(errno));
@@ -27,13 +27,13 @@ inline std::string read_text(const std::string& path) {
   return text;
 }
 
-// The length of a text, so that its loss can be stated for each character or byte: a loss for each token times
-// tokens / characters, or tokens / bytes.
+// The length of a text, to convert a loss per token to one per character or byte: times tokens / characters,
+// or tokens / bytes.
 struct TextLength {
   Index characters = 0;   // Unicode code points; 0: the text is not UTF-8
   Index bytes = 0;
 };
-// `text` may be cut within a character: one counts where it begins. `whole` is the text that it is a part of.
+// `text` is a part of `whole` and may begin or end within a character; a character counts where it begins.
 inline TextLength length_of(std::string_view text, std::string_view whole) {
   TextLength length{0, std::ssize(text)};
   if (utf8::first_invalid(whole) == std::string_view::npos)
@@ -42,12 +42,13 @@ inline TextLength length_of(std::string_view text, std::string_view whole) {
 }
 
 struct Corpus {
-  std::vector<int> train, val;   // tokens of the first and the second part of the text
+  std::vector<int> train, val;   // training and validation tokens: first and second part of the text
   Tokenizer tokenizer;
 };
 
-// Cuts by position, as nanoGPT and makeMoE do: the first floor(train_fraction * tokens) tokens train.
-// std::invalid_argument for an empty text, one the tokenizer does not know, or a fraction outside (0, 1].
+// Splits by position, as nanoGPT and makeMoE do: the first floor(train_fraction * tokens) tokens are for
+// training. Throws std::invalid_argument for an empty text, characters unknown to the tokenizer, or a
+// fraction outside (0, 1].
 inline Corpus split_corpus(std::string_view text, Tokenizer tokenizer, double train_fraction = 0.9) {
   check(!text.empty(), "a corpus needs a text; found an empty one");
   check(train_fraction > 0 && train_fraction <= 1, "the fraction to train on must be in (0, 1]; found ",
@@ -61,7 +62,7 @@ inline Corpus split_corpus(std::string_view text, Tokenizer tokenizer, double tr
 
 namespace batching {
 
-// Memory kept from an earlier batch is used again: a steady loop does not allocate.
+// Reuses memory of earlier batches, so that a training loop does not allocate.
 inline void resize(Batch& b) {
   b.inputs.resize(static_cast<std::size_t>(b.shape.tokens()));
   b.targets.resize(static_cast<std::size_t>(b.shape.tokens()));
@@ -83,24 +84,24 @@ inline void check_sizes(Index batch, Index length) {
 
 }  // namespace batching
 
-// Fills `b` (its shape says how much) with windows of `tokens` at starts drawn uniformly from all
-// that fit, with repetition; row r's start depends on the key and r alone. Give each step its own key:
+// Fills `b`, of its shape, with windows of `tokens`. Starts are sampled uniformly with replacement; the start
+// of row r is a function of the key and r. Each step needs its own key:
 //     sample_batch(corpus.train, b, seed.with(Purpose::batch, step));
-// std::invalid_argument if batch or length is not positive or there are fewer than length + 1 tokens.
+// Throws std::invalid_argument if batch or length is not positive or there are fewer than length + 1 tokens.
 inline void sample_batch(std::span<const int> tokens, Batch& b, Key key) {
   batching::check_sizes(b.shape.batch, b.shape.length);
   const Index starts = static_cast<Index>(tokens.size()) - b.shape.length;
   check(starts > 0, "a sequence of ", b.shape.length, " tokens and its targets need ", b.shape.length + 1,
         " tokens; this part of the text has ", tokens.size(), ". Use a longer text or a smaller length");
   batching::resize(b);
-  Rng rng(key);   // one number per row
+  Rng rng(key);   // one draw per row
   for (Index row = 0; row < b.shape.batch; ++row)
     batching::set_row(tokens, b, row, static_cast<Index>(rng.below(static_cast<std::uint64_t>(starts))));
 }
 
-// The evaluation walk: the tokens in order, in batches of windows that do not overlap, so that each token but
-// the first is a target exactly once. The last windows may be fewer, and a batch of one shorter window may
-// follow, so a mean over the walk weighs each batch by its tokens:
+// Sequential evaluation: the tokens in order, in batches of windows that do not overlap, so each token but
+// the first is a target exactly once. The last full batch may have fewer windows, and a batch of one shorter
+// window may follow. So a mean weights each batch by its tokens:
 //     const Windows windows{corpus.val, batch, length};
 //     for (Index i = 0; i < windows.size(); ++i) {
 //       windows.read(i, b);
@@ -110,14 +111,15 @@ struct Windows {
   std::span<const int> tokens;
   Index batch, length;   // of every batch but the last two
 
-  // Batches in the walk. std::invalid_argument if batch or length is not positive or no token has a target.
+  // Number of batches. Throws std::invalid_argument if batch or length is not positive or no token has a
+  // target.
   Index size() const {
     batching::check_sizes(batch, length);
     check(targets() > 0, "an evaluation needs at least 2 tokens; this part of the text has ", tokens.size());
     return full_batches() + (targets() % length > 0 ? 1 : 0);
   }
 
-  // Sets `b` to the i-th batch, its shape included; i in [0, size()).
+  // Sets `b`, with its shape, to batch i in [0, size()). Throws std::invalid_argument for another i.
   void read(Index i, Batch& b) const {
     const Index batches = size(), rows = targets() / length;
     check(i >= 0 && i < batches, "evaluation batch ", i, " is outside [0, ", batches, ")");

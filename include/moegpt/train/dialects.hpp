@@ -1,24 +1,25 @@
 #pragma once
-// A generated corpus whose entropy is known: documents in a few dialects, each with its own invented words
-// and its own order of word classes. A loss on it can be shown with its distance to the floor, the dialect of
-// each character is known, and there is no end of it.
+// A synthetic corpus of known entropy rate: documents in several dialects, each with its own words and its
+// own order of word classes. The loss can be compared with the entropy rate, every character has a dialect
+// label, and the length is unlimited.
 //
-// The grammar. A document is in one dialect, drawn uniformly. It is some sentences, one a line, and an empty
-// line. A sentence is words separated by " " or ", " and closed by ".", "!" or "?"; its first letter is a
-// capital. In dialect d the first word's class is drawn from start_d; after a word of class c the sentence
-// ends or goes on with a word of class c', with probabilities next_d[c]; the word itself is drawn from its
-// class by Zipf's law. After each sentence the document ends with probability 1/m.
+// Grammar. A document has one dialect, sampled uniformly. It is a number of sentences, one per line, and an
+// empty line. A sentence is words separated by " " or ", ", with ".", "!" or "?" at the end; its first letter
+// is a capital. In dialect d the first word's class is sampled from start_d. After a word of class c the
+// sentence ends, or continues with a word of class c', with probabilities next_d[c]. The word is sampled from
+// its class by Zipf's law. After each sentence the document ends with probability 1/m.
 //
-// The floor. No word is in two classes or two dialects, so a text shows every choice that made it, and its
-// probability is the product of theirs: the mean of -log p of a document is the sum of the entropies of its
-// choices. With v_c the mean number of words of class c in a sentence of dialect d, which solves
+// Entropy rate. No word is in two classes or two dialects, so a text determines every choice of its
+// generation, and its probability is the product of theirs: the mean of -log p of a document is the sum of
+// the entropies of its choices. With v_c the mean number of words of class c in a sentence of dialect d,
+// which solves
 // v = start_d + transpose(next_d) v, entropies H in nats and q_d the probability of a comma,
 //     nats of a sentence   S_d = H(start_d) + sum_c v_c (H(next_d[c]) + H(words of c))
 //                                + (sum_c v_c - 1) H(q_d) + H(marks_d)
 //     its characters       C_d = sum_c v_c (mean letters of c) + (sum_c v_c - 1) (1 + q_d) + 2
 //     nats per character   h   = (ln D + mean_d m (S_d + H(1/m))) / (1 + mean_d m C_d)
-// since documents are independent (renewal-reward theorem). No predictor has a smaller mean loss in the long
-// run; one that is shown too little of the document to know its dialect and class has a slightly larger one.
+// since documents are independent (renewal-reward theorem). No predictor has a smaller mean loss in the
+// limit. If the context is too short to determine dialect and class, the least loss is slightly larger.
 #include <moegpt/train/grammar.hpp>
 
 #include <cstdint>
@@ -32,7 +33,7 @@ class Dialects {
     std::vector<std::uint8_t> dialect_of_char;  // [text.size()], in [0, D)
   };
 
-  // std::invalid_argument if an option is outside the range stated beside it.
+  // Throws std::invalid_argument if an option is outside the range in DialectOptions.
   explicit Dialects(const DialectOptions& options) : options_(options) {
     const DialectOptions& o = options_;
     check(o.dialects >= 1 && o.dialects <= 64, "dialects must be in [1, 64]; found ", o.dialects);
@@ -49,8 +50,8 @@ class Dialects {
   }
   Dialects() : Dialects(DialectOptions{}) {}
 
-  // The first `characters` characters of a text that the key decides: a new key is fresh text of the same
-  // grammar, and a longer text begins with the shorter one.
+  // The first `characters` characters of a text that is a function of the key. A new key gives independent
+  // text of the same grammar; a longer text begins with the shorter one.
   Text generate(Index characters, Key key) const {
     check(characters >= 0, "cannot generate a text of ", characters, " characters");
     const auto wanted = static_cast<std::size_t>(characters);
@@ -68,7 +69,7 @@ class Dialects {
     return out;
   }
 
-  // h: the least mean loss any predictor can have, in nats per character.
+  // h: the least mean loss of any predictor, in nats per character.
   double entropy_rate() const {
     double nats = 0, characters = 0;
     for (const Dialect& d : dialects_) {
@@ -78,7 +79,7 @@ class Dialects {
     }
     return nats / characters;
   }
-  // The same over the characters of one dialect; the cost of finding out which it is included.
+  // The same for the characters of one dialect, with the entropy of the choice of the dialect.
   double entropy_rate(int dialect) const {
     check(dialect >= 0 && dialect < options_.dialects, "dialect ", dialect, " is outside [0, ",
           options_.dialects, ")");

@@ -1,12 +1,12 @@
 #pragma once
-// How good a model is: mean cross-entropy over random batches, or over every token of a text.
+// Evaluation: mean cross-entropy over random batches, or over every token of a text.
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/train/corpus.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Mean over `batches` random batches of the workspace's shape; the key decides which. `noise`: for models whose
-// routers are noisy in evaluation too (makeMoE). Nothing is dropped out. In nats per token.
+// Mean over `batches` random batches of the workspace's shape, which are a function of the key, in nats per
+// token. `noise`: for models whose routers are noisy in evaluation, too (makeMoE). No dropout.
 template <class Model>
 double estimate_loss(const Model& model, std::span<const int> tokens, Workspace<Model>& work, int batches, Key key,
                      std::optional<Key> noise = {}) {
@@ -22,7 +22,7 @@ double estimate_loss(const Model& model, std::span<const int> tokens, Workspace<
   return total / batches;
 }
 
-// Mean over the whole text, read in windows of the workspace's length that do not overlap. In nats per token.
+// Mean over the whole text, in windows of the workspace's length that do not overlap, in nats per token.
 template <class Model>
 double evaluate(const Model& model, std::span<const int> tokens, Workspace<Model>& work) {
   const Windows windows{tokens, work.shape.batch, work.shape.length};

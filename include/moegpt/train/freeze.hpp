@@ -1,7 +1,6 @@
 #pragma once
-// Freezing: what need not change needs no gradient. Weights of a gradient are released, which everything takes for
-// "not wanted": their products are not computed, clipping and Adam pass them by (weights, moments and step counts
-// stay as they are), and derivatives still flow through the layers to what lies before them.
+// Freezing releases weights of the gradient. An empty gradient is not computed; clipping and Adam skip it, so
+// weights, moments and step counts are unchanged. Gradients of inputs are still computed.
 //   freeze(grad, "token_embedding");  freeze(grad, "*.router");  freeze_all_but(grad, {"*.experts.3", "head"});
 #include <moegpt/core/check.hpp>
 #include <moegpt/core/fields.hpp>
@@ -11,8 +10,8 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Whether a pattern names this weight, or something that contains it: "blocks.0.moe" names blocks.0.moe.router and all
-// that is in it. A * stands for any characters.
+// Whether a pattern matches the path or its first components: "blocks.0.moe" matches blocks.0.moe.router and
+// every weight in it. * matches any characters.
 constexpr bool names(std::string_view pattern, std::string_view path) {
   if (pattern.empty()) return path.empty() || path.front() == '.';
   if (pattern.front() == '*')
@@ -22,7 +21,8 @@ constexpr bool names(std::string_view pattern, std::string_view path) {
 
 namespace detail {
 
-// f(weight, whether a pattern names it) for all. A pattern that names nothing is refused: it must be misspelt.
+// f(weight, whether a pattern matches it) for all weights. Throws std::invalid_argument for a pattern without
+// match.
 template <class Tree, class F>
 void for_each_named_by(std::span<const std::string_view> patterns, Tree& grad, F&& f) {
   for (const std::string_view pattern : patterns) {
@@ -40,7 +40,8 @@ void for_each_named_by(std::span<const std::string_view> patterns, Tree& grad, F
 
 }  // namespace detail
 
-// Of a gradient. A buffer, such as a selection bias, is moved by no gradient and cannot be frozen here.
+// Freezes the weights that match. A buffer, such as a selection bias, has no gradient and cannot be frozen
+// here.
 template <class Tree>
 void freeze(Tree& grad, std::initializer_list<std::string_view> patterns) {
   detail::for_each_named_by(patterns, grad, [](auto& w, bool named) { if (named) w.release(); });
@@ -48,13 +49,13 @@ void freeze(Tree& grad, std::initializer_list<std::string_view> patterns) {
 template <class Tree>
 void freeze(Tree& grad, std::string_view pattern) { freeze(grad, {pattern}); }
 
-// All that the patterns do not name; what they name is wanted again.
+// Freezes all weights that match no pattern and unfreezes the others.
 template <class Tree>
 void freeze_all_but(Tree& grad, std::initializer_list<std::string_view> patterns) {
   detail::for_each_named_by(patterns, grad, [](auto& w, bool named) { named ? w.allocate() : w.release(); });
 }
 
-// Experts by their numbers, in every layer.
+// Freezes experts by index, in every layer.
 template <class Tree>
 void freeze_experts(Tree& grad, std::initializer_list<int> numbers) {
   std::vector<std::string> names;
@@ -66,7 +67,7 @@ void freeze_experts(Tree& grad, std::initializer_list<int> numbers) {
   detail::for_each_named_by(patterns, grad, [](auto& w, bool named) { if (named) w.release(); });
 }
 
-// Gradients are wanted again, and zero.
+// Allocates gradients again, as zeros.
 template <class Tree>
 void unfreeze(Tree& grad, std::initializer_list<std::string_view> patterns) {
   detail::for_each_named_by(patterns, grad, [](auto& w, bool named) { if (named) w.allocate(); });

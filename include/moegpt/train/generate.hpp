@@ -1,5 +1,5 @@
 #pragma once
-// Sampling from a model, one token after another, with a key/value cache.
+// Text generation: sampling from a model token by token, with a key/value cache.
 #include <moegpt/core/random.hpp>
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/train/tokenizer.hpp>
@@ -10,14 +10,16 @@
 namespace moegpt::inline MOEGPT_BUILD {
 
 struct Sampling {
-  double temperature = 1;   // 0: always the likeliest token
-  int top_k = 0;            // only the k likeliest; 0: all
-  double top_p = 1;         // only the fewest likeliest tokens whose probability reaches p (Holtzman et al. 2020)
+  double temperature = 1;   // 0: always the most probable token
+  int top_k = 0;            // only the k most probable tokens; 0: all
+  double top_p =
+      1;  // nucleus: the fewest most probable tokens with total probability >= p (Holtzman et al. 2020)
   int vocab = 0;            // only ids below this, for a tokenizer smaller than the model; 0: all
 };
 
-// Draws tokens from rows of logits. Keeps its memory from draw to draw. A logit of minus infinity bans its id, which is
-// then never drawn. std::invalid_argument for a row with NaN or plus infinity, and for one that bans all ids.
+// Samples tokens from rows of logits; reuses its memory. An id with a logit of minus infinity is never
+// sampled. Throws std::invalid_argument for a row with NaN or plus infinity, and for one with all logits
+// minus infinity.
 template <class T>
 class Sampler {
  public:
@@ -29,7 +31,7 @@ class Sampler {
     check(sampling.vocab >= 0, "the vocab of the sampling is ", sampling.vocab, ", expected 0 (all) or more");
   }
 
-  // u: uniform in [0, 1). Equal logits: the lower id comes first.
+  // u: uniform in [0, 1). Ids of equal logits are ordered ascending.
   int operator()(const T* logits, int vocab, double u) {
     check(vocab > 0, "a row of ", vocab, " logits has no token to draw");
     check(u >= 0 && u < 1, "u is ", u, ", expected a number in [0, 1)");
@@ -57,10 +59,10 @@ class Sampler {
       probability_[i] = std::exp(static_cast<double>(logits[order_[i]] - logits[order_[0]]) / sampling_.temperature);
       total += probability_[i];
     }
-    double kept = 0;
+    double nucleus = 0;   // unnormalised mass
     int n = 0;
-    while (n < k && (n == 0 || kept < sampling_.top_p * total)) kept += probability_[n++];
-    double rest = u * kept;
+    while (n < k && (n == 0 || nucleus < sampling_.top_p * total)) nucleus += probability_[n++];
+    double rest = u * nucleus;
     for (int i = 0; i < n; ++i)
       if ((rest -= probability_[i]) < 0) return order_[i];
     return order_[n - 1];
@@ -72,13 +74,13 @@ class Sampler {
   Buffer<double> probability_;
 };
 
-// One growing text: holds the cache, the workspace and the last tokens. After construction nothing allocates.
+// Generation of one text: holds cache, workspace and the last tokens. Only the constructor allocates.
 template <class Model>
 class Generator {
  public:
   using T = typename Model::Scalar;
 
-  // allowed [experts] and task: as of a workspace.
+  // allowed [experts] and task: as in a Workspace.
   Generator(const Model& model, Sampling sampling, Rng rng, Exec exec = {}, std::optional<Key> noise = {},
             const bool* allowed = nullptr, int task = 0)
       : model_(model), work_({1, Model::config.context}, exec, {}, Use::inference), sample_(sampling), rng_(rng),
@@ -89,20 +91,20 @@ class Generator {
     sample_(probe().data, Model::config.vocab, 0);
   }
 
-  // Reads ids and draws what follows them.
+  // Appends ids and samples the next id.
   int next(std::span<const int> ids) {
     check(!ids.empty(), "nothing to continue: the prompt has no tokens");
     for (int id : ids) check(id >= 0 && id < Model::V, "token id ", id, ", expected 0 .. ", Model::V - 1);
-    // Of a prompt longer than the context its end is what counts.
+    // Only the last `context` ids of a longer prompt are used.
     if (std::ssize(ids) > Model::config.context) ids = ids.last(Model::config.context);
-    if (std::ssize(ids) > cache_.room()) return next_after_sliding(ids);
+    if (std::ssize(ids) > cache_.remaining()) return next_after_sliding(ids);
     std::copy(ids.begin(), ids.end(), seen_.begin() + cache_.length());
     return draw(model_.logits(ids, work_, cache_, noise_));
   }
   int next(int id) { return next(std::span<const int>(&id, 1)); }
 
  private:
-  // The context is full: forgets its older half and reads the rest again, at new positions.
+  // The context is full: keeps at most its later half, which is computed again at new positions.
   int next_after_sliding(std::span<const int> ids) {
     const Index keep = std::min<Index>(Model::config.context / 2, Model::config.context - std::ssize(ids));
     int* const end = seen_.begin() + cache_.length();
@@ -111,7 +113,7 @@ class Generator {
     return draw(model_.logits({seen_.begin(), std::copy(ids.begin(), ids.end(), kept)}, work_, cache_, noise_));
   }
   int draw(In<Model::V, T> logits) { return sample_(logits[logits.count - 1], Model::V, rng_.uniform()); }
-  // A row of zeros, so that the sampler takes its memory now.
+  // A row of zeros for the first call of the sampler, which allocates.
   In<Model::V, T> probe() {
     work_.tape.head.logits.resize(1);
     return work_.tape.head.logits;
@@ -132,12 +134,12 @@ struct Generate {
   std::uint64_t seed = 1;
   Exec exec{};
   std::optional<Key> noise{};                         // for models whose routers are noisy in generation too
-  const bool* allowed = nullptr;                      // [experts] that may be chosen; null: all
-  int task = 0;                                       // which of a masked router's tasks this is
-  std::function<void(std::string_view)> on_token{};   // called with each piece of text as it is drawn
+  const bool* allowed = nullptr;                      // [experts] that may be selected; null: all
+  int task = 0;                                       // task id, for masked routers
+  std::function<void(std::string_view)> on_token{};   // called with the text of each token as it is sampled
 };
 
-// Text that continues `prompt`, without the prompt. An empty prompt starts with token 0.
+// The continuation of `prompt`, without the prompt. An empty prompt starts with token 0.
 template <class Model>
 std::string generate(const Model& model, const Tokenizer& tokenizer, std::string_view prompt, const Generate& how = {}) {
   check(tokenizer.vocab() <= Model::config.vocab, "the tokenizer has ", tokenizer.vocab(),

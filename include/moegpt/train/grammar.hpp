@@ -1,6 +1,6 @@
 #pragma once
-// The grammar of one generated dialect (see dialects.hpp): invented words in classes, and which class follows
-// which. Every choice has a known probability, so the entropy of a sentence is known too.
+// Grammar of one synthetic dialect (see dialects.hpp): invented words in classes, and probabilities of
+// successor classes. Every choice has a known probability, so the entropy of a sentence is known.
 #include <moegpt/core/random.hpp>
 
 #include <algorithm>
@@ -60,7 +60,7 @@ inline void normalise(std::vector<double>& p) {
   for (double& x : p) x /= sum;
 }
 
-// The sounds of a dialect: a few of each list, so that dialects share letters but not their looks.
+// Syllable parts of a dialect: a random subset of each list, so dialects share letters but not frequencies.
 struct Sounds {
   std::vector<std::string_view> onsets, vowels, codas;
 
@@ -84,8 +84,8 @@ struct Sounds {
   }
 };
 
-// `size` words that are not in use yet: particles of one syllable in small classes, longer words in large ones.
-// Frequent words are short.
+// `size` words that are not yet in use: of one syllable or more in small classes, of two or more in large
+// ones. Frequent words are short.
 inline Dialect::WordClass make_class(int size, double zipf, const Sounds& sounds,
                                      std::set<std::string>& taken, Rng& rng) {
   Dialect::WordClass made;
@@ -101,7 +101,8 @@ inline Dialect::WordClass make_class(int size, double zipf, const Sounds& sounds
   return made;
 }
 
-// Uneven weights: a class has one or two usual successors. The cube keeps rare ones rare, the floor possible.
+// Uneven weights: a class has one or two frequent successors. The cube makes the others rare; 0.01 keeps them
+// possible.
 inline double usual(Rng& rng) {
   const double u = rng.uniform();
   return 0.01 + u * u * u;

@@ -1,20 +1,19 @@
 #pragma once
-// What a person wants to see while a model trains, as text. The library itself never prints.
+// Text for progress lines of a training loop. The library itself never prints.
 #include <moegpt/model/gpt.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 
 // Pairs that each expert received in the last forward, summed over the layers that are mixtures. Empty for a
-// dense model.
+// dense model. std::invalid_argument for an inference workspace, or before a forward.
 template <class Model>
 std::vector<Index> expert_load(const Workspace<Model>& work) {
-  check_forward(work, "expert_load");
+  check_mixtures(work, "expert_load");
   std::vector<Index> load;
   for (int i = 0; i < Model::config.layers; ++i)
-    work.tape.blocks.at_layer(i, [&](const auto& block) {
+    trunk_of(work.tape).blocks.at_layer(i, [&](const auto& block) {
       if constexpr (HasPlan<decltype(block.mixture)>) {
         const auto& plan = block.mixture.plan;
-        if (plan.experts == 0) return;   // layers of an inference workspace share a tape, which holds the last one
         load.resize(static_cast<std::size_t>(plan.experts));
         for (int e = 0; e < plan.experts; ++e) load[static_cast<std::size_t>(e)] += plan.load(e);
       }
@@ -22,7 +21,7 @@ std::vector<Index> expert_load(const Workspace<Model>& work) {
   return load;
 }
 
-// A bar for each count, an eighth of a line for each eighth of the largest: "▆▇▅█▆▆▇▅".
+// A bar for each count, its height in eighths of the largest count: "▆▇▅█▆▆▇▅".
 inline std::string bars(std::span<const Index> counts) {
   static constexpr const char* levels[] = {" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
   Index most = 1;

@@ -1,5 +1,5 @@
 #pragma once
-// Learning rate over time.
+// Learning-rate schedule.
 #include <moegpt/core/check.hpp>
 
 #include <cmath>
@@ -7,21 +7,22 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// Linear warm-up to `peak`, then a cosine to `floor` at step `steps` (Loshchilov, Hutter 2017; as in nanoGPT).
-// std::invalid_argument unless 0 <= floor <= peak and neither warmup, steps nor the step is negative.
+// Linear warm-up to `peak`, then a cosine to `minimum` at step `steps` (Loshchilov, Hutter 2017; as in
+// nanoGPT). std::invalid_argument unless 0 <= minimum <= peak and neither warmup, steps nor the step is
+// negative.
 struct WarmupCosine {
-  double peak = 1e-3, floor = 1e-4;
+  double peak = 1e-3, minimum = 1e-4;
   std::int64_t warmup = 100, steps = 5000;
 
   double operator()(std::int64_t step) const {
-    check(floor >= 0 && floor <= peak && std::isfinite(peak), "WarmupCosine: peak is ", peak, " and floor ", floor,
-          ", expected 0 <= floor <= peak: give both");
+    check(minimum >= 0 && minimum <= peak && std::isfinite(peak), "WarmupCosine: peak is ", peak,
+          " and minimum ", minimum, ", expected 0 <= minimum <= peak: give both");
     check(warmup >= 0 && steps >= 0 && step >= 0, "WarmupCosine: step ", step, ", warmup ", warmup, ", steps ", steps,
           ": none may be negative");
     if (step < warmup) return peak * static_cast<double>(step + 1) / static_cast<double>(warmup + 1);
-    if (step >= steps) return floor;
+    if (step >= steps) return minimum;
     const double done = static_cast<double>(step - warmup) / static_cast<double>(steps - warmup);
-    return floor + 0.5 * (1 + std::cos(3.141592653589793 * done)) * (peak - floor);
+    return minimum + 0.5 * (1 + std::cos(3.141592653589793 * done)) * (peak - minimum);
   }
 };
 

@@ -1,6 +1,6 @@
 #pragma once
-// Text as token ids and back: one id per byte, or one per character that occurs in a given text. A Tokenizer
-// is a value, and all it knows fits in one string, which a model's file carries.
+// Tokenizer: text to token ids and back, with one id per byte, or per character of a given text. Its state is
+// one string, which a model's file contains.
 #include <moegpt/core/check.hpp>
 
 #include <algorithm>
@@ -17,8 +17,8 @@ struct Character {
   std::size_t bytes;   // read; 0 where the text is not UTF-8
 };
 
-// The character that begins at `offset`. Refuses what RFC 3629 refuses: stray, missing and overlong bytes,
-// surrogates, and anything above U+10FFFF.
+// The character that begins at `offset`. Rejects what RFC 3629 forbids: stray, missing and overlong bytes,
+// surrogates, and values above U+10FFFF.
 inline Character read(std::string_view text, std::size_t offset) {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
   const char32_t lead = byte(offset);
@@ -49,7 +49,7 @@ inline void append(std::string& text, char32_t c) {
   }
 }
 
-// The first byte that is not UTF-8; npos: there is none.
+// Offset of the first byte that is not UTF-8; npos: none.
 inline std::size_t first_invalid(std::string_view text) {
   for (std::size_t offset = 0; offset < text.size();) {
     const Character c = read(text, offset);
@@ -72,7 +72,7 @@ void for_each_character(std::string_view text, F&& f) {
   }
 }
 
-// A character as an error message can show it: control characters by escape or code point.
+// A character for error messages: control characters as escape or code point.
 inline std::string shown(char32_t c) {
   if (c == '\n') return "\\n";
   if (c == '\t') return "\\t";
@@ -91,7 +91,7 @@ inline std::string shown(char32_t c) {
 
 class Tokenizer {
  public:
-  // One id per byte, 256 in all: takes any text. The same as Tokenizer::bytes().
+  // One id per byte, 256 ids, for any text. The same as Tokenizer::bytes().
   Tokenizer() = default;
   static Tokenizer bytes() { return {}; }
 
@@ -107,7 +107,7 @@ class Tokenizer {
     return tokenizer;
   }
 
-  // Whether encode takes this text.
+  // Whether encode accepts this text.
   bool knows(std::string_view text) const {
     if (is_bytes()) return true;
     for (std::size_t offset = 0; offset < text.size();) {
@@ -121,8 +121,8 @@ class Tokenizer {
   // The number of ids.
   int vocab() const { return is_bytes() ? 256 : static_cast<int>(characters_.size()); }
 
-  // std::invalid_argument for a character it does not know (named, with its byte offset) or a text that is
-  // not UTF-8. The byte tokenizer accepts everything.
+  // Throws std::invalid_argument for an unknown character, with its byte offset, or a text that is not UTF-8.
+  // The byte tokenizer accepts any text.
   std::vector<int> encode(std::string_view text) const {
     std::vector<int> ids;
     ids.reserve(text.size());
@@ -133,7 +133,7 @@ class Tokenizer {
     return ids;
   }
 
-  // The text of some ids; std::invalid_argument for an id outside [0, vocab()). One id of a byte tokenizer
+  // The text of ids. Throws std::invalid_argument for an id outside [0, vocab()). An id of a byte tokenizer
   // may be a part of a character.
   std::string decode(std::span<const int> ids) const {
     std::string text;
@@ -149,8 +149,7 @@ class Tokenizer {
     return text;
   }
 
-  // All it knows as one line of UTF-8 (with the newline, if it knows that): "bytes", or "characters:" and the
-  // characters in the order of their ids.
+  // The whole state as UTF-8: "bytes", or "characters:" and the characters in the order of their ids.
   std::string to_text() const {
     if (is_bytes()) return std::string(bytes_name);
     std::string text(characters_name);
@@ -183,11 +182,11 @@ class Tokenizer {
 
   int id_of(char32_t c, std::size_t offset) const {
     const auto place = std::lower_bound(characters_.begin(), characters_.end(), c);
-    if (place == characters_.end() || *place != c) refuse(c, offset);
+    if (place == characters_.end() || *place != c) reject(c, offset);
     return static_cast<int>(place - characters_.begin());
   }
 
-  [[noreturn]] void refuse(char32_t c, std::size_t offset) const {
+  [[noreturn]] void reject(char32_t c, std::size_t offset) const {
     const std::size_t shown = std::min<std::size_t>(characters_.size(), 100);
     std::string known;
     for (std::size_t i = 0; i < shown; ++i) known += utf8::shown(characters_[i]);
@@ -199,7 +198,7 @@ class Tokenizer {
     __builtin_unreachable();
   }
 
-  std::vector<char32_t> characters_;   // ascending; a character's id is its place; none: ids are bytes
+  std::vector<char32_t> characters_;   // ascending; a character's id is its index; empty: ids are bytes
 };
 
 }  // namespace moegpt::inline MOEGPT_BUILD

@@ -1,5 +1,5 @@
-// An expert, a router and a mixture used alone on Eigen matrices of one's own, forward and backward, without
-// copying: column-major D x tokens or row-major tokens x D are both one token after another.
+// Uses an expert, a router and a MoE layer on existing Eigen matrices, forward and backward, without copies:
+// column-major [D, tokens] and row-major [tokens, D] both store token by token.
 #include <moegpt/moegpt.hpp>
 
 #include <cstdio>
@@ -23,13 +23,14 @@ int main() {
   const auto x4 = as_tokens<D>(x).rows(some), y4 = as_tokens<D>(y).rows(some);
   const auto dy4 = as_tokens<D>(dy).rows(some), dx4 = as_tokens<D>(dx).rows(some);
   expert.forward(x4, y4, tape, scratch, slot_count);
-  expert.backward(x4, tape, dy4, nullptr, dx4, nullptr, scratch, slot_count);   // null: no gate, and none of its gradient
+  expert.backward(x4, tape, dy4, nullptr, dx4, nullptr, scratch,
+                  slot_count);  // null: no gate and no gradient of it
   for (Index part = 0; part < expert.weight_parts; ++part)                  // parts may go to different threads
     expert.backward_weights(part, x4, tape, dy4, d_expert, scratch, slot_count);
   std::printf("expert:  |y| %.3f  |dx| %.3f  |d up| %.3f\n", y.middleCols(3, 4).norm(), dx.middleCols(3, 4).norm(),
               d_expert.up.weight.eigen().norm());
 
-  // A router: who goes where.
+  // A router: the tokens of each expert, with their gates.
   using Router = TopKRouter<4, 2>::For<D>;
   Router router;
   router.logits.weight.eigen().setRandom();
@@ -38,7 +39,7 @@ int main() {
   router.forward(as_tokens<D>(x), plan, routes, pass);
   for (int e = 0; e < plan.experts; ++e) {
     std::printf("router:  expert %d takes", e);
-    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) std::printf("  %td (%.2f)", plan.token[s], plan.weight[s]);
+    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) std::printf("  %td (%.2f)", plan.token[s], plan.gate[s]);
     std::puts("");
   }
 

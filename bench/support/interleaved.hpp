@@ -1,11 +1,11 @@
 #pragma once
-// How everything here is timed. The machine is shared: another tenant may halve its speed for a second, so no
-// absolute figure means much, and no two figures of different moments may be compared. Therefore
-//   - what is compared runs in turn, in one process, in short slices: A B C A B C ... A;
-//   - a slice of A is divided by the mean of the slices of B just before and just after it;
+// Method of timing. On a shared machine speed may change within seconds, so figures of different times cannot
+// be compared. Therefore
+//   - compared functions run interleaved, in one process, in short slices: A B C A B C ... A;
+//   - a slice of A is divided by the mean of the slices of B before and after it;
 //   - the figure is the median of these ratios over all rounds.
-// The peaks (peak.hpp) are contestants like any other. Per cent of peak is such a ratio; GFLOP/s is the median of
-// the slices and belongs to the minute in which it was taken.
+// Probes of a peak (peak.hpp) are such functions. Per cent of peak is a ratio; GFLOP/s is a median of slices
+// and holds only for the time of measurement.
 #include "peak.hpp"
 
 #include <algorithm>
@@ -23,16 +23,16 @@ inline double median(std::vector<double> x) {
   return (*middle + *std::max_element(x.begin(), middle)) / 2;
 }
 
-// Something that is called again and again, in slices of at least some seconds.
+// A function that is called repeatedly, in slices of at least `slice` seconds.
 class Work {
  public:
   Work(std::function<void()> call, double slice, Clock clock = Clock::thread) : call_(std::move(call)), clock_(clock) {
-    call_();   // memory, caches
+    call_();   // warm-up
     double time = run(1);
-    while (time < slice / 4 && calls_ < (Index{1} << 30)) time = run(calls_ *= 2);   // too short to be read
+    while (time < slice / 4 && calls_ < (Index{1} << 30)) time = run(calls_ *= 2);  // too short for the clock
     calls_ = std::max<Index>(1, static_cast<Index>(static_cast<double>(calls_) * slice / time));
   }
-  // Seconds of one call, mean over one slice.
+  // Seconds per call, mean over one slice.
   double slice() { return run(calls_) / static_cast<double>(calls_); }
   double slice_seconds() { return run(calls_); }
 
@@ -47,11 +47,11 @@ class Work {
   Index calls_ = 1;
 };
 
-// Contestants, each a function that runs one slice and returns a rate: the more, the better.
-class InTurn {
+// Functions to compare; each runs one slice and returns a rate.
+class Interleaved {
  public:
   using Slice = std::function<double()>;
-  double pause = 0;   // seconds of sleep before each slice, so that another's waiting threads have gone to sleep
+  double pause = 0;   // seconds of sleep before each slice, until spinning threads of another function block
 
   int add(Slice slice) {
     slices_.push_back(std::move(slice));
@@ -64,7 +64,8 @@ class InTurn {
   int add_peak(int threads = 1, double seconds = 2e-3, Clock clock = Clock::thread) {
     return add([=] { return fma_peak<float>(threads, seconds, clock); });
   }
-  // The first contestant closes the last round, so that whatever stands between is bracketed.
+  // The first function runs once more at the end, so that every slice of another is between two of its
+  // slices.
   void run(int rounds) {
     rates_.assign(slices_.size(), {});
     for (int r = 0; r < rounds; ++r)

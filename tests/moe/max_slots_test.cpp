@@ -1,4 +1,4 @@
-// What a rule says that its tokens can fill, and the memory that is reserved for it.
+// Limits of slots that router specifications declare, and the memory that is reserved.
 #include <moegpt/moe/dropping.hpp>
 #include <moegpt/moe/expert_choice_router.hpp>
 #include <moegpt/moe/masked.hpp>
@@ -13,7 +13,7 @@ namespace {
 
 using Small = Expert<6, 32, Activation::gelu, double>;
 
-// As many choices as there are experts, of which a token uses the two largest.
+// 64 choices per token, of which it uses the two largest.
 struct TwoOfMany {
   static constexpr bool biased = false;
   template <class T>
@@ -25,7 +25,7 @@ struct TwoOfMany {
 using Silent = TokenChoiceRouter<64, 64, Decisions<SoftmaxScores, TwoOfMany, RenormalisedGates>>;
 template <int Used>
 struct Says : Silent {
-  static Index places(const Pass& pass) { return Used * pass.tokens(); }
+  static Index max_slots(const Pass& pass) { return Used * pass.tokens(); }
 };
 
 template <class Recipe>
@@ -41,12 +41,12 @@ struct Run {
     layer.forward(x, y, tape, scratch, pass);
     layer.backward(x, tape, dy, dx, grad, scratch, pass);
   }
-  // Of all that has a row for each slot.
+  // Memory of all buffers with a row per slot.
   Index bytes() const {
     const Index numbers = tape.expert.pre.count() * 32 + scratch.experts.expert.act.count() * 32 +
                           scratch.experts.expert.d_pre.count() * 32 + scratch.experts.d_output.count() * 6 +
                           scratch.output.count() * 6 + scratch.d_input.count() * 6 + scratch.d_gate.size() +
-                          tape.plan.weight.size();
+                          tape.plan.gate.size();
     return numbers * Index{sizeof(double)} + tape.plan.token.size() * Index{sizeof(Index)} +
            tape.plan.choice.size() * Index{sizeof(int)};
   }
@@ -54,7 +54,7 @@ struct Run {
 
 }  // namespace
 
-TEST_CASE("64 choices of which 2 are used take the memory of 2, and every bit is the same") {
+TEST_CASE("64 choices of which 2 are used need the memory of 2, and every bit is the same") {
   for (const Pass& pass : {Pass{.shape = {2, 20}}, Pass{.shape = {2, 20}, .dropout = 0.3, .key = Key{4}}}) {
     const Run<Silent> all(pass);
     const Run<Says<2>> said(pass);
@@ -71,7 +71,7 @@ TEST_CASE("64 choices of which 2 are used take the memory of 2, and every bit is
   }
 }
 
-TEST_CASE("pairs are dropped by every rule alike where a router says that it uses few choices") {
+TEST_CASE("every drop policy drops the same pairs if a router limits its slots") {
   const auto examine = [](auto all, auto said) {
     const Pass pass{.shape = {2, 20}, .options = {.capacity_factor = 0.05}};
     const Run<decltype(all)> a(pass);
@@ -88,32 +88,32 @@ TEST_CASE("pairs are dropped by every rule alike where a router says that it use
   examine(Dropping<Silent, Drop::probability>{}, Dropping<Says<2>, Drop::probability>{});
 }
 
-TEST_CASE("a router that fills more slots than it said is refused, and told what to return") {
+TEST_CASE("a router that fills more slots than its limit is rejected, with what to return") {
   const std::string text = refusal([] { Run<Says<1>>({.shape = {2, 20}}); });
   CAPTURE(text);
-  CHECK(text.find("routing plan: the tokens fill 80 slots, but there is room for 40: let the router's places(pass)") !=
+  CHECK(text.find("routing plan: the tokens fill 80 slots, but there is room for 40: let the router's max_slots(pass)") !=
         std::string::npos);
 }
 
-TEST_CASE("a router that says more than all choices reserves those") {
-  CHECK(places_of<Says<65>>({.shape = {2, 20}}) == 64 * 40);
-  CHECK(places_of<Silent>({.shape = {2, 20}}) == 64 * 40);
-  CHECK(places_of<Says<2>>({.shape = {0, 20}}) == 0);
+TEST_CASE("a limit above all choices reserves all choices") {
+  CHECK(max_slots_of<Says<65>>({.shape = {2, 20}}) == 64 * 40);
+  CHECK(max_slots_of<Silent>({.shape = {2, 20}}) == 64 * 40);
+  CHECK(max_slots_of<Says<2>>({.shape = {0, 20}}) == 0);
 }
 
-TEST_CASE("expert choice reserves what its experts take, in groups of any kind, and padding fills no more") {
+TEST_CASE("expert choice reserves what its experts select, in groups of any kind, and padding needs no more") {
   const auto examine = [](auto recipe) {
     using R = decltype(recipe);
     const Index lengths[3] = {16, 0, 9};
     for (const Shape shape : {Shape{3, 16}, Shape{16, 3}, Shape{3, 1}})
       for (const double least : {0.0, 1.0, 5.0}) {
         Pass pass{.shape = shape, .options = {.min_capacity = least}, .partial = true};
-        const Index reserved = places_of<R>(pass);
+        const Index reserved = max_slots_of<R>(pass);
         const Run<R> run(pass);
         CAPTURE(shape.batch, shape.length, least);
-        CHECK(run.tape.plan.slot_count() == reserved);   // without padding, all of it
+        CHECK(run.tape.plan.slot_count() == reserved);   // without padding all slots are filled
         CHECK(run.tape.expert.pre.count() == reserved);
-        CHECK(run.tape.plan.weight.size() == reserved);
+        CHECK(run.tape.plan.gate.size() == reserved);
         if (shape.length < 16) continue;
         pass.lengths = lengths;
         CHECK(Run<R>(pass).tape.plan.slot_count() <= reserved);
@@ -122,8 +122,8 @@ TEST_CASE("expert choice reserves what its experts take, in groups of any kind, 
   examine(ExpertChoiceRouter<8, 2>{});
   examine(ExpertChoiceRouter<8, 2, ExpertChoice{.group = Group::sequence}>{});
   examine(ExpertChoiceRouter<8, 2, ExpertChoice{.group = Group::position}>{});
-  CHECK(places_of<ExpertChoiceRouter<8, 2>>({.shape = {2, 20}}) == 80);
-  CHECK(places_of<Masked<ExpertChoiceRouter<8, 2>>>({.shape = {2, 20}}) == 80);
-  CHECK(places_of<AllowNonCausal<ExpertChoiceRouter<8, 2>>>({.shape = {2, 20}}) == 80);
-  CHECK(places_of<ThresholdExpertChoice<8, 2>>({.shape = {2, 20}}) == 8 * 40);   // by thresholds all may take all
+  CHECK(max_slots_of<ExpertChoiceRouter<8, 2>>({.shape = {2, 20}}) == 80);
+  CHECK(max_slots_of<Masked<ExpertChoiceRouter<8, 2>>>({.shape = {2, 20}}) == 80);
+  CHECK(max_slots_of<AllowNonCausal<ExpertChoiceRouter<8, 2>>>({.shape = {2, 20}}) == 80);
+  CHECK(max_slots_of<ThresholdExpertChoice<8, 2>>({.shape = {2, 20}}) == 8 * 40);
 }

@@ -1,6 +1,6 @@
 #pragma once
-// What every routing plan must satisfy, whatever the router: for check_router and gradcheck. An examination
-// ends at the first fault, with a Complaint.
+// Checks of routing plans that hold for every router, for check_router and gradcheck. The first fault found
+// throws a Failure.
 #include <moegpt/moe/router.hpp>
 
 #include <algorithm>
@@ -11,28 +11,29 @@ namespace moegpt::inline MOEGPT_BUILD {
 namespace testing {
 
 // What was found and what to do.
-struct Complaint {
+struct Failure {
   std::string text;
 };
 template <class... Parts>
-[[noreturn, gnu::cold, gnu::noinline]] void wrong(const Parts&... parts) {
-  Complaint found;
+[[noreturn, gnu::cold, gnu::noinline]] void fail(const Parts&... parts) {
+  Failure found;
   (append_text(found.text, parts), ...);
   throw found;
 }
-// Empty if nothing is wrong.
+// The text of the Failure that checks() throws; empty if it throws none.
 template <class F>
-std::string complaint_of(F&& examine) {
+std::string failure_of(F&& checks) {
   try {
-    examine();
-  } catch (const Complaint& found) {
+    checks();
+  } catch (const Failure& found) {
     return found.text;
   }
   return {};
 }
 
-// Calls f(pass) with passes unlike `pass`, for what they leave in memory: one with another sequence, without
-// padding, and with a key if `pass` has none; the same with much padding and a capacity; one of a token.
+// Calls f(pass) with passes that differ from `pass`, for the values that they leave in memory: one with one
+// more sequence, without padding, with a key if `pass` has none; the same with much padding and a capacity;
+// one token.
 template <class F>
 void for_each_other_pass(const Pass& pass, F&& f) {
   const Shape larger{pass.shape.batch + 1, pass.shape.length};
@@ -45,7 +46,7 @@ void for_each_other_pass(const Pass& pass, F&& f) {
   lengths[0] = 0;
   Pass other = pass;
   other.shape = larger;
-  other.lengths = other.first_positions = nullptr;   // they are of the given shape, and so are
+  other.lengths = other.first_positions = nullptr;   // they have the given shape, and so do
   other.documents = nullptr;
   other.routing = &routing;
   routing.ids = ids.data();
@@ -64,12 +65,13 @@ void for_each_other_pass(const Pass& pass, F&& f) {
   f(other);
 }
 
-// chosen: what the router's tape says of its choices, or null.
+// Throws a Failure unless the plan is consistent and fits rule and pass. chosen: the choices on the router's
+// tape, or null.
 template <class T>
-[[gnu::noinline]] void examine_plan(const std::string& when, const RoutingPlan<T>& plan,
+[[gnu::noinline]] void verify_plan(const std::string& when, const RoutingPlan<T>& plan,
                                     const Buffer<int>* chosen, const DropRule& rule, const Pass& pass) {
   const auto demand = [&](bool holds, const auto&... parts) {
-    if (!holds) wrong(when, parts...);
+    if (!holds) fail(when, parts...);
   };
   const Index N = plan.tokens, pairs = N * plan.choices;
   const int E = plan.experts, K = plan.choices;
@@ -82,13 +84,13 @@ template <class T>
     demand(plan.load(e) >= 0 && plan.offset[e + 1] <= pairs && plan.wanted[e] >= plan.load(e),
            "the plan is inconsistent: the slots of expert ", e, " are not below those of the next, or it has "
            "more of them than it was wanted");
-  demand(std::min({plan.token.size(), plan.choice.size(), plan.weight.size()}) >= plan.slot_count(),
+  demand(std::min({plan.token.size(), plan.choice.size(), plan.gate.size()}) >= plan.slot_count(),
          "the plan is inconsistent: it has less memory than slots: call plan.resize(pass.tokens(), active, "
          "experts)");
   demand(!chosen || chosen->size() == pairs, "the tape says has_choices, but its `chosen` has ",
          chosen ? chosen->size() : 0, " numbers, not ", N, " tokens * ", K, " choices");
   Index sent = 0;
-  for (Index pair = 0; pair < pairs; ++pair) sent += plan.slot[pair] >= 0;
+  for (Index pair = 0; pair < pairs; ++pair) sent += plan.slot[pair] != no_slot;
   demand(sent == plan.slot_count(), "the plan is inconsistent: plan.slot names ", sent, " slots of ",
          plan.slot_count());
   const bool limited = rule.order != Drop::never && pass.options.capacity_factor > 0;
@@ -117,35 +119,36 @@ template <class T>
   }
 }
 
-// The plans of a router as the pass is, with a capacity, without its favourite experts, and with padding.
+// Verifies the plans of a router for the given pass, with a capacity, without its most loaded experts, and
+// with padding.
 template <RouterOf R>
-void examine_plans(const R& router, const DropRule& rule, In<R::dim, typename R::Scalar> x,
+void verify_plans(const R& router, const DropRule& rule, In<R::dim, typename R::Scalar> x,
                    const Pass& given) {
   RoutingPlan<typename R::Scalar> plan;
   plan.drop = rule;
   typename R::Tape tape;
-  const auto examine = [&](const char* when, const Pass& pass) {
+  const auto verify = [&](const char* when, const Pass& pass) {
     router.forward(x, plan, tape, pass);
     const Buffer<int>* chosen = nullptr;
     if constexpr (HasChoices<typename R::Tape>) chosen = &tape.chosen;
-    examine_plan(when, plan, chosen, rule, pass);
+    verify_plan(when, plan, chosen, rule, pass);
   };
-  examine("", given);
+  verify("", given);
   const int E = plan.experts, K = plan.choices;
   Pass limited = given;
   limited.options.capacity_factor = 0.4;   // less than half of what balanced experts need
   limited.options.min_capacity = 1;
-  examine("under a capacity factor of 0.4: ", limited);
+  verify("under a capacity factor of 0.4: ", limited);
 
   Pass some = given;
-  std::vector<Index> favourites(static_cast<std::size_t>(E));
-  for (int e = 0; e < E; ++e) favourites[static_cast<std::size_t>(e)] = e;
+  std::vector<Index> by_load(static_cast<std::size_t>(E));
+  for (int e = 0; e < E; ++e) by_load[static_cast<std::size_t>(e)] = e;
   router.forward(x, plan, tape, given);
-  sort_descending(favourites.data(), E, E, [&](Index e) { return plan.wanted[e]; });
+  sort_descending(by_load.data(), E, E, [&](Index e) { return plan.wanted[e]; });
   Buffer<bool> allowed(E);
   for (int e = 0; e < E; ++e) allowed[e] = is_allowed(e, given);
   int forbidden = static_cast<int>(std::count(allowed.begin(), allowed.end(), false));
-  for (const Index e : favourites)
+  for (const Index e : by_load)
     if (const int least = K < E ? K : 1; allowed[e] && E - forbidden > std::max(least, E / 2)) {
       allowed[e] = false;
       ++forbidden;
@@ -153,14 +156,14 @@ void examine_plans(const R& router, const DropRule& rule, In<R::dim, typename R:
   RoutingContext routing = routing_of(given);
   routing.allowed = allowed.data();
   some.routing = &routing;
-  if (E > 1) examine("without some experts: ", some);
+  if (E > 1) verify("without some experts: ", some);
 
   Pass padded = given;
   Buffer<Index> lengths(given.shape.batch);
   for (Index b = 0; b < given.shape.batch; ++b)
     lengths[b] = std::max<Index>(1, given.length_of(b) / (b % 2 == 0 ? 2 : 3));
   padded.lengths = lengths.data();
-  examine("with padding: ", padded);
+  verify("with padding: ", padded);
 }
 
 }  // namespace testing

@@ -1,5 +1,5 @@
 # cmake -DCXX=compiler -DID=GNU -DFLAGS=file.rsp -DCASE=file.cpp [-DOPENMP=-fopenmp]
-#       [-DPRECOMPILED=header.hpp] -P refuse.cmake
+#       [-DPRECOMPILED=header.hpp] -P reject.cmake
 cmake_policy(VERSION 3.22)
 set(ENV{LC_ALL} C)   # diagnostics in English
 set(precompiled "")
@@ -38,7 +38,7 @@ foreach(fault IN LISTS faults)
     if(at EQUAL -1)
       message(FATAL_ERROR "${CASE}: fails with ${fault}, but does not say '${text}':\n${diagnostics}")
     endif()
-    message("refused with ${fault}: ${text}")
+    message("rejected with ${fault}: ${text}")
   endforeach()
   string(LENGTH "${diagnostics}" bytes)
   message("${bytes} bytes of diagnostics")
