@@ -1,5 +1,11 @@
 // Models with weights in narrower storage: made of trained ones, they say almost the same.
 #include <moegpt/model/convert.hpp>
+#include <moegpt/model/gpt.hpp>
+#include <moegpt/model/intermediates.hpp>
+#include <moegpt/moe/hierarchical_router.hpp>
+#include <moegpt/moe/projected_mixture.hpp>
+#include <moegpt/moe/shared_experts.hpp>
+#include <moegpt/moe/soft_moe.hpp>
 #include <moegpt/train/adam.hpp>
 #include <moegpt/train/evaluate.hpp>
 #include <moegpt/train/generate.hpp>
@@ -40,7 +46,50 @@ std::map<std::string, std::vector<float>> numbers(const M& model) {
   return all;
 }
 
+// Stored in S, and widened to float again: every number on the way is the same.
+template <Config C, class Recipe, class S>
+void require_bits_of_the_widened() {
+  using Narrow = GPT<C, Recipe, Stored<float, S>>;
+  using Wide = GPT<C, Recipe>;
+  const auto model = random_model<Wide>(5);
+  Narrow narrow;
+  Wide wide;
+  convert(*model, narrow);
+  convert(narrow, wide);
+  for (const Shape shape : {Shape{1, 1}, Shape{1, 16}, Shape{3, 11}, Shape{8, 16}}) {
+    const Batch batch = random_batch(shape, C.vocab, 6);
+    Workspace<Narrow> work(shape, {2}, {}, Use::inference);
+    Workspace<Wide> expected(shape, {}, {}, Use::inference);
+    narrow.forward(batch, work);
+    wide.forward(batch, expected);
+    CHECK(same_bits(work.tape.head.logits[0], expected.tape.head.logits[0], shape.tokens() * C.vocab));
+  }
+}
+
+constexpr Config encoder{.vocab = 29, .context = 16, .dim = 40, .layers = 2, .heads = 4, .kv_heads = 2, .hidden = 72,
+                         .mask = Mask::full, .norm = Norm::rms, .residual = Residual::post_norm,
+                         .positions = Positions::rotary, .gated = true, .head_bias = true};
+
 }  // namespace
+
+TEMPLATE_TEST_CASE("a model in storage has the bits of its widened weights, whatever its mixture and block are", "", BF16,
+                   INT8) {
+  if constexpr (build_info().blas) return;
+  using S = TestType;
+  require_bits_of_the_widened<config, TopKRouter<4, 2>, S>();
+  require_bits_of_the_widened<config, SharedExperts<TopKRouter<4, 2>, 1, Shared::gated>, S>();
+  require_bits_of_the_widened<config, WithSharedProjection<TopKRouter<4, 2>, 24, Activation::relu>, S>();
+  require_bits_of_the_widened<config, HierarchicalRouter<TopKRouter<2, 1>, TopKRouter<3, 2>>, S>();
+  require_bits_of_the_widened<encoder, Dense, S>();
+  require_bits_of_the_widened<encoder, SoftMoE<3, 2>, S>();
+}
+
+TEST_CASE("intermediates of a model in storage are read as any others") {
+  const auto model = random_model<INT8Model>(5);
+  Workspace<INT8Model> work({2, 8});
+  model->forward(random_batch({2, 8}, config.vocab, 6), work);
+  CHECK(!intermediates(*model, work, {.expert_outputs = true}).layers.empty());
+}
 
 TEST_CASE("a trained model's loss is within 0.1 % of itself in BF16, and within 1 % in INT8") {
   Model<float> model, grad;
