@@ -79,7 +79,8 @@ TEMPLATE_TEST_CASE("products with stored weights are chains over the inputs for 
         auto c = old;
         Index finished = 0;
         const auto count = [&](Rows r, Rows columns) { finished += r.count * columns.count; };
-        kernels::gemm<float>(a, kernels::transposed<float>(w.view()), {c.data(), rows, outputs, outputs}, start,
+        kernels::gemm<float, kernels::WeightOperand<float, TestType>>(
+            a, kernels::transposed<float>(w.view()), {c.data(), rows, outputs, outputs}, start,
                              kernels::Epilogue(count));
         bool same = true;
         for (Index m = 0; m < rows; ++m)

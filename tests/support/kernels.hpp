@@ -66,10 +66,10 @@
 
 // Those that read weights in narrower storage, S.
 #define MOEGPT_STORED_KERNELS(KIND, S) \
-  KIND template void gemm<float>(Operand<float>, StoredOperand<StoredView<S>>, MatrixView<float>, InitialC<float>, \
-                                 Epilogue); \
-  KIND template void gemm<float>(const Exec&, Operand<float>, StoredOperand<StoredView<S>>, MatrixView<float>, \
-                                 InitialC<float>, Epilogue); \
+  KIND template void gemm<float, WeightOperand<float, S>>(Operand<float>, WeightOperand<float, S>, MatrixView<float>, \
+                                                          InitialC<float>, Epilogue); \
+  KIND template void gemm<float, WeightOperand<float, S>>(const Exec&, Operand<float>, WeightOperand<float, S>, \
+                                                          MatrixView<float>, InitialC<float>, Epilogue); \
   KIND template void look_up<float, S>(const Exec&, StoredView<S>, const int*, MatrixView<float>); \
   KIND template void hidden<float, S>(const Exec&, Activation, Operand<float>, StoredView<S>, const float*, \
                                       MatrixView<float>, MatrixView<float>); \

@@ -89,7 +89,7 @@ auto scalar_in() {
 template <class X>
 using Scalar = typename decltype(scalar_in<X>())::type;
 
-// The type in which X stores matrices, if that is narrower than their arithmetic (core/number.hpp); else void.
+// The type in which X stores matrices, if that is narrower than its arithmetic (core/number.hpp); else void.
 template <class X>
 auto storage_in();
 template <class... Owner, class... Member>
@@ -110,8 +110,9 @@ auto storage_in() {
     return storage_in<typename Tree::value_type>();
   }
 }
+// That, or Scalar<X>.
 template <class X>
-using Storage = typename decltype(storage_in<X>())::type;
+using Storage = typename decltype(first_scalar(storage_in<X>(), scalar_in<X>()))::type;
 
 // Type-erased function of the same weight of N trees, of type T or S, so that visit is instantiated once per
 // tree type.
@@ -120,11 +121,6 @@ struct Visitor {
   void* object;
   void (*call)(void*, const Path&, const Attributes&, const std::array<WeightRef<T>, N>&);
   void (*call_stored)(void*, const Path&, const Attributes&, const std::array<WeightRef<S>, N>&);
-};
-template <class T, std::size_t N>
-struct Visitor<T, void, N> {
-  void* object;
-  void (*call)(void*, const Path&, const Attributes&, const std::array<WeightRef<T>, N>&);
 };
 
 // An outer buffer or constant start wins; otherwise the inner attribute, unless it is the default.
@@ -198,13 +194,12 @@ void each(G&& g, First& first, Rest&... rest) {
                 "moments or copies of the same type");
   if constexpr (is_tree && of_one_type) {
     using T = Scalar<First>;
-    using S = std::conditional_t<is_weight<std::remove_const_t<First>>, void, Storage<First>>;
+    using S = Storage<First>;
     if constexpr (!std::is_void_v<T>) {
-      Visitor<T, S, 1 + sizeof...(Rest)> f{};
-      f.object = &g;
-      f.call = call<std::remove_reference_t<G>, T, std::is_const_v<First>, std::is_const_v<Rest>...>;
-      if constexpr (!std::is_void_v<S>)
-        f.call_stored = call<std::remove_reference_t<G>, S, std::is_const_v<First>, std::is_const_v<Rest>...>;
+      using F = std::remove_reference_t<G>;
+      const Visitor<T, S, 1 + sizeof...(Rest)> f{
+          &g, call<F, T, std::is_const_v<First>, std::is_const_v<Rest>...>,
+          call<F, S, std::is_const_v<First>, std::is_const_v<Rest>...>};
       Path path;
       visit<T, S>(f, path, {}, const_cast<std::remove_const_t<First>&>(first),
                   const_cast<std::remove_const_t<Rest>&>(rest)...);

@@ -16,7 +16,7 @@ template <class T, class S = T>
     for (Index s = rows.first; s < rows.first + rows.count; ++s)
       activate(act, pre[s] + cols.first, h[s] + cols.first, cols.count);
   };
-  gemm<T>(exec, x, transposed<T>(w), pre, {.bias = b}, Epilogue(activate_block));
+  gemm<T, WeightOperand<T, S>>(exec, x, transposed<T>(w), pre, {.bias = b}, Epilogue(activate_block));
 }
 
 // up = x W^T + b,  h = act(gate) up, with W stored as S
@@ -27,7 +27,7 @@ template <class T, class S = T>
     for (Index s = rows.first; s < rows.first + rows.count; ++s)
       activate_gated(act, gate[s] + cols.first, up[s] + cols.first, h[s] + cols.first, cols.count);
   };
-  gemm<T>(exec, x, transposed<T>(w), up, {.bias = b}, Epilogue(activate_block));
+  gemm<T, WeightOperand<T, S>>(exec, x, transposed<T>(w), up, {.bias = b}, Epilogue(activate_block));
 }
 
 // Backward from y = W_down h + b_down to h, where dy is the gradient of g y:

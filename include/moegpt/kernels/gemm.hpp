@@ -203,52 +203,41 @@ template <class T>
 
 }  // namespace detail
 
-// C = initial + A B on one thread.
-template <class T>
-[[gnu::noinline]] void gemm(Operand<T> a, Operand<T> b, MatrixView<T> c, InitialC<T> initial = {},
+// C = initial + A B on one thread. B is an Operand, or weights in narrower storage: WeightOperand<T, S>.
+template <class T, class B = Operand<T>>
+[[gnu::noinline]] void gemm(Operand<T> a, std::type_identity_t<B> b, MatrixView<T> c, InitialC<T> initial = {},
                             Epilogue epilogue = {}) {
   constexpr int W = lanes<T>;
+  constexpr bool plain = std::same_as<B, Operand<T>>;
   if (c.rows == 0) return;
-  if constexpr (build_info().blas)
+  if constexpr (plain && build_info().blas)
     if (detail::for_blas<T>(a, b)) return detail::gemm_by_blas<T>(a, b, c, initial, epilogue);
-  if (c.rows <= few_rows && c.cols >= W && b.rows > 0 && b.row_stride == 1 && !b.index) {
-    detail::gemm_few_rows<T>(a, MatrixView<const T>{b.data, c.cols, b.rows, b.col_stride}, c, initial);
+  if (c.rows <= few_rows && c.cols >= W && b.is_transposed()) {
+    detail::gemm_few_rows<T>(a, b.weights(), c, initial);
     if (epilogue) epilogue({0, c.rows}, {0, c.cols});
     return;
   }
-  if (c.rows <= 3 * W && b.cols >= 64 && !b.index) {
-    if (c.rows <= W) return detail::gemm_small_m<T, 1>(a, b, c, initial, epilogue);
-    if (c.rows <= 2 * W) return detail::gemm_small_m<T, 2>(a, b, c, initial, epilogue);
-    return detail::gemm_small_m<T, 3>(a, b, c, initial, epilogue);
-  }
+  if constexpr (plain)
+    if (c.rows <= 3 * W && b.cols >= 64 && !b.index) {
+      if (c.rows <= W) return detail::gemm_small_m<T, 1>(a, b, c, initial, epilogue);
+      if (c.rows <= 2 * W) return detail::gemm_small_m<T, 2>(a, b, c, initial, epilogue);
+      return detail::gemm_small_m<T, 3>(a, b, c, initial, epilogue);
+    }
   const detail::Blocking block = detail::blocking<T>(a, c.cols);
   if (block.pack_a) return detail::gemm_with_packed_a<T>(a, b, c, initial, epilogue, block);
   detail::gemm_by_blocks<T>(a, b, c, initial, epilogue, block, nullptr);
 }
 
-// The same with weights in narrower storage, B = W^T.
-template <class T, class View>
-[[gnu::noinline]] void gemm(Operand<T> a, StoredOperand<View> b, MatrixView<T> c, InitialC<T> initial = {},
-                            Epilogue epilogue = {}) {
-  if (c.rows == 0) return;
-  if (c.rows <= few_rows && c.cols >= lanes<T>) {
-    detail::gemm_few_rows<T>(a, b.w, c, initial);
-    if (epilogue) epilogue({0, c.rows}, {0, c.cols});
-    return;
-  }
-  const detail::Blocking block = detail::blocking<T>(a, c.cols);
-  if (block.pack_a) return detail::gemm_with_packed_a<T>(a, b, c, initial, epilogue, block);
-  detail::gemm_by_blocks<T>(a, b, c, initial, epilogue, block, nullptr);
-}
-
-namespace detail {
-template <class T, class B>
-void gemm_in_tasks(const Exec& exec, Operand<T> a, B b, MatrixView<T> c, InitialC<T> initial, Epilogue epilogue) {
+// The same on the threads of exec: tasks are blocks of C, about four per thread if each has enough work.
+// Results do not depend on the partition.
+template <class T, class B = Operand<T>>
+[[gnu::noinline]] void gemm(const Exec& exec, Operand<T> a, std::type_identity_t<B> b, MatrixView<T> c,
+                            InitialC<T> initial = {}, Epilogue epilogue = {}) {
   using Tile = detail::Tile<T>;
   constexpr Index least = 1 << 19;   // multiply-adds of a task; few rows take as long as reading B
   const Index work = (c.rows > few_rows ? c.rows : few_rows) * c.cols * b.rows / least;
   const Index most = 4 * exec.workers(), tasks = work < most ? work : most;
-  if (exec.workers() == 1 || tasks < 2 || c.rows == 0) return gemm<T>(a, b, c, initial, epilogue);
+  if (exec.workers() == 1 || tasks < 2 || c.rows == 0) return gemm<T, B>(a, b, c, initial, epilogue);
   const auto divided = [](Index n, Index by) { return (n + by - 1) / by; };
   const Index panels = divided(c.cols, Tile::NR);
   const Pieces cols{panels, divided(panels, tasks)};   // columns first: every block of rows packs B again
@@ -261,31 +250,17 @@ void gemm_in_tasks(const Exec& exec, Operand<T> a, B b, MatrixView<T> c, Initial
     const auto epilogue_of_task = [&](Rows of, Rows columns) {
       epilogue({r.first + of.first, of.count}, {n.first + columns.first, columns.count});
     };
-    gemm<T>(a.rows_at(r), b.cols_at(n), c.rows_at(r).cols_at(n.first, n.count),
+    gemm<T, B>(a.rows_at(r), b.cols_at(n), c.rows_at(r).cols_at(n.first, n.count),
             {initial.accumulate, initial.bias ? initial.bias + n.first : nullptr},
             epilogue ? Epilogue(epilogue_of_task) : Epilogue{});
   });
-}
-}  // namespace detail
-
-// The same on the threads of exec: tasks are blocks of C, about four per thread if each has enough work.
-// Results do not depend on the partition.
-template <class T>
-[[gnu::noinline]] void gemm(const Exec& exec, Operand<T> a, Operand<T> b, MatrixView<T> c,
-                            InitialC<T> initial = {}, Epilogue epilogue = {}) {
-  detail::gemm_in_tasks<T>(exec, a, b, c, initial, epilogue);
-}
-template <class T, class View>
-[[gnu::noinline]] void gemm(const Exec& exec, Operand<T> a, StoredOperand<View> b, MatrixView<T> c,
-                            InitialC<T> initial = {}, Epilogue epilogue = {}) {
-  detail::gemm_in_tasks<T>(exec, a, b, c, initial, epilogue);
 }
 
 // y = x W^T + b and its three gradients: x [tokens, in], W [out, in], y [tokens, out]. b and db may be null;
 // forward reads a W stored as S.
 template <class T, class S = T>
 void affine(const Exec& exec, Operand<T> x, StoredView<S> w, const T* b, MatrixView<T> y) {
-  gemm<T>(exec, x, transposed<T>(w), y, {.bias = b});
+  gemm<T, WeightOperand<T, S>>(exec, x, transposed<T>(w), y, {.bias = b});
 }
 // dx = dy W, or dx += dy W
 template <class T>

@@ -16,7 +16,12 @@ struct StoredOperand {
   explicit StoredOperand(View weights) : w(weights) {}
   StoredOperand rows_at(Rows r) const { return StoredOperand(w.cols_at(r.first, r.count)); }
   StoredOperand cols_at(Rows c) const { return StoredOperand(w.rows_at(c)); }
+  bool is_transposed() const { return true; }
+  View weights() const { return w; }
 };
+// B = W^T of weights stored as S.
+template <class T, class S>
+using WeightOperand = std::conditional_t<std::same_as<S, T>, Operand<T>, StoredOperand<StoredView<S>>>;
 template <class T>
 auto transposed(MatrixView<const BF16> w) { return StoredOperand(w); }
 template <class T>
