@@ -9,7 +9,7 @@
 
 namespace moegpt::inline MOEGPT_BUILD {
 
-// The storage type's name. No number is one: integers and scales lie apart.
+// Names the storage. Integers and scales are in separate buffers.
 struct INT8 {
   static constexpr Index block = 32;
   static constexpr Index blocks(Index inputs) { return (inputs + block - 1) / block; }
@@ -74,7 +74,7 @@ struct Int8Memory {
   }
 };
 
-// A matrix of INT8, as other weights are but for the numbers that it is made of.
+// A matrix in INT8 storage.
 template <int Rows, int Cols>
   requires(Rows > 0 && Cols > 0)
 class Weight<INT8, Rows, Cols> {
@@ -106,7 +106,7 @@ class Weight<INT8, Rows, Cols> {
   Int8Memory memory_;
 };
 
-// As a walk hands it out. T: INT8 or const INT8.
+// As traversals pass it to their functions. T: INT8 or const INT8.
 template <class T>
   requires std::same_as<std::remove_const_t<T>, INT8>
 class WeightRef<T> {

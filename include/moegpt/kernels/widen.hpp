@@ -84,7 +84,7 @@ template <class View, class F>
 [[gnu::always_inline]] inline void for_each_input(const View& w, bool fetch_next, F&& f) {
   constexpr int W = lanes<float>, P = inputs_of_word<View>;
   constexpr Index square = W * P, size = sizeof(*w.data), line = 64 / size, lines = W * square / line;   // of cache
-  const auto* next = w[W];
+  const auto* next = fetch_next ? w[W] : w.data;
   Index fetched = 0;
   for (Index k = 0; k < w.cols; k += square) {
     const Index count = w.cols - k < square ? w.cols - k : square;
