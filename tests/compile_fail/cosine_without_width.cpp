@@ -1,6 +1,6 @@
 // Cosines of vectors without features would all be zero.
 // expect: CosineLogits: the width that tokens are projected to must be at least 1
-#include <moegpt/moe/cosine_router.hpp>
+#include <moegpt/routing/cosine_router.hpp>
 #include <moegpt/moe/moe_layer.hpp>
 
 #ifdef FAULT

@@ -3,7 +3,7 @@
 // expect: Drop::slot_major
 // expect: AllowNonCausal
 #include <moegpt/model/gpt.hpp>
-#include <moegpt/moe/dropping.hpp>
+#include <moegpt/routing/dropping.hpp>
 
 constexpr moegpt::Config config{.vocab = 5, .context = 4, .dim = 8, .layers = 1, .heads = 2};
 using Recipe = moegpt::Dropping<moegpt::TopKRouter<4, 2>, moegpt::Drop::slot_major>;

@@ -1,8 +1,8 @@
 // Capacity belongs to experts, so a drop policy of one of two levels would have no effect.
 // expect: HierarchicalRouter: capacity is the experts'
-#include <moegpt/moe/dropping.hpp>
-#include <moegpt/moe/hierarchical_router.hpp>
-#include <moegpt/moe/top_k_router.hpp>
+#include <moegpt/routing/dropping.hpp>
+#include <moegpt/routing/hierarchical_router.hpp>
+#include <moegpt/routing/top_k_router.hpp>
 
 using Top = moegpt::TopKRouter<4, 2>;
 #ifdef FAULT

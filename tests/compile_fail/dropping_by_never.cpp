@@ -1,7 +1,7 @@
 // A router that never drops says so itself: as a drop rule around another it would let capacity be ignored.
 // expect: Dropping: Drop::never is for routers that limit their experts themselves
-#include <moegpt/moe/dropping.hpp>
-#include <moegpt/moe/top_k_router.hpp>
+#include <moegpt/routing/dropping.hpp>
+#include <moegpt/routing/top_k_router.hpp>
 
 #ifdef FAULT
 using Recipe = moegpt::Dropping<moegpt::TopKRouter<4, 2>, moegpt::Drop::never>;

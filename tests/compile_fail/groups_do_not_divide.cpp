@@ -1,7 +1,7 @@
 // Groups of experts are equal.
 // expect: SigmoidRouter: groups must divide the number of experts
 #include <moegpt/moe/moe_layer.hpp>
-#include <moegpt/moe/sigmoid_router.hpp>
+#include <moegpt/routing/sigmoid_router.hpp>
 
 #ifdef FAULT
 using Recipe = moegpt::SigmoidRouter<8, 2, moegpt::Sigmoid{.groups = 3, .groups_kept = 2}>;

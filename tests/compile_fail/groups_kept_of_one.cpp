@@ -1,7 +1,7 @@
 // groups_kept without groups: with one group all are kept.
 // expect: SigmoidRouter: groups_kept is given, but there is one group: give groups, too
 #include <moegpt/moe/moe_layer.hpp>
-#include <moegpt/moe/sigmoid_router.hpp>
+#include <moegpt/routing/sigmoid_router.hpp>
 
 #ifdef FAULT
 using Recipe = moegpt::SigmoidRouter<8, 2, moegpt::Sigmoid{.groups_kept = 2}>;

@@ -1,6 +1,6 @@
 // A masked router without tasks would have no mask.
 // expect: one mask for each task, and at least one task
-#include <moegpt/moe/masked.hpp>
+#include <moegpt/routing/masked.hpp>
 #include <moegpt/moe/moe_layer.hpp>
 
 #ifdef FAULT

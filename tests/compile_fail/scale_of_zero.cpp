@@ -1,7 +1,7 @@
 // With all gates zero the MoE layer would have no output.
 // expect: SigmoidRouter: the scale must be more than 0
 #include <moegpt/moe/moe_layer.hpp>
-#include <moegpt/moe/sigmoid_router.hpp>
+#include <moegpt/routing/sigmoid_router.hpp>
 
 #ifdef FAULT
 using Scale = std::ratio<0>;

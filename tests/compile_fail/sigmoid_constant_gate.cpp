@@ -2,7 +2,7 @@
 // expect: K = 1 with renormalised gates
 // expect: SigmoidRouter: .normalise = false
 #include <moegpt/moe/moe_layer.hpp>
-#include <moegpt/moe/sigmoid_router.hpp>
+#include <moegpt/routing/sigmoid_router.hpp>
 
 using Recipe = moegpt::SigmoidRouter<4, 1, moegpt::Sigmoid{.groups = 2, .groups_kept = 1}>;
 #ifdef FAULT

@@ -1,7 +1,7 @@
 // The product of experts and groups is limited, because one element per expert is on the stack.
 // expect: HierarchicalRouter: at least one and at most 65536 experts in all groups together
-#include <moegpt/moe/hierarchical_router.hpp>
-#include <moegpt/moe/top_k_router.hpp>
+#include <moegpt/routing/hierarchical_router.hpp>
+#include <moegpt/routing/top_k_router.hpp>
 
 #ifdef FAULT
 using Recipe = moegpt::HierarchicalRouter<moegpt::TopKRouter<1024, 2>, moegpt::TopKRouter<1024, 2>>;

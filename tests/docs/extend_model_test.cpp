@@ -6,11 +6,11 @@
 
 #include <moegpt/kernels/elementwise.hpp>
 #include <moegpt/model/gpt.hpp>
-#include <moegpt/moe/dropping.hpp>
-#include <moegpt/moe/hierarchical_router.hpp>
-#include <moegpt/moe/input_jitter.hpp>
-#include <moegpt/moe/masked.hpp>
-#include <moegpt/moe/router_around.hpp>
+#include <moegpt/routing/dropping.hpp>
+#include <moegpt/routing/hierarchical_router.hpp>
+#include <moegpt/routing/input_jitter.hpp>
+#include <moegpt/routing/masked.hpp>
+#include <moegpt/routing/router_around.hpp>
 #include <moegpt/moe/shared_experts.hpp>
 #include <moegpt/moe/with_experts.hpp>
 #include <moegpt/testing/gradcheck.hpp>
@@ -85,9 +85,9 @@ struct GateNorm : RouterAround<Recipe> {
                   Sum<D, T> dx, For& grad, Scratch& scratch, const Pass& pass) const {
       scratch.resize(pass);
       RouterSignal<T> whole = signal;
-      whole.d_weight = scratch.d_gate.data();
+      whole.d_gate = scratch.d_gate.data();
       for_each_slot(plan, pass, [&](Index s, T factor) {
-        scratch.d_gate[s] = signal.d_weight[s] + signal.own * factor;
+        scratch.d_gate[s] = signal.d_gate[s] + signal.own * factor;
       });
       Base::backward(x, plan, tape, whole, dx, grad, scratch.inner, pass);
     }
@@ -277,7 +277,7 @@ Batch some_batch() {
 // Of layer 1 or 2, which are mixtures.
 template <class Model>
 const auto& mixture_tape(const Workspace<Model>& work, std::size_t layer) {
-  return work.tape.blocks.second[layer - 1].mixture;
+  return work.tape.trunk.blocks.second[layer - 1].mixture;
 }
 
 }  // namespace
@@ -334,7 +334,7 @@ TEST_CASE("the shared expert and the dense network of the guide's type have no n
 
 TEST_CASE("a model with experts of one's own has the gradients of its differences") {
   using Model = GPT<config, WithExperts<TopKRouter<4, 2>, ZeroCopyExpert>, double>;
-  static_assert(std::is_same_v<decltype(Model::MoEBlock::mixture),
+  static_assert(std::is_same_v<decltype(Model::Trunk::MoEBlock::mixture),
                                MoELayer<TopKRouter<4, 2>, ZeroCopyExpert<6, 5, double>>>);
   gradcheck_three_seeds<Model>({.routing = {.objective = {.balance = 0.3}}, .per_tensor = 16});
 }
@@ -441,7 +441,7 @@ TEST_CASE("gradcheck finds a loss beside the model whose gradient is wrong") {
 
 TEST_CASE("a model of blocks of one's own has the gradients of its differences, its dense layers too") {
   using Model = GPT<config, InParallel<TopKRouter<4, 2>>, double>;
-  STATIC_REQUIRE(std::is_same_v<decltype(Model::DenseBlock::norm), LayerNorm<6, double>>);
+  STATIC_REQUIRE(std::is_same_v<decltype(Model::Trunk::DenseBlock::norm), LayerNorm<6, double>>);
   gradcheck_three_seeds<Model>({.routing = {.objective = {.balance = 0.3}}, .per_tensor = 16});
 }
 
@@ -452,8 +452,8 @@ TEST_CASE("recipes nest in the order that the guide says, all of them at once") 
   using Mixtures = WithExperts<SharedExperts<OutputNorm<Gates>, 1, Shared::gated>, ZeroCopyExpert>;
   using Model = GPT<config, AllowNonCausal<InParallel<Mixtures>>, double>;
   STATIC_REQUIRE_FALSE(Router<Mixtures>);
-  STATIC_REQUIRE(std::is_same_v<decltype(Model::MoEBlock::mixture.shared), ZeroCopyExpert<6, 5, double>>);
-  STATIC_REQUIRE(std::is_same_v<decltype(Model::MoEBlock::norm), LayerNorm<6, double>>);   // of InParallel
+  STATIC_REQUIRE(std::is_same_v<decltype(Model::Trunk::MoEBlock::mixture.shared), ZeroCopyExpert<6, 5, double>>);
+  STATIC_REQUIRE(std::is_same_v<decltype(Model::Trunk::MoEBlock::norm), LayerNorm<6, double>>);   // of InParallel
   GradcheckOptions options{.per_tensor = 8};
   options.pass.key = Key{3};
   options.pass.options.capacity_factor = 0.8;

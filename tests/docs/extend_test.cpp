@@ -6,7 +6,7 @@
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/model/init.hpp>
 #include <moegpt/model/routing_statistics.hpp>
-#include <moegpt/moe/dropping.hpp>
+#include <moegpt/routing/dropping.hpp>
 #include <moegpt/testing/check_router.hpp>
 #include <moegpt/testing/gradcheck.hpp>
 #include <moegpt/train/adam.hpp>

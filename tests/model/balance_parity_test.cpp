@@ -4,7 +4,7 @@
 #include <moegpt/io/safetensors.hpp>
 #include <moegpt/moe/layer_mean.hpp>
 #include <moegpt/moe/moe_layer.hpp>
-#include <moegpt/moe/noisy_top_k_router.hpp>
+#include <moegpt/routing/noisy_top_k_router.hpp>
 
 #include "../support/catch.hpp"
 

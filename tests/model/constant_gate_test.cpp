@@ -1,10 +1,10 @@
 // Models whose one gate is constant on purpose. Each router is first met here inside AllowConstantGate<...>, where a
 // compiler that looks for functions by their arguments completes the recipe inside as well.
 #include <moegpt/model/gpt.hpp>
-#include <moegpt/moe/cosine_router.hpp>
-#include <moegpt/moe/noisy_top_k_router.hpp>
-#include <moegpt/moe/sigmoid_router.hpp>
-#include <moegpt/moe/top_p_router.hpp>
+#include <moegpt/routing/cosine_router.hpp>
+#include <moegpt/routing/noisy_top_k_router.hpp>
+#include <moegpt/routing/sigmoid_router.hpp>
+#include <moegpt/routing/top_p_router.hpp>
 #include <moegpt/train/adam.hpp>
 
 #include "support.hpp"

@@ -2,7 +2,7 @@
 #include <moegpt/model/convert.hpp>
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/model/intermediates.hpp>
-#include <moegpt/moe/hierarchical_router.hpp>
+#include <moegpt/routing/hierarchical_router.hpp>
 #include <moegpt/moe/projected_mixture.hpp>
 #include <moegpt/moe/shared_experts.hpp>
 #include <moegpt/moe/soft_moe.hpp>

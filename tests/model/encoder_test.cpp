@@ -1,5 +1,5 @@
 // A GPT whose tokens look both ways. What it learns is what the targets ask: here, letters that were masked.
-#include <moegpt/moe/expert_choice_router.hpp>
+#include <moegpt/routing/expert_choice_router.hpp>
 #include <moegpt/train/adam.hpp>
 #include <moegpt/train/clip.hpp>
 

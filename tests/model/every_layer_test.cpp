@@ -2,10 +2,10 @@
 #include <moegpt/layers/linear_expert.hpp>
 #include <moegpt/model/block.hpp>
 #include <moegpt/moe/feed_forward.hpp>
-#include <moegpt/moe/gshard_router.hpp>
-#include <moegpt/moe/input_jitter.hpp>
+#include <moegpt/routing/gshard_router.hpp>
+#include <moegpt/routing/input_jitter.hpp>
 #include <moegpt/moe/moe_layer.hpp>
-#include <moegpt/moe/noisy_top_k_router.hpp>
+#include <moegpt/routing/noisy_top_k_router.hpp>
 
 #include "support/any_layer.hpp"
 

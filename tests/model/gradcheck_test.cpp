@@ -1,6 +1,6 @@
 // Every gradient of whole models against differences, in double. 1e-6 is the figure; gradcheck redraws
 // inputs near a top-k tie. One combination per choice that changes the calculus, not their product.
-#include <moegpt/moe/expert_choice_router.hpp>
+#include <moegpt/routing/expert_choice_router.hpp>
 #include <moegpt/moe/projected_mixture.hpp>
 #include <moegpt/testing/gradcheck.hpp>
 

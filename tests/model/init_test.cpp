@@ -1,8 +1,8 @@
 #include <moegpt/model/presets.hpp>
-#include <moegpt/moe/cosine_router.hpp>
-#include <moegpt/moe/expert_choice_router.hpp>
-#include <moegpt/moe/hierarchical_router.hpp>
-#include <moegpt/moe/masked.hpp>
+#include <moegpt/routing/cosine_router.hpp>
+#include <moegpt/routing/expert_choice_router.hpp>
+#include <moegpt/routing/hierarchical_router.hpp>
+#include <moegpt/routing/masked.hpp>
 #include <moegpt/moe/projected_mixture.hpp>
 #include <moegpt/moe/soft_moe.hpp>
 

@@ -1,7 +1,7 @@
 #include <moegpt/model/intermediates.hpp>
 #include <moegpt/model/gpt.hpp>
-#include <moegpt/moe/expert_choice_router.hpp>
-#include <moegpt/moe/gshard_router.hpp>
+#include <moegpt/routing/expert_choice_router.hpp>
+#include <moegpt/routing/gshard_router.hpp>
 #include <moegpt/moe/projected_mixture.hpp>
 #include <moegpt/moe/shared_experts.hpp>
 

@@ -1,8 +1,8 @@
 // Invariant 6: a token's numbers do not depend on what else is computed in the same call. So a sequence has
 // the same bits alone and among others, and whether a cache is filled in one piece, in three or token by
 // token.
-#include <moegpt/moe/gshard_router.hpp>
-#include <moegpt/moe/input_jitter.hpp>
+#include <moegpt/routing/gshard_router.hpp>
+#include <moegpt/routing/input_jitter.hpp>
 #include <moegpt/train/generate.hpp>
 
 #include "support.hpp"

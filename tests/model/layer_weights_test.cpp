@@ -77,9 +77,9 @@ TEST_CASE("weights of one change no bit, and a weight of zero leaves a layer the
   CHECK(first_difference(*gradient({.balance = 0.5, .z = 0.3, .layer_weights = ones}), *plain).empty());
   const auto without = gradient({});
   const auto last = gradient({.balance = 0.5, .z = 0.3, .layer_weights = not_the_last});
-  CHECK(first_difference(last->blocks.second[2], without->blocks.second[2]).empty());   // no loss is after it
-  CHECK_FALSE(first_difference(plain->blocks.second[2], without->blocks.second[2]).empty());
-  CHECK_FALSE(first_difference(last->blocks.second[1], without->blocks.second[1]).empty());
+  CHECK(first_difference(last->trunk.blocks.second[2], without->trunk.blocks.second[2]).empty());   // no loss is after it
+  CHECK_FALSE(first_difference(plain->trunk.blocks.second[2], without->trunk.blocks.second[2]).empty());
+  CHECK_FALSE(first_difference(last->trunk.blocks.second[1], without->trunk.blocks.second[1]).empty());
 }
 
 TEST_CASE("layer weights of another number of layers, or for one loss of all layers, are refused") {

@@ -1,7 +1,7 @@
 // Kinds of mixtures other than a plain router's, inside whole models.
 #include <moegpt/io/model_file.hpp>
-#include <moegpt/moe/hierarchical_router.hpp>
-#include <moegpt/moe/masked.hpp>
+#include <moegpt/routing/hierarchical_router.hpp>
+#include <moegpt/routing/masked.hpp>
 #include <moegpt/moe/projected_mixture.hpp>
 #include <moegpt/moe/shared_experts.hpp>
 #include <moegpt/moe/soft_moe.hpp>

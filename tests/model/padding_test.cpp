@@ -4,10 +4,10 @@
 
 #include <moegpt/core/runs.hpp>
 #include <moegpt/model/routing_statistics.hpp>
-#include <moegpt/moe/expert_choice_router.hpp>
-#include <moegpt/moe/gshard_router.hpp>
+#include <moegpt/routing/expert_choice_router.hpp>
+#include <moegpt/routing/gshard_router.hpp>
 #include <moegpt/moe/shared_experts.hpp>
-#include <moegpt/moe/sigmoid_router.hpp>
+#include <moegpt/routing/sigmoid_router.hpp>
 #include <moegpt/moe/soft_moe.hpp>
 
 namespace {

@@ -2,8 +2,8 @@
 // many of, or what is large, is on the heap.
 #include <moegpt/model/presets.hpp>
 #include <moegpt/model/selection_bias.hpp>
-#include <moegpt/moe/hierarchical_router.hpp>
-#include <moegpt/moe/masked.hpp>
+#include <moegpt/routing/hierarchical_router.hpp>
+#include <moegpt/routing/masked.hpp>
 #include <moegpt/train/adam.hpp>
 #include <moegpt/train/generate.hpp>
 

@@ -2,7 +2,7 @@
 // For tests of whole models: random batches, bits of trees, and what an error says.
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/model/init.hpp>
-#include <moegpt/moe/noisy_top_k_router.hpp>
+#include <moegpt/routing/noisy_top_k_router.hpp>
 
 #include "../support/catch.hpp"
 

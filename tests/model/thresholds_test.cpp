@@ -1,6 +1,6 @@
 #include <moegpt/model/thresholds.hpp>
-#include <moegpt/moe/input_jitter.hpp>
-#include <moegpt/moe/masked.hpp>
+#include <moegpt/routing/input_jitter.hpp>
+#include <moegpt/routing/masked.hpp>
 #include <moegpt/moe/projected_mixture.hpp>
 #include <moegpt/moe/shared_experts.hpp>
 

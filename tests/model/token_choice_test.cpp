@@ -1,10 +1,10 @@
 // Token-choice rules inside whole models: ids, keys and caches reach them.
-#include <moegpt/moe/cosine_router.hpp>
-#include <moegpt/moe/gshard_router.hpp>
-#include <moegpt/moe/hash_router.hpp>
-#include <moegpt/moe/input_jitter.hpp>
-#include <moegpt/moe/sigmoid_router.hpp>
-#include <moegpt/moe/top_p_router.hpp>
+#include <moegpt/routing/cosine_router.hpp>
+#include <moegpt/routing/gshard_router.hpp>
+#include <moegpt/routing/hash_router.hpp>
+#include <moegpt/routing/input_jitter.hpp>
+#include <moegpt/routing/sigmoid_router.hpp>
+#include <moegpt/routing/top_p_router.hpp>
 #include <moegpt/testing/gradcheck.hpp>
 
 #include "support.hpp"

@@ -2,7 +2,7 @@
 #include <moegpt/model/intermediates.hpp>
 #include <moegpt/model/routing_statistics.hpp>
 #include <moegpt/model/selection_bias.hpp>
-#include <moegpt/moe/sigmoid_router.hpp>
+#include <moegpt/routing/sigmoid_router.hpp>
 #include <moegpt/testing/gradcheck.hpp>
 
 #include "support.hpp"

@@ -1,4 +1,4 @@
-#include <moegpt/moe/masked.hpp>
+#include <moegpt/routing/masked.hpp>
 
 #include "support.hpp"
 

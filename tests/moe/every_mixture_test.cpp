@@ -1,20 +1,20 @@
 // Invariants of every router and every kind of mixture, each tested for all of them.
-#include <moegpt/moe/all_experts.hpp>
-#include <moegpt/moe/cosine_router.hpp>
-#include <moegpt/moe/dropping.hpp>
-#include <moegpt/moe/expert_choice_router.hpp>
+#include <moegpt/routing/all_experts.hpp>
+#include <moegpt/routing/cosine_router.hpp>
+#include <moegpt/routing/dropping.hpp>
+#include <moegpt/routing/expert_choice_router.hpp>
 #include <moegpt/moe/feed_forward.hpp>
-#include <moegpt/moe/gshard_router.hpp>
-#include <moegpt/moe/hash_router.hpp>
-#include <moegpt/moe/hierarchical_router.hpp>
-#include <moegpt/moe/input_jitter.hpp>
-#include <moegpt/moe/masked.hpp>
-#include <moegpt/moe/noisy_top_k_router.hpp>
+#include <moegpt/routing/gshard_router.hpp>
+#include <moegpt/routing/hash_router.hpp>
+#include <moegpt/routing/hierarchical_router.hpp>
+#include <moegpt/routing/input_jitter.hpp>
+#include <moegpt/routing/masked.hpp>
+#include <moegpt/routing/noisy_top_k_router.hpp>
 #include <moegpt/moe/projected_mixture.hpp>
 #include <moegpt/moe/shared_experts.hpp>
-#include <moegpt/moe/sigmoid_router.hpp>
+#include <moegpt/routing/sigmoid_router.hpp>
 #include <moegpt/moe/soft_moe.hpp>
-#include <moegpt/moe/top_p_router.hpp>
+#include <moegpt/routing/top_p_router.hpp>
 
 #include "support/any_layer.hpp"
 

@@ -1,7 +1,7 @@
 #include <moegpt/moe/mixture_losses.hpp>
 #include <moegpt/moe/moe_layer.hpp>
-#include <moegpt/moe/noisy_top_k_router.hpp>
-#include <moegpt/moe/expert_choice_router.hpp>
+#include <moegpt/routing/noisy_top_k_router.hpp>
+#include <moegpt/routing/expert_choice_router.hpp>
 
 #include "support/catch.hpp"
 #include "support/gradchecks.hpp"

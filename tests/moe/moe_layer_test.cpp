@@ -1,10 +1,10 @@
-#include <moegpt/moe/allowed_experts.hpp>
-#include <moegpt/moe/dropping.hpp>
-#include <moegpt/moe/expert_choice_router.hpp>
+#include <moegpt/routing/allowed_experts.hpp>
+#include <moegpt/routing/dropping.hpp>
+#include <moegpt/routing/expert_choice_router.hpp>
 #include <moegpt/moe/feed_forward.hpp>
-#include <moegpt/moe/masked.hpp>
+#include <moegpt/routing/masked.hpp>
 #include <moegpt/moe/moe_layer.hpp>
-#include <moegpt/moe/noisy_top_k_router.hpp>
+#include <moegpt/routing/noisy_top_k_router.hpp>
 
 #include "support/catch.hpp"
 #include "support/gradchecks.hpp"

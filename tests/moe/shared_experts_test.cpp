@@ -1,4 +1,4 @@
-#include <moegpt/moe/expert_choice_router.hpp>
+#include <moegpt/routing/expert_choice_router.hpp>
 #include <moegpt/moe/shared_experts.hpp>
 #include <moegpt/testing/gradcheck.hpp>
 

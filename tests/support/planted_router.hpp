@@ -2,7 +2,7 @@
 // A top-2 router with a planted fault, for tests of the checks.
 #include "routed_pass.hpp"
 
-#include <moegpt/moe/top_k_router.hpp>
+#include <moegpt/routing/top_k_router.hpp>
 
 enum class RouterFault {
   none,

@@ -1,6 +1,6 @@
 #pragma once
 // A pass that holds the routing context it points to.
-#include <moegpt/moe/routing_context.hpp>
+#include <moegpt/routing/routing_context.hpp>
 
 struct RoutedPass : moegpt::Pass {
   moegpt::RoutingContext context;

@@ -1,5 +1,5 @@
-#include <moegpt/moe/dropping.hpp>
-#include <moegpt/moe/noisy_top_k_router.hpp>
+#include <moegpt/routing/dropping.hpp>
+#include <moegpt/routing/noisy_top_k_router.hpp>
 #include <moegpt/testing/check_router.hpp>
 
 #include "support/catch.hpp"

@@ -1,6 +1,6 @@
 #include <moegpt/model/gpt.hpp>
-#include <moegpt/moe/dropping.hpp>
-#include <moegpt/moe/router_around.hpp>
+#include <moegpt/routing/dropping.hpp>
+#include <moegpt/routing/router_around.hpp>
 #include <moegpt/testing/gradcheck.hpp>
 
 #include "support/catch.hpp"

@@ -1,6 +1,6 @@
 #include <moegpt/train/evaluate.hpp>
 #include <moegpt/model/init.hpp>
-#include <moegpt/moe/top_k_router.hpp>
+#include <moegpt/routing/top_k_router.hpp>
 #include <moegpt/train/progress.hpp>
 
 #include "support/catch.hpp"

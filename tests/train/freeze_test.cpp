@@ -1,7 +1,7 @@
 #include <moegpt/model/gpt.hpp>
-#include <moegpt/moe/hierarchical_router.hpp>
-#include <moegpt/moe/masked.hpp>
-#include <moegpt/moe/noisy_top_k_router.hpp>
+#include <moegpt/routing/hierarchical_router.hpp>
+#include <moegpt/routing/masked.hpp>
+#include <moegpt/routing/noisy_top_k_router.hpp>
 #include <moegpt/moe/shared_experts.hpp>
 #include <moegpt/train/adam.hpp>
 #include <moegpt/train/clip.hpp>

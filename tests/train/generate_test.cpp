@@ -1,5 +1,5 @@
 #include <moegpt/model/init.hpp>
-#include <moegpt/moe/masked.hpp>
+#include <moegpt/routing/masked.hpp>
 #include <moegpt/train/generate.hpp>
 
 #include "../support/catch.hpp"

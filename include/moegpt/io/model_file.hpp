@@ -4,7 +4,7 @@
 // names the type.
 #include <moegpt/io/safetensors.hpp>
 #include <moegpt/model/gpt.hpp>
-#include <moegpt/train/tokenizer.hpp>
+#include <moegpt/text/tokenizer.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 

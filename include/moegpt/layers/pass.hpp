@@ -28,7 +28,7 @@ struct ModelOptions {
 };
 
 // std::invalid_argument for an option out of range. Each step calls it, because options may change between
-// steps. The capacity factor is checked where it is used (moe/capacity.hpp).
+// steps. The capacity factor is checked where it is used (routing/capacity.hpp).
 [[gnu::noinline]] inline void check_options(const ModelOptions& o) {
   const auto positive = [](double x) { return x > 0 && std::isfinite(x); };
   check(positive(o.norm_epsilon), "norm_epsilon is ", o.norm_epsilon, ", expected a finite number above 0");
@@ -42,7 +42,7 @@ inline void check_dropout(const char* name, double probability) {
   check(probability >= 0 && probability < 1, name, " is ", probability, ": it must be at least 0 and below 1");
 }
 
-// Additional arguments of routers and their losses: moe/routing_context.hpp.
+// Additional arguments of routers and their losses: routing/routing_context.hpp.
 struct RoutingContext;
 
 struct Pass {

@@ -8,11 +8,11 @@
 // library does not have is said with each.
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/model/init.hpp>
-#include <moegpt/moe/gshard_router.hpp>
-#include <moegpt/moe/input_jitter.hpp>
-#include <moegpt/moe/noisy_top_k_router.hpp>
+#include <moegpt/routing/gshard_router.hpp>
+#include <moegpt/routing/input_jitter.hpp>
+#include <moegpt/routing/noisy_top_k_router.hpp>
 #include <moegpt/moe/shared_experts.hpp>
-#include <moegpt/moe/sigmoid_router.hpp>
+#include <moegpt/routing/sigmoid_router.hpp>
 
 #include <cmath>
 

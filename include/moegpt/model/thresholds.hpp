@@ -1,7 +1,7 @@
 #pragma once
 // Learns the thresholds by which experts that choose tokens in training take them in evaluation and generation.
 #include <moegpt/model/mixtures.hpp>
-#include <moegpt/moe/expert_choice_router.hpp>
+#include <moegpt/routing/expert_choice_router.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 

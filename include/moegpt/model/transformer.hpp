@@ -9,7 +9,7 @@
 #include <moegpt/model/kv_cache.hpp>
 #include <moegpt/model/mixtures.hpp>
 #include <moegpt/model/workspace.hpp>
-#include <moegpt/moe/allowed_experts.hpp>
+#include <moegpt/routing/allowed_experts.hpp>
 #include <moegpt/moe/feed_forward.hpp>
 #include <moegpt/moe/layer_mean.hpp>
 #include <moegpt/moe/moe_layer.hpp>
@@ -30,7 +30,7 @@ template <class Recipe, class N>
 consteval bool make_a_model() {
   if constexpr (requires { typename Recipe::template For<4, float>; } && !ModelRecipe<Recipe>)
     static_assert(Router<Recipe>,
-                  "GPT<config, Recipe, N>: Recipe lacks something that a Router has (moe/router.hpp)");
+                  "GPT<config, Recipe, N>: Recipe lacks something that a Router has (routing/router.hpp)");
   else
     static_assert(ModelRecipe<Recipe>,
                   "GPT<config, Recipe, N>: Recipe must be Dense, a router such as TopKRouter<8, 2>, or a mixture "

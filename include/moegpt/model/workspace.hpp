@@ -1,7 +1,7 @@
 #pragma once
 // Workspace: the memory of a model's passes over batches of one shape, all of it taken when it is made. Nothing
 // in a later step allocates. The tape is public: work.tape.trunk.blocks holds every intermediate by name.
-#include <moegpt/moe/routing_context.hpp>
+#include <moegpt/routing/routing_context.hpp>
 
 #include <algorithm>
 

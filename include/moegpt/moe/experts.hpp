@@ -7,8 +7,8 @@
 #include <moegpt/kernels/dispatch.hpp>
 #include <moegpt/kernels/dropout.hpp>
 #include <moegpt/layers/expert.hpp>
-#include <moegpt/moe/expert_slots.hpp>
-#include <moegpt/moe/routing_context.hpp>
+#include <moegpt/routing/expert_slots.hpp>
+#include <moegpt/routing/routing_context.hpp>
 
 #include <algorithm>
 
@@ -139,13 +139,12 @@ struct ExpertsView {
     const auto run = [&](const ExpertTask& task, const auto&... exec) {
       f(data[task.expert], ExpertTask{numbered(task.expert), task.rows}, exec...);
     };
-    if constexpr (ShareableExpert<X>) {   // asked first: a generic f is compiled to answer the next question
+    if constexpr (ShareableExpert<X>)
       if constexpr (requires { f(data[0], ExpertTask{}, pass.exec); })
         if (std::ssize(tasks) < pass.exec.workers()) {   // fewer than threads, which therefore share each of them
           for (const ExpertTask& task : tasks) run(task, pass.exec);
           return;
         }
-    }
     pass.exec.parallel_for(std::ssize(tasks), [&](Index i) { run(tasks[static_cast<std::size_t>(i)]); });
   }
 };

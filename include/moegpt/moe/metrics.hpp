@@ -1,7 +1,7 @@
 #pragma once
 // Routing metrics of a plan, or of counts accumulated over plans. Counts add up over batches and machines,
 // ratios do not, so counts are stored.
-#include <moegpt/moe/routing_plan.hpp>
+#include <moegpt/routing/routing_plan.hpp>
 
 #include <algorithm>
 #include <cmath>

@@ -1,8 +1,8 @@
 #pragma once
 // Auxiliary losses of one MoE layer: forward computes their values, backward the RouterSignal. Any router
 // tape works, so that user-defined MoE layers can use them.
-#include <moegpt/moe/balance.hpp>
-#include <moegpt/moe/token_choice.hpp>
+#include <moegpt/routing/balance.hpp>
+#include <moegpt/routing/token_choice.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 

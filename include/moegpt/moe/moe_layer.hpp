@@ -4,7 +4,7 @@
 // expert parallelism between the steps. Experts read tokens through Gathered, without a copy; backward copies
 // dy to slots.
 #include <moegpt/moe/mixture.hpp>
-#include <moegpt/moe/top_k_router.hpp>
+#include <moegpt/routing/top_k_router.hpp>
 
 namespace moegpt::inline MOEGPT_BUILD {
 

@@ -3,7 +3,7 @@
 //   (8 (f(w + h) - f(w - h)) - (f(w + 2h) - f(w - 2h))) / (12 h),   error about h^4 + 1e-16 / h.
 // If two step sizes disagree, f is not differentiable (a kink, a top-k tie) near w.
 #include <moegpt/core/fields.hpp>
-#include <moegpt/moe/routing_context.hpp>
+#include <moegpt/routing/routing_context.hpp>
 
 #include <algorithm>
 #include <cstdio>

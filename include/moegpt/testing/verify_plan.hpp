@@ -1,7 +1,7 @@
 #pragma once
 // Checks of routing plans that hold for every router, for check_router and gradcheck. The first fault found
 // throws a Failure.
-#include <moegpt/moe/router.hpp>
+#include <moegpt/routing/router.hpp>
 
 #include <algorithm>
 #include <string>

@@ -3,7 +3,7 @@
 // training, sequential windows for evaluation, in which each token is a target once.
 #include <moegpt/core/random.hpp>
 #include <moegpt/model/batch.hpp>
-#include <moegpt/train/tokenizer.hpp>
+#include <moegpt/text/tokenizer.hpp>
 
 #include <array>
 #include <cerrno>

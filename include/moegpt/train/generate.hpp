@@ -2,7 +2,7 @@
 // Text generation: sampling from a model token by token, with a key/value cache.
 #include <moegpt/core/random.hpp>
 #include <moegpt/model/gpt.hpp>
-#include <moegpt/train/tokenizer.hpp>
+#include <moegpt/text/tokenizer.hpp>
 
 #include <algorithm>
 #include <functional>

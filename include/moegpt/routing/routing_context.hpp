@@ -1,0 +1,33 @@
+#pragma once
+// Arguments of routers, MoE layers and their losses besides the Pass, which points to them.
+#include <moegpt/routing/objective.hpp>
+
+namespace moegpt::inline MOEGPT_BUILD {
+
+struct RoutingContext {
+  Objective objective{};
+  const int* ids = nullptr;         // [tokens] token ids, for routers such as HashRouter
+  const bool* allowed = nullptr;    // [experts] experts that can be selected; null: all
+  int task = 0;                     // task id, for routers such as Masked
+};
+
+// The context of a pass, or a default one.
+inline const RoutingContext& routing_of(const Pass& pass) {
+  static constexpr RoutingContext none{};
+  return pass.routing ? *pass.routing : none;
+}
+// The objective of the layer that the pass is in: coefficients are multiplied by its layer weight.
+inline Objective objective_of(const Pass& pass) {
+  const Objective& whole = routing_of(pass).objective;
+  return whole.layer_weights.empty() ? whole : scaled(whole, whole.layer_weight(pass.layer));
+}
+inline bool is_allowed(int expert, const Pass& pass) {
+  const bool* allowed = routing_of(pass).allowed;
+  return !allowed || allowed[expert];
+}
+// Dropout probability of expert outputs; 0 without a key.
+inline double applied_expert_dropout(const Pass& pass) {
+  return pass.key ? routing_of(pass).objective.expert_dropout.value_or(pass.dropout) : 0;
+}
+
+}  // namespace moegpt::inline MOEGPT_BUILD
