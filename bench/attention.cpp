@@ -25,14 +25,23 @@ struct Core {
     }
     lse.resize(pass.tokens());
     scratch.resize(pass);
-    m = {.batch = pass.shape.batch, .length = length, .heads = heads, .kv_heads = heads, .width = width,
-         .key_rows = length, .key_length = length,
+    m = {.batch = pass.shape.batch,
+         .length = length,
+         .heads = heads,
+         .kv_heads = heads,
+         .width = width,
+         .key_rows = length,
+         .key_length = length,
          .common = {.scale = 0.125f, .rule = {.mask = Mask::causal}, .key_stride = Index{1} << 24},
-         .noise = {}, .first_sequence = 0};
+         .noise = {},
+         .first_sequence = 0};
   }
-  void forward() { kernels::multi_head_forward<float>(pass.exec, m, q, k, v, mixed, lse, scratch.heads.data()); }
+  void forward() {
+    kernels::multi_head_forward<float>(pass.exec, m, q, k, v, mixed, lse, scratch.heads.data());
+  }
   void backward() {
-    kernels::multi_head_backward<float>(pass.exec, m, q, k, v, mixed, lse, d_mixed, dq, dk, dv, scratch.heads.data());
+    kernels::multi_head_backward<float>(pass.exec, m, q, k, v, mixed, lse, d_mixed, dq, dk, dv,
+                                        scratch.heads.data());
   }
   double flops() const { return 2.0 * D * static_cast<double>(pass.tokens() * (m.length + 1)); }
 };
@@ -49,7 +58,8 @@ int main(int argc, char** argv) {
       add(name("backward", length, threads), 10, [=](benchmark::State& state) {
         Core core(length, threads);
         core.forward();
-        measure(state, {.flops = 2 * core.flops(), .tokens = 4096, .threads = threads}, [&] { core.backward(); });
+        measure(state, {.flops = 2 * core.flops(), .tokens = 4096, .threads = threads},
+                [&] { core.backward(); });
       });
     }
   return bench::run(argc, argv);

@@ -31,7 +31,8 @@ int main(int argc, char** argv) {
   if (!openblas) std::fputs("libopenblas.so.0 not found: its rows are omitted\n", stderr);
   if (!blis) std::fputs("libblis.so.4 not found: its rows are omitted\n", stderr);
   for (const Index M : {1, 16, 32, 64, 128, 256})
-    for (const ProductShape s : {ProductShape{M, 512, 128}, {M, 128, 512}, {M, 256, 512}}) compare(s, openblas, blis);
+    for (const ProductShape s : {ProductShape{M, 512, 128}, {M, 128, 512}, {M, 256, 512}})
+      compare(s, openblas, blis);
   compare({256, 3072, 768}, openblas, blis);
   compare({256, 768, 3072}, openblas, blis);
   for (const ProductShape s :

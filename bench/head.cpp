@@ -54,7 +54,8 @@ void rows() {
     add(name("backward", D, threads), 5, [=](benchmark::State& state) {
       LastLayer<D> layer(threads);
       layer.forward();
-      measure(state, {.flops = 2 * layer.flops(), .tokens = 1024, .threads = threads}, [&] { layer.backward(); });
+      measure(state, {.flops = 2 * layer.flops(), .tokens = 1024, .threads = threads},
+              [&] { layer.backward(); });
     });
   }
 }

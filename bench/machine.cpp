@@ -25,11 +25,13 @@ int main(int argc, char** argv) {
       const std::string size = std::to_string(4 * 4 * millions) + "_MB";
       add(name("triad", size, threads), 10, [=](benchmark::State& s) {
         Streams streams(millions * 1000000);
-        measure(s, {.bytes = streams.triad_bytes(), .threads = threads}, [&] { streams.triad(Exec{threads}); });
+        measure(s, {.bytes = streams.triad_bytes(), .threads = threads},
+                [&] { streams.triad(Exec{threads}); });
       });
       add(name("update", size, threads), 10, [=](benchmark::State& s) {
         Streams streams(millions * 1000000);
-        measure(s, {.bytes = streams.update_bytes(), .threads = threads}, [&] { streams.update(Exec{threads}); });
+        measure(s, {.bytes = streams.update_bytes(), .threads = threads},
+                [&] { streams.update(Exec{threads}); });
       });
     }
   }

@@ -5,7 +5,8 @@
 using namespace bench;
 
 int main(int argc, char** argv) {
-  for (const auto& [mixture_name, make] : {std::pair{"E8_K2_Dff1024", &few_large_experts}, {"E64_K8_Dff256", &many_small_experts}})
+  for (const auto& [mixture_name, make] :
+       {std::pair{"E8_K2_Dff1024", &few_large_experts}, {"E64_K8_Dff256", &many_small_experts}})
     for (const int threads : {1, 2})
       add(name(mixture_name, threads), 10, [=, make = make](benchmark::State& state) {
         const Pair pair = make(threads);

@@ -9,14 +9,16 @@ using namespace bench;
 namespace {
 
 template <int E, class Recipe>
-using Model = GPT<Config{.vocab = 65, .context = 64, .dim = 128, .layers = 2, .heads = 4, .hidden = E == 8 ? 512 : 128},
-                  Recipe>;
+using Model =
+    GPT<Config{.vocab = 65, .context = 64, .dim = 128, .layers = 2, .heads = 4, .hidden = E == 8 ? 512 : 128},
+        Recipe>;
 
 template <int E, class Recipe>
 void row(const std::string& rule, Objective objective = {.balance = 0.01}, double capacity = 0) {
   add(name(rule, E), 15, [=](benchmark::State& state) {
     const Workload plain = workload<Model<E, TopKRouter<E, 2>>>("plain", {8, 64}, 1, {.balance = 0.01});
-    const Workload with_rule = workload<Model<E, Recipe>>(rule, {8, 64}, 1, objective, {.capacity_factor = capacity});
+    const Workload with_rule =
+        workload<Model<E, Recipe>>(rule, {8, 64}, 1, objective, {.capacity_factor = capacity});
     Work reference(plain.step, 0.1), work(with_rule.step, 0.1);
     std::vector<double> over;
     double before = reference.slice();
@@ -49,7 +51,8 @@ void rules() {
   row<E, HashRouter<E, 2>>("hash");
   row<E, Masked<TopKRouter<E, 2>>>("masked");
   row<E, Dropping<TopKRouter<E, 2>, Drop::token_order, Group::sequence>>("capacity", {.balance = 0.01}, 1.25);
-  row<E, AllowNonCausal<Dropping<TopKRouter<E, 2>, Drop::probability>>>("capacity_probability", {.balance = 0.01}, 1.25);
+  row<E, AllowNonCausal<Dropping<TopKRouter<E, 2>, Drop::probability>>>("capacity_probability",
+                                                                        {.balance = 0.01}, 1.25);
   row<E, HierarchicalRouter<TopKRouter<G, 1>, TopKRouter<4, 2>>>("hierarchical");
   row<E, AllowNonCausal<ExpertChoiceRouter<E, 2>>>("expert_choice");
   row<E, SharedExperts<TopKRouter<E, 2>, 1, Shared::gated>>("shared_gated");

@@ -9,7 +9,8 @@
 using namespace bench;
 
 int main(int argc, char** argv) {
-  const auto row = [](const char* model, int rounds, Workload (*make)(int), std::initializer_list<int> threads) {
+  const auto row = [](const char* model, int rounds, Workload (*make)(int),
+                      std::initializer_list<int> threads) {
     for (const int t : threads)
       add(name(model, t), rounds, [=](benchmark::State& state) {
         const Workload w = make(t);

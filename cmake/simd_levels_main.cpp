@@ -1,5 +1,5 @@
-// The main() of a program made by moegpt_simd_levels (MoegptSimdLevels.cmake): starts the highest level of x86-64 that
-// the processor has, of those that were compiled. Compiled for x86-64, so that it runs on each.
+// The main() of a program made by moegpt_simd_levels (MoegptSimdLevels.cmake): starts the highest level of
+// x86-64 that the processor has, of those that were compiled. Compiled for x86-64, so that it runs on each.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -8,8 +8,8 @@ namespace {
 using Constructor = void (*)(int, char**, char**);
 }
 
-#define MOEGPT_LEVEL(level)                                                    \
-  extern "C" int moegpt_main_##level(int, char**);                             \
+#define MOEGPT_LEVEL(level)                                                   \
+  extern "C" int moegpt_main_##level(int, char**);                            \
   extern "C" Constructor __start_moegpt_init_##level[] __attribute__((weak)); \
   extern "C" Constructor __stop_moegpt_init_##level[] __attribute__((weak));
 MOEGPT_LEVEL(v2)
@@ -22,7 +22,7 @@ struct Level {
   const char* name;
   bool has;
   int (*main)(int, char**);
-  Constructor *first, *last;   // of its global objects
+  Constructor *first, *last;  // of its global objects
 };
 
 }  // namespace

@@ -24,11 +24,11 @@ int main() {
   const auto dy4 = as_tokens<D>(dy).rows(some), dx4 = as_tokens<D>(dx).rows(some);
   expert.forward(x4, y4, tape, scratch, slot_count);
   expert.backward(x4, tape, dy4, nullptr, dx4, nullptr, scratch,
-                  slot_count);  // null: no gate and no gradient of it
-  for (Index part = 0; part < expert.weight_parts; ++part)                  // parts may go to different threads
+                  slot_count);                              // null: no gate and no gradient of it
+  for (Index part = 0; part < expert.weight_parts; ++part)  // parts may go to different threads
     expert.backward_weights(part, x4, tape, dy4, d_expert, scratch, slot_count);
-  std::printf("expert:  |y| %.3f  |dx| %.3f  |d up| %.3f\n", y.middleCols(3, 4).norm(), dx.middleCols(3, 4).norm(),
-              d_expert.up.weight.eigen().norm());
+  std::printf("expert:  |y| %.3f  |dx| %.3f  |d up| %.3f\n", y.middleCols(3, 4).norm(),
+              dx.middleCols(3, 4).norm(), d_expert.up.weight.eigen().norm());
 
   // A router: the tokens of each expert, with their gates.
   using Router = TopKRouter<4, 2>::For<D>;
@@ -39,7 +39,8 @@ int main() {
   router.forward(as_tokens<D>(x), plan, routes, pass);
   for (int e = 0; e < plan.experts; ++e) {
     std::printf("router:  expert %d takes", e);
-    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) std::printf("  %td (%.2f)", plan.token[s], plan.gate[s]);
+    for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s)
+      std::printf("  %td (%.2f)", plan.token[s], plan.gate[s]);
     std::puts("");
   }
 
@@ -52,7 +53,8 @@ int main() {
   Mixture::Tape mixture_tape;
   Mixture::Scratch mixture_scratch;
   mixture.forward(as_tokens<D>(in), as_tokens<D>(out), mixture_tape, mixture_scratch, pass);
-  mixture.backward(as_tokens<D>(in), mixture_tape, as_tokens<D>(d_out), as_tokens<D>(d_in), d_mixture, mixture_scratch, pass);
+  mixture.backward(as_tokens<D>(in), mixture_tape, as_tokens<D>(d_out), as_tokens<D>(d_in), d_mixture,
+                   mixture_scratch, pass);
   std::printf("mixture: |y| %.3f  |dx| %.3f  |d gate| %.3f\n", out.norm(), d_in.norm(),
               d_mixture.router.logits.weight.eigen().norm());
 }

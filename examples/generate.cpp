@@ -22,7 +22,8 @@ struct Options {
 void declare(CLI::App& app, Options& o) {
   using namespace options;
   app.add_option("--model", o.model, "A model of one of the presets, as saved by train --save")
-      ->required()->check(file_name());
+      ->required()
+      ->check(file_name());
   app.add_option("--prompt", o.prompt,
                  "The text to continue (default: a new line, or the model's first token)");
   app.add_option("--tokens", o.tokens, "Number of tokens to generate (default 400)")->check(whole(0));
@@ -50,7 +51,7 @@ void run(const Options& o, bool noisy) {
     std::fflush(stdout);
   };
   const std::string prompt = o.prompt.value_or(tokenizer.knows("\n") ? "\n" : "");
-  tokenizer.encode(prompt);   // throws before anything is printed
+  tokenizer.encode(prompt);  // throws before anything is printed
   std::fwrite(prompt.data(), 1, prompt.size(), stdout);
   generate(model, tokenizer, prompt, how);
   std::fputs("\n", stdout);

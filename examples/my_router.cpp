@@ -21,13 +21,13 @@ struct SigmoidGates {
 template <int E, int K>
 using MyRouter = TopKRouterWith<E, K, SigmoidGates>;
 
-static_assert(Router<MyRouter<8, 2>>);   // the compiler checks the interface ...
+static_assert(Router<MyRouter<8, 2>>);  // the compiler checks the interface ...
 
 int main() {
-  const GradcheckReport report = gradcheck<MyRouter<5, 2>>();   // ... gradcheck the derivatives ...
-  const RouterReport promises = check_router<MyRouter<5, 2>>();   // ... and check_router the plans
-  std::printf("gradcheck: %s, worst relative error %.1e at %s %s\n", report ? "passed" : "failed", report.worst,
-              report.where.c_str(), report.message.c_str());
+  const GradcheckReport report = gradcheck<MyRouter<5, 2>>();    // ... gradcheck the derivatives ...
+  const RouterReport promises = check_router<MyRouter<5, 2>>();  // ... and check_router the plans
+  std::printf("gradcheck: %s, worst relative error %.1e at %s %s\n", report ? "passed" : "failed",
+              report.worst, report.where.c_str(), report.message.c_str());
   std::printf("check_router: %s %s\n", promises ? "passed" : "failed", promises.message.c_str());
 
   using Model = GPT<Config{.vocab = 256, .context = 32, .dim = 32, .layers = 2, .heads = 4}, MyRouter<8, 2>>;
@@ -44,7 +44,8 @@ int main() {
     model.backward(batch, work, grad);
     adam.step(model, grad);
     if (step % 20 == 0)
-      std::printf("step %2d  loss %.3f  experts %s\n", step, loss.cross_entropy, bars(expert_load<Model>(work)).c_str());
+      std::printf("step %2d  loss %.3f  experts %s\n", step, loss.cross_entropy,
+                  bars(expert_load<Model>(work)).c_str());
   }
   return report && promises ? 0 : 1;
 }

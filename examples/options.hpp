@@ -38,12 +38,14 @@ inline CLI::Validator threads() { return whole(1, 1024); }
 
 // A number from `least` to `most`, or above `least`.
 enum class From { inclusive, exclusive };
-inline CLI::Validator real(double least, double most = std::numeric_limits<double>::max(), From from = From::inclusive) {
+inline CLI::Validator real(double least, double most = std::numeric_limits<double>::max(),
+                           From from = From::inclusive) {
   return {[=](std::string& text) -> std::string {
             double x = 0;
             if (read(text, x) && (from == From::inclusive ? x >= least : x > least) && x <= most) return {};
             char range[64];
-            std::snprintf(range, sizeof range, most < std::numeric_limits<double>::max() ? "%s %g, at most %g" : "%s %g",
+            std::snprintf(range, sizeof range,
+                          most < std::numeric_limits<double>::max() ? "%s %g, at most %g" : "%s %g",
                           from == From::inclusive ? "of at least" : "above", least, most);
             return "is '" + text + "', expected a number " + range;
           },
@@ -65,7 +67,7 @@ inline int default_threads() { return std::thread::hardware_concurrency() == 1 ?
 // The most similar option to an unknown one: with it as prefix, or at Levenshtein distance at most two; or
 // empty.
 inline std::string nearest(const CLI::App& app, const std::string& wrong) {
-  const auto distance = [](const std::string& a, const std::string& b) {   // Levenshtein
+  const auto distance = [](const std::string& a, const std::string& b) {  // Levenshtein
     std::vector<std::size_t> row(b.size() + 1);
     for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
     for (std::size_t i = 1; i <= a.size(); ++i)
@@ -103,8 +105,8 @@ int run(CLI::App& app, int argc, char** argv, F&& program) {
   } catch (const CLI::Success& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    std::fprintf(stderr, "%s: %s\n(%s --help lists the options)\n", app.get_name().c_str(), explain(app, error).c_str(),
-                 app.get_name().c_str());
+    std::fprintf(stderr, "%s: %s\n(%s --help lists the options)\n", app.get_name().c_str(),
+                 explain(app, error).c_str(), app.get_name().c_str());
     return 2;
   }
   try {

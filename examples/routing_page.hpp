@@ -10,9 +10,9 @@ using namespace moegpt;
 // An interval of training; vectors have one element per layer.
 struct Frame {
   double loss = 0;
-  std::vector<double> violation{}, information{};   // MaxVio; nats about the dialect
-  std::vector<std::vector<double>> share{};         // of each expert in the choices
-  std::vector<std::vector<int>> routes{};           // of one batch of held-out text
+  std::vector<double> violation{}, information{};  // MaxVio; nats about the dialect
+  std::vector<std::vector<double>> share{};        // of each expert in the choices
+  std::vector<std::vector<int>> routes{};          // of one batch of held-out text
 };
 // On held-out text.
 struct Layer {
@@ -23,8 +23,8 @@ struct Layer {
 struct Watched {
   long steps = 0;
   double balance = 0, entropy_rate = 0, held_out_loss = 0;
-  int choices = 0;                        // K
-  std::vector<std::string> samples{};     // a sentence of each dialect
+  int choices = 0;                     // K
+  std::vector<std::string> samples{};  // a sentence of each dialect
   std::vector<Frame> history{};
   std::vector<Layer> layers{};
 };
@@ -47,12 +47,23 @@ inline std::string charts(const Watched& seen) {
   const auto end = static_cast<double>(seen.steps);
   const double chance = 100.0 * seen.choices / seen.layers.front().routing.experts;
   const std::string step = "training step";
-  svg::Chart loss{.title = "Loss on the batches", .unit = "nats per character", .x_name = step, .end = end,
-                  .series = {{"loss"}}, .mark = seen.entropy_rate, .mark_name = "entropy of the text"};
-  svg::Chart violation{.title = "Imbalance of the load", .unit = "MaxVio: 0 is even", .x_name = step, .end = end};
-  svg::Chart information{.title = "What an expert tells of the dialect", .unit = "nats", .x_name = step, .end = end};
-  svg::Chart settled{.title = "Choices that are final already", .unit = "percent", .x_name = step, .end = end,
-                     .mark = chance, .mark_name = "by chance"};
+  svg::Chart loss{.title = "Loss on the batches",
+                  .unit = "nats per character",
+                  .x_name = step,
+                  .end = end,
+                  .series = {{"loss"}},
+                  .mark = seen.entropy_rate,
+                  .mark_name = "entropy of the text"};
+  svg::Chart violation{
+      .title = "Imbalance of the load", .unit = "MaxVio: 0 is even", .x_name = step, .end = end};
+  svg::Chart information{
+      .title = "What an expert tells of the dialect", .unit = "nats", .x_name = step, .end = end};
+  svg::Chart settled{.title = "Choices that are final already",
+                     .unit = "percent",
+                     .x_name = step,
+                     .end = end,
+                     .mark = chance,
+                     .mark_name = "by chance"};
   for (const Frame& f : seen.history) loss.series[0].value.push_back(f.loss);
   for (std::size_t i = 0; i < seen.layers.size(); ++i) {
     for (auto* chart : {&violation, &information, &settled})
@@ -60,7 +71,8 @@ inline std::string charts(const Watched& seen) {
     for (const Frame& f : seen.history) {
       violation.series[i].value.push_back(f.violation[i]);
       information.series[i].value.push_back(f.information[i]);
-      settled.series[i].value.push_back(100 * saturation(f.routes[i], seen.history.back().routes[i], seen.choices));
+      settled.series[i].value.push_back(100 *
+                                        saturation(f.routes[i], seen.history.back().routes[i], seen.choices));
     }
   }
   return svg::draw(loss) + svg::draw(violation) + svg::draw(information) + svg::draw(settled);
@@ -74,9 +86,15 @@ inline std::string loads(const Watched& seen) {
     for (const auto& share : f.share) most = std::max(most, *std::max_element(share.begin(), share.end()));
   std::string pictures;
   for (std::size_t i = 0; i < seen.layers.size(); ++i) {
-    svg::Heatmap map{.title = "Layer " + std::to_string(seen.layers[i].number), .row_name = "expert",
-                     .col_name = "training step", .rows = numbers_to(E), .cols = std::vector<std::string>(frames),
-                     .top = 100 * most, .mark = 100.0 / E, .mark_name = "even share, " + percent(1.0 / E), .unit = " %",
+    svg::Heatmap map{.title = "Layer " + std::to_string(seen.layers[i].number),
+                     .row_name = "expert",
+                     .col_name = "training step",
+                     .rows = numbers_to(E),
+                     .cols = std::vector<std::string>(frames),
+                     .top = 100 * most,
+                     .mark = 100.0 / E,
+                     .mark_name = "even share, " + percent(1.0 / E),
+                     .unit = " %",
                      .cell_height = 22};
     for (std::size_t e = 0; e < static_cast<std::size_t>(E); ++e)
       for (const Frame& f : seen.history) map.value.push_back(100 * f.share[i][e]);
@@ -100,8 +118,14 @@ inline std::string tables(const Watched& seen) {
     svg::Heatmap map{.title = "Layer " + std::to_string(layer.number) + ": an expert tells " +
                               svg::number(table.mutual_information(), "%.2f") + " of " +
                               svg::number(table.class_entropy(), "%.2f") + " nats",
-                     .row_name = "dialect", .col_name = "expert", .cols = numbers_to(E), .top = 100 * most,
-                     .mark = 100.0 / E, .mark_name = "even share, " + percent(1.0 / E), .unit = " %", .numbers = true,
+                     .row_name = "dialect",
+                     .col_name = "expert",
+                     .cols = numbers_to(E),
+                     .top = 100 * most,
+                     .mark = 100.0 / E,
+                     .mark_name = "even share, " + percent(1.0 / E),
+                     .unit = " %",
+                     .numbers = true,
                      .cell_height = 34};
     for (int c = 0; c < table.classes; ++c) {
       map.rows.push_back(dialect_name(c));
@@ -121,10 +145,19 @@ inline std::string together(const Watched& seen) {
       for (int b = 0; b < a; ++b) most = std::max(most, layer.routing.coactivation(a, b));
   std::string pictures;
   for (const Layer& layer : seen.layers) {
-    svg::Heatmap map{.title = "Layer " + std::to_string(layer.number), .row_name = "expert", .col_name = "expert",
-                     .rows = numbers_to(E), .cols = numbers_to(E), .top = 100 * most, .mark = 100 * chance,
-                     .mark_name = "if pairs were even, " + percent(chance), .format = "%.1f", .unit = " %",
-                     .numbers = true, .mute_diagonal = true, .cell_height = 32};
+    svg::Heatmap map{.title = "Layer " + std::to_string(layer.number),
+                     .row_name = "expert",
+                     .col_name = "expert",
+                     .rows = numbers_to(E),
+                     .cols = numbers_to(E),
+                     .top = 100 * most,
+                     .mark = 100 * chance,
+                     .mark_name = "if pairs were even, " + percent(chance),
+                     .format = "%.1f",
+                     .unit = " %",
+                     .numbers = true,
+                     .mute_diagonal = true,
+                     .cell_height = 32};
     for (int a = 0; a < E; ++a)
       for (int b = 0; b < E; ++b) map.value.push_back(100 * layer.routing.coactivation(a, b));
     pictures += svg::draw(map);
@@ -140,7 +173,9 @@ inline std::string figures(const Watched& seen) {
     for (const Layer& layer : seen.layers) table += "<td>" + figure(layer) + "</td>";
   };
   auto two = [](double x) { return svg::number(x, "%.2f"); };
-  auto told = [&](const ClassCounts& of) { return two(of.mutual_information()) + " of " + two(of.class_entropy()); };
+  auto told = [&](const ClassCounts& of) {
+    return two(of.mutual_information()) + " of " + two(of.class_entropy());
+  };
   row("MaxVio (even: 0)", [&](const Layer& l) { return two(l.routing.max_violation()); });
   row("experts without tokens", [&](const Layer& l) { return std::to_string(l.routing.dead()); });
   row("entropy of the router, nats (undecided: " + two(std::log(seen.layers.front().routing.experts)) + ")",
@@ -160,8 +195,10 @@ p, table { max-width: 760px; margin: 6px 0 18px; }
 table { border-collapse: collapse; }
 th, td { text-align: right; padding: 4px 0 4px 34px; border-bottom: 1px solid #e3e3e3; font-weight: normal; }
 th { color: #555; } th:first-child, td:first-child { text-align: left; padding-left: 0; }
-.samples td { text-align: left; font-style: italic; } .samples td:first-child { font-style: normal; color: #555; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(400px, 100%), 1fr)); gap: 28px 44px; }
+.samples td { text-align: left; font-style: italic; }
+.samples td:first-child { font-style: normal; color: #555; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(400px, 100%), 1fr));
+  gap: 28px 44px; }
 svg { width: 100%; height: auto; font: 12px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
 .title { font-weight: 600; font-size: 13.5px; fill: #111; }
 rect { shape-rendering: crispEdges; } .grid { stroke: #e3e3e3; }
@@ -173,35 +210,49 @@ rect { shape-rendering: crispEdges; } .grid { stroke: #e3e3e3; }
 inline std::string html(const Watched& seen) {
   const RoutingCounts& first = seen.layers.front().routing;
   auto section = [](const char* title, const char* words, const std::string& pictures) {
-    return std::string("<h2>") + title + "</h2>\n<p>" + words + "</p>\n<div class=\"pair\">\n" + pictures + "</div>\n";
+    return std::string("<h2>") + title + "</h2>\n<p>" + words + "</p>\n<div class=\"pair\">\n" + pictures +
+           "</div>\n";
   };
-  std::string text = std::string("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n") +
-      "<meta name=\"viewport\" content=\"width=device-width\">\n<title>Where the tokens go</title>\n" + style +
-      "</head>\n<body>\n<h1>Where the tokens go</h1>\n<p>A GPT with " + std::to_string(seen.layers.size()) +
-      " mixtures of " + std::to_string(first.experts) + " experts, of which each token uses " +
-      std::to_string(seen.choices) + ", after " + std::to_string(seen.steps) + " steps on a text in " +
-      std::to_string(seen.samples.size()) + " invented dialects. The coefficient of the balance loss was " +
-      svg::number(seen.balance) + ". On text it has not seen the loss is " + svg::number(seen.held_out_loss, "%.3f") +
+  std::string text =
+      std::string("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n") +
+      "<meta name=\"viewport\" content=\"width=device-width\">\n<title>Where the tokens go</title>\n" +
+      style + "</head>\n<body>\n<h1>Where the tokens go</h1>\n<p>A GPT with " +
+      std::to_string(seen.layers.size()) + " mixtures of " + std::to_string(first.experts) +
+      " experts, of which each token uses " + std::to_string(seen.choices) + ", after " +
+      std::to_string(seen.steps) + " steps on a text in " + std::to_string(seen.samples.size()) +
+      " invented dialects. The coefficient of the balance loss was " + svg::number(seen.balance) +
+      ". On text it has not seen the loss is " + svg::number(seen.held_out_loss, "%.3f") +
       " nats per character, " + svg::number(seen.held_out_loss - seen.entropy_rate, "%.3f") +
       " above the entropy of the text.</p>\n<table class=\"samples\">\n";
   for (std::size_t d = 0; d < seen.samples.size(); ++d)
-    text += "<tr><td>dialect " + dialect_name(static_cast<int>(d)) + "</td><td>" + svg::escaped(seen.samples[d]) +
-            "</td></tr>\n";
+    text += "<tr><td>dialect " + dialect_name(static_cast<int>(d)) + "</td><td>" +
+            svg::escaped(seen.samples[d]) + "</td></tr>\n";
   text += "</table>\n" + figures(seen);
-  text += section("While it learns",
-      "The loss falls towards the entropy of the text, below which no model can get. MaxVio says how far the busiest "
-      "expert is above an even share: at 1 it has twice as much. What an expert tells of the dialect is their mutual "
-      "information, 0 if routing does not care. The last picture shows how early a router settles.", charts(seen));
-  text += section("Load of the experts",
-      "Percent of all choices that go to each expert, while it learns. All rows alike: balance. One dark row among "
-      "pale ones: collapse, one expert does the work. A white row: an expert that learns nothing.", loads(seen));
-  text += section("Which dialect uses which expert",
-      "Percent of a dialect's choices that go to each expert, on held-out text; each row sums to 100. Rows that look "
+  text +=
+      section("While it learns",
+              "The loss falls towards the entropy of the text, below which no model can get. MaxVio says how "
+              "far the busiest "
+              "expert is above an even share: at 1 it has twice as much. What an expert tells of the dialect "
+              "is their mutual "
+              "information, 0 if routing does not care. The last picture shows how early a router settles.",
+              charts(seen));
+  text +=
+      section("Load of the experts",
+              "Percent of all choices that go to each expert, while it learns. All rows alike: balance. One "
+              "dark row among "
+              "pale ones: collapse, one expert does the work. A white row: an expert that learns nothing.",
+              loads(seen));
+  text += section(
+      "Which dialect uses which expert",
+      "Percent of a dialect's choices that go to each expert, on held-out text; each row sums to 100. Rows "
+      "that look "
       "alike: experts do not care about dialects. Dark cells in different places: they have specialised.",
       tables(seen));
   text += section("Experts that are used together",
-      "Percent of tokens that use both experts, on held-out text. Dark pairs work as a team. On the grey diagonal: "
-      "tokens that use the expert at all.", together(seen));
+                  "Percent of tokens that use both experts, on held-out text. Dark pairs work as a team. On "
+                  "the grey diagonal: "
+                  "tokens that use the expert at all.",
+                  together(seen));
   return text + "</body>\n</html>\n";
 }
 

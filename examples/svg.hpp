@@ -17,17 +17,23 @@ inline std::string number(double x, const char* format = "%.4g") {
 inline std::string escaped(const std::string& text) {
   std::string safe;
   for (const char c : text)
-    if (c == '<') safe += "&lt;";
-    else if (c == '>') safe += "&gt;";
-    else if (c == '&') safe += "&amp;";
-    else if (c == '"') safe += "&quot;";
-    else safe += c;
+    if (c == '<')
+      safe += "&lt;";
+    else if (c == '>')
+      safe += "&gt;";
+    else if (c == '&')
+      safe += "&amp;";
+    else if (c == '"')
+      safe += "&quot;";
+    else
+      safe += c;
   return safe;
 }
 
 // Sequential scale by lightness only: readable for colour-blind viewers and in greyscale.
 inline std::string colour(double share) {
-  static constexpr int ramp[5][3] = {{245, 247, 250}, {186, 211, 228}, {105, 161, 198}, {38, 98, 148}, {10, 40, 82}};
+  static constexpr int ramp[5][3] = {
+      {245, 247, 250}, {186, 211, 228}, {105, 161, 198}, {38, 98, 148}, {10, 40, 82}};
   const double x = 4 * std::clamp(std::isfinite(share) ? share : 0.0, 0.0, 1.0);
   const int i = std::min(3, static_cast<int>(x));
   std::string text = "rgb(";
@@ -45,17 +51,25 @@ inline constexpr const char* mark_colour = "#b00020";
 class Drawing {
  public:
   Drawing(double width, double height, const std::string& title) {
-    add("svg", {{"viewBox", "0 0 " + number(width) + " " + number(height)}, {"role", "img"}, {"aria-label", title}});
+    add("svg",
+        {{"viewBox", "0 0 " + number(width) + " " + number(height)}, {"role", "img"}, {"aria-label", title}});
     add("text", {{"x", "0"}, {"y", "16"}, {"class", "title"}}, title);
   }
   // `tip`: the tooltip.
-  void box(double x, double y, double width, double height, const std::string& fill, const std::string& tip = {}) {
+  void box(double x, double y, double width, double height, const std::string& fill,
+           const std::string& tip = {}) {
     add("rect",
-        {{"x", number(x)}, {"y", number(y)}, {"width", number(width)}, {"height", number(height)}, {"fill", fill}},
+        {{"x", number(x)},
+         {"y", number(y)},
+         {"width", number(width)},
+         {"height", number(height)},
+         {"fill", fill}},
         tip.empty() ? "" : "<title>" + escaped(tip) + "</title>", true);
   }
   void line(double x1, double y1, double x2, double y2, const char* style) {
-    add("line", {{"x1", number(x1)}, {"y1", number(y1)}, {"x2", number(x2)}, {"y2", number(y2)}, {"class", style}}, "");
+    add("line",
+        {{"x1", number(x1)}, {"y1", number(y1)}, {"x2", number(x2)}, {"y2", number(y2)}, {"class", style}},
+        "");
   }
   void curve(const std::vector<std::pair<double, double>>& points, const std::string& stroke) {
     std::string path;
@@ -63,7 +77,8 @@ class Drawing {
     add("polyline", {{"class", "curve"}, {"stroke", stroke}, {"points", path}}, "");
   }
   // anchor: start, middle or end.
-  void write(double x, double y, const std::string& words, const char* anchor = "start", const char* fill = "#333") {
+  void write(double x, double y, const std::string& words, const char* anchor = "start",
+             const char* fill = "#333") {
     add("text", {{"x", number(x)}, {"y", number(y)}, {"text-anchor", anchor}, {"fill", fill}}, words);
   }
   std::string str() const { return text_ + "</svg>\n"; }
@@ -93,10 +108,10 @@ struct Heatmap {
   double top = 1;                           // the value of the darkest colour
   double mark = 0;                          // a value to point out in the legend, and its name
   std::string mark_name{};
-  const char* format = "%.0f";              // of values
+  const char* format = "%.0f";  // of values
   std::string unit{};
-  bool numbers = false;                     // in the cells
-  bool mute_diagonal = false;               // the diagonal has other values: no colour
+  bool numbers = false;        // in the cells
+  bool mute_diagonal = false;  // the diagonal has other values: no colour
   double cell_height = 26;
 };
 
@@ -115,20 +130,24 @@ inline std::string draw(const Heatmap& h) {
       const bool muted = h.mute_diagonal && r == c;
       const std::string words = number(v, h.format);
       d.box(x, y, gap > 0 ? cell - gap : cell + 0.5, h.cell_height - 2, muted ? "#ececec" : colour(v / h.top),
-            h.row_name + " " + h.rows[r] + (h.cols[c].empty() ? "" : ", " + h.col_name + " " + h.cols[c]) + ": " +
-                number(v, "%.3g") + h.unit);
+            h.row_name + " " + h.rows[r] + (h.cols[c].empty() ? "" : ", " + h.col_name + " " + h.cols[c]) +
+                ": " + number(v, "%.3g") + h.unit);
       if (h.numbers)
         d.write(x + (cell - gap) / 2, y + h.cell_height / 2 + 3, words, "middle",
-                muted ? "#666" : v / h.top > 0.55 ? "#fff" : "#222");
+                muted              ? "#666"
+                : v / h.top > 0.55 ? "#fff"
+                                   : "#222");
     }
   }
   for (std::size_t c = 0; c < cols; ++c)
-    if (!h.cols[c].empty()) d.write(left + cell * (static_cast<double>(c) + 0.5), bottom + 16, h.cols[c], "middle");
+    if (!h.cols[c].empty())
+      d.write(left + cell * (static_cast<double>(c) + 0.5), bottom + 16, h.cols[c], "middle");
   d.write(left + (width - left - right) / 2, bottom + 36, h.col_name, "middle", "#555");
 
-  constexpr double bar = 180, steps = 60;   // the legend
+  constexpr double bar = 180, steps = 60;  // the legend
   const double y = bottom + 54;
-  for (double i = 0; i < steps; ++i) d.box(left + bar * i / steps, y, bar / steps + 0.5, 10, colour((i + 0.5) / steps));
+  for (double i = 0; i < steps; ++i)
+    d.box(left + bar * i / steps, y, bar / steps + 0.5, 10, colour((i + 0.5) / steps));
   d.write(left, y + 26, "0" + h.unit);
   d.write(left + bar, y + 26, number(h.top, h.format) + h.unit, "end");
   if (h.mark > 0) {
@@ -142,15 +161,15 @@ inline std::string draw(const Heatmap& h) {
 
 struct Series {
   std::string name;
-  std::vector<double> value{};   // equally far apart, the last at the chart's end
+  std::vector<double> value{};  // equally far apart, the last at the chart's end
 };
 struct Chart {
   std::string title, unit, x_name;
-  double end = 1;                // of the x axis, which begins with 0
+  double end = 1;  // of the x axis, which begins with 0
   std::vector<Series> series{};
-  double mark = NAN;             // a dashed line, and its name
+  double mark = NAN;  // a dashed line, and its name
   std::string mark_name{};
-  double least = 0;              // the y axis begins here, or below
+  double least = 0;  // the y axis begins here, or below
 };
 
 // 1, 2 or 5 times a power of ten: `parts` of them, or fewer, fill `span`.

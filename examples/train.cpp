@@ -25,27 +25,36 @@ void declare(CLI::App& app, Options& o) {
   using namespace options;
   app.add_option("--data", o.data, "Any text; without it, one is generated whose entropy is known")
       ->check(file_name());
-  app.add_option("--preset", o.preset, "small (default) or makemoe")->check(CLI::IsMember({"small", "makemoe"}));
-  app.add_option("--tokenizer", o.tokenizer, "auto (default: characters, or bytes if the text is not UTF-8 or has more "
-                 "than 256 different ones), characters, bytes")->check(CLI::IsMember({"auto", "characters", "bytes"}));
+  app.add_option("--preset", o.preset, "small (default) or makemoe")
+      ->check(CLI::IsMember({"small", "makemoe"}));
+  app.add_option("--tokenizer", o.tokenizer,
+                 "auto (default: characters, or bytes if the text is not UTF-8 or has more "
+                 "than 256 different ones), characters, bytes")
+      ->check(CLI::IsMember({"auto", "characters", "bytes"}));
   app.add_option("--save", o.save, "Where the trained model goes, as safetensors")->check(file_name());
   app.add_option("--steps", o.steps, "Training steps, instead of the preset's")->check(whole(0));
-  app.add_option("--batch", o.batch, "Sequences in a batch, instead of the preset's")->check(whole(1, 1000000));
-  app.add_option("--length", o.length, "Tokens in a sequence, instead of the preset's")->check(whole(1, 1000000));
+  app.add_option("--batch", o.batch, "Sequences in a batch, instead of the preset's")
+      ->check(whole(1, 1000000));
+  app.add_option("--length", o.length, "Tokens in a sequence, instead of the preset's")
+      ->check(whole(1, 1000000));
   app.add_option("--lr", o.learning_rate, "Learning rate, instead of the preset's")
       ->check(real(0, std::numeric_limits<double>::max(), From::exclusive));
-  app.add_option("--capacity", o.capacity, "Each expert takes at most so many times its share of the tokens; 0: all")
+  app.add_option("--capacity", o.capacity,
+                 "Each expert takes at most so many times its share of the tokens; 0: all")
       ->check(real(0, 1e6));
   app.add_option("--seed", o.seed, "Of weights, batches, noise and samples (default 1337)")->check(seed());
   app.add_option("--threads", o.threads, "Default: 2, or 1 on a machine with one core")->check(threads());
-  app.add_option("--eval-every", o.eval_every, "Steps between validation losses (default 250; 0: only at the end)")
+  app.add_option("--eval-every", o.eval_every,
+                 "Steps between validation losses (default 250; 0: only at the end)")
       ->check(whole(0));
-  app.add_option("--sample-every", o.sample_every, "Steps between samples of text (default 0: none)")->check(whole(0));
+  app.add_option("--sample-every", o.sample_every, "Steps between samples of text (default 0: none)")
+      ->check(whole(0));
   app.add_option("--log-every", o.log_every, "Steps between lines of progress (default 50)")->check(whole(1));
   app.final_callback([&o] {
     std::error_code missing;
     if (!o.data.empty() && !o.save.empty() && std::filesystem::equivalent(o.data, o.save, missing))
-      throw CLI::ValidationError("--save", "is '" + o.save + "', the text of --data, which the model would replace");
+      throw CLI::ValidationError("--save",
+                                 "is '" + o.save + "', the text of --data, which the model would replace");
   });
 }
 
@@ -55,7 +64,7 @@ double seconds() {
 
 struct Text {
   std::string text;
-  double entropy_rate = 0;   // nats per character, the least possible loss; 0: unknown
+  double entropy_rate = 0;  // nats per character, the least possible loss; 0: unknown
 };
 
 Text read_or_generate(const Options& o) {
@@ -73,7 +82,8 @@ Tokenizer tokenizer_for(const Options& o, const std::string& text) {
   }
   Tokenizer characters = Tokenizer::characters(text);
   if (characters.vocab() <= 256) return characters;
-  check(o.tokenizer == "auto", "the text has ", characters.vocab(), " different characters, this program's models at most "
+  check(o.tokenizer == "auto", "the text has ", characters.vocab(),
+        " different characters, this program's models at most "
         "256: use --tokenizer bytes");
   std::printf("the text has %d different characters: its tokens are bytes\n", characters.vocab());
   return Tokenizer::bytes();
@@ -114,7 +124,8 @@ void run(const Options& o, const Text& text, Tokenizer tokenizer) {
   if (o.steps) recipe.steps = *o.steps;
   if (o.batch) recipe.batch.batch = *o.batch;
   if (o.length) recipe.batch.length = *o.length;
-  if (o.learning_rate) recipe.final_rate *= *o.learning_rate / recipe.learning_rate, recipe.learning_rate = *o.learning_rate;
+  if (o.learning_rate)
+    recipe.final_rate *= *o.learning_rate / recipe.learning_rate, recipe.learning_rate = *o.learning_rate;
   if (o.capacity) recipe.options.capacity_factor = *o.capacity;
   const Key seed{o.seed};
   const Exec exec{o.threads};
@@ -128,9 +139,10 @@ void run(const Options& o, const Text& text, Tokenizer tokenizer) {
   typename Model::Workspace work{recipe.batch, exec, recipe.objective};
   typename Model::Workspace eval_work{recipe.batch, exec, {}, Use::inference};
   for (const auto* part : {&corpus.train, &corpus.val})
-    check(std::ssize(*part) > recipe.batch.length, "the text is too short: of its ", corpus.train.size() + corpus.val.size(),
-          " tokens the last tenth, ", corpus.val.size(), ", is for validation, and each part needs at least ",
-          recipe.batch.length + 1, ": use a longer text, or a smaller --length");
+    check(std::ssize(*part) > recipe.batch.length, "the text is too short: of its ",
+          corpus.train.size() + corpus.val.size(), " tokens the last tenth, ", corpus.val.size(),
+          ", is for validation, and each part needs at least ", recipe.batch.length + 1,
+          ": use a longer text, or a smaller --length");
   const WarmupCosine schedule{.peak = recipe.learning_rate,
                               .minimum = recipe.final_rate,
                               .warmup = recipe.warmup,
@@ -142,12 +154,16 @@ void run(const Options& o, const Text& text, Tokenizer tokenizer) {
   };
   const std::string prompt = corpus.tokenizer.knows("\n") ? "\n" : "";
   auto sample = [&](int tokens) {
-    return generate(model, corpus.tokenizer, prompt, {.tokens = tokens, .sampling = {.temperature = 0.8},
-                    .seed = seed.value, .exec = exec, .noise = noise});
+    return generate(model, corpus.tokenizer, prompt,
+                    {.tokens = tokens,
+                     .sampling = {.temperature = 0.8},
+                     .seed = seed.value,
+                     .exec = exec,
+                     .noise = noise});
   };
 
-  std::printf("%s\n%td parameters, %.0f active for each token\n", to_text<Model>().c_str(), count_weights(model),
-              model.active_weights());
+  std::printf("%s\n%td parameters, %.0f active for each token\n", to_text<Model>().c_str(),
+              count_weights(model), model.active_weights());
   std::printf("text: %zu tokens for training, %zu for validation, %d different; %d threads, %s\n",
               corpus.train.size(), corpus.val.size(), corpus.tokenizer.vocab(), exec.threads,
               build_info().simd);
@@ -180,21 +196,23 @@ void run(const Options& o, const Text& text, Tokenizer tokenizer) {
 
     if (step % o.log_every == 0 || !val.empty()) {
       const double now = seconds(), steps_done = tokens / static_cast<double>(batch.shape.tokens());
-      std::printf("step %5d/%d  loss %.4f%s  %.0f tokens/s  %.0f ms  lr %.1e  |g| %.2f  %s\n", step, recipe.steps,
-                  loss.cross_entropy, val.c_str(), tokens / (now - since), 1e3 * (now - since) / steps_done,
-                  adam.options.learning_rate, norm, bars(expert_load<Model>(work)).c_str());
+      std::printf("step %5d/%d  loss %.4f%s  %.0f tokens/s  %.0f ms  lr %.1e  |g| %.2f  %s\n", step,
+                  recipe.steps, loss.cross_entropy, val.c_str(), tokens / (now - since),
+                  1e3 * (now - since) / steps_done, adam.options.learning_rate, norm,
+                  bars(expert_load<Model>(work)).c_str());
       std::fflush(stdout);
       since = now;
       tokens = 0;
     }
   }
 
-  if (!o.save.empty()) {   // first, because later steps may throw
+  if (!o.save.empty()) {  // first, because later steps may throw
     save(o.save, model, corpus.tokenizer);
     std::printf("saved %s\n", o.save.c_str());
   }
   std::printf("a sample:\n%s\n", sample(300).c_str());
-  const double final_loss = recipe.noisy_evaluation ? validate(400) : evaluate(model, std::span<const int>(corpus.val), eval_work);
+  const double final_loss =
+      recipe.noisy_evaluation ? validate(400) : evaluate(model, std::span<const int>(corpus.val), eval_work);
   if (text.entropy_rate > 0)
     std::printf("%.4f nats/char above the entropy rate\n",
                 units.per_character(final_loss) - text.entropy_rate);
@@ -202,7 +220,7 @@ void run(const Options& o, const Text& text, Tokenizer tokenizer) {
 }
 
 void start(const Options& o) {
-  if (!o.save.empty()) check_can_write(o.save);   // before training
+  if (!o.save.empty()) check_can_write(o.save);  // before training
   const Text text = read_or_generate(o);
   Tokenizer tokenizer = tokenizer_for(o, text.text);
   if (o.preset == "makemoe") {

@@ -24,7 +24,8 @@ void declare(CLI::App& app, Options& o) {
   app.add_option("--out", o.out, "The HTML report (default routing.html): one file for any browser")
       ->check(file_name());
   app.add_option("--steps", o.steps, "Training steps (default 1500)")->check(whole(1));
-  app.add_option("--balance", o.balance, "Coefficient of the balance loss (default 0.01; 0: see what happens without)")
+  app.add_option("--balance", o.balance,
+                 "Coefficient of the balance loss (default 0.01; 0: see what happens without)")
       ->check(real(0));
   app.add_option("--lr", o.learning_rate, "Learning rate (default 0.003)")
       ->check(real(0, std::numeric_limits<double>::max(), From::exclusive));
@@ -32,7 +33,7 @@ void declare(CLI::App& app, Options& o) {
   app.add_option("--threads", o.threads, "Default: 2, or 1 on a machine with one core")->check(threads());
 }
 
-constexpr int K = 2, frames = 60;   // experts per token; points in time in the report
+constexpr int K = 2, frames = 60;  // experts per token; points in time in the report
 constexpr Config config{.vocab = 64, .context = 64, .dim = 64, .layers = 2, .heads = 4, .hidden = 128};
 using Model = GPT<config, TopKRouter<8, K>>;
 using routing_page::Frame, routing_page::Watched;
@@ -82,8 +83,11 @@ Watched train(const Options& o) {
   const Dialects::Text text = dialects.generate(500000, seed.with(Purpose::corpus));
   const Corpus corpus = split_corpus(text.text, Tokenizer::characters(text.text), 0.95);
   const std::span<const std::uint8_t> dialect{text.dialect_of_char};
-  Watched seen{.steps = o.steps, .balance = o.balance, .entropy_rate = dialects.entropy_rate(),
-               .choices = K, .samples = first_sentences(text, dialects.options().dialects)};
+  Watched seen{.steps = o.steps,
+               .balance = o.balance,
+               .entropy_rate = dialects.entropy_rate(),
+               .choices = K,
+               .samples = first_sentences(text, dialects.options().dialects)};
 
   Model model, grad;
   init(model, seed);
@@ -98,8 +102,8 @@ Watched train(const Options& o) {
   RoutingStatistics<Model> recent{dialects.options().dialects};
 
   std::printf("%s\n%td parameters, %.0f active for each token; no model can get below %.4f nats/char\n",
-              "a GPT with two mixtures of 8 experts, 2 for each token", count_weights(model), model.active_weights(),
-              seen.entropy_rate);
+              "a GPT with two mixtures of 8 experts, 2 for each token", count_weights(model),
+              model.active_weights(), seen.entropy_rate);
   double loss = 0;
   for (long step = 1, since = 0; step <= seen.steps; ++step) {
     const auto number = static_cast<std::uint64_t>(step);
@@ -127,7 +131,8 @@ Watched train(const Options& o) {
   RoutingStatistics<Model> by_dialect{dialects.options().dialects}, by_letter{Model::V};
   for (Index i = 0; i < held_out.size(); ++i) {
     held_out.read(i, batch);
-    seen.held_out_loss += model.forward(batch, work).cross_entropy * static_cast<double>(batch.shape.tokens());
+    seen.held_out_loss +=
+        model.forward(batch, work).cross_entropy * static_cast<double>(batch.shape.tokens());
     label(batch, dialect.subspan(corpus.train.size()), labels);
     by_dialect.add(model, work, labels);
     by_letter.add(model, work, batch.inputs);
@@ -148,19 +153,24 @@ void print_tables(const Watched& seen) {
     for (int e = 0; e < routing.experts; ++e) std::printf("%6d", e);
     for (int c = 0; c < dialects.classes; ++c) {
       std::printf("\n  dialect %s", routing_page::dialect_name(c).c_str());
-      for (int e = 0; e < routing.experts; ++e) std::printf("%6.1f", 100 * routing_page::share_of(dialects, c, e));
+      for (int e = 0; e < routing.experts; ++e)
+        std::printf("%6.1f", 100 * routing_page::share_of(dialects, c, e));
     }
-    std::printf("\n  mutual information of expert and dialect %.3f nats (%.0f %% of the dialect's entropy), of expert "
-                "and letter %.3f (%.0f %%)\n", dialects.mutual_information(), 100 * dialects.explained(),
-                letters.mutual_information(), 100 * letters.explained());
-    std::printf("  MaxVio %.2f, CV %.2f, dead experts %d, router entropy %.2f of at most %.2f, mean top gate %.2f\n",
-                routing.max_violation(), routing.cv(), routing.dead(), routing.mean_entropy(),
-                std::log(routing.experts), routing.mean_top_gate());
+    std::printf(
+        "\n  mutual information of expert and dialect %.3f nats (%.0f %% of the dialect's entropy), of "
+        "expert "
+        "and letter %.3f (%.0f %%)\n",
+        dialects.mutual_information(), 100 * dialects.explained(), letters.mutual_information(),
+        100 * letters.explained());
+    std::printf(
+        "  MaxVio %.2f, CV %.2f, dead experts %d, router entropy %.2f of at most %.2f, mean top gate %.2f\n",
+        routing.max_violation(), routing.cv(), routing.dead(), routing.mean_entropy(),
+        std::log(routing.experts), routing.mean_top_gate());
   }
 }
 
 void start(const Options& o) {
-  check_can_write(o.out);   // before training
+  check_can_write(o.out);  // before training
   const Watched seen = train(o);
   print_tables(seen);
   const std::string page = routing_page::html(seen);

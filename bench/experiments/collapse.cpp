@@ -52,7 +52,7 @@ Result train(const Setup& setup, const Objective& objective, double bias_rate, K
   Result result;
   RoutingStatistics<Model> seen{4};
   std::vector<int> labels;
-  constexpr int batches = 16;   // of 1,024 tokens, the same for every row
+  constexpr int batches = 16;  // of 1,024 tokens, the same for every row
   for (std::uint64_t i = 0; i < batches; ++i) {
     sample_batch(setup.corpus.val, batch, Key{1}.with(Purpose::evaluation, i));
     result.loss += model.forward(batch, work).cross_entropy / batches;
@@ -88,7 +88,9 @@ const Row rows[] = {
     {"count: GShard 0.01", train<Plain>, {.balance = 0.01, .balance_rule = BalanceRule::gshard}},
     {"count: megablocks 0.1", train<Plain>, {.balance = 0.1, .balance_rule = BalanceRule::megablocks}},
     {"count: Hugging Face 0.1", train<Plain>, {.balance = 0.1, .balance_rule = BalanceRule::huggingface}},
-    {"count: DeepSeek per sequence 0.01", train<Plain>, {.balance = 0.01, .balance_rule = BalanceRule::deepseek}},
+    {"count: DeepSeek per sequence 0.01",
+     train<Plain>,
+     {.balance = 0.01, .balance_rule = BalanceRule::deepseek}},
     {"count: selection bias, rate 0.001", train<Biased>, {}, 0.001},
     {"count: selection bias, rate 0.01", train<Biased>, {}, 0.01},
     {"count: selection bias 0.01, sigmoid", train<SigmoidRouter<E, 1>>, {}, 0.01},
@@ -109,20 +111,28 @@ struct Options {
 
 void start(const Options& o) {
   const Dialects dialects;
-  Setup setup{.text = dialects.generate(600000, Key{1}.with(Purpose::corpus)), .corpus = {}, .steps = o.steps,
-              .seeds = o.seeds, .rate = o.learning_rate, .exec = {o.threads}};
+  Setup setup{.text = dialects.generate(600000, Key{1}.with(Purpose::corpus)),
+              .corpus = {},
+              .steps = o.steps,
+              .seeds = o.seeds,
+              .rate = o.learning_rate,
+              .exec = {o.threads}};
   setup.corpus = split_corpus(setup.text.text, Tokenizer::characters(setup.text.text));
-  std::printf("%d layers, %d experts, K = 1, %ld steps of 1,024 tokens, learning rate %g; entropy of the text: "
-              "%.4f nats per character\n\n", config.layers, E, setup.steps, setup.rate,
-              dialects.entropy_rate());
-  std::printf("| balancing | seed | MaxVio of the worst layer | dead experts of %d | I(dialect; expert) of the best "
-              "layer, nats | held-out loss |\n|---|---|---|---|---|---|\n", E * config.layers);
+  std::printf(
+      "%d layers, %d experts, K = 1, %ld steps of 1,024 tokens, learning rate %g; entropy of the text: "
+      "%.4f nats per character\n\n",
+      config.layers, E, setup.steps, setup.rate, dialects.entropy_rate());
+  std::printf(
+      "| balancing | seed | MaxVio of the worst layer | dead experts of %d | I(dialect; expert) of the best "
+      "layer, nats | held-out loss |\n|---|---|---|---|---|---|\n",
+      E * config.layers);
   for (const Row& row : rows)
     if (std::string(row.name).find(o.rows) != std::string::npos)
       for (long seed = 1; seed <= setup.seeds; ++seed) {
-        const Result r = row.train(setup, row.objective, row.bias_rate, Key{static_cast<std::uint64_t>(seed)});
-        std::printf("| %s | %ld | %.2f | %d | %.3f | %.4f |\n", row.name, seed, r.violation, r.dead, r.information,
-                    r.loss);
+        const Result r =
+            row.train(setup, row.objective, row.bias_rate, Key{static_cast<std::uint64_t>(seed)});
+        std::printf("| %s | %ld | %.2f | %d | %.3f | %.4f |\n", row.name, seed, r.violation, r.dead,
+                    r.information, r.loss);
         std::fflush(stdout);
       }
 }

@@ -12,9 +12,16 @@ using namespace moegpt;
 
 namespace {
 
-constexpr int vocab = 128, mask_id = 127, steps = 2000, every = 50;   // the corpus is ASCII, and has no character 127
-constexpr Config config{.vocab = vocab, .context = 64, .dim = 64, .layers = 2, .heads = 4, .hidden = 128,
-                        .mask = Mask::full, .positions = Positions::rotary};
+constexpr int vocab = 128, mask_id = 127, steps = 2000,
+              every = 50;  // the corpus is ASCII, and has no character 127
+constexpr Config config{.vocab = vocab,
+                        .context = 64,
+                        .dim = 64,
+                        .layers = 2,
+                        .heads = 4,
+                        .hidden = 128,
+                        .mask = Mask::full,
+                        .positions = Positions::rotary};
 
 // One in seven characters is masked; only these are targets.
 void hide(Batch& batch, Key key) {
@@ -41,7 +48,7 @@ std::vector<double> train(std::span<const int> text, std::span<const int> val, K
   for (int step = 0; step <= steps; ++step) {
     if (step % every == 0) {
       double total = 0;
-      for (int i = 0; i < 20; ++i) {   // the same masked windows for every rule and seed
+      for (int i = 0; i < 20; ++i) {  // the same masked windows for every rule and seed
         sample_batch(val, batch, Key{1}.with(Purpose::evaluation, i));
         hide(batch, Key{2}.with(Purpose::evaluation, i));
         total += model->forward(batch, work).cross_entropy / 20;
@@ -70,14 +77,15 @@ int steps_to(const std::vector<double>& losses, double target) {
 
 void start() {
   const Corpus corpus = split_corpus(Dialects{}.generate(1000000, Key{7}).text, Tokenizer::bytes());
-  std::printf("masked loss at the end (nats per hidden character), and steps to the worse of the two final losses\n");
+  std::printf(
+      "masked loss at the end (nats per hidden character), and steps to the worse of the two final losses\n");
   std::printf("seed   top-2   expert choice      steps top-2   steps expert choice\n");
   for (const std::uint64_t seed : {1, 2, 3}) {
     const auto top = train<TopKRouter<8, 2>>(corpus.train, corpus.val, Key{seed}, 0.01);
     const auto choice = train<ExpertChoiceRouter<8, 2>>(corpus.train, corpus.val, Key{seed}, 0);
     const double target = std::max(top.back(), choice.back());
-    std::printf("%4d  %.4f        %.4f          %5d                 %5d\n", static_cast<int>(seed), top.back(),
-                choice.back(), steps_to(top, target), steps_to(choice, target));
+    std::printf("%4d  %.4f        %.4f          %5d                 %5d\n", static_cast<int>(seed),
+                top.back(), choice.back(), steps_to(top, target), steps_to(choice, target));
     std::fflush(stdout);
   }
 }

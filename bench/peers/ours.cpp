@@ -26,15 +26,25 @@ struct Recipe {
   Shape shape;
   double learning_rate = 3e-4;
   double dropout = 0;
-  bool noisy = false;            // the router's noise
+  bool noisy = false;  // the router's noise
   ModelOptions options{};
   Init init = Init::gpt2;
 };
 
-constexpr Config makemoe{.vocab = 65, .context = 32, .dim = 128, .layers = 8, .heads = 8,
-                         .activation = Activation::relu, .head_bias = true};
+constexpr Config makemoe{.vocab = 65,
+                         .context = 32,
+                         .dim = 128,
+                         .layers = 8,
+                         .heads = 8,
+                         .activation = Activation::relu,
+                         .head_bias = true};
 constexpr Config gpt2(int layers, int context) {
-  return {.vocab = 50257, .context = context, .dim = 768, .layers = layers, .heads = 12, .attention_bias = true,
+  return {.vocab = 50257,
+          .context = context,
+          .dim = 768,
+          .layers = layers,
+          .heads = 12,
+          .attention_bias = true,
           .tied = true};
 }
 constexpr Config fine(int vocab) {
@@ -42,7 +52,8 @@ constexpr Config fine(int vocab) {
 }
 
 double milliseconds() {
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 // The ids of models.py, as frequent as Zipf's law has words: P(id) ~ 1 / (id + 1).
@@ -109,8 +120,9 @@ void run(const Recipe& recipe, int threads, int warmup) {
 
   const double first = step();
   for (int i = 1; i < warmup; ++i) step();
-  std::printf("{\"name\": \"moegpt %s\", \"form\": \"%s\", \"threads\": %d, \"parameters\": %td, \"loss\": %.6f}\n",
-              build_info().version, build_info().simd, threads, count_weights(*model), first);
+  std::printf(
+      "{\"name\": \"moegpt %s\", \"form\": \"%s\", \"threads\": %d, \"parameters\": %td, \"loss\": %.6f}\n",
+      build_info().version, build_info().simd, threads, count_weights(*model), first);
   std::fflush(stdout);
   for (std::string line; std::getline(std::cin, line);) {
     if (line == "kept") {
@@ -140,21 +152,26 @@ void start(const std::string& workload, int threads, int warmup) {
   const Recipe large{.shape = {4, 256}};
   if (workload == "a")
     return run<GPT<makemoe, NoisyTopKRouter<8, 2, NoisyTopK{.bias = true}>>>(
-        {.shape = {16, 32}, .learning_rate = 1e-3, .dropout = 0.1, .noisy = true,
-         .options = {.attention_scale = 0.08838834764831845, .capacity_factor = 1}, .init = Init::makemoe},
-        threads, warmup);   // the scale: 1 / sqrt(128)
+        {.shape = {16, 32},
+         .learning_rate = 1e-3,
+         .dropout = 0.1,
+         .noisy = true,
+         .options = {.attention_scale = 0.08838834764831845, .capacity_factor = 1},
+         .init = Init::makemoe},
+        threads, warmup);  // the scale: 1 / sqrt(128)
   if (workload == "b") return run<GPT<gpt2(12, 256), TopKRouter<8, 2>>>(large, threads, warmup);
   if (workload == "b2") return run<GPT<gpt2(2, 256), TopKRouter<8, 2>>>(large, threads, warmup);
   if (workload == "c") return run<GPT<fine(65), TopKRouter<64, 8>>>(large, threads, warmup);
   if (workload == "cv") return run<GPT<fine(50257), TopKRouter<64, 8>>>(large, threads, warmup);
-  run<GPT<gpt2(12, 64)>>({.shape = {4, 64}}, threads, warmup);   // dense
+  run<GPT<gpt2(12, 64)>>({.shape = {4, 64}}, threads, warmup);  // dense
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
 #ifdef __SSE__
-  _mm_setcsr(_mm_getcsr() | 0x8040);   // denormals are zero, in this thread and in those it starts: as in step.py
+  _mm_setcsr(_mm_getcsr() |
+             0x8040);  // denormals are zero, in this thread and in those it starts: as in step.py
 #endif
   CLI::App app("Times training steps of one workload, when told to", "ours");
   std::string workload = "a";

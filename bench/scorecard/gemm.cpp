@@ -22,8 +22,9 @@ struct Goal {
   ProductShape shape;
   double of_peak;
 };
-const Goal goals[] = {{{128, 512, 128}, 85}, {{128, 128, 512}, 85}, {{128, 256, 512}, 85}, {{256, 3072, 768}, 88},
-                      {{256, 768, 3072}, 88}, {{32, 512, 128}, 70}, {{16, 512, 128}, 70}};
+const Goal goals[] = {{{128, 512, 128}, 85},  {{128, 128, 512}, 85},  {{128, 256, 512}, 85},
+                      {{256, 3072, 768}, 88}, {{256, 768, 3072}, 88}, {{32, 512, 128}, 70},
+                      {{16, 512, 128}, 70}};
 
 struct Worst {
   double ratio = 1e9;
@@ -41,7 +42,8 @@ int main(int argc, char** argv) {
     return std::fprintf(stderr, "usage: %s [--peak-only]\n", argv[0]), 2;
   const auto openblas = compare ? Cblas::openblas() : std::nullopt;
   std::vector<std::pair<ProductShape, std::pair<Worst, Worst>>> over;
-  scorecard::section(std::string("Products M x N x K, one thread, over 8 experts: of the FMA peak; ") + compiler());
+  scorecard::section(std::string("Products M x N x K, one thread, over 8 experts: of the FMA peak; ") +
+                     compiler());
   for (const Goal& goal : goals) {
     scorecard::progress("product " + goal.shape.text());
     Worst over_eigen, over_openblas;
@@ -64,10 +66,12 @@ int main(int argc, char** argv) {
   if (!compare) return 0;
   scorecard::section("The same products, speed over others', worst of the three");
   for (const auto& [shape, worst] : over)
-    scorecard::at_least(shape.text() + " over Eigen (" + worst.first.orientation + ")", worst.first.ratio, 1.35, "x");
+    scorecard::at_least(shape.text() + " over Eigen (" + worst.first.orientation + ")", worst.first.ratio,
+                        1.35, "x");
   if (!openblas) std::puts("  libopenblas.so.0 not found: its rows are omitted");
   for (const auto& [shape, worst] : over)
     if (openblas)
-      scorecard::at_least(shape.text() + " over OpenBLAS (" + worst.second.orientation + ")", worst.second.ratio, 1, "x");
+      scorecard::at_least(shape.text() + " over OpenBLAS (" + worst.second.orientation + ")",
+                          worst.second.ratio, 1, "x");
   return 0;
 }

@@ -56,7 +56,8 @@ void steps() {
   step_row(gpt2_dense, 5, 75);
 }
 
-// One token after another, one sequence: bytes of the weights that a token meets, of the bandwidth of reading.
+// One token after another, one sequence: bytes of the weights that a token meets, of the bandwidth of
+// reading.
 void writing_row(const char* name, Writing (*make)(int, int), int threads) {
   const Writing w = make(1, threads);
   scorecard::progress(name);
@@ -68,11 +69,13 @@ void writing_row(const char* name, Writing (*make)(int, int), int threads) {
   turn.run(9);
   char text[120];
   std::snprintf(text, sizeof text, "%s, %d thread%s: %.1f ms a token, %.1f of %.1f GB/s", name, threads,
-                threads == 1 ? "" : "s", 1e3 * w.bytes / turn.rate(write), 1e-9 * turn.rate(write), 1e-9 * turn.rate(read));
+                threads == 1 ? "" : "s", 1e3 * w.bytes / turn.rate(write), 1e-9 * turn.rate(write),
+                1e-9 * turn.rate(read));
   scorecard::at_least(text, 100 * turn.ratio(write, read), 80, "%");
 }
 void generation() {
-  scorecard::section("Generation, float, one sequence: bytes of the weights that a token meets, of the read bandwidth");
+  scorecard::section(
+      "Generation, float, one sequence: bytes of the weights that a token meets, of the read bandwidth");
   for (const int threads : {1, 2}) {
     writing_row("dense GPT-2 124M", gpt2_dense_writing, threads);
     writing_row("b: GPT-2 MoE, 2 layers", gpt2_moe_two_layers_writing, threads);
@@ -136,7 +139,8 @@ class Spinner {
     CPU_ZERO(&core);
     CPU_SET(1, &core);
     sched_setaffinity(0, sizeof core, &core);
-    for (volatile bool on = true; on;) {}
+    for (volatile bool on = true; on;) {
+    }
   }
   ~Spinner() {
     if (pid_ <= 0) return;
@@ -158,8 +162,8 @@ void busy_row(Workload (*make)(int), int rounds) {
   const int step1 = runs.add(1, one.step, 0.4, Clock::wall), step2 = runs.add(1, two.step, 0.4, Clock::wall);
   runs.run(rounds);
   const std::vector<double> ratios = runs.ratios(step2, step1);
-  scorecard::at_least(one.name + ", worst of " + std::to_string(rounds), *std::min_element(ratios.begin(), ratios.end()),
-                      1 / 1.3, "x");
+  scorecard::at_least(one.name + ", worst of " + std::to_string(rounds),
+                      *std::min_element(ratios.begin(), ratios.end()), 1 / 1.3, "x");
 }
 void busy() {
   scorecard::section("Two threads over one while another process spins on the second core");
@@ -189,9 +193,10 @@ void memory() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::map<std::string, void (*)()> parts{{"machine", machine}, {"steps", steps}, {"layers", layers},
-                                                {"generation", generation}, {"threads", threads}, {"busy", busy}, {"memory", memory}};
-  for (int i = 1; i < argc; ++i)   // all, before the first takes its minutes
+  const std::map<std::string, void (*)()> parts{
+      {"machine", machine}, {"steps", steps}, {"layers", layers}, {"generation", generation},
+      {"threads", threads}, {"busy", busy},   {"memory", memory}};
+  for (int i = 1; i < argc; ++i)  // all, before the first takes its minutes
     if (parts.find(argv[i]) == parts.end())
       return std::fprintf(stderr, "no part of the scorecard is called %s\n", argv[i]), 2;
   for (int i = 1; i < argc; ++i) parts.at(argv[i])();

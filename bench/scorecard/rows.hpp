@@ -11,10 +11,11 @@ inline void section(const std::string& title) {
   std::printf("\n%s\n", title.c_str());
   std::fflush(stdout);
 }
-inline void line(const std::string& name, double figure, const char* unit, const char* relation, double goal, bool ok) {
+inline void line(const std::string& name, double figure, const char* unit, const char* relation, double goal,
+                 bool ok) {
   const int digits = unit[0] == '%' ? 1 : 2;
-  std::printf("  %-62s %7.*f %-2s %s %5.*f %-2s  %s\n", name.c_str(), digits, figure, unit, relation, digits, goal, unit,
-              ok ? "ok" : "short");
+  std::printf("  %-62s %7.*f %-2s %s %5.*f %-2s  %s\n", name.c_str(), digits, figure, unit, relation, digits,
+              goal, unit, ok ? "ok" : "short");
   std::fflush(stdout);
 }
 inline void at_least(const std::string& name, double figure, double goal, const char* unit) {

@@ -14,18 +14,22 @@ struct ManyExperts {
   std::array<Expert<D, Dff>, N> experts;
   static constexpr auto fields() { return Fields{Field{"experts", &ManyExperts::experts}}; }
 };
-using NineMillion = ManyExperts<128, 512, 68>;     // in 272 tensors, as in a small mixture
-using SixtyMillion = ManyExperts<768, 3072, 13>;   // in 52 tensors
+using NineMillion = ManyExperts<128, 512, 68>;    // in 272 tensors, as in a small mixture
+using SixtyMillion = ManyExperts<768, 3072, 13>;  // in 52 tensors
 
 struct AdamFigures {
-  double weights, seconds, bandwidth, of_bandwidth;   // of_bandwidth: median of interleaved ratios
+  double weights, seconds, bandwidth, of_bandwidth;  // of_bandwidth: median of interleaved ratios
 };
 
 template <class Tree>
 AdamFigures adam_interleaved(int threads, int rounds) {
   const Exec exec{.threads = threads};
   Tree model, grad;
-  for_each_weight([](auto& w) { for (auto& v : w) v = 0.01f; }, grad);
+  for_each_weight(
+      [](auto& w) {
+        for (auto& v : w) v = 0.01f;
+      },
+      grad);
   Adam<Tree> adam;
   const auto weights = static_cast<double>(count_weights(model));
   Streams streams(count_weights(model));

@@ -26,8 +26,9 @@ inline double median(std::vector<double> x) {
 // A function that is called repeatedly, in slices of at least `slice` seconds.
 class Work {
  public:
-  Work(std::function<void()> call, double slice, Clock clock = Clock::thread) : call_(std::move(call)), clock_(clock) {
-    call_();   // warm-up
+  Work(std::function<void()> call, double slice, Clock clock = Clock::thread)
+      : call_(std::move(call)), clock_(clock) {
+    call_();  // warm-up
     double time = run(1);
     while (time < slice / 4 && calls_ < (Index{1} << 30)) time = run(calls_ *= 2);  // too short for the clock
     calls_ = std::max<Index>(1, static_cast<Index>(static_cast<double>(calls_) * slice / time));
@@ -51,7 +52,7 @@ class Work {
 class Interleaved {
  public:
   using Slice = std::function<double()>;
-  double pause = 0;   // seconds of sleep before each slice, until spinning threads of another function block
+  double pause = 0;  // seconds of sleep before each slice, until spinning threads of another function block
 
   int add(Slice slice) {
     slices_.push_back(std::move(slice));
@@ -59,7 +60,8 @@ class Interleaved {
   }
   // `amount` of work per call, in slices of at least `seconds`.
   int add(double amount, std::function<void()> call, double seconds = 2e-3, Clock clock = Clock::thread) {
-    return add([amount, work = Work(std::move(call), seconds, clock)]() mutable { return amount / work.slice(); });
+    return add(
+        [amount, work = Work(std::move(call), seconds, clock)]() mutable { return amount / work.slice(); });
   }
   int add_peak(int threads = 1, double seconds = 2e-3, Clock clock = Clock::thread) {
     return add([=] { return fma_peak<float>(threads, seconds, clock); });

@@ -15,10 +15,12 @@ class LayerRun {
 
   LayerRun(Shape shape, int threads) : pass_{.shape = shape, .exec = Exec{.threads = threads}} {
     Rng rng(1);
-    walk::each([&](const auto&, const walk::Attributes& attributes, auto& w) {
-      const bool one = attributes.start == Start::one;
-      for (auto& value : w) value = one ? 1 : static_cast<float>(0.07 * (rng.uniform() - 0.5));
-    }, layer_);
+    walk::each(
+        [&](const auto&, const walk::Attributes& attributes, auto& w) {
+          const bool one = attributes.start == Start::one;
+          for (auto& value : w) value = one ? 1 : static_cast<float>(0.07 * (rng.uniform() - 0.5));
+        },
+        layer_);
     for (auto& x : x_) {
       x.resize(shape.tokens());
       for (auto& value : x.memory()) value = static_cast<float>(rng.normal());

@@ -17,7 +17,8 @@ LayerWork mixture(Index tokens, int threads) {
 }
 template <int D, int Dff>
 LayerWork dense(Index tokens, int threads) {
-  return {expert_flops(D, Dff, static_cast<double>(tokens)), both_ways<FeedForward<Expert<D, Dff>>>({1, tokens}, threads)};
+  return {expert_flops(D, Dff, static_cast<double>(tokens)),
+          both_ways<FeedForward<Expert<D, Dff>>>({1, tokens}, threads)};
 }
 
 }  // namespace
@@ -33,11 +34,16 @@ LayerWork mixture_of(int experts, int threads) {
   constexpr int K = 2, D = 128, Dff = 512;
   constexpr Index tokens = 8192;
   switch (experts) {
-    case 4: return mixture<4, K, D, Dff>(tokens, threads);
-    case 8: return mixture<8, K, D, Dff>(tokens, threads);
-    case 16: return mixture<16, K, D, Dff>(tokens, threads);
-    case 32: return mixture<32, K, D, Dff>(tokens, threads);
-    default: return mixture<64, K, D, Dff>(tokens, threads);
+    case 4:
+      return mixture<4, K, D, Dff>(tokens, threads);
+    case 8:
+      return mixture<8, K, D, Dff>(tokens, threads);
+    case 16:
+      return mixture<16, K, D, Dff>(tokens, threads);
+    case 32:
+      return mixture<32, K, D, Dff>(tokens, threads);
+    default:
+      return mixture<64, K, D, Dff>(tokens, threads);
   }
 }
 
@@ -47,7 +53,8 @@ LayerWork gpt2_moe_block(int threads) {
   constexpr AttentionShape attention{.dim = D, .heads = 12, .mask = Mask::causal, .bias = true};
   const auto n = static_cast<double>(shape.tokens()), T = static_cast<double>(shape.length);
   return {expert_flops(D, 4 * D, K * n) + n * (6.0 * D * E + 6.0 * 4 * D * D + 3.0 * 2 * D * (T + 1)),
-          both_ways<Block<attention, LayerNorm<D>, MoELayer<TopKRouter<E, K>, Expert<D, 4 * D>>>>(shape, threads)};
+          both_ways<Block<attention, LayerNorm<D>, MoELayer<TopKRouter<E, K>, Expert<D, 4 * D>>>>(shape,
+                                                                                                  threads)};
 }
 
 }  // namespace bench

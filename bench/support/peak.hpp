@@ -28,9 +28,10 @@ template <class T>
 inline constexpr int chains = MOEGPT_VECTOR_BYTES == 64 ? 24 : 12;
 template <class T>
 #if defined(__clang__) && MOEGPT_VECTOR_BYTES == 64
-[[clang::min_vector_width(512)]]   // otherwise clang splits vectors on some processors
+[[clang::min_vector_width(512)]]  // otherwise clang splits vectors on some processors
 #endif
-[[gnu::noinline]] T fma_chains(T b_, Index n) {
+[[gnu::noinline]] T
+fma_chains(T b_, Index n) {
   const Vector<T> b = Vector<T>{} + b_, c = Vector<T>{} + (1 - b_);
   Vector<T> a[chains<T>];
   for (int i = 0; i < chains<T>; ++i) a[i] = Vector<T>{} + T(i);
@@ -45,11 +46,11 @@ template <class T>
 // Exec, so that the probe is independent of the library.
 template <class T>
 double fma_peak(int threads, double seconds, Clock clock) {
-  constexpr Index links = 10000;   // about 50 us
+  constexpr Index links = 10000;  // about 50 us
   constexpr double flops = 2.0 * links * chains<T> * lanes<T>;
   std::atomic<int> ready{0};
   std::atomic<T> sink{0};
-  volatile T factor = T(0.999);   // unknown to the compiler, so no call is optimised away
+  volatile T factor = T(0.999);  // unknown to the compiler, so no call is optimised away
   std::vector<double> rate(static_cast<std::size_t>(threads));
   const auto burn = [&](int thread) {
     ++ready;
@@ -85,9 +86,7 @@ class Streams {
   // a = b + s c: two streams read, one written. Bytes without write-allocate, as in STREAM.
   double triad_bytes() const { return 12.0 * static_cast<double>(g_.size()); }
   void triad(const Exec& exec) {
-    walk(exec, [](float* w, float* m, float* v, const float*) {
-      store(w, load(m) + load(v) * 0.5f);
-    });
+    walk(exec, [](float* w, float* m, float* v, const float*) { store(w, load(m) + load(v) * 0.5f); });
   }
   // Access pattern of Adam: four streams read, three of them written in place, little arithmetic.
   double update_bytes() const { return 28.0 * static_cast<double>(g_.size()); }

@@ -51,18 +51,21 @@ class Cblas {
     return load("libopenblas.so.0", "openblas_set_num_threads");
   }
   static std::optional<Cblas> blis() {
-    if (MOEGPT_VECTOR_BYTES == 64) setenv("BLIS_ARCH_TYPE", "0", 0);   // skx, in BLIS 0.9
+    if (MOEGPT_VECTOR_BYTES == 64) setenv("BLIS_ARCH_TYPE", "0", 0);  // skx, in BLIS 0.9
     return load("libblis.so.4", "bli_thread_set_num_threads");
   }
 
   // C = A B + beta C; a and b are stored transposed or not, row-major.
-  void operator()(bool at, bool bt, Index m, Index n, Index k, const float* a, const float* b, float beta, float* c) const {
+  void operator()(bool at, bool bt, Index m, Index n, Index k, const float* a, const float* b, float beta,
+                  float* c) const {
     const auto i = [](Index x) { return static_cast<int>(x); };
-    sgemm_(101, at ? 112 : 111, bt ? 112 : 111, i(m), i(n), i(k), 1, a, i(at ? m : k), b, i(bt ? k : n), beta, c, i(n));
+    sgemm_(101, at ? 112 : 111, bt ? 112 : 111, i(m), i(n), i(k), 1, a, i(at ? m : k), b, i(bt ? k : n), beta,
+           c, i(n));
   }
 
  private:
-  using Sgemm = void(int, int, int, int, int, int, float, const float*, int, const float*, int, float, float*, int);
+  using Sgemm = void(int, int, int, int, int, int, float, const float*, int, const float*, int, float, float*,
+                     int);
   Sgemm* sgemm_ = nullptr;
 };
 
@@ -75,7 +78,9 @@ class Products {
       e.w.resize(s_.N * s_.K);
       e.b.resize(s_.N);
       e.y.resize(s_.M * s_.N);
-      e.result.resize(o_ == Orientation::forward ? s_.M * s_.N : o_ == Orientation::dx ? s_.M * s_.K : s_.N * s_.K);
+      e.result.resize(o_ == Orientation::forward ? s_.M * s_.N
+                      : o_ == Orientation::dx    ? s_.M * s_.K
+                                                 : s_.N * s_.K);
       for (auto* operand : {&e.x, &e.w, &e.b, &e.y})
         for (float& value : *operand) value = static_cast<float>(rng.uniform() - 0.5);
     }
@@ -88,7 +93,8 @@ class Products {
     float* const c = e.result.data();
     if (o_ == Orientation::forward) kernels::affine<float>({}, x, w, e.b.data(), {c, s_.M, s_.N, s_.N});
     if (o_ == Orientation::dx) kernels::affine_backward<float>({}, dy, w, {c, s_.M, s_.K, s_.K}, false);
-    if (o_ == Orientation::dw) kernels::affine_backward_weights<float>({}, x, dy, {c, s_.N, s_.K, s_.K}, nullptr);
+    if (o_ == Orientation::dw)
+      kernels::affine_backward_weights<float>({}, x, dy, {c, s_.N, s_.K, s_.K}, nullptr);
   }
 
   void eigen() {

@@ -10,11 +10,11 @@
 namespace bench {
 
 struct Measured {
-  double flops = 0;        // of one call; shown as GFLOP/s and per cent of the FMA peak
-  double bytes = 0;        // of one call; shown as GB/s
-  double tokens = 0;       // of one call; shown as tokens/s
+  double flops = 0;   // of one call; shown as GFLOP/s and per cent of the FMA peak
+  double bytes = 0;   // of one call; shown as GB/s
+  double tokens = 0;  // of one call; shown as tokens/s
   int threads = 1;
-  double slice = 2e-3;     // seconds of work between two probes
+  double slice = 2e-3;  // seconds of work between two probes
 };
 
 inline void measure(benchmark::State& state, const Measured& what, std::function<void()> call) {
@@ -52,7 +52,9 @@ std::string name(const First& first, const Rest&... rest) {
 inline benchmark::internal::Benchmark* add(const std::string& row, int rounds,
                                            std::function<void(benchmark::State&)> run) {
   return benchmark::RegisterBenchmark(row.c_str(), [run = std::move(run)](benchmark::State& s) { run(s); })
-      ->Iterations(rounds)->UseManualTime()->Unit(benchmark::kMicrosecond);
+      ->Iterations(rounds)
+      ->UseManualTime()
+      ->Unit(benchmark::kMicrosecond);
 }
 
 // Runs all benchmarks that were added.

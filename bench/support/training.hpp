@@ -15,43 +15,50 @@ using namespace moegpt;
 template <class Model>
 void random_weights(Model& model) {
   Rng rng(1);
-  walk::each([&](const auto&, const walk::Attributes& attributes, auto& w) {
-    const bool one = attributes.start == Start::one;
-    std::uint64_t state = rng.bits();
-    for (auto& value : w) {
-      state = state * 6364136223846793005u + 1442695040888963407u;
-      const float uniform = static_cast<float>(state >> 40) * 0x1p-24f - 0.5f;
-      value = one ? 1 : w.shape.size() > 1 ? 0.07f * uniform : 0;   // deviation 0.02
-    }
-  }, model);
+  walk::each(
+      [&](const auto&, const walk::Attributes& attributes, auto& w) {
+        const bool one = attributes.start == Start::one;
+        std::uint64_t state = rng.bits();
+        for (auto& value : w) {
+          state = state * 6364136223846793005u + 1442695040888963407u;
+          const float uniform = static_cast<float>(state >> 40) * 0x1p-24f - 0.5f;
+          value = one ? 1 : w.shape.size() > 1 ? 0.07f * uniform : 0;  // deviation 0.02
+        }
+      },
+      model);
 }
 
-// Weights that enter a product for one token: an expert's weigh K / E, look-ups do not count, a tied head counts once.
-// Model FLOPs of one training step: 6 for each of them and token, and 3 times the causal attention of a forward, which has
-// 2 (T + 1) heads x width for a token. Nothing is dropped.
+// Weights that enter a product for one token: an expert's weigh K / E, look-ups do not count, a tied head
+// counts once. Model FLOPs of one training step: 6 for each of them and token, and 3 times the causal
+// attention of a forward, which has 2 (T + 1) heads x width for a token. Nothing is dropped.
 template <class Model>
 double weights_met(const Model& model) {
   constexpr Config C = Model::config;
   double weights = 0;
-  for_each_named_weight([&](const std::string& path, Kind kind, const auto& w) {
-    if (w.shape.size() < 2 || path.starts_with("position_embedding")) return;
-    if (path.starts_with("token_embedding") && !C.tied) return;
-    double share = 1;
-    if constexpr (Model::has_experts)
-      if (kind == Kind::sparse) share = static_cast<double>(Model::RouterRecipe::active) / Model::RouterRecipe::experts;
-    weights += share * static_cast<double>(w.size());
-  }, model);
+  for_each_named_weight(
+      [&](const std::string& path, Kind kind, const auto& w) {
+        if (w.shape.size() < 2 || path.starts_with("position_embedding")) return;
+        if (path.starts_with("token_embedding") && !C.tied) return;
+        double share = 1;
+        if constexpr (Model::has_experts)
+          if (kind == Kind::sparse)
+            share = static_cast<double>(Model::RouterRecipe::active) / Model::RouterRecipe::experts;
+        weights += share * static_cast<double>(w.size());
+      },
+      model);
   return weights;
 }
 template <class Model>
 double model_flops(const Model& model, Shape shape) {
   constexpr Config C = Model::config;
-  const double attention = 2.0 * C.layers * C.heads * C.attention().width() * static_cast<double>(shape.length + 1);
+  const double attention =
+      2.0 * C.layers * C.heads * C.attention().width() * static_cast<double>(shape.length + 1);
   return static_cast<double>(shape.tokens()) * (6 * weights_met(model) + 3 * attention);
 }
 
-// Bytes of a training run: 16 for each weight (itself, gradient, two moments), and the activations, in numbers for a
-// token. K slots for each token in a mixture, 1 in a dense feed-forward network; w = 2 if experts are gated, else 1:
+// Bytes of a training run: 16 for each weight (itself, gradient, two moments), and the activations, in
+// numbers for a token. K slots for each token in a mixture, 1 in a dense feed-forward network; w = 2 if
+// experts are gated, else 1:
 //   tape, each layer   6 D                stream, normed1, attended, middle, normed2, mixed
 //                      2 Dq + 2 Dkv + H   attention's queries, mixed values, keys, values, log-sum-exp
 //                      K w Dff            experts before activation
@@ -121,7 +128,8 @@ struct Growing {
   std::vector<int> ids;
 
   Growing(Index sequences, int threads)
-      : work({sequences, Model::config.context / 4}, Exec{.threads = threads}, {}, Use::inference), cache(sequences) {
+      : work({sequences, Model::config.context / 4}, Exec{.threads = threads}, {}, Use::inference),
+        cache(sequences) {
     random_weights(model);
     begin();
   }
@@ -152,17 +160,20 @@ struct Growing {
 template <class Model>
 Writing writing(int sequences, int threads) {
   auto growing = std::make_shared<Growing<Model>>(sequences, threads);
-  return {.bytes = sizeof(typename Model::Scalar) * weights_met(growing->model), .next = [growing] { growing->next(); }};
+  return {.bytes = sizeof(typename Model::Scalar) * weights_met(growing->model),
+          .next = [growing] { growing->next(); }};
 }
 
 template <class Model>
 Workload workload(std::string name, Shape shape, int threads, Objective objective = {},
                   const ModelOptions& options = {}) {
   auto training = std::make_shared<Training<Model>>(shape, threads, objective, options);
-  return {.name = std::move(name), .tokens = static_cast<double>(shape.tokens()),
+  return {.name = std::move(name),
+          .tokens = static_cast<double>(shape.tokens()),
           .flops = model_flops(training->model, shape),
           .weights = static_cast<double>(count_weights(training->model)),
-          .memory = memory_formula(training->model, shape), .step = [training] { training->step(); }};
+          .memory = memory_formula(training->model, shape),
+          .step = [training] { training->step(); }};
 }
 
 }  // namespace bench

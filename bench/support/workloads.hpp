@@ -1,6 +1,6 @@
 #pragma once
-// Whole training steps of the models that are compared with other systems. Each model is a type that costs seconds
-// to compile, so programs see functions only; workloads.cpp is compiled once.
+// Whole training steps of the models that are compared with other systems. Each model is a type that costs
+// seconds to compile, so programs see functions only; workloads.cpp is compiled once.
 #include <functional>
 #include <string>
 
@@ -10,19 +10,19 @@ namespace bench {
 struct Workload {
   std::string name;
   double tokens = 0, flops = 0, weights = 0, memory = 0;
-  std::function<void()> step;   // zero gradient, forward, backward, Adam, on the next of a few random batches
+  std::function<void()> step;  // zero gradient, forward, backward, Adam, on the next of a few random batches
 };
 
-Workload makemoe(int threads);            // (a) makeMoE: D 128, 8 layers, E 8, K 2, 16 x 32 tokens, dropout 0.1
-Workload gpt2_moe_two_layers(int threads);   // (b) D 768, E 8, K 2, Dff 3072, V 50,257, 4 x 256 tokens
-Workload gpt2_moe(int threads);           //     the same with all 12 layers, 520 M weights
-Workload fine_grained(int threads);       // (c) D 512, 8 layers, E 64, K 8, Dff 256, V 65, 4 x 256 tokens
-Workload fine_grained_words(int threads); //     the same with V 50,257
-Workload gpt2_dense(int threads);         // GPT-2 124M, tied head, 4 x 64 tokens
+Workload makemoe(int threads);  // (a) makeMoE: D 128, 8 layers, E 8, K 2, 16 x 32 tokens, dropout 0.1
+Workload gpt2_moe_two_layers(int threads);  // (b) D 768, E 8, K 2, Dff 3072, V 50,257, 4 x 256 tokens
+Workload gpt2_moe(int threads);             //     the same with all 12 layers, 520 M weights
+Workload fine_grained(int threads);         // (c) D 512, 8 layers, E 64, K 8, Dff 256, V 65, 4 x 256 tokens
+Workload fine_grained_words(int threads);   //     the same with V 50,257
+Workload gpt2_dense(int threads);           // GPT-2 124M, tied head, 4 x 64 tokens
 
 // Generation of one token for each sequence, the context refilled from its first quarter when it is full.
 struct Writing {
-  double bytes = 0;   // of the weights that one token meets: look-ups do not count, a tied head does
+  double bytes = 0;  // of the weights that one token meets: look-ups do not count, a tied head does
   std::function<void()> next;
 };
 Writing makemoe_writing(int sequences, int threads);

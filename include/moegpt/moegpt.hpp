@@ -1,5 +1,6 @@
 #pragma once
-// All of moegpt but model files (<moegpt/io.hpp>) and testing/ (gradcheck, check_router, find_leak). Needs Eigen alone.
+// All of moegpt but model files (<moegpt/io.hpp>) and testing/ (gradcheck, check_router, find_leak). Needs
+// Eigen alone.
 #include <moegpt/core/bf16.hpp>
 #include <moegpt/core/build.hpp>
 #include <moegpt/core/check.hpp>

@@ -17,14 +17,14 @@
 
 std::atomic<long> allocations{0};
 
-#if defined(COUNT_BY_SANITIZER)   // the sanitizer replaces the family and has hooks
+#if defined(COUNT_BY_SANITIZER)  // the sanitizer replaces the family and has hooks
 extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*)(const volatile void*, std::size_t),
                                                          void (*)(const volatile void*));
 
 [[maybe_unused]] static const int hook_installed = __sanitizer_install_malloc_and_free_hooks(
     [](const volatile void*, std::size_t) { ++allocations; }, [](const volatile void*) {});
 
-#elif defined(__GLIBC__)   // operator new ends here, too
+#elif defined(__GLIBC__)  // operator new ends here, too
 extern "C" {
 void* __libc_malloc(std::size_t) noexcept;
 void* __libc_calloc(std::size_t, std::size_t) noexcept;
@@ -58,7 +58,7 @@ int posix_memalign(void** memory, std::size_t alignment, std::size_t size) noexc
 }
 }
 
-#else   // at least operator new
+#else  // at least operator new
 void* operator new(std::size_t size) {
   ++allocations;
   if (void* memory = std::malloc(size ? size : 1)) return memory;
@@ -87,7 +87,7 @@ bool counts(F f) {
   f();
   return allocations > before;
 }
-void* volatile seen;   // so that no compiler removes a pair of new and delete
+void* volatile seen;  // so that no compiler removes a pair of new and delete
 
 }  // namespace
 

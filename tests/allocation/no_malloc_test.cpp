@@ -1,5 +1,5 @@
-// After the workspace exists, neither a step of training nor a generated token allocates. A program of its own,
-// because count_test.cpp replaces malloc.
+// After the workspace exists, neither a step of training nor a generated token allocates. A program of its
+// own, because count_test.cpp replaces malloc.
 #include "count.hpp"
 
 #include "../../examples/presets.hpp"
@@ -12,10 +12,23 @@ using namespace moegpt;
 namespace {
 
 // Features that the small preset does not have: learned positions, noise, biases, dense layers.
-constexpr Config learned{.vocab = 29, .context = 16, .dim = 24, .layers = 3, .heads = 3, .hidden = 32,
-                         .head_bias = true, .dense_first = 1};
-constexpr Config both_ways{.vocab = 29, .context = 16, .dim = 24, .layers = 3, .heads = 3, .hidden = 32,
-                           .mask = Mask::full, .residual = Residual::post_norm, .mixture_at = {0, 2}};
+constexpr Config learned{.vocab = 29,
+                         .context = 16,
+                         .dim = 24,
+                         .layers = 3,
+                         .heads = 3,
+                         .hidden = 32,
+                         .head_bias = true,
+                         .dense_first = 1};
+constexpr Config both_ways{.vocab = 29,
+                           .context = 16,
+                           .dim = 24,
+                           .layers = 3,
+                           .heads = 3,
+                           .hidden = 32,
+                           .mask = Mask::full,
+                           .residual = Residual::post_norm,
+                           .mixture_at = {0, 2}};
 using Encoder = GPT<both_ways, ExpertChoiceRouter<4, 2>>;
 using Mixed = GPT<learned, NoisyTopKRouter<4, 2>>;
 using Narrow = GPT<learned, NoisyTopKRouter<4, 2>, Stored<float, BF16>>;
@@ -77,7 +90,7 @@ long allocations_of_batched_generation() {
   typename Model::Cache cache(3);
   const int prompts[18] = {}, ids[3] = {1, 2, 3};
   const Index lengths[3] = {6, 1, 4}, order[3] = {1, 2, 0}, some[3] = {1, 0, 1};
-  work.exec.region([](const Exec&) {});   // starts the threads
+  work.exec.region([](const Exec&) {});  // starts the threads
   const long before = allocations;
   model->logits(prompts, lengths, work, cache);
   for (int i = 0; i < 6; ++i) {
@@ -111,9 +124,12 @@ TEST_CASE("steps 2 to 50 on two threads do not allocate with noise, dense layers
   recipe.batch = {8, 16};
   recipe.objective.z = 0.001;
   CHECK(allocations_of_training<Mixed>(recipe) == 0);
-  recipe.objective = {.balance = 0.01, .balance_rule = {.group = Group::sequence,
-                                                        .layers = BalanceRule::Layers::pooled},
-                      .importance = 0.01, .load = 0.01, .variance = 0.01, .count = 1e-6};
+  recipe.objective = {.balance = 0.01,
+                      .balance_rule = {.group = Group::sequence, .layers = BalanceRule::Layers::pooled},
+                      .importance = 0.01,
+                      .load = 0.01,
+                      .variance = 0.01,
+                      .count = 1e-6};
   CHECK(allocations_of_training<Mixed>(recipe) == 0);
 }
 
@@ -128,8 +144,10 @@ TEST_CASE("steps 2 to 50 on two threads do not allocate where experts drop pairs
   recipe.batch = {8, 16};
   recipe.options.capacity_factor = 0.5;
   using Inner = NoisyTopKRouter<4, 2>;
-  CHECK(allocations_of_training<GPT<learned, AllowNonCausal<Dropping<Inner, Drop::probability>>>>(recipe) == 0);
-  CHECK(allocations_of_training<GPT<learned, Dropping<Inner, Drop::batch_prioritised, Group::position>>>(recipe) == 0);
+  CHECK(allocations_of_training<GPT<learned, AllowNonCausal<Dropping<Inner, Drop::probability>>>>(recipe) ==
+        0);
+  CHECK(allocations_of_training<GPT<learned, Dropping<Inner, Drop::batch_prioritised, Group::position>>>(
+            recipe) == 0);
 }
 
 TEST_CASE("steps 2 to 50 on three threads do not allocate either") {
@@ -141,24 +159,34 @@ TEST_CASE("steps 2 to 50 on three threads do not allocate either") {
 TEST_CASE("steps 2 to 50 with any rule by which tokens choose do not allocate, whatever losses are on") {
   training::Recipe recipe = training::Small::recipe();
   recipe.batch = {8, 16};
-  recipe.objective = {.balance = 0.01, .balance_rule = BalanceRule::huggingface, .z = 0.001, .importance = 0.1,
-                      .load = 0.1, .variance = 0.1, .count = 1e-6};
+  recipe.objective = {.balance = 0.01,
+                      .balance_rule = BalanceRule::huggingface,
+                      .z = 0.001,
+                      .importance = 0.1,
+                      .load = 0.1,
+                      .variance = 0.1,
+                      .count = 1e-6};
   CHECK(allocations_of_training<GPT<learned, NoisyTopKRouter<4, 2>>>(recipe) == 0);
-  CHECK(allocations_of_training<GPT<learned, InputJitter<SigmoidRouter<4, 2, Sigmoid{.groups = 2, .groups_kept = 1}>>>>(recipe) == 0);
+  CHECK(allocations_of_training<
+            GPT<learned, InputJitter<SigmoidRouter<4, 2, Sigmoid{.groups = 2, .groups_kept = 1}>>>>(recipe) ==
+        0);
   CHECK(allocations_of_training<GPT<learned, CosineRouter<4, 2>>>(recipe) == 0);
   CHECK(allocations_of_training<GPT<learned, TopPRouter<4, 3>>>(recipe) == 0);
   CHECK(allocations_of_training<GPT<learned, GShardRouter<4>>>(recipe) == 0);
   CHECK(allocations_of_training<GPT<learned, HashRouter<4, 2>>>(recipe) == 0);
 }
 
-TEST_CASE("steps 2 to 50 with two levels of routers, masks and shared experts do not allocate, nor with soft mixtures") {
+TEST_CASE(
+    "steps 2 to 50 with two levels of routers, masks and shared experts do not allocate, nor with soft "
+    "mixtures") {
   training::Recipe recipe = training::Small::recipe();
   recipe.batch = {8, 16};
   recipe.objective.z = 0.001;
   using Levels = HierarchicalRouter<TopKRouter<3, 2>, NoisyTopKRouter<2, 2>>;
   CHECK(allocations_of_training<GPT<learned, SharedExperts<Masked<Levels>, 1, Shared::gated>>>(recipe) == 0);
   CHECK(allocations_of_training<GPT<learned, AllowNonCausal<SoftMoE<4, 2>>>>(recipe) == 0);
-  CHECK(allocations_of_training<GPT<learned, WithSharedProjection<TopKRouter<4, 2>, 8, Activation::relu>>>(recipe) == 0);
+  CHECK(allocations_of_training<GPT<learned, WithSharedProjection<TopKRouter<4, 2>, 8, Activation::relu>>>(
+            recipe) == 0);
 }
 
 TEST_CASE("no generated token after the first allocates, also when the context slides") {

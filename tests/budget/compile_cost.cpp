@@ -11,8 +11,8 @@
 #include <vector>
 
 struct Cost {
-  double seconds;     // user time of the compiler
-  double gigabytes;   // peak memory
+  double seconds;    // user time of the compiler
+  double gigabytes;  // peak memory
 };
 
 // The minimum of four runs, because other load only adds time.
@@ -61,6 +61,7 @@ int main(int argc, char** argv) {
               greeting.seconds, one.seconds, two.seconds);
   promise("hello", greeting.seconds / product.seconds, 4, "products");
   promise("hello", greeting.gigabytes, 1, "GB");
-  promise("a second model shape in the same file", (two.seconds - one.seconds) / product.seconds, 0.75, "products");
+  promise("a second model shape in the same file", (two.seconds - one.seconds) / product.seconds, 0.75,
+          "products");
   return all_hold ? 0 : 1;
 }

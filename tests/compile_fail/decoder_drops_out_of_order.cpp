@@ -8,7 +8,9 @@
 constexpr moegpt::Config config{.vocab = 5, .context = 4, .dim = 8, .layers = 1, .heads = 2};
 using Recipe = moegpt::Dropping<moegpt::TopKRouter<4, 2>, moegpt::Drop::slot_major>;
 moegpt::GPT<config, moegpt::Dropping<moegpt::TopKRouter<4, 2>, moegpt::Drop::token_order>> in_order;
-moegpt::GPT<config, moegpt::Dropping<moegpt::TopKRouter<4, 2>, moegpt::Drop::slot_major, moegpt::Group::position>> now;
+moegpt::GPT<config,
+            moegpt::Dropping<moegpt::TopKRouter<4, 2>, moegpt::Drop::slot_major, moegpt::Group::position>>
+    now;
 #ifdef FAULT
 moegpt::GPT<config, Recipe> model;
 #else

@@ -8,5 +8,5 @@ using Recipe = moegpt::ExpertChoiceRouter<4>;
 #ifdef FAULT
 moegpt::GPT<config, Recipe> model;
 #else
-moegpt::GPT<config, moegpt::AllowNonCausal<Recipe>> model;
+moegpt::GPT<config, moegpt::AllowNonCausal<Recipe> > model;
 #endif

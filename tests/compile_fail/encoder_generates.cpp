@@ -7,8 +7,9 @@ constexpr auto mask = moegpt::Mask::full;
 #else
 constexpr auto mask = moegpt::Mask::causal;
 #endif
-using Model = moegpt::GPT<moegpt::Config{.vocab = 5, .context = 4, .dim = 8, .layers = 1, .heads = 2, .mask = mask},
-                          moegpt::TopKRouter<4, 2>>;
+using Model =
+    moegpt::GPT<moegpt::Config{.vocab = 5, .context = 4, .dim = 8, .layers = 1, .heads = 2, .mask = mask},
+                moegpt::TopKRouter<4, 2>>;
 void generate(const Model& model, Model::Workspace& work, Model::Cache& cache) {
   model.logits(std::vector<int>{1}, work, cache);
 }

@@ -3,8 +3,10 @@
 #include <moegpt/model/gpt.hpp>
 
 #ifdef FAULT
-constexpr moegpt::Config config{.vocab = 5, .context = 4, .dim = 8, .layers = 4, .heads = 2, .mixture_at = {1, 300}};
+constexpr moegpt::Config config{
+    .vocab = 5, .context = 4, .dim = 8, .layers = 4, .heads = 2, .mixture_at = {1, 300}};
 #else
-constexpr moegpt::Config config{.vocab = 5, .context = 4, .dim = 8, .layers = 4, .heads = 2, .mixture_at = {1, 0}};
+constexpr moegpt::Config config{
+    .vocab = 5, .context = 4, .dim = 8, .layers = 4, .heads = 2, .mixture_at = {1, 0}};
 #endif
 moegpt::GPT<config, moegpt::TopKRouter<4, 2>> model;

@@ -3,8 +3,10 @@
 #include <moegpt/model/gpt.hpp>
 
 #ifdef FAULT
-constexpr moegpt::Config config{.vocab = 5, .context = 4, .dim = 8, .layers = 4, .heads = 2, .mixture_at = {2, 4}};
+constexpr moegpt::Config config{
+    .vocab = 5, .context = 4, .dim = 8, .layers = 4, .heads = 2, .mixture_at = {2, 4}};
 #else
-constexpr moegpt::Config config{.vocab = 5, .context = 4, .dim = 8, .layers = 4, .heads = 2, .mixture_at = {2, 3}};
+constexpr moegpt::Config config{
+    .vocab = 5, .context = 4, .dim = 8, .layers = 4, .heads = 2, .mixture_at = {2, 3}};
 #endif
 moegpt::GPT<config, moegpt::TopKRouter<4, 2>> model;

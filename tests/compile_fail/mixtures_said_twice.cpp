@@ -7,6 +7,12 @@ constexpr int dense_first = 1;
 #else
 constexpr int dense_first = 0;
 #endif
-moegpt::GPT<moegpt::Config{.vocab = 5, .context = 4, .dim = 8, .layers = 2, .heads = 2, .dense_first = dense_first,
+moegpt::GPT<moegpt::Config{.vocab = 5,
+                           .context = 4,
+                           .dim = 8,
+                           .layers = 2,
+                           .heads = 2,
+                           .dense_first = dense_first,
                            .mixture_at = {1}},
-            moegpt::TopKRouter<4, 2>> model;
+            moegpt::TopKRouter<4, 2>>
+    model;

@@ -18,8 +18,8 @@ struct RoundRobin {
     using Scratch = Nothing;
     void forward(In<D, T>, RoutingPlan<T>&, Tape&, const Pass&) const {}
 #ifndef FAULT
-    void backward(In<D, T>, const RoutingPlan<T>&, const Tape&, const RouterSignal<T>&, Sum<D, T>, For&, Scratch&,
-                  const Pass&) const {}
+    void backward(In<D, T>, const RoutingPlan<T>&, const Tape&, const RouterSignal<T>&, Sum<D, T>, For&,
+                  Scratch&, const Pass&) const {}
 #endif
   };
 };

@@ -10,7 +10,9 @@ struct Mine : moegpt::Expert<D, Dff, moegpt::Activation::relu, T> {};
 #ifndef FAULT
 template <int D, int Dff, class T, int Times>
   requires(Times > 1)
-struct moegpt::Wider<Mine<D, Dff, T>, Times> { using type = Mine<D, Times * Dff, T>; };
+struct moegpt::Wider<Mine<D, Dff, T>, Times> {
+  using type = Mine<D, Times * Dff, T>;
+};
 #endif
 constexpr moegpt::Config config{.vocab = 5, .context = 4, .dim = 8, .layers = 1, .heads = 2};
 moegpt::GPT<config, moegpt::WithExperts<moegpt::SharedExperts<moegpt::TopKRouter<4, 2>, 2>, Mine>> model;

@@ -8,5 +8,5 @@ using Recipe = moegpt::SoftMoE<4, 2>;
 #ifdef FAULT
 moegpt::GPT<config, Recipe> model;
 #else
-moegpt::GPT<config, moegpt::AllowNonCausal<Recipe>> model;
+moegpt::GPT<config, moegpt::AllowNonCausal<Recipe> > model;
 #endif

@@ -21,13 +21,13 @@ TEST_CASE("every BF16 is widened exactly and comes back as it was") {
 
 TEST_CASE("a float becomes the nearest BF16, of two equally near the even one") {
   CHECK(float(BF16(1.0f)) == 1.0f);
-  CHECK(float(BF16(1.0f + 0x1p-8f)) == 1.0f);               // between 1 and 1 + 2^-7: 1 is even
+  CHECK(float(BF16(1.0f + 0x1p-8f)) == 1.0f);  // between 1 and 1 + 2^-7: 1 is even
   CHECK(float(BF16(1.0f + 3 * 0x1p-8f)) == 1.0f + 0x1p-6f);
   CHECK(float(BF16(1.0f + 0x1p-8f + 0x1p-20f)) == 1.0f + 0x1p-7f);
   CHECK(float(BF16(-1.0f - 0x1p-8f - 0x1p-20f)) == -1.0f - 0x1p-7f);
   CHECK(std::isinf(float(BF16(std::numeric_limits<float>::max()))));
   CHECK(std::isnan(float(BF16(std::numeric_limits<float>::signaling_NaN()))));
-  CHECK(std::isnan(float(BF16(std::bit_cast<float>(0x7f800001u)))));   // whose upper half alone says infinity
+  CHECK(std::isnan(float(BF16(std::bit_cast<float>(0x7f800001u)))));  // whose upper half alone says infinity
   CHECK(std::signbit(float(BF16(-0.0f))));
 }
 

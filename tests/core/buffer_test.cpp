@@ -17,7 +17,7 @@ TEST_CASE("a buffer that shrinks and grows again keeps its memory and its elemen
   CHECK(buffer.data() == memory);
   CHECK(buffer[9] == 4);
   buffer.resize(11);
-  CHECK(buffer[10] == 0);   // new memory is zero
+  CHECK(buffer[10] == 0);  // new memory is zero
   buffer.release();
   CHECK(buffer.size() == 0);
   CHECK(buffer.data() == nullptr);

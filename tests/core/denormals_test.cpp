@@ -32,7 +32,7 @@ TEMPLATE_TEST_CASE("denormal results and operands are zero during its lifetime, 
       const FlushDenormals inner;
       CHECK_FALSE(half_of_smallest_normal_is_alive<T>());
     }
-    CHECK_FALSE(half_of_smallest_normal_is_alive<T>());   // the outer one still exists
+    CHECK_FALSE(half_of_smallest_normal_is_alive<T>());  // the outer one still exists
     CHECK_FALSE(denormal_operand_is_alive<T>());
   }
   CHECK(half_of_smallest_normal_is_alive<T>());

@@ -32,7 +32,7 @@ TEST_CASE("two tasks that run at once have different workers") {
   const Exec exec{3};
   std::vector<int> busy(3);
   int clashes[3] = {};
-  exec.parallel_for_worker(2000, [&](Index, int worker) {   // a worker uses its own counters only
+  exec.parallel_for_worker(2000, [&](Index, int worker) {  // a worker uses its own counters only
     const auto w = static_cast<std::size_t>(worker);
     if (++busy[w] != 1) ++clashes[w];
     --busy[w];
@@ -44,7 +44,7 @@ TEST_CASE("a region's loops run every task exactly once, one after another, what
   for (const int threads : {1, 2, 3, 8}) {
     std::vector<int> runs(97);
     Exec{threads}.region([&](const Exec& exec) {
-      for (Index job = 0; job < 3000; ++job)   // a task reads what the previous job wrote
+      for (Index job = 0; job < 3000; ++job)  // a task reads what the previous job wrote
         exec.parallel_for(job % 97 + 1, [&](Index task) { ++runs[static_cast<std::size_t>(task)]; });
       CHECK(exec.workers() == threads);
     });
@@ -59,7 +59,7 @@ TEST_CASE("a region's loops run every task exactly once, one after another, what
 TEST_CASE("blocked workers wake up for a long job") {
   if (!build_info().openmp) return;
   Exec{2}.region([&](const Exec& exec) {
-    std::atomic<int> met{0};   // two tasks that wait for each other need two threads
+    std::atomic<int> met{0};  // two tasks that wait for each other need two threads
     exec.parallel_for(2, [&](Index) {
       ++met;
       while (met < 2) met.wait(1);
@@ -105,7 +105,9 @@ TEST_CASE("an exception of a task reaches the caller, and the next loop runs nor
   for (const int threads : {1, 2, 3}) {
     CAPTURE(threads);
     const Exec exec{threads};
-    auto fail = [](Index task) { if (task % 7 == 3) throw std::runtime_error("task"); };
+    auto fail = [](Index task) {
+      if (task % 7 == 3) throw std::runtime_error("task");
+    };
     CHECK_THROWS_WITH(exec.parallel_for(50, fail), "task");
     exec.region([&](const Exec& inner) {
       for (int i = 0; i < 100; ++i) CHECK_THROWS_WITH(inner.parallel_for(50, fail), "task");
@@ -154,7 +156,7 @@ TEST_CASE("pieces cover a range once, in order, none above the limit, and differ
       CHECK(next == count);
       CHECK(largest <= limit);
       CHECK(largest - smallest <= 1);
-      CHECK(pieces.size() == (count + limit - 1) / limit);   // no more pieces than needed
+      CHECK(pieces.size() == (count + limit - 1) / limit);  // no more pieces than needed
     }
 }
 
@@ -168,10 +170,12 @@ TEST_CASE("for_each_piece visits every element once") {
 
 TEST_CASE("more threads than a process can have, negative tasks and pieces of nothing are rejected") {
   const auto nothing = [](auto) {};
-  CHECK_THROWS_WITH(Exec{1 << 30}.region([](const Exec&) {}), ContainsSubstring("1073741824 threads: at most 1024"));
+  CHECK_THROWS_WITH(Exec{1 << 30}.region([](const Exec&) {}),
+                    ContainsSubstring("1073741824 threads: at most 1024"));
   CHECK_THROWS_AS(Exec{1025}.parallel_for(4, nothing), std::invalid_argument);
   CHECK_THROWS_WITH(Exec{}.parallel_for(-1, nothing), ContainsSubstring("parallel_for got -1 tasks"));
-  CHECK_THROWS_WITH(for_each_piece(Exec{2}, 10, 0, nothing), ContainsSubstring("10 elements in pieces of at most 0"));
+  CHECK_THROWS_WITH(for_each_piece(Exec{2}, 10, 0, nothing),
+                    ContainsSubstring("10 elements in pieces of at most 0"));
   CHECK_THROWS_AS(for_each_piece(Exec{2}, 10, -3, nothing), std::invalid_argument);
   CHECK_THROWS_AS(for_each_piece(Exec{2}, -10, 3, nothing), std::invalid_argument);
 }

@@ -12,8 +12,10 @@ namespace {
 
 struct Leaf {
   Weight<float, 2, 3> weight;
-  Weight<float, 0> bias;   // this leaf has none
-  static constexpr auto fields() { return Fields{Field{"weight", &Leaf::weight}, Field{"bias", &Leaf::bias}}; }
+  Weight<float, 0> bias;  // this leaf has none
+  static constexpr auto fields() {
+    return Fields{Field{"weight", &Leaf::weight}, Field{"bias", &Leaf::bias}};
+  }
 };
 struct Router {
   Weight<float, 3> gate;
@@ -25,11 +27,11 @@ struct Router {
 struct Mixture {
   Router router;
   std::array<Leaf, 2> experts;
-  Router shared;   // a router in the place of experts: its buffer stays a buffer
-  Leaf plain;      // a field without a name of its own
+  Router shared;  // a router in the place of experts: its buffer stays a buffer
+  Leaf plain;     // a field without a name of its own
   static constexpr auto fields() {
     return Fields{Field{"router", &Mixture::router}, Field{"experts", &Mixture::experts, Kind::sparse},
-                      Field{"shared", &Mixture::shared, Kind::sparse}, Field{"", &Mixture::plain}};
+                  Field{"shared", &Mixture::shared, Kind::sparse}, Field{"", &Mixture::plain}};
   }
 };
 struct Forgetful {
@@ -50,10 +52,11 @@ struct Empty {
 TEST_CASE("a traversal visits weights in the order of fields(), with their paths and kinds") {
   Mixture mixture;
   std::vector<std::pair<std::string, Kind>> seen;
-  for_each_named_weight([&](const std::string& path, Kind kind, auto&) { seen.emplace_back(path, kind); }, mixture);
+  for_each_named_weight([&](const std::string& path, Kind kind, auto&) { seen.emplace_back(path, kind); },
+                        mixture);
   const std::vector<std::pair<std::string, Kind>> expected{
-      {"router.gate", Kind::trainable},       {"router.load", Kind::buffer}, {"experts.0.weight", Kind::sparse},
-      {"experts.1.weight", Kind::sparse},     {"shared.gate", Kind::sparse}, {"shared.load", Kind::buffer},
+      {"router.gate", Kind::trainable},   {"router.load", Kind::buffer}, {"experts.0.weight", Kind::sparse},
+      {"experts.1.weight", Kind::sparse}, {"shared.gate", Kind::sparse}, {"shared.load", Kind::buffer},
       {"weight", Kind::trainable}};
   CHECK(seen == expected);
 }
@@ -78,16 +81,20 @@ TEST_CASE(
     }
   };
   std::vector<std::pair<std::string, Start>> seen;
-  walk::each([&](const walk::Path& path, const walk::Attributes& attributes, auto&) {
-    seen.emplace_back(path.text(), attributes.start);
-    CHECK((attributes.kind == Kind::buffer) == (path.name() == "gain"));
-    CHECK((attributes.kind == Kind::sparse) == path.text().starts_with("mask."));
-  }, std::as_const(*std::make_unique<Whole>()));
+  walk::each(
+      [&](const walk::Path& path, const walk::Attributes& attributes, auto&) {
+        seen.emplace_back(path.text(), attributes.start);
+        CHECK((attributes.kind == Kind::buffer) == (path.name() == "gain"));
+        CHECK((attributes.kind == Kind::sparse) == path.text().starts_with("mask."));
+      },
+      std::as_const(*std::make_unique<Whole>()));
   const std::vector<std::pair<std::string, Start>> expected{
-      {"plain.matrix", {}},           {"plain.bias", Start::bias(2)}, {"plain.gain", Start::one},
-      {"last.matrix", Start::residual}, {"last.bias", Start::bias(2)},  {"last.gain", Start::one},
-      {"off.matrix", Start::zero},    {"off.bias", Start::zero},      {"off.gain", Start::zero},
-      {"mask.0", Start::at(0.5)},     {"mask.1", Start::at(0.5)}};
+      {"plain.matrix", {}},          {"plain.bias", Start::bias(2)},
+      {"plain.gain", Start::one},    {"last.matrix", Start::residual},
+      {"last.bias", Start::bias(2)}, {"last.gain", Start::one},
+      {"off.matrix", Start::zero},   {"off.bias", Start::zero},
+      {"off.gain", Start::zero},     {"mask.0", Start::at(0.5)},
+      {"mask.1", Start::at(0.5)}};
   CHECK(seen == expected);
 }
 
@@ -96,15 +103,18 @@ TEST_CASE("several trees are traversed together, const ones as const") {
   draw_weights(a, 1);
   const Mixture c = a;
   int visits = 0;
-  for_each_weight([&](auto& x, auto& y, auto& z) {
-    static_assert(!std::is_const_v<std::remove_pointer_t<decltype(y.data())>>);
-    static_assert(std::is_const_v<std::remove_pointer_t<decltype(z.data())>>);
-    CHECK(x.data() != y.data());
-    CHECK(same_bits(static_cast<const float*>(x.data()), z.data(), x.size()));   // all weights are different
-    std::copy(x.begin(), x.end(), y.begin());
-    y.touched = true;
-    ++visits;
-  }, a, b, c);
+  for_each_weight(
+      [&](auto& x, auto& y, auto& z) {
+        static_assert(!std::is_const_v<std::remove_pointer_t<decltype(y.data())>>);
+        static_assert(std::is_const_v<std::remove_pointer_t<decltype(z.data())>>);
+        CHECK(x.data() != y.data());
+        CHECK(
+            same_bits(static_cast<const float*>(x.data()), z.data(), x.size()));  // all weights are different
+        std::copy(x.begin(), x.end(), y.begin());
+        y.touched = true;
+        ++visits;
+      },
+      a, b, c);
   CHECK(visits == 7);
   CHECK(same_weights(b, c));
   CHECK(b.experts[1].weight.touched);
@@ -126,10 +136,12 @@ TEST_CASE("a struct whose first member has no weights is traversed") {
 TEST_CASE("a list is traversed by index, together with other trees") {
   std::vector<Leaf> a(3), b(3);
   std::vector<std::string> paths;
-  for_each_named_weight([&](const std::string& path, Kind, auto& x, auto& y) {
-    paths.push_back(path);
-    x[0] = y[0] = static_cast<float>(paths.size());
-  }, a, b);
+  for_each_named_weight(
+      [&](const std::string& path, Kind, auto& x, auto& y) {
+        paths.push_back(path);
+        x[0] = y[0] = static_cast<float>(paths.size());
+      },
+      a, b);
   CHECK(paths == std::vector<std::string>{"0.weight", "1.weight", "2.weight"});
   CHECK(a[2].weight[0] == 3);
   CHECK(b[1].weight[0] == 2);
@@ -150,10 +162,12 @@ TEST_CASE("set_zero clears elements and marks, touch sets the marks, and empty w
   CHECK(gradient.experts[1].weight.touched);
   CHECK_FALSE(gradient.router.gate.touched);
   set_zero(gradient);
-  for_each_weight([](const auto& w) {
-    CHECK_FALSE(w.touched);
-    for (const float x : w) CHECK(x == 0);
-  }, gradient);
+  for_each_weight(
+      [](const auto& w) {
+        CHECK_FALSE(w.touched);
+        for (const float x : w) CHECK(x == 0);
+      },
+      gradient);
   CHECK(gradient.experts[0].weight.empty());
 }
 

@@ -68,7 +68,7 @@ TEST_CASE("copies of a heap array are deep") {
   int* const place = b.data();
   b = a;
   CHECK(b[1] == 7);
-  CHECK(b.data() == place);   // assignment takes no memory
+  CHECK(b.data() == place);  // assignment takes no memory
   HeapArray<int, 3>& self = b;
   b = self;
   CHECK(b[1] == 7);
@@ -80,7 +80,7 @@ TEST_CASE("a moved-from mixture has all experts with empty weights, and can be a
   const Mixture copy = a;
   const float* const memory = a.experts[2].weight.data();
   Mixture b = std::move(a);
-  CHECK(b.experts[2].weight.data() == memory);   // the elements are not copied
+  CHECK(b.experts[2].weight.data() == memory);  // the elements are not copied
   CHECK(same_weights(b, copy));
   CHECK(paths_of(a) == paths_of(copy));
   CHECK(count_weights(a) == 0);
@@ -89,13 +89,13 @@ TEST_CASE("a moved-from mixture has all experts with empty weights, and can be a
   a = std::move(b);
   CHECK(same_weights(a, copy));
   CHECK(paths_of(b) == paths_of(copy));
-  STATIC_REQUIRE(std::is_nothrow_move_constructible_v<Mixture>);   // a std::vector of models moves them
+  STATIC_REQUIRE(std::is_nothrow_move_constructible_v<Mixture>);  // a std::vector of models moves them
   STATIC_REQUIRE(std::is_nothrow_move_assignable_v<Mixture>);
 }
 
 TEST_CASE("a heap array is traversed as any other list, and one without elements is skipped") {
-  CHECK(paths_of(Mixture{}) == std::vector<std::string>{"router.weight", "experts.0.weight", "experts.1.weight",
-                                                        "experts.2.weight"});
+  CHECK(paths_of(Mixture{}) == std::vector<std::string>{"router.weight", "experts.0.weight",
+                                                        "experts.1.weight", "experts.2.weight"});
   STATIC_REQUIRE(lists_every_field<Mixture>());
   int seen = 0;
   for (const Leaf& leaf : HeapArray<Leaf, 0>{}) seen += static_cast<int>(leaf.weight.size());

@@ -9,7 +9,7 @@ using namespace moegpt;
 
 namespace {
 
-constexpr int rows = 3, cols = 70;   // blocks of 32, 32 and 6
+constexpr int rows = 3, cols = 70;  // blocks of 32, 32 and 6
 using Matrix = Weight<INT8, rows, cols>;
 
 std::vector<float> numbers(std::uint64_t seed) {
@@ -25,12 +25,16 @@ void fill(Matrix& w, const std::vector<float>& x) {
 struct Tree {
   Weight<float, 2> bias;
   Matrix weight;
-  static constexpr auto fields() { return Fields{Field{"bias", &Tree::bias}, Field{"weight", &Tree::weight}}; }
+  static constexpr auto fields() {
+    return Fields{Field{"bias", &Tree::bias}, Field{"weight", &Tree::weight}};
+  }
 };
 
 }  // namespace
 
-TEST_CASE("a weight is stored as an integer of -127 .. 127 times its block's scale, max / 127, with half of it as error") {
+TEST_CASE(
+    "a weight is stored as an integer of -127 .. 127 times its block's scale, max / 127, with half of it as "
+    "error") {
   Matrix w;
   const auto x = numbers(1);
   fill(w, x);
@@ -41,7 +45,8 @@ TEST_CASE("a weight is stored as an integer of -127 .. 127 times its block's sca
     for (Index first = 0; first < cols; first += 32) {
       const Index end = std::min<Index>(first + 32, cols);
       float most = 0;
-      for (Index k = first; k < end; ++k) most = std::max(most, std::abs(x[static_cast<std::size_t>(i * cols + k)]));
+      for (Index k = first; k < end; ++k)
+        most = std::max(most, std::abs(x[static_cast<std::size_t>(i * cols + k)]));
       const float scale = view.scales_of(first / 32)[i];
       CHECK(scale == most / 127);
       for (Index k = first; k < end; ++k) {
@@ -77,11 +82,13 @@ TEST_CASE("a walk visits integers with scales as it does other weights") {
   Tree tree, copy;
   fill(tree.weight, numbers(4));
   std::string paths;
-  for_each_named_weight([&](const std::string& path, Kind, auto& w, const auto& same) {
-    paths += path + " ";
-    CHECK(w.size() == same.size());
-    CHECK(w.shape.back() == w.cols);
-  }, tree, std::as_const(copy));
+  for_each_named_weight(
+      [&](const std::string& path, Kind, auto& w, const auto& same) {
+        paths += path + " ";
+        CHECK(w.size() == same.size());
+        CHECK(w.shape.back() == w.cols);
+      },
+      tree, std::as_const(copy));
   CHECK(paths == "bias weight ");
   CHECK(count_weights(tree) == 2 + rows * cols);
   copy = tree;

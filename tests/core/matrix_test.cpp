@@ -17,7 +17,7 @@ TEST_CASE("a new weight is zero, row-major, 64-byte aligned and of its static sh
   CHECK(reinterpret_cast<std::uintptr_t>(w.data()) % 64 == 0);
   for (const float x : w) CHECK(x == 0);
   for (Index i = 0; i < 6; ++i) w[i] = static_cast<float>(i);
-  CHECK(w.eigen()(2, 1) == 5);   // [out, in]: row 2 is numbers 4 and 5
+  CHECK(w.eigen()(2, 1) == 5);  // [out, in]: row 2 is numbers 4 and 5
   CHECK(w.eigen()(1, 0) == 2);
   const MatrixView<const float> view = w;
   CHECK(view[2][1] == 5);
@@ -80,7 +80,7 @@ TEST_CASE("a released weight is empty, and allocated again it is zero") {
   REQUIRE(w.size() == 4);
   for (const float x : w) CHECK(x == 0);
   w[0] = 3;
-  w.allocate();   // no change: it is not empty
+  w.allocate();  // no change: it is not empty
   CHECK(w[0] == 3);
 }
 
@@ -158,12 +158,12 @@ TEST_CASE("a matrix view of some rows and some columns addresses the same elemen
 }
 
 TEST_CASE("as_tokens views an Eigen matrix without a copy, in either storage order") {
-  Eigen::MatrixXf columns = Eigen::MatrixXf::Random(6, 7);   // D x tokens
+  Eigen::MatrixXf columns = Eigen::MatrixXf::Random(6, 7);  // D x tokens
   const Out<6, float> a = as_tokens<6>(columns);
   CHECK(a.data == columns.data());
   CHECK(a.count == 7);
   CHECK(a[3][2] == columns(2, 3));
-  Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> rows(7, 6);   // tokens x D
+  Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> rows(7, 6);  // tokens x D
   rows.setRandom();
   const auto b = as_tokens<6>(rows);
   CHECK(b.data == rows.data());
@@ -180,16 +180,20 @@ TEST_CASE("as_tokens views an Eigen matrix without a copy, in either storage ord
 TEST_CASE("a matrix of another width is rejected with both widths and the storage order") {
   Eigen::MatrixXf columns(5, 7);
   const std::string said = refusal([&] { as_tokens<6>(columns); });
-  CHECK(said == "moegpt: a token of this matrix has 5 features, expected 6 rows (column-major: one column per token)");
+  CHECK(
+      said ==
+      "moegpt: a token of this matrix has 5 features, expected 6 rows (column-major: one column per token)");
   const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> rows(7, 5);
   const std::string of_rows = refusal([&] { as_tokens<6>(rows); });
-  CHECK(of_rows == "moegpt: a token of this matrix has 5 features, expected 6 columns (row-major: one row per token)");
+  CHECK(of_rows ==
+        "moegpt: a token of this matrix has 5 features, expected 6 columns (row-major: one row per token)");
 }
 
 TEST_CASE("tokens of a negative count, or of more elements than there are addresses, are rejected") {
   constexpr Index most = std::numeric_limits<Index>::max();
   Tokens<8, float> tokens;
-  for (const Index count : {Index{-1}, most / 8 + 1, most, Index{1} << 61, -(Index{1} << 61)}) {   // times 8 wraps
+  for (const Index count :
+       {Index{-1}, most / 8 + 1, most, Index{1} << 61, -(Index{1} << 61)}) {  // times 8 wraps
     CAPTURE(count);
     CHECK_FALSE(refusal([&] { tokens.resize(count); }).empty());
   }

@@ -7,7 +7,8 @@
 
 using namespace moegpt;
 
-TEST_CASE("a key is SplitMix64: counter i of key s is the i-th number of the reference generator seeded with s") {
+TEST_CASE(
+    "a key is SplitMix64: counter i of key s is the i-th number of the reference generator seeded with s") {
   // reference: https://prng.di.unimi.it/splitmix64.c
   const Key zero{0};
   CHECK(zero.bits(0) == 0xe220a8397b1dcdafu);
@@ -85,14 +86,16 @@ TEST_CASE("normals have mean 0, variance 1, no skew and kurtosis 3") {
 
 TEST_CASE("whole vectors draw what single counters draw") {
   const Key key{13};
-  const std::uint64_t first = 0xfffffffffffffffcu;   // the counter wraps
+  const std::uint64_t first = 0xfffffffffffffffcu;  // the counter wraps
   const auto bits = key.bits(lane_numbers<std::uint64_t>() + first);
-  for (int l = 0; l < lanes<std::uint64_t>; ++l) CHECK(bits[l] == key.bits(first + static_cast<std::uint64_t>(l)));
+  for (int l = 0; l < lanes<std::uint64_t>; ++l)
+    CHECK(bits[l] == key.bits(first + static_cast<std::uint64_t>(l)));
   float x[38];
   for (const Index n : {0, 1, 37}) {
     x[n] = 5;
     key.normals(100, x, n);
-    for (Index i = 0; i < n; ++i) CHECK(x[i] == static_cast<float>(key.normal(100 + static_cast<std::uint64_t>(i))));
+    for (Index i = 0; i < n; ++i)
+      CHECK(x[i] == static_cast<float>(key.normal(100 + static_cast<std::uint64_t>(i))));
     CHECK(x[n] == 5);
   }
 }
@@ -106,14 +109,14 @@ TEST_CASE("a normal is Box and Muller's function of its counter's bits") {
     const double angle = 6.283185307179586 * static_cast<double>(b & 0xffffffffu) * 0x1.0p-32;
     worst = std::max(worst, std::abs(key.normal(i) - std::sqrt(-2 * std::log(u)) * std::cos(angle)));
   }
-  CHECK(worst < 1e-14);   // an angle near 2 pi is itself rounded by 4e-16, times a radius of at most 6.8
+  CHECK(worst < 1e-14);  // an angle near 2 pi is itself rounded by 4e-16, times a radius of at most 6.8
 }
 
 TEST_CASE("below(n) reaches every number below n about equally often and none other") {
   Rng rng(3);
   std::vector<int> count(7);
   for (int i = 0; i < 70000; ++i) ++count.at(rng.below(7));
-  for (const int c : count) CHECK(c == Approx(10000).margin(4 * 100));   // four standard errors
+  for (const int c : count) CHECK(c == Approx(10000).margin(4 * 100));  // four standard errors
   CHECK(rng.below(1) == 0);
 }
 

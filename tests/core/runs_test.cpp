@@ -17,7 +17,8 @@ struct Tree {
   std::array<Weight<float, 7, 5>, 3> experts;
   static constexpr auto fields() {
     return Fields{Field{"matrix", &Tree::matrix}, Field{"vector", &Tree::vector},
-                  Field{"counts", &Tree::counts, Kind::buffer}, Field{"experts", &Tree::experts, Kind::sparse}};
+                  Field{"counts", &Tree::counts, Kind::buffer},
+                  Field{"experts", &Tree::experts, Kind::sparse}};
   }
 };
 
@@ -77,15 +78,19 @@ TEST_CASE("parallel set_zero clears what serial set_zero does: elements, buffers
   for (const int threads : {1, 2, 3}) {
     Tree tree;
     tree.vector.release();
-    for_each_weight([](auto& w) {
-      for (float& x : w) x = 1;
-      w.touched = true;
-    }, tree);
+    for_each_weight(
+        [](auto& w) {
+          for (float& x : w) x = 1;
+          w.touched = true;
+        },
+        tree);
     set_zero(tree, Exec{threads});
-    for_each_weight([](auto& w) {
-      CHECK(std::all_of(w.begin(), w.end(), [](float x) { return x == 0; }));
-      CHECK_FALSE(w.touched);
-    }, tree);
+    for_each_weight(
+        [](auto& w) {
+          CHECK(std::all_of(w.begin(), w.end(), [](float x) { return x == 0; }));
+          CHECK_FALSE(w.touched);
+        },
+        tree);
     CHECK(tree.vector.empty());
   }
 }
@@ -96,7 +101,11 @@ TEST_CASE(
   const auto make = [](std::uint64_t seed) {
     auto forest = std::make_unique<Forest>();
     Rng rng(seed);
-    for_each_weight([&](auto& w) { for (auto& x : w) x = static_cast<float>(rng.normal()); }, *forest);
+    for_each_weight(
+        [&](auto& w) {
+          for (auto& x : w) x = static_cast<float>(rng.normal());
+        },
+        *forest);
     return forest;
   };
   const auto start = make(1), from = make(2);
@@ -107,13 +116,15 @@ TEST_CASE(
   for (const int threads : {1, 2, 5}) {
     auto into = std::make_unique<Forest>(*start);
     add(*into, *from, {threads});
-    for_each_weight_of_kind([&](Kind kind, const auto& sum, const auto& a, const auto& b) {
-      REQUIRE(sum.size() == a.size());
-      const bool added = kind != Kind::buffer && !a.empty() && !b.empty();
-      bool right = true;
-      for (Index i = 0; i < sum.size(); ++i) right = right && sum[i] == (added ? a[i] + b[i] : a[i]);
-      REQUIRE(right);
-    }, *into, *start, *from);
+    for_each_weight_of_kind(
+        [&](Kind kind, const auto& sum, const auto& a, const auto& b) {
+          REQUIRE(sum.size() == a.size());
+          const bool added = kind != Kind::buffer && !a.empty() && !b.empty();
+          bool right = true;
+          for (Index i = 0; i < sum.size(); ++i) right = right && sum[i] == (added ? a[i] + b[i] : a[i]);
+          REQUIRE(right);
+        },
+        *into, *start, *from);
     CHECK(into->trees[3].experts[0].touched);
     CHECK(into->trees[3].experts[1].touched);
     CHECK_FALSE(into->trees[3].experts[2].touched);

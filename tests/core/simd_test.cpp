@@ -4,23 +4,24 @@
 
 using namespace moegpt;
 
-TEMPLATE_TEST_CASE("vectors load, compute element by element, sum and store at any address", "", float, double) {
+TEMPLATE_TEST_CASE("vectors load, compute element by element, sum and store at any address", "", float,
+                   double) {
   constexpr int W = lanes<TestType>;
   STATIC_REQUIRE(W * sizeof(TestType) == MOEGPT_VECTOR_BYTES);
   TestType numbers[2 * W + 1];
   for (int i = 0; i < 2 * W + 1; ++i) numbers[i] = static_cast<TestType>(i);
-  const Vector<TestType> a = load(numbers + 1), b = load(numbers + W);   // neither is aligned
+  const Vector<TestType> a = load(numbers + 1), b = load(numbers + W);  // neither is aligned
   store(numbers + 1, a * b + a);
   TestType expected = 0;
   for (int i = 0; i < W; ++i) {
     const auto x = static_cast<TestType>(i + 1), y = static_cast<TestType>(i + W);
-    CHECK(numbers[i + 1] == x * y + x);   // small integers: exact
+    CHECK(numbers[i + 1] == x * y + x);  // small integers: exact
     expected += x;
   }
   CHECK(sum_lanes<TestType>(a) == expected);
   for (int i = 0; i < W; ++i) CHECK(lane_numbers<TestType>()[i] == static_cast<TestType>(i));
   CHECK(numbers[0] == 0);
-  CHECK(numbers[W + 1] == static_cast<TestType>(W + 1));   // not written beyond its lanes
+  CHECK(numbers[W + 1] == static_cast<TestType>(W + 1));  // not written beyond its lanes
 }
 
 TEMPLATE_TEST_CASE("the square root of a vector is that of its elements", "", float, double) {

@@ -8,7 +8,7 @@ TEST_CASE("a token's position is that of its sequence's first token plus its off
   const TokenPositions common{.length = 3, .first = 5};
   CHECK(common.first_of(1) == 5);
   CHECK(common[0] == 5);
-  CHECK(common[4] == 6);   // the second token of the second sequence
+  CHECK(common[4] == 6);  // the second token of the second sequence
 
   const Index firsts[2] = {7, 0};
   const TokenPositions own{.length = 3, .first = 5, .firsts = firsts};

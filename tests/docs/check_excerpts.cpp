@@ -21,7 +21,9 @@ static Lines read_lines(const fs::path& path) {
   return lines;
 }
 
-static std::size_t indent_of(const std::string& line) { return std::min(line.find_first_not_of(' '), line.size()); }
+static std::size_t indent_of(const std::string& line) {
+  return std::min(line.find_first_not_of(' '), line.size());
+}
 
 // Without blank lines around it and without the indentation that all its lines share.
 static Lines trimmed(Lines block) {
@@ -73,7 +75,8 @@ int main(int argc, char** argv) {
     if (std::string(argv[i]) == "--")
       in_sources = true;
     else if (in_sources)
-      for (const auto& file : files_below(root / argv[i], {".hpp", ".cpp"})) sources.push_back(read_lines(file));
+      for (const auto& file : files_below(root / argv[i], {".hpp", ".cpp"}))
+        sources.push_back(read_lines(file));
     else
       for (const auto& file : files_below(root / argv[i], {".md"})) documents.push_back(file);
   }
@@ -87,7 +90,8 @@ int main(int argc, char** argv) {
       if (opening.rfind("```", 0) != 0) continue;
       const std::size_t opened_at = i + 1;
       Lines block;
-      for (++i; i < lines.size() && lines[i].substr(indent_of(lines[i])) != "```"; ++i) block.push_back(lines[i]);
+      for (++i; i < lines.size() && lines[i].substr(indent_of(lines[i])) != "```"; ++i)
+        block.push_back(lines[i]);
       if (i == lines.size()) {
         std::cout << name << ":" << opened_at << ": a block that is never closed\n";
         ++faults;
@@ -97,9 +101,9 @@ int main(int argc, char** argv) {
       if (language != "cpp" && language != "c++" && language != "C++") continue;
       ++blocks;
       block = trimmed(block);
-      const bool found = !block.empty() && std::any_of(sources.begin(), sources.end(), [&](const Lines& source) {
-        return stands_in(block, source);
-      });
+      const bool found =
+          !block.empty() && std::any_of(sources.begin(), sources.end(),
+                                        [&](const Lines& source) { return stands_in(block, source); });
       if (found) continue;
       ++faults;
       std::cout << name << ":" << opened_at << ": this block is no verbatim excerpt of a source file:\n";

@@ -54,7 +54,9 @@ static_assert(ExpertNetwork<ZeroCopyExpert<2, 3>>);
 //   own_loss = (1/N) sum_e f_e sum_n g_ne,   f_e = E count_e / (N K), a constant
 template <Router Recipe>
 struct GateNorm : RouterAround<Recipe> {
-  static std::string text() requires requires { Recipe::text(); } {
+  static std::string text()
+    requires requires { Recipe::text(); }
+  {
     return "GateNorm<" + Recipe::text() + ">";
   }
 
@@ -68,7 +70,7 @@ struct GateNorm : RouterAround<Recipe> {
     };
     struct Scratch {
       typename Base::Scratch inner;
-      Buffer<T> d_gate;   // [slots]
+      Buffer<T> d_gate;  // [slots]
       void resize(const Pass& pass) {
         inner.resize(pass);
         d_gate.resize(max_slots_of<Recipe>(pass));
@@ -86,9 +88,8 @@ struct GateNorm : RouterAround<Recipe> {
       scratch.resize(pass);
       RouterSignal<T> whole = signal;
       whole.d_gate = scratch.d_gate.data();
-      for_each_slot(plan, pass, [&](Index s, T factor) {
-        scratch.d_gate[s] = signal.d_gate[s] + signal.own * factor;
-      });
+      for_each_slot(plan, pass,
+                    [&](Index s, T factor) { scratch.d_gate[s] = signal.d_gate[s] + signal.own * factor; });
       Base::backward(x, plan, tape, whole, dx, grad, scratch.inner, pass);
     }
 
@@ -120,7 +121,7 @@ struct OutputNormLayer {
 
   static constexpr auto fields() { return Fields{Field{"", &OutputNormLayer::mixture}}; }
   struct Tape : Mixture::Tape {
-    Tokens<D, T> output;   // slots
+    Tokens<D, T> output;  // slots
     void resize(const Pass& pass) {
       Mixture::Tape::resize(pass);
       output.resize(max_slots_of<Recipe>(pass));
@@ -128,7 +129,7 @@ struct OutputNormLayer {
   };
   struct Scratch {
     typename Mixture::Scratch mixture;
-    Tokens<D, T> d_output;   // slots
+    Tokens<D, T> d_output;  // slots
     Buffer<T> d_gate;
     void resize(const Pass& pass) {
       mixture.resize(pass);
@@ -164,8 +165,8 @@ struct OutputNormLayer {
     return static_cast<double>(std::max<Index>(1, routed_tokens(pass)));
   }
 };
-static_assert(WrapsMixture<OutputNormLayer<TopKRouter<4, 2>, Expert<4, 8>>,
-                      MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>);
+static_assert(
+    WrapsMixture<OutputNormLayer<TopKRouter<4, 2>, Expert<4, 8>>, MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>);
 
 // In a model: GPT<config, OutputNorm<TopKRouter<8, 2>>>.
 template <Router Recipe>
@@ -185,14 +186,18 @@ struct RouterNorm {
   template <class Model>
   double operator()(const Model& model, Model* grad) const {
     double sum = 0;
-    for_each_named_weight([&](const std::string& path, Kind, const auto& w) {
-      for (Index i = 0; i < w.size() && of_router(path); ++i) sum += static_cast<double>(w[i] * w[i]) / 2;
-    }, model);
+    for_each_named_weight(
+        [&](const std::string& path, Kind, const auto& w) {
+          for (Index i = 0; i < w.size() && of_router(path); ++i) sum += static_cast<double>(w[i] * w[i]) / 2;
+        },
+        model);
     if (grad)
-      for_each_named_weight([&](const std::string& path, Kind, const auto& w, auto& g) {
-        for (Index i = 0; i < g.size() && of_router(path); ++i)
-          g[i] += static_cast<typename Model::Scalar>(coefficient) * w[i];
-      }, model, *grad);
+      for_each_named_weight(
+          [&](const std::string& path, Kind, const auto& w, auto& g) {
+            for (Index i = 0; i < g.size() && of_router(path); ++i)
+              g[i] += static_cast<typename Model::Scalar>(coefficient) * w[i];
+          },
+          model, *grad);
     return coefficient * sum;
   }
 };
@@ -250,8 +255,8 @@ struct ParallelBlock {
     if (!dx.empty()) kernels::add<T>(pass.exec, dx, dy, dx);
   }
 };
-static_assert(Layer<ParallelBlock<AttentionShape{.dim = 4, .heads = 2}, LayerNorm<4>,
-                                  FeedForward<Expert<4, 8>>>>);
+static_assert(
+    Layer<ParallelBlock<AttentionShape{.dim = 4, .heads = 2}, LayerNorm<4>, FeedForward<Expert<4, 8>>>>);
 
 // In a model: GPT<config, InParallel<TopKRouter<8, 2>>>.
 template <class Recipe>
@@ -264,8 +269,8 @@ struct InParallel {
   using Block = ParallelBlock<S, NormType, MixtureType>;
 };
 
-constexpr Config config{.vocab = 7, .context = 5, .dim = 6, .layers = 3, .heads = 2, .hidden = 5,
-                        .dense_first = 1};
+constexpr Config config{
+    .vocab = 7, .context = 5, .dim = 6, .layers = 3, .heads = 2, .hidden = 5, .dense_first = 1};
 using Probabilities = TopKRouter<4, 2, TopK{.gates = Gates::probability}>;
 
 Batch some_batch() {
@@ -312,7 +317,7 @@ TEST_CASE("the shared expert and the dense network of the guide's type have no n
   using X = ZeroCopyExpert<6, 5, double>;
   using Recipe = WithExperts<SharedExperts<TopKRouter<1, 1>>, ZeroCopyExpert>;
   using Shared = MixtureOf<Recipe, Expert<6, 5, Activation::gelu, double>>;
-  Shared shared;   // whose only routed expert is zero
+  Shared shared;  // whose only routed expert is zero
   FeedForward<X> dense;
   draw_weights(shared, 1);
   dense.network = shared.shared;
@@ -378,7 +383,7 @@ TEST_CASE("losses of one's own join the loss of a model, with a weight for each 
   double own = 0;
   for (std::size_t layer : {1u, 2u}) {
     const auto& tape = mixture_tape(work, layer);
-    double sum = 0;   // by the definitions
+    double sum = 0;  // by the definitions
     for (int e = 0; e < 4; ++e)
       for (Index s = tape.plan.offset[e]; s < tape.plan.offset[e + 1]; ++s)
         sum += 4 * static_cast<double>(tape.plan.wanted[e]) / 20 * tape.plan.gate[s] / 10;
@@ -452,8 +457,10 @@ TEST_CASE("recipes nest in the order that the guide says, all of them at once") 
   using Mixtures = WithExperts<SharedExperts<OutputNorm<Gates>, 1, Shared::gated>, ZeroCopyExpert>;
   using Model = GPT<config, AllowNonCausal<InParallel<Mixtures>>, double>;
   STATIC_REQUIRE_FALSE(Router<Mixtures>);
-  STATIC_REQUIRE(std::is_same_v<decltype(Model::Trunk::MoEBlock::mixture.shared), ZeroCopyExpert<6, 5, double>>);
-  STATIC_REQUIRE(std::is_same_v<decltype(Model::Trunk::MoEBlock::norm), LayerNorm<6, double>>);   // of InParallel
+  STATIC_REQUIRE(
+      std::is_same_v<decltype(Model::Trunk::MoEBlock::mixture.shared), ZeroCopyExpert<6, 5, double>>);
+  STATIC_REQUIRE(
+      std::is_same_v<decltype(Model::Trunk::MoEBlock::norm), LayerNorm<6, double>>);  // of InParallel
   GradcheckOptions options{.per_tensor = 8};
   options.pass.key = Key{3};
   options.pass.options.capacity_factor = 0.8;

@@ -1,5 +1,5 @@
-// The excerpts of docs/extend.md: a layer, an expert, a router and a model of one's own, and what gradcheck and
-// check_router say of wrong ones.
+// The excerpts of docs/extend.md: a layer, an expert, a router and a model of one's own, and what gradcheck
+// and check_router say of wrong ones.
 #include "support/catch.hpp"
 #include "support/numbers.hpp"
 
@@ -101,10 +101,10 @@ struct ThresholdRouter {
 
     static constexpr auto fields() { return Fields{Field{"gate", &For::gate}}; }
     struct Tape {
-      static constexpr bool has_choices = true;   // losses and intermediates may read `chosen`
-      Tokens<E, T> score;   // softmax of the logits
-      Tokens<1, T> lse;     // log sum exp of the logits
-      Buffer<int> chosen;   // [tokens, E] e where expert e is requested, else no_expert
+      static constexpr bool has_choices = true;  // losses and intermediates may read `chosen`
+      Tokens<E, T> score;                        // softmax of the logits
+      Tokens<1, T> lse;                          // log sum exp of the logits
+      Buffer<int> chosen;                        // [tokens, E] e where expert e is requested, else no_expert
       void resize(const Pass& pass) {
         score.resize(pass.tokens());
         lse.resize(pass.tokens());
@@ -173,8 +173,8 @@ struct Classifier {
   }
   struct Tape {
     typename Trunk::Tape trunk;
-    Tokens<D, T> y, mean;        // [tokens, D], [batch, D]
-    Tokens<Classes, T> score;    // [batch, Classes]
+    Tokens<D, T> y, mean;      // [tokens, D], [batch, D]
+    Tokens<Classes, T> score;  // [batch, Classes]
     void resize(const Pass& pass, Use use) {
       trunk.resize(pass, use);
       resize_all(pass, y, mean, score);
@@ -231,8 +231,8 @@ struct Classifier {
   }
 };
 
-constexpr Config encoder{.vocab = 9, .context = 8, .dim = 8, .layers = 2, .heads = 2, .hidden = 6,
-                         .mask = Mask::full};
+constexpr Config encoder{
+    .vocab = 9, .context = 8, .dim = 8, .layers = 2, .heads = 2, .hidden = 6, .mask = Mask::full};
 
 // Wrong on purpose: the slope of a sigmoid is gate (1 - gate).
 struct ForgetfulGates {
@@ -278,7 +278,7 @@ TEST_CASE("a user-defined layer, expert and router pass gradcheck") {
 }
 
 TEST_CASE("every token has at least one expert under a threshold of the uniform probability") {
-  ThresholdRouter<4>::For<3> router;   // all weights zero: all probabilities equal
+  ThresholdRouter<4>::For<3> router;  // all weights zero: all probabilities equal
   const Tokens<3, float> x(5);
   const Pass pass{.shape = {1, 5}};
   RoutingPlan<float> plan;
@@ -342,8 +342,8 @@ TEST_CASE("a classifier learns which of two ids a sequence has more often, where
     model.backward(batch, work, grad);
     adam.step(model, grad);
   }
-  CHECK(loss < 0.2);   // log 2 = 0.69: knows nothing
-  RoutingStatistics<Model> statistics;   // what looks at a model's mixtures looks at these as well
+  CHECK(loss < 0.2);                    // log 2 = 0.69: knows nothing
+  RoutingStatistics<Model> statistics;  // what looks at a model's mixtures looks at these as well
   statistics.add(model, work);
   CHECK(statistics.layers.size() == 2);
 }

@@ -12,21 +12,40 @@ namespace {
 constexpr Config tiny{.vocab = 256, .context = 16, .dim = 8, .layers = 2, .heads = 2, .hidden = 12};
 using Model = GPT<tiny, TopKRouter<4, 2>>;
 
-constexpr Config modern{.vocab = 256, .context = 128, .dim = 64, .layers = 4, .heads = 4, .hidden = 128,
-                        .norm = Norm::rms, .positions = Positions::rotary, .activation = Activation::silu,
-                        .gated = true, .output_bias = false, .expert_bias = false};
-static_assert(std::is_same_v<GPT<modern>::Trunk::ExpertType, GatedExpert<64, 128, Activation::silu, float, false>>);
-constexpr Config only_gated{.vocab = 256, .context = 128, .dim = 64, .layers = 4, .heads = 4, .hidden = 128,
-                            .gated = true};
-static_assert(std::is_same_v<GPT<only_gated>::Trunk::ExpertType, GatedExpert<64, 128, Activation::gelu, float, true>>);
+constexpr Config modern{.vocab = 256,
+                        .context = 128,
+                        .dim = 64,
+                        .layers = 4,
+                        .heads = 4,
+                        .hidden = 128,
+                        .norm = Norm::rms,
+                        .positions = Positions::rotary,
+                        .activation = Activation::silu,
+                        .gated = true,
+                        .output_bias = false,
+                        .expert_bias = false};
+static_assert(
+    std::is_same_v<GPT<modern>::Trunk::ExpertType, GatedExpert<64, 128, Activation::silu, float, false>>);
+constexpr Config only_gated{
+    .vocab = 256, .context = 128, .dim = 64, .layers = 4, .heads = 4, .hidden = 128, .gated = true};
+static_assert(
+    std::is_same_v<GPT<only_gated>::Trunk::ExpertType, GatedExpert<64, 128, Activation::gelu, float, true>>);
 
-constexpr Config encoder{.vocab = 256, .context = 64, .dim = 64, .layers = 6, .heads = 4, .hidden = 64,
-                         .dense_hidden = 256, .mask = Mask::full, .residual = Residual::post_norm,
-                         .mixture_at = {1, 3, 4}};   // or [](int layer) { return layer % 2 == 1; }
+constexpr Config encoder{.vocab = 256,
+                         .context = 64,
+                         .dim = 64,
+                         .layers = 6,
+                         .heads = 4,
+                         .hidden = 64,
+                         .dense_hidden = 256,
+                         .mask = Mask::full,
+                         .residual = Residual::post_norm,
+                         .mixture_at = {1, 3, 4}};  // or [](int layer) { return layer % 2 == 1; }
 static_assert(GPT<encoder, ExpertChoiceRouter<4>>::Trunk::Blocks::bs == 3);
 
-using Preset = presets::mixtral<presets::Extents{.vocab = 256, .context = 64, .dim = 64, .layers = 4, .heads = 4}>;
-using Mixtral = presets::ModelOf<Preset>;   // with Preset::options(), Preset::objective() and Preset::init
+using Preset =
+    presets::mixtral<presets::Extents{.vocab = 256, .context = 64, .dim = 64, .layers = 4, .heads = 4}>;
+using Mixtral = presets::ModelOf<Preset>;  // with Preset::options(), Preset::objective() and Preset::init
 static_assert(Mixtral::config.kv_heads == 1 && Mixtral::config.hidden == 224);
 
 Batch some_batch(Shape shape) {
@@ -39,10 +58,12 @@ Batch some_batch(Shape shape) {
 
 TEST_CASE("a config can leave out every bias") {
   const GPT<modern, TopKRouter<4, 2>> model;
-  for_each_named_weight([](const std::string& path, Kind, const auto&) {
-    CAPTURE(path);
-    CHECK(path.find("bias") == std::string::npos);
-  }, model);
+  for_each_named_weight(
+      [](const std::string& path, Kind, const auto&) {
+        CAPTURE(path);
+        CHECK(path.find("bias") == std::string::npos);
+      },
+      model);
 }
 
 TEST_CASE("a step may clip and follow a schedule") {
@@ -77,11 +98,11 @@ TEST_CASE("the tape and the plan hold the intermediates of every layer") {
 
   model.forward(batch, work);
   work.tape.trunk.blocks.at_layer(1, [&](const auto& block) {
-    middle = block.middle.eigen().col(3);   // token 3 after attention: D numbers
+    middle = block.middle.eigen().col(3);  // token 3 after attention: D numbers
     const RoutingPlan<float>& plan = block.mixture.plan;
     for (int e = 0; e < plan.experts; ++e)
       for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s)
-        gates.at(plan.token[s]) += plan.gate[s];   // this token went to expert e with this gate
+        gates.at(plan.token[s]) += plan.gate[s];  // this token went to expert e with this gate
   });
   CHECK(middle.size() == 8);
   for (float sum : gates) CHECK(sum == Approx(1));
@@ -95,7 +116,7 @@ TEST_CASE("statistics, intermediates and the leak test read routing") {
 
   RoutingStatistics<Model> seen;
   model.forward(batch, work);
-  seen.add(model, work);   // after as many forwards as you like
+  seen.add(model, work);  // after as many forwards as you like
   const double worst = seen.worst_violation(), first = seen.layers[0].routing.max_violation();
   const std::string json = to_json(intermediates(model, work, {.expert_outputs = true}));
   const std::string leak = find_leak<Model>({.options = {.capacity_factor = 1}}).text();
@@ -108,23 +129,27 @@ TEST_CASE("statistics, intermediates and the leak test read routing") {
 TEST_CASE("a weight whose gradient is empty is unchanged") {
   Model model, grad;
   init(model, Key{1});
-  const Model before = model;   // a copy: models are values
+  const Model before = model;  // a copy: models are values
   Model::Workspace work{{.batch = 2, .length = 8}};
   const Batch batch = some_batch(work.shape);
   Adam<Model> adam;
 
-  for_each_named_weight([](const std::string& path, Kind, auto& d_weight) {
-    if (path.find("experts") == std::string::npos) d_weight.release();   // freezes all but the experts
-  }, grad);
+  for_each_named_weight(
+      [](const std::string& path, Kind, auto& d_weight) {
+        if (path.find("experts") == std::string::npos) d_weight.release();  // freezes all but the experts
+      },
+      grad);
   model.forward(batch, work);
   model.backward(batch, work, grad);
   adam.step(model, grad);
 
-  for_each_named_weight([&](const std::string& path, Kind, const auto& now, const auto& was) {
-    CAPTURE(path);
-    const bool same = std::equal(now.begin(), now.end(), was.begin());
-    CHECK(same == (path.find("experts") == std::string::npos));
-  }, model, before);
+  for_each_named_weight(
+      [&](const std::string& path, Kind, const auto& now, const auto& was) {
+        CAPTURE(path);
+        const bool same = std::equal(now.begin(), now.end(), was.begin());
+        CHECK(same == (path.find("experts") == std::string::npos));
+      },
+      model, before);
 }
 
 TEST_CASE("a prompt is read at once and then continued one token at a time") {
@@ -134,7 +159,7 @@ TEST_CASE("a prompt is read at once and then continued one token at a time") {
   Model::Workspace work{{.batch = 1, .length = 16}, Exec{}, {}, Use::inference};
 
   Model::Cache cache;
-  In<Model::V, float> logits = model.logits(prompt, work, cache);   // one row of V numbers for each token
+  In<Model::V, float> logits = model.logits(prompt, work, cache);  // one row of V numbers for each token
   for (int i = 0; i < 4; ++i) {
     const float* last = logits[logits.count - 1];
     const int likeliest = static_cast<int>(std::max_element(last, last + Model::V) - last);
@@ -149,13 +174,13 @@ TEST_CASE("prompts of different lengths are read together, and a cache selects t
   Model::Workspace work{{.batch = 4, .length = 16}, Exec{}, {}, Use::inference};
   const std::vector<int> padded{10, 20, 30, 40, 0, 0};
 
-  Model::Cache cache{4};                                     // at most four sequences
-  cache.gather(std::vector<Index>{0, 1});                    // two for now
-  const std::vector<Index> lengths{3, 1};                    // the second prompt ends after one token
+  Model::Cache cache{4};                   // at most four sequences
+  cache.gather(std::vector<Index>{0, 1});  // two for now
+  const std::vector<Index> lengths{3, 1};  // the second prompt ends after one token
   model.logits(padded, lengths, work, cache);
-  cache.gather(std::vector<Index>{1, 0, 0});                 // two samples of the first prompt
-  model.logits(std::vector<int>{5, 6, 7}, work, cache);      // one more token of each
-  cache.truncate(2, 3);                                      // forgets that of the last sequence
+  cache.gather(std::vector<Index>{1, 0, 0});             // two samples of the first prompt
+  model.logits(std::vector<int>{5, 6, 7}, work, cache);  // one more token of each
+  cache.truncate(2, 3);                                  // forgets that of the last sequence
   CHECK((cache.length(0) == 2 && cache.length(1) == 4 && cache.length(2) == 3));
 }
 
@@ -166,12 +191,12 @@ TEST_CASE("a trained model generates with narrower weights") {
   const TemporaryFolder folder;
   const std::string path = (folder / "narrow.safetensors").string();
 
-  using Narrow = GPT<Model::config, Model::RouterRecipe, Stored<float, INT8>>;   // or BF16
+  using Narrow = GPT<Model::config, Model::RouterRecipe, Stored<float, INT8>>;  // or BF16
   Narrow narrow;
   convert(model, narrow);
   const std::string text = generate(narrow, tokenizer, "In ", {.tokens = 20});
   save(path, narrow, tokenizer);
-  load(path, narrow, tokenizer);   // or a file of any other storage
+  load(path, narrow, tokenizer);  // or a file of any other storage
   CHECK(text == generate(narrow, tokenizer, "In ", {.tokens = 20}));
   save(path, model, tokenizer);
   load(path, narrow, tokenizer);
@@ -188,8 +213,9 @@ TEST_CASE("the number of threads does not affect results") {
     model.backward(batch, work, *grad);
   }
   bool same = true;
-  for_each_weight([&](const auto& a, const auto& b) { same = same && std::equal(a.begin(), a.end(), b.begin()); },
-                  one, three);
+  for_each_weight(
+      [&](const auto& a, const auto& b) { same = same && std::equal(a.begin(), a.end(), b.begin()); }, one,
+      three);
   CHECK(same);
   CHECK(same_weights(one, three));
 }
@@ -219,7 +245,7 @@ TEST_CASE("an error says what was found and what was expected") {
   try {
     model.forward(wrong, work);
   } catch (const std::invalid_argument& error) {
-    said = error.what();   // moegpt: input 2 has token id 300, expected 0 .. 255
+    said = error.what();  // moegpt: input 2 has token id 300, expected 0 .. 255
   }
   CHECK(said == "moegpt: input 2 has token id 300, expected 0 .. 255");
 }

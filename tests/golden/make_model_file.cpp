@@ -17,9 +17,19 @@
 
 using namespace moegpt;
 
-constexpr Config config{.vocab = 6, .context = 6, .dim = 4, .layers = 2, .heads = 2, .kv_heads = 1,
-                        .hidden = 3, .norm = Norm::rms, .activation = Activation::relu, .gated = true,
-                        .attention_bias = true, .head_bias = true, .dense_first = 1};
+constexpr Config config{.vocab = 6,
+                        .context = 6,
+                        .dim = 4,
+                        .layers = 2,
+                        .heads = 2,
+                        .kv_heads = 1,
+                        .hidden = 3,
+                        .norm = Norm::rms,
+                        .activation = Activation::relu,
+                        .gated = true,
+                        .attention_bias = true,
+                        .head_bias = true,
+                        .dense_first = 1};
 
 template <class T>
 using Model = GPT<config, SigmoidRouter<3, 2>, T>;
@@ -27,15 +37,20 @@ using Model = GPT<config, SigmoidRouter<3, 2>, T>;
 template <class T>
 void draw(Model<T>& model) {
   std::uint64_t counter = 0;
-  for_each_named_weight([&](const std::string& path, Kind, auto& w) {
-    const bool is_norm = path.find("norm") != path.npos && path.ends_with("weight");
-    const bool is_router = path.find("router") != path.npos && path.ends_with("weight");
-    const bool is_bias = path.ends_with("selection_bias");
-    const double scale = is_norm ? 0x1.0p30 : is_router ? 0x1.0p20 : is_bias ? 0.25 : 1;
-    for (T& x : w) x = static_cast<T>(scale * (static_cast<double>(Key{19}.bits(counter++) % 3) - 1));
-  }, model);
-  model.options = {.norm_epsilon = 0x1.0p60, .rotary_base = 5000, .attention_scale = 0x1.0p20,
-                   .capacity_factor = 1.25, .min_capacity = 4};
+  for_each_named_weight(
+      [&](const std::string& path, Kind, auto& w) {
+        const bool is_norm = path.find("norm") != path.npos && path.ends_with("weight");
+        const bool is_router = path.find("router") != path.npos && path.ends_with("weight");
+        const bool is_bias = path.ends_with("selection_bias");
+        const double scale = is_norm ? 0x1.0p30 : is_router ? 0x1.0p20 : is_bias ? 0.25 : 1;
+        for (T& x : w) x = static_cast<T>(scale * (static_cast<double>(Key{19}.bits(counter++) % 3) - 1));
+      },
+      model);
+  model.options = {.norm_epsilon = 0x1.0p60,
+                   .rotary_base = 5000,
+                   .attention_scale = 0x1.0p20,
+                   .capacity_factor = 1.25,
+                   .min_capacity = 4};
 }
 
 template <class T>

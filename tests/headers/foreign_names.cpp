@@ -1,5 +1,6 @@
-// Programs with windows define macros with everyday names: Qt's keywords, X11's constants. None of them may be a name
-// of moegpt's, so its headers compile after them. What its headers include comes first: those are not our names.
+// Programs with windows define macros with everyday names: Qt's keywords, X11's constants. None of them may
+// be a name of moegpt's, so its headers compile after them. What its headers include comes first: those are
+// not our names.
 #include <Eigen/Core>
 #include <nlohmann/json.hpp>
 

@@ -12,13 +12,25 @@ using namespace moegpt;
 
 namespace {
 
-constexpr Config golden_config{.vocab = 6, .context = 6, .dim = 4, .layers = 2, .heads = 2, .kv_heads = 1,
-                               .hidden = 3, .norm = Norm::rms, .activation = Activation::relu, .gated = true,
-                               .attention_bias = true, .head_bias = true, .dense_first = 1};
+constexpr Config golden_config{.vocab = 6,
+                               .context = 6,
+                               .dim = 4,
+                               .layers = 2,
+                               .heads = 2,
+                               .kv_heads = 1,
+                               .hidden = 3,
+                               .norm = Norm::rms,
+                               .activation = Activation::relu,
+                               .gated = true,
+                               .attention_bias = true,
+                               .head_bias = true,
+                               .dense_first = 1};
 using Golden = GPT<golden_config, SigmoidRouter<3, 2>>;
 const std::string golden_path = MOEGPT_TESTS_DIR "/golden/model_file_1.safetensors";
-constexpr ModelOptions golden_options{.norm_epsilon = 0x1.0p60, .rotary_base = 5000,
-                                      .attention_scale = 0x1.0p20, .capacity_factor = 1.25,
+constexpr ModelOptions golden_options{.norm_epsilon = 0x1.0p60,
+                                      .rotary_base = 5000,
+                                      .attention_scale = 0x1.0p20,
+                                      .capacity_factor = 1.25,
                                       .min_capacity = 4};
 
 template <class Number>
@@ -98,7 +110,7 @@ TEST_CASE("a written file states the format's version, and an old file written a
   Golden model, again;
   Tokenizer tokenizer;
   load(golden_path, model, tokenizer);
-  save(path, model, tokenizer, {{"moegpt.format_version", "1"}});   // the library knows better
+  save(path, model, tokenizer, {{"moegpt.format_version", "1"}});  // the library knows better
   CHECK(read_safetensors(path).header.metadata.at("moegpt.format_version") == "2");
   load(path, again, tokenizer);
   CHECK(again.options == golden_options);
@@ -116,7 +128,11 @@ TEST_CASE("an invalid or newer version is rejected, and nothing changes") {
     const std::string error = error_of([&] { load(path, model, tokenizer); });
     CHECK(error_of([&] { load_safetensors(path, model); }) == error);
     CHECK(error_of([&] { model_text(path); }) == error);
-    for_each_weight([](const auto& w) { for (const float x : w) REQUIRE((x == 0 || x == 1)); }, model);
+    for_each_weight(
+        [](const auto& w) {
+          for (const float x : w) REQUIRE((x == 0 || x == 1));
+        },
+        model);
     CHECK(tokenizer == Tokenizer::characters("xy"));
     return error;
   };
@@ -141,7 +157,7 @@ TEST_CASE("an invalid or newer version is rejected, and nothing changes") {
                    "The file was written by version '0.9.7'"));
   rewrite(path, [](auto&, Metadata& metadata) { metadata.erase("moegpt.version"); });
   CHECK(errors().ends_with("with a newer moegpt"));
-  rewrite(path, [](auto&, Metadata& metadata) { metadata.erase("moegpt.model"); });   // looked at later
+  rewrite(path, [](auto&, Metadata& metadata) { metadata.erase("moegpt.model"); });  // looked at later
   CHECK(errors().ends_with("with a newer moegpt"));
 }
 
@@ -215,8 +231,8 @@ TEST_CASE("a file with names of older versions loads as the model that it was, a
   CHECK(has(error_of([&] { load(path, read, tokenizer, fourth); }),
             "BestRouter<3, 2>>, this program is compiled for"));
   save_as("1", "mixer", "moe.choice", "SumRouter");
-  CHECK(has(error_of([&] { load(path, read, tokenizer); }),
-            "SumRouter<3, 2>>, this program is compiled for"));
+  CHECK(
+      has(error_of([&] { load(path, read, tokenizer); }), "SumRouter<3, 2>>, this program is compiled for"));
   CHECK(has(error_of([&] { load_safetensors(path, read); }), "unknown to this model: 'blocks.0.mixer."));
 }
 
@@ -257,8 +273,11 @@ TEST_CASE("an option that a file lacks has the default of the file's version") {
     return read.options;
   };
   const auto all = {"norm_epsilon", "rotary_base", "attention_scale", "capacity_factor", "min_capacity"};
-  constexpr ModelOptions today{.norm_epsilon = 1e-5, .rotary_base = 10000, .attention_scale = 0,
-                               .capacity_factor = 0, .min_capacity = 0};
+  constexpr ModelOptions today{.norm_epsilon = 1e-5,
+                               .rotary_base = 10000,
+                               .attention_scale = 0,
+                               .capacity_factor = 0,
+                               .min_capacity = 0};
   CHECK(options_of("1", all, {}) == today);
   CHECK(options_of("2", all, {}) == today);
   CHECK(options_of("2", {"rotary_base"}, {}).rotary_base == 10000);
@@ -287,12 +306,29 @@ TEST_CASE("an option that is unknown is rejected by its name in files of every v
 
 // A text without a field means these values for good.
 TEST_CASE("fields omitted in a type's text have the values that they had in the first version") {
-  CHECK(to_text(Config{.vocab = 9, .context = 8, .dim = 8, .layers = 3, .heads = 2, .kv_heads = 0,
-                       .head_dim = 0, .hidden = 0, .dense_hidden = 0, .mask = Mask::causal,
-                       .norm = Norm::layer, .residual = Residual::pre_norm, .positions = Positions::learned,
-                       .activation = Activation::gelu, .gated = false, .attention_bias = false,
-                       .output_bias = true, .expert_bias = true, .head_bias = false, .tied = false,
-                       .dense_first = 0, .moe_every = 1, .mixture_at = {}}) ==
+  CHECK(to_text(Config{.vocab = 9,
+                       .context = 8,
+                       .dim = 8,
+                       .layers = 3,
+                       .heads = 2,
+                       .kv_heads = 0,
+                       .head_dim = 0,
+                       .hidden = 0,
+                       .dense_hidden = 0,
+                       .mask = Mask::causal,
+                       .norm = Norm::layer,
+                       .residual = Residual::pre_norm,
+                       .positions = Positions::learned,
+                       .activation = Activation::gelu,
+                       .gated = false,
+                       .attention_bias = false,
+                       .output_bias = true,
+                       .expert_bias = true,
+                       .head_bias = false,
+                       .tied = false,
+                       .dense_first = 0,
+                       .moe_every = 1,
+                       .mixture_at = {}}) ==
         "Config{.vocab = 9, .context = 8, .dim = 8, .layers = 3, .heads = 2}");
   CHECK(TopKRouter<8, 2, TopK{Gates::renormalised, false, false}>::text() == "TopKRouter<8, 2>");
   CHECK(TopKRouter<8, 1, TopK{Gates::probability, false, false}>::text() == "TopKRouter<8, 1>");

@@ -146,9 +146,10 @@ TEST_CASE("check_can_write throws what writing would throw, and changes nothing"
     CAPTURE(name);
     CHECK(error_of([&] { check_can_write(folder / name); }) == "");
   }
-  const auto wrong = {folder / "directory", folder / "pipe", folder / "loop", folder / "no/such/a", folder / "old/a",
-                      folder / "fresh/", folder / std::string(300, 'x'), std::filesystem::path(),
-                      std::filesystem::path("/dev/null")};
+  const auto wrong = {
+      folder / "directory",           folder / "pipe",         folder / "loop",
+      folder / "no/such/a",           folder / "old/a",        folder / "fresh/",
+      folder / std::string(300, 'x'), std::filesystem::path(), std::filesystem::path("/dev/null")};
   for (const auto& path : wrong) {
     CAPTURE(path);
     const std::string error = error_of([&] { check_can_write(path); });
@@ -180,7 +181,7 @@ TEST_CASE(
   TemporaryFolder folder;
   std::filesystem::permissions(folder.path, std::filesystem::perms(0777));
   const PlainUser user;
-  if (!user.is) return;   // root in a container that has no other user
+  if (!user.is) return;  // root in a container that has no other user
   put(folder / "kept", "old");
   std::filesystem::permissions(folder / "kept", std::filesystem::perms(0400));
   std::filesystem::create_directory(folder / "closed");
@@ -204,14 +205,15 @@ TEST_CASE("a file of another user in a sticky directory is rejected before anyth
   TemporaryFolder folder;
   put(folder / "theirs", "old");
   std::filesystem::permissions(folder.path, std::filesystem::perms(01777));
-  if (::geteuid() != 0) return;   // nobody else to leave a file there
+  if (::geteuid() != 0) return;  // nobody else to leave a file there
   {
     const PlainUser user;
     if (!user.is) return;
     bool begun = false;
     const std::string error = error_of([&] { check_can_write(folder / "theirs"); });
     CHECK(has(error, "cannot replace " + (folder / "theirs").string() + ": Operation not permitted"));
-    CHECK(error == error_of([&] { write_file_atomically(folder / "theirs", [&](FileWriter&) { begun = true; }); }));
+    CHECK(error ==
+          error_of([&] { write_file_atomically(folder / "theirs", [&](FileWriter&) { begun = true; }); }));
     CHECK_FALSE(begun);
     check_can_write(folder / "ours");
   }

@@ -24,8 +24,7 @@ struct Tree {
   Weight<T, 0, 4> none;  // this model has no such weight
   std::array<Leaf<T>, 2> leaves;
   static constexpr auto fields() {
-    return Fields{Field{"scale", &Tree::scale}, Field{"none", &Tree::none},
-                      Field{"leaves", &Tree::leaves}};
+    return Fields{Field{"scale", &Tree::scale}, Field{"none", &Tree::none}, Field{"leaves", &Tree::leaves}};
   }
 };
 
@@ -80,8 +79,8 @@ TEMPLATE_TEST_CASE("a tree read from its file has the same bits", "", float, dou
   fill(tree);
   save_safetensors(folder / "m.safetensors", tree, {{"note", "\"quoted\" \xc3\xa9\n"}});
   const SafetensorsFile file = read_safetensors(folder / "m.safetensors");
-  CHECK(file.header.metadata == Metadata{{"format", "pt"}, {"moegpt.format_version", "2"},
-                                          {"note", "\"quoted\" \xc3\xa9\n"}});
+  CHECK(file.header.metadata ==
+        Metadata{{"format", "pt"}, {"moegpt.format_version", "2"}, {"note", "\"quoted\" \xc3\xa9\n"}});
   CHECK(file.header.tensors.size() == 5);
   CHECK(file.header.tensors.at("leaves.1.weight").shape == std::vector<Index>{3, 2});
   CHECK(file.data_at % 8 == 0);
@@ -176,10 +175,8 @@ TEST_CASE("a number that is not finite is rejected by name and index unless one 
   const float nan = std::numeric_limits<float>::quiet_NaN(),
               infinity = std::numeric_limits<float>::infinity();
   CHECK(has(error_of([&] { load_vector("F32", raw({1.f, nan})); }), "tensor 'a' holds nan at index 1"));
-  CHECK(has(error_of([&] {
-              load_vector("F32", raw({-infinity, 1.f}));
-            }),
-            "tensor 'a' holds -inf at index 0"));
+  CHECK(
+      has(error_of([&] { load_vector("F32", raw({-infinity, 1.f})); }), "tensor 'a' holds -inf at index 0"));
   CHECK(has(error_of([&] { load_vector("F64", raw({1., 1e300})); }), "at index 1, expected a finite float"));
   CHECK(has(error_of([&] { load_vector("BF16", std::string("\x80\x7f\x80\x3f", 4)); }), "index 0"));
   const auto loaded = load_vector("F32", raw({1.f, nan}), {.check_finite = false});

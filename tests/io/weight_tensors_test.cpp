@@ -18,8 +18,11 @@ using INT8Model = Model<Stored<float, INT8>>;
 template <class M>
 std::vector<float> numbers(const M& model) {
   std::vector<float> all;
-  for_each_weight([&](const auto& w) { for (Index i = 0; i < w.size(); ++i) all.push_back(static_cast<float>(w[i])); },
-                  model);
+  for_each_weight(
+      [&](const auto& w) {
+        for (Index i = 0; i < w.size(); ++i) all.push_back(static_cast<float>(w[i]));
+      },
+      model);
   return all;
 }
 // What a model's weights are once it is stored as M.
@@ -80,7 +83,8 @@ TEST_CASE("in a file BF16 has two bytes a number, INT8 one and four for each 32 
   TemporaryFolder folder;
   save_safetensors(folder.path / "b", Map<Stored<float, BF16>>{});
   save_safetensors(folder.path / "i", Map<Stored<float, INT8>>{});
-  const auto b = read_safetensors(folder.path / "b").header.tensors, i = read_safetensors(folder.path / "i").header.tensors;
+  const auto b = read_safetensors(folder.path / "b").header.tensors,
+             i = read_safetensors(folder.path / "i").header.tensors;
   CHECK(b.size() == 1);
   CHECK(b.at("map").dtype == DType::bf16);
   CHECK(i.size() == 2);
@@ -88,16 +92,18 @@ TEST_CASE("in a file BF16 has two bytes a number, INT8 one and four for each 32 
   CHECK(i.at("map").shape == std::vector<Index>{2, 33});
   CHECK(i.at("map.scale").dtype == DType::f32);
   CHECK(i.at("map.scale").shape == std::vector<Index>{2, 2});
-  CHECK(i.at("map.scale").end == 16);   // scales first: larger types come first
+  CHECK(i.at("map.scale").end == 16);  // scales first: larger types come first
 }
 
 TEMPLATE_TEST_CASE("integers in a file are multiplied by the scale of their row and block of 32", "", float,
                    (Stored<float, BF16>), (Stored<float, INT8>)) {
   Map<TestType> map;
-  std::string data = floats({1, 2, 4, 8});   // [block, row]
+  std::string data = floats({1, 2, 4, 8});  // [block, row]
   for (int row = 0; row < 2; ++row)
-    for (int k = 0; k < 33; ++k) data += static_cast<char>(k == 0 ? 127 : k == 1 ? -127 : k == 32 ? 127 : -3 - row);
-  load_safetensors(parse_safetensors(safetensors_bytes("{" + std::string(scales) + integers + "}", data), "m"), map);
+    for (int k = 0; k < 33; ++k)
+      data += static_cast<char>(k == 0 ? 127 : k == 1 ? -127 : k == 32 ? 127 : -3 - row);
+  load_safetensors(
+      parse_safetensors(safetensors_bytes("{" + std::string(scales) + integers + "}", data), "m"), map);
   CHECK(map.weight[0] == Approx(127));
   CHECK(map.weight[1] == Approx(-127));
   CHECK(map.weight[2] == Approx(-3).epsilon(0.004));
@@ -112,19 +118,27 @@ TEMPLATE_TEST_CASE("tensors that do not fit a stored weight are refused by name,
   using N = TestType;
   const std::string data = floats({1, 2, 4, 8}) + std::string(66, '\1');
   CHECK(refusal_of<N>(std::string(scales) + integers, data) == "");
-  CHECK(has(refusal_of<N>(R"("map":{"dtype":"I8","shape":[2,33],"data_offsets":[0,66]})", std::string(66, '\1')),
-            "'map' is I8 without its scales, expected 'map.scale', F32 [2, 2]"));
-  CHECK(has(refusal_of<N>(R"("map.scale":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},)" + std::string(integers), data),
-            "'map.scale' is F32 [4], expected F32 [2, 2]"));
-  CHECK(has(refusal_of<N>(R"("map.scale":{"dtype":"I32","shape":[2,2],"data_offsets":[0,16]},)" + std::string(integers), data),
+  CHECK(has(
+      refusal_of<N>(R"("map":{"dtype":"I8","shape":[2,33],"data_offsets":[0,66]})", std::string(66, '\1')),
+      "'map' is I8 without its scales, expected 'map.scale', F32 [2, 2]"));
+  CHECK(has(
+      refusal_of<N>(
+          R"("map.scale":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},)" + std::string(integers), data),
+      "'map.scale' is F32 [4], expected F32 [2, 2]"));
+  CHECK(has(refusal_of<N>(
+                R"("map.scale":{"dtype":"I32","shape":[2,2],"data_offsets":[0,16]},)" + std::string(integers),
+                data),
             "'map.scale' is I32 [2, 2], expected F32 [2, 2]"));
-  CHECK(has(refusal_of<N>(R"("map":{"dtype":"U8","shape":[2,33],"data_offsets":[0,66]})", std::string(66, '\1')),
-            "'map' is U8, expected F64, F32, F16 or BF16, or I8 with scales"));
-  CHECK(has(refusal_of<N>(R"("map":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]})", std::string(12, '\1')),
-            "'map' has shape [2, 3], expected [2, 33]"));
+  CHECK(has(
+      refusal_of<N>(R"("map":{"dtype":"U8","shape":[2,33],"data_offsets":[0,66]})", std::string(66, '\1')),
+      "'map' is U8, expected F64, F32, F16 or BF16, or I8 with scales"));
+  CHECK(has(
+      refusal_of<N>(R"("map":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]})", std::string(12, '\1')),
+      "'map' has shape [2, 3], expected [2, 33]"));
   // Scales belong to integers alone.
   CHECK(has(refusal_of<N>(R"("map.scale":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},)"
-                          R"("map":{"dtype":"BF16","shape":[2,33],"data_offsets":[16,148]})", data + std::string(66, '\1')),
+                          R"("map":{"dtype":"BF16","shape":[2,33],"data_offsets":[16,148]})",
+                          data + std::string(66, '\1')),
             "unknown to this model: 'map.scale'"));
   CHECK(has(refusal_of<N>(std::string(scales) + integers,
                           floats({1, 2, std::numeric_limits<float>::infinity(), 8}) + std::string(66, '\1')),
@@ -134,13 +148,14 @@ TEMPLATE_TEST_CASE("tensors that do not fit a stored weight are refused by name,
 TEST_CASE("what is not finite in its storage is neither saved nor loaded") {
   TemporaryFolder folder;
   Map<float> large;
-  large.weight[7] = 3.4e38f;   // of BF16 the largest is 3.39e38
+  large.weight[7] = 3.4e38f;  // of BF16 the largest is 3.39e38
   save_safetensors(folder.path / "large", large);
   Map<Stored<float, BF16>> narrow;
   CHECK(has(error_of([&] { load_safetensors(folder.path / "large", narrow); }),
             "tensor 'map' holds 3.4e+38 at index 7, expected a finite BF16"));
   narrow.weight[7] = BF16(std::numeric_limits<float>::infinity());
-  CHECK(has(error_of([&] { save_safetensors(folder.path / "narrow", narrow); }), "tensor 'map' holds inf at index 7"));
+  CHECK(has(error_of([&] { save_safetensors(folder.path / "narrow", narrow); }),
+            "tensor 'map' holds inf at index 7"));
   Map<Stored<float, INT8>> narrower;
   load_safetensors(folder.path / "large", narrower);
   CHECK(narrower.weight[7] == Approx(3.4e38));

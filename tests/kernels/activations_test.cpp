@@ -53,7 +53,7 @@ TEST_CASE("slopes agree with differences, and relu's is 0 at 0") {
     Buffer<double> dx(40);
     kernels::activate_backward(a, x.data(), dy.data(), dx.data(), 40);
     for (Index i = 0; i < 40; ++i) {
-      const double h = 1e-5;   // the difference is off by about h^2 + 1e-16 / h
+      const double h = 1e-5;  // the difference is off by about h^2 + 1e-16 / h
       CAPTURE(static_cast<int>(a), x[i]);
       CHECK(dx[i] == Approx(dy[i] * (act(a, x[i] + h) - act(a, x[i] - h)) / (2 * h)).margin(1e-9));
     }

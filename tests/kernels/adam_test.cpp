@@ -22,16 +22,20 @@ struct Reference {
 };
 template <class T>
 kernels::AdamStep<T> step_of(const Reference& r, int t) {
-  return {.gradient_scale = T(r.clip), .beta1 = T(r.beta1), .beta2 = T(r.beta2),
+  return {.gradient_scale = T(r.clip),
+          .beta1 = T(r.beta1),
+          .beta2 = T(r.beta2),
           .rate = T(r.rate / (1 - std::pow(r.beta1, t))),
           .root_correction = T(1 / std::sqrt(1 - std::pow(r.beta2, t))),
-          .epsilon = T(r.epsilon), .shrink = T(1 - r.rate * r.decay), .l2 = T(r.l2)};
+          .epsilon = T(r.epsilon),
+          .shrink = T(1 - r.rate * r.decay),
+          .l2 = T(r.l2)};
 }
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("ten steps follow the published formulas, with decoupled decay, L2 and clipping", "", float,
-                   double) {
+TEMPLATE_TEST_CASE("ten steps follow the published formulas, with decoupled decay, L2 and clipping", "",
+                   float, double) {
   using T = TestType;
   const Index n = 23;
   for (const auto& [decay, l2, clip] :
@@ -50,7 +54,7 @@ TEMPLATE_TEST_CASE("ten steps follow the published formulas, with decoupled deca
       kernels::adam(step_of<T>(reference[0], t), g.data(), w.data(), m.data(), v.data(), n);
       for (Index i = 0; i < n; ++i) reference[static_cast<std::size_t>(i)].step(t, g[i]);
     }
-    for (Index i = 0; i < n; ++i) {   // each of ten steps rounds a few times
+    for (Index i = 0; i < n; ++i) {  // each of ten steps rounds a few times
       const Reference& r = reference[static_cast<std::size_t>(i)];
       CHECK(std::abs(w[i] - r.w) <= 100 * std::numeric_limits<T>::epsilon() * (1 + std::abs(r.w)));
       CHECK(std::abs(m[i] - r.m) <= 100 * std::numeric_limits<T>::epsilon());

@@ -16,14 +16,14 @@ using kernels::Operand;
 #ifndef BLAS_IS_THE_SYSTEMS
 namespace {
 
-constexpr Index M = 640, N = 704, K = 601;   // just large enough for BLAS
-constexpr Index step = 37;                   // of the elements that are computed and compared
+constexpr Index M = 640, N = 704, K = 601;  // just large enough for BLAS
+constexpr Index step = 37;                  // of the elements that are computed and compared
 int calls = 0;
 
 // Fortran's C = alpha op(A) op(B) + beta C on columns, for some elements. C is not read if beta is zero.
 template <class T>
-void reference_gemm(char op_a, char op_b, int m, int n, int k, T alpha, const T* a, int lda, const T* b, int ldb,
-                    T beta, T* c, int ldc) {
+void reference_gemm(char op_a, char op_b, int m, int n, int k, T alpha, const T* a, int lda, const T* b,
+                    int ldb, T beta, T* c, int ldc) {
   ++calls;
   REQUIRE((lda >= (op_a == 'N' ? m : k) && ldb >= (op_b == 'N' ? k : n) && ldc >= m));
   const auto at = [](const T* x, int row, int col, int ld, char op) {
@@ -39,12 +39,14 @@ void reference_gemm(char op_a, char op_b, int m, int n, int k, T alpha, const T*
 
 }  // namespace
 
-#define REFERENCE_GEMM(T, name)                                                                                        \
-  extern "C" void name(const char* op_a, const char* op_b, const int* m, const int* n, const int* k, const T* alpha,   \
-                       const T* a, const int* lda, const T* b, const int* ldb, const T* beta, T* c, const int* ldc);   \
-  extern "C" void name(const char* op_a, const char* op_b, const int* m, const int* n, const int* k, const T* alpha,   \
-                       const T* a, const int* lda, const T* b, const int* ldb, const T* beta, T* c, const int* ldc) {  \
-    reference_gemm(*op_a, *op_b, *m, *n, *k, *alpha, a, *lda, b, *ldb, *beta, c, *ldc);                                \
+#define REFERENCE_GEMM(T, name)                                                                      \
+  extern "C" void name(const char* op_a, const char* op_b, const int* m, const int* n, const int* k, \
+                       const T* alpha, const T* a, const int* lda, const T* b, const int* ldb,       \
+                       const T* beta, T* c, const int* ldc);                                         \
+  extern "C" void name(const char* op_a, const char* op_b, const int* m, const int* n, const int* k, \
+                       const T* alpha, const T* a, const int* lda, const T* b, const int* ldb,       \
+                       const T* beta, T* c, const int* ldc) {                                        \
+    reference_gemm(*op_a, *op_b, *m, *n, *k, *alpha, a, *lda, b, *ldb, *beta, c, *ldc);              \
   }
 REFERENCE_GEMM(float, sgemm_)
 REFERENCE_GEMM(double, dgemm_)
@@ -94,8 +96,9 @@ TEST_CASE("BLAS is not called for a product that is small, gathered or strided b
   const auto left = [&](Index rows, Index stride, const Index* gathered = nullptr) {
     return Operand<float>(numbers.data(), rows, K, 720, stride, gathered);
   };
-  const Operand<float> right(numbers.data(), K, N, 720, 1), gathered_right(numbers.data(), K, N, 720, 1, number.data());
-  const Operand<float> repeated(numbers.data(), K, N, 0, 1);   // one row, K times
+  const Operand<float> right(numbers.data(), K, N, 720, 1),
+      gathered_right(numbers.data(), K, N, 720, 1, number.data());
+  const Operand<float> repeated(numbers.data(), K, N, 0, 1);  // one row, K times
   const auto calls_of = [&](const Operand<float>& a, const Operand<float>& b) {
     calls = 0;
     kernels::gemm<float>(a, b, {c.data(), a.rows, N, 720});

@@ -28,7 +28,8 @@ TEMPLATE_TEST_CASE("log-sum-exp agrees with a plain sum in long double at every 
     const auto z = random_numbers<TestType>(n, 7, 3);
     long double total = 0;
     for (const TestType x : z) total += std::exp(static_cast<long double>(x));
-    // n + 2 roundings of sums and terms, and one of the result, which may be ten times larger than their logarithm
+    // n + 2 roundings of sums and terms, and one of the result, which may be ten times larger than their
+    // logarithm
     const double bound = (static_cast<double>(n) + 12) * std::numeric_limits<TestType>::epsilon();
     CAPTURE(n);
     CHECK(std::abs(static_cast<double>(kernels::log_sum_exp(z.data(), n) - std::log(total))) <= bound);
@@ -69,7 +70,7 @@ TEST_CASE("the gradient is scale (softmax - onehot): it agrees with differences 
   const auto dz = gradient(z.data(), V, target, 0.5, 0, V);
   double total = 0;
   for (int i = 0; i < V; ++i) {
-    const double h = 1e-5, z0 = z[i];   // the difference is off by about h^2 + 1e-16 / h
+    const double h = 1e-5, z0 = z[i];  // the difference is off by about h^2 + 1e-16 / h
     z[i] = z0 + h;
     const double above = loss(z.data(), V, target);
     z[i] = z0 - h;
@@ -81,7 +82,8 @@ TEST_CASE("the gradient is scale (softmax - onehot): it agrees with differences 
   CHECK(total == Approx(0).margin(1e-15));
 }
 
-TEST_CASE("some columns of the gradient are those of the whole gradient, and only one range holds the target") {
+TEST_CASE(
+    "some columns of the gradient are those of the whole gradient, and only one range holds the target") {
   const Index V = 50;
   const auto z = random_numbers<double>(V, 2);
   for (const int target : {0, 16, 17, 49}) {

@@ -32,14 +32,14 @@ TEST_CASE("combine sums gate times slot over a token's choices, and writes zero 
   const auto slot_count = random_tokens<D, double>(3, 2);
   const double weight[3] = {0.25, 2, -1};
   Tokens<D, double> y(3);
-  y.memory().fill(99);   // overwritten
+  y.memory().fill(99);  // overwritten
   kernels::combine<double>(Exec{2}, slot_count.view(), slot, 2, weight, y);
   for (int i = 0; i < D; ++i) {
     CHECK(y[0][i] == Approx(-slot_count[2][i] + 0.25 * slot_count[0][i]).epsilon(1e-14).margin(1e-15));
     CHECK(y[1][i] == 0);
     CHECK(y[2][i] == 2 * slot_count[1][i]);
   }
-  kernels::combine<double>(Exec{1}, slot_count.view(), slot, 2, nullptr, y);   // no weights: a plain sum
+  kernels::combine<double>(Exec{1}, slot_count.view(), slot, 2, nullptr, y);  // no weights: a plain sum
   for (int i = 0; i < D; ++i) CHECK(y[0][i] == slot_count[2][i] + slot_count[0][i]);
 }
 
@@ -48,7 +48,7 @@ TEST_CASE("the number of threads does not change a bit of combine") {
   const auto slot_count = random_tokens<D, float>(2 * tokens, 5);
   const auto weight = random_numbers<float>(2 * tokens, 6);
   Buffer<Index> where(2 * tokens);
-  for (Index i = 0; i < 2 * tokens; ++i) where[i] = (i * 7) % (2 * tokens);   // 7 and 600 share no factor
+  for (Index i = 0; i < 2 * tokens; ++i) where[i] = (i * 7) % (2 * tokens);  // 7 and 600 share no factor
   Tokens<D, float> one(tokens), many(tokens);
   kernels::combine<float>(Exec{1}, slot_count.view(), where.data(), 2, weight.data(), one);
   for (const int threads : {2, 3, 8}) {

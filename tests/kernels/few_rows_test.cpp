@@ -26,25 +26,29 @@ T chain(T start, const T* x, Index step, const T* w, Index depth) {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("a few rows times weights are chains over the inputs, for any shape, start and place of the rows",
-                   "", float, double) {
+TEMPLATE_TEST_CASE(
+    "a few rows times weights are chains over the inputs, for any shape, start and place of the rows", "",
+    float, double) {
   using T = TestType;
   constexpr Index W = lanes<T>, most = kernels::few_rows, deep = kernels::detail::few_rows_depth<T, 1>;
   const Index rows = GENERATE(Index{1}, Index{2}, Index{4}, Index{5}, Index{8}, Index{9}, Index{16});
   if (rows > most) return;
-  const Index shapes[][2] = {{W, 1}, {W + 1, W}, {3 * W - 1, 2 * W + 3}, {2 * W, deep + 5}, {5 * W + 2, 3 * deep / 2}};
+  const Index shapes[][2] = {
+      {W, 1}, {W + 1, W}, {3 * W - 1, 2 * W + 3}, {2 * W, deep + 5}, {5 * W + 2, 3 * deep / 2}};
   const auto [outputs, inputs] = shapes[GENERATE(0, 1, 2, 3, 4)];
-  const auto x = draw<T>(3 * most * inputs, 1), w = draw<T>(outputs * (inputs + 3), 2), bias = draw<T>(outputs, 3);
+  const auto x = draw<T>(3 * most * inputs, 1), w = draw<T>(outputs * (inputs + 3), 2),
+             bias = draw<T>(outputs, 3);
   const auto old = draw<T>(rows * outputs, 4);
   const MatrixView<const T> weights{w.data(), outputs, inputs, inputs + 3};
   Index number[most];
   for (Index m = 0; m < most; ++m) number[m] = 2 * most - m;
   const Operand<T> lie[] = {{x.data(), rows, inputs, inputs, 1},
-                            {x.data(), rows, inputs, 1, rows},                  // column by column
-                            {x.data(), rows, inputs, inputs, 1, number}};       // gathered
+                            {x.data(), rows, inputs, 1, rows},             // column by column
+                            {x.data(), rows, inputs, inputs, 1, number}};  // gathered
   for (const Operand<T>& a : lie)
-    for (const kernels::InitialC<T> start : {kernels::InitialC<T>{}, kernels::InitialC<T>{.bias = bias.data()},
-                                          kernels::InitialC<T>{.accumulate = true}}) {
+    for (const kernels::InitialC<T> start :
+         {kernels::InitialC<T>{}, kernels::InitialC<T>{.bias = bias.data()},
+          kernels::InitialC<T>{.accumulate = true}}) {
       auto c = old;
       Index finished = 0;
       const auto count = [&](Rows r, Rows columns) { finished += r.count * columns.count; };
@@ -75,7 +79,10 @@ TEST_CASE("threads share a product of one row, and its bits are the same") {
   Exec{3}.region([&](const Exec& exec) {
     kernels::gemm<float>(exec, MatrixView<const float>{x.data(), 1, inputs, inputs},
                          kernels::transposed<float>(weights), {many.data(), 1, outputs, outputs}, {},
-                         kernels::Epilogue([&](Rows rows, Rows columns) { ++tasks; count(rows, columns); }));
+                         kernels::Epilogue([&](Rows rows, Rows columns) {
+                           ++tasks;
+                           count(rows, columns);
+                         }));
   });
   CHECK(one == many);
   CHECK(finished == outputs);

@@ -30,19 +30,22 @@ MatrixView<const T> view(const Matrix<T>& m) {
 // m as an operand, from its own memory or from that of its transpose.
 template <class T>
 Operand<T> as_operand(const Matrix<T>& m, const Matrix<T>& m_transposed, bool transpose) {
-  if (transpose) return kernels::transposed<T>(MatrixView<const T>{m_transposed.data(), m.cols(), m.rows(), m.rows()});
+  if (transpose)
+    return kernels::transposed<T>(MatrixView<const T>{m_transposed.data(), m.cols(), m.rows(), m.rows()});
   return MatrixView<const T>{m.data(), m.rows(), m.cols(), m.cols()};
 }
 
 // |C - AB| <= (K + 2) epsilon (|A| |B| + |C0|) for any order of a sum of K products and the initial C0.
 template <class T>
 bool close(const Matrix<T>& c, const Matrix<T>& a, const Matrix<T>& b, const Matrix<T>& start) {
-  const Matrix<double> A = a.template cast<double>(), B = b.template cast<double>(), C = start.template cast<double>();
+  const Matrix<double> A = a.template cast<double>(), B = b.template cast<double>(),
+                       C = start.template cast<double>();
   const Matrix<double> exact = C + A.lazyProduct(B);
   const Matrix<double> size = C.cwiseAbs() + A.cwiseAbs().lazyProduct(B.cwiseAbs());
   const double epsilon = std::numeric_limits<T>::epsilon() * static_cast<double>(a.cols() + 2);
   for (Index i = 0; i < c.size(); ++i)
-    if (!(std::abs(static_cast<double>(c.data()[i]) - exact.data()[i]) <= epsilon * size.data()[i])) return false;
+    if (!(std::abs(static_cast<double>(c.data()[i]) - exact.data()[i]) <= epsilon * size.data()[i]))
+      return false;
   return true;
 }
 
@@ -52,19 +55,35 @@ TEMPLATE_TEST_CASE("products agree with Eigen's for any shape, orientation and i
                    double) {
   using T = TestType;
   constexpr Index NR = kernels::detail::Tile<T>::NR, deep = kernels::detail::Tile<T>::KC + 5;
-  const Index shapes[][3] = {{0, 3, 2}, {3, 0, 2}, {3, 2, 0}, {1, 1, 1},      {1, 7, 5},  {7, 1, 5},      {5, 3, 1},
-                             {6, 8, 8}, {7, 5, 9}, {13, 33, 17}, {12, 64, 16}, {29, 2 * NR + 1, 6},
-                             {11, 4 * NR + 3, 31}, {5, 3, deep}, {2, NR, 2 * deep},
-                             {8, 99, 7},  {17, 130, 2 * deep}, {40, 64, 5}, {49, 100, deep},
-                             {300, 270, 500}};   // M, N, K
+  const Index shapes[][3] = {{0, 3, 2},
+                             {3, 0, 2},
+                             {3, 2, 0},
+                             {1, 1, 1},
+                             {1, 7, 5},
+                             {7, 1, 5},
+                             {5, 3, 1},
+                             {6, 8, 8},
+                             {7, 5, 9},
+                             {13, 33, 17},
+                             {12, 64, 16},
+                             {29, 2 * NR + 1, 6},
+                             {11, 4 * NR + 3, 31},
+                             {5, 3, deep},
+                             {2, NR, 2 * deep},
+                             {8, 99, 7},
+                             {17, 130, 2 * deep},
+                             {40, 64, 5},
+                             {49, 100, deep},
+                             {300, 270, 500}};  // M, N, K
   for (const auto& [M, N, K] : shapes) {
-    const Matrix<T> a = random_matrix<T>(M, K, 1), b = random_matrix<T>(K, N, 2), c0 = random_matrix<T>(M, N, 3);
+    const Matrix<T> a = random_matrix<T>(M, K, 1), b = random_matrix<T>(K, N, 2),
+                    c0 = random_matrix<T>(M, N, 3);
     const Matrix<T> at = a.transpose(), bt = b.transpose(), bias = random_matrix<T>(1, N, 4);
     const Matrix<T> zero = Matrix<T>::Zero(M, N), biases = bias.replicate(M, 1);
     for (int orientation = 0; orientation < 4; ++orientation) {
       const Operand<T> left = as_operand(a, at, orientation & 1), right = as_operand(b, bt, orientation & 2);
       CAPTURE(M, N, K, orientation);
-      Matrix<T> c = Matrix<T>::Constant(M, N, std::numeric_limits<T>::quiet_NaN());   // must not be read
+      Matrix<T> c = Matrix<T>::Constant(M, N, std::numeric_limits<T>::quiet_NaN());  // must not be read
       kernels::gemm<T>(left, right, view(c));
       CHECK(close(c, a, b, zero));
       c.setConstant(std::numeric_limits<T>::quiet_NaN());
@@ -77,11 +96,12 @@ TEMPLATE_TEST_CASE("products agree with Eigen's for any shape, orientation and i
   }
 }
 
-TEMPLATE_TEST_CASE("every element is one chain of multiply-adds over k = 0, 1, 2, ..., beyond a panel too", "", float,
-                   double) {
+TEMPLATE_TEST_CASE("every element is one chain of multiply-adds over k = 0, 1, 2, ..., beyond a panel too",
+                   "", float, double) {
   using T = TestType;
   const Index M = 5, N = 19, K = kernels::detail::Tile<T>::KC + 9;
-  const Matrix<T> a = random_matrix<T>(M, K, 5), b = random_matrix<T>(K, N, 6), bias = random_matrix<T>(1, N, 7);
+  const Matrix<T> a = random_matrix<T>(M, K, 5), b = random_matrix<T>(K, N, 6),
+                  bias = random_matrix<T>(1, N, 7);
   Matrix<T> c(M, N);
   kernels::gemm<T>(MatrixView<const T>{a.data(), M, K, K}, MatrixView<const T>{b.data(), K, N, N}, view(c),
                    {.bias = bias.data()});
@@ -89,7 +109,7 @@ TEMPLATE_TEST_CASE("every element is one chain of multiply-adds over k = 0, 1, 2
   for (Index i = 0; i < M; ++i)
     for (Index j = 0; j < N; ++j) {
       T one = bias(0, j);
-      volatile T two = bias(0, j);   // volatile: the compiler must not fuse it
+      volatile T two = bias(0, j);  // volatile: the compiler must not fuse it
       for (Index k = 0; k < K; ++k) {
         one = std::fma(a(i, k), b(k, j), one);
         volatile T product = a(i, k) * b(k, j);
@@ -98,14 +118,15 @@ TEMPLATE_TEST_CASE("every element is one chain of multiply-adds over k = 0, 1, 2
       fused += c(i, j) == one;
       separate += c(i, j) == two;
     }
-  CHECK((fused == M * N || separate == M * N));   // depends on the target, but is the same for every element
+  CHECK((fused == M * N || separate == M * N));  // depends on the target, but is the same for every element
 }
 
 TEMPLATE_TEST_CASE("a row's and a column's bits are the same alone and among others (invariant 6)", "", float,
                    double) {
   using T = TestType;
   const Index M = 27, N = 2 * kernels::detail::Tile<T>::NR + 5, K = 37;
-  const Matrix<T> a = random_matrix<T>(M, K, 8), b = random_matrix<T>(K, N, 9), bias = random_matrix<T>(1, N, 10);
+  const Matrix<T> a = random_matrix<T>(M, K, 8), b = random_matrix<T>(K, N, 9),
+                  bias = random_matrix<T>(1, N, 10);
   const Matrix<T> at = a.transpose(), bt = b.transpose(), c0 = random_matrix<T>(M, N, 11);
   for (int orientation = 0; orientation < 4; ++orientation)
     for (const bool accumulate : {false, true}) {
@@ -117,7 +138,8 @@ TEMPLATE_TEST_CASE("a row's and a column's bits are the same alone and among oth
       CHECK(same_bits(all.data(), part.data(), all.size()));
       part = c0;
       for (Index j = 0; j < N; ++j)
-        kernels::gemm<T>(left, right.cols_at({j, 1}), view(part).cols_at(j, 1), {accumulate, bias.data() + j});
+        kernels::gemm<T>(left, right.cols_at({j, 1}), view(part).cols_at(j, 1),
+                         {accumulate, bias.data() + j});
       CHECK(same_bits(all.data(), part.data(), all.size()));
     }
 }
@@ -128,7 +150,8 @@ TEMPLATE_TEST_CASE("gathered rows of either operand have the bits of their copie
   for (const Index M : {1, 9, 30, 60})
     for (const Index N : {3, 80}) {
       CAPTURE(M, N);
-      const Matrix<T> a = random_matrix<T>(all, K, 19), b = random_matrix<T>(all, N, 20), b0 = random_matrix<T>(K, N, 21);
+      const Matrix<T> a = random_matrix<T>(all, K, 19), b = random_matrix<T>(all, N, 20),
+                      b0 = random_matrix<T>(K, N, 21);
       std::vector<Index> number;
       for (Index i = 0; i < all; ++i) number.push_back(i * 37 % all);
       Matrix<T> a_copy(M, K), b_copy(K, N), c(M, N), c_copy(M, N);
@@ -144,7 +167,9 @@ TEMPLATE_TEST_CASE("gathered rows of either operand have the bits of their copie
     }
 }
 
-TEST_CASE("every element of a product is finished once, with its final value, in columns that begin at whole vectors") {
+TEST_CASE(
+    "every element of a product is finished once, with its final value, in columns that begin at whole "
+    "vectors") {
   const Index N = 150, K = 300;
   for (const Index M : {3, 30, 100, 1000}) {
     const Matrix<float> a = random_matrix<float>(M, K, 22), b = random_matrix<float>(K, N, 23);
@@ -152,7 +177,8 @@ TEST_CASE("every element of a product is finished once, with its final value, in
     bool whole = true;
     const auto finish = [&](Rows rows, Rows cols) {
       whole = whole && cols.first % lanes<float> == 0;
-      seen.block(rows.first, cols.first, rows.count, cols.count) += c.block(rows.first, cols.first, rows.count, cols.count);
+      seen.block(rows.first, cols.first, rows.count, cols.count) +=
+          c.block(rows.first, cols.first, rows.count, cols.count);
     };
     kernels::gemm<float>(view(a), view(b), view(c), {}, kernels::Epilogue(finish));
     kernels::gemm<float>(view(a), view(b), view(expected));
@@ -163,7 +189,8 @@ TEST_CASE("every element of a product is finished once, with its final value, in
 
 TEST_CASE("rows of a large product, whose operands are both packed, have the bits that they have alone") {
   const Index M = 600, N = 330, K = 700;
-  const Matrix<float> a = random_matrix<float>(M, K, 24), b = random_matrix<float>(K, N, 25), at = a.transpose();
+  const Matrix<float> a = random_matrix<float>(M, K, 24), b = random_matrix<float>(K, N, 25),
+                      at = a.transpose();
   for (const bool transposed : {false, true}) {
     const Operand<float> left = as_operand(a, at, transposed);
     Matrix<float> all(M, N), alone(1, N);
@@ -191,8 +218,8 @@ TEST_CASE("the number of threads does not change a bit of a product (invariant 5
 TEST_CASE("a product into a part of a matrix leaves the rest alone") {
   Matrix<float> c = Matrix<float>::Constant(9, 40, 7);
   const Matrix<float> a = Matrix<float>::Ones(4, 3), b = Matrix<float>::Ones(3, 19);
-  kernels::gemm<float>(MatrixView<const float>{a.data(), 4, 3, 3}, MatrixView<const float>{b.data(), 3, 19, 19},
-                       view(c).rows_at({2, 4}).cols_at(5, 19));
+  kernels::gemm<float>(MatrixView<const float>{a.data(), 4, 3, 3},
+                       MatrixView<const float>{b.data(), 3, 19, 19}, view(c).rows_at({2, 4}).cols_at(5, 19));
   CHECK(c.block(2, 5, 4, 19).isConstant(3));
   c.block(2, 5, 4, 19).setConstant(7);
   CHECK(c.isConstant(7));
@@ -201,7 +228,8 @@ TEST_CASE("a product into a part of a matrix leaves the rest alone") {
 TEST_CASE("affine is x W^T + b, and its gradients are the transposed products, added where they are sums") {
   const Index tokens = 7, in = 5, out = 3;
   const Matrix<double> x = random_matrix<double>(tokens, in, 14), dy = random_matrix<double>(tokens, out, 15);
-  Matrix<double> w = random_matrix<double>(out, in, 16), b = random_matrix<double>(1, out, 17), y(tokens, out);
+  Matrix<double> w = random_matrix<double>(out, in, 16), b = random_matrix<double>(1, out, 17),
+                 y(tokens, out);
   const Matrix<double> wt = w.transpose(), xt = x.transpose(), dyt = dy.transpose();
   Matrix<double> dx(tokens, in), dw = random_matrix<double>(out, in, 18), db = b;
   const Matrix<double> dw0 = dw, zero = Matrix<double>::Zero(tokens, in);
@@ -218,7 +246,7 @@ TEST_CASE("affine is x W^T + b, and its gradients are the transposed products, a
   kernels::affine_backward_weights<double>(Exec{2}, xv, dyv, view(dw), db.data());
   CHECK(close(dw, dyt, x, dw0));
   for (Index j = 0; j < out; ++j) CHECK(db(0, j) == Approx(b(0, j) + dy.col(j).sum()).epsilon(1e-14));
-  kernels::affine_backward_weights<double>(Exec{1}, xv, dyv, {}, nullptr);   // no gradient is required
+  kernels::affine_backward_weights<double>(Exec{1}, xv, dyv, {}, nullptr);  // no gradient is required
 }
 
 TEMPLATE_TEST_CASE("a product that is not large needs little of the stack", "", float, double) {

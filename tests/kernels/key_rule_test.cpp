@@ -10,7 +10,8 @@ TEST_CASE("a query's keys by mask, window, document and sequence are one run, wh
     CAPTURE(rule.mask, rule.first, rule.keys, rule.window, rule.own != nullptr);
     int wrong = 0;
     for (Index i = 0; i < rule_queries; ++i) {
-      for (Index j = 0; j < rule.keys; ++j) wrong += (rule.begin(i) <= j && j < rule.end(i)) != sees(rule, i, j);
+      for (Index j = 0; j < rule.keys; ++j)
+        wrong += (rule.begin(i) <= j && j < rule.end(i)) != sees(rule, i, j);
       wrong += i > 0 && (rule.begin(i) < rule.begin(i - 1) || rule.end(i) < rule.end(i - 1));
     }
     CHECK(wrong == 0);

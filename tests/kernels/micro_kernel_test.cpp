@@ -38,7 +38,8 @@ TEMPLATE_TEST_CASE("a panel holds B row after row, and zeros beyond its columns"
     }
 }
 
-TEMPLATE_TEST_CASE("each number of rows gives one chain of multiply-adds over k for every element", "", float, double) {
+TEMPLATE_TEST_CASE("each number of rows gives one chain of multiply-adds over k for every element", "", float,
+                   double) {
   using Tile = kernels::detail::Tile<TestType>;
   constexpr Index K = 7, N = Tile::NR;
   const auto a = random_numbers<TestType>(Tile::MR * K, 2), panel = random_numbers<TestType>(K * N, 3),
@@ -46,8 +47,8 @@ TEMPLATE_TEST_CASE("each number of rows gives one chain of multiply-adds over k 
   for (Index rows = 1; rows <= Tile::MR; ++rows) {
     Buffer<TestType> c(Tile::MR * N);
     c.fill(99);
-    kernels::detail::micro_kernel_of<TestType>(rows, Operand<TestType>(a.data(), rows, K, K, 1), 0, panel.data(), start.data(), N,
-                                      c.data(), N);
+    kernels::detail::micro_kernel_of<TestType>(rows, Operand<TestType>(a.data(), rows, K, K, 1), 0,
+                                               panel.data(), start.data(), N, c.data(), N);
     for (Index i = 0; i < Tile::MR; ++i)
       for (Index j = 0; j < N; ++j) {
         TestType sum = start[i * N + j];
@@ -55,7 +56,7 @@ TEMPLATE_TEST_CASE("each number of rows gives one chain of multiply-adds over k 
         if (i < rows)
           CHECK(c[i * N + j] == Approx(sum).epsilon(1e-5).margin(1e-5));
         else
-          CHECK(c[i * N + j] == 99);   // rows beyond are unchanged
+          CHECK(c[i * N + j] == 99);  // rows beyond are unchanged
       }
   }
 }

@@ -13,10 +13,17 @@ constexpr Index batch = 2, length = 5, tokens = batch * length;
 const Index lengths[2] = {5, 3};
 
 kernels::MultiHead<double> heads(Index first_sequence = 0) {
-  return {.batch = batch, .length = length, .heads = H, .kv_heads = Hkv, .width = width, .key_rows = length,
-          .key_length = length, .key_lengths = lengths,
+  return {.batch = batch,
+          .length = length,
+          .heads = H,
+          .kv_heads = Hkv,
+          .width = width,
+          .key_rows = length,
+          .key_length = length,
+          .key_lengths = lengths,
           .common = {.scale = 0.8, .rule = {.mask = Mask::causal}, .dropout = 0.3, .key_stride = 1000},
-          .noise = Key{7}, .first_sequence = first_sequence};
+          .noise = Key{7},
+          .first_sequence = first_sequence};
 }
 
 struct Problem {
@@ -28,10 +35,11 @@ struct Problem {
 
   void run(const kernels::MultiHead<double>& m, int threads) {
     Buffer<double> scratch(threads * kernels::multi_head_scratch(length, length, width));
-    for (auto* out : {&dk, &dv}) out->memory().fill(99);   // overwritten
+    for (auto* out : {&dk, &dv}) out->memory().fill(99);  // overwritten
     dq.memory().fill(99);
     kernels::multi_head_forward<double>({threads}, m, q, k, v, mixed, lse, scratch.data());
-    kernels::multi_head_backward<double>({threads}, m, q, k, v, mixed, lse, d_mixed, dq, dk, dv, scratch.data());
+    kernels::multi_head_backward<double>({threads}, m, q, k, v, mixed, lse, d_mixed, dq, dk, dv,
+                                         scratch.data());
   }
 };
 
@@ -53,11 +61,12 @@ TEST_CASE("each head of each sequence is attention of its rows and columns, with
       head.rule.keys = lengths[b];
       head.key = {mix64(7 + static_cast<std::uint64_t>(b * H + h))};
       double lse[length];
-      kernels::attention_forward<double>(head, query(p.q), key(p.k), key(p.v), {0, length}, query(mixed), lse, scratch.data());
+      kernels::attention_forward<double>(head, query(p.q), key(p.k), key(p.v), {0, length}, query(mixed), lse,
+                                         scratch.data());
       for (Index t = 0; t < length; ++t) CHECK(lse[t] == p.lse[rows.first + t][h]);
-      kernels::attention_backward<double>(head, query(p.q), key(p.k), key(p.v), query(mixed), lse, query(p.d_mixed),
-                                          {0, length}, {0, head.rule.keys}, query(dq), key(dk), key(dv),
-                                          h % 2 > 0, scratch.data());
+      kernels::attention_backward<double>(head, query(p.q), key(p.k), key(p.v), query(mixed), lse,
+                                          query(p.d_mixed), {0, length}, {0, head.rule.keys}, query(dq),
+                                          key(dk), key(dv), h % 2 > 0, scratch.data());
     }
   CHECK(same_bits(p.mixed, mixed));
   CHECK(same_bits(p.dq, dq));
@@ -79,25 +88,27 @@ TEST_CASE("the number of threads changes no bit of any head (invariant 5)") {
 }
 
 TEST_CASE("backward of few heads in blocks of queries and of keys changes no bit") {
-  constexpr Index longer = 150;   // three blocks, the last one not whole
+  constexpr Index longer = 150;  // three blocks, the last one not whole
   const Index exist[2] = {140, 150};
-  const auto q = random_tokens<H * width, double>(2 * longer, 6), d_mixed = random_tokens<H * width, double>(2 * longer, 7);
-  const auto k = random_tokens<Hkv * width, double>(2 * longer, 8), v = random_tokens<Hkv * width, double>(2 * longer, 9);
+  const auto q = random_tokens<H * width, double>(2 * longer, 6),
+             d_mixed = random_tokens<H * width, double>(2 * longer, 7);
+  const auto k = random_tokens<Hkv * width, double>(2 * longer, 8),
+             v = random_tokens<Hkv * width, double>(2 * longer, 9);
   for (const Mask mask : {Mask::causal, Mask::full}) {
     auto m = heads();
     m.length = m.key_rows = m.key_length = longer;
     m.key_lengths = exist;
     m.common.rule.mask = mask;
     Tokens<H * width, double> mixed(2 * longer), dq[2] = {mixed, mixed};
-    Tokens<Hkv * width, double> dk[2] = {k, k}, dv[2] = {v, v};   // overwritten
+    Tokens<Hkv * width, double> dk[2] = {k, k}, dv[2] = {v, v};  // overwritten
     Tokens<H, double> lse(2 * longer);
     Buffer<double> scratch(3 * kernels::multi_head_scratch(longer, longer, width));
     kernels::multi_head_forward<double>({1}, m, q, k, v, mixed, lse, scratch.data());
     for (const bool cut : {false, true}) {
       m.batch = cut ? 1 : 2;
       CHECK((m.batch * m.kv_heads < kernels::few_heads) == cut);
-      kernels::multi_head_backward<double>({cut ? 3 : 1}, m, q, k, v, mixed, lse, d_mixed, dq[cut], dk[cut], dv[cut],
-                                           scratch.data());
+      kernels::multi_head_backward<double>({cut ? 3 : 1}, m, q, k, v, mixed, lse, d_mixed, dq[cut], dk[cut],
+                                           dv[cut], scratch.data());
     }
     CHECK(same_bits(dq[0][0], dq[1][0], longer * H * width));
     CHECK(same_bits(dk[0][0], dk[1][0], longer * Hkv * width));
@@ -110,11 +121,12 @@ TEST_CASE("a sequence's dropout depends on its global index") {
   here.run(heads(0), 1);
   there.run(heads(1), 1);
   CHECK_FALSE(same_bits(here.mixed, there.mixed));
-  std::copy_n(here.q[length], length * H * width, there.q[0]);   // sequence 1 as the first of a call
+  std::copy_n(here.q[length], length * H * width, there.q[0]);  // sequence 1 as the first of a call
   std::copy_n(here.k[length], length * Hkv * width, there.k[0]);
   std::copy_n(here.v[length], length * Hkv * width, there.v[0]);
   there.run(heads(1), 1);
-  CHECK(same_bits(here.mixed[length], there.mixed[0], 3 * H * width));   // its three keys are the first sequence's
+  CHECK(same_bits(here.mixed[length], there.mixed[0],
+                  3 * H * width));  // its three keys are the first sequence's
 }
 
 TEST_CASE("rotate_heads rotates every head of every token by the angle of its position") {

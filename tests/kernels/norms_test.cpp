@@ -15,16 +15,16 @@ TEST_CASE("LayerNorm with gamma 1 and beta 0 has mean 0 and variance 1, whatever
     double mean, rstd;
     kernels::layer_norm(x.data(), gamma.data(), static_cast<double*>(nullptr), y.data(), mean, rstd, D, 0.0);
     CHECK(kernels::sum(y.data(), D) / D == Approx(0).margin(1e-13));
-    CHECK(kernels::dot(y.data(), y.data(), D) / D == Approx(1).epsilon(1e-13));   // population variance
+    CHECK(kernels::dot(y.data(), y.data(), D) / D == Approx(1).epsilon(1e-13));  // population variance
     CHECK(mean == Approx(10 * scale).epsilon(0.1));
     CHECK(rstd == Approx(1 / scale).epsilon(0.5));
   }
 }
 
 TEST_CASE("LayerNorm of a small row is computed by hand") {
-  const double x[4] = {1, 3, 5, 7}, gamma[4] = {1, 2, 1, 1}, beta[4] = {0, 0, 10, 0};   // mean 4, variance 5
+  const double x[4] = {1, 3, 5, 7}, gamma[4] = {1, 2, 1, 1}, beta[4] = {0, 0, 10, 0};  // mean 4, variance 5
   double y[4], mean, rstd;
-  kernels::layer_norm(x, gamma, beta, y, mean, rstd, 4, 4.0);   // 1 / sqrt(5 + 4) = 1/3
+  kernels::layer_norm(x, gamma, beta, y, mean, rstd, 4, 4.0);  // 1 / sqrt(5 + 4) = 1/3
   CHECK(mean == 4);
   CHECK(rstd == Approx(1.0 / 3).epsilon(1e-15));
   CHECK(y[0] == Approx(-1).epsilon(1e-15));
@@ -33,7 +33,7 @@ TEST_CASE("LayerNorm of a small row is computed by hand") {
 }
 
 TEST_CASE("RMSNorm of a small row is computed by hand: no mean is subtracted") {
-  const double x[2] = {1, 7}, gamma[2] = {1, 2};   // mean of squares 25
+  const double x[2] = {1, 7}, gamma[2] = {1, 2};  // mean of squares 25
   double y[2], rstd;
   kernels::rms_norm(x, gamma, y, rstd, 2, 0.0);
   CHECK(y[0] == Approx(0.2).epsilon(1e-15));
@@ -52,13 +52,14 @@ TEST_CASE("a row of zeros gives zeros: epsilon is inside the root") {
 
 TEST_CASE("gradients of a norm are orthogonal to the directions that it is invariant to") {
   const Index D = 19;
-  const auto x = random_numbers<double>(D, 2), gamma = random_numbers<double>(D, 3), dy = random_numbers<double>(D, 4);
+  const auto x = random_numbers<double>(D, 2), gamma = random_numbers<double>(D, 3),
+             dy = random_numbers<double>(D, 4);
   Buffer<double> y(D), dx(D);
   double mean, rstd;
   kernels::layer_norm(x.data(), gamma.data(), static_cast<double*>(nullptr), y.data(), mean, rstd, D, 0.0);
   kernels::layer_norm_backward(x.data(), gamma.data(), mean, rstd, dy.data(), dx.data(), D);
-  CHECK(kernels::sum(dx.data(), D) == Approx(0).margin(1e-13));                  // shifting x changes nothing
-  CHECK(kernels::dot(dx.data(), x.data(), D) == Approx(0).margin(1e-13));        // nor does scaling it
+  CHECK(kernels::sum(dx.data(), D) == Approx(0).margin(1e-13));            // shifting x changes nothing
+  CHECK(kernels::dot(dx.data(), x.data(), D) == Approx(0).margin(1e-13));  // nor does scaling it
   kernels::rms_norm(x.data(), gamma.data(), y.data(), rstd, D, 0.0);
   kernels::rms_norm_backward(x.data(), gamma.data(), rstd, dy.data(), dx.data(), D);
   CHECK(kernels::dot(dx.data(), x.data(), D) == Approx(0).margin(1e-13));

@@ -5,8 +5,8 @@
 
 using namespace moegpt;
 
-TEMPLATE_TEST_CASE("sum, dot and squared norm agree with plain sums in long double, at every length", "", float,
-                   double) {
+TEMPLATE_TEST_CASE("sum, dot and squared norm agree with plain sums in long double, at every length", "",
+                   float, double) {
   for (Index n = 0; n <= 70; ++n) {
     const auto x = random_numbers<TestType>(n, 1), y = random_numbers<TestType>(n, 2);
     long double s = 0, d = 0, q = 0, magnitude = 0;
@@ -35,7 +35,8 @@ TEST_CASE("the bits of a sum do not depend on the address of its elements") {
   }
 }
 
-TEMPLATE_TEST_CASE("scale writes a multiple and axpy adds one, at every length and not beyond it", "", float, double) {
+TEMPLATE_TEST_CASE("scale writes a multiple and axpy adds one, at every length and not beyond it", "", float,
+                   double) {
   for (Index n = 0; n <= 40; ++n) {
     const auto x = random_numbers<TestType>(n, 4);
     Buffer<TestType> y(n + 1), z(n + 1);
@@ -45,7 +46,7 @@ TEMPLATE_TEST_CASE("scale writes a multiple and axpy adds one, at every length a
     kernels::axpy<TestType>(n, 2, x.data(), z.data());
     for (Index i = 0; i < n; ++i) {
       CHECK(y[i] == 2 * x[i]);
-      CHECK(z[i] == 7 + 2 * x[i]);   // doubling is exact, so there is one rounding
+      CHECK(z[i] == 7 + 2 * x[i]);  // doubling is exact, so there is one rounding
     }
     CHECK(y[n] == 7);
     CHECK(z[n] == 7);

@@ -19,7 +19,7 @@ double dot(const Buffer<double>& a, const Buffer<double>& b) { return kernels::d
 
 TEST_CASE("features i and i + d/2 are rotated by position * base^(-2i/d)") {
   Buffer<double> x(d);
-  x[1] = 1;   // i = 1: the angle is 5 * 100^(-1/3)
+  x[1] = 1;  // i = 1: the angle is 5 * 100^(-1/3)
   const auto y = turned(x, 5);
   const double angle = 5 / std::cbrt(100.0);
   CHECK(y[1] == Approx(std::cos(angle)).epsilon(1e-14));
@@ -46,7 +46,7 @@ TEST_CASE("a rotation keeps the norm") {
 TEST_CASE("the dot product of a rotated query and key depends on their distance only") {
   const auto q = random_numbers<double>(d, 3), k = random_numbers<double>(d, 4);
   const double near = dot(turned(q, 9), turned(k, 4));
-  for (const Index shift : {1, 20, 3000})   // an angle of 3000 is itself off by 3000 * 1e-16
+  for (const Index shift : {1, 20, 3000})  // an angle of 3000 is itself off by 3000 * 1e-16
     CHECK(dot(turned(q, 9 + shift), turned(k, 4 + shift)) == Approx(near).epsilon(1e-11));
   CHECK(std::abs(dot(turned(q, 10), turned(k, 4)) - near) > 1e-3);
 }

@@ -8,7 +8,7 @@ using namespace moegpt;
 namespace {
 const double infinity = std::numeric_limits<double>::infinity();
 const double not_a_number = std::numeric_limits<double>::quiet_NaN();
-}
+}  // namespace
 
 TEST_CASE("softmax is exp(x) / sum exp(x), and returns log-sum-exp") {
   double x[3] = {0, std::log(2.0), std::log(5.0)};
@@ -20,7 +20,7 @@ TEST_CASE("softmax is exp(x) / sum exp(x), and returns log-sum-exp") {
 
 TEST_CASE("adding a constant without rounding changes no bit of softmax and shifts log-sum-exp") {
   auto x = random_numbers<float>(13, 1), y = x;
-  for (float& v : x) v = std::round(v * 64) / 64;   // exact together with 512 in float's 24 bits
+  for (float& v : x) v = std::round(v * 64) / 64;  // exact together with 512 in float's 24 bits
   for (Index i = 0; i < 13; ++i) y[i] = x[i] + 512;
   const float a = kernels::softmax(x.data(), 13), b = kernels::softmax(y.data(), 13);
   CHECK(same_bits(x, y));
@@ -73,9 +73,9 @@ TEST_CASE("softmax_backward adds the derivative of <softmax(z), ds>") {
       kernels::softmax(p.data(), n);
       return kernels::dot(p.data(), ds.data(), n);
     };
-    const double h = 1e-5;   // the difference is off by about h^2 + 1e-16 / h
+    const double h = 1e-5;  // the difference is off by about h^2 + 1e-16 / h
     CHECK(dz[i] - 10 == Approx((value(h) - value(-h)) / (2 * h)).margin(1e-9));
     total += dz[i] - 10;
   }
-  CHECK(total == Approx(0).margin(1e-13));   // shifting z changes nothing
+  CHECK(total == Approx(0).margin(1e-13));  // shifting z changes nothing
 }

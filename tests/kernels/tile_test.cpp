@@ -23,12 +23,14 @@ TEMPLATE_TEST_CASE("a product of tiles sums over k in order, for every number of
                 sum += double(a[i * row + k * step]) * double(b[k * wide + j]);
               expected[i * wide + j] = static_cast<T>(sum);
             }
-          kernels::product<T>(rows, {a.data(), row, step}, {b.data(), depth, cols, wide}, c.data(), wide, accumulate);
+          kernels::product<T>(rows, {a.data(), row, step}, {b.data(), depth, cols, wide}, c.data(), wide,
+                              accumulate);
           double worst = 0;
           for (Index i = 0; i < rows; ++i)
             for (Index j = 0; j < wide; ++j)
-              worst = std::max(worst, std::abs(double(c[i * wide + j]) - (j < cols ? double(expected[i * wide + j]) : 3)));
-          REQUIRE(worst < 40 * double(std::numeric_limits<T>::epsilon()));   // seven terms of order one
+              worst = std::max(
+                  worst, std::abs(double(c[i * wide + j]) - (j < cols ? double(expected[i * wide + j]) : 3)));
+          REQUIRE(worst < 40 * double(std::numeric_limits<T>::epsilon()));  // seven terms of order one
         }
 }
 
@@ -39,7 +41,7 @@ TEMPLATE_TEST_CASE("a padded panel has the scaled elements and zeros around them
   const Index rows = 2 * W, cols = 3 * W;
   const auto x = random_numbers<T>(rows * 50, 3);
   for (const Index used : {W - 1, W, 2 * W, 2 * W + 1, 3 * W}) {
-    const Index held = (used + W - 1) / W * W;   // the panel is as wide as x needs
+    const Index held = (used + W - 1) / W * W;  // the panel is as wide as x needs
     Buffer<T> panel(rows * cols), turned(rows * cols);
     panel.fill(9);
     const MatrixView<T> p{panel.data(), rows, held, held}, t{turned.data(), held, rows, rows};

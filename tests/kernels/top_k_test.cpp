@@ -13,7 +13,7 @@ TEST_CASE("top_k is the beginning of a stable sort in descending order") {
   for (int n = 1; n <= 9; ++n)
     for (int k = 1; k <= n; ++k) {
       auto x = random_numbers<float>(n, static_cast<std::uint64_t>(n * 10 + k));
-      for (float& v : x) v = std::round(v);   // many ties
+      for (float& v : x) v = std::round(v);  // many ties
       std::vector<int> order(static_cast<std::size_t>(n)), found(static_cast<std::size_t>(k));
       std::iota(order.begin(), order.end(), 0);
       std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return x[a] > x[b]; });
@@ -34,9 +34,13 @@ TEST_CASE("equal values go to the lowest indices") {
 }
 
 TEST_CASE("NaNs and infinities still give valid and different indices") {
-  const double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std::numeric_limits<double>::infinity();
-  const double rows[][4] = {{nan, nan, nan, nan}, {nan, 1, nan, 2}, {1, nan, 2, nan},
-                            {-infinity, -infinity, nan, -infinity}, {infinity, nan, -infinity, infinity}};
+  const double nan = std::numeric_limits<double>::quiet_NaN(),
+               infinity = std::numeric_limits<double>::infinity();
+  const double rows[][4] = {{nan, nan, nan, nan},
+                            {nan, 1, nan, 2},
+                            {1, nan, 2, nan},
+                            {-infinity, -infinity, nan, -infinity},
+                            {infinity, nan, -infinity, infinity}};
   for (const auto& row : rows)
     for (int k = 1; k <= 4; ++k) {
       int index[4];

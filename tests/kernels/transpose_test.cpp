@@ -21,8 +21,9 @@ TEMPLATE_TEST_CASE(
         bool equal = true;
         for (Index j = 0; j < cols; ++j)
           for (Index i = 0; i < rows + 2; ++i)
-            equal = equal && to[static_cast<std::size_t>(j * (rows + 2) + i)] ==
-                                 (i < rows ? from[number[static_cast<std::size_t>(i)] * (cols + 3) + j] : T(7));
+            equal =
+                equal && to[static_cast<std::size_t>(j * (rows + 2) + i)] ==
+                             (i < rows ? from[number[static_cast<std::size_t>(i)] * (cols + 3) + j] : T(7));
         CHECK(equal);
       }
     }

@@ -27,8 +27,7 @@ TEMPLATE_TEST_CASE("exponential agrees with exp to two units in the last place",
   CHECK(exp_of(T(0)) == 1);
 }
 
-TEMPLATE_TEST_CASE("exponential of infinities, NaN, very large and very small numbers", "", float,
-                   double) {
+TEMPLATE_TEST_CASE("exponential of infinities, NaN, very large and very small numbers", "", float, double) {
   using T = TestType;
   const T infinity = std::numeric_limits<T>::infinity();
   CHECK(exp_of(infinity) == infinity);
@@ -40,7 +39,8 @@ TEMPLATE_TEST_CASE("exponential of infinities, NaN, very large and very small nu
   CHECK(std::isnan(exp_of(std::numeric_limits<T>::quiet_NaN())));
 }
 
-TEMPLATE_TEST_CASE("error_function agrees with erf to four units in the last place, and is odd", "", float, double) {
+TEMPLATE_TEST_CASE("error_function agrees with erf to four units in the last place, and is odd", "", float,
+                   double) {
   using T = TestType;
   double worst = 0;
   for (int i = 1; i <= 20000; ++i) {
@@ -72,8 +72,8 @@ TEMPLATE_TEST_CASE("an element has the same bits at any index", "", float, doubl
     CHECK(same_bits(slopes, slope_alone));
     kernels::activate_gated_backward(a, x.data(), other.data(), x.data(), slopes.data(), d_up.data(), n);
     for (Index i = 0; i < n; ++i)
-      kernels::activate_gated_backward(a, x.data() + i, other.data() + i, x.data() + i, slope_alone.data() + i,
-                                       d_up_alone.data() + i, 1);
+      kernels::activate_gated_backward(a, x.data() + i, other.data() + i, x.data() + i,
+                                       slope_alone.data() + i, d_up_alone.data() + i, 1);
     CHECK(same_bits(slopes, slope_alone));
     CHECK(same_bits(d_up, d_up_alone));
   }

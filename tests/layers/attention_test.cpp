@@ -39,8 +39,8 @@ constexpr AttentionShape near = [] {
   return shape;
 }();
 
-constexpr AttentionShape crossing{.dim = 6, .heads = 4, .kv_heads = 2, .head_dim = 4, .mask = Mask::full,
-                                  .memory_dim = 5};
+constexpr AttentionShape crossing{
+    .dim = 6, .heads = 4, .kv_heads = 2, .head_dim = 4, .mask = Mask::full, .memory_dim = 5};
 using Cross = Attention<crossing, double>;
 
 // Cross-attention as a layer of one input: x is the first half of each sequence, rounded up; the memory is
@@ -76,7 +76,9 @@ struct Halves {
       }
       if (whole.lengths) pass.lengths = lengths[0];
     }
-    Memory<5, double> memory(const Tape& tape) const { return {tape.memory, length, pass.lengths ? lengths[1] : nullptr}; }
+    Memory<5, double> memory(const Tape& tape) const {
+      return {tape.memory, length, pass.lengths ? lengths[1] : nullptr};
+    }
     // f(row of the input, row of x or of the memory)
     static void each(const Pass& whole, Index first, Index count, auto&& f) {
       for (Index b = 0; b < whole.shape.batch; ++b)
@@ -95,8 +97,8 @@ struct Halves {
     std::fill_n(y[0], 6 * y.count, 0.0);
     Parts::each(whole, 0, L, [&](Index n, Index i) { std::copy_n(scratch.y[i], 6, y[n]); });
   }
-  void backward(In<6, double>, const Tape& tape, In<6, double> dy, Out<6, double> dx, Halves& grad, Scratch& scratch,
-                const Pass& whole) const {
+  void backward(In<6, double>, const Tape& tape, In<6, double> dy, Out<6, double> dx, Halves& grad,
+                Scratch& scratch, const Pass& whole) const {
     const Parts parts(whole);
     const Index L = parts.pass.shape.length, batch = whole.shape.batch;
     scratch.y.resize(batch * L);
@@ -106,12 +108,14 @@ struct Halves {
     Parts::each(whole, 0, L, [&](Index n, Index i) { std::copy_n(dy[n], 6, scratch.y[i]); });
     const bool wanted = !dx.empty();
     attention.backward(tape.x, parts.memory(tape), tape.attention, scratch.y,
-                       wanted ? scratch.dx.view() : Out<6, double>{}, Sum(wanted ? scratch.d_memory.view() : Out<5, double>{}),
-                       grad.attention, scratch.attention, parts.pass);
+                       wanted ? scratch.dx.view() : Out<6, double>{},
+                       Sum(wanted ? scratch.d_memory.view() : Out<5, double>{}), grad.attention,
+                       scratch.attention, parts.pass);
     if (!wanted) return;
     std::fill_n(dx[0], 6 * dx.count, 0.0);
     Parts::each(whole, 0, L, [&](Index n, Index i) { std::copy_n(scratch.dx[i], 6, dx[n]); });
-    Parts::each(whole, L, parts.length, [&](Index n, Index i) { std::copy_n(scratch.d_memory[i], 5, dx[n]); });
+    Parts::each(whole, L, parts.length,
+                [&](Index n, Index i) { std::copy_n(scratch.d_memory[i], 5, dx[n]); });
   }
 };
 
@@ -157,7 +161,8 @@ TEST_CASE("cross-attention is the formula of its projections, for each sequence'
     if (!linear.bias.empty()) out.colwise() += linear.bias.eigen().row(0).transpose();
     return out;
   };
-  const Eigen::MatrixXd q = project(layer.query, x), k = project(layer.key, memory), v = project(layer.value, memory);
+  const Eigen::MatrixXd q = project(layer.query, x), k = project(layer.key, memory),
+                        v = project(layer.value, memory);
   Tokens<16, double> mixed(batch * L);
   for (Index b = 0; b < batch; ++b)
     for (Index h = 0; h < 4; ++h)
@@ -171,11 +176,12 @@ TEST_CASE("cross-attention is the formula of its projections, for each sequence'
         for (int i = 0; i < 4; ++i) mixed[n][4 * h + i] /= total;
       }
   const Eigen::MatrixXd y = project(layer.output, mixed);
-  CHECK((y - run.y.eigen()).cwiseAbs().maxCoeff() < 1e-13);   // values of order one, in double
+  CHECK((y - run.y.eigen()).cwiseAbs().maxCoeff() < 1e-13);  // values of order one, in double
 }
 
-TEMPLATE_TEST_CASE("cross-attention to x itself has the bits of attention without a mask, forward and backward", "",
-                   float, double) {
+TEMPLATE_TEST_CASE(
+    "cross-attention to x itself has the bits of attention without a mask, forward and backward", "", float,
+    double) {
   using L = Attention<bidirectional, TestType>;
   L layer, grad, cross_grad;
   draw_weights(layer, 24);
@@ -195,8 +201,8 @@ TEMPLATE_TEST_CASE("cross-attention to x itself has the bits of attention withou
   CHECK(same_weights(grad, cross_grad));
 }
 
-TEMPLATE_TEST_CASE("cross-attention has the same bits in chunks, alone and with projected keys (law 6)", "", float,
-                   double) {
+TEMPLATE_TEST_CASE("cross-attention has the same bits in chunks, alone and with projected keys (law 6)", "",
+                   float, double) {
   using L = Attention<crossing, TestType>;
   constexpr Index batch = 2, length = 70, Lm = 9;
   const Index lengths[2] = {4, 9};
@@ -212,18 +218,22 @@ TEMPLATE_TEST_CASE("cross-attention has the same bits in chunks, alone and with 
     Tokens<L::Dkv, TestType> keys(batch * Lm), values(batch * Lm);
     layer.key.forward(memory, keys, pass);
     layer.value.forward(memory, values, pass);
-    const Index starts[][batch] = {{0, 31}, {31, 1}};   // chunks of 30 tokens
+    const Index starts[][batch] = {{0, 31}, {31, 1}};  // chunks of 30 tokens
     for (const auto& firsts : starts) {
       Tokens<6, TestType> part(batch * 30);
       for (Index b = 0; b < batch; ++b) std::copy_n(x[b * length + firsts[b]], 30 * 6, part[b * 30]);
       step.y.resize(batch * 30);
-      layer.forward(part, KeyValues<L::Dkv, TestType>{keys, values, Lm}, lengths, step.y, step.tape, step.scratch,
-                    {.shape = {batch, 30}, .dropout = 0.3, .key = key, .first_positions = firsts,
+      layer.forward(part, KeyValues<L::Dkv, TestType>{keys, values, Lm}, lengths, step.y, step.tape,
+                    step.scratch,
+                    {.shape = {batch, 30},
+                     .dropout = 0.3,
+                     .key = key,
+                     .first_positions = firsts,
                      .sequence_stride = length});
       for (Index b = 0; b < batch; ++b)
         REQUIRE(same_bits(step.y[b * 30], whole.y[b * length + firsts[b]], 30 * 6));
     }
-    Tokens<6, TestType> alone(length);   // the second sequence
+    Tokens<6, TestType> alone(length);  // the second sequence
     std::copy_n(x[length], length * 6, alone[0]);
     step.y.resize(length);
     layer.forward(alone, {memory.view().rows({Lm, Lm}), Lm}, step.y, step.tape, step.scratch,
@@ -243,13 +253,13 @@ TEST_CASE("the gradient of a memory accumulates, and a memory that does not fit 
   layer.forward(x, {memory, 3}, run.y, run.tape, run.scratch, pass);
   Tokens<5, double> once(6), twice(6);
   layer.backward(x, {memory, 3}, run.tape, dy, {}, Sum(once), grad, run.scratch, pass);
-  for (int i = 0; i < 2; ++i) layer.backward(x, {memory, 3}, run.tape, dy, {}, Sum(twice), grad, run.scratch, pass);
+  for (int i = 0; i < 2; ++i)
+    layer.backward(x, {memory, 3}, run.tape, dy, {}, Sum(twice), grad, run.scratch, pass);
   for (Index i = 0; i < 30; ++i) CHECK(twice[0][i] == Approx(2 * once[0][i]));
   CHECK(once[0][0] != 0);
   const auto says = [&](Index length, std::vector<Index> lengths) {
-    return refusal([&] {
-      layer.forward(x, {memory, length, lengths.data()}, run.y, run.tape, run.scratch, pass);
-    });
+    return refusal(
+        [&] { layer.forward(x, {memory, length, lengths.data()}, run.y, run.tape, run.scratch, pass); });
   };
   CHECK(says(3, {3, 0}).empty());
   CHECK(says(4, {3, 3}).find("expected 8, because there are 2 sequences of 4") != std::string::npos);
@@ -306,8 +316,8 @@ TEMPLATE_TEST_CASE("a sequence has the same bits alone and among others (invaria
   }
 }
 
-TEMPLATE_TEST_CASE("with a cache, chunks and single tokens have the bits of the whole sequence (law 6)", "", float,
-                   double) {
+TEMPLATE_TEST_CASE("with a cache, chunks and single tokens have the bits of the whole sequence (law 6)", "",
+                   float, double) {
   using L = Attention<grouped, TestType>;
   constexpr Index length = 70, batch = 2, capacity = 80;
   L layer;
@@ -335,7 +345,8 @@ TEMPLATE_TEST_CASE(
     float, double) {
   using L = Attention<grouped, TestType>;
   constexpr Index length = 70, batch = 3, capacity = 70, piece = 30;
-  const Index steps[][batch] = {{30, 1, 17}, {0, 30, 1}, {1, 1, 1}, {1, 0, 1}, {30, 30, 30}, {8, 8, 20}};   // of 70
+  const Index steps[][batch] = {{30, 1, 17}, {0, 30, 1},   {1, 1, 1},
+                                {1, 0, 1},   {30, 30, 30}, {8, 8, 20}};  // of 70
   L layer;
   draw_weights(layer, 3);
   const auto x = random_tokens<6, TestType>(batch * length, 4);
@@ -347,12 +358,18 @@ TEMPLATE_TEST_CASE(
     Index held[batch] = {};
     for (const auto& counts : steps) {
       Tokens<6, TestType> part(batch * piece);
-      part.memory().fill(TestType(7));   // padding
+      part.memory().fill(TestType(7));  // padding
       for (Index b = 0; b < batch; ++b) std::copy_n(x[b * length + held[b]], counts[b] * 6, part[b * piece]);
       step.y.resize(batch * piece);
       layer.forward(part, step.y, step.tape, step.scratch,
-                    {.shape = {batch, piece}, .exec = {2}, .dropout = 0.3, .key = key, .first_positions = held,
-                     .sequence_stride = length, .lengths = counts}, &cache);
+                    {.shape = {batch, piece},
+                     .exec = {2},
+                     .dropout = 0.3,
+                     .key = key,
+                     .first_positions = held,
+                     .sequence_stride = length,
+                     .lengths = counts},
+                    &cache);
       for (Index b = 0; b < batch; ++b) {
         REQUIRE(same_bits(step.y[b * piece], whole.y[b * length + held[b]], counts[b] * 6));
         held[b] += counts[b];
@@ -380,8 +397,9 @@ TEST_CASE("the gradients of attention agree with differences for windows") {
   gradcheck_three_seeds<Attention<near, double>>(options);
 }
 
-TEMPLATE_TEST_CASE("with a window and a cache, chunks and single tokens have the bits of the whole sequence (law 6)", "",
-                   float, double) {
+TEMPLATE_TEST_CASE(
+    "with a window and a cache, chunks and single tokens have the bits of the whole sequence (law 6)", "",
+    float, double) {
   using L = Attention<windowed, TestType>;
   constexpr Index length = 70;
   L layer;
@@ -401,8 +419,8 @@ TEMPLATE_TEST_CASE("with a window and a cache, chunks and single tokens have the
   }
 }
 
-TEMPLATE_TEST_CASE("documents that share a sequence have the bits of each alone, forward and backward", "", float,
-                   double) {
+TEMPLATE_TEST_CASE("documents that share a sequence have the bits of each alone, forward and backward", "",
+                   float, double) {
   const auto check_documents = [](auto layer) {
     using L = decltype(layer);
     using T = TestType;
@@ -423,7 +441,7 @@ TEMPLATE_TEST_CASE("documents that share a sequence have the bits of each alone,
     all.forward(layer, x, pass);
     all.dx.resize(2 * total);
     layer.backward(x, all.tape, dy, all.dx, grad, all.scratch, pass);
-    Index begin = total;   // of the second sequence
+    Index begin = total;  // of the second sequence
     for (const Index length : lengths) {
       const Pass one{.shape = {1, length}};
       const auto own = x.view().rows({begin, length});
@@ -459,13 +477,15 @@ TEST_CASE("a document that begins before the previous one is rejected by a messa
     return refusal([&] { run.forward(layer, x, {.shape = {2, 2}, .documents = documents.data()}); });
   };
   CHECK(says({{0, 1}, {1, 1}, {0, 2}, {0, 2}}).empty());
-  CHECK(says({{0, 2}, {0, 1}, {0, 2}, {0, 2}}).find("the document of token 1 is positions 0 .. 0") != std::string::npos);
+  CHECK(says({{0, 2}, {0, 1}, {0, 2}, {0, 2}}).find("the document of token 1 is positions 0 .. 0") !=
+        std::string::npos);
   CHECK(says({{0, 2}, {0, 2}, {1, 1}, {0, 2}}).find("token 3") != std::string::npos);
   CHECK(says({{-1, 2}, {0, 2}, {1, 1}, {0, 2}}).find("token 0 is positions -1") != std::string::npos);
   CHECK(says({{0, -1}, {0, 2}, {1, 1}, {0, 2}}).find("token 0") != std::string::npos);
 }
 
-TEST_CASE("without a given scale attention divides by the root of the width of a head, whatever the model's") {
+TEST_CASE(
+    "without a given scale attention divides by the root of the width of a head, whatever the model's") {
   const auto check_scale = [](auto layer) {
     using L = decltype(layer);
     draw_weights(layer, 11);
@@ -530,13 +550,13 @@ TEST_CASE("rotary attention depends on distances: a shift of all positions chang
   shifted.y.resize(5);
   layer.forward(x, shifted.y, shifted.tape, shifted.scratch, pass, &cache);
   for (Index i = 0; i < 5; ++i)
-    for (Index j = 0; j <= i; ++j) {   // head 0 with key/value head 0
+    for (Index j = 0; j <= i; ++j) {  // head 0 with key/value head 0
       double a = 0, b = 0;
       for (int c = 0; c < 4; ++c) {
         a += at_zero.tape.query[i][c] * at_zero.tape.key[j][c];
         b += shifted.tape.query[i][c] * shifted.tape.key[j][c];
       }
-      CHECK(a == Approx(b).margin(1e-12));   // the error of an angle of 30 is about 1e-14
+      CHECK(a == Approx(b).margin(1e-12));  // the error of an angle of 30 is about 1e-14
     }
 }
 
@@ -608,9 +628,10 @@ TEST_CASE("a cache that is too small, or missing for tokens with earlier positio
     return refusal([&] { layer.forward(x, run.y, run.tape, run.scratch, pass, cache); });
   };
   const KeyValues<Grouped::Dkv, double> short_one{rows, rows, 5}, few_rows{rows, rows, 6};
-  CHECK(says({.shape = {1, 4}, .first_position = 2}, nullptr).find("begin at position 2") != std::string::npos);
-  CHECK(says({.shape = {1, 4}, .first_position = 2}, &short_one).find("6 positions, but the cache has room for 5") !=
+  CHECK(says({.shape = {1, 4}, .first_position = 2}, nullptr).find("begin at position 2") !=
         std::string::npos);
+  CHECK(says({.shape = {1, 4}, .first_position = 2}, &short_one)
+            .find("6 positions, but the cache has room for 5") != std::string::npos);
   CHECK(says({.shape = {2, 2}, .first_position = 2}, &few_rows).find("2 sequences of 6 positions need 12") !=
         std::string::npos);
   CHECK(says({.shape = {1, 4}, .first_position = 2}, &few_rows).empty());

@@ -56,7 +56,6 @@ TEST_CASE("dropout rejects a probability outside 0 .. 1") {
   Dropout<4> layer;
   Dropout<4>::Tape tape;
   for (const double p : {-0.1, 1.0, std::nan("")})
-    CHECK_FALSE(refusal([&] {
-      layer.forward(x, x, tape, {.shape = {1, 2}, .dropout = p, .key = Key{1}});
-    }).empty());
+    CHECK_FALSE(
+        refusal([&] { layer.forward(x, x, tape, {.shape = {1, 2}, .dropout = p, .key = Key{1}}); }).empty());
 }

@@ -94,7 +94,8 @@ TEST_CASE("an id outside the table is rejected by a message that names the token
     const int bad[2] = {1, wrong};
     const std::string expected = "token 1 has id " + std::to_string(wrong) + ", expected 0 .. 3";
     CHECK(refusal([&] { table.forward(bad, y, {.shape = {1, 2}}); }).find(expected) != std::string::npos);
-    CHECK(refusal([&] { table.backward(bad, y, grad, {.shape = {1, 2}}); }).find(expected) != std::string::npos);
+    CHECK(refusal([&] { table.backward(bad, y, grad, {.shape = {1, 2}}); }).find(expected) !=
+          std::string::npos);
   }
 }
 

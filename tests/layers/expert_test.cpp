@@ -17,12 +17,19 @@ struct Run {
   typename X::Tape tape;
   typename X::Scratch scratch;
   explicit Run(Index tokens)
-      : x(random_tokens<D, double>(tokens, 1)), dy(random_tokens<D, double>(tokens, 2)), y(tokens), dx(tokens), gate(tokens), d_gate(tokens) {
+      : x(random_tokens<D, double>(tokens, 1)),
+        dy(random_tokens<D, double>(tokens, 2)),
+        y(tokens),
+        dx(tokens),
+        gate(tokens),
+        d_gate(tokens) {
     gate.fill(0.75);
     tape.resize(tokens);
     scratch.resize(tokens);
   }
-  void forward(const X& expert, Rows rows) { expert.forward(x.rows(rows), y.rows(rows), tape, scratch, rows); }
+  void forward(const X& expert, Rows rows) {
+    expert.forward(x.rows(rows), y.rows(rows), tape, scratch, rows);
+  }
   void backward(const X& expert, X& grad, Rows rows, bool want_dx = true) {
     expert.backward(x.rows(rows), tape, std::as_const(dy).rows(rows), gate.data() + rows.first,
                     want_dx ? dx.rows(rows) : Out<D, double>{}, d_gate.data() + rows.first, scratch, rows);
@@ -59,7 +66,9 @@ TEST_CASE("the gradients of an expert agree with differences for every activatio
 
 TEST_CASE("the gradients of a gated expert agree with differences, with biases and without") {
   SECTION("SwiGLU") { gradcheck_three_seeds<GatedExpert<6, 5, Activation::silu, double>>(); }
-  SECTION("gelu gate and biases") { gradcheck_three_seeds<GatedExpert<6, 5, Activation::gelu, double, true>>(); }
+  SECTION("gelu gate and biases") {
+    gradcheck_three_seeds<GatedExpert<6, 5, Activation::gelu, double, true>>();
+  }
 }
 
 TEST_CASE("an expert is down(act(up x)), and a gated one down(act(gate x) up x)") {
@@ -89,7 +98,8 @@ TEST_CASE("gradients of an expert that are not required are skipped, and the oth
   SECTION("gated expert") { check_freezing<GatedExpert<6, 5, Activation::silu, double>>(); }
 }
 
-TEST_CASE("an expert works on rows of shared buffers: a token's bits do not depend on the partition (law 6)") {
+TEST_CASE(
+    "an expert works on rows of shared buffers: a token's bits do not depend on the partition (law 6)") {
   using X = GatedExpert<6, 37, Activation::silu, double>;
   X expert, grad;
   draw_weights(expert, 4);
@@ -136,7 +146,8 @@ TEST_CASE("an expert has the same result for gathered tokens and copies") {
     copied.backward(expert, grad_copied, {0, count});
     const Gathered<6, double> x(all, number.data(), count);
     expert.forward(x, run.y, run.tape, run.scratch, {0, count});
-    expert.backward(x, run.tape, std::as_const(copied.dy), run.gate.data(), run.dx, nullptr, run.scratch, {0, count});
+    expert.backward(x, run.tape, std::as_const(copied.dy), run.gate.data(), run.dx, nullptr, run.scratch,
+                    {0, count});
     for (Index part = 0; part < X::weight_parts; ++part)
       expert.backward_weights(part, x, run.tape, std::as_const(copied.dy), grad, run.scratch, {0, count});
     CHECK(same_bits(run.y, copied.y));

@@ -31,7 +31,8 @@ struct WritesItsTapeInBackward {
   using Scratch = Nothing;
   static constexpr auto fields() { return Fields<>{}; }
   void forward(In<2, float>, Out<3, float>, Tape&, const Pass&) const {}
-  void backward(In<2, float>, Tape&, In<3, float>, Out<2, float>, WritesItsTapeInBackward&, const Pass&) const {}
+  void backward(In<2, float>, Tape&, In<3, float>, Out<2, float>, WritesItsTapeInBackward&,
+                const Pass&) const {}
 };
 struct ChangesInForward {
   using Scalar = float;
@@ -56,7 +57,7 @@ struct WithoutFields {
 TEST_CASE("the concept accepts a layer and rejects one that violates it") {
   STATIC_REQUIRE(Layer<Complete>);
   STATIC_REQUIRE_FALSE(Layer<WithoutBackward>);
-  STATIC_REQUIRE_FALSE(Layer<WritesItsTapeInBackward>);   // invariant 3: the tape is const
+  STATIC_REQUIRE_FALSE(Layer<WritesItsTapeInBackward>);  // invariant 3: the tape is const
   STATIC_REQUIRE_FALSE(Layer<ChangesInForward>);
   STATIC_REQUIRE_FALSE(Layer<WithoutFields>);
   STATIC_REQUIRE_FALSE(Layer<int>);

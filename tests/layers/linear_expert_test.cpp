@@ -6,7 +6,8 @@
 
 using namespace moegpt;
 
-TEST_CASE("the gradients of an expert of one linear map agree with differences, narrower, wider and without bias") {
+TEST_CASE(
+    "the gradients of an expert of one linear map agree with differences, narrower, wider and without bias") {
   SECTION("as wide as its input") { gradcheck_three_seeds<LinearExpert<6, 6, double>>(); }
   SECTION("narrower") { gradcheck_three_seeds<LinearExpert<6, 3, double>>(); }
   SECTION("wider, without bias") { gradcheck_three_seeds<LinearExpert<4, 9, double, false>>(); }
@@ -50,8 +51,8 @@ TEST_CASE("a frozen linear expert does not change dx and the gradient of its gat
   CHECK(grad.map.bias[0] != 0);
 }
 
-TEMPLATE_TEST_CASE("an expert computes the gradient of a gate, with the same bits, where dx is not required", "",
-                   (LinearExpert<6, 6, double>), (Expert<6, 9, Activation::gelu, double>),
+TEMPLATE_TEST_CASE("an expert computes the gradient of a gate, with the same bits, where dx is not required",
+                   "", (LinearExpert<6, 6, double>), (Expert<6, 9, Activation::gelu, double>),
                    (GatedExpert<6, 9, Activation::silu, double>)) {
   TestType expert;
   draw_weights(expert, 6);

@@ -16,7 +16,7 @@ TEST_CASE("Linear is W x + b, W as PyTorch stores it") {
   layer.weight.eigen() << 1, 2, 3, 4, 5, 6;
   layer.bias.eigen() << 10, 20, 30;
   Tokens<2, float> x(2);
-  x.eigen() << 1, 0, 1, -1;   // columns are tokens: (1, 1) and (0, -1)
+  x.eigen() << 1, 0, 1, -1;  // columns are tokens: (1, 1) and (0, -1)
   Tokens<3, float> y(2);
   layer.forward(x, y, {.shape = {1, 2}});
   CHECK(y.eigen().col(0) == Eigen::Vector3f(13, 27, 41));
@@ -65,7 +65,7 @@ TEMPLATE_TEST_CASE("the parts of a weight gradient are the whole", "", (Linear<3
 }
 
 TEST_CASE("backward adds to a Sum what it stores in an Out") {
-  STATIC_REQUIRE_FALSE(std::is_convertible_v<Sum<6, double>, Out<6, double>>);   // no implicit conversion
+  STATIC_REQUIRE_FALSE(std::is_convertible_v<Sum<6, double>, Out<6, double>>);  // no implicit conversion
   STATIC_REQUIRE_FALSE(std::is_convertible_v<Out<6, double>, Sum<6, double>>);
   STATIC_REQUIRE_FALSE(std::is_convertible_v<Tokens<6, double>&, Sum<6, double>>);
   Linear<6, 5, double> layer, grad;

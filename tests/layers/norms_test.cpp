@@ -11,7 +11,9 @@ TEST_CASE("the gradients of LayerNorm and RMSNorm agree with differences") {
   options.pass.options.norm_epsilon = 1e-5;
   SECTION("LayerNorm, one piece of features") { gradcheck_three_seeds<LayerNorm<6, double>>(options); }
   SECTION("RMSNorm, one piece of features") { gradcheck_three_seeds<RMSNorm<6, double>>(options); }
-  SECTION("LayerNorm, wider than a vector and a piece") { gradcheck_three_seeds<LayerNorm<37, double>>(options); }
+  SECTION("LayerNorm, wider than a vector and a piece") {
+    gradcheck_three_seeds<LayerNorm<37, double>>(options);
+  }
   SECTION("RMSNorm, wider than a vector and a piece") { gradcheck_three_seeds<RMSNorm<37, double>>(options); }
 }
 
@@ -63,7 +65,7 @@ TEST_CASE("epsilon is taken from the model's options") {
   x.eigen().setConstant(3);
   RMSNorm<2>::Tape tape;
   layer.forward(x, y, tape, {.options = {.norm_epsilon = 16}});
-  CHECK(y[0][0] == Approx(3.0 / 5));   // sqrt(9 + 16)
+  CHECK(y[0][0] == Approx(3.0 / 5));  // sqrt(9 + 16)
 }
 
 TEST_CASE("NoNorm is the identity, forward and backward, and has no weights") {
@@ -75,5 +77,5 @@ TEST_CASE("NoNorm is the identity, forward and backward, and has no weights") {
   NoNorm<6, double>::Tape tape;
   none.forward(x, y, tape, {.shape = {1, 7}});
   CHECK(same_bits(x, y));
-  none.backward(x, tape, x, {}, none, {.shape = {1, 7}});   // dx is not required
+  none.backward(x, tape, x, {}, none, {.shape = {1, 7}});  // dx is not required
 }

@@ -6,7 +6,8 @@
 
 using namespace moegpt;
 
-TEST_CASE("without lengths there is no padding, and with them, tokens beyond a sequence's length are padding") {
+TEST_CASE(
+    "without lengths there is no padding, and with them, tokens beyond a sequence's length are padding") {
   Pass pass{.shape = {2, 3}};
   CHECK(pass.tokens() == 6);
   for (Index n = 0; n < 6; ++n) CHECK_FALSE(pass.is_padding(n));
@@ -35,14 +36,16 @@ TEST_CASE("each layer of a model has its own noise, and evaluation has none") {
   CHECK_FALSE(Pass{}.at_layer(1).key.has_value());
 }
 
-TEST_CASE("the global number of a token is the same in one call, in a part of the batch, and one position at a time") {
+TEST_CASE(
+    "the global number of a token is the same in one call, in a part of the batch, and one position at a "
+    "time") {
   const Pass all{.shape = {3, 4}};
   for (Index n = 0; n < 12; ++n) CHECK(all.number_of(n) == n);
-  const Pass last{.shape = {1, 4}, .first_token = 8};   // the third sequence alone
+  const Pass last{.shape = {1, 4}, .first_token = 8};  // the third sequence alone
   for (Index t = 0; t < 4; ++t) CHECK(last.number_of(t) == 8 + t);
-  const Pass step{.shape = {3, 1}, .first_position = 2, .sequence_stride = 4};   // position 2 of all three
+  const Pass step{.shape = {3, 1}, .first_position = 2, .sequence_stride = 4};  // position 2 of all three
   for (Index b = 0; b < 3; ++b) CHECK(step.number_of(b) == 4 * b + 2);
-  const Index firsts[3] = {2, 0, 1};   // two more tokens of sequences of different lengths
+  const Index firsts[3] = {2, 0, 1};  // two more tokens of sequences of different lengths
   const Pass ragged{.shape = {3, 2}, .first_positions = firsts, .sequence_stride = 4};
   for (Index b = 0; b < 3; ++b)
     for (Index t = 0; t < 2; ++t) CHECK(ragged.number_of(2 * b + t) == 4 * b + firsts[b] + t);
@@ -58,8 +61,9 @@ TEST_CASE("a sequence ends after its last token that is not padding") {
 }
 
 TEST_CASE("default options and a default pass are those of a dropless model in evaluation") {
-  constexpr ModelOptions options;   // PyTorch's LayerNorm; Su et al. 2021
-  STATIC_REQUIRE((options.norm_epsilon == 1e-5 && options.rotary_base == 10000 && options.attention_scale == 0));
+  constexpr ModelOptions options;  // PyTorch's LayerNorm; Su et al. 2021
+  STATIC_REQUIRE(
+      (options.norm_epsilon == 1e-5 && options.rotary_base == 10000 && options.attention_scale == 0));
   STATIC_REQUIRE((options.capacity_factor == 0 && options.min_capacity == 0));
   constexpr Pass pass;
   STATIC_REQUIRE((pass.dropout == 0 && !pass.key && !pass.partial && !pass.routing));

@@ -1,6 +1,6 @@
-// Losses of routers and their gradients are those of other systems: tests/golden/make_balance.py wrote the numbers,
-// and its comment says what they are. A router whose weights are the identity has its input as logits, so that with
-// dy = 0 the mixture's dx is the losses' gradient by the logits.
+// Losses of routers and their gradients are those of other systems: tests/golden/make_balance.py wrote the
+// numbers, and its comment says what they are. A router whose weights are the identity has its input as
+// logits, so that with dy = 0 the mixture's dx is the losses' gradient by the logits.
 #include <moegpt/io/safetensors.hpp>
 #include <moegpt/moe/layer_mean.hpp>
 #include <moegpt/moe/moe_layer.hpp>
@@ -12,7 +12,7 @@ using namespace moegpt;
 
 namespace {
 
-constexpr double tolerance = 1e-10;   // the figure
+constexpr double tolerance = 1e-10;  // the figure
 
 std::vector<double> numbers(const std::string& name) {
   static const SafetensorsFile file = read_safetensors(MOEGPT_TESTS_DIR "/golden/balance.safetensors");
@@ -77,7 +77,8 @@ void require_parity(const std::string& name, const Objective& objective) {
     const std::string suffix = padded ? ".padded" : "";
     INFO(name << suffix);
     CHECK(found.loss == Approx(numbers(name + suffix)[0]).epsilon(tolerance));
-    CHECK(worst(numbers("d." + name + suffix), [&](std::size_t i) { return found.d_logits[i]; }) <= tolerance);
+    CHECK(worst(numbers("d." + name + suffix), [&](std::size_t i) { return found.d_logits[i]; }) <=
+          tolerance);
   }
 }
 
@@ -96,7 +97,9 @@ void require_load_parity(const std::string& name, const Objective& objective) {
     layer.router.logits.gate.weight.eigen()(e, e) = 1;
     layer.router.logits.noise.weight.eigen()(e, E + e) = 1;
   }
-  const auto at = [](std::size_t i) { return std::pair{static_cast<Index>(i) / E, static_cast<Index>(i) % E}; };
+  const auto at = [](std::size_t i) {
+    return std::pair{static_cast<Index>(i) / E, static_cast<Index>(i) % E};
+  };
   for (std::size_t i = 0; i < clean.size(); ++i) {
     x[at(i).first][at(i).second] = clean[i];
     x[at(i).first][E + at(i).second] = spread[i];
@@ -106,16 +109,21 @@ void require_load_parity(const std::string& name, const Objective& objective) {
   layer.forward(x, y, tape, scratch, pass);
   layer.backward(x, tape, dy, dx, grad, scratch, pass);
   INFO(name);
-  CHECK(worst(numbers("eps"), [&](std::size_t i) { return tape.router.layer.normal[at(i).first][at(i).second]; }) <= 1e-14);
-  if (objective.load != 0) CHECK(worst(load, [&](std::size_t i) { return tape.router.load[i]; }) <= tolerance);
+  CHECK(worst(numbers("eps"),
+              [&](std::size_t i) { return tape.router.layer.normal[at(i).first][at(i).second]; }) <= 1e-14);
+  if (objective.load != 0)
+    CHECK(worst(load, [&](std::size_t i) { return tape.router.load[i]; }) <= tolerance);
   CHECK(weighted(objective, tape) == Approx(numbers(name)[0]).epsilon(tolerance));
-  CHECK(worst(numbers("dc." + name), [&](std::size_t i) { return dx[at(i).first][at(i).second]; }) <= tolerance);
-  CHECK(worst(numbers("da." + name), [&](std::size_t i) { return dx[at(i).first][E + at(i).second]; }) <= tolerance);
+  CHECK(worst(numbers("dc." + name), [&](std::size_t i) { return dx[at(i).first][at(i).second]; }) <=
+        tolerance);
+  CHECK(worst(numbers("da." + name), [&](std::size_t i) { return dx[at(i).first][E + at(i).second]; }) <=
+        tolerance);
 }
 
 }  // namespace
 
-TEST_CASE("the balance losses of Hugging Face, megablocks, GShard and DeepSeek are PyTorch's, gradients included") {
+TEST_CASE(
+    "the balance losses of Hugging Face, megablocks, GShard and DeepSeek are PyTorch's, gradients included") {
   require_parity("huggingface", {.balance = 1, .balance_rule = BalanceRule::huggingface});
   require_parity("megablocks", {.balance = 1, .balance_rule = BalanceRule::megablocks});
   require_parity("gshard", {.balance = 1, .balance_rule = BalanceRule::gshard});

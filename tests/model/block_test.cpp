@@ -5,8 +5,8 @@
 
 namespace {
 
-constexpr AttentionShape attention{.dim = 6, .heads = 2, .kv_heads = 1, .mask = Mask::causal, .rotary = false,
-                                   .output_bias = true};
+constexpr AttentionShape attention{
+    .dim = 6, .heads = 2, .kv_heads = 1, .mask = Mask::causal, .rotary = false, .output_bias = true};
 using Mixture = MoELayer<NoisyTopKRouter<3, 2>, Expert<6, 5, Activation::tanh, double>>;
 using MoEBlock = Block<attention, LayerNorm<6, double>, Mixture>;
 using PostNorm = PostNormBlock<attention, RMSNorm<6, double>, Mixture>;
@@ -18,7 +18,11 @@ const Pass pass{.shape = {2, 4}};
 template <class BlockType>
 void draw(BlockType& block, Tokens<6, double>& x) {
   Rng rng(8);
-  for_each_weight([&](auto& w) { for (auto& v : w) v = rng.normal(); }, block);
+  for_each_weight(
+      [&](auto& w) {
+        for (auto& v : w) v = rng.normal();
+      },
+      block);
   for (double& v : x.memory()) v = rng.normal();
 }
 
@@ -127,7 +131,9 @@ TEST_CASE("a block without norms adds attention of the stream, then the mixture 
   CHECK(same_bits(y[0], sum[0], 6 * pass.tokens()));
 }
 
-TEST_CASE("a post-norm block passes over the gradient of x where it is not wanted, and the weights' do not change") {
+TEST_CASE(
+    "a post-norm block passes over the gradient of x where it is not wanted, and the weights' do not "
+    "change") {
   PostNorm block, grad, grad2;
   Tokens<6, double> x(pass.tokens()), y(pass.tokens()), dx(pass.tokens());
   draw(block, x);

@@ -12,7 +12,8 @@ TEST_CASE("an expert is four times as wide as the stream unless hidden says othe
 }
 
 TEST_CASE("the first layers are dense and of the others every n-th is a mixture") {
-  const Config c{.vocab = 5, .context = 4, .dim = 6, .layers = 8, .heads = 2, .dense_first = 1, .moe_every = 3};
+  const Config c{
+      .vocab = 5, .context = 4, .dim = 6, .layers = 8, .heads = 2, .dense_first = 1, .moe_every = 3};
   std::vector<int> mixtures;
   for (int i = 0; i < c.layers; ++i)
     if (c.is_moe(i)) mixtures.push_back(i);

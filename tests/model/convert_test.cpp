@@ -14,7 +14,13 @@
 
 namespace {
 
-constexpr Config config{.vocab = 29, .context = 16, .dim = 48, .layers = 2, .heads = 4, .hidden = 72, .tied = true,
+constexpr Config config{.vocab = 29,
+                        .context = 16,
+                        .dim = 48,
+                        .layers = 2,
+                        .heads = 4,
+                        .hidden = 72,
+                        .tied = true,
                         .dense_first = 1};
 template <class N>
 using Model = GPT<config, TopKRouter<4, 2>, N>;
@@ -40,9 +46,11 @@ Batch steps(Shape shape, std::uint64_t seed) {
 template <class M>
 std::map<std::string, std::vector<float>> numbers(const M& model) {
   std::map<std::string, std::vector<float>> all;
-  for_each_named_weight([&](const std::string& path, Kind, const auto& w) {
-    for (Index i = 0; i < w.size(); ++i) all[path].push_back(static_cast<float>(w[i]));
-  }, model);
+  for_each_named_weight(
+      [&](const std::string& path, Kind, const auto& w) {
+        for (Index i = 0; i < w.size(); ++i) all[path].push_back(static_cast<float>(w[i]));
+      },
+      model);
   return all;
 }
 
@@ -66,14 +74,25 @@ void require_bits_of_the_widened() {
   }
 }
 
-constexpr Config encoder{.vocab = 29, .context = 16, .dim = 40, .layers = 2, .heads = 4, .kv_heads = 2, .hidden = 72,
-                         .mask = Mask::full, .norm = Norm::rms, .residual = Residual::post_norm,
-                         .positions = Positions::rotary, .gated = true, .head_bias = true};
+constexpr Config encoder{.vocab = 29,
+                         .context = 16,
+                         .dim = 40,
+                         .layers = 2,
+                         .heads = 4,
+                         .kv_heads = 2,
+                         .hidden = 72,
+                         .mask = Mask::full,
+                         .norm = Norm::rms,
+                         .residual = Residual::post_norm,
+                         .positions = Positions::rotary,
+                         .gated = true,
+                         .head_bias = true};
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("a model in storage has the bits of its widened weights, whatever its mixture and block are", "", BF16,
-                   INT8) {
+TEMPLATE_TEST_CASE(
+    "a model in storage has the bits of its widened weights, whatever its mixture and block are", "", BF16,
+    INT8) {
   if constexpr (build_info().blas) return;
   using S = TestType;
   require_bits_of_the_widened<config, TopKRouter<4, 2>, S>();
@@ -115,14 +134,15 @@ TEST_CASE("a trained model's loss is within 0.1 % of itself in BF16, and within 
   convert(model, narrower);
   const double loss = loss_of(model);
   CAPTURE(loss, loss_of(narrow), loss_of(narrower));
-  CHECK(loss < 1);   // ln 29 = 3.4 before training
+  CHECK(loss < 1);  // ln 29 = 3.4 before training
   CHECK(std::abs(loss_of(narrow) / loss - 1) < 0.001);
   CHECK(std::abs(loss_of(narrower) / loss - 1) < 0.01);
   CHECK(loss_of(narrow) != loss);
 }
 
-TEMPLATE_TEST_CASE("a converted model has the weights of the other, rounded, and what is not a matrix as it was", "",
-                   (Stored<float, BF16>), (Stored<float, INT8>)) {
+TEMPLATE_TEST_CASE(
+    "a converted model has the weights of the other, rounded, and what is not a matrix as it was", "",
+    (Stored<float, BF16>), (Stored<float, INT8>)) {
   const auto model = random_model<Model<float>>(1);
   model->options.norm_epsilon = 0.25;
   Model<TestType> narrow;
@@ -131,7 +151,7 @@ TEMPLATE_TEST_CASE("a converted model has the weights of the other, rounded, and
   Model<float> back;
   convert(narrow, back);
   const auto before = numbers(*model), stored = numbers(narrow), after = numbers(back);
-  CHECK(stored == after);   // widening rounds nothing further
+  CHECK(stored == after);  // widening rounds nothing further
   CHECK(before.size() == stored.size());
   for (const auto& [path, old] : before) {
     INFO(path);
@@ -172,13 +192,14 @@ TEST_CASE("what cannot be converted is refused by its path, and nothing changes"
   const float old = weight[5];
   BF16Model narrow;
   INT8Model narrower;
-  weight[5] = 3.4e38f;   // of BF16 the largest is 3.39e38
+  weight[5] = 3.4e38f;  // of BF16 the largest is 3.39e38
   CHECK(contains(refusal([&] { convert(*model, narrow); }), "blocks.1.attention.query.weight[5] is 3.4e+38"));
   weight[5] = std::numeric_limits<float>::quiet_NaN();
   CHECK(contains(refusal([&] { convert(*model, narrower); }), "blocks.1.attention.query.weight[5] is nan"));
   weight[5] = old;
   weight.release();
-  CHECK(contains(refusal([&] { convert(*model, narrow); }), "only one of the models holds blocks.1.attention.query.weight"));
+  CHECK(contains(refusal([&] { convert(*model, narrow); }),
+                 "only one of the models holds blocks.1.attention.query.weight"));
   for (const auto& [path, all] : numbers(narrow))
     CHECK(std::all_of(all.begin(), all.end(), [](float x) { return x == 0; }));
   narrow.trunk.blocks.second[0].attention.query.weight.release();
@@ -196,7 +217,7 @@ TEMPLATE_TEST_CASE("generation takes a model in storage as any other", "", (Stor
   Generator<Model<TestType>> generator(narrow, {.temperature = 0}, Rng(1));
   Generator<Model<float>> expected(widened, {.temperature = 0}, Rng(1));
   int id = 3, same = 3;
-  for (int i = 0; i < 40; ++i) {   // beyond the context
+  for (int i = 0; i < 40; ++i) {  // beyond the context
     id = generator.next(id);
     same = expected.next(same);
     REQUIRE(id == same);

@@ -5,7 +5,8 @@
 
 namespace {
 
-constexpr Config config{.vocab = 11, .context = 8, .dim = 12, .layers = 2, .heads = 3, .hidden = 10, .dense_first = 1};
+constexpr Config config{
+    .vocab = 11, .context = 8, .dim = 12, .layers = 2, .heads = 3, .hidden = 10, .dense_first = 1};
 using Model = GPT<config, SharedExperts<TopKRouter<4, 2>>>;
 constexpr Key key{7};
 
@@ -19,7 +20,8 @@ std::vector<float> logits(const Model& model, const Objective& objective) {
 
 // Of a dense network; of routed and shared experts, which have one rate.
 double rate_of(const auto& tape) {
-  if constexpr (requires { tape.network; }) return tape.network.dropout.probability;
+  if constexpr (requires { tape.network; })
+    return tape.network.dropout.probability;
   else {
     CHECK(tape.expert.dropout.probability == tape.shared.dropout.probability);
     return tape.expert.dropout.probability;
@@ -57,5 +59,6 @@ TEST_CASE("the rate of experts is that of mixtures alone, shared experts include
 
 TEST_CASE("a rate of experts outside its range is rejected when the workspace is made") {
   for (const double rate : {-0.1, 1.0, std::nan("")})
-    CHECK(contains(refusal([&] { Model::Workspace({2, 8}, {}, {.expert_dropout = rate}); }), "expert_dropout"));
+    CHECK(
+        contains(refusal([&] { Model::Workspace({2, 8}, {}, {.expert_dropout = rate}); }), "expert_dropout"));
 }

@@ -9,7 +9,12 @@ namespace {
 
 // A word and its mirror image, with one letter of the word masked: it is found only by looking ahead.
 constexpr int letters = 6, half = 4, masked = letters, length = 2 * half;
-constexpr Config encoder{.vocab = letters + 1, .context = length, .dim = 16, .layers = 2, .heads = 2, .hidden = 16,
+constexpr Config encoder{.vocab = letters + 1,
+                         .context = length,
+                         .dim = 16,
+                         .layers = 2,
+                         .heads = 2,
+                         .hidden = 16,
                          .mask = Mask::full};
 constexpr Config decoder = [] {
   Config c = encoder;
@@ -65,7 +70,7 @@ TEST_CASE("an encoder takes a router that compares tokens with later ones, as it
 TEST_CASE("the first logits of an encoder depend on the last token, and are in the tape after forward") {
   using Model = GPT<encoder, TopKRouter<4, 2>>;
   const auto model = random_model<Model>(1);
-  Batch batch{{1, length}, std::vector<int>(length, 1), std::vector<int>(length, -1)};   // nothing to predict
+  Batch batch{{1, length}, std::vector<int>(length, 1), std::vector<int>(length, -1)};  // nothing to predict
   Model::Workspace work{{1, length}, {}, {}, Use::inference};
   CHECK(model->forward(batch, work).cross_entropy == 0);
   const std::vector<float> before(work.tape.head.logits[0], work.tape.head.logits[1]);

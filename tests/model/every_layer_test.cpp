@@ -15,14 +15,15 @@ namespace {
 
 constexpr AttentionShape few{.dim = 9, .heads = 3, .bias = true};
 constexpr AttentionShape turning{.dim = 9, .heads = 4, .kv_heads = 2, .head_dim = 6, .rotary = true};
-constexpr AttentionShape one_key_head{.dim = 9, .heads = 2, .kv_heads = 1, .head_dim = 5, .output_bias = false};
+constexpr AttentionShape one_key_head{
+    .dim = 9, .heads = 2, .kv_heads = 1, .head_dim = 5, .output_bias = false};
 constexpr AttentionShape both_ways{.dim = 9, .heads = 4, .head_dim = 2, .mask = Mask::full, .rotary = true};
 using Narrow = LinearExpert<9, 9, float>;
 
 template <class L>
 void add_attention(Layers& layers, const char* name, Mates mates = Mates::none) {
   AnyLayer& layer = layers.add<L>(name, mates);
-  layer.drops_out = true, layer.alike = false;   // sums over more equal values are rounded otherwise
+  layer.drops_out = true, layer.alike = false;  // sums over more equal values are rounded otherwise
 }
 
 Layers every_layer() {
@@ -37,10 +38,12 @@ Layers every_layer() {
   add_attention<Attention<one_key_head>>(all, "Attention, one key/value head");
   add_attention<Attention<both_ways>>(all, "Attention without a mask", Mates::sequence);
   add_attention<Block<turning, RMSNorm<9>, MoELayer<GShardRouter<5>, Narrow>>>(all, "Block");
-  add_attention<Block<few, NoNorm<9>, MoELayer<InputJitter<TopKRouter<5, 1>>, Narrow>>>(all, "Block without norms");
-  add_attention<PostNormBlock<few, LayerNorm<9>, MoELayer<NoisyTopKRouter<5, 2>, Narrow>>>(all, "PostNormBlock");
-  add_attention<PostNormBlock<both_ways, LayerNorm<9>, FeedForward<Narrow>>>(all, "PostNormBlock of an encoder",
-                                                                             Mates::sequence);
+  add_attention<Block<few, NoNorm<9>, MoELayer<InputJitter<TopKRouter<5, 1>>, Narrow>>>(
+      all, "Block without norms");
+  add_attention<PostNormBlock<few, LayerNorm<9>, MoELayer<NoisyTopKRouter<5, 2>, Narrow>>>(all,
+                                                                                           "PostNormBlock");
+  add_attention<PostNormBlock<both_ways, LayerNorm<9>, FeedForward<Narrow>>>(
+      all, "PostNormBlock of an encoder", Mates::sequence);
   return all;
 }
 
@@ -51,7 +54,8 @@ const Layers& layers() {
 
 }  // namespace
 
-TEST_CASE("every layer gives a token the same bits in a batch, alone, in pieces and token by token, keyed or not") {
+TEST_CASE(
+    "every layer gives a token the same bits in a batch, alone, in pieces and token by token, keyed or not") {
   for (const auto& layer : layers()) {
     check_law_6(*layer, {});
     check_law_6(*layer, {.dropout = 0.3, .key = Key{71}});
@@ -66,7 +70,8 @@ TEST_CASE("every layer forgets what its memory held: other lengths, shapes, keys
   for (const auto& layer : layers()) check_memory(*layer);
 }
 
-TEST_CASE("every layer without attention gives parts of a call the bits of the whole, and gradients that add up") {
+TEST_CASE(
+    "every layer without attention gives parts of a call the bits of the whole, and gradients that add up") {
   for (const auto& layer : layers())
     if (layer->alike) check_sizes(*layer);
 }

@@ -6,12 +6,22 @@
 
 namespace {
 
-constexpr Config config{.vocab = 11, .context = 8, .dim = 12, .layers = 2, .heads = 3, .hidden = 10,
-                        .head_bias = true};
+constexpr Config config{
+    .vocab = 11, .context = 8, .dim = 12, .layers = 2, .heads = 3, .hidden = 10, .head_bias = true};
 using Noisy = GPT<config, NoisyTopKRouter<4, 2, NoisyTopK{.bias = true}>>;
 using Plain = GPT<config, TopKRouter<4, 2>>;
-using PostNorm = GPT<[] { Config c = config; c.residual = Residual::post_norm; return c; }(), TopKRouter<4, 2>>;
-using NoNorms = GPT<[] { Config c = config; c.residual = Residual::no_norm; return c; }(), TopKRouter<4, 2>>;
+using PostNorm = GPT<[] {
+  Config c = config;
+  c.residual = Residual::post_norm;
+  return c;
+}(),
+                     TopKRouter<4, 2>>;
+using NoNorms = GPT<[] {
+  Config c = config;
+  c.residual = Residual::no_norm;
+  return c;
+}(),
+                    TopKRouter<4, 2>>;
 constexpr int V = 11;
 
 // The arguments of forward, all valid until a test spoils one.
@@ -42,7 +52,8 @@ void require_causal(const ModelOptions& options, std::optional<Key> key) {
   const std::vector<float> before = logits(*model, ids, key);
   for (Index t = 1; t < 8; ++t) {
     std::vector<int> changed = ids;
-    for (Index i = t; i < 8; ++i) changed[static_cast<std::size_t>(i)] = (ids[static_cast<std::size_t>(i)] + 1 + t) % V;
+    for (Index i = t; i < 8; ++i)
+      changed[static_cast<std::size_t>(i)] = (ids[static_cast<std::size_t>(i)] + 1 + t) % V;
     INFO("tokens from " << t << " on are others");
     const std::vector<float> after = logits(*model, changed, key);
     REQUIRE(same_bits(before.data(), after.data(), t * V));
@@ -67,7 +78,7 @@ TEST_CASE("capacity drops pairs and dropless keeps all") {
   Door d;
   d.model->forward(d.batch, d.work);
   for (const auto& block : d.work.tape.trunk.blocks.second) CHECK(block.mixture.plan.dropped() == 0);
-  d.model->options.capacity_factor = 0.4;   // 6 tokens x 2 / 4 experts x 0.4: each takes one
+  d.model->options.capacity_factor = 0.4;  // 6 tokens x 2 / 4 experts x 0.4: each takes one
   d.model->forward(d.batch, d.work);
   for (const auto& block : d.work.tape.trunk.blocks.second)
     for (int e = 0; e < 4; ++e) CHECK(block.mixture.plan.load(e) <= 1);
@@ -77,13 +88,14 @@ TEST_CASE(
     "a batch in which an expert has less than one slot is rejected, but not the end of a text nor a "
     "generation") {
   const auto model = random_model<Plain>(1);
-  model->options.capacity_factor = 0.2;   // 6 tokens x 2 / 4 experts x 0.2 = 0.6
+  model->options.capacity_factor = 0.2;  // 6 tokens x 2 / 4 experts x 0.2 = 0.6
   Workspace<Plain> work{{2, 3}};
   const Batch batch = random_batch({2, 3}, V, 2);
   const std::string text = refusal([&] { model->forward(batch, work); });
-  CHECK(contains(text, "capacity_factor 0.2 gives an expert 0.6 slots (0.2 * 6 tokens * 2 choices / 4 experts)"));
+  CHECK(contains(text,
+                 "capacity_factor 0.2 gives an expert 0.6 slots (0.2 * 6 tokens * 2 choices / 4 experts)"));
   CHECK(contains(text, "raise capacity_factor to 0.333333 or more, set min_capacity to 1 or more"));
-  for (const Shape end : {Shape{1, 2}, Shape{2, 2}, Shape{1, 3}})   // fewer tokens, or fewer sequences
+  for (const Shape end : {Shape{1, 2}, Shape{2, 2}, Shape{1, 3}})  // fewer tokens, or fewer sequences
     CHECK_NOTHROW(model->forward(random_batch(end, V, 3), work));
   Plain::Cache cache;
   CHECK_NOTHROW(model->logits(std::vector{1, 2, 3}, work, cache));
@@ -115,17 +127,19 @@ TEST_CASE("every loss of the routers has its own coefficient in the total") {
   CHECK(loss.total({.count = 2}) == 2000);
 }
 
-TEST_CASE("the model's balance loss is one for all layers where the rule says so, in training and in inference") {
+TEST_CASE(
+    "the model's balance loss is one for all layers where the rule says so, in training and in inference") {
   Door d;
   for (const BalanceRule& rule : {BalanceRule::huggingface, BalanceRule::megablocks, BalanceRule::deepseek}) {
     const Objective objective{.balance = 1, .balance_rule = rule};
-    Noisy::Workspace training{d.batch.shape, {}, objective}, inference{d.batch.shape, {}, objective, Use::inference};
+    Noisy::Workspace training{d.batch.shape, {}, objective},
+        inference{d.batch.shape, {}, objective, Use::inference};
     const Loss loss = d.model->forward(d.batch, training);
     CHECK(d.model->forward(d.batch, inference).balance == loss.balance);
     double parts = 0;
     for_each_mixture(*d.model, training, [&](int, const auto&, const auto& tape) { parts += tape.balance; });
-    CHECK(parts == Approx(loss.balance).epsilon(1e-6));   // float
-    for (auto& block : d.model->trunk.blocks.second) set_zero(block.mixture.router);   // every score 1/4
+    CHECK(parts == Approx(loss.balance).epsilon(1e-6));                               // float
+    for (auto& block : d.model->trunk.blocks.second) set_zero(block.mixture.router);  // every score 1/4
     CHECK(d.model->forward(d.batch, training).balance == Approx(balanced_value(rule, 2, 2)).epsilon(1e-6));
     d = Door{};
   }
@@ -133,7 +147,7 @@ TEST_CASE("the model's balance loss is one for all layers where the rule says so
 
 TEST_CASE("a model that sends all tokens everywhere is balanced: one per mixture") {
   Door d;
-  for (auto& block : d.model->trunk.blocks.second) set_zero(block.mixture.router);   // every score 1/4
+  for (auto& block : d.model->trunk.blocks.second) set_zero(block.mixture.router);  // every score 1/4
   CHECK(d.model->forward(d.batch, d.work).balance == Approx(2).epsilon(1e-6));
 }
 
@@ -145,10 +159,12 @@ TEST_CASE("a position beyond the batch has no gradient, and a token that did not
   d.model->backward(d.batch, d.work, grad);
   for (int position = 0; position < 8; ++position)
     CHECK(grad.trunk.position_embedding.weight.eigen().row(position).isZero(0) == (position >= 3));
-  for (int id = 0; id < V; ++id) CHECK(grad.trunk.token_embedding.weight.eigen().row(id).isZero(0) == (id > 2));
+  for (int id = 0; id < V; ++id)
+    CHECK(grad.trunk.token_embedding.weight.eigen().row(id).isZero(0) == (id > 2));
 }
 
-TEST_CASE("a weight whose gradient is released stays as it is, and the others train as if it were not frozen") {
+TEST_CASE(
+    "a weight whose gradient is released stays as it is, and the others train as if it were not frozen") {
   Door d, frozen;
   Noisy grad, partial;
   const auto release = [](auto& layer) { for_each_weight([](auto& w) { w.release(); }, layer); };
@@ -169,13 +185,14 @@ TEST_CASE("a weight whose gradient is released stays as it is, and the others tr
   adam_partial.step(*frozen.model, partial);
 
   int released = 0;
-  for_each_named_weight([&](const std::string& path, Kind, const auto& w, const auto& old, const auto& trained,
-                            const auto& g) {
-    INFO(path);
-    const auto& expected = g.empty() ? old : trained;
-    CHECK(same_bits(w.data(), expected.data(), w.size()));
-    released += g.empty();
-  }, std::as_const(*frozen.model), std::as_const(*before), std::as_const(*d.model), std::as_const(partial));
+  for_each_named_weight(
+      [&](const std::string& path, Kind, const auto& w, const auto& old, const auto& trained, const auto& g) {
+        INFO(path);
+        const auto& expected = g.empty() ? old : trained;
+        CHECK(same_bits(w.data(), expected.data(), w.size()));
+        released += g.empty();
+      },
+      std::as_const(*frozen.model), std::as_const(*before), std::as_const(*d.model), std::as_const(partial));
   CHECK(released == 20);
 }
 
@@ -188,7 +205,7 @@ TEST_CASE("a token id that the model does not have is rejected by its place") {
   d.batch.inputs[3] = 0;
   d.batch.targets[5] = V;
   CHECK(contains(d.refusal_of_forward(), "target 5 has token id 11, expected"));
-  d.batch.targets[5] = -1;   // ignored
+  d.batch.targets[5] = -1;  // ignored
   CHECK(d.refusal_of_forward() == "");
 }
 
@@ -222,20 +239,24 @@ TEST_CASE(
 
 TEST_CASE("a loss that is not finite is an error that names the first weight that is not") {
   Door d;
-  const auto failure = [&] { return refusal<std::runtime_error>([&] { d.model->forward(d.batch, d.work); }); };
+  const auto failure = [&] {
+    return refusal<std::runtime_error>([&] { d.model->forward(d.batch, d.work); });
+  };
   d.model->trunk.norm.weight[7] = std::numeric_limits<float>::quiet_NaN();
   CHECK(contains(failure(), "the loss is nan"));
   CHECK(contains(failure(), "norm.weight[7] is not finite"));
   d.model->trunk.blocks.second[1].attention.key.weight[5] = std::numeric_limits<float>::infinity();
   CHECK(contains(failure(), "blocks.1.attention.key.weight[5]"));
-  d.model->trunk.blocks.second[0].mixture.router.logits.gate.weight[2] = std::numeric_limits<float>::quiet_NaN();
+  d.model->trunk.blocks.second[0].mixture.router.logits.gate.weight[2] =
+      std::numeric_limits<float>::quiet_NaN();
   CHECK(contains(failure(), "blocks.0.moe.router.gate.weight[2]"));
 }
 
 TEST_CASE("a loss that overflows although all weights are finite says so") {
   Door d;
   for (float& w : d.model->head.weight) w = 3e38f;
-  CHECK(contains(refusal<std::runtime_error>([&] { d.model->forward(d.batch, d.work); }), "lower the learning rate"));
+  CHECK(contains(refusal<std::runtime_error>([&] { d.model->forward(d.batch, d.work); }),
+                 "lower the learning rate"));
 }
 
 TEST_CASE("backward rejects another batch than its forward's, and a workspace made for inference") {
@@ -268,34 +289,50 @@ TEST_CASE("logits of a model with a weight that is not finite are an error that 
 }
 
 TEST_CASE("a predicate puts mixtures at the layers that it names, and dense layers have their own width") {
-  constexpr Config some{.vocab = V, .context = 8, .dim = 12, .layers = 5, .heads = 3, .hidden = 4, .dense_hidden = 20,
+  constexpr Config some{.vocab = V,
+                        .context = 8,
+                        .dim = 12,
+                        .layers = 5,
+                        .heads = 3,
+                        .hidden = 4,
+                        .dense_hidden = 20,
                         .mixture_at = [](int layer) { return layer == 1 || layer == 4; }};
   GPT<some, TopKRouter<4, 2>> model;
   int moe = 0, ffn = 0;
-  for_each_named_weight([&](const std::string& path, Kind, const auto& w) {
-    if (path.ends_with("experts.0.up.weight")) {
-      CHECK((path.starts_with("blocks.1.moe.") || path.starts_with("blocks.4.moe.")));
-      CHECK(w.rows == 4);
-      ++moe;
-    } else if (path.ends_with("ffn.up.weight")) {
-      CHECK(w.rows == 20);
-      ++ffn;
-    }
-  }, model);
+  for_each_named_weight(
+      [&](const std::string& path, Kind, const auto& w) {
+        if (path.ends_with("experts.0.up.weight")) {
+          CHECK((path.starts_with("blocks.1.moe.") || path.starts_with("blocks.4.moe.")));
+          CHECK(w.rows == 4);
+          ++moe;
+        } else if (path.ends_with("ffn.up.weight")) {
+          CHECK(w.rows == 20);
+          ++ffn;
+        }
+      },
+      model);
   CHECK(moe == 2);
   CHECK(ffn == 3);
 }
 
-TEST_CASE("only a pre-norm model has a norm after its last block, and a model without norms has none at all") {
+TEST_CASE(
+    "only a pre-norm model has a norm after its last block, and a model without norms has none at all") {
   const auto norms = [](const auto& model) {
     std::vector<std::string> found;
-    for_each_named_weight([&](const std::string& path, Kind, const auto&) {
-      if (path.find("norm") != std::string::npos) found.push_back(path);
-    }, model);
+    for_each_named_weight(
+        [&](const std::string& path, Kind, const auto&) {
+          if (path.find("norm") != std::string::npos) found.push_back(path);
+        },
+        model);
     return found;
   };
   constexpr auto with = [](Residual residual) {
-    return Config{.vocab = V, .context = 8, .dim = 12, .layers = 1, .heads = 3, .norm = Norm::rms,
+    return Config{.vocab = V,
+                  .context = 8,
+                  .dim = 12,
+                  .layers = 1,
+                  .heads = 3,
+                  .norm = Norm::rms,
                   .residual = residual};
   };
   const std::vector<std::string> both{"blocks.0.norm1.weight", "blocks.0.norm2.weight"};
@@ -329,7 +366,7 @@ TEST_CASE("backward needs a forward with its batch that has returned") {
   CHECK(contains(backward(), "no forward of this workspace has returned"));
   model->forward(batch, work);
   CHECK(backward() == "");
-  CHECK(backward() == "");   // a second one adds the same again
+  CHECK(backward() == "");  // a second one adds the same again
   std::vector<int> other = batch.targets;
   std::swap(other, batch.targets);
   CHECK(contains(backward(), "other targets"));

@@ -1,5 +1,5 @@
-// Every gradient of whole models against differences, in double. 1e-6 is the issue's figure; gradcheck redraws
-// inputs near a top-k tie. One combination per choice that changes the calculus, not their product.
+// Every gradient of whole models against differences, in double. 1e-6 is the issue's figure; gradcheck
+// redraws inputs near a top-k tie. One combination per choice that changes the calculus, not their product.
 #include <moegpt/routing/expert_choice_router.hpp>
 #include <moegpt/moe/projected_mixture.hpp>
 #include <moegpt/testing/gradcheck.hpp>
@@ -11,11 +11,11 @@ namespace {
 constexpr Config plain{.vocab = 7, .context = 5, .dim = 6, .layers = 2, .heads = 2, .hidden = 5};
 constexpr Config makemoe = [] {
   Config c = plain;
-  c.activation = Activation::tanh;   // relu has kinks; its own gradcheck redraws them
+  c.activation = Activation::tanh;  // relu has kinks; its own gradcheck redraws them
   c.head_bias = true;
   return c;
 }();
-constexpr Config modern = [] {   // attention has a bias only where keys turn: elsewhere the key's cancels
+constexpr Config modern = [] {  // attention has a bias only where keys turn: elsewhere the key's cancels
   Config c = plain;
   c.dim = 8, c.heads = 4, c.kv_heads = 2, c.hidden = 3;
   c.norm = Norm::rms, c.positions = Positions::rotary, c.activation = Activation::silu, c.gated = true;
@@ -44,7 +44,8 @@ constexpr Config encoder = [] {
 }();
 constexpr Config norm_free = [] {
   Config c = plain;
-  c.mask = Mask::full, c.residual = Residual::no_norm, c.layers = 3, c.dense_hidden = 7, c.mixture_at = {0, 2};
+  c.mask = Mask::full, c.residual = Residual::no_norm, c.layers = 3, c.dense_hidden = 7,
+  c.mixture_at = {0, 2};
   return c;
 }();
 
@@ -62,7 +63,7 @@ void examine(const Pass& pass, const Objective& objective = {}) {
 }
 
 const Shape shape{2, 5};
-const Objective both{.balance = 0.3, .z = 0.2};   // large, so that an error in them shows
+const Objective both{.balance = 0.3, .z = 0.2};  // large, so that an error in them shows
 const Objective all{.dropout = 0.2, .balance = 0.3, .z = 0.2};
 const Key key{42};
 
@@ -85,7 +86,8 @@ struct Remembers : TopKRouter<3, 2> {
 
 }  // namespace
 
-TEST_CASE("gradients of a makeMoE-like model are its differences, with and without noise, dropout and capacity") {
+TEST_CASE(
+    "gradients of a makeMoE-like model are its differences, with and without noise, dropout and capacity") {
   using Model = GPT<makemoe, NoisyTopKRouter<4, 2, NoisyTopK{.bias = true}>, double>;
   examine<Model>({.shape = shape});
   examine<Model>({.shape = shape, .key = key}, all);
@@ -93,33 +95,45 @@ TEST_CASE("gradients of a makeMoE-like model are its differences, with and witho
                  all);
 }
 
-TEST_CASE("gradients of a model with grouped heads, rotary positions, RMSNorm, gated experts and a tied head are "
-          "its differences") {
+TEST_CASE(
+    "gradients of a model with grouped heads, rotary positions, RMSNorm, gated experts and a tied head are "
+    "its differences") {
   using Model = GPT<modern, TopKRouter<5, 2>, double>;
   examine<Model>({.shape = shape}, both);
-  examine<Model>({.shape = shape, .options = {.norm_epsilon = 0.1, .rotary_base = 50, .capacity_factor = 0.7},
-                  .key = key}, all);
+  examine<Model>({.shape = shape,
+                  .options = {.norm_epsilon = 0.1, .rotary_base = 50, .capacity_factor = 0.7},
+                  .key = key},
+                 all);
 }
 
-TEST_CASE("gradients of a dense model with learned positions, shared keys, wide heads and a tied head with bias are "
-          "its differences") {
+TEST_CASE(
+    "gradients of a dense model with learned positions, shared keys, wide heads and a tied head with bias "
+    "are "
+    "its differences") {
   examine<GPT<wide_heads, Dense, double>>({.shape = shape});
   examine<GPT<wide_heads, Dense, double>>({.shape = shape, .key = key}, all);
 }
 
 TEST_CASE("gradients of every loss of the routers are their differences, also where layers share one loss") {
-  constexpr Config c = [] {   // two mixtures and a dense layer before them
+  constexpr Config c = [] {  // two mixtures and a dense layer before them
     Config config = plain;
     config.layers = 3, config.dense_first = 1;
     return config;
   }();
-  Objective o{.balance = 0.5, .balance_rule = BalanceRule::huggingface, .z = 0.3, .importance = 0.7, .load = 0.6,
-              .variance = 5, .count = 0.05};
+  Objective o{.balance = 0.5,
+              .balance_rule = BalanceRule::huggingface,
+              .z = 0.3,
+              .importance = 0.7,
+              .load = 0.6,
+              .variance = 5,
+              .count = 0.05};
   examine<GPT<c, NoisyTopKRouter<5, 2>, double>>({.shape = shape, .key = key}, o);
   o.balance_rule = BalanceRule::megablocks;
   examine<GPT<c, TopKRouter<5, 2>, double>>({.shape = shape}, o);
-  o = {.balance = 0.5, .balance_rule = {.choices = BalanceRule::Choices::first, .group = Group::sequence,
-                                        .layers = BalanceRule::Layers::pooled}};
+  o = {.balance = 0.5,
+       .balance_rule = {.choices = BalanceRule::Choices::first,
+                        .group = Group::sequence,
+                        .layers = BalanceRule::Layers::pooled}};
   examine<GPT<c, TopKRouter<5, 2>, double>>({.shape = shape, .options = {.capacity_factor = 0.7}}, o);
 }
 
@@ -134,14 +148,16 @@ TEST_CASE("gradients of a post-norm encoder are its differences, also with a rou
   examine<GPT<encoder, ExpertChoiceRouter<4, 2>, double>>({.shape = shape, .key = key}, all);
 }
 
-TEST_CASE("gradients of a post-norm encoder whose experts are linear, all at work and projected together, are its "
-          "differences") {
+TEST_CASE(
+    "gradients of a post-norm encoder whose experts are linear, all at work and projected together, are its "
+    "differences") {
   using AllOfFour = TopKRouter<4, 4, TopK{.gates = Gates::probability}>;
   examine<GPT<encoder, WithSharedProjection<AllOfFour, 7, Activation::relu>, double>>(
       {.shape = shape, .key = key}, all);
 }
 
-TEST_CASE("gradients of an encoder without norms whose mixtures stand where a predicate says are its differences") {
+TEST_CASE(
+    "gradients of an encoder without norms whose mixtures stand where a predicate says are its differences") {
   using Model = GPT<norm_free, TopKRouter<3, 2>, double>;
   static_assert(Model::Trunk::Blocks::as == 1 && Model::Trunk::Blocks::bs == 2);
   examine<Model>({.shape = shape, .key = key}, all);

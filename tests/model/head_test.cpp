@@ -40,7 +40,8 @@ struct Scene {
 
 // Mean of -log softmax over the targets that count, by Eigen.
 template <class W, class Bias>
-double expected_loss(const Eigen::MatrixXd& x, const W& weight, const Bias& bias, const std::vector<int>& targets) {
+double expected_loss(const Eigen::MatrixXd& x, const W& weight, const Bias& bias,
+                     const std::vector<int>& targets) {
   const Eigen::MatrixXd logits = (weight * x).colwise() + bias;
   double total = 0;
   int counted = 0;
@@ -59,7 +60,8 @@ TEST_CASE("the loss is the mean of -log softmax at the targets, and the logits s
   Scene<Separate> s;
   const Eigen::VectorXd bias = s.head.bias.eigen().row(0);
   // ten roundings of numbers near one
-  CHECK(s.loss() == Approx(expected_loss(s.x.eigen(), s.head.weight.eigen(), bias, s.targets)).epsilon(1e-14));
+  CHECK(s.loss() ==
+        Approx(expected_loss(s.x.eigen(), s.head.weight.eigen(), bias, s.targets)).epsilon(1e-14));
   const Eigen::MatrixXd logits = (s.head.weight.eigen() * s.x.eigen()).colwise() + bias;
   CHECK((s.tape.logits.eigen() - logits).cwiseAbs().maxCoeff() <= 1e-14);
 }
@@ -69,7 +71,7 @@ TEST_CASE("a tied head multiplies by the embedding, has no matrix of its own and
   CHECK(s.head.weight.size() == 0);
   const Eigen::VectorXd bias = s.head.bias.eigen().row(0);
   CHECK(s.loss() == Approx(expected_loss(s.x.eigen(), s.embedding.eigen(), bias, s.targets)).epsilon(1e-14));
-  s.d_embedding.eigen().setConstant(1);   // invariant 1: gradients add
+  s.d_embedding.eigen().setConstant(1);  // invariant 1: gradients add
   s.backward();
   Scene<Separate> same;
   same.head.weight.eigen() = s.embedding.eigen();
@@ -85,9 +87,10 @@ TEST_CASE("a token with a target below zero counts neither in the loss nor in a 
   s.targets[1] = -1;
   s.targets[4] = -100;
   const Eigen::VectorXd bias = s.head.bias.eigen().row(0);
-  CHECK(s.loss() == Approx(expected_loss(s.x.eigen(), s.head.weight.eigen(), bias, s.targets)).epsilon(1e-14));
+  CHECK(s.loss() ==
+        Approx(expected_loss(s.x.eigen(), s.head.weight.eigen(), bias, s.targets)).epsilon(1e-14));
   CHECK(s.tape.counted == 4);
-  s.dx.eigen().setConstant(9);   // invariant 2: overwritten
+  s.dx.eigen().setConstant(9);  // invariant 2: overwritten
   s.backward();
   CHECK(s.dx.eigen().col(1).isZero(0));
   CHECK(s.dx.eigen().col(4).isZero(0));
@@ -136,7 +139,7 @@ TEST_CASE("logits of a thousand do not overflow the loss") {
 }
 
 namespace {
-constexpr int large = 2500;   // five blocks
+constexpr int large = 2500;  // five blocks
 using Large = Head<D, large, double, false, true>;
 
 struct LargeScene {
@@ -145,7 +148,7 @@ struct LargeScene {
   Tokens<D, double> x{N}, dx{N};
   Large::Tape tape;
   Large::Scratch scratch;
-  std::vector<int> targets{0, 499, 500, -1, 1999, 2499};   // the first and last of blocks, and one ignored
+  std::vector<int> targets{0, 499, 500, -1, 1999, 2499};  // the first and last of blocks, and one ignored
 
   LargeScene() {
     draw(head.weight.data(), head.weight.size(), 1);
@@ -159,7 +162,9 @@ struct LargeScene {
 };
 }  // namespace
 
-TEST_CASE("the gradients of a vocabulary of several blocks are those of the whole, in less scratch than the logits") {
+TEST_CASE(
+    "the gradients of a vocabulary of several blocks are those of the whole, in less scratch than the "
+    "logits") {
   LargeScene s;
   REQUIRE(Large::blocks.size() == 5);
   s.run({.shape = {2, 3}});
@@ -167,7 +172,7 @@ TEST_CASE("the gradients of a vocabulary of several blocks are those of the whol
   Eigen::MatrixXd dz = s.tape.logits.eigen().array().exp();
   for (Index n = 0; n < N; ++n) {
     const int target = s.targets[static_cast<std::size_t>(n)];
-    dz.col(n) /= dz.col(n).sum() * 5;   // the mean over five targets
+    dz.col(n) /= dz.col(n).sum() * 5;  // the mean over five targets
     if (target >= 0)
       dz(target, n) -= 1.0 / 5;
     else
@@ -190,7 +195,7 @@ TEST_CASE("the gradients of a large vocabulary do not depend on the number of th
 
 TEST_CASE("what a token gets back from the head does not depend on which other tokens share the call") {
   LargeScene all, alone;
-  all.targets = {-1, -1, 500, -1, -1, -1};   // one target counts in both
+  all.targets = {-1, -1, 500, -1, -1, -1};  // one target counts in both
   all.run({.shape = {2, 3}});
   alone.x.resize(1);
   alone.dx.resize(1);
@@ -202,7 +207,8 @@ TEST_CASE("what a token gets back from the head does not depend on which other t
 }
 
 namespace {
-// A vocabulary at an edge of the blocks of 512 that backward takes it in; one target at each end of each block.
+// A vocabulary at an edge of the blocks of 512 that backward takes it in; one target at each end of each
+// block.
 template <int V>
 void check_vocabulary() {
   using Edge = Head<3, V, float, false, true>;
@@ -211,7 +217,11 @@ void check_vocabulary() {
   typename Edge::Tape tape;
   typename Edge::Scratch scratch;
   Rng rng(4);
-  for_each_weight([&](auto& w) { for (float& x : w) x = static_cast<float>(rng.normal()); }, head);
+  for_each_weight(
+      [&](auto& w) {
+        for (float& x : w) x = static_cast<float>(rng.normal());
+      },
+      head);
   std::vector<int> targets{-1};
   for (const int id : {0, 511, 512, 1023, 1024, V / 2, V - 1}) targets.push_back(std::min(id, V - 1));
   const auto tokens = std::ssize(targets);
@@ -226,15 +236,20 @@ void check_vocabulary() {
   for (Index n = 0; n < tokens; ++n) {
     const int target = targets[static_cast<std::size_t>(n)];
     dz.col(n) /= dz.col(n).sum() * static_cast<double>(tokens - 1);
-    if (target < 0) dz.col(n).setZero();
-    else dz(target, n) -= 1.0 / static_cast<double>(tokens - 1);
+    if (target < 0)
+      dz.col(n).setZero();
+    else
+      dz(target, n) -= 1.0 / static_cast<double>(tokens - 1);
   }
   CAPTURE(V);
   CHECK((dx.eigen().template cast<double>() - head.weight.eigen().template cast<double>().transpose() * dz)
-            .cwiseAbs().maxCoeff() <= 1e-5);
+            .cwiseAbs()
+            .maxCoeff() <= 1e-5);
   CHECK((grad.weight.eigen().template cast<double>() - dz * x.eigen().template cast<double>().transpose())
-            .cwiseAbs().maxCoeff() <= 1e-6);
-  CHECK((grad.bias.eigen().template cast<double>() - dz.rowwise().sum().transpose()).cwiseAbs().maxCoeff() <= 1e-6);
+            .cwiseAbs()
+            .maxCoeff() <= 1e-6);
+  CHECK((grad.bias.eigen().template cast<double>() - dz.rowwise().sum().transpose()).cwiseAbs().maxCoeff() <=
+        1e-6);
 }
 }  // namespace
 

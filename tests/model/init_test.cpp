@@ -10,8 +10,8 @@
 
 namespace {
 
-constexpr Config config{.vocab = 65, .context = 32, .dim = 48, .layers = 3, .heads = 4, .hidden = 64,
-                        .head_bias = true};
+constexpr Config config{
+    .vocab = 65, .context = 32, .dim = 48, .layers = 3, .heads = 4, .hidden = 64, .head_bias = true};
 using Model = GPT<config, NoisyTopKRouter<3, 2, NoisyTopK{.bias = true}>>;
 constexpr Config without_bias = [] {
   Config c = config;
@@ -46,11 +46,13 @@ std::uint64_t draws_of() {
   for (const Init scheme : {Init::gpt2, Init::makemoe}) {
     const auto model = std::make_unique<Initialised>();
     init(*model, Key{5}, scheme);
-    for_each_named_weight([&](const std::string& path, Kind, const auto& w) {
-      hash ^= detail::hash_of(path);
-      for (const auto x : w)
-        hash = mix64(hash + static_cast<std::uint64_t>(std::llround(static_cast<double>(x) * 0x1p20)));
-    }, std::as_const(*model));
+    for_each_named_weight(
+        [&](const std::string& path, Kind, const auto& w) {
+          hash ^= detail::hash_of(path);
+          for (const auto x : w)
+            hash = mix64(hash + static_cast<std::uint64_t>(std::llround(static_cast<double>(x) * 0x1p20)));
+        },
+        std::as_const(*model));
   }
   return hash;
 }
@@ -65,8 +67,8 @@ constexpr Config without_norms = [] {
   c.residual = Residual::no_norm, c.head_bias = true;
   return c;
 }();
-constexpr presets::Extents extents{.vocab = 7, .context = 5, .dim = 8, .layers = 3, .heads = 4, .kv_heads = 2,
-                                   .hidden = 4, .experts = 6};
+constexpr presets::Extents extents{
+    .vocab = 7, .context = 5, .dim = 8, .layers = 3, .heads = 4, .kv_heads = 2, .hidden = 4, .experts = 6};
 constexpr presets::Extents grouped = [] {
   presets::Extents x = extents;
   x.experts = 16, x.active = 3;
@@ -85,13 +87,19 @@ struct Own {
   Weight<float, 4, 4> table;
 
   static constexpr auto fields() {
-    return Fields{Field{"ln", &Own::ln}, Field{"rescale", &Own::rescale},
-                  Field{"off", &Own::off, Start::zero}, Field{"scale", &Own::scale, Start::at(0.25)},
+    return Fields{Field{"ln", &Own::ln},
+                  Field{"rescale", &Own::rescale},
+                  Field{"off", &Own::off, Start::zero},
+                  Field{"scale", &Own::scale, Start::at(0.25)},
                   Field{"mask", &Own::mask},
-                  Field{"attention_norm", &Own::attention_norm}, Field{"count", &Own::count, Kind::buffer},
-                  Field{"share", &Own::share, Kind::buffer, Start::one}, Field{"norm", &Own::norm},
-                  Field{"down", &Own::down}, Field{"embedding", &Own::embedding},
-                  Field{"output", &Own::output}, Field{"last", &Own::last, Start::residual},
+                  Field{"attention_norm", &Own::attention_norm},
+                  Field{"count", &Own::count, Kind::buffer},
+                  Field{"share", &Own::share, Kind::buffer, Start::one},
+                  Field{"norm", &Own::norm},
+                  Field{"down", &Own::down},
+                  Field{"embedding", &Own::embedding},
+                  Field{"output", &Own::output},
+                  Field{"last", &Own::last, Start::residual},
                   Field{"table", &Own::table, Kind::buffer}};
   }
 };
@@ -102,35 +110,39 @@ bool is_norm(const std::string& path) { return contains(path, "norm"); }
 }  // namespace
 
 TEST_CASE("gpt2 draws matrices and embeddings with deviation 0.02 and what writes to the stream with less") {
-  for_each_named_weight([&](const std::string& path, Kind, const auto& w) {
-    INFO(path);
-    if (is_norm(path)) {
-      CHECK(constant(w, path.ends_with("weight") ? 1.f : 0.f));
-    } else if (path.ends_with("bias")) {
-      CHECK(constant(w, 0));
-    } else {
-      const bool residual = contains(path, "attention.output") || contains(path, ".down.");
-      check_deviation(path, w, residual ? 0.02 / std::sqrt(6.0) : 0.02);
-    }
-  }, std::as_const(*initial(Init::gpt2)));
+  for_each_named_weight(
+      [&](const std::string& path, Kind, const auto& w) {
+        INFO(path);
+        if (is_norm(path)) {
+          CHECK(constant(w, path.ends_with("weight") ? 1.f : 0.f));
+        } else if (path.ends_with("bias")) {
+          CHECK(constant(w, 0));
+        } else {
+          const bool residual = contains(path, "attention.output") || contains(path, ".down.");
+          check_deviation(path, w, residual ? 0.02 / std::sqrt(6.0) : 0.02);
+        }
+      },
+      std::as_const(*initial(Init::gpt2)));
 }
 
 TEST_CASE("makemoe draws matrices by Kaiming's rule, biases uniformly and embeddings with deviation one") {
-  for_each_named_weight([&](const std::string& path, Kind, const auto& w) {
-    INFO(path);
-    const int fan_in = contains(path, ".down.") ? config.hidden : config.dim;
-    if (is_norm(path)) {
-      CHECK(constant(w, path.ends_with("weight") ? 1.f : 0.f));
-    } else if (path.ends_with("bias")) {
-      const double bound = 1 / std::sqrt(double(fan_in));
-      for (const float x : w) CHECK(std::abs(x) <= bound);
-      if (w.size() > 40) CHECK(*std::max_element(w.begin(), w.end()) > 0.8 * bound);   // 0.9^40 = 1.5 %
-      // a uniform's square varies less than a normal's, so five deviations are generous
-      check_deviation(path, w, bound / std::sqrt(3.0));
-    } else {
-      check_deviation(path, w, contains(path, "embedding") ? 1 : std::sqrt(2.0 / fan_in));
-    }
-  }, std::as_const(*initial(Init::makemoe)));
+  for_each_named_weight(
+      [&](const std::string& path, Kind, const auto& w) {
+        INFO(path);
+        const int fan_in = contains(path, ".down.") ? config.hidden : config.dim;
+        if (is_norm(path)) {
+          CHECK(constant(w, path.ends_with("weight") ? 1.f : 0.f));
+        } else if (path.ends_with("bias")) {
+          const double bound = 1 / std::sqrt(double(fan_in));
+          for (const float x : w) CHECK(std::abs(x) <= bound);
+          if (w.size() > 40) CHECK(*std::max_element(w.begin(), w.end()) > 0.8 * bound);  // 0.9^40 = 1.5 %
+          // a uniform's square varies less than a normal's, so five deviations are generous
+          check_deviation(path, w, bound / std::sqrt(3.0));
+        } else {
+          check_deviation(path, w, contains(path, "embedding") ? 1 : std::sqrt(2.0 / fan_in));
+        }
+      },
+      std::as_const(*initial(Init::makemoe)));
 }
 
 TEST_CASE("the bias of a tied head is drawn for the width of the model") {
@@ -145,7 +157,7 @@ TEST_CASE("the bias of a tied head is drawn for the width of the model") {
   double largest = 0;
   for (const float x : model->head.bias) largest = std::max(largest, std::abs(double(x)));
   CHECK(largest <= bound);
-  CHECK(largest > 0.9 * bound);   // 65 draws: 0.9^65 = 0.1 %
+  CHECK(largest > 0.9 * bound);  // 65 draws: 0.9^65 = 0.1 %
 }
 
 TEST_CASE("the same key gives the same weights and another key others") {
@@ -155,9 +167,11 @@ TEST_CASE("the same key gives the same weights and another key others") {
 
 TEST_CASE("no two weights share their numbers") {
   std::vector<float> firsts;
-  for_each_named_weight([&](const std::string& path, Kind, const auto& w) {
-    if (!is_norm(path)) firsts.push_back(w[0]);
-  }, std::as_const(*initial(Init::makemoe)));
+  for_each_named_weight(
+      [&](const std::string& path, Kind, const auto& w) {
+        if (!is_norm(path)) firsts.push_back(w[0]);
+      },
+      std::as_const(*initial(Init::makemoe)));
   std::sort(firsts.begin(), firsts.end());
   CHECK(std::adjacent_find(firsts.begin(), firsts.end()) == firsts.end());
 }
@@ -177,7 +191,8 @@ TEST_CASE("a fresh gpt2 model knows nothing: its loss is ln V") {
   const auto model = initial(Init::gpt2);
   const Batch batch = random_batch({4, 32}, config.vocab, 1);
   Workspace<Model> work(batch.shape);
-  // logits have deviation 0.02 sqrt(48) = 0.14, which adds half its square; the mean over 128 tokens varies by 0.012
+  // logits have deviation 0.02 sqrt(48) = 0.14, which adds half its square; the mean over 128 tokens varies
+  // by 0.012
   CHECK(std::abs(model->forward(batch, work).cross_entropy - std::log(65.0) - 0.01) <= 0.04);
 }
 
@@ -187,11 +202,13 @@ TEST_CASE("a cosine router begins with scale 2") {
     const auto model = std::make_unique<Cosine>();
     init(*model, Key{5}, scheme);
     int found = 0;
-    for_each_named_weight([&](const std::string& path, Kind, const auto& w) {
-      if (!path.ends_with("log_scale")) return;
-      CHECK(std::exp(w[0]) == Approx(2));
-      ++found;
-    }, std::as_const(*model));
+    for_each_named_weight(
+        [&](const std::string& path, Kind, const auto& w) {
+          if (!path.ends_with("log_scale")) return;
+          CHECK(std::exp(w[0]) == Approx(2));
+          ++found;
+        },
+        std::as_const(*model));
     CHECK(found > 0);
   }
 }

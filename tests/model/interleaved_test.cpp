@@ -80,10 +80,13 @@ TEST_CASE("beside a list, one per kind is the same element for each layer of the
   List list;
   OnePerKind<A, B, Uneven> shared;
   for (int i = 0; i < 5; ++i)
-    list.at_layer(i, [&](auto& x, auto& one) {
-      CHECK(std::is_same_v<decltype(x), decltype(one)>);
-      for_each_weight([&](auto& w) { w[0] += 1; }, one);
-    }, shared);
+    list.at_layer(
+        i,
+        [&](auto& x, auto& one) {
+          CHECK(std::is_same_v<decltype(x), decltype(one)>);
+          for_each_weight([&](auto& w) { w[0] += 1; }, one);
+        },
+        shared);
   CHECK(shared.first[0].a[0] == 3);
   CHECK(shared.second[0].b[0] == 2);
   CHECK(OnePerKind<A, B, Never>().second.size() == 0);

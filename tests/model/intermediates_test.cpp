@@ -12,7 +12,8 @@ using namespace moegpt;
 
 namespace {
 
-constexpr Config config{.vocab = 7, .context = 6, .dim = 8, .layers = 3, .heads = 2, .hidden = 12, .dense_first = 1};
+constexpr Config config{
+    .vocab = 7, .context = 6, .dim = 8, .layers = 3, .heads = 2, .hidden = 12, .dense_first = 1};
 using Model = GPT<config, TopKRouter<4, 2>, double>;
 
 // The batch is a temporary: intermediates must not need it any more.
@@ -35,14 +36,19 @@ struct Around {
   static constexpr std::string_view name = "moe";
   Inner inner;
   static constexpr auto fields() { return Fields{Field{"", &Around::inner}}; }
-  void forward(In<dim_in, Scalar> x, Out<dim_out, Scalar> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
+  void forward(In<dim_in, Scalar> x, Out<dim_out, Scalar> y, Tape& tape, Scratch& scratch,
+               const Pass& pass) const {
     inner.forward(x, y, tape, scratch, pass);
   }
-  void backward(In<dim_in, Scalar> x, const Tape& tape, In<dim_out, Scalar> dy, Out<dim_in, Scalar> dx, Around& grad,
-                Scratch& scratch, const Pass& pass) const {
+  void backward(In<dim_in, Scalar> x, const Tape& tape, In<dim_out, Scalar> dy, Out<dim_in, Scalar> dx,
+                Around& grad, Scratch& scratch, const Pass& pass) const {
     inner.backward(x, tape, dy, dx, grad.inner, scratch, pass);
   }
-  auto routed_experts() const requires Tells { return inner.routed_experts(); }
+  auto routed_experts() const
+    requires Tells
+  {
+    return inner.routed_experts();
+  }
 };
 template <bool Tells>
 struct AroundTopK : TopKRouter<4, 2> {
@@ -87,13 +93,13 @@ TEST_CASE("intermediates are what the tape holds, for each mixture") {
   CHECK(layer.balance_loss == tape.balance);
   CHECK(layer.z_loss == tape.z);
   CHECK(layer.importance_loss == tape.importance);
-  CHECK(layer.expert_outputs.empty());   // nobody asked
+  CHECK(layer.expert_outputs.empty());  // nobody asked
 }
 
 TEST_CASE("the final output is the gates times what the experts answered") {
   Model model;
   draw_weights(model, 2);
-  model.options.capacity_factor = 0.75;   // some pairs are dropped
+  model.options.capacity_factor = 0.75;  // some pairs are dropped
   for (const int threads : {1, 2}) {
     Model::Workspace work{{2, 6}, {.threads = threads}};
     run(model, work);
@@ -105,15 +111,16 @@ TEST_CASE("the final output is the gates times what the experts answered") {
       for (std::size_t n = 0; n < 12; ++n)
         for (std::size_t i = 0; i < 8; ++i) {
           double y = 0;
-          for (std::size_t j = 0; j < 2; ++j) y += layer.gates[n * 2 + j] * layer.expert_outputs[(n * 2 + j) * 8 + i];
+          for (std::size_t j = 0; j < 2; ++j)
+            y += layer.gates[n * 2 + j] * layer.expert_outputs[(n * 2 + j) * 8 + i];
           worst = std::max(worst, std::abs(y - layer.final_output[n * 8 + i]));
           largest = std::max(largest, std::abs(y));
         }
-      CHECK(worst <= 1e-14 * largest);   // at most the order of two additions
+      CHECK(worst <= 1e-14 * largest);  // at most the order of two additions
       CHECK(largest > 0.01);
       for (std::size_t pair = 0; pair < 24; ++pair) {
         dropped += layer.dropped[pair];
-        CHECK(layer.top_k_indices[pair] >= 0);   // one that was dropped is still named
+        CHECK(layer.top_k_indices[pair] >= 0);  // one that was dropped is still named
         if (layer.dropped[pair]) {
           CHECK(layer.gates[pair] == 0);
           CHECK(layer.top_k_scores[pair] > 0);
@@ -143,7 +150,7 @@ TEST_CASE("a token that fewer experts chose has no index in the places that are 
     chosen += layer.top_k_indices[pair] >= 0;
   }
   CHECK(layer.choices == 4);
-  CHECK(chosen == 24);   // 4 experts with 12 * 2 / 4 tokens each
+  CHECK(chosen == 24);  // 4 experts with 12 * 2 / 4 tokens each
 }
 
 TEST_CASE("a second expert that was left out is named, and counts as dropped") {
@@ -182,11 +189,12 @@ TEST_CASE("experts beside shared ones and before a shared projection answer too"
   CHECK(layer.expert_dim == 5);
   REQUIRE(layer.expert_outputs.size() == 12 * 2 * 5);
   CHECK(layer.final_output.size() == 12 * 8);
-  const auto& mixed = work.tape.trunk.blocks.second[0].mixture.mixed;   // before the projection
+  const auto& mixed = work.tape.trunk.blocks.second[0].mixture.mixed;  // before the projection
   for (std::size_t n = 0; n < 12; ++n)
     for (std::size_t i = 0; i < 5; ++i) {
       double y = 0;
-      for (std::size_t j = 0; j < 2; ++j) y += layer.gates[n * 2 + j] * layer.expert_outputs[(n * 2 + j) * 5 + i];
+      for (std::size_t j = 0; j < 2; ++j)
+        y += layer.gates[n * 2 + j] * layer.expert_outputs[(n * 2 + j) * 5 + i];
       CHECK(y == Approx(mixed[static_cast<Index>(n)][i]).margin(1e-14));
     }
 }
@@ -206,9 +214,10 @@ TEST_CASE(
   REQUIRE(tells.layers.size() == 2);
   CHECK(tells.layers[1].expert_outputs == plain.layers[1].expert_outputs);
   CHECK(tells.layers[1].gate_scores == plain.layers[1].gate_scores);
-  CHECK(of(Silent{}, false).layers.size() == 2);   // without them nothing is missing
-  CHECK(refusal([&] { of(Silent{}, true); }).find("the mixture of layer 1 has a plan, but does not say of which "
-        "experts: give it routed_experts()") != std::string::npos);
+  CHECK(of(Silent{}, false).layers.size() == 2);  // without them nothing is missing
+  CHECK(refusal([&] { of(Silent{}, true); })
+            .find("the mixture of layer 1 has a plan, but does not say of which "
+                  "experts: give it routed_experts()") != std::string::npos);
 }
 
 TEST_CASE("intermediates of logits with a cache are those of a forward of the same tokens") {
@@ -232,11 +241,12 @@ TEST_CASE("intermediates of logits with a cache are those of a forward of the sa
   }
 
   cache.clear();
-  for (const Rows positions : {Rows{0, 4}, Rows{4, 2}}) {   // of each call
+  for (const Rows positions : {Rows{0, 4}, Rows{4, 2}}) {  // of each call
     const auto [first, count] = positions;
     std::vector<int> ids;
     for (Index b = 0; b < 2; ++b)
-      for (Index t = first; t < first + count; ++t) ids.push_back(batch.inputs[static_cast<std::size_t>(b * 6 + t)]);
+      for (Index t = first; t < first + count; ++t)
+        ids.push_back(batch.inputs[static_cast<std::size_t>(b * 6 + t)]);
     model.logits(ids, work, cache);
     const auto all = intermediates(model, work, {.expert_outputs = true});
     CHECK(all.shape == Shape{2, count});
@@ -246,7 +256,8 @@ TEST_CASE("intermediates of logits with a cache are those of a forward of the sa
       for (Index n = 0; n < 2 * count; ++n) {
         const Index of_whole = n / count * 6 + first + n % count;
         const auto same = [&](const auto& some, const auto& full, Index each) {
-          return std::equal(some.begin() + n * each, some.begin() + (n + 1) * each, full.begin() + of_whole * each);
+          return std::equal(some.begin() + n * each, some.begin() + (n + 1) * each,
+                            full.begin() + of_whole * each);
         };
         CHECK(same(all.layers[l].gate_scores, whole.layers[l].gate_scores, 4));
         CHECK(same(all.layers[l].top_k_indices, whole.layers[l].top_k_indices, 2));

@@ -9,19 +9,37 @@
 
 namespace {
 
-constexpr Config learned{.vocab = 23, .context = 19, .dim = 24, .layers = 2, .heads = 3, .hidden = 20,
-                         .head_bias = true};
-constexpr Config rotary{.vocab = 23, .context = 19, .dim = 24, .layers = 3, .heads = 4, .kv_heads = 2, .head_dim = 8,
-                        .hidden = 20, .norm = Norm::rms, .positions = Positions::rotary,
-                        .activation = Activation::silu, .gated = true, .tied = true, .dense_first = 1};
+constexpr Config learned{
+    .vocab = 23, .context = 19, .dim = 24, .layers = 2, .heads = 3, .hidden = 20, .head_bias = true};
+constexpr Config rotary{.vocab = 23,
+                        .context = 19,
+                        .dim = 24,
+                        .layers = 3,
+                        .heads = 4,
+                        .kv_heads = 2,
+                        .head_dim = 8,
+                        .hidden = 20,
+                        .norm = Norm::rms,
+                        .positions = Positions::rotary,
+                        .activation = Activation::silu,
+                        .gated = true,
+                        .tied = true,
+                        .dense_first = 1};
 template <class T>
 using Learned = GPT<learned, NoisyTopKRouter<5, 2>, T>;
 template <class T>
 using Rotary = GPT<rotary, TopKRouter<4, 2>, T>;
 
 // In storage, with inputs of several blocks of 32 and of parts of one.
-constexpr Config stored_config{.vocab = 23, .context = 19, .dim = 72, .layers = 2, .heads = 3, .hidden = 40,
-                               .gated = true, .tied = true, .dense_first = 1};
+constexpr Config stored_config{.vocab = 23,
+                               .context = 19,
+                               .dim = 72,
+                               .layers = 2,
+                               .heads = 3,
+                               .hidden = 40,
+                               .gated = true,
+                               .tied = true,
+                               .dense_first = 1};
 template <class S>
 using InStorage = GPT<stored_config, TopKRouter<4, 2>, Stored<float, S>>;
 
@@ -34,16 +52,17 @@ using PostNorm = GPT<with(Residual::post_norm), GShardRouter<5>>;
 using NoNorms = GPT<with(Residual::no_norm), InputJitter<TopKRouter<5, 2>>>;
 
 constexpr int V = 23;
-constexpr Index L = 19;   // the whole context
+constexpr Index L = 19;  // the whole context
 
 template <class Model>
 using Scalars = std::vector<typename Model::Scalar>;
 
-const Objective dropping{.dropout = 0.3};   // with a key
+const Objective dropping{.dropout = 0.3};  // with a key
 
 // Logits of a batch as training computes them.
 template <class Model>
-Scalars<Model> trained(const Model& model, Shape shape, const std::vector<int>& ids, std::optional<Key> key = {}) {
+Scalars<Model> trained(const Model& model, Shape shape, const std::vector<int>& ids,
+                       std::optional<Key> key = {}) {
   Workspace<Model> work(shape, {}, dropping);
   model.forward({shape, ids, ids}, work, key);
   const auto* logits = work.tape.head.logits[0];
@@ -61,7 +80,8 @@ Scalars<Model> cached(const Model& model, Shape shape, const std::vector<int>& i
     const Index length = std::min(piece, shape.length - first);
     std::vector<int> part;
     for (Index b = 0; b < shape.batch; ++b)
-      part.insert(part.end(), ids.begin() + b * shape.length + first, ids.begin() + b * shape.length + first + length);
+      part.insert(part.end(), ids.begin() + b * shape.length + first,
+                  ids.begin() + b * shape.length + first + length);
     const auto logits = model.logits(part, work, cache, key);
     for (Index b = 0; b < shape.batch; ++b)
       std::copy(logits[b * length], logits[b * length] + length * V,
@@ -119,7 +139,7 @@ void require_ragged_batches() {
     typename Model::Cache cache(3);
     for (const auto& lengths : steps) {
       const Index longest = *std::max_element(lengths, lengths + 3);
-      std::vector<int> part(static_cast<std::size_t>(3 * longest), V - 1);   // padding
+      std::vector<int> part(static_cast<std::size_t>(3 * longest), V - 1);  // padding
       for (Index b = 0; b < 3; ++b)
         std::copy_n(ids.begin() + b * L + cache.length(b), lengths[b], part.begin() + b * longest);
       const std::vector<Index> before(cache.lengths().begin(), cache.lengths().end());
@@ -127,7 +147,8 @@ void require_ragged_batches() {
       for (std::size_t b = 0; b < 3; ++b) {
         const Index row = static_cast<Index>(b) * longest, at = static_cast<Index>(b) * L + before[b];
         REQUIRE(cache.length(static_cast<Index>(b)) == before[b] + lengths[b]);
-        REQUIRE(std::memcmp(logits[row], whole.data() + at * V, sizeof(T) * static_cast<std::size_t>(lengths[b] * V)) == 0);
+        REQUIRE(std::memcmp(logits[row], whole.data() + at * V,
+                            sizeof(T) * static_cast<std::size_t>(lengths[b] * V)) == 0);
       }
     }
     REQUIRE(cache.remaining() == 0);
@@ -151,63 +172,71 @@ void require_greedy_recomputation() {
     ids.push_back(id);
     id = generator.next(id);
   }
-  REQUIRE(id == likeliest(*model, ids));   // after the last position of the context
+  REQUIRE(id == likeliest(*model, ids));  // after the last position of the context
 }
 
 }  // namespace
 
-TEST_CASE("a sequence's logits have the same bits alone, among others and with a cache: norms of sums, and none") {
+TEST_CASE(
+    "a sequence's logits have the same bits alone, among others and with a cache: norms of sums, and none") {
   require_law_6<PostNorm>();
   require_law_6<NoNorms>();
 }
 
-TEMPLATE_TEST_CASE("a sequence's logits have the same bits alone, among others and with a cache: learned positions",
-                   "", float, double) {
+TEMPLATE_TEST_CASE(
+    "a sequence's logits have the same bits alone, among others and with a cache: learned positions", "",
+    float, double) {
   require_law_6<Learned<TestType>>();
 }
 
-TEMPLATE_TEST_CASE("a sequence's logits have the same bits alone, among others and with a cache: rotary, grouped heads",
-                   "", float, double) {
+TEMPLATE_TEST_CASE(
+    "a sequence's logits have the same bits alone, among others and with a cache: rotary, grouped heads", "",
+    float, double) {
   require_law_6<Rotary<TestType>>();
 }
 
-TEMPLATE_TEST_CASE("a sequence's logits have the same bits alone, among others and with a cache: weights in storage", "",
-                   BF16, INT8) {
+TEMPLATE_TEST_CASE(
+    "a sequence's logits have the same bits alone, among others and with a cache: weights in storage", "",
+    BF16, INT8) {
   require_law_6<InStorage<TestType>>();
   require_law_6<Learned<Stored<float, TestType>>>();
   require_ragged_batches<InStorage<TestType>>();
 }
 
-TEMPLATE_TEST_CASE("sequences of different lengths continue with the bits of the batch: learned positions", "", float,
-                   double) {
+TEMPLATE_TEST_CASE("sequences of different lengths continue with the bits of the batch: learned positions",
+                   "", float, double) {
   require_ragged_batches<Learned<TestType>>();
 }
 
-TEMPLATE_TEST_CASE("sequences of different lengths continue with the bits of the batch: rotary, grouped heads", "", float,
-                   double) {
+TEMPLATE_TEST_CASE(
+    "sequences of different lengths continue with the bits of the batch: rotary, grouped heads", "", float,
+    double) {
   require_ragged_batches<Rotary<TestType>>();
 }
 
-TEST_CASE("sequences that share a prompt, in an order chosen anew and without one that ended, have the bits of each alone") {
+TEST_CASE(
+    "sequences that share a prompt, in an order chosen anew and without one that ended, have the bits of "
+    "each alone") {
   using Model = Rotary<float>;
   const auto model = random_model<Model>(21);
   const auto prompt = random_ids(6, V, 22);
   Workspace<Model> work({3, L}, {}, {}, Use::inference);
   Model::Cache cache(3);
-  cache.gather(std::vector<Index>{0});   // one sequence
+  cache.gather(std::vector<Index>{0});  // one sequence
   model->logits(prompt, work, cache);
   cache.gather(std::vector<Index>{0, 0, 0});
   const std::vector<int> second{1, 2, 3}, third{4, 5, 6}, last{7, 8};
   model->logits(second, work, cache);
-  cache.gather(std::vector<Index>{2, 0, 2});   // beams: prompt 3, prompt 1, prompt 3
+  cache.gather(std::vector<Index>{2, 0, 2});  // beams: prompt 3, prompt 1, prompt 3
   model->logits(third, work, cache);
-  cache.gather(std::vector<Index>{1, 2});      // prompt 1 5, prompt 3 6
-  cache.truncate(0, 7);                        // prompt 1
+  cache.gather(std::vector<Index>{1, 2});  // prompt 1 5, prompt 3 6
+  cache.truncate(0, 7);                    // prompt 1
   const auto found = model->logits(last, work, cache);
   const std::vector<std::vector<int>> texts{{1, 7}, {3, 6, 8}};
   for (Index b = 0; b < 2; ++b) {
     std::vector<int> text = prompt;
-    text.insert(text.end(), texts[static_cast<std::size_t>(b)].begin(), texts[static_cast<std::size_t>(b)].end());
+    text.insert(text.end(), texts[static_cast<std::size_t>(b)].begin(),
+                texts[static_cast<std::size_t>(b)].end());
     const auto alone = trained(*model, {1, std::ssize(text)}, text);
     CHECK(same_bits(found[b], alone.data() + (std::ssize(text) - 1) * V, V));
     CHECK(cache.length(b) == std::ssize(text));
@@ -251,7 +280,9 @@ TEST_CASE("a cache counts the positions it holds and knows where each sequence b
 TEST_CASE("every choice of sequences is gathered in place: copies, cycles, fewer and more than there were") {
   using Cache = KVCache<Config{.vocab = 5, .context = 3, .dim = 2, .layers = 2, .heads = 1}>;
   const Index held[4] = {3, 1, 0, 2};
-  const auto content = [](int layer, Index b, Index p) { return static_cast<float>(100 * layer + 10 * b + p); };
+  const auto content = [](int layer, Index b, Index p) {
+    return static_cast<float>(100 * layer + 10 * b + p);
+  };
   int wrong = 0;
   for (Index before = 1; before <= 4; ++before)
     for (Index count = 1; count <= 4; ++count)
@@ -263,7 +294,8 @@ TEST_CASE("every choice of sequences is gathered in place: copies, cycles, fewer
           const auto [keys, values, capacity] = cache.at_layer(layer);
           for (Index b = 0; b < before; ++b)
             for (Index p = 0; p < held[b]; ++p)
-              keys[b * capacity + p][1] = content(layer, b, p), values[b * capacity + p][0] = -content(layer, b, p);
+              keys[b * capacity + p][1] = content(layer, b, p),
+                                  values[b * capacity + p][0] = -content(layer, b, p);
         }
         std::vector<Index> from;
         for (Index b = 0, rest = choice; b < count; ++b, rest /= before) from.push_back(rest % before);
@@ -313,12 +345,15 @@ TEST_CASE(
   CHECK(contains(refusal([&] { cache.truncate(1, -1); }), "length -1"));
   CHECK(contains(refusal([&] { cache.copy(other, 3, 0); }), "KVCache::copy: sequence 3, expected 0 .. 2"));
   CHECK(contains(refusal([&] { cache.copy(other, 0, 2); }), "KVCache::copy: sequence 2, expected 0 .. 1"));
-  CHECK(contains(refusal([&] { cache.gather(std::vector<Index>{0, 2}); }), "KVCache::gather: sequence 2, expected 0 .. 1"));
+  CHECK(contains(refusal([&] { cache.gather(std::vector<Index>{0, 2}); }),
+                 "KVCache::gather: sequence 2, expected 0 .. 1"));
   CHECK(contains(refusal([&] { cache.gather({}); }), "0 sequences, expected 1 .. 2"));
-  CHECK(contains(refusal([&] { cache.gather(std::vector<Index>{0, 0, 0}); }), "3 sequences, expected 1 .. 2"));
+  CHECK(
+      contains(refusal([&] { cache.gather(std::vector<Index>{0, 0, 0}); }), "3 sequences, expected 1 .. 2"));
   CHECK(contains(refusal([&] { cache.advance(0, std::vector<Index>{1}); }), "1 lengths for 2 sequences"));
-  CHECK(contains(refusal([&] { cache.advance(0, std::vector<Index>{0, L}); }), "sequence 1 of the cache holds 1 of 19"));
-  CHECK((cache.length(0) == 3 && cache.length(1) == 1 && cache.batch() == 2));   // as it was
+  CHECK(contains(refusal([&] { cache.advance(0, std::vector<Index>{0, L}); }),
+                 "sequence 1 of the cache holds 1 of 19"));
+  CHECK((cache.length(0) == 3 && cache.length(1) == 1 && cache.batch() == 2));  // as it was
 }
 
 TEST_CASE("lengths of logits that are not one for each sequence, or more than its ids, are rejected") {
@@ -359,7 +394,9 @@ TEST_CASE("logits that throw leave the cache as it was, and the next call has th
   Workspace<Model> work({1, L}, {}, {}, Use::inference);
   Model::Cache cache, undisturbed;
   const auto start = random_ids(5, V, 18), next = random_ids(2, V, 19);
-  const auto copy = [](In<V, float> logits) { return std::vector<float>(logits[0], logits[0] + logits.count * V); };
+  const auto copy = [](In<V, float> logits) {
+    return std::vector<float>(logits[0], logits[0] + logits.count * V);
+  };
   model->logits(start, work, undisturbed);
   const std::vector<float> expected = copy(model->logits(next, work, undisturbed));
   model->logits(start, work, cache);
@@ -377,7 +414,8 @@ TEST_CASE("ids that do not divide among the sequences of a cache are rejected") 
   const auto model = random_model<Model>(17);
   Workspace<Model> work({2, L}, {}, {}, Use::inference);
   Model::Cache cache(2);
-  CHECK(contains(refusal([&] { model->logits(random_ids(5, V, 1), work, cache); }), "5 ids for 2 x 2 tokens"));
+  CHECK(
+      contains(refusal([&] { model->logits(random_ids(5, V, 1), work, cache); }), "5 ids for 2 x 2 tokens"));
   CHECK(contains(refusal([&] { model->logits({}, work, cache); }), "2 sequences of 0 tokens"));
 }
 

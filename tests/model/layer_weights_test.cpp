@@ -26,8 +26,14 @@ std::vector<RouterLosses<double>> losses_of_layers(const Model& model, const Bat
 TEST_CASE("gradients of losses with a weight for each layer are their differences, under a sum and a mean") {
   GradcheckOptions options{.pass = {.shape = {2, 5}, .key = Key{42}}, .per_tensor = 16};
   for (const BalanceRule& rule : {BalanceRule{}, BalanceRule::megablocks, mean_of_sequences}) {
-    options.routing.objective = {.balance = 0.5, .balance_rule = rule, .z = 0.3, .importance = 0.7,
-                                 .load = 0.6, .variance = 5, .count = 0.05, .layer_weights = weights};
+    options.routing.objective = {.balance = 0.5,
+                                 .balance_rule = rule,
+                                 .z = 0.3,
+                                 .importance = 0.7,
+                                 .load = 0.6,
+                                 .variance = 5,
+                                 .count = 0.05,
+                                 .layer_weights = weights};
     for (options.seed = 1; options.seed <= 3; ++options.seed) {
       const GradcheckReport report = gradcheck<Noisy>(options);
       INFO(report.message);
@@ -77,7 +83,8 @@ TEST_CASE("weights of one change no bit, and a weight of zero leaves a layer the
   CHECK(first_difference(*gradient({.balance = 0.5, .z = 0.3, .layer_weights = ones}), *plain).empty());
   const auto without = gradient({});
   const auto last = gradient({.balance = 0.5, .z = 0.3, .layer_weights = not_the_last});
-  CHECK(first_difference(last->trunk.blocks.second[2], without->trunk.blocks.second[2]).empty());   // no loss is after it
+  CHECK(first_difference(last->trunk.blocks.second[2], without->trunk.blocks.second[2])
+            .empty());  // no loss is after it
   CHECK_FALSE(first_difference(plain->trunk.blocks.second[2], without->trunk.blocks.second[2]).empty());
   CHECK_FALSE(first_difference(last->trunk.blocks.second[1], without->trunk.blocks.second[1]).empty());
 }

@@ -17,7 +17,8 @@ constexpr Config config{.vocab = 7, .context = 5, .dim = 6, .layers = 2, .heads 
 using Shared2 = SharedExperts<TopKRouter<5, 2>, 2>;
 using SharedMasked = SharedExperts<Masked<TopKRouter<5, 2>, 2>, 1, Shared::gated>;
 using Levels = HierarchicalRouter<TopKRouter<3, 2>, TopKRouter<2, 1>>;
-using Projected = WithSharedProjection<TopKRouter<4, 4, TopK{.gates = Gates::probability}>, 3, Activation::tanh>;
+using Projected =
+    WithSharedProjection<TopKRouter<4, 4, TopK{.gates = Gates::probability}>, 3, Activation::tanh>;
 using Soft = AllowNonCausal<SoftMoE<3, 2>>;
 template <class Recipe>
 using Model = GPT<config, Recipe, double>;
@@ -44,15 +45,11 @@ struct Same : Expert<D, Dff, config.activation, T> {};
 TEST_CASE("gradients of a model with masks, shared experts and their gate are its differences") {
   examine<SharedMasked>();
 }
-TEST_CASE("gradients of a model with two levels of routers are its differences") {
-  examine<Levels>();
-}
+TEST_CASE("gradients of a model with two levels of routers are its differences") { examine<Levels>(); }
 TEST_CASE("gradients of a model of linear experts with a shared projection are its differences") {
   examine<Projected>();
 }
-TEST_CASE("gradients of a model of soft mixtures are its differences") {
-  examine<Soft>();
-}
+TEST_CASE("gradients of a model of soft mixtures are its differences") { examine<Soft>(); }
 
 TEST_CASE("what a person sees of the routed experts is seen beside shared ones too") {
   const auto model = random_model<Model<SharedMasked>>(1);
@@ -62,7 +59,7 @@ TEST_CASE("what a person sees of the routed experts is seen beside shared ones t
   CHECK(loss.balance > 0);
   Index pairs = 0;
   for (const Index load : expert_load(work)) pairs += load;
-  CHECK(pairs == 2 * 10 * 2);   // layers, tokens, choices
+  CHECK(pairs == 2 * 10 * 2);  // layers, tokens, choices
 }
 
 TEST_CASE("a soft mixture has neither load nor balance loss, and a model of them trains") {
@@ -108,15 +105,18 @@ TEST_CASE("masks start at one in every scheme, and what writes to the residual s
 TEST_CASE("shared experts are met by every token: of the experts only their share counts as active") {
   const auto model = std::make_unique<Model<Shared2>>();
   double routed = 0, all = 0;
-  for_each_named_weight([&](const std::string& path, Kind, const auto& w) {
-    all += double(w.size());
-    if (contains(path, ".experts.")) routed += double(w.size());
-  }, *model);
+  for_each_named_weight(
+      [&](const std::string& path, Kind, const auto& w) {
+        all += double(w.size());
+        if (contains(path, ".experts.")) routed += double(w.size());
+      },
+      *model);
   CHECK(model->active_weights() == Approx(all - routed + routed * 2 / 5));
 }
 
 TEST_CASE("the text of a model names its mixture as one would write it") {
-  CHECK(contains(to_text<Model<SharedMasked>>(), "}, SharedExperts<Masked<TopKRouter<5, 2>, 2>, 1, Shared::gated>>"));
+  CHECK(contains(to_text<Model<SharedMasked>>(),
+                 "}, SharedExperts<Masked<TopKRouter<5, 2>, 2>, 1, Shared::gated>>"));
   CHECK(contains(to_text<Model<Soft>>(), "}, AllowNonCausal<SoftMoE<3, 2>>>"));
   CHECK(contains(to_text<Model<Levels>>(), "}, HierarchicalRouter<TopKRouter<3, 2>, TopKRouter<2, 1>>>"));
 }
@@ -135,12 +135,12 @@ TEST_CASE("models with experts of one's own that are the config's have the paths
     own->backward(batch, own_work, own_grad);
     plain->backward(batch, work, grad);
     std::vector<std::pair<std::string, std::vector<double>>> found, expected;
-    for_each_named_weight([&](const std::string& path, Kind, const auto& g) {
-      found.push_back({path, {g.begin(), g.end()}});
-    }, own_grad);
-    for_each_named_weight([&](const std::string& path, Kind, const auto& g) {
-      expected.push_back({path, {g.begin(), g.end()}});
-    }, grad);
+    for_each_named_weight(
+        [&](const std::string& path, Kind, const auto& g) { found.push_back({path, {g.begin(), g.end()}}); },
+        own_grad);
+    for_each_named_weight([&](const std::string& path, Kind,
+                              const auto& g) { expected.push_back({path, {g.begin(), g.end()}}); },
+                          grad);
     CHECK(found == expected);
   };
   same(WithExperts<Dense, Same>{}, Dense{});

@@ -4,8 +4,14 @@
 
 namespace {
 
-constexpr Config config{.vocab = 7, .context = 5, .dim = 6, .layers = 5, .heads = 2, .hidden = 5, .dense_first = 1,
-                        .moe_every = 2};   // mixtures in layers 2 and 4
+constexpr Config config{.vocab = 7,
+                        .context = 5,
+                        .dim = 6,
+                        .layers = 5,
+                        .heads = 2,
+                        .hidden = 5,
+                        .dense_first = 1,
+                        .moe_every = 2};  // mixtures in layers 2 and 4
 using Model = GPT<config, TopKRouter<3, 2>>;
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Padding of a batch (Batch::lengths) takes part in nothing: one padded sequence is the sequence, and a padded
-// sequence of a batch does not notice the others.
+// Padding of a batch (Batch::lengths) takes part in nothing: one padded sequence is the sequence, and a
+// padded sequence of a batch does not notice the others.
 #include "support.hpp"
 
 #include <moegpt/core/runs.hpp>
@@ -15,7 +15,8 @@ namespace {
 constexpr Config config{.vocab = 11, .context = 160, .dim = 12, .layers = 2, .heads = 3, .hidden = 10};
 constexpr Config llama = [] {
   Config c = config;
-  c.heads = 6, c.kv_heads = 2, c.norm = Norm::rms, c.positions = Positions::rotary, c.gated = true, c.dense_first = 1;
+  c.heads = 6, c.kv_heads = 2, c.norm = Norm::rms, c.positions = Positions::rotary, c.gated = true,
+  c.dense_first = 1;
   return c;
 }();
 constexpr Config post_norm = [] {
@@ -36,13 +37,18 @@ using Encoder = GPT<encoder, SigmoidRouter<6, 2>>;
 using SequenceChoice = GPT<encoder, ExpertChoiceRouter<4, 2, ExpertChoice{.group = Group::sequence}>>;
 using Soft = GPT<encoder, SoftMoE<3, 2>>;
 
-// The first `length` tokens of each sequence of `batch`, up to `shape.length`, then ids that nothing should look at.
+// The first `length` tokens of each sequence of `batch`, up to `shape.length`, then ids that nothing should
+// look at.
 Batch padded(const Batch& batch, Index length, const std::vector<Index>& lengths) {
-  Batch to{{batch.shape.batch, length}, random_ids(batch.shape.batch * length, config.vocab, 77),
-           random_ids(batch.shape.batch * length, config.vocab, 78), {}, lengths};
+  Batch to{{batch.shape.batch, length},
+           random_ids(batch.shape.batch * length, config.vocab, 77),
+           random_ids(batch.shape.batch * length, config.vocab, 78),
+           {},
+           lengths};
   for (Index b = 0; b < batch.shape.batch; ++b)
     for (Index t = 0; t < lengths[static_cast<std::size_t>(b)]; ++t) {
-      const auto from = static_cast<std::size_t>(b * batch.shape.length + t), at = static_cast<std::size_t>(b * length + t);
+      const auto from = static_cast<std::size_t>(b * batch.shape.length + t),
+                 at = static_cast<std::size_t>(b * length + t);
       to.inputs[at] = batch.inputs[from];
       to.targets[at] = batch.targets[from];
     }
@@ -51,28 +57,35 @@ Batch padded(const Batch& batch, Index length, const std::vector<Index>& lengths
 // Sequence b of a batch, alone and without its padding.
 Batch alone(const Batch& batch, Index b) {
   const Index length = batch.lengths[static_cast<std::size_t>(b)], first = b * batch.shape.length;
-  return {{1, length}, {batch.inputs.begin() + first, batch.inputs.begin() + first + length},
+  return {{1, length},
+          {batch.inputs.begin() + first, batch.inputs.begin() + first + length},
           {batch.targets.begin() + first, batch.targets.begin() + first + length}};
 }
 
-const Objective everything{.dropout = 0.2, .balance = 0.3, .balance_rule = BalanceRule::deepseek, .z = 0.02,
-                           .importance = 0.1, .load = 0.1, .variance = 0.2, .count = 0.01};
+const Objective everything{.dropout = 0.2,
+                           .balance = 0.3,
+                           .balance_rule = BalanceRule::deepseek,
+                           .z = 0.02,
+                           .importance = 0.1,
+                           .load = 0.1,
+                           .variance = 0.2,
+                           .count = 0.01};
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("one padded sequence has the loss and the gradients of the unpadded one bit for bit", "", TopTwo,
-                   Llama, PostNorm, Encoder, SequenceChoice, Soft) {
+TEMPLATE_TEST_CASE("one padded sequence has the loss and the gradients of the unpadded one bit for bit", "",
+                   TopTwo, Llama, PostNorm, Encoder, SequenceChoice, Soft) {
   const Index length = GENERATE(Index{1}, Index{97});
   const std::optional<Key> key = GENERATE(std::optional<Key>{}, std::optional<Key>{Key{5}});
   const int threads = GENERATE(1, 2);
   CAPTURE(length, key.has_value(), threads);
   const auto model = random_model<TestType>(1);
-  model->options.min_capacity = 1;   // one token is less than expert choice wants
+  model->options.min_capacity = 1;  // one token is less than expert choice wants
   const Batch plain = random_batch({1, length}, config.vocab, 2), pad = padded(plain, 150, {length});
   typename TestType::Workspace work({1, length}, {}, everything), pad_work({1, 150}, {threads}, everything);
   TestType grad, pad_grad;
   const Batch other = random_batch({1, 150}, config.vocab, 9);
-  model->forward(other, pad_work, key);   // memory that other tokens have used
+  model->forward(other, pad_work, key);  // memory that other tokens have used
   model->backward(other, pad_work, pad_grad);
   set_zero(pad_grad);
 
@@ -86,8 +99,9 @@ TEMPLATE_TEST_CASE("one padded sequence has the loss and the gradients of the un
 }
 
 // With the sum of targets a power of two, a sequence's share of it and 1 / targets are exact.
-TEMPLATE_TEST_CASE("a padded sequence of a batch has the outputs, losses and dx that it has alone bit for bit", "",
-                   TopTwo, Llama, PostNorm, Encoder) {
+TEMPLATE_TEST_CASE(
+    "a padded sequence of a batch has the outputs, losses and dx that it has alone bit for bit", "", TopTwo,
+    Llama, PostNorm, Encoder) {
   constexpr Index D = config.dim, V = config.vocab, length = 70;
   const std::vector<Index> lengths{40, 0, 19, 5};
   const auto model = random_model<TestType>(3);
@@ -113,17 +127,20 @@ TEMPLATE_TEST_CASE("a padded sequence of a batch has the outputs, losses and dx 
     }
     CHECK(same_bits(work.tape.head.logits[first], one_work.tape.head.logits[0], n * V));
     CHECK(same_bits(work.tape.head.loss[first], one_work.tape.head.loss[0], n));
-    CHECK(same_bits(work.scratch.trunk.d_stream[0][first], one_work.scratch.trunk.d_stream[0][0], n * D));   // of the embeddings
+    CHECK(same_bits(work.scratch.trunk.d_stream[0][first], one_work.scratch.trunk.d_stream[0][0],
+                    n * D));  // of the embeddings
   }
   // Sums over 64 tokens in another order.
   double worst = 0, largest = 0;
-  for_each_weight([&](const auto& a, const auto& b) {
-    CHECK(a.touched == b.touched);
-    for (Index i = 0; i < a.size(); ++i) {
-      worst = std::max(worst, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
-      largest = std::max(largest, std::abs(static_cast<double>(a[i])));
-    }
-  }, grad, sum);
+  for_each_weight(
+      [&](const auto& a, const auto& b) {
+        CHECK(a.touched == b.touched);
+        for (Index i = 0; i < a.size(); ++i) {
+          worst = std::max(worst, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
+          largest = std::max(largest, std::abs(static_cast<double>(a[i])));
+        }
+      },
+      grad, sum);
   CHECK(worst < 1e-5 * largest);
 }
 

@@ -1,6 +1,6 @@
-// The same numbers as PyTorch: tests/golden/make_golden.py wrote the fixtures, and its comment says what is in
-// them. Float has one tolerance for everything: the script admits only runs in which a float32 AdamW stays near
-// the float64 one, so no gradient of theirs is rounding noise that decides the sign of a step.
+// The same numbers as PyTorch: tests/golden/make_golden.py wrote the fixtures, and its comment says what is
+// in them. Float has one tolerance for everything: the script admits only runs in which a float32 AdamW stays
+// near the float64 one, so no gradient of theirs is rounding noise that decides the sign of a step.
 #include <moegpt/io/safetensors.hpp>
 #include <moegpt/train/adam.hpp>
 
@@ -8,12 +8,30 @@
 
 namespace {
 
-constexpr Config makemoe{.vocab = 11, .context = 6, .dim = 12, .layers = 2, .heads = 3, .hidden = 10,
-                         .norm = Norm::layer, .positions = Positions::learned, .activation = Activation::relu,
-                         .output_bias = true, .expert_bias = true, .head_bias = true};
-constexpr Config gqa_rotary{.vocab = 11, .context = 8, .dim = 16, .layers = 2, .heads = 4, .kv_heads = 2,
-                            .hidden = 8, .norm = Norm::rms, .positions = Positions::rotary,
-                            .activation = Activation::silu, .gated = true, .output_bias = false,
+constexpr Config makemoe{.vocab = 11,
+                         .context = 6,
+                         .dim = 12,
+                         .layers = 2,
+                         .heads = 3,
+                         .hidden = 10,
+                         .norm = Norm::layer,
+                         .positions = Positions::learned,
+                         .activation = Activation::relu,
+                         .output_bias = true,
+                         .expert_bias = true,
+                         .head_bias = true};
+constexpr Config gqa_rotary{.vocab = 11,
+                            .context = 8,
+                            .dim = 16,
+                            .layers = 2,
+                            .heads = 4,
+                            .kv_heads = 2,
+                            .hidden = 8,
+                            .norm = Norm::rms,
+                            .positions = Positions::rotary,
+                            .activation = Activation::silu,
+                            .gated = true,
+                            .output_bias = false,
                             .expert_bias = false};
 template <class T>
 using MakeMoE = GPT<makemoe, NoisyTopKRouter<4, 2, NoisyTopK{.bias = true}>, T>;
@@ -63,7 +81,7 @@ double relative_error(const T* found, const std::vector<double>& expected) {
   for (std::size_t i = 0; i < expected.size(); ++i) {
     const double x = static_cast<double>(found[i]);
     error = std::max(error, std::abs(x - expected[i]));
-    if (!(std::abs(x) <= 1e30)) return 1e30;   // NaN has no place in a maximum
+    if (!(std::abs(x) <= 1e30)) return 1e30;  // NaN has no place in a maximum
     scale = std::max({scale, std::abs(x), std::abs(expected[i])});
   }
   return error / scale;
@@ -74,24 +92,28 @@ std::unique_ptr<Model> model_of(const Fixture& fixture, const ModelOptions& opti
   auto model = std::make_unique<Model>();
   model->options = options;
   std::size_t weights = 0;
-  for_each_named_weight([&](const std::string& path, Kind, auto& w) {
-    const std::vector<double> numbers = fixture.numbers("weight." + path);
-    REQUIRE(std::ssize(numbers) == w.size());
-    for (Index i = 0; i < w.size(); ++i)
-      w[i] = static_cast<typename Model::Scalar>(numbers[static_cast<std::size_t>(i)]);
-    ++weights;
-  }, *model);
+  for_each_named_weight(
+      [&](const std::string& path, Kind, auto& w) {
+        const std::vector<double> numbers = fixture.numbers("weight." + path);
+        REQUIRE(std::ssize(numbers) == w.size());
+        for (Index i = 0; i < w.size(); ++i)
+          w[i] = static_cast<typename Model::Scalar>(numbers[static_cast<std::size_t>(i)]);
+        ++weights;
+      },
+      *model);
   REQUIRE(weights == fixture.count("weight."));
   return model;
 }
 
 template <class Tree>
 void require_same(const Tree& tree, const Fixture& fixture, const std::string& prefix) {
-  for_each_named_weight([&](const std::string& path, Kind, const auto& w) {
-    using T = typename std::remove_cvref_t<decltype(w)>::Scalar;
-    INFO("tensor " << prefix + path);
-    REQUIRE(relative_error(w.data(), fixture.numbers(prefix + path)) <= tolerance<T>);
-  }, tree);
+  for_each_named_weight(
+      [&](const std::string& path, Kind, const auto& w) {
+        using T = typename std::remove_cvref_t<decltype(w)>::Scalar;
+        INFO("tensor " << prefix + path);
+        REQUIRE(relative_error(w.data(), fixture.numbers(prefix + path)) <= tolerance<T>);
+      },
+      tree);
 }
 
 template <class T>
@@ -102,7 +124,8 @@ void require_same(double found, const Fixture& fixture, const std::string& name,
 
 // Pairs that each expert computed, in the order of layers.
 template <class Model>
-void require_counts(const Workspace<Model>& work, const Fixture& fixture, const std::string& name, std::size_t first) {
+void require_counts(const Workspace<Model>& work, const Fixture& fixture, const std::string& name,
+                    std::size_t first) {
   const std::vector<double> expected = fixture.numbers(name);
   for (const auto& block : work.tape.trunk.blocks.second)
     for (int e = 0; e < block.mixture.plan.experts; ++e) {
@@ -124,10 +147,13 @@ struct Setting {
   }
 };
 
-const double makemoe_scale = 1 / std::sqrt(12.0);   // makeMoE divides by the width of the stream, not of a head
+const double makemoe_scale =
+    1 / std::sqrt(12.0);  // makeMoE divides by the width of the stream, not of a head
 const Setting noise_off{"makemoe_noise_off", {.attention_scale = makemoe_scale}, {}, {2, 6}};
-const Setting noise_given{"makemoe_noise_given", {.attention_scale = makemoe_scale}, {}, {2, 6}, {2, 3}, true};
-const Setting capacity{"makemoe_capacity", {.attention_scale = makemoe_scale, .capacity_factor = 1}, {}, {2, 6}};
+const Setting noise_given{
+    "makemoe_noise_given", {.attention_scale = makemoe_scale}, {}, {2, 6}, {2, 3}, true};
+const Setting capacity{
+    "makemoe_capacity", {.attention_scale = makemoe_scale, .capacity_factor = 1}, {}, {2, 6}};
 const Setting rotary{"gqa_rotary", {}, {.balance = 0.01}, {2, 7}};
 
 template <class Model>
@@ -181,20 +207,23 @@ void require_ten_steps(const Setting& s, EmptyExpert empty_expert) {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("makeMoE's logits, loss and every gradient are PyTorch's, without noise, with it and with capacity",
-                   "", float, double) {
+TEMPLATE_TEST_CASE(
+    "makeMoE's logits, loss and every gradient are PyTorch's, without noise, with it and with capacity", "",
+    float, double) {
   require_one_pass<MakeMoE<TestType>>(noise_off);
   require_one_pass<MakeMoE<TestType>>(noise_given);
   require_one_pass<MakeMoE<TestType>>(capacity);
 }
 
-TEMPLATE_TEST_CASE("grouped heads, rotary positions, RMSNorm, gated experts and the balance loss are PyTorch's", "",
-                   float, double) {
+TEMPLATE_TEST_CASE(
+    "grouped heads, rotary positions, RMSNorm, gated experts and the balance loss are PyTorch's", "", float,
+    double) {
   require_one_pass<GqaRotary<TestType>>(rotary);
 }
 
-TEMPLATE_TEST_CASE("ten AdamW steps end at PyTorch's weights, whether an expert without tokens is skipped or decays",
-                   "", float, double) {
+TEMPLATE_TEST_CASE(
+    "ten AdamW steps end at PyTorch's weights, whether an expert without tokens is skipped or decays", "",
+    float, double) {
   for (const EmptyExpert empty_expert : {EmptyExpert::skip, EmptyExpert::zero_gradient}) {
     require_ten_steps<MakeMoE<TestType>>(noise_off, empty_expert);
     require_ten_steps<MakeMoE<TestType>>(noise_given, empty_expert);
@@ -207,7 +236,7 @@ TEST_CASE("the noise of the fixture is the noise of its key") {
   const std::vector<double> noise = fixture.numbers("noise");
   for (std::size_t layer = 0; layer < 2; ++layer) {
     const Key key = noise_given.key(0)->with(Purpose::layer, layer).with(Purpose::router_noise);
-    for (std::size_t i = 0; i < 48; ++i)   // one build's normals differ from Python's by rounding
+    for (std::size_t i = 0; i < 48; ++i)  // one build's normals differ from Python's by rounding
       REQUIRE(std::abs(key.normal(i) - noise[layer * 48 + i]) <= 1e-14);
   }
 }

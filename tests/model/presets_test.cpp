@@ -12,8 +12,8 @@ namespace {
 
 using presets::Extents;
 
-constexpr Extents tiny{.vocab = 7, .context = 5, .dim = 8, .layers = 2, .heads = 4, .kv_heads = 2, .hidden = 4,
-                       .experts = 6};
+constexpr Extents tiny{
+    .vocab = 7, .context = 5, .dim = 8, .layers = 2, .heads = 4, .kv_heads = 2, .hidden = 4, .experts = 6};
 constexpr Extents tiny_two_of_six = [] {
   Extents x = tiny;
   x.active = 2;
@@ -26,8 +26,8 @@ constexpr Extents tiny_in_groups = [] {
 }();
 const Shape shape{2, 5};
 
-// A preset's gradients are differences, it does not look ahead, its first steps lower the loss, and its model comes
-// back from a file.
+// A preset's gradients are differences, it does not look ahead, its first steps lower the loss, and its model
+// comes back from a file.
 template <class Preset>
 void examine() {
   using Model = presets::ModelOf<Preset, double>;
@@ -41,8 +41,11 @@ void examine() {
     REQUIRE(report.worst <= 1e-6);
   }
 
-  const LeakReport leak = find_leak<Model>({.shape = shape, .options = Preset::options(),
-                                            .objective = Preset::objective(), .key = Key{4}, .draws = 2});
+  const LeakReport leak = find_leak<Model>({.shape = shape,
+                                            .options = Preset::options(),
+                                            .objective = Preset::objective(),
+                                            .key = Key{4},
+                                            .draws = 2});
   CAPTURE(leak.text());
   CHECK_FALSE(leak.leaks);
 
@@ -113,7 +116,8 @@ TEST_CASE("the selection bias of deepseek_moe moves against the load, by the pre
   balance_selection(model, counts, Preset::balance_rate, false);
   const auto& bias = model.trunk.blocks.second[0].mixture.routed.router.selection_bias;
   const auto& wanted = work.tape.trunk.blocks.second[0].mixture.plan.wanted;
-  for (int e = 0; e < 16; ++e) CHECK(bias[e] == (16 * wanted[e] < 3 * shape.tokens() ? 0.001 : -0.001));   // 30 / 16
+  for (int e = 0; e < 16; ++e)
+    CHECK(bias[e] == (16 * wanted[e] < 3 * shape.tokens() ? 0.001 : -0.001));  // 30 / 16
 }
 
 TEST_CASE("a preset has the published extents unless it is given others, and keeps their proportions") {

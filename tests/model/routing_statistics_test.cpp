@@ -10,8 +10,9 @@ using namespace moegpt;
 namespace {
 
 // Layer 0 is dense.
-using Model = GPT<Config{.vocab = 7, .context = 6, .dim = 8, .layers = 3, .heads = 2, .hidden = 8, .dense_first = 1},
-                  TopKRouter<4, 2>>;
+using Model =
+    GPT<Config{.vocab = 7, .context = 6, .dim = 8, .layers = 3, .heads = 2, .hidden = 8, .dense_first = 1},
+        TopKRouter<4, 2>>;
 
 Batch batch_of(int seed) {
   Batch batch{{2, 6}};
@@ -49,7 +50,7 @@ TEST_CASE("statistics add up what each forward left in the tape") {
   for (int step = 0; step < 3; ++step) {
     const Batch batch = batch_of(step);
     model.forward(batch, work);
-    statistics.add(model, work, batch.inputs);   // a token's class is its id
+    statistics.add(model, work, batch.inputs);  // a token's class is its id
     const auto& tape = work.tape.trunk.blocks.second[1].mixture;
     for (int e = 0; e < 4; ++e) load[static_cast<std::size_t>(e)] += tape.plan.load(e);
     z += tape.z / 3;
@@ -58,7 +59,7 @@ TEST_CASE("statistics add up what each forward left in the tape") {
   CHECK(layer.routing.tokens == 36);
   CHECK(layer.routing.load == load);
   CHECK(layer.routing.mean_lse2() == Approx(z).epsilon(1e-5));
-  CHECK(layer.routing.mean_top_gate() >= 0.5);   // the larger of two that sum to 1
+  CHECK(layer.routing.mean_top_gate() >= 0.5);  // the larger of two that sum to 1
   double importance = 0;
   Index labelled = 0;
   for (int e = 0; e < 4; ++e) importance += layer.routing.mean_score(e);

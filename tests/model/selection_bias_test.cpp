@@ -19,7 +19,8 @@ struct BiasedLogits {
 template <int E, int K>
 struct Biased : TokenChoiceRouter<E, K, Decisions<SoftmaxScores, BiasedLogits, ProbabilityGates>> {};
 
-constexpr Config config{.vocab = 11, .context = 16, .dim = 8, .layers = 3, .heads = 2, .hidden = 5, .dense_first = 1};
+constexpr Config config{
+    .vocab = 11, .context = 16, .dim = 8, .layers = 3, .heads = 2, .hidden = 5, .dense_first = 1};
 using Model = GPT<config, Biased<4, 1>>;
 
 const auto& bias_of(const Model& model, std::size_t mixture) {
@@ -34,19 +35,20 @@ ExpertCounts<Model> counts_of(std::initializer_list<Index> counts) {
 
 }  // namespace
 
-TEST_CASE("a bias falls where the load is above the mean, rises where it is below and stays where it is equal") {
+TEST_CASE(
+    "a bias falls where the load is above the mean, rises where it is below and stays where it is equal") {
   Model model;
-  balance_selection(model, counts_of({9, 4, 2, 5}), 0.5, false);   // mean 5
+  balance_selection(model, counts_of({9, 4, 2, 5}), 0.5, false);  // mean 5
   CHECK(bias_of(model, 0)[0] == -0.5f);
   CHECK(bias_of(model, 0)[1] == 0.5f);
   CHECK(bias_of(model, 0)[2] == 0.5f);
   CHECK(bias_of(model, 0)[3] == 0);
-  for (int e = 0; e < 4; ++e) CHECK(bias_of(model, 1)[e] == 0);   // no counts of that layer
+  for (int e = 0; e < 4; ++e) CHECK(bias_of(model, 1)[e] == 0);  // no counts of that layer
 }
 
 TEST_CASE("steps of biases are centred unless asked otherwise, so that biases do not drift") {
   Model model;
-  balance_selection(model, counts_of({9, 4, 2, 5}), 0.5);   // signs - + + 0, their mean 1/4
+  balance_selection(model, counts_of({9, 4, 2, 5}), 0.5);  // signs - + + 0, their mean 1/4
   CHECK(bias_of(model, 0)[0] == -0.625f);
   CHECK(bias_of(model, 0)[1] == 0.375f);
   CHECK(bias_of(model, 0)[2] == 0.375f);
@@ -80,12 +82,12 @@ TEST_CASE("counts of micro-batches add up to those of the whole batch, before ca
   CHECK(std::equal(all.layer[1].begin(), all.layer[1].end(), parts.layer[1].begin()));
   Index pairs = 0;
   for (const Index c : all.layer[1]) pairs += c;
-  CHECK(pairs == 32);   // K = 1, nothing is missing though half is dropped
+  CHECK(pairs == 32);  // K = 1, nothing is missing though half is dropped
   CHECK(all.layer[0].size() == 0);
   all.clear();
   for (const Index c : all.layer[1]) CHECK(c == 0);
   model->forward(whole, work);
-  all.add(*model, work);   // as if nothing had been counted before
+  all.add(*model, work);  // as if nothing had been counted before
   CHECK(std::equal(all.layer[1].begin(), all.layer[1].end(), parts.layer[1].begin()));
 }
 
@@ -126,13 +128,18 @@ TEST_CASE("only a buffer called selection_bias is one: another name that ends so
   CHECK(router.no_selection_bias[0] == 0);
 }
 
-TEST_CASE("a biased selection balances a router that sends everything to one expert, without touching its gates") {
+TEST_CASE(
+    "a biased selection balances a router that sends everything to one expert, without touching its gates") {
   auto model = random_model<Model>(3, 0.2);
   for (auto& block : model->trunk.blocks.second)
-    for_each_weight([](auto& w) { for (auto& v : w) v = 0; }, block.mixture.router);
+    for_each_weight(
+        [](auto& w) {
+          for (auto& v : w) v = 0;
+        },
+        block.mixture.router);
   const Batch batch = random_batch({4, 16}, 11, 4);
   Model::Workspace work{{4, 16}};
-  const auto worst = [&] {   // MaxVio of the first mixture
+  const auto worst = [&] {  // MaxVio of the first mixture
     model->forward(batch, work);
     const auto& wanted = work.tape.trunk.blocks.second[0].mixture.plan.wanted;
     return static_cast<double>(*std::max_element(wanted.begin(), wanted.end())) / 16 - 1;
@@ -140,7 +147,7 @@ TEST_CASE("a biased selection balances a router that sends everything to one exp
   Rng rng(5);
   for (auto& block : model->trunk.blocks.second)
     for (auto& w : block.mixture.router.logits.weight) w = 0.02f * static_cast<float>(rng.normal());
-  model->trunk.blocks.second[0].mixture.router.selection_bias[2] = 1;   // tilted
+  model->trunk.blocks.second[0].mixture.router.selection_bias[2] = 1;  // tilted
   REQUIRE(worst() == 3);
   for (int step = 0; step < 400; ++step) {
     model->forward(batch, work);
@@ -173,5 +180,6 @@ TEST_CASE("counts and biases of a workspace without a forward that returned are 
   Workspace<Model> work({2, 6});
   ExpertCounts<Model> counts;
   CHECK(contains(refusal([&] { counts.add(model, work); }), "no forward of this workspace has returned"));
-  CHECK(contains(refusal([&] { balance_selection(model, work, 0.1); }), "no forward of this workspace has returned"));
+  CHECK(contains(refusal([&] { balance_selection(model, work, 0.1); }),
+                 "no forward of this workspace has returned"));
 }

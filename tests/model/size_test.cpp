@@ -1,5 +1,5 @@
-// A model is small wherever it stands, and so are its gradient, its optimizer and all that works on it: what there are
-// many of, or what is large, is on the heap.
+// A model is small wherever it stands, and so are its gradient, its optimizer and all that works on it: what
+// there are many of, or what is large, is on the heap.
 #include <moegpt/model/presets.hpp>
 #include <moegpt/model/selection_bias.hpp>
 #include <moegpt/routing/hierarchical_router.hpp>
@@ -15,8 +15,8 @@ namespace {
 // The largest value of the types that a program holds for a model.
 template <class Model>
 constexpr std::size_t largest() {
-  return std::max({sizeof(Model), sizeof(Adam<Model>), sizeof(typename Model::Workspace), sizeof(typename Model::Cache),
-                   sizeof(Generator<Model>), sizeof(ExpertCounts<Model>)});
+  return std::max({sizeof(Model), sizeof(Adam<Model>), sizeof(typename Model::Workspace),
+                   sizeof(typename Model::Cache), sizeof(Generator<Model>), sizeof(ExpertCounts<Model>)});
 }
 template <class Preset>
 constexpr std::size_t largest_of = largest<presets::ModelOf<Preset>>();
@@ -24,8 +24,8 @@ constexpr std::size_t limit = 64 << 10;
 
 using presets::Extents;
 template <int layers, int experts, int dim>
-using DeepSeek = presets::deepseek_moe<
-    Extents{.vocab = 16, .context = 8, .dim = dim, .layers = layers, .heads = 1, .experts = experts}>;
+using DeepSeek = presets::deepseek_moe<Extents{
+    .vocab = 16, .context = 8, .dim = dim, .layers = layers, .heads = 1, .experts = experts}>;
 
 }  // namespace
 
@@ -48,11 +48,14 @@ TEST_CASE("no extent changes the size of a model, its optimizer, its workspace o
       many{.vocab = 70000, .context = 5000, .dim = 600, .layers = 200, .heads = 20};
   CHECK(largest<GPT<many, HierarchicalRouter<TopKRouter<256, 2>, TopKRouter<256, 2>>>>() ==
         largest<GPT<few, HierarchicalRouter<TopKRouter<3, 2>, TopKRouter<4, 2>>>>());
-  CHECK(largest<GPT<many, Masked<TopKRouter<512, 2>, 100>>>() == largest<GPT<few, Masked<TopKRouter<3, 2>, 2>>>());
+  CHECK(largest<GPT<many, Masked<TopKRouter<512, 2>, 100>>>() ==
+        largest<GPT<few, Masked<TopKRouter<3, 2>, 2>>>());
 }
 
 // What the types above take is not all: nothing may pass through the stack on its way to the heap either.
-TEST_CASE("61 layers of 256 experts, a gradient, an optimizer, a workspace and a copy are locals of a small thread") {
+TEST_CASE(
+    "61 layers of 256 experts, a gradient, an optimizer, a workspace and a copy are locals of a small "
+    "thread") {
   using Model = presets::ModelOf<DeepSeek<61, 256, 28>>;
   bool same = false, moved = false;
   const bool ran = on_small_stack(512 << 10, [&] {

@@ -33,7 +33,8 @@ inline std::vector<int> random_ids(Index count, int vocab, std::uint64_t seed) {
 }
 
 inline Batch random_batch(Shape shape, int vocab, std::uint64_t seed) {
-  return {shape, random_ids(shape.tokens(), vocab, 2 * seed), random_ids(shape.tokens(), vocab, 2 * seed + 1)};
+  return {shape, random_ids(shape.tokens(), vocab, 2 * seed),
+          random_ids(shape.tokens(), vocab, 2 * seed + 1)};
 }
 
 // Weights large enough that attention, routing and experts all matter, unlike those of a fresh model.
@@ -41,13 +42,15 @@ template <class Model>
 std::unique_ptr<Model> random_model(std::uint64_t seed, double spread = 0.4) {
   auto model = std::make_unique<Model>();
   Rng rng(seed);
-  for_each_weight([&](const auto& w) {
-    Buffer<typename Model::Scalar> row(w.cols);   // whatever the storage is
-    for (Index i = 0; i < w.rows; ++i) {
-      for (auto& x : row) x = static_cast<typename Model::Scalar>(spread * rng.normal());
-      write_row(w.view(), i, row.data());
-    }
-  }, *model);
+  for_each_weight(
+      [&](const auto& w) {
+        Buffer<typename Model::Scalar> row(w.cols);  // whatever the storage is
+        for (Index i = 0; i < w.rows; ++i) {
+          for (auto& x : row) x = static_cast<typename Model::Scalar>(spread * rng.normal());
+          write_row(w.view(), i, row.data());
+        }
+      },
+      *model);
   return model;
 }
 
@@ -60,8 +63,10 @@ bool same_bits(const T* a, const T* b, Index count) {
 template <class Tree>
 std::string first_difference(const Tree& a, const Tree& b) {
   std::string found;
-  for_each_named_weight([&](const std::string& path, Kind, const auto& x, const auto& y) {
-    if (found.empty() && (x.size() != y.size() || !same_bits(x.data(), y.data(), x.size()))) found = path;
-  }, a, b);
+  for_each_named_weight(
+      [&](const std::string& path, Kind, const auto& x, const auto& y) {
+        if (found.empty() && (x.size() != y.size() || !same_bits(x.data(), y.data(), x.size()))) found = path;
+      },
+      a, b);
   return found;
 }

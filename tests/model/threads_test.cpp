@@ -9,8 +9,14 @@
 
 namespace {
 
-constexpr Config config{.vocab = 1031, .context = 24, .dim = 32, .layers = 2, .heads = 4, .kv_heads = 2,
-                        .hidden = 40, .head_bias = true};
+constexpr Config config{.vocab = 1031,
+                        .context = 24,
+                        .dim = 32,
+                        .layers = 2,
+                        .heads = 4,
+                        .kv_heads = 2,
+                        .hidden = 40,
+                        .head_bias = true};
 using Model = GPT<config, NoisyTopKRouter<3, 2>>;
 constexpr Shape shape{16, 24};
 
@@ -31,13 +37,15 @@ Run train(int threads) {
   Batch batch{shape};
   for (std::uint64_t step = 0; step < 50; ++step) {
     sample_batch(text, batch, Key{9}.with(Purpose::batch, step));
-    run.losses.push_back(run.model->forward(batch, work, Key{10}.with(Purpose::step, step)).total(work.objective));
+    run.losses.push_back(
+        run.model->forward(batch, work, Key{10}.with(Purpose::step, step)).total(work.objective));
     set_zero(grad);
     run.model->backward(batch, work, grad);
     run.norms.push_back(global_norm(grad, exec));
     adam.step(*run.model, grad, exec, clip_scale(run.norms.back(), 0.5));
     for (int e = 0; e < 3; ++e)
-      run.most_of_one_expert = std::max(run.most_of_one_expert, work.tape.trunk.blocks.second[0].mixture.plan.load(e));
+      run.most_of_one_expert =
+          std::max(run.most_of_one_expert, work.tape.trunk.blocks.second[0].mixture.plan.load(e));
   }
   return run;
 }
@@ -48,7 +56,7 @@ TEST_CASE("fifty steps of training have the same bits with one, two, three and e
   const Run one = train(1);
   REQUIRE(one.most_of_one_expert > expert_rows(2 * shape.tokens()));
   REQUIRE(one.losses.back() < one.losses.front());
-  REQUIRE(one.norms.front() > 0.5);   // clipping happened
+  REQUIRE(one.norms.front() > 0.5);  // clipping happened
   for (const int threads : {2, 3, 8}) {
     INFO(threads << " threads");
     const Run run = train(threads);

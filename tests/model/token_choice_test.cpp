@@ -51,7 +51,9 @@ TEST_CASE("the gradients of models with jittered sigmoid, hash and cosine router
   SECTION("cosine") { examine<CosineRouter<5, 3, 4>>(); }
 }
 
-TEST_CASE("tokens read one by one through a cache have the routes and bits of tokens read at once, draws included") {
+TEST_CASE(
+    "tokens read one by one through a cache have the routes and bits of tokens read at once, draws "
+    "included") {
   check_cache<DeepSeek>();
   check_cache<DeepSeek>(Key{3});
   check_cache<HashRouter<5, 2>>();

@@ -9,7 +9,8 @@
 
 namespace {
 
-constexpr Config config{.vocab = 7, .context = 6, .dim = 6, .layers = 3, .heads = 2, .hidden = 5, .dense_first = 1};
+constexpr Config config{
+    .vocab = 7, .context = 6, .dim = 6, .layers = 3, .heads = 2, .hidden = 5, .dense_first = 1};
 constexpr Config encoder = [] {
   Config c = config;
   c.mask = Mask::full, c.residual = Residual::post_norm, c.norm = Norm::rms, c.positions = Positions::rotary;
@@ -31,8 +32,8 @@ std::vector<std::string> paths_of(const Tree& tree) {
 template <class TrunkType>
 void examine(const Pass& pass, const Objective& objective) {
   for (const std::uint64_t seed : {1, 2, 3}) {
-    const GradcheckReport report =
-        gradcheck<TrunkType>({.seed = seed, .pass = pass, .routing = {.objective = objective}, .per_tensor = 24});
+    const GradcheckReport report = gradcheck<TrunkType>(
+        {.seed = seed, .pass = pass, .routing = {.objective = objective}, .per_tensor = 24});
     INFO("seed " << seed << ", worst " << report.worst << " in " << report.where);
     INFO(report.message);
     REQUIRE(report.ok);
@@ -71,12 +72,15 @@ TEST_CASE("a trunk alone gives the bits of the trunk in a model, and takes the s
   CHECK(trunk.forward(batch.inputs, y2, inference.tape, inference.scratch, pass2).balance == loss.balance);
   CHECK(same_bits(y[0], y2[0], 10 * 6));
   Trunk<> grad;
-  CHECK(contains(refusal([&] { trunk.backward(batch.inputs, inference.tape, y, grad, inference.scratch, pass2); }),
-                 "a workspace made for training"));
+  CHECK(contains(
+      refusal([&] { trunk.backward(batch.inputs, inference.tape, y, grad, inference.scratch, pass2); }),
+      "a workspace made for training"));
 }
 
-TEST_CASE("gradients of a trunk are its differences, for a decoder and an encoder, with padding and every loss") {
-  const Objective objective{.dropout = 0.2, .balance = 0.5, .balance_rule = BalanceRule::megablocks, .z = 0.3};
+TEST_CASE(
+    "gradients of a trunk are its differences, for a decoder and an encoder, with padding and every loss") {
+  const Objective objective{
+      .dropout = 0.2, .balance = 0.5, .balance_rule = BalanceRule::megablocks, .z = 0.3};
   const Index lengths[] = {5, 3};
   examine<Trunk<double>>({.shape = {2, 5}, .key = Key{42}, .lengths = lengths}, objective);
   examine<Transformer<encoder, TopKRouter<4, 2>, double>>({.shape = {2, 5}, .key = Key{42}}, objective);

@@ -1,11 +1,12 @@
-// A program that looks for the origin of a NaN lets the processor stop where one is born. A step gives no false alarm:
-// lanes beyond the end of a row, and results that a mask leaves out, are computed of numbers that cause none.
+// A program that looks for the origin of a NaN lets the processor stop where one is born. A step gives no
+// false alarm: lanes beyond the end of a row, and results that a mask leaves out, are computed of numbers
+// that cause none.
 #include <moegpt/io/model_file.hpp>
 #include <moegpt/moegpt.hpp>
 
 #include "support.hpp"
 
-#if defined(__GLIBC__) && !defined(__clang__)   // clang computes what it does not use, unless told otherwise
+#if defined(__GLIBC__) && !defined(__clang__)  // clang computes what it does not use, unless told otherwise
 #include <cfenv>
 
 namespace {
@@ -22,13 +23,15 @@ struct Traps {
   }
 };
 
-// Weights after two steps with noise, dropout and all losses; `said` is a forward without noise and what is generated.
+// Weights after two steps with noise, dropout and all losses; `said` is a forward without noise and what is
+// generated.
 template <class Model>
 std::unique_ptr<Model> trained(bool traps, double spread, const bool* allowed, std::vector<double>& said) {
   auto model = random_model<Model>(1, spread), grad = std::make_unique<Model>();
   Adam<Model> adam{{.learning_rate = 1e-2}};
   const Shape shape{3, Model::config.context};
-  typename Model::Workspace work{shape, Exec{}, {.dropout = 0.2, .balance = 0.1, .z = 0.1, .importance = 0.1, .load = 0.1}};
+  typename Model::Workspace work{
+      shape, Exec{}, {.dropout = 0.2, .balance = 0.1, .z = 0.1, .importance = 0.1, .load = 0.1}};
   work.allowed = allowed;
   Batch batch = random_batch(shape, Model::config.vocab, 2);
   batch.targets[0] = -1;

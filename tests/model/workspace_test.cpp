@@ -4,16 +4,17 @@
 
 namespace {
 
-constexpr Config config{.vocab = 13, .context = 8, .dim = 12, .layers = 3, .heads = 2, .hidden = 10,
-                        .dense_first = 1};
+constexpr Config config{
+    .vocab = 13, .context = 8, .dim = 12, .layers = 3, .heads = 2, .hidden = 10, .dense_first = 1};
 using Model = GPT<config, TopKRouter<3, 2>>;
 constexpr int V = 13;
 constexpr Config turning = [] {
   Config c = config;
-  c.heads = 4, c.kv_heads = 2, c.head_dim = 4, c.positions = Positions::rotary, c.residual = Residual::post_norm;
+  c.heads = 4, c.kv_heads = 2, c.head_dim = 4, c.positions = Positions::rotary,
+  c.residual = Residual::post_norm;
   return c;
 }();
-using Masks = GPT<turning, Masked<NoisyTopKRouter<5, 2>, 2>>;   // one for each of two tasks
+using Masks = GPT<turning, Masked<NoisyTopKRouter<5, 2>, 2>>;  // one for each of two tasks
 
 // The gradient of a batch by a workspace that has seen other batches, or none.
 std::unique_ptr<Model> gradient(const Model& model, const Batch& batch, Workspace<Model>& work) {
@@ -45,8 +46,11 @@ TEST_CASE("a workspace forgets batches of every shape, key, objective, task and 
   for (int call = 0; call < 30; ++call) {
     const auto coin = [&] { return rng.below(2) == 0; };
     const Shape shape{1 + static_cast<Index>(rng.below(4)), 1 + static_cast<Index>(rng.below(8))};
-    Objective objective{.dropout = coin() ? 0.2 : 0, .balance = 0.2, .z = coin() ? 0.1 : 0,
-                        .importance = coin() ? 0.1 : 0, .load = coin() ? 0.1 : 0};
+    Objective objective{.dropout = coin() ? 0.2 : 0,
+                        .balance = 0.2,
+                        .z = coin() ? 0.1 : 0,
+                        .importance = coin() ? 0.1 : 0,
+                        .load = coin() ? 0.1 : 0};
     if (coin()) objective.balance_rule = BalanceRule::huggingface;
     if (coin()) objective.balance_rule.group = Group::sequence;
     std::optional<Key> key;
@@ -106,7 +110,7 @@ TEST_CASE("a workspace for inference gives the loss and logits of one for traini
     return tokens;
   };
   CHECK(tapes(training) == 3 * 16);
-  CHECK(tapes(inference) == 2 * 16);   // one of each kind of block
+  CHECK(tapes(inference) == 2 * 16);  // one of each kind of block
 }
 
 TEST_CASE("a workspace for inspection has the tape of every layer, and no memory for backward") {
@@ -116,11 +120,13 @@ TEST_CASE("a workspace for inspection has the tape of every layer, and no memory
   Workspace<Model> training({2, 8}), inspection({2, 8}, {}, {}, Use::inspection);
   CHECK(model->forward(batch, training).cross_entropy == model->forward(batch, inspection).cross_entropy);
   for (std::size_t i = 0; i < Model::Trunk::Blocks::bs; ++i) {
-    const auto &a = training.tape.trunk.blocks.second[i].mixed, &b = inspection.tape.trunk.blocks.second[i].mixed;
+    const auto &a = training.tape.trunk.blocks.second[i].mixed,
+               &b = inspection.tape.trunk.blocks.second[i].mixed;
     CHECK(same_bits(a[0], b[0], 16 * Model::D));
   }
   CHECK(inspection.scratch.trunk.d_stream[0].count() == 0);
-  CHECK(contains(refusal([&] { model->backward(batch, inspection, grad); }), "a workspace made for training"));
+  CHECK(
+      contains(refusal([&] { model->backward(batch, inspection, grad); }), "a workspace made for training"));
 }
 
 TEST_CASE("a workspace without tokens, beyond the context or without threads is rejected") {
@@ -136,6 +142,7 @@ TEST_CASE(
     "a workspace that no batch or machine can fill is rejected, and so is an objective that makes no sense") {
   CHECK(contains(refusal([] { Workspace<Model> work({Index{1} << 62, 4}); }), "at most 2147483648 tokens"));
   CHECK(contains(refusal([] { Workspace<Model> work({1, 4}, {.threads = 1 << 30}); }), "at most 1024"));
-  CHECK(contains(refusal([] { Workspace<Model> work({1, 4}, {}, {.balance = -1}); }), "coefficient balance is -1"));
+  CHECK(contains(refusal([] { Workspace<Model> work({1, 4}, {}, {.balance = -1}); }),
+                 "coefficient balance is -1"));
   CHECK(contains(refusal([] { Workspace<Model> work({1, 4}, {}, {.dropout = 1}); }), "dropout is 1"));
 }

@@ -28,8 +28,8 @@ struct InTurn {
   struct Tape {
     typename Pool::Tape experts;
     Buffer<Index> offset, token;
-    Buffer<T> gate;             // [slots]
-    Tokens<6, T> output;        // [slots]
+    Buffer<T> gate;       // [slots]
+    Tokens<6, T> output;  // [slots]
     void resize(const Pass& pass) {
       experts.resize(pass.tokens());
       offset.resize(E + 1);
@@ -70,8 +70,8 @@ struct InTurn {
                 const Pass& pass) const {
     scratch.resize(pass);
     const Out<6, T> d_input = dx.empty() ? Out<6, T>{} : scratch.d_input.view();
-    experts.view().backward(tape.at_slots(x), tape.layout(), tape.experts, tape.at_slots(dy), tape.gate.data(), d_input,
-                            scratch.d_gate.data(), scratch.experts, pass);
+    experts.view().backward(tape.at_slots(x), tape.layout(), tape.experts, tape.at_slots(dy),
+                            tape.gate.data(), d_input, scratch.d_gate.data(), scratch.experts, pass);
     experts.view().backward_weights(tape.at_slots(x), tape.layout(), tape.experts, grad.experts.data(),
                                     scratch.experts, pass);
     for (int e = 0; e < E; ++e)
@@ -94,15 +94,16 @@ struct Run {
   typename InTurn<T>::Tape tape;
   typename InTurn<T>::Scratch scratch;
   InTurn<T> grad;
-  Run(const InTurn<T>& layer, In<6, T> x, In<6, T> dy, const Pass& pass) : y(pass.tokens()), dx(pass.tokens()) {
+  Run(const InTurn<T>& layer, In<6, T> x, In<6, T> dy, const Pass& pass)
+      : y(pass.tokens()), dx(pass.tokens()) {
     layer.forward(x, y, tape, scratch, pass);
     layer.backward(x, tape, dy, dx, grad, scratch, pass);
   }
 };
 
 // The outputs of a pool of two experts, slot by slot.
-Tokens<6, double> answers(const Experts<Small<double>, 2>& experts, Gathered<6, double> x, const ExpertSlots& layout,
-                          const Pass& pass, const ExpertDropout& dropout) {
+Tokens<6, double> answers(const Experts<Small<double>, 2>& experts, Gathered<6, double> x,
+                          const ExpertSlots& layout, const Pass& pass, const ExpertDropout& dropout) {
   const Index count = layout.offset[2];
   Tokens<6, double> y(count);
   Experts<Small<double>, 2>::Tape tape;
@@ -179,8 +180,12 @@ TEST_CASE("a pool marks the gradients of experts that have slots, unless they ar
 
 TEST_CASE("the dropout mask of a slot depends on its token and choice, not on the slot or on other slots") {
   Experts<Small<double>, 2> experts;
-  for_each_weight([](auto& w) { for (auto& v : w) v = 0; }, experts);
-  for (auto& expert : experts) expert.down.bias.memory().fill(1);   // every output is 1 before dropout
+  for_each_weight(
+      [](auto& w) {
+        for (auto& v : w) v = 0;
+      },
+      experts);
+  for (auto& expert : experts) expert.down.bias.memory().fill(1);  // every output is 1 before dropout
   const auto x = random_tokens<6, double>(40, 8);
   const Pass pass{.shape = {1, 40}, .first_token = 100};
   const ExpertDropout dropout{0.5, Key{9}};
@@ -192,7 +197,7 @@ TEST_CASE("the dropout mask of a slot depends on its token and choice, not on th
   CHECK(same_bits(z[0], y[5], 6));
   CHECK(same_bits(z[1], y[4], 6));
   CHECK(same_bits(z[2], y[0], 6));
-  CHECK_FALSE(same_bits(y[0], y[2], 6));   // another choice of the same token
+  CHECK_FALSE(same_bits(y[0], y[2], 6));  // another choice of the same token
   CHECK_FALSE(same_bits(y[1], y[5], 6));
   for (Index s = 0; s < 6; ++s) {
     double expected[6] = {1, 1, 1, 1, 1, 1};
@@ -245,10 +250,12 @@ TEST_CASE("a pool rejects more slots than it has rows and memory for, and names 
 TEST_CASE("the path of an expert of a pool is its index, without another level") {
   InTurn<float> layer;
   std::vector<std::string> paths;
-  for_each_named_weight([&](const std::string& path, Kind kind, auto&) {
-    paths.push_back(path);
-    CHECK((kind == Kind::sparse) == (path != "gate"));
-  }, layer);
+  for_each_named_weight(
+      [&](const std::string& path, Kind kind, auto&) {
+        paths.push_back(path);
+        CHECK((kind == Kind::sparse) == (path != "gate"));
+      },
+      layer);
   CHECK(paths.size() == 17);
   CHECK(paths[0] == "experts.0.up.weight");
   CHECK(paths[15] == "experts.3.down.bias");
@@ -256,7 +263,7 @@ TEST_CASE("the path of an expert of a pool is its index, without another level")
 
 TEST_CASE("an expert is told its number in the layer, in all three calls") {
   constexpr int E = 3;
-  const Index offset[] = {0, 400, 400, 1000}, token[1000] = {};   // an expert may have several tasks
+  const Index offset[] = {0, 400, 400, 1000}, token[1000] = {};  // an expert may have several tasks
   const Tokens<2, double> x(1), dy(1);
   const auto numbers = [&](int first, int threads) {
     Experts<Numbered, E> pool, grad;
@@ -282,7 +289,7 @@ TEST_CASE("an expert is told its number in the layer, in all three calls") {
   };
   for (const int threads : {1, 2}) {
     CHECK(numbers(0, threads) == expected(0, 2));
-    CHECK(numbers(5, threads) == expected(5, 7));      // a part of the experts of a layer
-    CHECK(numbers(-1, threads) == expected(-1, -1));   // a dense or shared network
+    CHECK(numbers(5, threads) == expected(5, 7));     // a part of the experts of a layer
+    CHECK(numbers(-1, threads) == expected(-1, -1));  // a dense or shared network
   }
 }

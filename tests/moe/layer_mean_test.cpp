@@ -20,8 +20,8 @@ struct Three {
       const auto seed = static_cast<std::uint64_t>(l);
       tape[l].load_share = random_numbers<double>(tape[l].load_share.size(), 1 + seed);
       tape[l].mean_score = random_numbers<double>(tape[l].load_share.size(), 7 + seed);
-      tape[l].balance = balance_loss(tape[l].load_share.data(), tape[l].mean_score.data(), 4,
-                                     groups_in(rule.group, pass));
+      tape[l].balance =
+          balance_loss(tape[l].load_share.data(), tape[l].mean_score.data(), 4, groups_in(rule.group, pass));
       mean.add(tape[l]);
     }
   }
@@ -51,7 +51,8 @@ TEST_CASE("the mean over layers is the mean of their losses, and the sum their s
 TEST_CASE("the terms of the MoE layers add up to the model's loss") {
   BalanceRule by_sequence = BalanceRule::huggingface;
   by_sequence.group = Group::sequence;
-  for (const BalanceRule& rule : {BalanceRule::huggingface, BalanceRule::megablocks, by_sequence, BalanceRule{}}) {
+  for (const BalanceRule& rule :
+       {BalanceRule::huggingface, BalanceRule::megablocks, by_sequence, BalanceRule{}}) {
     Three three(rule);
     double parts = 0;
     for (auto& t : three.tape) {

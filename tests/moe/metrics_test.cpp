@@ -41,14 +41,14 @@ RoutingCounts counts_of(Index capacity, int times = 1) {
 
 TEST_CASE("MaxVio is the excess of the fullest expert over the mean") {
   CHECK(max_violation(std::vector<Index>{5, 5, 5, 5}) == 0);
-  CHECK(max_violation(std::vector<Index>{9, 5, 4, 2}) == Approx(0.8));   // (9 - 5) / 5
+  CHECK(max_violation(std::vector<Index>{9, 5, 4, 2}) == Approx(0.8));  // (9 - 5) / 5
   CHECK(max_violation(std::vector<Index>{0, 0, 7, 0}) == 3);
   CHECK(max_violation(std::vector<Index>{0, 0}) == 0);
 }
 
 TEST_CASE("the coefficient of variation divides by the number of experts") {
   CHECK(coefficient_of_variation(std::vector<Index>{5, 5, 5}) == 0);
-  CHECK(coefficient_of_variation(std::vector<Index>{2, 6}) == Approx(0.5));   // standard deviation 2, mean 4
+  CHECK(coefficient_of_variation(std::vector<Index>{2, 6}) == Approx(0.5));  // standard deviation 2, mean 4
   CHECK(coefficient_of_variation(std::vector<Index>{0, 0, 7, 0}) == Approx(std::sqrt(3)));
   CHECK(coefficient_of_variation(std::vector<Index>{0, 0}) == 0);
 }
@@ -69,18 +69,21 @@ TEST_CASE("each pair has the expert that processes it") {
   Buffer<int> expert;
   experts_of_pairs(plan_of(0), expert);
   CHECK(std::vector(expert.begin(), expert.end()) == std::vector<int>(chosen, chosen + 12));
-  experts_of_pairs(plan_of(2), expert);   // experts 0 and 1 drop their third tokens and later ones
-  CHECK(std::vector(expert.begin(), expert.end()) == std::vector<int>{0, 1, 1, 0, -1, 2, -1, -1, 2, -1, -1, -1});
+  experts_of_pairs(plan_of(2), expert);  // experts 0 and 1 drop their third tokens and later ones
+  CHECK(std::vector(expert.begin(), expert.end()) ==
+        std::vector<int>{0, 1, 1, 0, -1, 2, -1, -1, 2, -1, -1, -1});
 }
 
 TEST_CASE("saturation is the fraction of experts that tokens have in common, in any order") {
-  const std::vector<int> a{0, 1, 2, 3, 4, 5}, same_sets{1, 0, 3, 2, 5, 4}, half{0, 7, 8, 2, 5, 9}, none{2, 3, 0, 1, 6, 7};
+  const std::vector<int> a{0, 1, 2, 3, 4, 5}, same_sets{1, 0, 3, 2, 5, 4}, half{0, 7, 8, 2, 5, 9},
+      none{2, 3, 0, 1, 6, 7};
   CHECK(saturation(a, a, 2) == 1);
   CHECK(saturation(a, same_sets, 2) == 1);
   CHECK(saturation(a, half, 2) == Approx(0.5));
   CHECK(saturation(a, none, 2) == 0);
   CHECK(saturation(std::vector<int>{0, no_expert}, std::vector<int>{0, 1}, 2) == Approx(2. / (1 + 2)));
-  CHECK(refusal([&] { saturation(a, std::vector<int>{0, 1}, 2); }).find("6 and 2 pairs") != std::string::npos);
+  CHECK(refusal([&] { saturation(a, std::vector<int>{0, 1}, 2); }).find("6 and 2 pairs") !=
+        std::string::npos);
 }
 
 TEST_CASE("counts of a plan are those of its pairs") {
@@ -93,13 +96,14 @@ TEST_CASE("counts of a plan are those of its pairs") {
   CHECK(counts.dead() == 1);
   CHECK(counts.dropped() == 0);
   CHECK(counts.share(1) == Approx(3. / 9));
-  CHECK(counts.load_entropy() == Approx(-(4. / 9 * std::log(4. / 9) + 3. / 9 * std::log(3. / 9) + 2. / 9 * std::log(2. / 9))));
+  CHECK(counts.load_entropy() ==
+        Approx(-(4. / 9 * std::log(4. / 9) + 3. / 9 * std::log(3. / 9) + 2. / 9 * std::log(2. / 9))));
   CHECK(counts.mean_top_gate() == Approx((0.6 + 0.9 + 0.7 + 1 + 0.5) / 5));
 }
 
 TEST_CASE("mean scores are over tokens that are not padding") {
   const RoutingCounts counts = counts_of(0);
-  CHECK(counts.mean_entropy() == Approx(std::log(4) / 5));       // of one token in five
+  CHECK(counts.mean_entropy() == Approx(std::log(4) / 5));  // of one token in five
   CHECK(counts.mean_lse2() == Approx((1 + 4 + 9 + 16) / 5.));
   CHECK(counts.mean_score(0) == Approx(2.25 / 5));
   CHECK(counts.mean_score(3) == Approx(0.25 / 5));
@@ -111,17 +115,18 @@ TEST_CASE("co-activation is the fraction of tokens that use both experts") {
   CHECK(counts.coactivation(1, 0) == Approx(2. / 5));
   CHECK(counts.coactivation(0, 2) == Approx(1. / 5));
   CHECK(counts.coactivation(2, 1) == Approx(1. / 5));
-  CHECK(counts.coactivation(0, 0) == Approx(4. / 5));            // that use it at all
+  CHECK(counts.coactivation(0, 0) == Approx(4. / 5));  // that use it at all
   CHECK(counts.coactivation(3, 0) == 0);
 }
 
 TEST_CASE("dropped pairs are requested, not processed") {
   const RoutingCounts counts = counts_of(2);
-  static const Index served[4] = {2, 2, 2, 0};   // static: g++ 12 with AVX-512 makes a temporary list of them {2, 2, 2, 2}
+  static const Index served[4] = {
+      2, 2, 2, 0};  // static: g++ 12 with AVX-512 makes a temporary list of them {2, 2, 2, 2}
   CHECK(std::equal(counts.load.begin(), counts.load.end(), served, served + 4));
   CHECK(counts.wanted == std::vector<Index>{4, 3, 2, 0});
   CHECK(counts.dropped() == Approx(3. / 9));
-  CHECK(counts.max_violation() == Approx(4 / 2.25 - 1));         // of requested pairs, before capacity
+  CHECK(counts.max_violation() == Approx(4 / 2.25 - 1));  // of requested pairs, before capacity
   CHECK(counts.mean_top_gate() == Approx((0.6 + 0.9 + 0.3 + 0 + 0.5) / 5));
   CHECK(counts.coactivation(0, 2) == 0);
 }
@@ -169,13 +174,15 @@ TEST_CASE("counts reject a plan with another number of experts") {
   RoutingPlan<double> other;
   other.resize(6, 2, 5);
   other.assign(chosen, gate, Index{0});
-  CHECK(refusal([&] { counts.add(other, {}, {}, Pass{.shape = {1, 6}}); }).find("4 experts") != std::string::npos);
+  CHECK(refusal([&] { counts.add(other, {}, {}, Pass{.shape = {1, 6}}); }).find("4 experts") !=
+        std::string::npos);
 }
 
 namespace {
 
 // Counts of pairs (label[n], expert[n]), `times` times.
-ClassCounts table_of(int classes, int experts, const std::vector<int>& label, const std::vector<int>& expert) {
+ClassCounts table_of(int classes, int experts, const std::vector<int>& label,
+                     const std::vector<int>& expert) {
   RoutingPlan<float> plan;
   plan.resize(std::ssize(expert), 1, experts);
   plan.assign(expert.data(), std::vector<float>(expert.size(), 1).data(), Index{0});
@@ -204,7 +211,8 @@ TEST_CASE("a bijection of classes and experts has the information ln of their nu
   CHECK(counts.explained() == Approx(1));
 }
 
-TEST_CASE("a class with several experts is still determined by them, an expert of several classes only in part") {
+TEST_CASE(
+    "a class with several experts is still determined by them, an expert of several classes only in part") {
   const ClassCounts more = table_of(2, 4, {0, 0, 1, 1}, {0, 3, 1, 2});
   CHECK(more.mutual_information() == Approx(std::log(2)));
   CHECK(more.explained() == Approx(1));
@@ -224,13 +232,15 @@ TEST_CASE("a table rejects labels outside its classes, and too few labels") {
   CHECK(refusal([] { table_of(2, 2, {0}, {0, 1}); }).find("1 labels for 2 tokens") != std::string::npos);
 }
 
-TEST_CASE("a label beyond the classes is rejected before anything is counted, and so is a table without classes") {
+TEST_CASE(
+    "a label beyond the classes is rejected before anything is counted, and so is a table without classes") {
   const auto plan = plan_of(0);
   ClassCounts counts{.classes = 2};
-  const std::vector<int> good(6, 1), bad{1, 1, 1, 1, 1, 2};   // the padding at the end, too
+  const std::vector<int> good(6, 1), bad{1, 1, 1, 1, 1, 2};  // the padding at the end, too
   counts.add(plan, good);
   const auto before = counts.count;
-  CHECK(refusal([&] { counts.add(plan, bad); }).find("token 5 has label 2, expected less than 2") != std::string::npos);
+  CHECK(refusal([&] { counts.add(plan, bad); }).find("token 5 has label 2, expected less than 2") !=
+        std::string::npos);
   CHECK(counts.count == before);
   for (const int classes : {0, -1}) {
     ClassCounts none{.classes = classes};

@@ -16,16 +16,24 @@ using Small = Expert<4, 3, Activation::gelu, double>;
 template <int E, int K>
 using TopKOf = MoELayer<TopKRouter<E, K>, Small>;
 template <int E, int K>
-using NoisyOf = MoELayer<
-    std::conditional_t<K == 1, AllowConstantGate<NoisyTopKRouter<E, K>>, NoisyTopKRouter<E, K>>, Small>;
+using NoisyOf =
+    MoELayer<std::conditional_t<K == 1, AllowConstantGate<NoisyTopKRouter<E, K>>, NoisyTopKRouter<E, K>>,
+             Small>;
 
-const BalanceRule every_rule[] = {BalanceRule::switch_transformer, BalanceRule::gshard, BalanceRule::huggingface,
-                                  BalanceRule::megablocks, BalanceRule::deepseek, BalanceRule::flaxformer};
+const BalanceRule every_rule[] = {BalanceRule::switch_transformer, BalanceRule::gshard,
+                                  BalanceRule::huggingface,        BalanceRule::megablocks,
+                                  BalanceRule::deepseek,           BalanceRule::flaxformer};
 
 // All losses, with coefficients that make an error in any visible.
 Objective all_losses(const BalanceRule& rule, Variance variation = Variance::population) {
-  return {.balance = 0.5, .balance_rule = rule, .z = 0.3, .importance = 0.7, .load = 0.6, .variation = variation,
-          .variance = 5, .count = 0.05};
+  return {.balance = 0.5,
+          .balance_rule = rule,
+          .z = 0.3,
+          .importance = 0.7,
+          .load = 0.6,
+          .variation = variation,
+          .variance = 5,
+          .count = 0.05};
 }
 
 template <class L>
@@ -56,8 +64,8 @@ struct OwnNames {
       static constexpr bool has_choices = Says, has_expected_load = Says;
       Tokens<5, T> score;
       Tokens<1, T> lse;
-      Buffer<int> chosen{1};    // not [tokens, 2]
-      Buffer<T> load{5};        // not a load
+      Buffer<int> chosen{1};  // not [tokens, 2]
+      Buffer<T> load{5};      // not a load
       typename Router::Tape inner;
       void resize(const Pass& pass) {
         inner.resize(pass);
@@ -83,8 +91,8 @@ struct OwnNames {
 }  // namespace
 
 TEMPLATE_TEST_CASE("all losses at once have gradients that agree with differences, through an MoE layer", "",
-                   (TopKOf<5, 1>), (TopKOf<6, 2>), (TopKOf<8, 3>), (NoisyOf<5, 1>), (NoisyOf<6, 2>), (NoisyOf<8, 3>),
-                   (NoisyOf<3, 3>), (MoELayer<ExpertChoiceRouter<5, 2>, Small>)) {
+                   (TopKOf<5, 1>), (TopKOf<6, 2>), (TopKOf<8, 3>), (NoisyOf<5, 1>), (NoisyOf<6, 2>),
+                   (NoisyOf<8, 3>), (NoisyOf<3, 3>), (MoELayer<ExpertChoiceRouter<5, 2>, Small>)) {
   GradcheckOptions options;
   options.per_tensor = 12;
   options.pass = {.shape = {2, 4}, .key = Key{3}};
@@ -127,7 +135,7 @@ TEST_CASE("each loss alone has a gradient that agrees with differences") {
 TEST_CASE("uniform loads and scores give every rule its balanced value") {
   using Layer = MoELayer<TopKRouter<4, 2>, Small>;
   for (const BalanceRule& rule : every_rule) {
-    Layer layer;   // zero weights: every score is 1/4
+    Layer layer;  // zero weights: every score is 1/4
     const RoutedPass pass({.shape = {2, 4}}, {.objective = {.balance_rule = rule}});
     Tokens<4, double> x(8), y(8);
     Layer::Tape tape;
@@ -201,11 +209,12 @@ TEST_CASE("importance is CV^2 of sums of gates over slots, load that of requeste
     const double off = static_cast<double>(plan.wanted[e]) - load_mean;
     load_variance += off * off / 2;
   }
-  CHECK(run.tape.importance == Approx(variance / (mean * mean)).epsilon(1e-8));   // 1e-10 in the denominator
+  CHECK(run.tape.importance == Approx(variance / (mean * mean)).epsilon(1e-8));  // 1e-10 in the denominator
   CHECK(run.tape.load == Approx(load_variance / (load_mean * load_mean)).epsilon(1e-8));
 }
 
-TEST_CASE("the variance loss is that of mean scores, the count loss the mean square deviation of their sums") {
+TEST_CASE(
+    "the variance loss is that of mean scores, the count loss the mean square deviation of their sums") {
   const Pass pass{.shape = {2, 4}};
   const Run<TopKOf<5, 2>> run(pass);
   double squares = 0;
@@ -232,8 +241,10 @@ TEST_CASE("rows of the logits' gradient sum to zero for every loss but the z-los
         size += std::abs(grad.router.logits.weight[e * 4]);
       }
       REQUIRE(size > 0.01);
-      if (z == 0) CHECK(std::abs(sum) < 1e-14 * size);
-      else CHECK(std::abs(sum) > 1e-3 * size);
+      if (z == 0)
+        CHECK(std::abs(sum) < 1e-14 * size);
+      else
+        CHECK(std::abs(sum) > 1e-3 * size);
     }
   }
 }
@@ -268,7 +279,9 @@ TEST_CASE("every loss has the same bits on one thread and on three") {
   CHECK(same_weights(grad_one, grad_three));
 }
 
-TEST_CASE("a tape's own `chosen` and `load` are not read without its flags, and rejected if of a wrong size with them") {
+TEST_CASE(
+    "a tape's own `chosen` and `load` are not read without its flags, and rejected if of a wrong size with "
+    "them") {
   for (const BalanceRule& rule : every_rule) {
     RoutedPass pass({.shape = {2, 4}}, {.objective = all_losses(rule)});
     Run<TopKOf<5, 2>> plain(pass);
@@ -304,8 +317,9 @@ TEST_CASE("no_expert in `chosen` counts nothing, and what is neither that nor an
   CHECK(sum == Approx(1));
   for (const int wrong : {-2, -2 - first, -1000, 5}) {
     run.tape.router.chosen[0] = wrong;
-    const std::string found = refusal([&] { measure_losses<double>(run.tape.router, run.tape.plan, losses, pass); });
-    CHECK(found.find("choice 0 of token 0 is expert " + std::to_string(wrong) + ", expected 0 .. 4, or no_expert") !=
-          std::string::npos);
+    const std::string found =
+        refusal([&] { measure_losses<double>(run.tape.router, run.tape.plan, losses, pass); });
+    CHECK(found.find("choice 0 of token 0 is expert " + std::to_string(wrong) +
+                     ", expected 0 .. 4, or no_expert") != std::string::npos);
   }
 }

@@ -23,7 +23,7 @@ struct Penalised {
 
   static constexpr auto fields() { return Fields{Field{"", &Penalised::mixture}}; }
   struct Tape : Mixture::Tape {
-    Tokens<6, double> output;          // [slots]
+    Tokens<6, double> output;  // [slots]
     void resize(const Pass& pass) {
       Mixture::Tape::resize(pass);
       output.resize(2 * pass.tokens());
@@ -102,7 +102,7 @@ TEST_CASE("without an additional loss the backwards of the three steps are the l
   layer.mixture.forward(x, whole_y, tape, scratch.mixture, pass);
   layer.mixture.backward(x, tape, dy, whole_dx, whole_grad, scratch.mixture, pass);
   for (Index n = 0; n < 9; ++n) CHECK(same_bits(y[n], whole_y[n], 6));
-  CHECK(distance(dx, whole_dx) < 1e-14);   // the gate multiplies before or after the expert's backward
+  CHECK(distance(dx, whole_dx) < 1e-14);  // the gate multiplies before or after the expert's backward
   for_each_weight([](const auto& a, const auto& b) { CHECK(distance(a.data(), b.data(), a.size()) < 1e-14); },
                   grad.mixture, whole_grad);
 }
@@ -128,9 +128,9 @@ TEST_CASE("two ranks with some experts each, between route and combine, give the
     ExpertsView<Small>::Scratch rank_scratch;
     rank_tape.resize(slots.count);
     rank_scratch.resize(count, slots.count);
-    rank.forward(plan.at_slots(x.view()).rows(slots), {offset.data(), plan.token.data() + slots.first,
-                 plan.choice.data() + slots.first, 2}, output.rows(slots), rank_tape, rank_scratch, pass,
-                 expert_dropout(pass.dropout, pass));
+    rank.forward(plan.at_slots(x.view()).rows(slots),
+                 {offset.data(), plan.token.data() + slots.first, plan.choice.data() + slots.first, 2},
+                 output.rows(slots), rank_tape, rank_scratch, pass, expert_dropout(pass.dropout, pass));
   }
   layer.combine(plan, output, ranked, pass);
   CHECK(same_bits(ranked, y));

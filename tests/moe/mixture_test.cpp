@@ -32,7 +32,8 @@ struct Foreign {
   int routed_experts() const { return 0; }
 };
 
-static_assert(HasPlan<Routed::Tape> && HasScores<Routed::Tape> && HasLosses<Routed::Tape> && HasExperts<Routed>);
+static_assert(HasPlan<Routed::Tape> && HasScores<Routed::Tape> && HasLosses<Routed::Tape> &&
+              HasExperts<Routed>);
 static_assert(HasPlan<const Routed::Tape> && HasPlan<const Routed::Tape&> && HasExperts<const Routed&>);
 static_assert(!HasPlan<Soft::Tape> && !HasScores<Soft::Tape> && !HasLosses<Soft::Tape> && !HasExperts<Soft>);
 static_assert(!HasPlan<BesideSoft::Tape> && !HasExperts<BesideSoft>);
@@ -40,9 +41,9 @@ static_assert(HasExperts<SharedMixture<Routed, Small, 2>>);
 static_assert(HasExperts<ProjectedMixture<TopKRouter<4, 2>, LinearExpert<4, 3>>>);
 static_assert(!HasPlan<Foreign> && !HasScores<Foreign> && !HasExperts<Foreign>);
 static_assert(WrapsMixture<BesideSoft, Soft> && WrapsMixture<SharedMixture<Routed, Small, 2>, Routed>);
-static_assert(!WrapsMixture<KeepsTape, Routed>);   // no experts
-static_assert(!WrapsMixture<HidesTape, Routed>);   // no plan, scores, losses
-static_assert(WrapsMixture<Routed, Soft>);         // Soft has none
+static_assert(!WrapsMixture<KeepsTape, Routed>);  // no experts
+static_assert(!WrapsMixture<HidesTape, Routed>);  // no plan, scores, losses
+static_assert(WrapsMixture<Routed, Soft>);        // Soft has none
 
 }  // namespace
 

@@ -70,13 +70,15 @@ TEST_CASE("the gradients of a mixture agree with differences with all options") 
     options.pass.dropout = 0.3;
     options.pass.key = Key{3};
   }
-  SECTION("an expert with one token at most") { options.pass.options = {.capacity_factor = 0.3, .min_capacity = 1}; }
+  SECTION("an expert with one token at most") {
+    options.pass.options = {.capacity_factor = 0.3, .min_capacity = 1};
+  }
   SECTION("padding") { options.pass.lengths = lengths; }
   SECTION("an idle expert") { options.routing.allowed = allowed; }
   SECTION("one expert for all") { options.routing.allowed = one; }
   SECTION("a single token") {
     options.pass.shape = {1, 1};
-    options.pass.options.min_capacity = 1;   // in expert choice the capacity would be 2/5 of a slot
+    options.pass.options.min_capacity = 1;  // in expert choice the capacity would be 2/5 of a slot
   }
   SECTION("all of it") {
     options.pass.dropout = 0.3;
@@ -111,7 +113,7 @@ TEST_CASE("top-k of all experts with probability gates is dense MoE") {
       for (int i = 0; i < 6; ++i) expected[n][i] += gate * output[n][i];
     }
   }
-  CHECK(distance(run.y, expected) < 1e-14);   // sums of order one in another order
+  CHECK(distance(run.y, expected) < 1e-14);  // sums of order one in another order
 }
 
 TEST_CASE("one expert for every token is the dense feed-forward layer, bit for bit") {
@@ -144,7 +146,7 @@ TEST_CASE("equal experts with gates that sum to one are one expert") {
   tape.resize(7);
   scratch.resize(7);
   layer.experts[0].forward(x, y, tape, scratch, {0, 7});
-  CHECK(distance(run.y, y) < 1e-14);   // the gates' sum is rounded
+  CHECK(distance(run.y, y) < 1e-14);  // the gates' sum is rounded
 }
 
 TEST_CASE("a permutation of experts with their router rows gives the same output") {
@@ -159,7 +161,9 @@ TEST_CASE("a permutation of experts with their router rows gives the same output
   CHECK(distance(Run<Two>(layer, x, seven).y, Run<Two>(permuted, x, seven).y) < 1e-14);
 }
 
-TEST_CASE("a capacity that no expert exceeds changes no bit, and under a smaller one tokens without experts have output zero") {
+TEST_CASE(
+    "a capacity that no expert exceeds changes no bit, and under a smaller one tokens without experts have "
+    "output zero") {
   const auto layer = drawn<Two>(10);
   const auto x = random_tokens<6, double>(7, 11);
   Pass pass = seven;
@@ -170,7 +174,7 @@ TEST_CASE("a capacity that no expert exceeds changes no bit, and under a smaller
   pass.options.capacity_factor = (static_cast<double>(largest) + 0.5) * 5 / 14;
   const Run<Two> enough(layer, x, pass);
   CHECK(same_bits(dropless.y, enough.y));
-  pass.options.capacity_factor = 0.4;   // one token for each expert
+  pass.options.capacity_factor = 0.4;  // one token for each expert
   const Run<Two> few(layer, x, pass);
   CHECK(few.tape.plan.slot_count() + few.tape.plan.dropped() == 14);
   int without = 0;
@@ -213,7 +217,7 @@ TEMPLATE_TEST_CASE("given its routing a token's output does not depend on other 
 TEST_CASE("a mixture has the same bits for 1, 2, 3 and 8 threads, forward and backward (invariant 5)") {
   using L = MoELayer<TopKRouter<5, 2>, Expert<6, 37, Activation::gelu, float>>;
   const auto layer = drawn<L>(16);
-  const Index tokens = 900;   // several work items per expert
+  const Index tokens = 900;  // several work items per expert
   const auto x = random_tokens<6, float>(tokens, 17), dy = random_tokens<6, float>(tokens, 18);
   RoutedPass pass({.shape = {1, tokens}, .dropout = 0.2, .key = Key{19}},
                   {.objective = {.balance = 0.1, .z = 0.1}});
@@ -290,9 +294,9 @@ TEST_CASE("an expert without tokens has a gradient of zero and is not marked, th
 
 TEST_CASE("experts are sparse weights in fields(), the router is not") {
   Two layer;
-  for_each_named_weight([](const std::string& path, Kind kind, auto&) {
-    CHECK((kind == Kind::sparse) == (path.rfind("experts.", 0) == 0));
-  }, layer);
+  for_each_named_weight([](const std::string& path, Kind kind,
+                           auto&) { CHECK((kind == Kind::sparse) == (path.rfind("experts.", 0) == 0)); },
+                        layer);
 }
 
 TEST_CASE("frozen experts and a frozen router do not change dx and the other gradients") {
@@ -324,13 +328,15 @@ TEST_CASE("a NaN in the router reaches the output, and the plan stays valid") {
   CHECK(std::isnan(run.tape.balance));
 }
 
-TEST_CASE("a mixture rejects a plan that ignores the pass or is inconsistent, with the router's name and what to call") {
+TEST_CASE(
+    "a mixture rejects a plan that ignores the pass or is inconsistent, with the router's name and what to "
+    "call") {
   using L = MoELayer<PlantedRouter, Small>;
   const auto layer = drawn<L>(35);
   const auto x = random_tokens<6, double>(40, 36);
   const AllowedExperts<PlantedRouter> two{0, 3};
   const Index lengths[2] = {20, 3};
-  RoutedPass pass({.shape = {2, 20}, .options = {.capacity_factor = 0.2}}, {});   // 40 * 2 / 4 * 0.2 = 4 each
+  RoutedPass pass({.shape = {2, 20}, .options = {.capacity_factor = 0.2}}, {});  // 40 * 2 / 4 * 0.2 = 4 each
   const auto refused = [&](RouterFault fault) {
     router_fault = fault;
     const std::string text = refusal([&] { Run<L>(layer, x, pass); });
@@ -370,7 +376,8 @@ TEST_CASE("a mixture rejects an invalid objective") {
   CHECK(refused({.expert_dropout = 1}).find("the objective's expert_dropout is 1") != std::string::npos);
 }
 
-TEST_CASE("a mixture accepts plans under drop policies of any group and rounding, and those of expert choice") {
+TEST_CASE(
+    "a mixture accepts plans under drop policies of any group and rounding, and those of expert choice") {
   const auto x = random_tokens<6, double>(60, 37);
   const Index lengths[3] = {20, 0, 7};
   const auto takes = [&](auto recipe) {
@@ -381,11 +388,14 @@ TEST_CASE("a mixture accepts plans under drop policies of any group and rounding
       for (const double least : {0.0, 1.0, 3.0})
         for (const bool padded : {false, true})
           for (const bool partial : {false, true}) {
-            const Pass pass{.shape = {3, 20}, .options = {.capacity_factor = factor, .min_capacity = least},
-                            .key = Key{1}, .lengths = padded ? lengths : nullptr, .partial = partial};
+            const Pass pass{.shape = {3, 20},
+                            .options = {.capacity_factor = factor, .min_capacity = least},
+                            .key = Key{1},
+                            .lengths = padded ? lengths : nullptr,
+                            .partial = partial};
             const std::string text = refusal([&] { dropped += Run<L>(layer, x, pass).tape.plan.dropped(); });
             CAPTURE(factor, least, padded, text);
-            CHECK((text.empty() || text.find("moegpt: capacity: ") == 0));   // below one slot
+            CHECK((text.empty() || text.find("moegpt: capacity: ") == 0));  // below one slot
           }
     return dropped;
   };

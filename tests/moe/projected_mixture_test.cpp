@@ -31,7 +31,8 @@ TEST_CASE("the gradients of a mixture with a shared projection agree with differ
   gradcheck_three_seeds<ProjectedMixture<AllOf5, Linear4, Activation::relu>>(options);
 }
 
-TEST_CASE("all linear experts with a shared projection are W relu of the sum over experts of p times Wx + b") {
+TEST_CASE(
+    "all linear experts with a shared projection are W relu of the sum over experts of p times Wx + b") {
   using L = ProjectedMixture<AllOf5, Linear4, Activation::relu>;
   const auto layer = drawn<L>(1);
   const auto x = random_tokens<6, double>(7, 2);
@@ -43,12 +44,13 @@ TEST_CASE("all linear experts with a shared projection are W relu of the sum ove
   Eigen::MatrixXd mixed = Eigen::MatrixXd::Zero(4, 7);
   for (std::size_t e = 0; e < 5; ++e) {
     const auto& map = layer.mixture.experts[e].map;
-    const Eigen::MatrixXd y = (map.weight.eigen() * X).colwise() + Eigen::VectorXd(map.bias.eigen().transpose());
+    const Eigen::MatrixXd y =
+        (map.weight.eigen() * X).colwise() + Eigen::VectorXd(map.bias.eigen().transpose());
     mixed += y * p.row(static_cast<Index>(e)).asDiagonal();
   }
-  const Eigen::MatrixXd expected =
-      (layer.down.weight.eigen() * mixed.cwiseMax(0)).colwise() + Eigen::VectorXd(layer.down.bias.eigen().transpose());
-  CHECK((run.y.eigen() - expected).cwiseAbs().maxCoeff() < 1e-14);   // sums of order one in another order
+  const Eigen::MatrixXd expected = (layer.down.weight.eigen() * mixed.cwiseMax(0)).colwise() +
+                                   Eigen::VectorXd(layer.down.bias.eigen().transpose());
+  CHECK((run.y.eigen() - expected).cwiseAbs().maxCoeff() < 1e-14);  // sums of order one in another order
 }
 
 TEST_CASE("one linear expert with a shared projection is a feed-forward network, bit for bit") {
@@ -64,7 +66,7 @@ TEST_CASE("one linear expert with a shared projection is a feed-forward network,
   CHECK(same_bits(run.y, expected.y));
   run.back(layer, x, dy, seven);
   expected.back(feed_forward, x, dy, seven);
-  CHECK(distance(run.dx, expected.dx) < 1e-15);   // W_up^T is applied in another order
+  CHECK(distance(run.dx, expected.dx) < 1e-15);  // W_up^T is applied in another order
   CHECK(same_weights(run.grad.mixture.experts[0].map, expected.grad.network.up));
   CHECK(same_weights(run.grad.down, expected.grad.network.down));
 }
@@ -87,9 +89,11 @@ TEST_CASE("a shared projection is causal if its router is, and its text is the t
   STATIC_REQUIRE_FALSE(MixtureOf<Choice, Expert<6, 9>>::causal);
   STATIC_REQUIRE(MixtureOf<AllowNonCausal<Choice>, Expert<6, 9>>::causal);
   std::string paths;
-  for_each_named_weight([&](const std::string& path, Kind kind, auto&) {
-    if (path.find("experts") == std::string::npos || path.find(".0.") != std::string::npos)
-      paths += path + (kind == Kind::sparse ? "(sparse) " : " ");
-  }, *std::make_unique<MixtureOf<Recipe, Expert<6, 9>>>());
+  for_each_named_weight(
+      [&](const std::string& path, Kind kind, auto&) {
+        if (path.find("experts") == std::string::npos || path.find(".0.") != std::string::npos)
+          paths += path + (kind == Kind::sparse ? "(sparse) " : " ");
+      },
+      *std::make_unique<MixtureOf<Recipe, Expert<6, 9>>>());
   CHECK(paths == "router.gate.weight experts.0.weight(sparse) experts.0.bias(sparse) down.weight down.bias ");
 }

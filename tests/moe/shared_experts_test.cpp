@@ -58,7 +58,7 @@ TEST_CASE("a mixture with shared experts is the mixture plus the shared network,
     for (Index n = 0; n < 7; ++n)
       for (int i = 0; i < 6; ++i)
         CHECK(std::abs(run.y[n][i] - routed_share * routed.y[n][i] - share_of(n) * shared[n][i]) < 1e-14);
-    CHECK(run.tape.balance == routed.tape.balance);   // the tape derives from that of the routed experts
+    CHECK(run.tape.balance == routed.tape.balance);  // the tape derives from that of the routed experts
     CHECK(run.tape.z == routed.tape.z);
     CHECK(same_bits(run.tape.plan.slot, routed.tape.plan.slot));
     CHECK(same_bits(run.tape.router.score, routed.tape.router.score));
@@ -69,7 +69,7 @@ TEST_CASE("a mixture with shared experts is the mixture plus the shared network,
   examine(gated, 1, [&](Index n) {
     return 1 / (1 + std::exp(-kernels::dot(gated.shared_gate.weight.data(), x[n], 6)));
   });
-  STATIC_REQUIRE(decltype(Plain::shared)::hidden == 10);   // two experts of width five
+  STATIC_REQUIRE(decltype(Plain::shared)::hidden == 10);  // two experts of width five
 }
 
 TEST_CASE("two shared experts are one of twice the width: their sum is its output") {
@@ -97,14 +97,15 @@ TEST_CASE("a token whose pairs are dropped still has its shared expert") {
   const auto layer = drawn<WithGate>(8);
   const auto x = random_tokens<6, double>(7, 9);
   Pass pass = seven;
-  pass.options.capacity_factor = 0.4;   // one token for each expert
+  pass.options.capacity_factor = 0.4;  // one token for each expert
   const Ran<WithGate> run(layer, x, pass);
   const auto shared = answer_of(layer.shared, x);
   int dropped = 0;
   for (Index n = 0; n < 7; ++n)
     if (run.tape.plan.slot[2 * n] == no_slot && run.tape.plan.slot[2 * n + 1] == no_slot) {
       ++dropped;
-      for (int i = 0; i < 6; ++i) CHECK(run.y[n][i] == Approx(run.tape.gate[n] * shared[n][i]).epsilon(1e-15));
+      for (int i = 0; i < 6; ++i)
+        CHECK(run.y[n][i] == Approx(run.tape.gate[n] * shared[n][i]).epsilon(1e-15));
     }
   CHECK(dropped > 0);
 }
@@ -128,17 +129,25 @@ TEST_CASE(
 }
 
 TEST_CASE("the dropout of a shared expert is not that of a routed one") {
-  using L = Layer6<SharedExperts<TopKRouter<5, 1>>>;   // K = 1: one counter per token
+  using L = Layer6<SharedExperts<TopKRouter<5, 1>>>;  // K = 1: one counter per token
   L layer = drawn<L>(12);
-  for_each_weight([](auto& w) { for (auto& v : w) v = 0; }, layer.routed.experts);
-  for_each_weight([](auto& w) { for (auto& v : w) v = 0; }, layer.shared);
+  for_each_weight(
+      [](auto& w) {
+        for (auto& v : w) v = 0;
+      },
+      layer.routed.experts);
+  for_each_weight(
+      [](auto& w) {
+        for (auto& v : w) v = 0;
+      },
+      layer.shared);
   const auto x = random_tokens<6, double>(7, 13);
   const Pass pass{.shape = {1, 7}, .dropout = 0.5, .key = Key{14}};
   auto shared = layer;
   for (auto& v : shared.shared.down.bias) v = 1;
   for (auto& expert : layer.routed.experts)
     for (auto& v : expert.down.bias) v = 1;
-  const Ran<L> shared_only(shared, x, pass), routed_only(layer, x, pass);   // dropout masks, times a gate
+  const Ran<L> shared_only(shared, x, pass), routed_only(layer, x, pass);  // dropout masks, times a gate
   int dropped_from_shared = 0, dropped_from_one = 0;
   for (Index i = 0; i < 42; ++i) {
     dropped_from_shared += shared_only.y[0][i] == 0;
@@ -154,12 +163,15 @@ TEST_CASE("the text of shared experts is the type one writes, and paths name the
         "SharedExperts<TopKRouter<8, 2>, 1, Shared::gated>");
   std::string paths;
   WithGate layer;
-  for_each_named_weight([&](const std::string& path, Kind kind, auto&) {
-    CHECK((kind == Kind::sparse) == (path.rfind("experts.", 0) == 0));
-    if (path.rfind("experts.", 0) != 0) paths += path + " ";
-  }, layer);
-  CHECK(paths == "router.gate.weight shared.up.weight shared.up.bias shared.down.weight shared.down.bias "
-                 "shared_gate.weight ");
+  for_each_named_weight(
+      [&](const std::string& path, Kind kind, auto&) {
+        CHECK((kind == Kind::sparse) == (path.rfind("experts.", 0) == 0));
+        if (path.rfind("experts.", 0) != 0) paths += path + " ";
+      },
+      layer);
+  CHECK(paths ==
+        "router.gate.weight shared.up.weight shared.up.bias shared.down.weight shared.down.bias "
+        "shared_gate.weight ");
   using Choice = SharedExperts<ExpertChoiceRouter<5>>;
   STATIC_REQUIRE_FALSE(MixtureOf<Choice, Small>::causal);
   STATIC_REQUIRE(MixtureOf<AllowNonCausal<Choice>, Small>::causal);

@@ -40,7 +40,7 @@ TEST_CASE("Soft MoE is its formula: two softmaxes, means of tokens in slots and 
   const Ran<Soft> run(layer, x, {.shape = {2, 7}});
   for (Index b = 0; b < 2; ++b) {
     const Eigen::MatrixXd X = x.eigen().middleCols(7 * b, 7);
-    const Eigen::MatrixXd l = (layer.router.weight.eigen() * X).array().exp();   // [S, tokens]
+    const Eigen::MatrixXd l = (layer.router.weight.eigen() * X).array().exp();  // [S, tokens]
     const Eigen::VectorXd over_tokens = l.rowwise().sum();
     const Eigen::RowVectorXd over_slots = l.colwise().sum();
     const Eigen::MatrixXd dispatch = over_tokens.cwiseInverse().asDiagonal() * l;
@@ -75,7 +75,7 @@ TEST_CASE("one slot for one token is the dense feed-forward layer") {
   FeedForward<Small> dense;
   dense.network = layer.experts[0];
   const auto x = random_tokens<6, double>(7, 6);
-  const Pass alone{.shape = {7, 1}};   // seven sequences of one token
+  const Pass alone{.shape = {7, 1}};  // seven sequences of one token
   const Ran<FeedForward<Small>> expected(dense, x, alone);
   CHECK(same_bits(Ran<SoftMoELayer<1, 1, Small>>(layer, x, alone).y, expected.y));
 }
@@ -119,7 +119,8 @@ TEST_CASE("Soft MoE is equivariant to the order of a sequence's tokens") {
     CHECK((run.y.eigen().col(n) - other.y.eigen().col(6 - n)).cwiseAbs().maxCoeff() < 1e-14);
 }
 
-TEST_CASE("a sequence has the same bits beside others, with padding and dropout, and padding has output zero") {
+TEST_CASE(
+    "a sequence has the same bits beside others, with padding and dropout, and padding has output zero") {
   using L = SoftMoELayer<4, 3, Expert<6, 37>>;
   const auto layer = drawn<L>(13);
   const auto x = random_tokens<6, float>(90, 14), dy = random_tokens<6, float>(90, 15);

@@ -32,8 +32,8 @@ using Layer6 = MixtureOf<Recipe, OfConfig>;
 TEST_CASE("experts of one's own take the width and scalar of the model's, around a router or a mixture") {
   using Own = Twice<6, 5, double>;
   STATIC_REQUIRE(std::is_same_v<Layer6<WithExperts<TopK42, Twice>>, MoELayer<TopK42, Own>>);
-  STATIC_REQUIRE(std::is_same_v<Layer6<WithExperts<TopK42, Linear1>>,
-                                MoELayer<TopK42, LinearExpert<6, 6, double>>>);
+  STATIC_REQUIRE(
+      std::is_same_v<Layer6<WithExperts<TopK42, Linear1>>, MoELayer<TopK42, LinearExpert<6, 6, double>>>);
   STATIC_REQUIRE(std::is_same_v<Layer6<WithExperts<SharedExperts<TopK42>, Twice>>,
                                 SharedMixture<MoELayer<TopK42, Own>, Own, 2>>);
   STATIC_REQUIRE(std::is_same_v<Layer6<SharedExperts<WithExperts<TopK42, Twice>>>,

@@ -27,8 +27,8 @@ static std::vector<double> exact_product() {
 }
 
 static void examine(const char* unit, const Report& report, const char* simd, bool openmp) {
-  std::printf("%-16s %-7s %s OpenMP, %d workers\n", unit, report.simd.c_str(), report.openmp ? "with   " : "without",
-              report.most_workers_seen);
+  std::printf("%-16s %-7s %s OpenMP, %d workers\n", unit, report.simd.c_str(),
+              report.openmp ? "with   " : "without", report.most_workers_seen);
   expect(simd[0] == 0 || report.simd == simd, unit, "build_info() names another instruction set");
   expect(report.openmp == openmp, unit, "build_info() is wrong about OpenMP");
   expect(openmp || report.most_workers_seen == 1, unit, "more than one worker without OpenMP");
@@ -38,12 +38,12 @@ static void examine(const char* unit, const Report& report, const char* simd, bo
 int main() {
   std::set<std::string> kinds;
   int units = 0;
-#define UNIT(name, level, with_openmp)                                                  \
-  if (std::strcmp(level, "avx2") != 0 || __builtin_cpu_supports("avx2")) {               \
-    const Report report = report_##name();                                              \
-    examine(#name, report, level, with_openmp);                                         \
-    kinds.insert(report.simd + (report.openmp ? " openmp" : " serial"));                \
-    ++units;                                                                            \
+#define UNIT(name, level, with_openmp)                                     \
+  if (std::strcmp(level, "avx2") != 0 || __builtin_cpu_supports("avx2")) { \
+    const Report report = report_##name();                                 \
+    examine(#name, report, level, with_openmp);                            \
+    kinds.insert(report.simd + (report.openmp ? " openmp" : " serial"));   \
+    ++units;                                                               \
   }
 #include "units.inc"
 #undef UNIT

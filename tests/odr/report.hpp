@@ -7,5 +7,5 @@ struct Report {
   std::string simd;
   bool openmp;
   int most_workers_seen;
-  std::vector<double> product;   // a product whose exact result is known: see unit.cpp
+  std::vector<double> product;  // a product whose exact result is known: see unit.cpp
 };

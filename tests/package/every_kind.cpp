@@ -13,14 +13,40 @@ using namespace moegpt;
 namespace {
 
 constexpr Config plain{.vocab = 17, .context = 8, .dim = 10, .layers = 2, .heads = 2, .hidden = 6};
-constexpr Config modern{.vocab = 17, .context = 8, .dim = 12, .layers = 3, .heads = 3, .kv_heads = 1, .hidden = 6,
-                        .norm = Norm::rms, .positions = Positions::rotary, .activation = Activation::silu,
-                        .gated = true, .output_bias = false, .expert_bias = false, .tied = true, .moe_every = 2};
-constexpr Config encoder{.vocab = 17, .context = 8, .dim = 10, .layers = 2, .heads = 2, .hidden = 6,
-                         .mask = Mask::full, .residual = Residual::post_norm, .activation = Activation::gelu_erf,
-                         .attention_bias = true, .head_bias = true};
-constexpr Config bare{.vocab = 17, .context = 8, .dim = 10, .layers = 2, .heads = 2, .hidden = 6,
-                      .residual = Residual::no_norm, .activation = Activation::relu};
+constexpr Config modern{.vocab = 17,
+                        .context = 8,
+                        .dim = 12,
+                        .layers = 3,
+                        .heads = 3,
+                        .kv_heads = 1,
+                        .hidden = 6,
+                        .norm = Norm::rms,
+                        .positions = Positions::rotary,
+                        .activation = Activation::silu,
+                        .gated = true,
+                        .output_bias = false,
+                        .expert_bias = false,
+                        .tied = true,
+                        .moe_every = 2};
+constexpr Config encoder{.vocab = 17,
+                         .context = 8,
+                         .dim = 10,
+                         .layers = 2,
+                         .heads = 2,
+                         .hidden = 6,
+                         .mask = Mask::full,
+                         .residual = Residual::post_norm,
+                         .activation = Activation::gelu_erf,
+                         .attention_bias = true,
+                         .head_bias = true};
+constexpr Config bare{.vocab = 17,
+                      .context = 8,
+                      .dim = 10,
+                      .layers = 2,
+                      .heads = 2,
+                      .hidden = 6,
+                      .residual = Residual::no_norm,
+                      .activation = Activation::relu};
 
 template <class Model>
 int examine() {
@@ -32,8 +58,8 @@ int examine() {
   std::vector<int> text;
   for (int i = 0; i < 200; ++i) text.push_back(i * i % 17);
   Adam<Model> adam{{.learning_rate = 1e-3}};
-  typename Model::Workspace work{{.batch = 2, .length = 8}, Exec{.threads = 2},
-                                 {.dropout = 0.1, .balance = 0.01, .z = 0.01}};
+  typename Model::Workspace work{
+      {.batch = 2, .length = 8}, Exec{.threads = 2}, {.dropout = 0.1, .balance = 0.01, .z = 0.01}};
   Batch batch{work.shape};
   double loss = 0;
   for (int step = 0; step < 2; ++step) {
@@ -54,13 +80,15 @@ int examine() {
   freeze(*grad, "*experts*");
   if constexpr (Model::config.mask == Mask::causal)
     size += generate(*model, tokenizer, "abc",
-                     {.tokens = 4, .sampling = {.temperature = 0.8, .top_k = 5, .top_p = 0.9}}).size();
+                     {.tokens = 4, .sampling = {.temperature = 0.8, .top_k = 5, .top_p = 0.9}})
+                .size();
 
   save("model.safetensors", *model, tokenizer);
   Tokenizer same;
   load("model.safetensors", *read, same);
   const bool ok = size > 0 && read->forward(batch, work).cross_entropy == loss;
-  if (!ok) std::printf("not read back in %d bytes: %s\n", static_cast<int>(sizeof(T)), to_text<Model>().c_str());
+  if (!ok)
+    std::printf("not read back in %d bytes: %s\n", static_cast<int>(sizeof(T)), to_text<Model>().c_str());
   return ok ? 0 : 1;
 }
 template <Config config, class... Recipe>
@@ -72,16 +100,16 @@ int examine_each() {
 
 int main() {
   using Biased = SigmoidRouter<4, 2, Sigmoid{.selection_bias = true, .groups = 2, .groups_kept = 1}>;
-  int faults = examine_each<plain, TopKRouter<4, 2>, NoisyTopKRouter<4, 2>,
-                            Dropping<TopKRouter<4, 2>, Drop::probability, Group::position>,
-                            GShardRouter<4>, HashRouter<4, 2>, TopPRouter<4, 2>, AllExperts<4>,
-                            InputJitter<TopKRouter<4, 1>>, CosineRouter<4, 2, 8>,
-                            HierarchicalRouter<TopKRouter<2, 1>, NoisyTopKRouter<3, 2>>,
-                            SharedExperts<Masked<TopKRouter<4, 2>, 2>, 2, Shared::gated>,
-                            WithSharedProjection<TopKRouter<4, 2>, 6, Activation::tanh>>();
+  int faults =
+      examine_each<plain, TopKRouter<4, 2>, NoisyTopKRouter<4, 2>,
+                   Dropping<TopKRouter<4, 2>, Drop::probability, Group::position>, GShardRouter<4>,
+                   HashRouter<4, 2>, TopPRouter<4, 2>, AllExperts<4>, InputJitter<TopKRouter<4, 1>>,
+                   CosineRouter<4, 2, 8>, HierarchicalRouter<TopKRouter<2, 1>, NoisyTopKRouter<3, 2>>,
+                   SharedExperts<Masked<TopKRouter<4, 2>, 2>, 2, Shared::gated>,
+                   WithSharedProjection<TopKRouter<4, 2>, 6, Activation::tanh>>();
   faults += examine_each<modern, Biased, SharedExperts<Biased>>();
-  faults += examine_each<encoder, ExpertChoiceRouter<4>, ExpertChoiceRouter<4, 2, ExpertChoice{.thresholds = true}>,
-                         SoftMoE<3, 2>>();
+  faults += examine_each<encoder, ExpertChoiceRouter<4>,
+                         ExpertChoiceRouter<4, 2, ExpertChoice{.thresholds = true}>, SoftMoE<3, 2>>();
   faults += examine_each<bare, TopKRouter<4, 2>>();
   const GradcheckReport report =
       gradcheck<GPT<plain, TopKRouter<4, 2>, double>>({.pass = {.shape = {1, 3}}, .per_tensor = 2});

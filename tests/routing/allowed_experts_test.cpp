@@ -36,8 +36,9 @@ TEST_CASE("indices out of range, given twice or fewer than K are rejected by a m
   CHECK(refused({0, 5}) == "moegpt: AllowedExperts: there is no expert 5, expected 0 .. 4");
   CHECK_FALSE(refused({-1, 1, 2}).empty());
   CHECK(refused({3, 1, 3}) == "moegpt: AllowedExperts: expert 3 is named twice");
-  CHECK(refused({3}) == "moegpt: allowed: 1 of 5 experts may be chosen, but the router gives each token 2: allow at "
-                        "least so many");
+  CHECK(refused({3}) ==
+        "moegpt: allowed: 1 of 5 experts may be chosen, but the router gives each token 2: allow at "
+        "least so many");
 }
 
 TEST_CASE("a router that can select all experts needs one allowed expert only") {

@@ -29,16 +29,18 @@ TEST_CASE("uniform counts and scores give exactly 1, and all on one expert gives
   const float uniform[4] = {0.25f, 0.25f, 0.25f, 0.25f}, sure[4] = {1, 0, 0, 0};
   CHECK(loss_of<float>(balanced, uniform) == 1);
   CHECK(loss_of<float>(one, sure) == 4);
-  CHECK(loss_of<float>(one, uniform) == 1);   // uniform scores give 1 for any f
+  CHECK(loss_of<float>(one, uniform) == 1);  // uniform scores give 1 for any f
 }
 
 TEST_CASE("load fractions per token sum to K, so that the balanced loss is K") {
-  const Index balanced[4] = {7, 7, 7, 7};   // of 14 tokens with two choices each
+  const Index balanced[4] = {7, 7, 7, 7};  // of 14 tokens with two choices each
   const float uniform[4] = {0.25f, 0.25f, 0.25f, 0.25f};
   CHECK(loss_of<float>(balanced, uniform, BalanceRule::huggingface, 14) == 2);
 }
 
-TEST_CASE("the balanced value is 1 per MoE layer, K where load fractions sum to K, and one for all layers under a mean") {
+TEST_CASE(
+    "the balanced value is 1 per MoE layer, K where load fractions sum to K, and one for all layers under a "
+    "mean") {
   STATIC_REQUIRE(balanced_value(BalanceRule::switch_transformer, 2, 3) == 3);
   STATIC_REQUIRE(balanced_value(BalanceRule::gshard, 2, 3) == 3);
   STATIC_REQUIRE(balanced_value(BalanceRule::deepseek, 2, 3) == 3);
@@ -74,7 +76,7 @@ TEST_CASE("the gradient by a mean score is coefficient E f, added") {
 
 TEST_CASE("mean scores and the z-loss leave padding out") {
   Tokens<2, double> score(4);
-  score.eigen() << 0.1, 0.3, 0.9, 7, 0.9, 0.7, 0.1, 7;   // columns are tokens, the last is padding
+  score.eigen() << 0.1, 0.3, 0.9, 7, 0.9, 0.7, 0.1, 7;  // columns are tokens, the last is padding
   Tokens<1, double> lse(4);
   lse.eigen() << 1, 2, 3, 100;
   const Index lengths[2] = {2, 1};
@@ -114,14 +116,15 @@ TEST_CASE("a batch of padding only has mean 0 and loss 0, not NaN") {
 }
 
 TEST_CASE("the squared coefficient of variation is variance over squared mean, in both conventions") {
-  const double v[4] = {1, 2, 3, 6};   // mean 3, squares 14
+  const double v[4] = {1, 2, 3, 6};  // mean 3, squares 14
   const Dispersion dispersion(4, [&](int e) { return v[e]; });
   CHECK(dispersion.cv2(Variance::population) == Approx(14. / 4 / 9).epsilon(1e-9));
   CHECK(dispersion.cv2(Variance::unbiased) == Approx(14. / 3 / 9).epsilon(1e-9));
-  const Dispersion even(4, [](int) { return 5.; }), one(1, [](int) { return 5.; }), none(4, [](int) { return 0.; });
+  const Dispersion even(4, [](int) { return 5.; }), one(1, [](int) { return 5.; }),
+      none(4, [](int) { return 0.; });
   for (const Variance form : {Variance::population, Variance::unbiased}) {
     CHECK(even.cv2(form) == 0);
-    CHECK(one.cv2(form) == 0);    // one expert: no division by E - 1 = 0
+    CHECK(one.cv2(form) == 0);  // one expert: no division by E - 1 = 0
     CHECK(none.cv2(form) == 0);
     CHECK(none.d_cv2(form, 0) == 0);
   }
@@ -139,13 +142,14 @@ TEST_CASE("the derivatives of variance and CV^2 agree with differences") {
       v[e] = x - h;
       const Dispersion down = dispersion();
       v[e] = x;
-      CHECK(at.d_variance(form, x) == Approx((up.variance(form) - down.variance(form)) / (2 * h)).margin(1e-8));
+      CHECK(at.d_variance(form, x) ==
+            Approx((up.variance(form) - down.variance(form)) / (2 * h)).margin(1e-8));
       CHECK(at.d_cv2(form, x) == Approx((up.cv2(form) - down.cv2(form)) / (2 * h)).margin(1e-8));
     }
 }
 
 TEST_CASE("CV^2 adds Tensor2Tensor's 1e-10 to the squared mean, which matters for tiny means") {
-  const double tiny[2] = {1e-5, 3e-5}, mean = 2e-5, variance = 1e-10;   // squares / 2
+  const double tiny[2] = {1e-5, 3e-5}, mean = 2e-5, variance = 1e-10;  // squares / 2
   const Dispersion dispersion(2, [&](int e) { return tiny[e]; });
   CHECK(dispersion.cv2(Variance::population) == Approx(variance / (mean * mean + 1e-10)).epsilon(1e-12));
   CHECK(dispersion.cv2(Variance::unbiased) == Approx(2 * variance / (mean * mean + 1e-10)).epsilon(1e-12));

@@ -14,8 +14,9 @@ namespace {
 template <int E, int K, Drop Order, Group Among = Group::batch>
 using Mixture = MoELayer<Dropping<TopKRouter<E, K>, Order, Among>, Expert<6, 7, Activation::gelu, double>>;
 
-using FourOrders = std::tuple<Mixture<5, 2, Drop::token_order, Group::sequence>, Mixture<5, 2, Drop::slot_major>,
-                              Mixture<5, 2, Drop::batch_prioritised>, Mixture<5, 2, Drop::probability>>;
+using FourOrders =
+    std::tuple<Mixture<5, 2, Drop::token_order, Group::sequence>, Mixture<5, 2, Drop::slot_major>,
+               Mixture<5, 2, Drop::batch_prioritised>, Mixture<5, 2, Drop::probability>>;
 
 template <class Layer>
 struct Run {
@@ -34,7 +35,7 @@ void require_gradients() {
   GradcheckOptions options;
   options.pass.shape = {2, 7};
   const Index lengths[2] = {7, 4};
-  for (const double factor : {0.0, 0.4, 1.0}) {   // 0.4: experts with one or two tokens
+  for (const double factor : {0.0, 0.4, 1.0}) {  // 0.4: experts with one or two tokens
     options.pass.options = {.capacity_factor = factor, .min_capacity = 1};
     options.routing.objective = {.balance = 0.5, .z = 0.3};
     gradcheck_three_seeds<Dropping<TopKRouter<5, 2>, Order, Among>>(options);
@@ -78,20 +79,21 @@ TEST_CASE("the text of a drop policy is the type one writes") {
         "Dropping<TopKRouter<4, 2>, Drop::batch_prioritised, Group::position>");
 }
 
-TEMPLATE_LIST_TEST_CASE("without a factor or with capacity for all, a drop policy changes no bit", "", FourOrders) {
+TEMPLATE_LIST_TEST_CASE("without a factor or with capacity for all, a drop policy changes no bit", "",
+                        FourOrders) {
   Pass pass{.shape = {2, 7}};
   using Plain = MoELayer<TopKRouter<5, 2>, Expert<6, 7, Activation::gelu, double>>;
   const Run<Plain> plain(pass, 1);
   const Run<TestType> free(pass, 1);
-  pass.options.capacity_factor = 2.5;   // E / K
+  pass.options.capacity_factor = 2.5;  // E / K
   const Run<TestType> roomy(pass, 1);
   CHECK(same_bits(plain.y, free.y));
   CHECK(same_bits(plain.y, roomy.y));
   CHECK(roomy.tape.plan.dropped() == 0);
 }
 
-TEMPLATE_LIST_TEST_CASE("a token whose pairs are all dropped has output zero, and dropped pairs are counted", "",
-                        FourOrders) {
+TEMPLATE_LIST_TEST_CASE("a token whose pairs are all dropped has output zero, and dropped pairs are counted",
+                        "", FourOrders) {
   const Pass pass{.shape = {2, 20}, .options = {.capacity_factor = 0.25}};
   const Run<TestType> run(pass, 3);
   const auto& plan = run.tape.plan;
@@ -128,7 +130,8 @@ TEST_CASE("a wrapped router keeps its weights' names and its noise") {
   draw_weights(wrapped, 1);
   std::string names, wrapped_names;
   for_each_named_weight([&](const std::string& path, Kind, const auto&) { names += path + " "; }, plain);
-  for_each_named_weight([&](const std::string& path, Kind, const auto&) { wrapped_names += path + " "; }, wrapped);
+  for_each_named_weight([&](const std::string& path, Kind, const auto&) { wrapped_names += path + " "; },
+                        wrapped);
   CHECK(names == wrapped_names);
   CHECK(names == "gate.weight noise.weight ");
   const auto x = random_tokens<6, double>(9, 2);

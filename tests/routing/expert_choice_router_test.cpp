@@ -21,7 +21,9 @@ struct Route {
 
 }  // namespace
 
-TEST_CASE("the gradients of expert choice agree with differences, with padding and with experts that are not allowed") {
+TEST_CASE(
+    "the gradients of expert choice agree with differences, with padding and with experts that are not "
+    "allowed") {
   GradcheckOptions options;
   const Index lengths[2] = {5, 2};
   const bool allowed[5] = {true, false, true, true, false};
@@ -58,7 +60,7 @@ TEST_CASE("an expert selects the tokens with its largest scores, and the gate is
     std::sort(scores.rbegin(), scores.rend());
     for (Index n = 0; n < 10; ++n) {
       const Index s = route.plan.slot[n * 5 + e];
-      CHECK((s != no_slot) == (route.tape.score[n][e] >= scores[3]));   // capacity 4
+      CHECK((s != no_slot) == (route.tape.score[n][e] >= scores[3]));  // capacity 4
       if (s != no_slot) CHECK(route.plan.gate[s] == route.tape.score[n][e]);
     }
   }
@@ -68,7 +70,7 @@ TEST_CASE("ties go to the earlier tokens, and padding is never selected") {
   const R zeros;
   const auto x = random_tokens<6, double>(10, 5);
   const Index lengths[2] = {2, 5};
-  const Route route(zeros, x, {.shape = {2, 5}, .lengths = lengths});   // 7 tokens: capacity 2
+  const Route route(zeros, x, {.shape = {2, 5}, .lengths = lengths});  // 7 tokens: capacity 2
   for (int e = 0; e < 5; ++e)
     for (Index n = 0; n < 10; ++n) CHECK((route.plan.slot[n * 5 + e] != no_slot) == (n < 2));
 }
@@ -172,7 +174,8 @@ TEST_CASE("each group by itself is expert choice over that group as a batch of i
   examine(Group::position, plan_of(by_position, x, {.shape = shape}));
 }
 
-TEST_CASE("by position expert choice is causal: a later token changes no earlier token's route in any sequence") {
+TEST_CASE(
+    "by position expert choice is causal: a later token changes no earlier token's route in any sequence") {
   STATIC_REQUIRE(ExpertChoiceRouter<5, 2, ExpertChoice{.group = Group::position}>::causal);
   STATIC_REQUIRE_FALSE(ExpertChoiceRouter<5, 2, ExpertChoice{.group = Group::sequence}>::causal);
   STATIC_REQUIRE_FALSE(ThresholdExpertChoice<5>::causal);
@@ -181,11 +184,12 @@ TEST_CASE("by position expert choice is causal: a later token changes no earlier
   auto x = random_tokens<6, double>(20, 15);
   const Pass pass{.shape = {4, 5}};
   const auto before = plan_of(router, x, pass);
-  for (int i = 0; i < 6; ++i) x[1 * 5 + 3][i] *= -4;   // sequence 1, position 3
+  for (int i = 0; i < 6; ++i) x[1 * 5 + 3][i] *= -4;  // sequence 1, position 3
   const auto after = plan_of(router, x, pass);
   for (Index n = 0; n < 20; ++n)
     if (n % 5 != 3)
-      for (int e = 0; e < 5; ++e) CHECK((before.slot[n * 5 + e] != no_slot) == (after.slot[n * 5 + e] != no_slot));
+      for (int e = 0; e < 5; ++e)
+        CHECK((before.slot[n * 5 + e] != no_slot) == (after.slot[n * 5 + e] != no_slot));
 }
 
 TEST_CASE("too few tokens for one slot of an expert are rejected, except in generation or with a minimum") {
@@ -193,11 +197,12 @@ TEST_CASE("too few tokens for one slot of an expert are rejected, except in gene
   Grouped<Group::position> by_position;
   const auto x = random_tokens<6, double>(14, 16);
   const std::string text = refusal([&] { plan_of(by_position, x, {.shape = {2, 7}}); });
-  CHECK(text.find("ExpertChoiceRouter's Average 2 gives an expert 0.8 slots (2 * 2 tokens") != std::string::npos);
+  CHECK(text.find("ExpertChoiceRouter's Average 2 gives an expert 0.8 slots (2 * 2 tokens") !=
+        std::string::npos);
   CHECK(refusal([&] { plan_of(by_batch, x, {.shape = {2, 7}}); }).empty());
   const auto least = plan_of(by_position, x, {.shape = {2, 7}, .options = {.min_capacity = 1}});
   const auto partial = plan_of(by_position, x, {.shape = {2, 7}, .partial = true});
-  for (int e = 0; e < 5; ++e) CHECK(least.load(e) == 7);   // one of two tokens at each of seven positions
+  for (int e = 0; e < 5; ++e) CHECK(least.load(e) == 7);  // one of two tokens at each of seven positions
   CHECK(same_bits(least.slot, partial.slot));
 }
 
@@ -208,9 +213,9 @@ TEST_CASE("thresholds learned from a batch give that batch the same routes, and 
   const auto x = random_tokens<6, double>(10, 18);
   const Pass training{.shape = {1, 10}, .key = Key{1}}, evaluation{.shape = {1, 10}};
   const auto everywhere = plan_of(router, x, evaluation);
-  CHECK(everywhere.slot_count() == 50);   // thresholds 0: all tokens
+  CHECK(everywhere.slot_count() == 50);  // thresholds 0: all tokens
   const auto chosen = plan_of(router, x, training);
-  update_thresholds(router, chosen, 0.25);   // the first time it is the score
+  update_thresholds(router, chosen, 0.25);  // the first time it is the score
   const auto again = plan_of(router, x, evaluation);
   CHECK(same_bits(chosen.slot, again.slot));
   for (int e = 0; e < 5; ++e) CHECK(again.load(e) == 4);
@@ -220,7 +225,9 @@ TEST_CASE("thresholds learned from a batch give that batch the same routes, and 
   }
 }
 
-TEST_CASE("a threshold moves by its rate towards the smallest score its expert selected, and does not change for an idle expert") {
+TEST_CASE(
+    "a threshold moves by its rate towards the smallest score its expert selected, and does not change for "
+    "an idle expert") {
   Threshold router;
   draw_weights(router, 19);
   const bool allowed[5] = {true, true, false, true, true};
@@ -264,8 +271,10 @@ TEST_CASE("thresholds move at a rate above zero and at most one, by a plan of as
   plan.resize(8, 4, 4);
   other.resize(8, 5, 5);
   for (const double rate : {0.0, -0.1, 1.1, std::nan("")})
-    CHECK(refusal([&] { update_thresholds(router, plan, rate); }).find("must lie in (0, 1]") != std::string::npos);
-  CHECK(refusal([&] { update_thresholds(router, other, 0.5); }).find("4 thresholds, the plan 5") != std::string::npos);
+    CHECK(refusal([&] { update_thresholds(router, plan, rate); }).find("must lie in (0, 1]") !=
+          std::string::npos);
+  CHECK(refusal([&] { update_thresholds(router, other, 0.5); }).find("4 thresholds, the plan 5") !=
+        std::string::npos);
 }
 
 TEST_CASE("expert choice among 2^16 experts needs no stack memory for them") {

@@ -12,7 +12,7 @@ namespace {
 
 template <class Recipe>
 using Double = typename Recipe::template For<6, double>;
-using Half = std::ratio<1, 2>;   // the largest possible second gate
+using Half = std::ratio<1, 2>;  // the largest possible second gate
 
 }  // namespace
 
@@ -20,12 +20,16 @@ TEST_CASE("the gradients of a GShard router agree with differences for every pol
   GradcheckOptions options;
   options.pass.key = Key{3};
   SECTION("random") { gradcheck_three_seeds<Double<GShardRouter<5, Second::random, Half>>>(options); }
-  SECTION("threshold") { gradcheck_three_seeds<Double<GShardRouter<6, Second::threshold, std::ratio<2, 5>>>>(options); }
+  SECTION("threshold") {
+    gradcheck_three_seeds<Double<GShardRouter<6, Second::threshold, std::ratio<2, 5>>>>(options);
+  }
   SECTION("none") { gradcheck_three_seeds<Double<GShardRouter<8, Second::none>>>(options); }
   SECTION("all") { gradcheck_three_seeds<Double<GShardRouter<8, Second::all>>>(options); }
 }
 
-TEST_CASE("the gradients of a GShard router agree with differences with padding, capacity and experts that are not allowed") {
+TEST_CASE(
+    "the gradients of a GShard router agree with differences with padding, capacity and experts that are not "
+    "allowed") {
   const Index lengths[2] = {5, 2};
   const bool four[8] = {true, false, true, true, false, false, true, false}, one[8] = {false, false, true};
   GradcheckOptions options;
@@ -40,7 +44,7 @@ TEST_CASE("the gradients of a GShard router agree with differences with padding,
 TEST_CASE("GShard routing passes check_router") {
   check_rule<GShardRouter<8>>();
   check_rule<GShardRouter<8, Second::random, Half>>();
-  check_equal_experts<GShardRouter<5>>();   // evaluation: no expert is discarded
+  check_equal_experts<GShardRouter<5>>();  // evaluation: no expert is discarded
 }
 
 TEST_CASE("a GShard router that keeps all seconds is top-2 with renormalised gates, bit for bit") {
@@ -74,7 +78,8 @@ TEST_CASE("a discarded second expert does not change the first gate") {
 
 TEST_CASE("the tape names a discarded second expert in selected and not in chosen") {
   const Index lengths[1] = {40};
-  const RandomRoute<GShardRouter<6, Second::threshold, std::ratio<2, 5>>> some({.shape = {1, 60}, .lengths = lengths});
+  const RandomRoute<GShardRouter<6, Second::threshold, std::ratio<2, 5>>> some(
+      {.shape = {1, 60}, .lengths = lengths});
   const RandomRoute<TopKRouter<6, 2>> top({.shape = {1, 60}, .lengths = lengths});
   Index left_out = 0;
   for (Index pair = 0; pair < 120; ++pair) {

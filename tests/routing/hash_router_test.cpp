@@ -27,7 +27,7 @@ TEST_CASE("a hash router reads ids only: the same id has the same experts, whate
   const Pass pass{.shape = {1, 62}};
   const RandomRoute<HashRouter<8, 2>> one(pass, 1), two(pass, 2);
   for (Index n = 0; n < 62; ++n) CHECK(one.gates(n) == two.gates(n));
-  for (Index n = 0; n < 31; ++n) CHECK(one.gates(n) == one.gates(n + 31));   // ids repeat
+  for (Index n = 0; n < 31; ++n) CHECK(one.gates(n) == one.gates(n + 31));  // ids repeat
 }
 
 TEST_CASE("each of a token's K different experts has gate 1/K, and over many ids the load is balanced") {
@@ -45,10 +45,12 @@ TEST_CASE("each of a token's K different experts has gate 1/K, and over many ids
     REQUIRE((c[0] != c[1] && c[1] != c[2] && c[0] != c[2]));
     for (int j = 0; j < K; ++j) REQUIRE(tape.score[n][c[j]] == 1.0f / K);
   }
-  for (int e = 0; e < E; ++e) CHECK(std::abs(static_cast<double>(plan.load(e)) - 3000) < 4 * std::sqrt(3000.0));
+  for (int e = 0; e < E; ++e)
+    CHECK(std::abs(static_cast<double>(plan.load(e)) - 3000) < 4 * std::sqrt(3000.0));
 }
 
-TEST_CASE("the hash is fixed: a model file does not hold it, so these ids have these experts in every version") {
+TEST_CASE(
+    "the hash is fixed: a model file does not hold it, so these ids have these experts in every version") {
   RandomRoute<HashRouter<8, 2>> route({.shape = {1, 8}});
   for (int n = 0; n < 8; ++n) route.ids[n] = n;
   route.forward({.shape = {1, 8}});

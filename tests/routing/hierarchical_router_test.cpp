@@ -26,7 +26,9 @@ const Pass seven{.shape = {1, 7}};
 
 struct Route {
   RoutingPlan<double> plan;
-  Route(const auto& router, In<6, double> x, auto& tape, const Pass& pass) { router.forward(x, plan, tape, pass); }
+  Route(const auto& router, In<6, double> x, auto& tape, const Pass& pass) {
+    router.forward(x, plan, tape, pass);
+  }
 };
 
 }  // namespace
@@ -50,7 +52,8 @@ TEST_CASE("the gradients of hierarchical routing agree with differences, top-k a
   gradcheck_three_seeds<Router6<TopKRouter<3, 2>, ExpertChoiceRouter<2, 1>>>(options);
 }
 
-TEST_CASE("the gradients of hierarchical routing agree with differences if experts and groups are not allowed") {
+TEST_CASE(
+    "the gradients of hierarchical routing agree with differences if experts and groups are not allowed") {
   GradcheckOptions options;
   const bool allowed[12] = {true, true, false, false, false, false, true, false, false, true, true, true};
   options.routing.allowed = allowed;
@@ -60,7 +63,8 @@ TEST_CASE("the gradients of hierarchical routing agree with differences if exper
   gradcheck_three_seeds<MoELayer<HierarchicalRouter<DenseOf<4>, TopKRouter<3, 1>>, Small>>(options);
 }
 
-TEST_CASE("dense on dense is the mixture of Jordan and Jacobs: sum over groups of a times sum over experts of b") {
+TEST_CASE(
+    "dense on dense is the mixture of Jordan and Jacobs: sum over groups of a times sum over experts of b") {
   using L = MoELayer<HME, Small>;
   const auto layer = drawn<L>(1);
   const auto x = random_tokens<6, double>(7, 2);
@@ -84,7 +88,7 @@ TEST_CASE("dense on dense is the mixture of Jordan and Jacobs: sum over groups o
     }
     expected += of_group * a.row(Index(g)).asDiagonal();
   }
-  CHECK((run.y.eigen() - expected).cwiseAbs().maxCoeff() < 1e-14);   // sums of order one in another order
+  CHECK((run.y.eigen() - expected).cwiseAbs().maxCoeff() < 1e-14);  // sums of order one in another order
   CHECK(run.tape.plan.slot_count() == 7 * 6);
 }
 
@@ -168,7 +172,11 @@ TEST_CASE("one group of experts is the inner router alone") {
 TEST_CASE("uniform scores at both levels have the balance loss one") {
   using L = MoELayer<Sparse, Small>;
   auto layer = drawn<L>(13);
-  for_each_weight([](auto& w) { for (auto& v : w) v = 0; }, layer.router);
+  for_each_weight(
+      [](auto& w) {
+        for (auto& v : w) v = 0;
+      },
+      layer.router);
   const Ran<L> run(layer, random_tokens<6, double>(7, 14), seven);
   CHECK(run.tape.balance == Approx(1).epsilon(1e-14));
   const double outer = std::log(4.0), inner = std::log(3.0);
@@ -181,7 +189,7 @@ TEST_CASE("the capacity of hierarchical routing is that of the experts, and drop
   const auto x = random_tokens<6, double>(40, 16);
   decltype(router)::Tape tape;
   Pass pass{.shape = {1, 40}};
-  pass.options.capacity_factor = 0.5;   // 6 of 40 * 4 / 12
+  pass.options.capacity_factor = 0.5;  // 6 of 40 * 4 / 12
   const Route route(router, x, tape, pass);
   for (int e = 0; e < 12; ++e) CHECK(route.plan.load(e) <= 6);
   CHECK(route.plan.slot_count() + route.plan.dropped() == 160);

@@ -25,13 +25,12 @@ TEST_CASE("the gradients of a jittered router agree with differences, with jitte
     gradcheck_three_seeds<Double<InputJitter<NoisyTopKRouter<6, 3>, std::ratio<1, 4>>>>(options);
   }
   SECTION("Switch in a mixture") {
-    gradcheck_three_seeds<MoELayer<InputJitter<TopKRouter<8, 1>>, Expert<6, 7, Activation::gelu, double>>>(options);
+    gradcheck_three_seeds<MoELayer<InputJitter<TopKRouter<8, 1>>, Expert<6, 7, Activation::gelu, double>>>(
+        options);
   }
 }
 
-TEST_CASE("jitter passes check_router") {
-  check_rule<Jittered>();
-}
+TEST_CASE("jitter passes check_router") { check_rule<Jittered>(); }
 
 TEST_CASE("without a key there is no jitter, bit for bit") {
   const Pass pass{.shape = {1, 30}};
@@ -41,10 +40,12 @@ TEST_CASE("without a key there is no jitter, bit for bit") {
 }
 
 TEST_CASE("a jittered router reads x u, with u uniform in 1 +- epsilon and different for every key") {
-  const RandomRoute<Jittered> one({.shape = {1, 500}, .key = Key{5}}), two({.shape = {1, 500}, .key = Key{6}});
+  const RandomRoute<Jittered> one({.shape = {1, 500}, .key = Key{5}}),
+      two({.shape = {1, 500}, .key = Key{6}});
   double sum = 0, squares = 0, together = 0;
   for (Index i = 0; i < 3000; ++i) {
-    const double u = (one.tape.jittered[0][i] / one.x[0][i] - 1) * 4, v = (two.tape.jittered[0][i] / two.x[0][i] - 1) * 4;
+    const double u = (one.tape.jittered[0][i] / one.x[0][i] - 1) * 4,
+                 v = (two.tape.jittered[0][i] / two.x[0][i] - 1) * 4;
     REQUIRE(std::abs(u) <= 1 + 1e-12);
     sum += u;
     squares += u * u;
@@ -81,7 +82,9 @@ TEST_CASE("a jittered router has the weights of the inner router, by the same pa
   CHECK(Jittered::text() == "InputJitter<TopKRouter<5, 2>, std::ratio<1, 4>>");
 }
 
-TEST_CASE("the jitter of a token does not depend on the chunks of a long row, and a row of 2^18 needs no stack memory") {
+TEST_CASE(
+    "the jitter of a token does not depend on the chunks of a long row, and a row of 2^18 needs no stack "
+    "memory") {
   constexpr int D = 600;
   using Wide = InputJitter<TopKRouter<5, 2>, std::ratio<1, 4>>;
   const Key key{5};

@@ -44,7 +44,7 @@ struct Route {
 TEST_CASE("the selection probability of an expert is over its own noise, computed by hand") {
   const double clean[4] = {1, 0, 0.5, -1}, noisy[4] = {2, 0.25, 0.5, -0.5}, deviation[4] = {1, 2, 0.5, 1};
   int order[3];
-  SelectionProbability<double> token{clean, noisy, deviation, 4, 2, order};   // selected: 0, 2; next: 1
+  SelectionProbability<double> token{clean, noisy, deviation, 4, 2, order};  // selected: 0, 2; next: 1
   token.rank();
   double chance[4];
   token.forward(chance);
@@ -91,7 +91,7 @@ TEST_CASE("loads sum to about N K, and each is about the expert's count") {
   const double four_errors = 4 * std::sqrt(0.25 * static_cast<double>(tokens));
   for (int e = 0; e < 6; ++e)
     CHECK(run.tape.load[e] == Approx(static_cast<double>(run.plan.wanted[e])).margin(four_errors));
-  double squares = 0;   // of sum of P - K, per token
+  double squares = 0;  // of sum of P - K, per token
   for (Index n = 0; n < tokens; ++n) {
     double sum = -2;
     for (int e = 0; e < 6; ++e) sum += run.tape.layer.probability[n][e];
@@ -122,17 +122,19 @@ TEST_CASE("padding has no load, and neither has an expert that is not allowed") 
   CHECK(run.tape.load[1] == 0);
   CHECK(run.load() > 0);
   CHECK(run.load() < 7 * 4);
-  pass.context.allowed = two;   // K allowed experts: P = 1
+  pass.context.allowed = two;  // K allowed experts: P = 1
   run.forward(pass);
   CHECK(run.tape.load[0] == 7);
   CHECK(run.tape.load[3] == 7);
 }
 
-TEST_CASE("noise too small to change any selection gives the counts and a finite gradient, not a division by zero") {
+TEST_CASE(
+    "noise too small to change any selection gives the counts and a finite gradient, not a division by "
+    "zero") {
   using R = Noisy<5, 2, NoisyTopK{.bias = true}>;
   const RoutedPass pass = with_load(20);
   Route<R> run(pass);
-  for (const double bias : {-40.0, -50.0, -800.0}) {   // deviations of 4e-18, 2e-22 and 0
+  for (const double bias : {-40.0, -50.0, -800.0}) {  // deviations of 4e-18, 2e-22 and 0
     run.router.logits.noise.weight.eigen().setZero();
     run.router.logits.noise.bias.eigen().setConstant(bias);
     run.forward(pass);
@@ -140,9 +142,10 @@ TEST_CASE("noise too small to change any selection gives the counts and a finite
     R grad;
     R::Scratch scratch;
     Tokens<4, double> dx(20);
-    const Buffer<double> d_slot = random_numbers<double>(run.plan.slot_count(), 3), d_load = random_numbers<double>(5, 4);
-    run.router.backward(run.x, run.plan, run.tape, {.d_gate = d_slot.data(), .d_load = d_load.data()}, Sum(dx), grad,
-                        scratch, pass);
+    const Buffer<double> d_slot = random_numbers<double>(run.plan.slot_count(), 3),
+                         d_load = random_numbers<double>(5, 4);
+    run.router.backward(run.x, run.plan, run.tape, {.d_gate = d_slot.data(), .d_load = d_load.data()},
+                        Sum(dx), grad, scratch, pass);
     CHECK(first_not_finite(grad) == "");
   }
 }

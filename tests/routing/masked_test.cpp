@@ -78,7 +78,7 @@ TEST_CASE("an expert with the mask zero adds nothing, and the gates of the other
   const Ran<MaskedTwo> silent(layer, x, in_task(1));
   CHECK(distance(without.y, silent.y) < 1e-15);
   CHECK(distance(without.y, whole.y) > 0.01);
-  CHECK(same_bits(other_task.y, whole.y));   // the mask is that of task 1
+  CHECK(same_bits(other_task.y, whole.y));  // the mask is that of task 1
 }
 
 TEST_CASE("a step of one task has gradients for its own mask only, and marks no other") {

@@ -37,7 +37,8 @@ struct Run {
   Tokens<6, double> y, dx;
   explicit Run(const Pass& pass) : y(pass.tokens()), dx(pass.tokens()) {
     draw_weights(layer, 1);
-    const auto x = random_tokens<6, double>(pass.tokens(), 2), dy = random_tokens<6, double>(pass.tokens(), 3);
+    const auto x = random_tokens<6, double>(pass.tokens(), 2),
+               dy = random_tokens<6, double>(pass.tokens(), 3);
     layer.forward(x, y, tape, scratch, pass);
     layer.backward(x, tape, dy, dx, grad, scratch, pass);
   }
@@ -91,8 +92,8 @@ TEST_CASE("every drop policy drops the same pairs if a router limits its slots")
 TEST_CASE("a router that fills more slots than its limit is rejected, with what to return") {
   const std::string text = refusal([] { Run<Says<1>>({.shape = {2, 20}}); });
   CAPTURE(text);
-  CHECK(text.find("routing plan: the tokens fill 80 slots, but there is room for 40: let the router's max_slots(pass)") !=
-        std::string::npos);
+  CHECK(text.find("routing plan: the tokens fill 80 slots, but there is room for 40: let the router's "
+                  "max_slots(pass)") != std::string::npos);
 }
 
 TEST_CASE("a limit above all choices reserves all choices") {
@@ -101,7 +102,8 @@ TEST_CASE("a limit above all choices reserves all choices") {
   CHECK(max_slots_of<Says<2>>({.shape = {0, 20}}) == 0);
 }
 
-TEST_CASE("expert choice reserves what its experts select, in groups of any kind, and padding needs no more") {
+TEST_CASE(
+    "expert choice reserves what its experts select, in groups of any kind, and padding needs no more") {
   const auto examine = [](auto recipe) {
     using R = decltype(recipe);
     const Index lengths[3] = {16, 0, 9};
@@ -111,7 +113,7 @@ TEST_CASE("expert choice reserves what its experts select, in groups of any kind
         const Index reserved = max_slots_of<R>(pass);
         const Run<R> run(pass);
         CAPTURE(shape.batch, shape.length, least);
-        CHECK(run.tape.plan.slot_count() == reserved);   // without padding all slots are filled
+        CHECK(run.tape.plan.slot_count() == reserved);  // without padding all slots are filled
         CHECK(run.tape.expert.pre.count() == reserved);
         CHECK(run.tape.plan.gate.size() == reserved);
         if (shape.length < 16) continue;

@@ -56,7 +56,7 @@ TEST_CASE("noise is normal with standard deviation softplus(W x), plus 0.01 with
   x.memory().fill(1);
   for (const double a : {-2.0, 0.0, 3.0}) {
     Paper without;
-    without.logits.noise.weight.eigen().setConstant(a / 6);   // W x = a
+    without.logits.noise.weight.eigen().setConstant(a / 6);  // W x = a
     MakeMoE with;
     with.logits.noise.bias.eigen().setConstant(a);
     const Pass pass{.shape = {1, tokens}, .key = Key{3}};
@@ -70,7 +70,7 @@ TEST_CASE("noise is normal with standard deviation softplus(W x), plus 0.01 with
         squares_floor += m.logit(n, e) * m.logit(n, e);
       }
     const double draws = 5.0 * tokens, deviation = std::log1p(std::exp(a));
-    CHECK(mean / draws == Approx(0).margin(4 * deviation / std::sqrt(draws)));   // four standard errors
+    CHECK(mean / draws == Approx(0).margin(4 * deviation / std::sqrt(draws)));  // four standard errors
     CHECK(std::sqrt(squares / draws) == Approx(deviation).epsilon(4 / std::sqrt(2 * draws)));
     // the same normal values, with another standard deviation
     CHECK(std::sqrt(squares_floor / squares) == Approx((deviation + 0.01) / deviation).epsilon(1e-12));
@@ -96,7 +96,8 @@ TEST_CASE("a token's noise depends on its global number: the same alone, among o
 
 TEST_CASE("noisy top-k routing passes check_router, with a load loss too") {
   check_rule<NoisyTopKRouter<8, 3>>();
-  check_rule<NoisyTopKRouter<5, 2, NoisyTopK{.bias = true, .noise_floor = true}>>({.objective = {.load = 0.1}});
+  check_rule<NoisyTopKRouter<5, 2, NoisyTopK{.bias = true, .noise_floor = true}>>(
+      {.objective = {.load = 0.1}});
 }
 
 TEST_CASE("K = 1 with its constant gate compiles only inside AllowConstantGate") {

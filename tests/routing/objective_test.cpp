@@ -102,9 +102,17 @@ TEST_CASE("the table of losses has a row for every coefficient, which multiplies
 }
 
 TEST_CASE("a scaled objective has its coefficients multiplied, and dropout and conventions as they were") {
-  const Objective whole{.dropout = 0.1, .expert_dropout = 0.2, .balance = 1,
-                        .balance_rule = BalanceRule::gshard, .z = 2, .importance = 3, .load = 4,
-                        .variation = Variance::unbiased, .variance = 5, .count = 6, .own = 7};
+  const Objective whole{.dropout = 0.1,
+                        .expert_dropout = 0.2,
+                        .balance = 1,
+                        .balance_rule = BalanceRule::gshard,
+                        .z = 2,
+                        .importance = 3,
+                        .load = 4,
+                        .variation = Variance::unbiased,
+                        .variance = 5,
+                        .count = 6,
+                        .own = 7};
   const Objective o = scaled(whole, 0.5);
   CHECK(o.dropout == 0.1);
   CHECK(o.expert_dropout == 0.2);

@@ -30,7 +30,7 @@ struct OneWay {
 // Top-2 that records the last pass and the plan's drop policy.
 struct Seen {
   Pass pass;
-  RoutingContext context;   // a copy, because the pass's context may be a temporary
+  RoutingContext context;  // a copy, because the pass's context may be a temporary
   DropRule drop;
 } forward_saw, backward_saw;
 struct Spy {
@@ -58,7 +58,7 @@ TEST_CASE("the concept accepts router specifications, and rejects one without ba
   STATIC_REQUIRE(Router<TopKRouter<5, 3>>);
   STATIC_REQUIRE(Router<ExpertChoiceRouter<5>>);
   STATIC_REQUIRE_FALSE(Router<OneWay>);
-  STATIC_REQUIRE_FALSE(Router<TopKRouter<5, 3>::For<6, float>>);   // a router is not a specification
+  STATIC_REQUIRE_FALSE(Router<TopKRouter<5, 3>::For<6, float>>);  // a router is not a specification
 }
 
 TEST_CASE("a non-causal router has causal = false, except inside AllowNonCausal") {
@@ -84,8 +84,9 @@ TEST_CASE("a constant gate is found inside every wrapper, except inside AllowCon
 }
 
 TEMPLATE_TEST_CASE("a wrapper passes the whole pass on to its router", "", AllowNonCausal<Spy>,
-                   AllowConstantGate<Spy>, InputJitter<Spy>, (Masked<Spy, 3>), (SharedExperts<Spy, 2, Shared::gated>),
-                   (WithSharedProjection<Spy, 5>), (Dropping<Spy, Drop::probability, Group::sequence, Round::up>),
+                   AllowConstantGate<Spy>, InputJitter<Spy>, (Masked<Spy, 3>),
+                   (SharedExperts<Spy, 2, Shared::gated>), (WithSharedProjection<Spy, 5>),
+                   (Dropping<Spy, Drop::probability, Group::sequence, Round::up>),
                    (AllowNonCausal<SharedExperts<InputJitter<Masked<Spy, 3>>>>),
                    (InputJitter<Dropping<Masked<Spy, 3>, Drop::probability, Group::sequence, Round::up>>),
                    (SharedExperts<Masked<Dropping<Spy, Drop::probability, Group::sequence, Round::up>, 3>>),
@@ -102,11 +103,17 @@ TEMPLATE_TEST_CASE("a wrapper passes the whole pass on to its router", "", Allow
   const Index lengths[2] = {5, 3};
   const bool allowed[8] = {true, false, true, true, true, true, false, true};
   const int ids[10] = {};
-  const RoutedPass pass(
-      {.shape = {2, 5}, .exec = {.threads = 1}, .options = {.capacity_factor = 0.9, .min_capacity = 2},
-       .dropout = 0.1, .key = Key{4}, .first_position = 3, .first_token = 20, .sequence_stride = 9,
-       .lengths = lengths, .partial = true},
-      {.objective = {.balance = 0.2, .z = 0.3}, .ids = ids, .allowed = allowed, .task = 2});
+  const RoutedPass pass({.shape = {2, 5},
+                         .exec = {.threads = 1},
+                         .options = {.capacity_factor = 0.9, .min_capacity = 2},
+                         .dropout = 0.1,
+                         .key = Key{4},
+                         .first_position = 3,
+                         .first_token = 20,
+                         .sequence_stride = 9,
+                         .lengths = lengths,
+                         .partial = true},
+                        {.objective = {.balance = 0.2, .z = 0.3}, .ids = ids, .allowed = allowed, .task = 2});
   forward_saw = backward_saw = {};
   layer.forward(x, y, tape, scratch, pass);
   layer.backward(x, tape, dy, dx, grad, scratch, pass);
@@ -122,8 +129,8 @@ TEMPLATE_TEST_CASE("a wrapper passes the whole pass on to its router", "", Allow
     CHECK(seen.first_token == 20);
     CHECK(seen.sequence_stride == 9);
     CHECK(context.objective.z == 0.3);
-    CHECK(context.allowed == (two_levels ? allowed + 4 : allowed));   // of the second group, which runs last
-    CHECK(seen.options.capacity_factor == (two_levels ? 0 : 0.9));    // capacity is the experts'
+    CHECK(context.allowed == (two_levels ? allowed + 4 : allowed));  // of the second group, which runs last
+    CHECK(seen.options.capacity_factor == (two_levels ? 0 : 0.9));   // capacity is the experts'
   }
   if (TestType::text().find("Drop::probability, Group::sequence, Round::up") != std::string::npos) {
     CHECK(forward_saw.drop.order == Drop::probability);

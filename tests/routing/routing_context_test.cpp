@@ -29,7 +29,7 @@ TEST_CASE("experts drop out at the rate of the pass or at one of their own, and 
   CHECK(applied_expert_dropout(common) == 0.3);
   RoutedPass own(common, {});
   CHECK(applied_expert_dropout(own) == 0.3);
-  own.context.objective.dropout = 0.2;   // a model's, which sets the pass's
+  own.context.objective.dropout = 0.2;  // a model's, which sets the pass's
   CHECK(applied_expert_dropout(own) == 0.3);
   for (const double rate : {0.0, 0.6}) {
     own.context.objective.expert_dropout = rate;

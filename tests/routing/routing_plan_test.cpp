@@ -46,7 +46,7 @@ TEST_CASE("pairs are sorted by expert, and by token within an expert") {
 TEST_CASE("a full expert keeps its first tokens and drops the rest, which are counted") {
   const auto plan = plan_of(2);
   CHECK(list(plan.offset, 6) == std::vector<Index>{0, 2, 4, 5, 5, 7});
-  CHECK(list(plan.wanted, 5) == std::vector<Index>{5, 2, 1, 0, 3});   // before dropping
+  CHECK(list(plan.wanted, 5) == std::vector<Index>{5, 2, 1, 0, 3});  // before dropping
   CHECK(plan.slot_count() == 7);
   CHECK(plan.dropped() == 4);
   CHECK(list(plan.token, 7) == std::vector<Index>{0, 1, 1, 4, 2, 0, 2});
@@ -59,7 +59,9 @@ TEST_CASE("a capacity of the largest load drops nothing, one less drops one") {
   CHECK(plan_of(4).dropped() == 1);
 }
 
-TEST_CASE("slots and pairs are inverse maps for any choices, and a reused plan does not depend on its old contents") {
+TEST_CASE(
+    "slots and pairs are inverse maps for any choices, and a reused plan does not depend on its old "
+    "contents") {
   RoutingPlan<double> plan;
   Rng rng(1);
   for (const Index tokens : {50, 7, 0, 31}) {
@@ -89,7 +91,8 @@ TEST_CASE("slots and pairs are inverse maps for any choices, and a reused plan d
       CHECK(met == plan.slot_count());
       for (int e = 0; e < 5; ++e) {
         CHECK((capacity == 0 || plan.load(e) <= capacity));
-        for (Index s = plan.offset[e] + 1; s < plan.offset[e + 1]; ++s) CHECK(plan.token[s - 1] <= plan.token[s]);
+        for (Index s = plan.offset[e] + 1; s < plan.offset[e + 1]; ++s)
+          CHECK(plan.token[s - 1] <= plan.token[s]);
       }
     }
   }
@@ -108,8 +111,9 @@ struct Choices {
   Choices(const Pass& pass_, const DropRule& drop_, std::uint64_t seed) : pass(pass_), drop(drop_) {
     Rng rng(seed);
     for (Index n = 0; n < pass.tokens(); ++n) {
-      const int first = static_cast<int>(rng.below(E)), second = (first + 1 + static_cast<int>(rng.below(E - 1))) % E;
-      const double first_gate = 0.5 + 0.1 * static_cast<double>(rng.below(5));   // many ties
+      const int first = static_cast<int>(rng.below(E)),
+                second = (first + 1 + static_cast<int>(rng.below(E - 1))) % E;
+      const double first_gate = 0.5 + 0.1 * static_cast<double>(rng.below(5));  // many ties
       const bool none = pass.is_padding(n);
       chosen.insert(chosen.end(), {none ? no_expert : first, none || rng.below(4) == 0 ? no_expert : second});
       gate.insert(gate.end(), {first_gate, 1 - first_gate});
@@ -129,17 +133,21 @@ bool comes_before(const Choices& c, Index a, Index b) {
   const auto gate_of = [&](Index pair) { return c.gate[static_cast<std::size_t>(pair)]; };
   const Index n = a / 2, m = b / 2;
   switch (c.drop.order) {
-    case Drop::token_order: return a < b;
-    case Drop::slot_major: return a % 2 != b % 2 ? a % 2 < b % 2 : n < m;
+    case Drop::token_order:
+      return a < b;
+    case Drop::slot_major:
+      return a % 2 != b % 2 ? a % 2 < b % 2 : n < m;
     case Drop::batch_prioritised:
       if (a % 2 != b % 2) return a % 2 < b % 2;
       return gate_of(2 * n) != gate_of(2 * m) ? gate_of(2 * n) > gate_of(2 * m) : n < m;
-    default: return gate_of(a) != gate_of(b) ? gate_of(a) > gate_of(b) : a < b;
+    default:
+      return gate_of(a) != gate_of(b) ? gate_of(a) > gate_of(b) : a < b;
   }
 }
 Index group_of(const Choices& c, Index token) {
   return c.drop.group == Group::sequence   ? token / c.pass.shape.length
-         : c.drop.group == Group::position ? token % c.pass.shape.length : 0;
+         : c.drop.group == Group::position ? token % c.pass.shape.length
+                                           : 0;
 }
 std::vector<bool> kept(const Choices& c) {
   std::vector<bool> keeps(c.chosen.size());
@@ -160,7 +168,8 @@ std::vector<bool> kept(const Choices& c) {
   return keeps;
 }
 
-constexpr Drop all_drops[] = {Drop::token_order, Drop::slot_major, Drop::batch_prioritised, Drop::probability};
+constexpr Drop all_drops[] = {Drop::token_order, Drop::slot_major, Drop::batch_prioritised,
+                              Drop::probability};
 constexpr Group all_groups[] = {Group::batch, Group::sequence, Group::position};
 
 }  // namespace
@@ -197,12 +206,13 @@ TEST_CASE("every drop policy keeps the first pairs in its order, for each group 
             CHECK(plan.dropped() == wanted - met);
             for (int e = 0; e < 5; ++e) {
               CHECK(plan.wanted[e] == std::count(c.chosen.begin(), c.chosen.end(), e));
-              for (Index s = plan.offset[e] + 1; s < plan.offset[e + 1]; ++s) CHECK(plan.token[s - 1] < plan.token[s]);
+              for (Index s = plan.offset[e] + 1; s < plan.offset[e + 1]; ++s)
+                CHECK(plan.token[s - 1] < plan.token[s]);
             }
             dropped_somewhere += wanted > met;
             kept_somewhere += met > 0;
           }
-  CHECK(dropped_somewhere > 80);   // of 144
+  CHECK(dropped_somewhere > 80);  // of 144
   CHECK(kept_somewhere == 144);
 }
 
@@ -210,7 +220,7 @@ TEST_CASE("a capacity of the largest count or more is dropless under every drop 
   for (const Drop drop : all_drops)
     for (const Group group : all_groups) {
       const Choices free({.shape = {3, 8}}, {}, 9);
-      const Pass pass{.shape = {3, 8}, .options = {.capacity_factor = 2.5}};   // E / K: the group's tokens
+      const Pass pass{.shape = {3, 8}, .options = {.capacity_factor = 2.5}};  // E / K: the group's tokens
       const Choices limited(pass, {drop, group}, 9);
       CHECK(list(limited.plan().slot, 48) == list(free.plan().slot, 48));
       CHECK(list(limited.plan().wanted, 5) == list(free.plan().wanted, 5));
@@ -218,7 +228,8 @@ TEST_CASE("a capacity of the largest count or more is dropless under every drop 
     }
 }
 
-TEST_CASE("orders differ in what they drop: later tokens, second choices, tokens of small gates, small gates") {
+TEST_CASE(
+    "orders differ in what they drop: later tokens, second choices, tokens of small gates, small gates") {
   // Three tokens, capacity 1 of two experts. All request experts 0 and 1; token 1 has 1 as its first choice.
   const int wants[6] = {0, 1, 1, 0, 0, 1};
   const float gates[6] = {0.6f, 0.4f, 0.7f, 0.3f, 0.8f, 0.2f};
@@ -238,7 +249,8 @@ TEST_CASE("orders differ in what they drop: later tokens, second choices, tokens
   CHECK(kept_by(Drop::probability) == std::vector{2, 4});
 }
 
-TEST_CASE("with a capacity per sequence another sequence of the batch changes no bit of a sequence's routes") {
+TEST_CASE(
+    "with a capacity per sequence another sequence of the batch changes no bit of a sequence's routes") {
   for (const Drop drop : all_drops) {
     const Pass pass{.shape = {3, 8}, .options = {.capacity_factor = 0.7}};
     Choices c(pass, {drop, Group::sequence}, 11);
@@ -247,7 +259,8 @@ TEST_CASE("with a capacity per sequence another sequence of the batch changes no
     std::copy_n(other.chosen.begin(), 16, c.chosen.begin());
     std::copy_n(other.chosen.begin() + 32, 16, c.chosen.begin() + 32);
     const auto after = c.plan();
-    for (Index pair = 16; pair < 32; ++pair) CHECK((before.slot[pair] != no_slot) == (after.slot[pair] != no_slot));
+    for (Index pair = 16; pair < 32; ++pair)
+      CHECK((before.slot[pair] != no_slot) == (after.slot[pair] != no_slot));
   }
 }
 

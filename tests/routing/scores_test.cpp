@@ -22,7 +22,8 @@ struct Row {
     if (Scores::are_normalised) std::copy_n(normalised, E, s);
   }
   double value(const double* ds, const double* d_normalised) const {
-    return std::inner_product(s, s + E, ds, 0.0) + std::inner_product(normalised, normalised + E, d_normalised, 0.0);
+    return std::inner_product(s, s + E, ds, 0.0) +
+           std::inner_product(normalised, normalised + E, d_normalised, 0.0);
   }
 };
 
@@ -33,7 +34,8 @@ void check_derivative() {
   const Row<Scores> row(z);
   double both[E], dz[E] = {};
   for (int e = 0; e < E; ++e) both[e] = ds[e] + d_normalised[e];
-  Scores::backward(row.s, row.normalised, Scores::are_normalised ? both : ds.data(), d_normalised.data(), dz, E);
+  Scores::backward(row.s, row.normalised, Scores::are_normalised ? both : ds.data(), d_normalised.data(), dz,
+                   E);
   for (int e = 0; e < E; ++e) {
     const double h = 1e-5, at = z[e];
     z[e] = at + h;
@@ -63,7 +65,8 @@ TEST_CASE("scores are the sigmoid and the root of softplus, and normalised score
     CHECK(root.s[e] == Approx(std::sqrt(std::log1p(std::exp(z[e])))).epsilon(1e-14));
     total += sigmoid.normalised[e];
     exponentials += std::exp(z[e]);
-    CHECK(sigmoid.normalised[e] / sigmoid.normalised[0] == Approx(sigmoid.s[e] / sigmoid.s[0]).epsilon(1e-13));
+    CHECK(sigmoid.normalised[e] / sigmoid.normalised[0] ==
+          Approx(sigmoid.s[e] / sigmoid.s[0]).epsilon(1e-13));
   }
   CHECK(total == Approx(1).epsilon(1e-14));
   CHECK(sigmoid.lse == Approx(std::log(exponentials)).epsilon(1e-14));

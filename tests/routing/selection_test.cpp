@@ -51,7 +51,7 @@ TEST_CASE("the largest scores without a bias, and with a bias of zero, are the l
 TEST_CASE("a selection bias is added to the score of an allowed expert") {
   Token token(1);
   const int last = choices<LargestLogits>(token, E).back();
-  token.bias[last] = 1;   // more than any probability
+  token.bias[last] = 1;  // more than any probability
   CHECK(choices<LargestScores<true>>(token, 2).front() == last);
   token.forbid(last);
   token.score();
@@ -62,7 +62,7 @@ TEST_CASE("a selection bias is added to the score of an allowed expert") {
 
 TEST_CASE("the value of a group is the sum of its two largest scores, without a bias its largest") {
   Token token(1);
-  const double s[E] = {0.9, 0.1, 0.6, 0.5, 0.3, 0.2, 0.35, 0.8};   // groups of two: 1.0, 1.1, 0.5, 1.15
+  const double s[E] = {0.9, 0.1, 0.6, 0.5, 0.3, 0.2, 0.35, 0.8};  // groups of two: 1.0, 1.1, 0.5, 1.15
   std::copy_n(s, E, token.s);
   CHECK(choices<LargestScores<true, 4, 1>>(token, 2) == std::vector{7, 6});
   CHECK(choices<LargestScores<true, 4, 2>>(token, 4) == std::vector{7, 2, 3, 6});
@@ -78,7 +78,8 @@ TEST_CASE("groups are masked, not set to zero: negative biased scores of a retai
   CHECK(std::all_of(chosen.begin(), chosen.end(), [&](int e) { return e / 4 == chosen[0] / 4; }));
 }
 
-TEST_CASE("a group with one allowed expert has its value, and fewer than K allowed experts are all selected") {
+TEST_CASE(
+    "a group with one allowed expert has its value, and fewer than K allowed experts are all selected") {
   Token token(1);
   const double s[E] = {0.9, 0, 0.3, 0.2, 0, 0, 0, 0};
   std::copy_n(s, E, token.s);

@@ -19,15 +19,21 @@ using Double = typename Recipe::template For<6, double>;
 
 TEST_CASE("the gradients of a sigmoid router agree with differences for K = 1, 2, 3 and E = 5, 6, 8") {
   SECTION("K = 1") { gradcheck_three_seeds<Double<SigmoidRouter<5, 1>>>(); }
-  SECTION("K = 2, groups, scaled") { gradcheck_three_seeds<Double<SigmoidRouter<8, 2, grouped, FiveHalves>>>(); }
+  SECTION("K = 2, groups, scaled") {
+    gradcheck_three_seeds<Double<SigmoidRouter<8, 2, grouped, FiveHalves>>>();
+  }
   SECTION("K = 3") { gradcheck_three_seeds<Double<SigmoidRouter<6, 3>>>(); }
-  SECTION("K = 3, not normalised, scaled") { gradcheck_three_seeds<Double<SigmoidRouter<6, 3, raw, FiveHalves>>>(); }
+  SECTION("K = 3, not normalised, scaled") {
+    gradcheck_three_seeds<Double<SigmoidRouter<6, 3, raw, FiveHalves>>>();
+  }
   SECTION("K = 2, no bias") { gradcheck_three_seeds<Double<SigmoidRouter<5, 2, plain>>>(); }
   SECTION("K = 2, root of softplus") { gradcheck_three_seeds<Double<SigmoidRouter<6, 2, root>>>(); }
   SECTION("K = 1, root of softplus") { gradcheck_three_seeds<Double<SigmoidRouter<5, 1, root_raw>>>(); }
 }
 
-TEST_CASE("the gradients of a sigmoid router agree with differences with padding, capacity and experts that are not allowed") {
+TEST_CASE(
+    "the gradients of a sigmoid router agree with differences with padding, capacity and experts that are "
+    "not allowed") {
   const Index lengths[2] = {5, 2};
   const bool four[8] = {true, false, true, true, false, false, true, false}, one[8] = {false, false, true};
   GradcheckOptions options;
@@ -94,7 +100,9 @@ TEST_CASE("one group, or all groups retained, has the bits of no groups") {
   }
 }
 
-TEST_CASE("at K = 1 sigmoids that are not normalised train the router, and the constant gate compiles only inside AllowConstantGate") {
+TEST_CASE(
+    "at K = 1 sigmoids that are not normalised train the router, and the constant gate compiles only inside "
+    "AllowConstantGate") {
   STATIC_REQUIRE(std::is_same_v<SigmoidRouter<5, 1>, SigmoidRouter<5, 1, raw>>);
   STATIC_REQUIRE(Router<AllowConstantGate<SigmoidRouter<5, 1, Sigmoid{}>>>);
   const Pass pass{.shape = {1, 9}};
@@ -105,7 +113,8 @@ TEST_CASE("at K = 1 sigmoids that are not normalised train the router, and the c
     typename std::remove_cvref_t<decltype(route)>::R::Scratch scratch;
     const auto d_gate = random_numbers<double>(9, 3);
     Tokens<6, double> dx(9);
-    route.router.backward(route.x, route.plan, route.tape, {.d_gate = d_gate.data()}, Sum(dx), grad, scratch, pass);
+    route.router.backward(route.x, route.plan, route.tape, {.d_gate = d_gate.data()}, Sum(dx), grad, scratch,
+                          pass);
     double largest = 0;
     for (const double g : grad.logits.weight) largest = std::max(largest, std::abs(g));
     return largest;
@@ -117,7 +126,8 @@ TEST_CASE("at K = 1 sigmoids that are not normalised train the router, and the c
 
 TEST_CASE("the text of a sigmoid router is the type one writes") {
   CHECK(SigmoidRouter<8, 2>::text() == "SigmoidRouter<8, 2>");
-  CHECK(SigmoidRouter<8, 2, grouped, FiveHalves>::text() ==
-        "SigmoidRouter<8, 2, Sigmoid{.normalise = true, .selection_bias = true, .groups = 4, .groups_kept = 2, "
-        ".root_softplus = false}, std::ratio<5, 2>>");
+  CHECK(
+      SigmoidRouter<8, 2, grouped, FiveHalves>::text() ==
+      "SigmoidRouter<8, 2, Sigmoid{.normalise = true, .selection_bias = true, .groups = 4, .groups_kept = 2, "
+      ".root_softplus = false}, std::ratio<5, 2>>");
 }

@@ -27,7 +27,7 @@ struct Choice {
     choose_experts<Rule>(plan, tape, pass);
   }
   void backward(const RouterSignal<double>& signal, const Pass& pass) {
-    dz.memory().fill(99);   // overwritten
+    dz.memory().fill(99);  // overwritten
     choose_experts_backward<Rule>(plan, tape, signal, dz.view(), pass);
   }
 };
@@ -76,7 +76,8 @@ TEST_CASE("softmax over the selected is softmax over all divided by their sum, i
   }
 }
 
-TEST_CASE("probability gates are the softmax over all, and logits that are not selected have a gradient, too") {
+TEST_CASE(
+    "probability gates are the softmax over all, and logits that are not selected have a gradient, too") {
   const auto z = random_tokens<E, double>(tokens, 4);
   Choice<ProbabilityGates> choice(z, pass);
   Buffer<double> d_slot(tokens * K);
@@ -102,7 +103,8 @@ TEST_CASE("rows of the balance gradient sum to zero, rows of the z-loss gradient
     CHECK(std::abs(choice.dz[n][3]) > 1e-3);
   }
   choice.backward({nothing.data(), nullptr, 0.1}, pass);
-  for (Index n = 0; n < tokens; ++n)   // the derivative of 0.1 / N lse^2 in the direction (1, 1, ...) is 0.2 / N lse
+  for (Index n = 0; n < tokens;
+       ++n)  // the derivative of 0.1 / N lse^2 in the direction (1, 1, ...) is 0.2 / N lse
     CHECK(row_sum(choice.dz, n) == Approx(0.2 / tokens * *choice.tape.lse[n]).epsilon(1e-13));
 }
 
@@ -147,7 +149,8 @@ TEST_CASE("an expert that is not allowed is never selected, even if fewer than K
   d_slot.fill(1);
   second.backward({d_slot.data(), nullptr, 0.1}, some);
   for (Index n = 0; n < tokens; ++n) {
-    const double sum = second.plan.gate[second.plan.slot[n * K]] + second.plan.gate[second.plan.slot[n * K + 1]];
+    const double sum =
+        second.plan.gate[second.plan.slot[n * K]] + second.plan.gate[second.plan.slot[n * K + 1]];
     CHECK(sum == Approx(1).epsilon(1e-14));
     for (const int e : {0, 2, 3}) CHECK(second.dz[n][e] == 0);
     CHECK(std::isfinite(second.dz[n][1]));
@@ -155,9 +158,9 @@ TEST_CASE("an expert that is not allowed is never selected, even if fewer than K
 }
 
 TEST_CASE("capacity counts pairs of tokens that are not padding, and a dropped pair's gate has no gradient") {
-  Tokens<E, double> z(tokens);   // ties: every token selects experts 0, 1, 2
+  Tokens<E, double> z(tokens);  // ties: every token selects experts 0, 1, 2
   Pass limited = pass;
-  limited.options.capacity_factor = 1;   // 7 * 3 / 5 = 4 tokens for each expert
+  limited.options.capacity_factor = 1;  // 7 * 3 / 5 = 4 tokens for each expert
   Choice<ProbabilityGates> choice(z, limited);
   CHECK(choice.plan.slot_count() == 12);
   CHECK(choice.plan.dropped() == 9);
@@ -168,7 +171,7 @@ TEST_CASE("capacity counts pairs of tokens that are not padding, and a dropped p
   for (int e = 0; e < E; ++e) CHECK(choice.dz[4][e] == 0);
   const Index lengths[1] = {4};
   limited.lengths = lengths;
-  const Choice<ProbabilityGates> padded(z, limited);   // 4 * 3 / 5 = 2
+  const Choice<ProbabilityGates> padded(z, limited);  // 4 * 3 / 5 = 2
   CHECK(padded.plan.load(0) == 2);
 }
 

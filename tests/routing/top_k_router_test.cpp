@@ -20,7 +20,9 @@ struct Route {
   using T = typename R::Scalar;
   RoutingPlan<T> plan;
   typename R::Tape tape;
-  Route(const R& router, TokensView<R::dim, const T> x, const Pass& pass) { router.forward(x, plan, tape, pass); }
+  Route(const R& router, TokensView<R::dim, const T> x, const Pass& pass) {
+    router.forward(x, plan, tape, pass);
+  }
 };
 
 // The gradient of a router's weights for random gradients of its gates only.
@@ -42,7 +44,9 @@ double gradient_of_gates() {
 
 }  // namespace
 
-TEST_CASE("the gradients of a top-k router agree with differences for K = 1, 2, 3, both gates, with a bias or not") {
+TEST_CASE(
+    "the gradients of a top-k router agree with differences for K = 1, 2, 3, both gates, with a bias or "
+    "not") {
   SECTION("1 probability") { gradcheck_three_seeds<RouterD<1, probability>>(); }
   SECTION("1 constant gate: only balance and z-loss") {
     gradcheck_three_seeds<AllowConstantGate<TopKRouter<5, 1, renormalised>>::For<6, double>>();
@@ -53,7 +57,9 @@ TEST_CASE("the gradients of a top-k router agree with differences for K = 1, 2, 
   SECTION("3 probability, bias") { gradcheck_three_seeds<RouterD<3, probability_bias>>(); }
 }
 
-TEST_CASE("the gradients of a top-k router agree with differences with padding, capacity and experts that are not allowed") {
+TEST_CASE(
+    "the gradients of a top-k router agree with differences with padding, capacity and experts that are not "
+    "allowed") {
   const Index lengths[2] = {5, 2};
   const bool three[5] = {true, false, true, true, false}, one[5] = {false, false, false, true, false};
   GradcheckOptions options;
@@ -126,7 +132,8 @@ TEST_CASE("a frozen router still has a gradient of x") {
   Two::Scratch scratch;
   Tokens<6, double> dx(7), dx_frozen(7);
   router.backward(x, route.plan, route.tape, {.d_gate = d_gate.data()}, Sum(dx), grad, scratch, pass);
-  router.backward(x, route.plan, route.tape, {.d_gate = d_gate.data()}, Sum(dx_frozen), frozen, scratch, pass);
+  router.backward(x, route.plan, route.tape, {.d_gate = d_gate.data()}, Sum(dx_frozen), frozen, scratch,
+                  pass);
   CHECK(same_bits(dx, dx_frozen));
   CHECK(count_weights(frozen) == 0);
 }
@@ -140,7 +147,8 @@ TEST_CASE("gates of 1-norm one are renormalised gates, in values and gradients")
     auto grad = std::make_unique<typename std::remove_cvref_t<decltype(route)>::R>();
     typename std::remove_cvref_t<decltype(route)>::R::Scratch scratch;
     Tokens<6, double> dx(30);
-    route.router.backward(route.x, route.plan, route.tape, {.d_gate = d_gate.data()}, Sum(dx), *grad, scratch, pass);
+    route.router.backward(route.x, route.plan, route.tape, {.d_gate = d_gate.data()}, Sum(dx), *grad, scratch,
+                          pass);
     Tokens<6, double> both(36);
     std::copy_n(dx[0], 180, both[0]);
     std::copy_n(grad->logits.weight.data(), 36, both[30]);
@@ -153,7 +161,9 @@ TEST_CASE("gates of 1-norm one are renormalised gates, in values and gradients")
 TEST_CASE("the gradients of p-norm gates and of a biased selection agree with differences") {
   SECTION("1-norm, E = 5") { gradcheck_three_seeds<TopKRouterWith<5, 2, PNormGates<1>>::For<6, double>>(); }
   SECTION("2-norm, E = 6") { gradcheck_three_seeds<TopKRouterWith<6, 2, PNormGates<2>>::For<6, double>>(); }
-  SECTION("3-norm, E = 8") { gradcheck_three_seeds<TopKRouterWith<8, 3, PNormGates<3>, true>::For<6, double>>(); }
+  SECTION("3-norm, E = 8") {
+    gradcheck_three_seeds<TopKRouterWith<8, 3, PNormGates<3>, true>::For<6, double>>();
+  }
   SECTION("bias, K = 1") {
     gradcheck_three_seeds<RouterD<1, TopK{.gates = Gates::probability, .selection_bias = true}>>();
   }

@@ -18,10 +18,14 @@ TEST_CASE("the gradients of a top-p router agree with differences for K = 1, 2, 
   SECTION("K = 1") { gradcheck_three_seeds<Double<TopPRouter<5, 1, Most, Gates::probability>>>(); }
   SECTION("K = 2") { gradcheck_three_seeds<Double<TopPRouter<6, 2>>>(); }
   SECTION("K = 3") { gradcheck_three_seeds<Double<TopPRouter<8, 3, Most>>>(); }
-  SECTION("K = 3, probability") { gradcheck_three_seeds<Double<TopPRouter<8, 3, Most, Gates::probability>>>(); }
+  SECTION("K = 3, probability") {
+    gradcheck_three_seeds<Double<TopPRouter<8, 3, Most, Gates::probability>>>();
+  }
 }
 
-TEST_CASE("the gradients of a top-p router agree with differences with padding, capacity and experts that are not allowed") {
+TEST_CASE(
+    "the gradients of a top-p router agree with differences with padding, capacity and experts that are not "
+    "allowed") {
   const Index lengths[2] = {5, 2};
   const bool four[8] = {true, false, true, true, false, false, true, false}, one[8] = {false, false, true};
   GradcheckOptions options;
@@ -55,8 +59,10 @@ TEST_CASE("a token has the fewest experts whose probabilities sum to p, or K, an
     double total = 0, least = 1, largest_left_out = 0;
     for (int e = 0; e < 8; ++e) {
       total += gate[e];
-      if (gate[e] > 0) least = std::min(least, gate[e]);
-      else largest_left_out = std::max(largest_left_out, route.tape.score[n][e]);
+      if (gate[e] > 0)
+        least = std::min(least, gate[e]);
+      else
+        largest_left_out = std::max(largest_left_out, route.tape.score[n][e]);
     }
     CHECK((total >= 0.7 || count == 4));
     CHECK(total - least < 0.7);
@@ -67,5 +73,6 @@ TEST_CASE("a token has the fewest experts whose probabilities sum to p, or K, an
 }
 
 TEST_CASE("the text of a top-p router is the type one writes") {
-  CHECK(TopPRouter<8, 4, std::ratio<6, 10>>::text() == "TopPRouter<8, 4, std::ratio<3, 5>, Gates::renormalised>");
+  CHECK(TopPRouter<8, 4, std::ratio<6, 10>>::text() ==
+        "TopPRouter<8, 4, std::ratio<3, 5>, Gates::renormalised>");
 }

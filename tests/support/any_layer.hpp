@@ -16,14 +16,15 @@ enum class Mates { none, position, sequence, batch };
 // Results of a layer. rows: for each token y and, for a mixture, scores, lse, experts and gates.
 struct Outcome {
   moegpt::Index width = 0;
-  bool marked = true;   // every sparse weight that has a gradient is marked as touched
+  bool marked = true;  // every sparse weight that has a gradient is marked as touched
   std::vector<float> rows, dx, grad, losses;
   const float* row(moegpt::Index token) const { return rows.data() + token * width; }
   bool operator==(const Outcome& other) const {
     const auto same = [](const std::vector<float>& a, const std::vector<float>& b) {
       return a.size() == b.size() && (a.empty() || same_bits(a.data(), b.data(), std::ssize(a)));
     };
-    return same(rows, other.rows) && same(dx, other.dx) && same(grad, other.grad) && same(losses, other.losses);
+    return same(rows, other.rows) && same(dx, other.dx) && same(grad, other.grad) &&
+           same(losses, other.losses);
   }
 };
 
@@ -32,12 +33,13 @@ class AnyLayer {
   std::string name;
   int dim_in = 0, dim_out = 0, tasks = 1;
   Mates mates = Mates::none;
-  bool noisy = false;        // its router draws noise
-  bool drops_out = false;    // it drops something of every token, given a key and a probability
-  bool alike = true;         // without draws, equal tokens have equal results to the bit
+  bool noisy = false;      // its router draws noise
+  bool drops_out = false;  // it drops something of every token, given a key and a probability
+  bool alike = true;       // without draws, equal tokens have equal results to the bit
   virtual ~AnyLayer() = default;
   // Forward and, with dy, backward: on memory that earlier calls have used, or on fresh memory.
-  virtual Outcome run(const moegpt::Pass& pass, const float* x, const float* dy = nullptr, bool fresh = false) = 0;
+  virtual Outcome run(const moegpt::Pass& pass, const float* x, const float* dy = nullptr,
+                      bool fresh = false) = 0;
   // From now on with a cache of keys and values, where the layer takes one; batch 0: without.
   virtual void hold(moegpt::Index batch, moegpt::Index capacity) = 0;
 };
@@ -51,9 +53,12 @@ class LayerOf : public AnyLayer {
   };
   template <class X>
   static consteval int cache_width() {
-    if constexpr (requires { X::Dkv; }) return X::Dkv;
-    else if constexpr (requires { X::AttentionType::Dkv; }) return X::AttentionType::Dkv;
-    else return 0;
+    if constexpr (requires { X::Dkv; })
+      return X::Dkv;
+    else if constexpr (requires { X::AttentionType::Dkv; })
+      return X::AttentionType::Dkv;
+    else
+      return 0;
   }
   static constexpr int Dkv = cache_width<L>();
 
@@ -76,41 +81,51 @@ class LayerOf : public AnyLayer {
     Memory& m = fresh ? fresh_memory : used_;
     const moegpt::In<L::dim_in, float> x{x_data, pass.tokens()};
     moegpt::Tokens<L::dim_out, float> y(pass.tokens());
-    const float found = fresh ? std::numeric_limits<float>::quiet_NaN() : 7;   // y and dx are overwritten
+    const float found = fresh ? std::numeric_limits<float>::quiet_NaN() : 7;  // y and dx are overwritten
     y.memory().fill(found);
-    if constexpr (Dkv > 0) layer.forward(x, y, m.tape, m.scratch, pass, held_ ? &cache_ : nullptr);
+    if constexpr (Dkv > 0)
+      layer.forward(x, y, m.tape, m.scratch, pass, held_ ? &cache_ : nullptr);
     else if constexpr (requires { layer.forward(x, y, m.tape, m.scratch, pass); })
       layer.forward(x, y, m.tape, m.scratch, pass);
-    else if constexpr (requires { layer.forward(x, y, m.tape, pass); }) layer.forward(x, y, m.tape, pass);
-    else layer.forward(x, y, pass);
+    else if constexpr (requires { layer.forward(x, y, m.tape, pass); })
+      layer.forward(x, y, m.tape, pass);
+    else
+      layer.forward(x, y, pass);
 
     Outcome out;
     for (Index n = 0; n < pass.tokens(); ++n) {
       out.rows.insert(out.rows.end(), y[n], y[n] + L::dim_out);
-      if constexpr (requires { m.tape.plan; }) add_route(m.tape, n, out.rows);
-      else if constexpr (requires { m.tape.mixture.plan; }) add_route(m.tape.mixture, n, out.rows);
+      if constexpr (requires { m.tape.plan; })
+        add_route(m.tape, n, out.rows);
+      else if constexpr (requires { m.tape.mixture.plan; })
+        add_route(m.tape.mixture, n, out.rows);
     }
     out.width = pass.tokens() > 0 ? std::ssize(out.rows) / pass.tokens() : 0;
-    if constexpr (requires { m.tape.balance; }) add_losses(m.tape, out.losses);
-    else if constexpr (requires { m.tape.mixture.balance; }) add_losses(m.tape.mixture, out.losses);
+    if constexpr (requires { m.tape.balance; })
+      add_losses(m.tape, out.losses);
+    else if constexpr (requires { m.tape.mixture.balance; })
+      add_losses(m.tape.mixture, out.losses);
     if (!dy_data) return out;
 
     const moegpt::In<L::dim_out, float> dy{dy_data, pass.tokens()};
     moegpt::Tokens<L::dim_in, float> dx(pass.tokens());
     dx.memory().fill(found);
     L grad;
-    typename L::Scratch of_backward;   // fresh memory holds nothing of forward but its tape
+    typename L::Scratch of_backward;  // fresh memory holds nothing of forward but its tape
     if constexpr (requires { layer.backward(x, m.tape, dy, dx, grad, m.scratch, pass); })
       layer.backward(x, m.tape, dy, dx, grad, fresh ? of_backward : m.scratch, pass);
     else if constexpr (requires { layer.backward(x, m.tape, dy, dx, grad, pass); })
       layer.backward(x, m.tape, dy, dx, grad, pass);
-    else layer.backward(x, dy, dx, grad, pass);
+    else
+      layer.backward(x, dy, dx, grad, pass);
     out.dx.assign(dx.memory().begin(), dx.memory().end());
-    moegpt::for_each_weight_of_kind([&](moegpt::Kind kind, const auto& g) {
-      out.grad.insert(out.grad.end(), g.begin(), g.end());
-      if (kind == moegpt::Kind::sparse && !g.touched)
-        out.marked = out.marked && std::all_of(g.begin(), g.end(), [](float v) { return v == 0; });
-    }, grad);
+    moegpt::for_each_weight_of_kind(
+        [&](moegpt::Kind kind, const auto& g) {
+          out.grad.insert(out.grad.end(), g.begin(), g.end());
+          if (kind == moegpt::Kind::sparse && !g.touched)
+            out.marked = out.marked && std::all_of(g.begin(), g.end(), [](float v) { return v == 0; });
+        },
+        grad);
     return out;
   }
 
@@ -175,7 +190,8 @@ inline int differing_tokens(AnyLayer& layer, const moegpt::Pass& pass, const Out
     const Index n = b * L + part.positions.first;
     inputs.insert(inputs.end(), x + n * D, x + (n + part.positions.count) * D);
     ids.insert(ids.end(), routing.ids + n, routing.ids + n + part.positions.count);
-    lengths.push_back(std::min(part.positions.count, std::max<Index>(0, pass.length_of(b) - part.positions.first)));
+    lengths.push_back(
+        std::min(part.positions.count, std::max<Index>(0, pass.length_of(b) - part.positions.first)));
   }
   moegpt::Pass inner = pass;
   inner.shape = {part.sequences.count, part.positions.count};
@@ -188,7 +204,8 @@ inline int differing_tokens(AnyLayer& layer, const moegpt::Pass& pass, const Out
   const Outcome own = layer.run(inner, inputs.data());
   int differing = 0;
   for (Index i = 0; i < inner.tokens(); ++i) {
-    const Index b = part.sequences.first + i / inner.shape.length, t = part.positions.first + i % inner.shape.length;
+    const Index b = part.sequences.first + i / inner.shape.length,
+                t = part.positions.first + i % inner.shape.length;
     differing += own.width != whole.width || !same_bits(own.row(i), whole.row(b * L + t), own.width);
   }
   return differing;
@@ -212,14 +229,16 @@ inline void check_law_6(AnyLayer& layer, moegpt::Pass pass) {
   if (layer.mates == Mates::none || layer.mates == Mates::sequence)
     for (Index b = 0; b < batch; ++b)
       CHECK(differing_tokens(layer, pass, whole, x.data(), {{b, 1}, {0, length}}) == 0);
-  if (layer.mates == Mates::sequence) CHECK(differing_tokens(layer, pass, whole, x.data(), {{1, 2}, {0, length}}) == 0);
+  if (layer.mates == Mates::sequence)
+    CHECK(differing_tokens(layer, pass, whole, x.data(), {{1, 2}, {0, length}}) == 0);
   if (layer.mates == Mates::none || layer.mates == Mates::position)
     for (const Index piece : {1, 5, 64}) {
       INFO("the batch in pieces of " << piece);
       layer.hold(batch, capacity);
       int differing = 0;
       for (Index t = 0; t < length; t += piece)
-        differing += differing_tokens(layer, pass, whole, x.data(), {{0, batch}, {t, std::min(piece, length - t)}});
+        differing +=
+            differing_tokens(layer, pass, whole, x.data(), {{0, batch}, {t, std::min(piece, length - t)}});
       CHECK(differing == 0);
     }
   if (layer.mates == Mates::none)
@@ -228,7 +247,8 @@ inline void check_law_6(AnyLayer& layer, moegpt::Pass pass) {
       layer.hold(1, capacity);
       int differing = 0;
       for (Index t = 0; t < length; t += piece)
-        differing += differing_tokens(layer, pass, whole, x.data(), {{batch - 1, 1}, {t, std::min(piece, length - t)}});
+        differing += differing_tokens(layer, pass, whole, x.data(),
+                                      {{batch - 1, 1}, {t, std::min(piece, length - t)}});
       CHECK(differing == 0);
     }
   layer.hold(0, 0);
@@ -240,13 +260,15 @@ inline void check_draws(AnyLayer& layer) {
   using moegpt::Index;
   const std::vector<int> ids(21, 5);
   RoutedPass pass({.shape = {3, 7}}, {.ids = ids.data()});
-  bool differ = false;   // whether every two sequences do, for the last token that was asked about
+  bool differ = false;  // whether every two sequences do, for the last token that was asked about
   const auto distinct = [&](std::uint64_t seed, double spread) {
     const auto token = random_numbers<float>(layer.dim_in, seed, spread);
     std::vector<float> x;
     for (int n = 0; n < 21; ++n) x.insert(x.end(), token.begin(), token.end());
     const Outcome out = layer.run(pass, x.data());
-    const auto same = [&](Index n, Index m, Index rows) { return same_bits(out.row(n), out.row(m), rows * out.width); };
+    const auto same = [&](Index n, Index m, Index rows) {
+      return same_bits(out.row(n), out.row(m), rows * out.width);
+    };
     differ = !same(0, 7, 7) && !same(0, 14, 7) && !same(7, 14, 7);
     int count = 0;
     for (Index n = 0; n < 21; ++n) {
@@ -263,13 +285,14 @@ inline void check_draws(AnyLayer& layer) {
   if (layer.drops_out && layer.mates == Mates::none) {
     CHECK(distinct(33, 1) > 14);
     CHECK(differ);
-  } else if (layer.drops_out) {   // of equal tokens that compete the first ones alone have experts
+  } else if (layer.drops_out) {  // of equal tokens that compete the first ones alone have experts
     CHECK(distinct(33, 1) > 5);
   }
   pass.dropout = 0;
-  if (layer.noisy) {   // what noise decides is undecided for some tokens only
+  if (layer.noisy) {  // what noise decides is undecided for some tokens only
     bool found = false;
-    for (std::uint64_t seed = 1; seed <= 40 && !found; ++seed) found = distinct(seed, 0.05 * double(seed)) > 1 && differ;
+    for (std::uint64_t seed = 1; seed <= 40 && !found; ++seed)
+      found = distinct(seed, 0.05 * double(seed)) > 1 && differ;
     CHECK(found);
   } else {
     CHECK((layer.mates != Mates::none || !layer.alike || distinct(33, 1) == 1));
@@ -287,13 +310,15 @@ class RandomPass {
       return all[rng.below(sizeof...(values))];
     };
     const auto coin = [&] { return rng.below(2) == 0; };
-    pass.shape = {one_of(Index{1}, Index{2}, Index{3}, Index{5}), one_of(Index{1}, Index{4}, Index{7}, Index{65})};
+    pass.shape = {one_of(Index{1}, Index{2}, Index{3}, Index{5}),
+                  one_of(Index{1}, Index{4}, Index{7}, Index{65})};
     ids_ = ids_of(pass.tokens());
     pass.context.ids = ids_.data();
     if (coin()) {
       for (Index b = 0; b < pass.shape.batch; ++b)
-        lengths_.push_back(coin() ? one_of(Index{0}, pass.shape.length)
-                                  : static_cast<Index>(rng.below(static_cast<std::uint64_t>(pass.shape.length) + 1)));
+        lengths_.push_back(
+            coin() ? one_of(Index{0}, pass.shape.length)
+                   : static_cast<Index>(rng.below(static_cast<std::uint64_t>(pass.shape.length) + 1)));
       pass.lengths = lengths_.data();
     }
     if (coin()) pass.key = moegpt::Key{rng.bits()};
@@ -374,7 +399,8 @@ inline void check_sizes(AnyLayer& layer) {
   using moegpt::Index;
   const Index D = layer.dim_in, F = layer.dim_out;
   INFO(layer.name);
-  for (const Index size : {2, 63, 64, 65, 95, 96, 97, 192, 193, 255, 256, 257, 767, 768, 769, 2047, 2048, 2049}) {
+  for (const Index size :
+       {2, 63, 64, 65, 95, 96, 97, 192, 193, 255, 256, 257, 767, 768, 769, 2047, 2048, 2049}) {
     INFO(size << " tokens");
     const std::vector<int> ids = ids_of(size);
     RoutedPass pass({.shape = {1, size}, .dropout = 0.2, .key = moegpt::Key{81}}, {.ids = ids.data()});
@@ -391,9 +417,10 @@ inline void check_sizes(AnyLayer& layer) {
       CHECK(same_bits(part.dx.data(), whole.dx.data() + first * D, count * D));
       for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += static_cast<double>(part.grad[i]);
     }
-    double worst = 0;   // sums of up to 2049 floats of size one: some dozens of roundings of their sum
+    double worst = 0;  // sums of up to 2049 floats of size one: some dozens of roundings of their sum
     for (std::size_t i = 0; i < sum.size(); ++i)
-      if (const double off = std::abs(sum[i] - static_cast<double>(whole.grad[i])); !(off <= worst)) worst = off;
+      if (const double off = std::abs(sum[i] - static_cast<double>(whole.grad[i])); !(off <= worst))
+        worst = off;
     CHECK(worst < 2e-3);
   }
 }
@@ -402,7 +429,8 @@ inline void check_sizes(AnyLayer& layer) {
 // those of the batch. Padding has no gradient and does not affect other gradients.
 inline void check_padding(AnyLayer& layer, std::optional<moegpt::Key> key) {
   using moegpt::Index;
-  const Index batch = 7, L = 66, lengths[batch] = {66, 0, 64, 65, 63, 4, 1}, D = layer.dim_in, F = layer.dim_out;
+  const Index batch = 7, L = 66, lengths[batch] = {66, 0, 64, 65, 63, 4, 1}, D = layer.dim_in,
+              F = layer.dim_out;
   const std::vector<int> ids = ids_of(batch * L);
   const RoutedPass pass(
       {.shape = {batch, L}, .dropout = 0.3, .key = key, .lengths = lengths, .partial = true},

@@ -11,6 +11,6 @@ void gradcheck_three_seeds(moegpt::GradcheckOptions options = {}) {
     const moegpt::GradcheckReport report = moegpt::gradcheck<Checked>(options);
     CAPTURE(seed, report.where, report.message);
     CHECK(report.ok);
-    CHECK(report.worst <= 1e-6);   // relative, per tensor, in double
+    CHECK(report.worst <= 1e-6);  // relative, per tensor, in double
   }
 }

@@ -1,5 +1,6 @@
 #pragma once
-// Rules of every kind for tests of attention: masks, windows and documents, padded and continued from a first position.
+// Rules of every kind for tests of attention: masks, windows and documents, padded and continued from a first
+// position.
 #include <moegpt/kernels/key_rule.hpp>
 
 #include <cstdlib>
@@ -7,7 +8,8 @@
 
 inline constexpr moegpt::Index rule_queries = 70;
 
-// The keys of each query's document; documents of these lengths begin at key 0, and query 0 has position `first`.
+// The keys of each query's document; documents of these lengths begin at key 0, and query 0 has position
+// `first`.
 inline std::vector<moegpt::Rows> documents_of(const std::vector<moegpt::Index>& lengths, moegpt::Index first,
                                               moegpt::Index queries) {
   std::vector<moegpt::Rows> own;
@@ -23,7 +25,8 @@ inline std::vector<moegpt::Rows> documents_of(const std::vector<moegpt::Index>& 
 // The definition, query by key.
 inline bool sees(const moegpt::kernels::KeyRule& rule, moegpt::Index i, moegpt::Index j) {
   const moegpt::Index p = rule.first + i;
-  return j < rule.keys && (rule.mask == moegpt::Mask::full || j <= p) && (rule.window == 0 || std::abs(p - j) < rule.window) &&
+  return j < rule.keys && (rule.mask == moegpt::Mask::full || j <= p) &&
+         (rule.window == 0 || std::abs(p - j) < rule.window) &&
          (!rule.own || (j >= rule.own[i].first && j < rule.own[i].first + rule.own[i].count));
 }
 
@@ -35,7 +38,10 @@ void for_each_key_rule(F&& f) {
         for (const moegpt::Index window : {0, 1, 7, 50})
           for (const bool cut : {false, true}) {
             const auto own = documents_of({9, 1, 30, 2, 40}, first, rule_queries);
-            f(moegpt::kernels::KeyRule{.mask = mask, .first = first, .keys = keys, .window = window,
+            f(moegpt::kernels::KeyRule{.mask = mask,
+                                       .first = first,
+                                       .keys = keys,
+                                       .window = window,
                                        .own = cut ? own.data() : nullptr});
           }
 }

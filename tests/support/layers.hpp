@@ -20,11 +20,13 @@ struct Ran {
   typename L::Tape tape;
   typename L::Scratch scratch;
   L grad;
-  Ran(const L& layer, moegpt::In<L::dim_in, T> x, const moegpt::Pass& pass) : y(pass.tokens()), dx(pass.tokens()) {
+  Ran(const L& layer, moegpt::In<L::dim_in, T> x, const moegpt::Pass& pass)
+      : y(pass.tokens()), dx(pass.tokens()) {
     y.memory().fill(99);
     layer.forward(x, y, tape, scratch, pass);
   }
-  void back(const L& layer, moegpt::In<L::dim_in, T> x, moegpt::In<L::dim_out, T> dy, const moegpt::Pass& pass) {
+  void back(const L& layer, moegpt::In<L::dim_in, T> x, moegpt::In<L::dim_out, T> dy,
+            const moegpt::Pass& pass) {
     layer.backward(x, tape, dy, dx, grad, scratch, pass);
   }
 };
@@ -49,7 +51,8 @@ void threads_change_no_bit(moegpt::Shape shape = {3, 300}) {
   }
 }
 
-// Frozen weights: every weight of the layer in turn is not wanted, and neither dx nor any other gradient changes a bit.
+// Frozen weights: every weight of the layer in turn is not wanted, and neither dx nor any other gradient
+// changes a bit.
 template <class L>
 void freezing_changes_no_other_gradient(const moegpt::Pass& pass) {
   const L layer = drawn<L>(21);
@@ -62,16 +65,22 @@ void freezing_changes_no_other_gradient(const moegpt::Pass& pass) {
   for (int frozen = 0; frozen < weights; ++frozen) {
     L grad;
     int number = 0;
-    moegpt::for_each_weight([&](auto& w) { if (number++ == frozen) w.release(); }, grad);
+    moegpt::for_each_weight(
+        [&](auto& w) {
+          if (number++ == frozen) w.release();
+        },
+        grad);
     moegpt::Tokens<L::dim_in, double> dx(pass.tokens());
     layer.backward(x, run.tape, dy, dx, grad, run.scratch, pass);
     CAPTURE(frozen);
     CHECK(same_bits(dx, run.dx));
     number = 0;
-    moegpt::for_each_weight([&](const auto& g, const auto& expected) {
-      CHECK(g.size() == (number == frozen ? 0 : expected.size()));
-      if (number++ != frozen) CHECK(same_bits(g.data(), expected.data(), g.size()));
-    }, grad, run.grad);
+    moegpt::for_each_weight(
+        [&](const auto& g, const auto& expected) {
+          CHECK(g.size() == (number == frozen ? 0 : expected.size()));
+          if (number++ != frozen) CHECK(same_bits(g.data(), expected.data(), g.size()));
+        },
+        grad, run.grad);
   }
   L no_dx;
   layer.backward(x, run.tape, dy, {}, no_dx, run.scratch, pass);

@@ -23,10 +23,12 @@ moegpt::Tokens<D, T> random_tokens(moegpt::Index count, std::uint64_t seed, doub
 template <class Tree>
 void draw_weights(Tree& tree, std::uint64_t seed, double spread = 0.5) {
   moegpt::Rng rng(seed);
-  moegpt::for_each_weight([&](auto& w) {
-    using T = typename std::remove_reference_t<decltype(w)>::Scalar;
-    for (auto& x : w) x = static_cast<T>(spread * rng.normal());
-  }, tree);
+  moegpt::for_each_weight(
+      [&](auto& w) {
+        using T = typename std::remove_reference_t<decltype(w)>::Scalar;
+        for (auto& x : w) x = static_cast<T>(spread * rng.normal());
+      },
+      tree);
 }
 
 template <class T>
@@ -44,9 +46,11 @@ bool same_bits(const moegpt::Tokens<D, T>& a, const moegpt::Tokens<D, T>& b) {
 template <class Tree>
 bool same_weights(const Tree& a, const Tree& b) {
   bool same = true;
-  moegpt::for_each_weight([&](const auto& x, const auto& y) {
-    same = same && x.size() == y.size() && (x.empty() || same_bits(x.data(), y.data(), x.size()));
-  }, a, b);
+  moegpt::for_each_weight(
+      [&](const auto& x, const auto& y) {
+        same = same && x.size() == y.size() && (x.empty() || same_bits(x.data(), y.data(), x.size()));
+      },
+      a, b);
   return same;
 }
 
@@ -56,7 +60,7 @@ double distance(const T* a, const T* b, moegpt::Index count) {
   double worst = 0;
   for (moegpt::Index i = 0; i < count; ++i) {
     const double d = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
-    if (!(d <= worst)) worst = d;   // a NaN is the worst
+    if (!(d <= worst)) worst = d;  // a NaN is the worst
   }
   return worst;
 }

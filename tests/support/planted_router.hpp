@@ -30,7 +30,8 @@ enum class RouterFault {
   noise_by_call,
   feels_padding
 };
-inline RouterFault router_fault = RouterFault::none;   // at run time: one router to compile instead of one for each
+inline RouterFault router_fault =
+    RouterFault::none;  // at run time: one router to compile instead of one for each
 
 struct PlantedRouter {
   static constexpr int experts = 4, active = 2;
@@ -41,9 +42,10 @@ struct PlantedRouter {
   struct For : moegpt::TopKRouter<experts, active>::For<D, T> {
     using Base = typename moegpt::TopKRouter<experts, active>::template For<D, T>;
     struct Tape : Base::Tape {
-      moegpt::Index most = 0;   // tokens, ever
+      moegpt::Index most = 0;  // tokens, ever
     };
-    void forward(moegpt::In<D, T> x, moegpt::RoutingPlan<T>& plan, Tape& tape, const moegpt::Pass& pass) const {
+    void forward(moegpt::In<D, T> x, moegpt::RoutingPlan<T>& plan, Tape& tape,
+                 const moegpt::Pass& pass) const {
       RoutedPass seen(pass, routing_of(pass));
       if (router_fault == RouterFault::ignores_capacity || plan.drop.order == moegpt::Drop::never)
         seen.options.capacity_factor = 0;
@@ -83,8 +85,9 @@ struct PlantedRouter {
       if (router_fault == RouterFault::expert_does_not_exist) chosen[1] = experts;
       if (router_fault == RouterFault::gate_is_nan) tape.gate[0] = std::numeric_limits<T>::quiet_NaN();
       return router_fault == RouterFault::no_expert || router_fault == RouterFault::gives_up ||
-             router_fault == RouterFault::capacity_changes_choices || router_fault == RouterFault::gate_is_nan ||
-             router_fault == RouterFault::same_expert_twice || router_fault == RouterFault::expert_does_not_exist;
+             router_fault == RouterFault::capacity_changes_choices ||
+             router_fault == RouterFault::gate_is_nan || router_fault == RouterFault::same_expert_twice ||
+             router_fault == RouterFault::expert_does_not_exist;
     }
     // The input of the router instead of x.
     static moegpt::Tokens<D, T> distorted(moegpt::In<D, T> x, const Tape& tape, const moegpt::Pass& pass) {

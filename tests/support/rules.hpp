@@ -76,8 +76,8 @@ void check_equal_experts() {
   CHECK(distance(y, expected) < 1e-13);
 }
 
-// A router of many experts, or for wide tokens, puts no row of theirs on the stack: this one is of 512 KiB, and a row of
-// 2^18 numbers takes twice that.
+// A router of many experts, or for wide tokens, puts no row of theirs on the stack: this one is of 512 KiB,
+// and a row of 2^18 numbers takes twice that.
 template <class Recipe, int D = 2>
 void check_small_stack(moegpt::Pass pass = {}) {
   pass.shape = {1, 2};
@@ -88,7 +88,8 @@ void check_small_stack(moegpt::Pass pass = {}) {
     typename RandomRoute<Recipe, float, D>::R::Scratch scratch;
     moegpt::Buffer<float> d_gate(route.plan.slot_count());
     moegpt::Tokens<D, float> dx(2);
-    route.router.backward(route.x, route.plan, route.tape, {.d_gate = d_gate.data()}, moegpt::Sum(dx), grad, scratch, pass);
+    route.router.backward(route.x, route.plan, route.tape, {.d_gate = d_gate.data()}, moegpt::Sum(dx), grad,
+                          scratch, pass);
     done = route.plan.slot_count() > 0;
   });
   CHECK(ran);

@@ -53,7 +53,8 @@ struct WrongLoad {
 
 }  // namespace
 
-TEST_CASE("check_router accepts a router without faults, also without a key, with one draw and under losses") {
+TEST_CASE(
+    "check_router accepts a router without faults, also without a key, with one draw and under losses") {
   CHECK(message(RouterFault::none).empty());
   CHECK(message(RouterFault::none, {.shape = {2, 2}, .seed = 7, .draws = 1}).empty());
   CHECK(message<NoisyTopKRouter<4, 2>>(RouterFault::none, {.objective = {.load = 0.1}}).empty());

@@ -3,15 +3,15 @@
 #include "support/catch.hpp"
 
 using namespace moegpt;
-using testing::TensorUnderTest;
 using testing::Point;
+using testing::TensorUnderTest;
 
 namespace {
 
 // Compares the given derivatives of f at x with differences.
 template <class F>
 Point examine(F&& f, std::vector<double>& x, const std::vector<double>& said, GradcheckReport& report,
-                const GradcheckOptions& options = {}) {
+              const GradcheckOptions& options = {}) {
   return testing::compare(f, {TensorUnderTest{"x", x.data(), said.data(), static_cast<Index>(x.size())}},
                           options, report);
 }
@@ -23,11 +23,13 @@ TEST_CASE("right derivatives are accepted, x is restored, and the error of diffe
   const auto before = x;
   for (const double v : x) said.push_back(3 * v * v * std::cos(v * v * v / 1000) / 1000);
   GradcheckReport report;
-  CHECK(examine([&] {
-    double f = 0;
-    for (const double v : x) f += std::sin(v * v * v / 1000);
-    return f;
-  }, x, said, report) == Point::differentiable);
+  CHECK(examine(
+            [&] {
+              double f = 0;
+              for (const double v : x) f += std::sin(v * v * v / 1000);
+              return f;
+            },
+            x, said, report) == Point::differentiable);
   CHECK(report.ok);
   CHECK(report.worst < 1e-9);
   CHECK(x == before);
@@ -39,7 +41,7 @@ TEST_CASE("a wrong derivative is reported with both values") {
   CHECK(examine([&] { return x[0] + 3 * x[1]; }, x, {1, 4}, report) == Point::differentiable);
   CHECK_FALSE(report.ok);
   CHECK(report.where == "x");
-  CHECK(report.worst == Approx(0.25).epsilon(1e-6));   // relative to the largest derivative of the tensor
+  CHECK(report.worst == Approx(0.25).epsilon(1e-6));  // relative to the largest derivative of the tensor
   CHECK(report.message.find("x: backward says 4, differences say 3") == 0);
 }
 
@@ -47,7 +49,7 @@ TEST_CASE("errors are relative to the tensor, and below 1e-6 absolute nothing is
   std::vector<double> x{1, 2};
   GradcheckReport report;
   CHECK(examine([&] { return 1e6 * x[0] + 0.5 * x[1]; }, x, {1e6, 0}, report) == Point::differentiable);
-  CHECK(report.ok);   // 0.5 is 5e-7 of the largest
+  CHECK(report.ok);  // 0.5 is 5e-7 of the largest
   GradcheckReport zero;
   CHECK(examine([&] { return 0.0; }, x, {0, 0}, zero) == Point::differentiable);
   CHECK(zero.ok);

@@ -11,12 +11,24 @@ using namespace moegpt;
 namespace {
 
 enum class Fault {
-  none, wrong_sign_of_dx, weight_forgotten, dx_added_to, gradient_assigned, reads_the_last_input, reads_scratch,
-  tape_worn_out, tape_not_cleared, key_remembered, size_remembered, padding_remembered, result_by_threads, not_a_number,
+  none,
+  wrong_sign_of_dx,
+  weight_forgotten,
+  dx_added_to,
+  gradient_assigned,
+  reads_the_last_input,
+  reads_scratch,
+  tape_worn_out,
+  tape_not_cleared,
+  key_remembered,
+  size_remembered,
+  padding_remembered,
+  result_by_threads,
+  not_a_number,
   not_differentiable
 };
 
-Fault planted = Fault::none;   // at run time: one layer to compile instead of one for each fault
+Fault planted = Fault::none;  // at run time: one layer to compile instead of one for each fault
 
 // y = w x^2 feature by feature, with a planted fault.
 struct Planted {
@@ -60,12 +72,12 @@ struct Planted {
       if (planted == Fault::not_differentiable) y.data[i] += 1e-3 * std::sin(1e7 * x.data[i]);
     }
   }
-  void backward(In<3, double> x, const Tape& tape, In<3, double> dy, Out<3, double> dx, Planted& grad, Scratch& scratch,
-                const Pass&) const {
+  void backward(In<3, double> x, const Tape& tape, In<3, double> dy, Out<3, double> dx, Planted& grad,
+                Scratch& scratch, const Pass&) const {
     for (Index i = 0; i < 3 * x.count; ++i) {
       const double input = planted == Fault::reads_the_last_input ? last[0][i]
                            : planted == Fault::reads_scratch      ? scratch.input[0][i]
-                                                            : x.data[i];
+                                                                  : x.data[i];
       const double sign = planted == Fault::wrong_sign_of_dx ? -1 : 1;
       if (planted == Fault::dx_added_to)
         dx.data[i] += 2 * weight[i % 3] * input * dy.data[i];
@@ -90,7 +102,9 @@ static_assert(Layer<Planted>);
 
 // The same weight as an expert's.
 struct PlantedExpert : Planted {
-  static constexpr auto fields() { return Fields{Field{"weight", &Planted::weight, Kind::sparse}, Planted::offset_field}; }
+  static constexpr auto fields() {
+    return Fields{Field{"weight", &Planted::weight, Kind::sparse}, Planted::offset_field};
+  }
 };
 
 template <Layer L = Planted>
@@ -121,22 +135,25 @@ struct ForgetsRenormalisation {
 };
 using Honest = TopKRouter<5, 2>::For<6, double>;
 struct OverwritesDx : Honest {
-  void backward(In<6, double> x, const RoutingPlan<double>& plan, const Tape& tape, const RouterSignal<double>& signal,
-                Sum<6, double> dx, OverwritesDx& grad, Scratch& scratch, const Pass& pass) const {
+  void backward(In<6, double> x, const RoutingPlan<double>& plan, const Tape& tape,
+                const RouterSignal<double>& signal, Sum<6, double> dx, OverwritesDx& grad, Scratch& scratch,
+                const Pass& pass) const {
     std::fill_n(dx[0], 6 * dx.count(), 0.0);
     Honest::backward(x, plan, tape, signal, dx, grad, scratch, pass);
   }
 };
 struct IgnoresBalance : Honest {
-  void backward(In<6, double> x, const RoutingPlan<double>& plan, const Tape& tape, RouterSignal<double> signal,
-                Sum<6, double> dx, IgnoresBalance& grad, Scratch& scratch, const Pass& pass) const {
+  void backward(In<6, double> x, const RoutingPlan<double>& plan, const Tape& tape,
+                RouterSignal<double> signal, Sum<6, double> dx, IgnoresBalance& grad, Scratch& scratch,
+                const Pass& pass) const {
     signal.d_mean_score = nullptr;
     Honest::backward(x, plan, tape, signal, dx, grad, scratch, pass);
   }
 };
 struct AssignsGradient : Honest {
-  void backward(In<6, double> x, const RoutingPlan<double>& plan, const Tape& tape, const RouterSignal<double>& signal,
-                Sum<6, double> dx, AssignsGradient& grad, Scratch& scratch, const Pass& pass) const {
+  void backward(In<6, double> x, const RoutingPlan<double>& plan, const Tape& tape,
+                const RouterSignal<double>& signal, Sum<6, double> dx, AssignsGradient& grad,
+                Scratch& scratch, const Pass& pass) const {
     set_zero(grad);
     Honest::backward(x, plan, tape, signal, dx, grad, scratch, pass);
   }
@@ -151,7 +168,7 @@ struct Detaching : RouterAround<TopKRouter<4, 2>> {
     struct Tape : Base::Tape {
       static constexpr bool has_own_loss = true;
       T own_loss = 0;
-      T constant[4] = {};   // [E]
+      T constant[4] = {};  // [E]
     };
     struct Scratch {
       typename Base::Scratch inner;
@@ -198,7 +215,7 @@ TEST_CASE("gradcheck accepts a layer without faults, and reports the largest err
   CHECK(report.ok);
   CHECK(report.message.empty());
   CHECK(report.worst < 1e-9);
-  CHECK((report.where == "x" || report.where == "weight"));   // the buffer is not examined
+  CHECK((report.where == "x" || report.where == "weight"));  // the buffer is not examined
 }
 
 TEST_CASE("gradcheck rejects a wrong derivative and names the tensor and both values") {

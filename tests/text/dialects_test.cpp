@@ -27,7 +27,7 @@ std::map<std::string, Place> dictionary(const Dialects& dialects) {
 // One document of a text, parsed from its characters alone.
 struct Document {
   std::size_t first_char, characters, dialect;
-  double nats;   // -log p of its characters
+  double nats;  // -log p of its characters
 };
 
 // The reader of a text: it knows the grammars, and sees only characters.
@@ -83,7 +83,7 @@ struct Scorer {
 };
 
 struct Estimate {
-  double rate, standard_error;   // nats per character
+  double rate, standard_error;  // nats per character
 };
 
 // Documents are independent: a ratio of sums has the standard error sqrt(sum (nats - rate chars)^2) / chars.
@@ -106,7 +106,7 @@ void check_floor(const Dialects& dialects, Index characters, double largest_erro
   const Estimate measured = estimate(Scorer{dialects}.read(text.text));
   const double stated = dialects.entropy_rate();
   INFO("measured " << measured.rate << " +- " << measured.standard_error << ", stated " << stated);
-  CHECK(measured.standard_error < largest_error);   // else agreement would say nothing
+  CHECK(measured.standard_error < largest_error);  // else agreement would say nothing
   CHECK(std::abs(measured.rate - stated) < 3.5 * measured.standard_error);
 }
 
@@ -121,10 +121,10 @@ TEST_CASE(
 }
 
 TEST_CASE("the stated entropy rate holds for other options and seeds") {
-  for (const DialectOptions& options : {
-           DialectOptions{.seed = 2, .dialects = 1, .classes = 2, .words = 4, .zipf = 0, .sentences = 1},
-           DialectOptions{.seed = 3, .dialects = 7, .classes = 3, .words = 9, .zipf = 2, .sentences = 1.5},
-           DialectOptions{.seed = 4, .dialects = 2, .classes = 9, .words = 300, .zipf = 0.5, .sentences = 9}})
+  for (const DialectOptions& options :
+       {DialectOptions{.seed = 2, .dialects = 1, .classes = 2, .words = 4, .zipf = 0, .sentences = 1},
+        DialectOptions{.seed = 3, .dialects = 7, .classes = 3, .words = 9, .zipf = 2, .sentences = 1.5},
+        DialectOptions{.seed = 4, .dialects = 2, .classes = 9, .words = 300, .zipf = 0.5, .sentences = 9}})
     check_floor(Dialects(options), 200000, 3e-3);
 }
 

@@ -61,7 +61,7 @@ TEST_CASE("each class has half the words of the next, and its frequent words are
     const auto& [words, probability] = d.classes[c];
     REQUIRE(words.size() == sizes[c]);
     REQUIRE(probability.size() == sizes[c]);
-    CHECK(probability[0] / probability[3] == Approx(8));   // 4^1.5
+    CHECK(probability[0] / probability[3] == Approx(8));  // 4^1.5
     for (std::size_t w = 1; w < words.size(); ++w) CHECK(words[w - 1].size() <= words[w].size());
   }
 }
@@ -76,7 +76,7 @@ TEST_CASE("the mean visits of the classes solve their equation") {
     CHECK(v[c] == Approx(expected).epsilon(1e-13));
     ends += v[c] * d.next[c].back();
   }
-  CHECK(ends == Approx(1).epsilon(1e-13));   // a sentence ends once
+  CHECK(ends == Approx(1).epsilon(1e-13));  // a sentence ends once
 }
 
 TEST_CASE("a grammar of two fair coins has the entropy of two bits") {

@@ -32,9 +32,9 @@ TEST_CASE("decode inverts encode for characters of one, two, three and four byte
   const std::string text = "Zoë: 3 € für 😀!\n";
   const Tokenizer tokenizer = Tokenizer::characters(text);
   const std::vector<int> ids = tokenizer.encode(text);
-  CHECK(ids.size() == 16);   // code points, not bytes
+  CHECK(ids.size() == 16);  // code points, not bytes
   CHECK(tokenizer.decode(ids) == text);
-  CHECK(tokenizer.decode(std::vector<int>{tokenizer.vocab() - 1}) == "😀");   // the largest code point
+  CHECK(tokenizer.decode(std::vector<int>{tokenizer.vocab() - 1}) == "😀");  // the largest code point
 }
 
 TEST_CASE("the byte tokenizer takes and returns any 256 bytes") {
@@ -58,16 +58,16 @@ TEST_CASE("an empty prompt is no tokens and no tokens are an empty text") {
 TEST_CASE("text that is not UTF-8 is rejected with the offset of the first bad byte") {
   const auto bad = [](std::string_view text) { return refusal([&] { Tokenizer::characters(text); }); };
   CHECK(contains(bad("ab\xff"), "byte 2 (value 255)"));
-  CHECK(contains(bad("a\x80"), "byte 1 "));               // a continuation without its lead
-  CHECK(contains(bad("a\xc3"), "byte 1 "));               // cut short by the end
-  CHECK(contains(bad("a\xe2\x82z"), "byte 1 "));          // cut short by another character
-  CHECK(contains(bad("\xc0\x80"), "byte 0 "));            // overlong in two bytes
-  CHECK(contains(bad("\xe0\x80\x80"), "byte 0 "));        // overlong in three
-  CHECK(contains(bad("\xf0\x80\x80\x80"), "byte 0 "));    // overlong in four
-  CHECK(contains(bad("\xed\xa0\x80"), "byte 0 "));        // a surrogate
-  CHECK(contains(bad("\xf4\x90\x80\x80"), "byte 0 "));    // above U+10FFFF
+  CHECK(contains(bad("a\x80"), "byte 1 "));             // a continuation without its lead
+  CHECK(contains(bad("a\xc3"), "byte 1 "));             // cut short by the end
+  CHECK(contains(bad("a\xe2\x82z"), "byte 1 "));        // cut short by another character
+  CHECK(contains(bad("\xc0\x80"), "byte 0 "));          // overlong in two bytes
+  CHECK(contains(bad("\xe0\x80\x80"), "byte 0 "));      // overlong in three
+  CHECK(contains(bad("\xf0\x80\x80\x80"), "byte 0 "));  // overlong in four
+  CHECK(contains(bad("\xed\xa0\x80"), "byte 0 "));      // a surrogate
+  CHECK(contains(bad("\xf4\x90\x80\x80"), "byte 0 "));  // above U+10FFFF
   CHECK(contains(bad("\xf5\x80\x80\x80"), "byte 0 "));
-  CHECK(bad("\xf4\x8f\xbf\xbf\xed\x9f\xbf\xee\x80\x80").empty());   // the edges of what is allowed
+  CHECK(bad("\xf4\x8f\xbf\xbf\xed\x9f\xbf\xee\x80\x80").empty());  // the edges of what is allowed
 }
 
 TEST_CASE("an unknown character is rejected by name, place and what is known") {
@@ -134,7 +134,8 @@ TEST_CASE("every character but the surrogates is UTF-8, and nothing in its place
     const bool surrogate = c >= 0xd800 && c <= 0xdfff;
     const utf8::Character read = utf8::read(text, 0);
     wrong += read.bytes != (surrogate ? 0 : text.size()) || (!surrogate && read.value != c);
-    for (std::size_t bytes = 1; bytes < text.size(); ++bytes) wrong += utf8::first_invalid(text.substr(0, bytes)) != 0;
+    for (std::size_t bytes = 1; bytes < text.size(); ++bytes)
+      wrong += utf8::first_invalid(text.substr(0, bytes)) != 0;
   }
   CHECK(wrong == 0);
 }
@@ -143,6 +144,6 @@ TEST_CASE("the first byte that is not UTF-8 is found, and none in a text that is
   CHECK(utf8::first_invalid("") == std::string_view::npos);
   CHECK(utf8::first_invalid("caf\u00e9 \U0001F600\n") == std::string_view::npos);
   CHECK(utf8::first_invalid("caf\xe9") == 3);
-  CHECK(utf8::first_invalid("ab\xf0\x9f\x98") == 2);   // cut short
-  CHECK(utf8::first_invalid("\xed\xa0\x80") == 0);      // a surrogate
+  CHECK(utf8::first_invalid("ab\xf0\x9f\x98") == 2);  // cut short
+  CHECK(utf8::first_invalid("\xed\xa0\x80") == 0);    // a surrogate
 }

@@ -18,15 +18,19 @@ struct Tree {
   std::array<Linear<2, 2, double>, 2> experts;
   static constexpr auto fields() {
     return Fields{Field{"matrix", &Tree::matrix}, Field{"vector", &Tree::vector},
-                      Field{"counts", &Tree::counts, Kind::buffer},
-                      Field{"experts", &Tree::experts, Kind::sparse}};
+                  Field{"counts", &Tree::counts, Kind::buffer},
+                  Field{"experts", &Tree::experts, Kind::sparse}};
   }
 };
 
 Tree random_tree(std::uint64_t seed) {
   Tree tree;
   Rng rng(seed);
-  for_each_weight([&](auto& w) { for (double& x : w) x = rng.normal(); }, tree);
+  for_each_weight(
+      [&](auto& w) {
+        for (double& x : w) x = rng.normal();
+      },
+      tree);
   return tree;
 }
 Tree touched(Tree gradient) {
@@ -65,9 +69,11 @@ double error_of_five_steps(const AdamOptions& options) {
 
 bool same(const double* a, const double* b, Index n) { return std::memcmp(a, b, sizeof(double) * n) == 0; }
 template <class W>
-bool same(const W& a, const W& b) { return same(a.data(), b.data(), a.size()); }
+bool same(const W& a, const W& b) {
+  return same(a.data(), b.data(), a.size());
+}
 
-constexpr Index gate = 3;   // of steps(): matrix, vector, counts, then experts 0 and 1 with weight and bias
+constexpr Index gate = 3;  // of steps(): matrix, vector, counts, then experts 0 and 1 with weight and bias
 
 }  // namespace
 
@@ -75,8 +81,13 @@ TEST_CASE("five steps of Adam and AdamW are the formulas' for every choice of de
   // five steps round a number of size one some dozens of times
   for (const Decay decay : {Decay::decoupled, Decay::l2})
     for (const DecayOf decay_of : {DecayOf::everything, DecayOf::matrices})
-      CHECK(error_of_five_steps({.learning_rate = 0.05, .beta1 = 0.8, .beta2 = 0.95, .epsilon = 1e-3,
-                                 .weight_decay = 0.3, .decay = decay, .decay_of = decay_of}) <= 1e-14);
+      CHECK(error_of_five_steps({.learning_rate = 0.05,
+                                 .beta1 = 0.8,
+                                 .beta2 = 0.95,
+                                 .epsilon = 1e-3,
+                                 .weight_decay = 0.3,
+                                 .decay = decay,
+                                 .decay_of = decay_of}) <= 1e-14);
 }
 
 TEST_CASE("the first step moves every number by the learning rate, whatever its gradient's size") {
@@ -84,7 +95,7 @@ TEST_CASE("the first step moves every number by the learning rate, whatever its 
   const Tree before = tree;
   Adam<Tree> adam({.learning_rate = 0.01, .weight_decay = 0});
   adam.step(tree, grad);
-  for (Index i = 0; i < tree.matrix.size(); ++i)   // epsilon 1e-8 against gradients above 0.01
+  for (Index i = 0; i < tree.matrix.size(); ++i)  // epsilon 1e-8 against gradients above 0.01
     CHECK(std::abs(tree.matrix[i] - before.matrix[i]) == Approx(0.01).epsilon(1e-5));
 }
 
@@ -145,7 +156,7 @@ TEST_CASE("skip: an expert's correction follows its own steps, not those of the 
   const Tree before = tree;
   adam.step(tree, touched(random_tree(3)));
   const double moved = tree.experts[0].weight[1] - before.experts[0].weight[1];
-  CHECK(std::abs(moved) == Approx(0.01).epsilon(1e-5));   // a first step
+  CHECK(std::abs(moved) == Approx(0.01).epsilon(1e-5));  // a first step
 }
 
 TEST_CASE("zero_gradient: an expert without tokens decays, with its moments, and counts the step") {
@@ -153,7 +164,8 @@ TEST_CASE("zero_gradient: an expert without tokens decays, with its moments, and
   Adam<Tree> adam({.learning_rate = 0.1, .weight_decay = 0.5, .empty_expert = EmptyExpert::zero_gradient});
   adam.step(tree, touched(random_tree(2)));
   const Tree m = adam.first_moment();
-  Scalar expected{tree.experts[0].weight[0], m.experts[0].weight[0], adam.second_moment().experts[0].weight[0], 1};
+  Scalar expected{tree.experts[0].weight[0], m.experts[0].weight[0],
+                  adam.second_moment().experts[0].weight[0], 1};
   Tree grad = random_tree(3);
   set_zero(grad.experts[0]);
   adam.step(tree, grad);
@@ -167,7 +179,11 @@ TEST_CASE("a gradient scale multiplies the gradient and leaves it as it was") {
   Tree a = random_tree(1), b = a;
   const Tree grad = touched(random_tree(2));
   Tree half = grad;
-  for_each_weight([](auto& w) { for (double& x : w) x *= 0.5; }, half);
+  for_each_weight(
+      [](auto& w) {
+        for (double& x : w) x *= 0.5;
+      },
+      half);
   Adam<Tree> adam_a({.epsilon = 0.1}), adam_b({.epsilon = 0.1});
   adam_a.step(a, grad, {}, 0.5);
   adam_b.step(b, half);
@@ -199,7 +215,11 @@ TEST_CASE("a step has the same bits for any number of threads, also where chunks
   auto draw = [](std::uint64_t seed) {
     auto tree = std::make_unique<Large>();
     Rng rng(seed);
-    for_each_weight([&](auto& w) { for (float& x : w) x = static_cast<float>(rng.normal()); }, *tree);
+    for_each_weight(
+        [&](auto& w) {
+          for (float& x : w) x = static_cast<float>(rng.normal());
+        },
+        *tree);
     return tree;
   };
   auto trained = [&](int threads) {
@@ -214,38 +234,46 @@ TEST_CASE("a step has the same bits for any number of threads, also where chunks
     const auto tree = draw(1), m = std::make_unique<Large>(), v = std::make_unique<Large>();
     constexpr AdamOptions o;
     for (int step = 0; step < 3; ++step)
-      for_each_weight([&](auto& w, const auto& g, auto& m_, auto& v_) {
-        const double t = step + 1;
-        kernels::adam<float>({1, float(o.beta1), float(o.beta2), float(o.learning_rate / (1 - std::pow(o.beta1, t))),
-                              float(1 / std::sqrt(1 - std::pow(o.beta2, t))), float(o.epsilon),
-                              float(1 - o.learning_rate * o.weight_decay), 0},
-                             g.data(), w.data(), m_.data(), v_.data(), w.size());
-      }, *tree, *draw(2 + static_cast<std::uint64_t>(step)), *m, *v);
+      for_each_weight(
+          [&](auto& w, const auto& g, auto& m_, auto& v_) {
+            const double t = step + 1;
+            kernels::adam<float>(
+                {1, float(o.beta1), float(o.beta2), float(o.learning_rate / (1 - std::pow(o.beta1, t))),
+                 float(1 / std::sqrt(1 - std::pow(o.beta2, t))), float(o.epsilon),
+                 float(1 - o.learning_rate * o.weight_decay), 0},
+                g.data(), w.data(), m_.data(), v_.data(), w.size());
+          },
+          *tree, *draw(2 + static_cast<std::uint64_t>(step)), *m, *v);
     Index differing = 0;
-    for_each_weight([&](const auto& a, const auto& b) {
-      for (Index i = 0; i < a.size(); ++i) differing += a[i] != b[i];
-    }, *one, *tree);
+    for_each_weight(
+        [&](const auto& a, const auto& b) {
+          for (Index i = 0; i < a.size(); ++i) differing += a[i] != b[i];
+        },
+        *one, *tree);
     CHECK(differing == 0);
   }
   for (const int threads : {2, 3, 8}) {
     bool equal = true;
     Index moved = 0;
-    for_each_weight([&](const auto& a, const auto& b, const auto& before) {
-      for (Index i = 0; i < a.size(); ++i) {
-        equal = equal && a[i] == b[i];
-        moved += a[i] != before[i];
-      }
-    }, *one, *trained(threads), *begin);
+    for_each_weight(
+        [&](const auto& a, const auto& b, const auto& before) {
+          for (Index i = 0; i < a.size(); ++i) {
+            equal = equal && a[i] == b[i];
+            moved += a[i] != before[i];
+          }
+        },
+        *one, *trained(threads), *begin);
     CAPTURE(threads);
     CHECK(equal);
-    CHECK(moved > 0.999 * static_cast<double>(count_weights(*one)));   // some may come back to where they were
+    CHECK(moved > 0.999 * static_cast<double>(count_weights(*one)));  // some may come back to where they were
   }
 }
 
 // torch.optim.AdamW: lr 1e-3, betas (0.9, 0.999), eps 1e-8, weight_decay 1e-2
 TEST_CASE("the defaults of Adam are PyTorch's AdamW") {
   constexpr AdamOptions usual;
-  STATIC_REQUIRE((usual.learning_rate == 1e-3 && usual.beta1 == 0.9 && usual.beta2 == 0.999 && usual.epsilon == 1e-8));
+  STATIC_REQUIRE(
+      (usual.learning_rate == 1e-3 && usual.beta1 == 0.9 && usual.beta2 == 0.999 && usual.epsilon == 1e-8));
   STATIC_REQUIRE((usual.weight_decay == 0.01 && usual.decay == Decay::decoupled));
   STATIC_REQUIRE((usual.decay_of == DecayOf::everything && usual.empty_expert == EmptyExpert::skip));
 }

@@ -17,14 +17,18 @@ struct Tree {
   Weight<float, 3> buffer;
   static constexpr auto fields() {
     return Fields{Field{"large", &Tree::large}, Field{"small", &Tree::small},
-                      Field{"buffer", &Tree::buffer, Kind::buffer}};
+                  Field{"buffer", &Tree::buffer, Kind::buffer}};
   }
 };
 
 Tree random_tree() {
   Tree tree;
   Rng rng(1);
-  for_each_weight([&](auto& w) { for (float& x : w) x = static_cast<float>(rng.uniform() - 0.5); }, tree);
+  for_each_weight(
+      [&](auto& w) {
+        for (float& x : w) x = static_cast<float>(rng.uniform() - 0.5);
+      },
+      tree);
   return tree;
 }
 
@@ -57,7 +61,7 @@ TEST_CASE("a released gradient does not count") {
 TEST_CASE("squares of floats beyond a float's range do not overflow the norm") {
   Tree tree;
   tree.small[2] = 1e30f;
-  CHECK(global_norm(tree) == Approx(1e30).epsilon(1e-6));   // 1e30f is not quite 1e30
+  CHECK(global_norm(tree) == Approx(1e30).epsilon(1e-6));  // 1e30f is not quite 1e30
 }
 
 TEST_CASE("a norm that is not finite is reported, not hidden") {
@@ -67,17 +71,19 @@ TEST_CASE("a norm that is not finite is reported, not hidden") {
 }
 
 TEST_CASE("clip_scale throws for a norm that is not finite, whatever the limit") {
-  const double infinity = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  const double infinity = std::numeric_limits<double>::infinity(),
+               nan = std::numeric_limits<double>::quiet_NaN();
   for (const double norm : {infinity, -infinity, nan})
-    for (const double limit : {1.0, 0.0, infinity}) CHECK_THROWS_AS(clip_scale(norm, limit), std::runtime_error);
+    for (const double limit : {1.0, 0.0, infinity})
+      CHECK_THROWS_AS(clip_scale(norm, limit), std::runtime_error);
 }
 
 TEST_CASE("a norm within the limit is unchanged and a larger one is scaled to it") {
   CHECK(clip_scale(0.5, 1) == 1);
   CHECK(clip_scale(0, 1) == 1);
-  CHECK(clip_scale(4, 1) == Approx(0.25).epsilon(1e-6));   // PyTorch divides by norm + 1e-6
+  CHECK(clip_scale(4, 1) == Approx(0.25).epsilon(1e-6));  // PyTorch divides by norm + 1e-6
   CHECK(4 * clip_scale(4, 1) <= 1);
-  CHECK(clip_scale(1, 1) == 1 / (1 + 1e-6));   // PyTorch: min(1, limit / (norm + 1e-6))
+  CHECK(clip_scale(1, 1) == 1 / (1 + 1e-6));  // PyTorch: min(1, limit / (norm + 1e-6))
   CHECK(clip_scale(1 - 2e-6, 1) == 1);
   CHECK(clip_scale(3, std::numeric_limits<double>::infinity()) == 1);
 }

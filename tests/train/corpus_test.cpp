@@ -66,7 +66,7 @@ TEST_CASE("a missing file, a directory and an empty file are rejected by name") 
 }
 
 TEST_CASE("a text is split by position and nothing is lost") {
-  const std::string text = "0123456789abcdefghi";   // 19 tokens, 0.9 * 19 = 17.1
+  const std::string text = "0123456789abcdefghi";  // 19 tokens, 0.9 * 19 = 17.1
   const Corpus corpus = split_corpus(text, Tokenizer::bytes());
   CHECK(corpus.train.size() == 17);
   CHECK(corpus.tokenizer.decode(corpus.train) + corpus.tokenizer.decode(corpus.val) == text);
@@ -118,7 +118,7 @@ TEST_CASE("a batch depends on its key, and a row not on the number of rows") {
 }
 
 TEST_CASE("every start that fits is equally likely, the first and the last included") {
-  const std::vector<int> tokens = counting(14);   // length 4: starts 0 to 9
+  const std::vector<int> tokens = counting(14);  // length 4: starts 0 to 9
   Batch batch{.shape = {20000, 4}};
   sample_batch(tokens, batch, Key{11});
   std::vector<int> count(10);
@@ -184,7 +184,7 @@ TEST_CASE("sequential evaluation has every token but the first as a target exact
 
 TEST_CASE("a batch of the sequential evaluation does not depend on earlier reads") {
   const std::vector<int> tokens = counting(40);
-  const Windows windows{tokens, 3, 4};   // 39 targets: batches of 12, 12, 12 and a rest of 3
+  const Windows windows{tokens, 3, 4};  // 39 targets: batches of 12, 12, 12 and a rest of 3
   REQUIRE(windows.size() == 4);
   Batch forward, backward;
   windows.read(3, backward);
@@ -207,10 +207,11 @@ TEST_CASE("sequential evaluation rejects sizes of zero, too short a text and a b
 }
 
 TEST_CASE("a text has a length in characters and one in bytes, and in bytes alone if it is not UTF-8") {
-  const std::string text = "caf\u00e9 \u4e2d\U0001F600\n";   // 1 1 1 2 1 3 4 1 bytes
+  const std::string text = "caf\u00e9 \u4e2d\U0001F600\n";  // 1 1 1 2 1 3 4 1 bytes
   CHECK(length_of(text, text).characters == 8);
   CHECK(length_of(text, text).bytes == 14);
-  CHECK(length_of(std::string_view(text).substr(4), text).characters == 4);   // begins within the accented letter
+  CHECK(length_of(std::string_view(text).substr(4), text).characters ==
+        4);  // begins within the accented letter
   CHECK(length_of("caf\xe9", "caf\xe9").characters == 0);
   CHECK(length_of("caf", "caf\xe9").characters == 0);
   CHECK(length_of("caf\xe9", "caf\xe9").bytes == 4);

@@ -18,10 +18,12 @@ TEST_CASE("evaluate is the mean over every token of its window's loss") {
   init(model, Key{3});
   Model::Workspace work{{2, 5}, {}, {.balance = 1}, Use::inference};
   double total = 0;
-  for (std::size_t start = 0; start + 1 < text.size(); start += 5) {   // one window at a time
+  for (std::size_t start = 0; start + 1 < text.size(); start += 5) {  // one window at a time
     const std::size_t n = std::min<std::size_t>(5, text.size() - 1 - start);
-    Batch batch{{1, static_cast<Index>(n)}, {text.begin() + start, text.begin() + start + n},
-                {text.begin() + start + 1, text.begin() + start + n + 1}, {}};
+    Batch batch{{1, static_cast<Index>(n)},
+                {text.begin() + start, text.begin() + start + n},
+                {text.begin() + start + 1, text.begin() + start + n + 1},
+                {}};
     total += model.forward(batch, work).cross_entropy * static_cast<double>(n);
   }
   // Sums of 17 losses in another order: a few units in the last place.
@@ -54,5 +56,6 @@ TEST_CASE("an estimate over no batches is rejected") {
   Model model;
   Model::Workspace work{{2, 5}};
   for (const int batches : {0, -1})
-    CHECK_THROWS_WITH(estimate_loss<Model>(model, text, work, batches, Key{1}), ContainsSubstring("at least 1 is needed"));
+    CHECK_THROWS_WITH(estimate_loss<Model>(model, text, work, batches, Key{1}),
+                      ContainsSubstring("at least 1 is needed"));
 }

@@ -16,16 +16,24 @@ using namespace moegpt;
 
 namespace {
 
-constexpr Config plain{.vocab = 7, .context = 5, .dim = 8, .layers = 2, .heads = 2, .hidden = 5,
-                       .attention_bias = true, .head_bias = true, .dense_first = 1};
+constexpr Config plain{.vocab = 7,
+                       .context = 5,
+                       .dim = 8,
+                       .layers = 2,
+                       .heads = 2,
+                       .hidden = 5,
+                       .attention_bias = true,
+                       .head_bias = true,
+                       .dense_first = 1};
 constexpr Config modern = [] {
   Config c{.vocab = 7, .context = 5, .dim = 8, .layers = 1, .heads = 2, .hidden = 3};
   c.norm = Norm::rms, c.positions = Positions::rotary, c.gated = true, c.output_bias = false, c.tied = true;
   return c;
 }();
 using Plain = GPT<plain, NoisyTopKRouter<3, 2, NoisyTopK{.bias = true}>>;
-using Modern = GPT<modern, SharedExperts<Masked<HierarchicalRouter<TopKRouter<2, 1>, TopKRouter<2, 1>>, 2>, 1,
-                                         Shared::gated>>;
+using Modern =
+    GPT<modern,
+        SharedExperts<Masked<HierarchicalRouter<TopKRouter<2, 1>, TopKRouter<2, 1>>, 2>, 1, Shared::gated>>;
 
 // One step from the same start, with some weights frozen.
 template <class Model>
@@ -54,22 +62,25 @@ std::vector<std::string> paths_of(const Model& model) {
   return paths;
 }
 
-// Every weight by itself is frozen: it keeps its bits over a step, and all others make the step they would have made.
+// Every weight by itself is frozen: it keeps its bits over a step, and all others make the step they would
+// have made.
 template <class Model>
 void freeze_each() {
   const Step<Model> all([](Model&) {});
   for (const std::string& frozen : paths_of(*all.model)) {
     const Step<Model> step([&](Model& grad) { freeze(grad, frozen); });
     CAPTURE(frozen);
-    for_each_named_weight([&](const std::string& path, Kind, const auto& w, const auto& start, const auto& expected,
-                              const auto& g, const auto& g_expected) {
-      CAPTURE(path);
-      const bool is_frozen = path == frozen;
-      CHECK(g.empty() == is_frozen);
-      CHECK(same_bits(w.data(), is_frozen ? start.data() : expected.data(), w.size()));
-      if (!is_frozen) CHECK(same_bits(g.data(), g_expected.data(), g.size()));
-    }, std::as_const(*step.model), std::as_const(*step.before), std::as_const(*all.model), std::as_const(*step.grad),
-       std::as_const(*all.grad));
+    for_each_named_weight(
+        [&](const std::string& path, Kind, const auto& w, const auto& start, const auto& expected,
+            const auto& g, const auto& g_expected) {
+          CAPTURE(path);
+          const bool is_frozen = path == frozen;
+          CHECK(g.empty() == is_frozen);
+          CHECK(same_bits(w.data(), is_frozen ? start.data() : expected.data(), w.size()));
+          if (!is_frozen) CHECK(same_bits(g.data(), g_expected.data(), g.size()));
+        },
+        std::as_const(*step.model), std::as_const(*step.before), std::as_const(*all.model),
+        std::as_const(*step.grad), std::as_const(*all.grad));
   }
 }
 
@@ -81,21 +92,26 @@ int held(const auto& tree) {
 
 }  // namespace
 
-TEST_CASE("a frozen weight keeps its bits over a step and changes no other's, whichever it is: embeddings, norms, "
-          "attention and its biases, a dense layer, experts, a noisy router, the head") {
+TEST_CASE(
+    "a frozen weight keeps its bits over a step and changes no other's, whichever it is: embeddings, norms, "
+    "attention and its biases, a dense layer, experts, a noisy router, the head") {
   freeze_each<Plain>();
 }
-TEST_CASE("a frozen weight keeps its bits over a step and changes no other's, whichever it is: a tied head, RMSNorm, "
-          "gated experts, two levels of routers, masks, shared experts and their gate") {
+TEST_CASE(
+    "a frozen weight keeps its bits over a step and changes no other's, whichever it is: a tied head, "
+    "RMSNorm, "
+    "gated experts, two levels of routers, masks, shared experts and their gate") {
   freeze_each<Modern>();
 }
 
 TEST_CASE("a step moves every weight that is reached, so that the tests of frozen ones can fail") {
   const Step<Plain> all([](Plain&) {});
-  for_each_named_weight([&](const std::string& path, Kind, const auto& w, const auto& start) {
-    CAPTURE(path);
-    CHECK_FALSE(same_bits(w.data(), start.data(), w.size()));
-  }, std::as_const(*all.model), std::as_const(*all.before));
+  for_each_named_weight(
+      [&](const std::string& path, Kind, const auto& w, const auto& start) {
+        CAPTURE(path);
+        CHECK_FALSE(same_bits(w.data(), start.data(), w.size()));
+      },
+      std::as_const(*all.model), std::as_const(*all.before));
 }
 
 TEST_CASE("a pattern names a weight, what contains it, and with a star anything") {
@@ -103,8 +119,8 @@ TEST_CASE("a pattern names a weight, what contains it, and with a star anything"
   for (const char* pattern : {"blocks.10.moe.experts.1.up.weight", "blocks.10", "blocks", "*", "*.experts.1",
                               "blocks.*.moe", "*.up", "blocks.*.up.weight", "*weight", "blocks.1*.moe"})
     CHECK(names(pattern, path));
-  for (const char* pattern : {"", "blocks.1", "block", "blocks.", "moe", "*.experts.10", "*.down", "*.up.bias",
-                              "blocks.10.moe.experts.1.up.weight.0", "blocks.*.attention"})
+  for (const char* pattern : {"", "blocks.1", "block", "blocks.", "moe", "*.experts.10", "*.down",
+                              "*.up.bias", "blocks.10.moe.experts.1.up.weight.0", "blocks.*.attention"})
     CHECK_FALSE(names(pattern, path));
 }
 
@@ -117,7 +133,7 @@ TEST_CASE("freeze_all_but, freeze_experts and unfreeze release and allocate the 
   CHECK(held(grad.trunk.blocks.second[0].mixture.experts[1]) == 4);
   CHECK(held(grad.trunk.blocks.second[0].mixture.experts[2]) == 0);
   freeze(grad, "head");
-  freeze_all_but(grad, {"*.router", "head.bias"});   // which is wanted again
+  freeze_all_but(grad, {"*.router", "head.bias"});  // which is wanted again
   CHECK(held(grad) == 4 + 1);
   CHECK(held(grad.trunk.blocks.second[0].mixture.router) == 4);
   unfreeze(grad, {"*.experts.1", "norm"});
@@ -132,14 +148,16 @@ TEST_CASE("experts are frozen by their whole number") {
   for (const int frozen : {1, 11}) {
     unfreeze(grad);
     freeze_experts(grad, {frozen});
-    for (int e = 0; e < 12; ++e) CHECK((held(grad.experts[static_cast<std::size_t>(e)]) == 0) == (e == frozen));
+    for (int e = 0; e < 12; ++e)
+      CHECK((held(grad.experts[static_cast<std::size_t>(e)]) == 0) == (e == frozen));
   }
 }
 
 TEST_CASE("a pattern that matches nothing is rejected") {
   const auto grad = std::make_unique<Plain>();
-  CHECK(refusal([&] { freeze(*grad, "*.ruoter"); }).find("no weight is named by \"*.ruoter\"") != std::string::npos);
+  CHECK(refusal([&] { freeze(*grad, "*.ruoter"); }).find("no weight is named by \"*.ruoter\"") !=
+        std::string::npos);
   CHECK_FALSE(refusal([&] { freeze_experts(*grad, {3}); }).empty());
   CHECK_FALSE(refusal([&] { freeze_all_but(*grad, {"head", "*.experts.7"}); }).empty());
-  CHECK(held(grad->head) == 2);   // and nothing was frozen
+  CHECK(held(grad->head) == 2);  // and nothing was frozen
 }

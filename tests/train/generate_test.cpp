@@ -104,7 +104,8 @@ TEST_CASE("of equal logits temperature zero takes the lower id") {
 
 TEST_CASE("of equal logits top_k keeps the lower ids, and top_p stops as soon as it is reached exactly") {
   const float logits[] = {1, 1, 1, 1};
-  Sampler<float> two({.top_k = 2}), half({.top_p = 0.5}), three_quarters({.top_p = 0.75}), all({.top_k = 4}), more({.top_k = 9});
+  Sampler<float> two({.top_k = 2}), half({.top_p = 0.5}), three_quarters({.top_p = 0.75}), all({.top_k = 4}),
+      more({.top_k = 9});
   for (const double u : {0.0, 0.3, 0.5, 0.7, 0.999}) {
     CHECK(two(logits, 4, u) == (u < 0.5 ? 0 : 1));
     CHECK(half(logits, 4, u) == (u < 0.5 ? 0 : 1));
@@ -114,12 +115,15 @@ TEST_CASE("of equal logits top_k keeps the lower ids, and top_p stops as soon as
   }
 }
 
-TEST_CASE("a sampling of fewer ids than the model has draws none beyond them, and its defaults leave softmax alone") {
+TEST_CASE(
+    "a sampling of fewer ids than the model has draws none beyond them, and its defaults leave softmax "
+    "alone") {
   const float logits[] = {1, 2, 3, 9};
   for (const double temperature : {0.0, 1.0})
     for (const double u : {0.0, 0.5, 0.999}) {
       CHECK(Sampler<float>({.temperature = temperature, .vocab = 3})(logits, 4, u) < 3);
-      CHECK(Sampler<float>({.temperature = temperature, .vocab = 7})(logits, 4, u) == Sampler<float>({.temperature = temperature})(logits, 4, u));
+      CHECK(Sampler<float>({.temperature = temperature, .vocab = 7})(logits, 4, u) ==
+            Sampler<float>({.temperature = temperature})(logits, 4, u));
     }
   constexpr Sampling usual;
   STATIC_REQUIRE((usual.temperature == 1 && usual.top_k == 0 && usual.top_p == 1 && usual.vocab == 0));
@@ -128,8 +132,8 @@ TEST_CASE("a sampling of fewer ids than the model has draws none beyond them, an
 TEST_CASE("a draw at either end of the unit interval is a token") {
   const std::vector<double> logits = logits_of(probability);
   Sampler<double> sample;
-  CHECK(sample(logits.data(), 6, 0) == 1);                  // the likeliest comes first
-  CHECK(sample(logits.data(), 6, 1 - 0x1.0p-53) == 2);      // the least likely last
+  CHECK(sample(logits.data(), 6, 0) == 1);              // the likeliest comes first
+  CHECK(sample(logits.data(), 6, 1 - 0x1.0p-53) == 2);  // the least likely last
 }
 
 TEST_CASE("a sampling that makes no sense is rejected with what was found") {
@@ -158,8 +162,9 @@ TEST_CASE("as many tokens are written as asked for, also beyond the context, and
   const auto model = random_model();
   for (const int tokens : {0, 1, 8, 50}) {
     std::string announced;
-    const std::string text = generate(*model, letters, "abc", {
-        .tokens = tokens, .on_token = [&](std::string_view piece) { announced += piece; }});
+    const std::string text =
+        generate(*model, letters, "abc",
+                 {.tokens = tokens, .on_token = [&](std::string_view piece) { announced += piece; }});
     CHECK(text.size() == static_cast<std::size_t>(tokens));
     CHECK(text == announced);
   }
@@ -184,7 +189,7 @@ TEST_CASE("when the context is full the newer half is read again at the first po
   Generator<Model> fresh(*model, {.temperature = 0}, Rng(1));
   const std::vector<int> rest{5, 2, 6, 0, 3};
   CHECK(generator.next(3) == fresh.next(rest));
-  CHECK(generator.next(2) == fresh.next(2));   // and both go on alike
+  CHECK(generator.next(2) == fresh.next(2));  // and both go on alike
 }
 
 TEST_CASE("a long piece read into a full context keeps its own tokens before older ones") {
@@ -201,7 +206,7 @@ TEST_CASE("a rejected id leaves a generator as it was") {
   CHECK(generator.next(std::vector<int>{1, 2}) == other.next(std::vector<int>{1, 2}));
   CHECK(contains(refusal([&] { generator.next(7); }), "token id 7, expected 0 .. 6"));
   int id = 3;
-  for (int i = 0; i < 20; ++i) {   // the context slides on the way
+  for (int i = 0; i < 20; ++i) {  // the context slides on the way
     CHECK(contains(refusal([&] { generator.next(-1); }), "token id -1, expected 0 .. 6"));
     const int next = generator.next(id);
     CHECK(next == other.next(id));
@@ -236,10 +241,13 @@ TEST_CASE("generation keeps to the allowed experts") {
   const auto model = random_model();
   const AllowedExperts<TopKRouter<3, 2>> some{0, 2};
   const std::string text = generate(*model, letters, "abc", {.tokens = 30, .seed = 3, .allowed = some});
-  auto without = std::make_unique<Model>(*model);   // nobody asks expert 1, so its weights do not matter
-  for_each_named_weight([](const std::string& path, Kind, auto& w) {
-    if (path.find("experts.1.") != std::string::npos) for (auto& x : w) x = 100;
-  }, *without);
+  auto without = std::make_unique<Model>(*model);  // nobody asks expert 1, so its weights do not matter
+  for_each_named_weight(
+      [](const std::string& path, Kind, auto& w) {
+        if (path.find("experts.1.") != std::string::npos)
+          for (auto& x : w) x = 100;
+      },
+      *without);
   CHECK(text == generate(*without, letters, "abc", {.tokens = 30, .seed = 3, .allowed = some}));
   CHECK(text != generate(*model, letters, "abc", {.tokens = 30, .seed = 3}));
   const bool one[3] = {true, false, false};
@@ -250,10 +258,15 @@ TEST_CASE("generation uses the masks of its task") {
   using Tasks = GPT<config, Masked<TopKRouter<3, 2>, 2>>;
   auto model = std::make_unique<Tasks>();
   init(*model, Key{1}, Init::makemoe);
-  for_each_named_weight([](const std::string& path, Kind, auto& w) {
-    if (path.ends_with("mask.1")) for (auto& x : w) x = -3;
-  }, *model);
-  const auto write = [&](int task) { return generate(*model, letters, "abc", {.tokens = 30, .seed = 3, .task = task}); };
+  for_each_named_weight(
+      [](const std::string& path, Kind, auto& w) {
+        if (path.ends_with("mask.1"))
+          for (auto& x : w) x = -3;
+      },
+      *model);
+  const auto write = [&](int task) {
+    return generate(*model, letters, "abc", {.tokens = 30, .seed = 3, .task = task});
+  };
   CHECK(write(0) == generate(*model, letters, "abc", {.tokens = 30, .seed = 3}));
   CHECK(write(0) != write(1));
   CHECK(contains(refusal([&] { write(2); }), "task 2"));
@@ -284,7 +297,7 @@ TEST_CASE("a row that bans every id, or holds NaN or plus infinity, is rejected"
     CHECK(contains(refusal([&] { sample(infinite, 3, 0.5); }), "logit 2 is inf"));
     CHECK(contains(refusal([&] { sample(all_infinite, 3, 0.5); }), "logit 0 is inf"));
   }
-  Sampler<float> narrow({.vocab = 2});   // the only one left is not the tokenizer's
+  Sampler<float> narrow({.vocab = 2});  // the only one left is not the tokenizer's
   CHECK(contains(refusal([&] { narrow(beyond, 3, 0.5); }), "all 2 logits are minus infinity"));
 }
 
@@ -301,7 +314,8 @@ TEST_CASE("rows of equal or enormous logits are drawn from like any other") {
 TEST_CASE("a draw from no logits, a draw with u outside 0 .. 1 and a sampling without bounds are rejected") {
   const float logits[2] = {1, 2};
   Sampler<float> sample;
-  for (const int vocab : {0, -1}) CHECK(contains(refusal([&] { sample(logits, vocab, 0.5); }), "no token to draw"));
+  for (const int vocab : {0, -1})
+    CHECK(contains(refusal([&] { sample(logits, vocab, 0.5); }), "no token to draw"));
   for (const double u : {-0.1, 1.0, std::nan("")})
     CHECK(contains(refusal([&] { sample(logits, 2, u); }), "expected a number in [0, 1)"));
   CHECK(contains(refusal([] { Sampler<float> s({.temperature = std::numeric_limits<double>::infinity()}); }),

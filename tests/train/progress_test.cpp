@@ -6,7 +6,8 @@
 using namespace moegpt;
 
 TEST_CASE("the load of all layers is every token's choices") {
-  using Model = GPT<Config{.vocab = 7, .context = 6, .dim = 8, .layers = 3, .heads = 2, .dense_first = 1}, TopKRouter<4, 2>>;
+  using Model = GPT<Config{.vocab = 7, .context = 6, .dim = 8, .layers = 3, .heads = 2, .dense_first = 1},
+                    TopKRouter<4, 2>>;
   Model model;
   init(model, Key{3});
   Model::Workspace work{{2, 6}};
@@ -14,7 +15,7 @@ TEST_CASE("the load of all layers is every token's choices") {
   model.forward(batch, work);
   const std::vector<Index> load = expert_load<Model>(work);
   REQUIRE(load.size() == 4);
-  CHECK(load[0] + load[1] + load[2] + load[3] == 12 * 2 * 2);   // tokens x K x mixtures
+  CHECK(load[0] + load[1] + load[2] + load[3] == 12 * 2 * 2);  // tokens x K x mixtures
 }
 
 TEST_CASE("bars are as high as their counts, an empty one is a blank") {

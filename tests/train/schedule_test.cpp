@@ -20,7 +20,7 @@ TEST_CASE("warm-up rises by equal steps from above zero to below the peak") {
 TEST_CASE(
     "the peak is reached when warm-up ends, the mean of peak and minimum half-way, the minimum at the end") {
   CHECK(rate(4) == 1);
-  CHECK(rate(9) == Approx(0.1 + 0.45 * (1 + std::sqrt(0.5))).epsilon(1e-14));    // a quarter: cos(pi / 4)
+  CHECK(rate(9) == Approx(0.1 + 0.45 * (1 + std::sqrt(0.5))).epsilon(1e-14));  // a quarter: cos(pi / 4)
   CHECK(rate(14) == Approx(0.55).epsilon(1e-15));
   CHECK(rate(23) == Approx(0.1 + 0.45 * (1 + std::cos(std::acos(-1) * 19 / 20))).epsilon(1e-14));
   CHECK(rate(24) == 0.1);

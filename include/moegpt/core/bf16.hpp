@@ -4,13 +4,15 @@
 
 #include <bit>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 struct BF16 {
   std::uint16_t bits;
 
   BF16() = default;
-  // Rounds to nearest, ties to even; NaN stays NaN, and what is beyond the largest BF16, 3.39e38, becomes infinite.
+  // Rounds to nearest, ties to even; NaN stays NaN, and what is beyond the largest BF16, 3.39e38, becomes
+  // infinite.
   explicit BF16(float x) {
     const auto b = std::bit_cast<std::uint32_t>(x);
     const bool nan = (b & 0x7fffffffu) > 0x7f800000u;
@@ -23,9 +25,13 @@ struct BF16 {
 
 // The type in which a stored weight takes part in arithmetic.
 template <class S>
-struct WidenedType { using type = S; };
+struct WidenedType {
+  using type = S;
+};
 template <>
-struct WidenedType<BF16> { using type = float; };
+struct WidenedType<BF16> {
+  using type = float;
+};
 template <class S>
 using Widened = typename WidenedType<std::remove_const_t<S>>::type;
 
@@ -39,4 +45,5 @@ void write_row(MatrixView<T> w, Index row, const Widened<T>* from) {
   for (Index k = 0; k < w.cols; ++k) w[row][k] = static_cast<T>(from[k]);
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -12,20 +12,23 @@
 #include <sys/mman.h>
 #endif
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 using Index = std::ptrdiff_t;
 
 // Of `count` numbers, for memcpy and its relatives.
 template <class T>
-constexpr std::size_t bytes_of(Index count) { return sizeof(T) * static_cast<std::size_t>(count); }
+constexpr std::size_t bytes_of(Index count) {
+  return sizeof(T) * static_cast<std::size_t>(count);
+}
 
 // Long rows touch a new page at every step: with pages of 4 KiB, products of large matrices are a fifth
 // slower.
 inline constexpr std::size_t huge_page = 1 << 21;
 inline void ask_for_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::size_t bytes) {
 #ifdef __linux__
-  if (bytes >= huge_page) madvise(data, bytes, MADV_HUGEPAGE);   // a failure does not matter
+  if (bytes >= huge_page) madvise(data, bytes, MADV_HUGEPAGE);  // a failure does not matter
 #endif
 }
 
@@ -53,7 +56,7 @@ class Buffer {
   // Within the capacity elements keep their values; new memory is zero. Throws std::invalid_argument for a
   // negative size or one beyond the address space, std::bad_alloc for one beyond the memory.
   [[gnu::noinline]] void resize(Index size) {
-    if (static_cast<std::size_t>(size) > static_cast<std::size_t>(capacity_)) {   // a negative size, too
+    if (static_cast<std::size_t>(size) > static_cast<std::size_t>(capacity_)) {  // a negative size, too
       check(size >= 0 && size <= most, "a buffer of ", size, " elements was asked for: 0 .. ", most,
             " are possible");
       T* fresh = static_cast<T*>(::operator new(bytes_of<T>(size), alignment_of(size)));
@@ -98,4 +101,5 @@ class Buffer {
   Index size_ = 0, capacity_ = 0;
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -55,15 +55,16 @@ static_assert(EIGEN_VERSION_AT_LEAST(3, 4, 0), "moegpt needs Eigen >= 3.4");
 
 #define MOEGPT_VERSION "0.2.0"
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 struct BuildInfo {
   const char* version;
-  const char* simd;       // the instruction set the kernels were compiled for
-  bool openmp;            // whether Exec can use more than one thread
-  bool blas;              // whether large products use a BLAS
+  const char* simd;  // the instruction set the kernels were compiled for
+  bool openmp;       // whether Exec can use more than one thread
+  bool blas;         // whether large products use a BLAS
   const char* compiler;
-  int eigen[3];           // world, major, minor
+  int eigen[3];  // world, major, minor
 };
 
 inline constexpr BuildInfo build_info() {
@@ -80,9 +81,10 @@ inline constexpr BuildInfo build_info() {
 #else
           false,
 #endif
-          __VERSION__, {EIGEN_WORLD_VERSION, EIGEN_MAJOR_VERSION, EIGEN_MINOR_VERSION}};
+          __VERSION__,    {EIGEN_WORLD_VERSION, EIGEN_MAJOR_VERSION, EIGEN_MINOR_VERSION}};
 #undef MOEGPT_TEXT
 #undef MOEGPT_TEXT_
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -8,7 +8,8 @@
 #include <string_view>
 #include <type_traits>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 template <class Part>
 void append_text(std::string& text, const Part& part) {
@@ -36,4 +37,5 @@ void check(bool holds, const Parts&... parts) {
     reject(parts...);
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

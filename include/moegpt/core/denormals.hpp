@@ -9,7 +9,8 @@
 #include <xmmintrin.h>
 #endif
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // During its lifetime this thread treats denormal operands and results as zero. Has no effect on processors
 // other than x86 and 64-bit Arm.
@@ -28,7 +29,7 @@ class FlushDenormals {
  private:
 #if defined(__SSE2__)
   using Register = unsigned;
-  static constexpr Register flush = 0x8040;   // results, operands
+  static constexpr Register flush = 0x8040;  // results, operands
   static Register read() { return _mm_getcsr(); }
   static void write(Register bits) { _mm_setcsr(bits); }
 #elif defined(__aarch64__)
@@ -49,4 +50,5 @@ class FlushDenormals {
   Register before_;
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

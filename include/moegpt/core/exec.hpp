@@ -14,7 +14,8 @@
 #include <mutex>
 #include <type_traits>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // A non-owning reference to a callable, or null. It is not a template parameter, so its caller is compiled
 // once.
@@ -24,7 +25,8 @@ class FunctionRef {
   FunctionRef() = default;
   template <class F>
   explicit FunctionRef(const F& f)
-      : object_(&f), call_([](const void* object, Arguments... a) { (*static_cast<const F*>(object))(a...); }) {}
+      : object_(&f),
+        call_([](const void* object, Arguments... a) { (*static_cast<const F*>(object))(a...); }) {}
   void operator()(Arguments... a) const { call_(object_, a...); }
   explicit operator bool() const { return call_ != nullptr; }
 
@@ -32,7 +34,7 @@ class FunctionRef {
   const void* object_ = nullptr;
   void (*call_)(const void*, Arguments...) = nullptr;
 };
-using TaskRef = FunctionRef<Index, int>;   // (task, worker)
+using TaskRef = FunctionRef<Index, int>;  // (task, worker)
 using RowsRef = FunctionRef<Rows>;
 
 // The threads of a region. Thread 0 runs the program and posts jobs; the workers run tasks. Threads claim
@@ -86,7 +88,7 @@ class Team {
     try {
       for (Index task; (task = next_++) < tasks_;) (*task_of_)(task, worker);
     } catch (...) {
-      next_ = tasks_;   // starts no further task
+      next_ = tasks_;  // starts no further task
       if (!failed_.exchange(true)) error_ = std::current_exception();
     }
   }
@@ -99,7 +101,7 @@ class Team {
     changed.wait(lock, done);
   }
   void wake(std::condition_variable& changed) {
-    mutex_.lock();   // a waiter whose test failed blocks now
+    mutex_.lock();  // a waiter whose test failed blocks now
     mutex_.unlock();
     changed.notify_all();
   }
@@ -120,17 +122,17 @@ class Team {
   std::mutex mutex_;
   std::condition_variable caller_, workers_;
   // Aligned to cache lines of their own.
-  alignas(64) std::atomic<unsigned> posted_{0};        // jobs so far
+  alignas(64) std::atomic<unsigned> posted_{0};  // jobs so far
   std::atomic<bool> dismissed_{false};
-  alignas(64) std::atomic<unsigned> inside_{closed};   // threads in the job, + closed
-  alignas(64) std::atomic<Index> next_{0};             // task to claim
+  alignas(64) std::atomic<unsigned> inside_{closed};  // threads in the job, + closed
+  alignas(64) std::atomic<Index> next_{0};            // task to claim
   alignas(64) std::atomic<unsigned> gone_{0};
 };
 
 struct Exec {
   static constexpr int most_threads = 1024;
-  int threads = 1;        // at most; below 1 counts as 1, and a build without OpenMP always uses one
-  Team* team = nullptr;   // the threads of the region; null outside
+  int threads = 1;       // at most; below 1 counts as 1, and a build without OpenMP always uses one
+  Team* team = nullptr;  // the threads of the region; null outside
 
   // Calls f(exec) with an Exec whose threads wait for loops until f returns. Inside a region it only calls f.
   // Few large regions are best: opening one wakes all threads, closing it waits for all. Denormals are
@@ -167,8 +169,7 @@ struct Exec {
     check(tasks >= 0, "parallel_for got ", tasks, " tasks: 0 or more are expected");
     int worker = 0;
 #ifdef _OPENMP
-    if (threads > 1 && tasks > 1 && !team)
-      return region([&](const Exec& exec) { exec.run(tasks, task_of); });
+    if (threads > 1 && tasks > 1 && !team) return region([&](const Exec& exec) { exec.run(tasks, task_of); });
     if (team && team->running())
       worker = omp_get_thread_num();
     else if (team && tasks > 1)
@@ -230,4 +231,5 @@ void for_each_piece(const Exec& exec, Index count, Index limit, F&& f) {
   for_each_piece(exec, count, limit, RowsRef(f));
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

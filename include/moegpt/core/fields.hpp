@@ -11,12 +11,13 @@
 #include <string>
 #include <tuple>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 enum class Kind {
   trainable,
-  buffer,   // saved with the model, without gradient, moments, clipping or decay
-  sparse,   // trainable, but not used by every pass: experts, masks of tasks (see Weight::touched)
+  buffer,  // saved with the model, without gradient, moments, clipping or decay
+  sparse,  // trainable, but not used by every pass: experts, masks of tasks (see Weight::touched)
 };
 
 namespace walk {
@@ -30,11 +31,11 @@ struct Attributes {
 template <class Owner, class Member>
 struct Field {
   std::string_view name;
-  Member Owner::*member;
+  Member Owner::* member;
   walk::Attributes attributes;
-  constexpr Field(std::string_view n, Member Owner::*m, Kind k = Kind::trainable, Start s = {})
+  constexpr Field(std::string_view n, Member Owner::* m, Kind k = Kind::trainable, Start s = {})
       : name(n), member(m), attributes{k, s} {}
-  constexpr Field(std::string_view n, Member Owner::*m, Start s) : Field(n, m, Kind::trainable, s) {}
+  constexpr Field(std::string_view n, Member Owner::* m, Start s) : Field(n, m, Kind::trainable, s) {}
 };
 
 // A list of fields. Compiles faster than std::tuple, which would be instantiated for every layer and shape.
@@ -104,7 +105,7 @@ auto storage_in() {
     return std::type_identity<std::conditional_t<std::same_as<S, Widened<S>>, void, S>>{};
   } else if constexpr (HasFields<Tree>) {
     return storage_in_fields(Tree::fields());
-  } else if constexpr (requires { typename Tree::first_type; }) {   // of model/Interleaved
+  } else if constexpr (requires { typename Tree::first_type; }) {  // of model/Interleaved
     return first_scalar(storage_in<typename Tree::first_type>(), storage_in<typename Tree::value_type>());
   } else {
     return storage_in<typename Tree::value_type>();
@@ -158,7 +159,7 @@ void visit(const Visitor<T, S, 1 + sizeof...(Trees)>& f, Path& path, const Attri
   } else if constexpr (HasFields<Tree>) {
     static constexpr auto list = Tree::fields();
     visit_fields<T, S>(f, path, attributes, list, tree, trees...);
-  } else {   // a list: HeapArray, std::array, std::vector or model/Interleaved
+  } else {  // a list: HeapArray, std::array, std::vector or model/Interleaved
     for (int i = 0; i < static_cast<int>(tree.size()); ++i) {
       const std::size_t before = path.push(i), at = static_cast<std::size_t>(i);
       if constexpr (requires { tree.at_layer(0, [](auto&...) {}, trees...); })
@@ -182,15 +183,17 @@ void call(void* object, const Path& path, const Attributes& attributes,
 }
 // Root of a traversal: a weight, a struct with fields(), or a list of these.
 template <class X>
-concept Tree =
-    is_weight<std::remove_const_t<X>> || HasFields<X> || requires { typename std::remove_const_t<X>::value_type; };
+concept Tree = is_weight<std::remove_const_t<X>> || HasFields<X> ||
+               requires { typename std::remove_const_t<X>::value_type; };
 
 template <class G, class First, class... Rest>
 void each(G&& g, First& first, Rest&... rest) {
   constexpr bool is_tree = Tree<First>;
   constexpr bool of_one_type = (std::is_same_v<std::remove_const_t<First>, std::remove_const_t<Rest>> && ...);
-  static_assert(is_tree, "a walk over weights takes a tree: a struct with fields(), a Weight, or an array of these");
-  static_assert(of_one_type, "a walk over several trees takes trees of one type, const or not: a model and gradients, "
+  static_assert(is_tree,
+                "a walk over weights takes a tree: a struct with fields(), a Weight, or an array of these");
+  static_assert(of_one_type,
+                "a walk over several trees takes trees of one type, const or not: a model and gradients, "
                 "moments or copies of the same type");
   if constexpr (is_tree && of_one_type) {
     using T = Scalar<First>;
@@ -219,26 +222,27 @@ void for_each_weight(F&& f, Tree& tree, Trees&... trees) {
 // f(kind, weight, weights...)
 template <class F, class Tree, class... Trees>
 void for_each_weight_of_kind(F&& f, Tree& tree, Trees&... trees) {
-  walk::each([&](const auto&, const auto& attributes, auto&... weight) {
-    f(attributes.kind, weight...);
-  }, tree, trees...);
+  walk::each([&](const auto&, const auto& attributes, auto&... weight) { f(attributes.kind, weight...); },
+             tree, trees...);
 }
 
 // f(path, kind, weight, weights...), path a std::string.
 template <class F, class Tree, class... Trees>
 void for_each_named_weight(F&& f, Tree& tree, Trees&... trees) {
-  walk::each([&](const walk::Path& path, const auto& attributes, auto&... weight) {
-    f(std::string(path.text()), attributes.kind, weight...);
-  }, tree, trees...);
+  walk::each([&](const walk::Path& path, const auto& attributes,
+                 auto&... weight) { f(std::string(path.text()), attributes.kind, weight...); },
+             tree, trees...);
 }
 
 template <class Tree>
 void set_zero(Tree& tree) {
-  for_each_weight([](auto& w) {
-    using T = typename std::remove_reference_t<decltype(w)>::Scalar;
-    if (!w.empty()) std::memset(static_cast<void*>(w.data()), 0, bytes_of<T>(w.size()));
-    w.touched = false;
-  }, tree);
+  for_each_weight(
+      [](auto& w) {
+        using T = typename std::remove_reference_t<decltype(w)>::Scalar;
+        if (!w.empty()) std::memset(static_cast<void*>(w.data()), 0, bytes_of<T>(w.size()));
+        w.touched = false;
+      },
+      tree);
 }
 
 // Sets `touched`: at least one token contributed to this gradient.
@@ -295,4 +299,5 @@ consteval bool lists_every_field() {
   return walk::count_members<Layer>() == listed + constants;
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

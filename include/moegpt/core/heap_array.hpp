@@ -6,7 +6,8 @@
 #include <cstddef>
 #include <utility>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // N value-initialised elements, with the interface of std::array and deep copies. Move construction allocates
 // N elements and moves the elements, so a moved-from array has N moved-from elements: weights of it are
@@ -43,7 +44,7 @@ class HeapArray {
   struct List {
     X element[N];
   };
-  List* list_;   // never null
+  List* list_;  // never null
 };
 
 // No elements: an empty class, without size under [[no_unique_address]].
@@ -55,7 +56,7 @@ class HeapArray<X, 0> {
   static constexpr std::size_t size() { return 0; }
   X* data() { return nullptr; }
   const X* data() const { return nullptr; }
-  X& operator[](std::size_t i) { return data()[i]; }   // compiles, as a loop over none needs
+  X& operator[](std::size_t i) { return data()[i]; }  // compiles, as a loop over none needs
   const X& operator[](std::size_t i) const { return data()[i]; }
   X* begin() { return nullptr; }
   X* end() { return nullptr; }
@@ -63,4 +64,5 @@ class HeapArray<X, 0> {
   const X* end() const { return nullptr; }
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

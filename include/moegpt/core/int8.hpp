@@ -1,5 +1,6 @@
 #pragma once
-// INT8: weights stored as integers q of -127 .. 127 with a scale for each row and block of 32 inputs, symmetric:
+// INT8: weights stored as integers q of -127 .. 127 with a scale for each row and block of 32 inputs,
+// symmetric:
 //   w = q scale, rounded once to float;  scale = max |w| / 127 over the block,  q = round(w / scale)
 // 9 bits a weight. An error is at most scale / 2.
 #include <moegpt/core/fields.hpp>
@@ -7,7 +8,8 @@
 #include <algorithm>
 #include <limits>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Names the storage. Integers and scales are in separate buffers.
 struct INT8 {
@@ -15,10 +17,12 @@ struct INT8 {
   static constexpr Index blocks(Index inputs) { return (inputs + block - 1) / block; }
 };
 template <>
-struct WidenedType<INT8> { using type = float; };
+struct WidenedType<INT8> {
+  using type = float;
+};
 
-// rows x cols integers, each row contiguous, and their scales [blocks, rows], so that those of several rows are
-// contiguous. A view of columns begins at a multiple of the block.
+// rows x cols integers, each row contiguous, and their scales [blocks, rows], so that those of several rows
+// are contiguous. A view of columns begins at a multiple of the block.
 template <class Q>
 struct Int8View {
   using Scale = std::conditional_t<std::is_const_v<Q>, const float, float>;
@@ -28,15 +32,19 @@ struct Int8View {
   Index scale_stride = 0;
 
   Q* operator[](Index row) const { return data + row * stride; }
-  Scale* scales_of(Index block) const { return scales + block * scale_stride; }   // of all rows
+  Scale* scales_of(Index block) const { return scales + block * scale_stride; }  // of all rows
   float at(Index row, Index k) const {
     return static_cast<float>((*this)[row][k]) * scales_of(k / INT8::block)[row];
   }
-  Int8View rows_at(Rows r) const { return {(*this)[r.first], r.count, cols, stride, scales + r.first, scale_stride}; }
+  Int8View rows_at(Rows r) const {
+    return {(*this)[r.first], r.count, cols, stride, scales + r.first, scale_stride};
+  }
   Int8View cols_at(Index first, Index count) const {
     return {data + first, rows, count, stride, scales_of(first / INT8::block), scale_stride};
   }
-  operator Int8View<const Q>() const requires(!std::is_const_v<Q>) {
+  operator Int8View<const Q>() const
+    requires(!std::is_const_v<Q>)
+  {
     return {data, rows, cols, stride, scales, scale_stride};
   }
 };
@@ -55,14 +63,15 @@ inline void read_row(ConstInt8View w, Index row, float* to) {
     if (scale < std::numeric_limits<float>::min()) scale = 0;
     w.scales_of(first / INT8::block)[row] = scale;
     for (Index k = first; k < end; ++k)
-      w[row][k] = static_cast<std::int8_t>(scale > 0 ? std::clamp(std::round(from[k] / scale), -127.0f, 127.0f) : 0.0f);
+      w[row][k] = static_cast<std::int8_t>(
+          scale > 0 ? std::clamp(std::round(from[k] / scale), -127.0f, 127.0f) : 0.0f);
   }
 }
 
 // Of a weight. Its values and scales are empty together.
 struct Int8Memory {
-  Buffer<std::int8_t> values;   // [rows, cols]
-  Buffer<float> scales;         // [blocks, rows]
+  Buffer<std::int8_t> values;  // [rows, cols]
+  Buffer<float> scales;        // [blocks, rows]
 
   void resize(Index rows, Index cols) {
     values.resize(rows * cols);
@@ -87,7 +96,7 @@ class Weight<INT8, Rows, Cols> {
   bool empty() const { return memory_.values.size() == 0; }
   void release() { memory_.release(); }
   void allocate() {
-    if (empty()) memory_.release();   // zeros if it was empty
+    if (empty()) memory_.release();  // zeros if it was empty
     memory_.resize(rows, cols);
   }
   Int8Memory& memory() { return memory_; }
@@ -118,11 +127,20 @@ class WeightRef<T> {
 
   template <int... Extents>
   explicit WeightRef(Weight<INT8, Extents...>& w)
-      : shape(w.shape), extent(w.extent), rows(w.rows), cols(w.cols), memory_(&w.memory()), touched(w.touched) {}
+      : shape(w.shape),
+        extent(w.extent),
+        rows(w.rows),
+        cols(w.cols),
+        memory_(&w.memory()),
+        touched(w.touched) {}
   template <class U>
     requires std::is_same_v<const U, T>
   explicit WeightRef(const WeightRef<U>& other)
-      : shape(other.shape), extent(other.extent), rows(other.rows), cols(other.cols), memory_(other.memory_),
+      : shape(other.shape),
+        extent(other.extent),
+        rows(other.rows),
+        cols(other.cols),
+        memory_(other.memory_),
         touched(other.touched) {}
 
   bool empty() const { return size() == 0; }
@@ -131,9 +149,15 @@ class WeightRef<T> {
     return {memory_->values.data(), empty() ? 0 : rows, cols, cols, memory_->scales.data(), rows};
   }
   float operator[](Index i) const { return view().at(i / cols, i % cols); }
-  void release() const requires(!std::is_const_v<T>) { memory_->release(); }
-  void allocate() const requires(!std::is_const_v<T>) {
-    if (empty()) memory_->release();   // zeros if it was empty
+  void release() const
+    requires(!std::is_const_v<T>)
+  {
+    memory_->release();
+  }
+  void allocate() const
+    requires(!std::is_const_v<T>)
+  {
+    if (empty()) memory_->release();  // zeros if it was empty
     memory_->resize(rows, cols);
   }
 
@@ -141,4 +165,5 @@ class WeightRef<T> {
   std::conditional_t<std::is_const_v<T>, const bool&, bool&> touched;
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -6,7 +6,8 @@
 #include <limits>
 #include <type_traits>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // log x = e ln 2 + 2 artanh s, x = 2^e m, sqrt(1/2) <= m < sqrt 2, s = (m - 1) / (m + 1), by the series of
 // artanh. The first omitted term is below half a unit in the last place. Zero and positive denormals give
@@ -17,11 +18,11 @@ template <class T>
   using Bits = std::conditional_t<single, std::uint32_t, std::uint64_t>;
   constexpr int mantissa = single ? 23 : 52, terms = single ? 5 : 11;
   constexpr Bits one = Bits(std::numeric_limits<T>::max_exponent - 1) << mantissa;
-  constexpr Bits root = single ? Bits(0x3f3504f3) : Bits(0x3fe6a09e667f3bcd);   // of one half
-  constexpr Bits magic = Bits(std::numeric_limits<T>::max_exponent - 1 + mantissa) << mantissa;   // 2^mantissa
+  constexpr Bits root = single ? Bits(0x3f3504f3) : Bits(0x3fe6a09e667f3bcd);  // of one half
+  constexpr Bits magic = Bits(std::numeric_limits<T>::max_exponent - 1 + mantissa) << mantissa;  // 2^mantissa
   Vector<Bits> bits;
   std::memcpy(&bits, &x, sizeof x);
-  const Vector<Bits> exponent = (bits + (one - root)) >> mantissa;   // biased
+  const Vector<Bits> exponent = (bits + (one - root)) >> mantissa;  // biased
   const Vector<Bits> mantissa_bits = bits - (exponent << mantissa) + one, exponent_bits = exponent | magic;
   Vector<T> m, e;
   std::memcpy(&m, &mantissa_bits, sizeof m);
@@ -36,7 +37,8 @@ template <class T>
   Vector<T> y = e * ln2_high + (s * p + e * ln2_low);
   y = x < std::numeric_limits<T>::min() ? Vector<T>{} - std::numeric_limits<T>::infinity() : y;
   y = x < T(0) ? Vector<T>{} + std::numeric_limits<T>::quiet_NaN() : y;
-  return x <= std::numeric_limits<T>::max() ? y : x;   // infinity and NaN are unchanged
+  return x <= std::numeric_limits<T>::max() ? y : x;  // infinity and NaN are unchanged
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

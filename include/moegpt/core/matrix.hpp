@@ -5,7 +5,8 @@
 
 #include <array>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // A range of consecutive tokens.
 struct Rows {
@@ -46,7 +47,9 @@ struct TokensView {
   TokensView rows(Rows r) const { return empty() ? TokensView{} : TokensView{data + r.first * D, r.count}; }
   [[gnu::always_inline]] operator TokensView<D, const T>() const { return {data, count}; }
   [[gnu::always_inline]] operator MatrixView<T>() const { return {data, count, D, D}; }
-  [[gnu::always_inline]] operator MatrixView<const T>() const requires(!std::is_const_v<T>) {
+  [[gnu::always_inline]] operator MatrixView<const T>() const
+    requires(!std::is_const_v<T>)
+  {
     return {data, count, D, D};
   }
 
@@ -98,7 +101,11 @@ class Tokens {
                                                                   : size);  // which Buffer rejects
   }
   // For the tokens of a pass.
-  void resize(const auto& pass) requires requires { pass.tokens(); } { resize(pass.tokens()); }
+  void resize(const auto& pass)
+    requires requires { pass.tokens(); }
+  {
+    resize(pass.tokens());
+  }
   [[gnu::always_inline]] Index count() const { return memory_.size() / (D > 0 ? D : 1); }
 
   T* operator[](Index token) { return memory_.data() + token * D; }
@@ -113,7 +120,9 @@ class Tokens {
   [[gnu::always_inline]] operator MatrixView<const T>() const { return view(); }
   template <int Other, class U>
     requires(Other != D)
-  operator TokensView<Other, U>() const { return view(); }   // for its error, which names both widths
+  operator TokensView<Other, U>() const {
+    return view();
+  }  // for its error, which names both widths
   auto eigen() { return view().eigen(); }
   auto eigen() const { return view().eigen(); }
   Buffer<T>& memory() { return memory_; }
@@ -132,7 +141,9 @@ struct Gathered {
   Index count = 0;
 
   Gathered(In<D, T> all) : x(all), count(all.count) {}
-  Gathered(Out<D, T> all) requires(!std::is_const_v<T>) : Gathered(In<D, T>(all)) {}
+  Gathered(Out<D, T> all)
+    requires(!std::is_const_v<T>)
+      : Gathered(In<D, T>(all)) {}
   Gathered(const Tokens<D, T>& all) : Gathered(all.view()) {}
   Gathered(In<D, T> all, const Index* index_, Index count_) : x(all), index{index_}, count(count_) {}
   const T* operator[](Index i) const { return x[index ? index[i] : i]; }
@@ -160,7 +171,8 @@ auto as_tokens(const Eigen::PlainObjectBase<Derived>& matrix) {
 // the model has no such weight (see the specialisation below).
 template <class T, int... Extents>
 class Weight {
-  static_assert(((Extents >= 0) && ...), "Weight: an extent is negative: it must be 0 (no such weight) or more");
+  static_assert(((Extents >= 0) && ...),
+                "Weight: an extent is negative: it must be 0 (no such weight) or more");
 
  public:
   using Scalar = T;
@@ -171,8 +183,8 @@ class Weight {
 
   Weight() : memory_(extent) {}
   bool empty() const { return memory_.size() == 0; }
-  void release() { memory_.release(); }           // becomes empty
-  void allocate() {                               // zeros if it was empty
+  void release() { memory_.release(); }  // becomes empty
+  void allocate() {                      // zeros if it was empty
     if (empty()) memory_.release();
     memory_.resize(extent);
   }
@@ -188,7 +200,9 @@ class Weight {
   const T* begin() const { return memory_.begin(); }
   const T* end() const { return memory_.end(); }
   [[gnu::always_inline]] operator MatrixView<T>() { return {data(), empty() ? 0 : rows, cols, cols}; }
-  [[gnu::always_inline]] operator MatrixView<const T>() const { return {data(), empty() ? 0 : rows, cols, cols}; }
+  [[gnu::always_inline]] operator MatrixView<const T>() const {
+    return {data(), empty() ? 0 : rows, cols, cols};
+  }
 
   // [rows, cols]; a vector is one row.
   auto eigen() { return EigenMap<T, EigenRowMajor<T>>(data(), empty() ? 0 : rows, cols); }
@@ -220,7 +234,7 @@ class Weight<T, Extents...> {
   Index size() const { return 0; }
   T* data() { return nullptr; }
   const T* data() const { return nullptr; }
-  T& operator[](Index i) { return data()[i]; }   // only has to compile
+  T& operator[](Index i) { return data()[i]; }  // only has to compile
   const T& operator[](Index i) const { return data()[i]; }
   T* begin() { return nullptr; }
   T* end() { return nullptr; }
@@ -232,4 +246,5 @@ class Weight<T, Extents...> {
   auto eigen() const { return EigenMap<const T, EigenRowMajor<T>>(nullptr, 0, 0); }
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -6,7 +6,8 @@
 #include <cstring>
 #include <string_view>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace walk {
 
 // The path of the current weight, in fixed memory: an optimizer step must not allocate. Names beyond 254
@@ -14,7 +15,7 @@ namespace walk {
 class Path {
  public:
   std::string_view text() const { return {text_, length_}; }
-  std::string_view name() const { return text().substr(text().rfind('.') + 1); }   // last component
+  std::string_view name() const { return text().substr(text().rfind('.') + 1); }  // last component
   [[gnu::noinline]] std::size_t push(std::string_view name) {
     const std::size_t before = length_;
     if (!name.empty() && length_ + name.size() + 1 < sizeof text_) {
@@ -39,4 +40,5 @@ class Path {
 };
 
 }  // namespace walk
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

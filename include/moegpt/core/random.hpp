@@ -7,7 +7,8 @@
 #include <concepts>
 #include <cstdint>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 inline constexpr std::uint64_t mix64(std::uint64_t z) {
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -45,21 +46,32 @@ namespace detail {
 
 // The use of a stream of numbers: different uses of one key have different streams.
 enum class Purpose : std::uint64_t {
-  embedding_dropout = 1, attention_dropout, residual_dropout, expert_dropout, router_noise, step, layer,
-  initial_weights, batch, sampling, evaluation, corpus, check, router_jitter
+  embedding_dropout = 1,
+  attention_dropout,
+  residual_dropout,
+  expert_dropout,
+  router_noise,
+  step,
+  layer,
+  initial_weights,
+  batch,
+  sampling,
+  evaluation,
+  corpus,
+  check,
+  router_jitter
 };
 
 struct Key {
-  static constexpr std::uint64_t golden = 0x9e3779b97f4a7c15u;   // 2^64 / golden ratio, odd
+  static constexpr std::uint64_t golden = 0x9e3779b97f4a7c15u;  // 2^64 / golden ratio, odd
   std::uint64_t value = 0;
 
   template <std::integral Number = int>
   constexpr Key with(Purpose purpose, Number number = 0) const {
-    return {mix64(mix64(value + golden * static_cast<std::uint64_t>(purpose)) + static_cast<std::uint64_t>(number))};
+    return {mix64(mix64(value + golden * static_cast<std::uint64_t>(purpose)) +
+                  static_cast<std::uint64_t>(number))};
   }
-  constexpr std::uint64_t bits(std::uint64_t counter) const {
-    return mix64(value + (counter + 1) * golden);
-  }
+  constexpr std::uint64_t bits(std::uint64_t counter) const { return mix64(value + (counter + 1) * golden); }
   // bits(counter) in each lane
   [[gnu::always_inline]] Vector<std::uint64_t> bits(const Vector<std::uint64_t>& counter) const {
     return mix64(value + (counter + 1) * golden);
@@ -83,7 +95,9 @@ struct Key {
     // cos(2 pi t) = sin y, y = 2 pi (|t - 1/2| - 1/4) in [-pi / 2, pi / 2], by the Taylor series of the sine
     const Vector<double> t = detail::as_double(b & 0xffffffffu) * 0x1.0p-32 - 0.5;
     const Vector<double> y = 6.283185307179586 * ((t < 0.0 ? -t : t) - 0.25), y2 = y * y;
-    struct Terms { double of[11]; };
+    struct Terms {
+      double of[11];
+    };
     constexpr Terms term = [] {
       Terms c{{1}};
       for (int k = 1; k < 11; ++k) c.of[k] = -c.of[k - 1] / (2 * k * (2 * k + 1));
@@ -142,4 +156,5 @@ struct Rng {
   }
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

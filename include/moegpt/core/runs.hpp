@@ -6,7 +6,8 @@
 
 #include <algorithm>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Chunks consist of lines of 16 elements (a cache line of floats). Each weight begins a line.
 inline constexpr Index run_line = 16;
@@ -16,7 +17,7 @@ inline Index lines_of(Index elements) { return (elements + run_line - 1) / run_l
 template <class T>
 struct WeightRun {
   T* data;
-  Index size, end;   // in elements; its end in the concatenation, in lines
+  Index size, end;  // in elements; its end in the concatenation, in lines
 };
 
 // f(run, rows) for every run that overlaps `lines`: rows are its elements there. R has a size and an end.
@@ -38,12 +39,14 @@ void for_each_batch_of_runs(Tree& tree, Selected&& selected, F&& f) {
   std::array<WeightRun<T>, 1024> runs;
   std::size_t count = 0;
   auto flush = [&] { f(std::span<const WeightRun<T>>(runs.data(), std::exchange(count, 0))); };
-  for_each_weight_of_kind([&](Kind kind, auto& w) {
-    if (!selected(kind, w) || w.empty()) return;
-    if (count == runs.size()) flush();
-    runs[count] = {w.data(), w.size(), lines_of(w.size()) + (count > 0 ? runs[count - 1].end : 0)};
-    ++count;
-  }, tree);
+  for_each_weight_of_kind(
+      [&](Kind kind, auto& w) {
+        if (!selected(kind, w) || w.empty()) return;
+        if (count == runs.size()) flush();
+        runs[count] = {w.data(), w.size(), lines_of(w.size()) + (count > 0 ? runs[count - 1].end : 0)};
+        ++count;
+      },
+      tree);
   if (count > 0) flush();
 }
 
@@ -51,16 +54,20 @@ void for_each_batch_of_runs(Tree& tree, Selected&& selected, F&& f) {
 template <class Tree>
 void set_zero(Tree& tree, const Exec& exec) {
   using T = walk::Scalar<Tree>;
-  for_each_batch_of_runs<T>(tree, [](Kind, auto& w) {
-    w.touched = false;
-    return true;
-  }, [&](std::span<const WeightRun<T>> runs) {
-    for_each_piece(exec, runs.back().end, 4096, [&](Rows lines) {
-      for_each_run(runs, lines, [](const WeightRun<T>& run, Rows r) {
-        std::memset(static_cast<void*>(run.data + r.first), 0, sizeof(T) * static_cast<std::size_t>(r.count));
+  for_each_batch_of_runs<T>(
+      tree,
+      [](Kind, auto& w) {
+        w.touched = false;
+        return true;
+      },
+      [&](std::span<const WeightRun<T>> runs) {
+        for_each_piece(exec, runs.back().end, 4096, [&](Rows lines) {
+          for_each_run(runs, lines, [](const WeightRun<T>& run, Rows r) {
+            std::memset(static_cast<void*>(run.data + r.first), 0,
+                        sizeof(T) * static_cast<std::size_t>(r.count));
+          });
+        });
       });
-    });
-  });
 }
 
 // into += from, for gradients of micro-batches or threads. A weight is marked as touched if it is in either
@@ -84,14 +91,18 @@ void add(Tree& into, const Tree& from, const Exec& exec = {}) {
       });
     });
   };
-  for_each_weight_of_kind([&](Kind kind, auto& w, const auto& g) {
-    if (kind == Kind::buffer || w.empty() || g.empty()) return;
-    w.touched = w.touched || g.touched;
-    if (count == sums.size()) add_up();
-    sums[count] = {w.size(), lines_of(w.size()) + (count > 0 ? sums[count - 1].end : 0), w.data(), g.data()};
-    ++count;
-  }, into, from);
+  for_each_weight_of_kind(
+      [&](Kind kind, auto& w, const auto& g) {
+        if (kind == Kind::buffer || w.empty() || g.empty()) return;
+        w.touched = w.touched || g.touched;
+        if (count == sums.size()) add_up();
+        sums[count] = {w.size(), lines_of(w.size()) + (count > 0 ? sums[count - 1].end : 0), w.data(),
+                       g.data()};
+        ++count;
+      },
+      into, from);
   if (count > 0) add_up();
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -11,7 +11,8 @@
 #include <arm_neon.h>
 #endif
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 template <class T>
 inline constexpr int lanes = MOEGPT_VECTOR_BYTES / static_cast<int>(sizeof(T));
@@ -85,7 +86,8 @@ template <class T, int Bytes = MOEGPT_VECTOR_BYTES>
 
 // a b + c in each lane, rounded once if the target has FMA. By intrinsics, because tuning may prevent fusion:
 // g++ does not fuse chains of sums for AMD's Zen in some loops, and bits would differ.
-[[gnu::always_inline]] inline Vector<float> multiply_add(float a, const Vector<float>& b, const Vector<float>& c) {
+[[gnu::always_inline]] inline Vector<float> multiply_add(float a, const Vector<float>& b,
+                                                         const Vector<float>& c) {
 #if defined(__AVX512F__)
   return _mm512_fmadd_ps(_mm512_set1_ps(a), b, c);
 #elif defined(__AVX__) && defined(__FMA__)
@@ -96,7 +98,8 @@ template <class T, int Bytes = MOEGPT_VECTOR_BYTES>
   return a * b + c;
 #endif
 }
-[[gnu::always_inline]] inline Vector<double> multiply_add(double a, const Vector<double>& b, const Vector<double>& c) {
+[[gnu::always_inline]] inline Vector<double> multiply_add(double a, const Vector<double>& b,
+                                                          const Vector<double>& c) {
 #if defined(__AVX512F__)
   return _mm512_fmadd_pd(_mm512_set1_pd(a), b, c);
 #elif defined(__AVX__) && defined(__FMA__)
@@ -140,4 +143,5 @@ template <class T, int Bytes = MOEGPT_VECTOR_BYTES>
 #endif
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -3,15 +3,16 @@
 // Start::one}.
 #include <moegpt/core/build.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 struct Start {
   enum class Rule {
-    by_shape,    // the default: a matrix is sampled, a vector is zero
-    constant,    // value
-    bias,        // zero, or sampled if the scheme samples biases; value: fan_in of its matrix
-    embedding,   // by_shape, or sampled by the scheme's rule for embeddings
-    residual,    // likewise for the last matrix of a residual branch
+    by_shape,   // the default: a matrix is sampled, a vector is zero
+    constant,   // value
+    bias,       // zero, or sampled if the scheme samples biases; value: fan_in of its matrix
+    embedding,  // by_shape, or sampled by the scheme's rule for embeddings
+    residual,   // likewise for the last matrix of a residual branch
   };
   Rule rule = Rule::by_shape;
   double value = 0;
@@ -24,4 +25,5 @@ struct Start {
 inline constexpr Start Start::zero{Rule::constant, 0}, Start::one{Rule::constant, 1};
 inline constexpr Start Start::embedding{Rule::embedding}, Start::residual{Rule::residual};
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

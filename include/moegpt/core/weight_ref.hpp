@@ -6,7 +6,8 @@
 #include <span>
 #include <type_traits>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 template <class X>
 inline constexpr bool is_weight = false;
@@ -32,7 +33,11 @@ class WeightRef {
   template <class U>
     requires std::is_same_v<const U, T>
   explicit WeightRef(const WeightRef<U>& other)
-      : shape(other.shape), extent(other.extent), rows(other.rows), cols(other.cols), memory_(other.memory_),
+      : shape(other.shape),
+        extent(other.extent),
+        rows(other.rows),
+        cols(other.cols),
+        memory_(other.memory_),
         touched(other.touched) {}
 
   bool empty() const { return memory_->size() == 0; }
@@ -43,9 +48,15 @@ class WeightRef {
   T* end() const { return data() + size(); }
   MatrixView<T> view() const { return {data(), empty() ? 0 : rows, cols, cols}; }
   auto eigen() const { return EigenMap<T, EigenRowMajor<T>>(data(), empty() ? 0 : rows, cols); }
-  void release() const requires(!std::is_const_v<T>) { memory_->release(); }
-  void allocate() const requires(!std::is_const_v<T>) {
-    if (empty()) memory_->release();   // zeros if it was empty
+  void release() const
+    requires(!std::is_const_v<T>)
+  {
+    memory_->release();
+  }
+  void allocate() const
+    requires(!std::is_const_v<T>)
+  {
+    if (empty()) memory_->release();  // zeros if it was empty
     memory_->resize(extent);
   }
 
@@ -53,4 +64,5 @@ class WeightRef {
   std::conditional_t<std::is_const_v<T>, const bool&, bool&> touched;
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -6,13 +6,34 @@
 #include <cstdint>
 #include <string_view>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Names as in safetensors. In memory moegpt uses f32 and f64, and bf16 and i8 for the
 // weights of inference.
 enum class DType {
-  boolean, f4, f6_e2m3, f6_e3m2, u8, i8, f8_e5m2, f8_e4m3, f8_e8m0, f8_e4m3fnuz, f8_e5m2fnuz,
-  i16, u16, f16, bf16, i32, u32, f32, c64, f64, i64, u64
+  boolean,
+  f4,
+  f6_e2m3,
+  f6_e3m2,
+  u8,
+  i8,
+  f8_e5m2,
+  f8_e4m3,
+  f8_e8m0,
+  f8_e4m3fnuz,
+  f8_e5m2fnuz,
+  i16,
+  u16,
+  f16,
+  bf16,
+  i32,
+  u32,
+  f32,
+  c64,
+  f64,
+  i64,
+  u64
 };
 
 struct DTypeFacts {
@@ -60,4 +81,5 @@ void for_each_number(DType dtype, const char* bytes, Index count, F&& f) {
   if (dtype == DType::bf16) read_as(BF16{});
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -14,7 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Throws std::runtime_error: the file's name, then the concatenated parts.
 template <class... Parts>
@@ -64,7 +65,7 @@ inline std::string read_file(const std::filesystem::path& path) {
   file::Descriptor in;
   in.open(path, O_RDONLY | O_NONBLOCK);
   if (!in.is_open()) file::fail("open", path);
-  struct stat status {};
+  struct stat status{};
   if (::fstat(in.number(), &status) != 0) file::fail("get the status of", path);
   if (S_ISDIR(status.st_mode)) reject_file(path.string(), "is a directory, expected a file");
   if (!S_ISREG(status.st_mode)) reject_file(path.string(), "is a device or pipe, expected a regular file");
@@ -119,7 +120,7 @@ class Replacement {
  public:
   explicit Replacement(const std::filesystem::path& path) : path_(path), target_(resolved(path)) {
     if (!target_.has_filename()) reject_file("'" + path.string() + "'", "names no file");
-    struct stat old {};
+    struct stat old{};
     const bool exists = ::stat(target_.c_str(), &old) == 0;
     if (exists && !S_ISREG(old.st_mode)) reject_file(path.string(), "exists and is not a regular file");
     const auto parent = target_.has_parent_path() ? target_.parent_path() : std::filesystem::path(".");
@@ -153,7 +154,7 @@ class Replacement {
   // In a sticky directory, such as /tmp, only the file's owner, the directory's owner and root can replace a
   // file.
   bool may_replace(uid_t owner) const {
-    struct stat directory {};
+    struct stat directory{};
     const uid_t user = ::geteuid();
     return ::fstat(directory_.number(), &directory) != 0 || (directory.st_mode & S_ISVTX) == 0 || user == 0 ||
            user == owner || user == directory.st_uid;
@@ -191,4 +192,5 @@ void write_file_atomically(const std::filesystem::path& path, Writer&& writer) {
   replacement.publish();
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -10,7 +10,8 @@
 #include <cmath>
 #include <span>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // A name in files older than `version`, and its new name: consecutive components of a weight's path
 // ("attention.qkv"), or a part of a type's text ("TopKRouter"). Every occurrence as whole words is replaced,
@@ -23,7 +24,7 @@ struct Renamed {
 // The value of an option in files of `version` or newer that do not contain it.
 struct OptionDefault {
   int version;
-  double ModelOptions::*option;
+  double ModelOptions::* option;
   double value;
 };
 
@@ -40,7 +41,7 @@ inline constexpr std::array<OptionDefault, 5> option_defaults{{
 
 // The version that a program writes, and the latest it reads, with its tables. Only tests use other tables.
 struct FileFormat {
-  int version = 2;   // 1: files that state none
+  int version = 2;  // 1: files that state none
   std::span<const Renamed> paths = renamed_paths, texts = renamed_texts;
   std::span<const OptionDefault> defaults = option_defaults;
 };
@@ -56,7 +57,7 @@ inline constexpr std::array<std::pair<std::string_view, double ModelOptions::*>,
     {"capacity_factor", &ModelOptions::capacity_factor},
     {"min_capacity", &ModelOptions::min_capacity},
 }};
-constexpr bool has_first_default(double ModelOptions::*option) {
+constexpr bool has_first_default(double ModelOptions::* option) {
   for (const OptionDefault& known : option_defaults)
     if (known.version == 1 && known.option == option) return true;
   return false;
@@ -159,4 +160,5 @@ inline void write_options(const ModelOptions& options, Metadata& metadata) {
 
 }  // namespace safetensors
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

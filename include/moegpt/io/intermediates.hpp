@@ -1,8 +1,8 @@
 #pragma once
 // Intermediates as files for Python. For each MoE layer, with the index i of its layer,
 //     layers.i.gate_scores [N, E]    layers.i.top_k_indices [N, K]    layers.i.top_k_scores [N, K]
-//     layers.i.gates [N, K]          layers.i.dropped [N, K]          layers.i.expert_outputs [N, K, DE], if asked for
-//     layers.i.final_output [N, D]   layers.i.load [E]                layers.i.wanted [E]
+//     layers.i.gates [N, K]          layers.i.dropped [N, K]          layers.i.expert_outputs [N, K, DE], if
+//     asked for layers.i.final_output [N, D]   layers.i.load [E]                layers.i.wanted [E]
 //     layers.i.balance_loss []       layers.i.z_loss []      and importance_loss, load_loss, variance_loss,
 //                                                            count_loss, own_loss
 // and ids [N], if present. They are defined in model/intermediates.hpp. N: tokens of the batch, sequence by
@@ -16,16 +16,21 @@
 
 #include <charconv>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 namespace detail {
 
 template <class Number>
 constexpr DType dtype_of_array() {
-  if constexpr (std::is_same_v<Number, int>) return DType::i32;
-  else if constexpr (std::is_same_v<Number, std::int64_t>) return DType::i64;
-  else if constexpr (std::is_same_v<Number, std::uint8_t>) return DType::boolean;
-  else return dtype_of<Number>();
+  if constexpr (std::is_same_v<Number, int>)
+    return DType::i32;
+  else if constexpr (std::is_same_v<Number, std::int64_t>)
+    return DType::i64;
+  else if constexpr (std::is_same_v<Number, std::uint8_t>)
+    return DType::boolean;
+  else
+    return dtype_of<Number>();
 }
 
 // The shortest text that is read as the same number.
@@ -44,8 +49,10 @@ void append_array(std::string& text, const Number* numbers, std::span<const Inde
   text += '[';
   for (Index i = 0; i < shape[0]; ++i) {
     if (i > 0) text += shape.size() > 1 ? ",\n" : ",";
-    if (shape.size() > 1) append_array(text, numbers + i * inner, shape.subspan(1));
-    else append_number(text, numbers[i]);
+    if (shape.size() > 1)
+      append_array(text, numbers + i * inner, shape.subspan(1));
+    else
+      append_number(text, numbers[i]);
   }
   text += ']';
 }
@@ -68,15 +75,16 @@ void save_safetensors(const std::filesystem::path& path, const Intermediates<T>&
       tensors.push_back({prefix + name, DType::f64, {}, &loss});
     });
   }
-  save_safetensors(path, std::move(tensors), {{"batch", std::to_string(all.shape.batch)},
-                                              {"length", std::to_string(all.shape.length)}});
+  save_safetensors(
+      path, std::move(tensors),
+      {{"batch", std::to_string(all.shape.batch)}, {"length", std::to_string(all.shape.length)}});
 }
 
 // The same as JSON text.
 template <class T>
 std::string to_json(const Intermediates<T>& all) {
-  std::string text = "{\"batch\": " + std::to_string(all.shape.batch) +
-                     ", \"length\": " + std::to_string(all.shape.length);
+  std::string text =
+      "{\"batch\": " + std::to_string(all.shape.batch) + ", \"length\": " + std::to_string(all.shape.length);
   const Index tokens = std::ssize(all.ids);
   if (tokens > 0) detail::append_array(text += ",\n\"ids\": ", all.ids.data(), std::span(&tokens, 1));
   text += ",\n\"layers\": [";
@@ -102,4 +110,5 @@ void save_json(const std::filesystem::path& path, const Intermediates<T>& all) {
   write_file_atomically(path, [&](FileWriter& out) { out.write(text); });
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

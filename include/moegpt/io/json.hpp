@@ -6,7 +6,8 @@
 #include <string>
 #include <string_view>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // A JSON string, quotes included. Bytes above 127 pass unchanged: UTF-8 in, UTF-8 out.
 inline std::string json_quoted(std::string_view text) {
@@ -41,4 +42,5 @@ inline std::string shown(std::span<const Index> shape) {
   return result += "]";
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

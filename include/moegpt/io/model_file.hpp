@@ -6,15 +6,17 @@
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/text/tokenizer.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // The Config as C++ text, without fields that have their default.
 inline std::string to_text(const Config& c) {
   static constexpr const char* residuals[] = {"pre_norm", "post_norm", "no_norm"};
-  const Config plain{.vocab = c.vocab, .context = c.context, .dim = c.dim, .layers = c.layers, .heads = c.heads};
-  std::string text = "Config{.vocab = " + std::to_string(c.vocab) + ", .context = " + std::to_string(c.context) +
-                     ", .dim = " + std::to_string(c.dim) + ", .layers = " + std::to_string(c.layers) +
-                     ", .heads = " + std::to_string(c.heads);
+  const Config plain{
+      .vocab = c.vocab, .context = c.context, .dim = c.dim, .layers = c.layers, .heads = c.heads};
+  std::string text = "Config{.vocab = " + std::to_string(c.vocab) +
+                     ", .context = " + std::to_string(c.context) + ", .dim = " + std::to_string(c.dim) +
+                     ", .layers = " + std::to_string(c.layers) + ", .heads = " + std::to_string(c.heads);
   auto number = [&](const char* name, int value, int usual) {
     if (value != usual) (((text += ", .") += name) += " = ") += std::to_string(value);
   };
@@ -30,8 +32,7 @@ inline std::string to_text(const Config& c) {
   if (c.residual != plain.residual)
     (text += ", .residual = Residual::") += residuals[static_cast<int>(c.residual)];
   if (c.positions != plain.positions) text += ", .positions = Positions::rotary";
-  if (c.activation != plain.activation)
-    (text += ", .activation = Activation::") += to_text(c.activation);
+  if (c.activation != plain.activation) (text += ", .activation = Activation::") += to_text(c.activation);
   flag("gated", c.gated, plain.gated);
   flag("attention_bias", c.attention_bias, plain.attention_bias);
   flag("output_bias", c.output_bias, plain.output_bias);
@@ -54,8 +55,10 @@ inline std::string to_text(const Config& c) {
 template <class Model>
 std::string to_text() {
   std::string router;
-  if constexpr (!Model::has_experts) router = "Dense";
-  else router = router_text<typename Model::RouterRecipe>();
+  if constexpr (!Model::has_experts)
+    router = "Dense";
+  else
+    router = router_text<typename Model::RouterRecipe>();
   constexpr bool has_head = requires(const Model& model) { model.head; };
   return (has_head ? "GPT<" : "Transformer<") + to_text(Model::config) + ", " + router + ">";
 }
@@ -75,10 +78,9 @@ inline const std::string& metadata_of(const SafetensorsFile& file, const std::st
 // std::invalid_argument if the tokenizer has more tokens than the model, std::runtime_error if the file
 // cannot be written.
 template <class Model>
-void save(const std::string& path, const Model& model, const Tokenizer& tokenizer,
-          Metadata extra = {}) {
-  check(tokenizer.vocab() <= Model::config.vocab, "the tokenizer has ", tokenizer.vocab(), " tokens, the model only ",
-        Model::config.vocab, ": a file with both could not be loaded");
+void save(const std::string& path, const Model& model, const Tokenizer& tokenizer, Metadata extra = {}) {
+  check(tokenizer.vocab() <= Model::config.vocab, "the tokenizer has ", tokenizer.vocab(),
+        " tokens, the model only ", Model::config.vocab, ": a file with both could not be loaded");
   extra["moegpt.version"] = MOEGPT_VERSION;
   extra["moegpt.model"] = to_text<Model>();
   extra["moegpt.tokenizer"] = tokenizer.to_text();
@@ -100,13 +102,14 @@ template <class Model>
 void load(const std::string& path, Model& model, Tokenizer& tokenizer, const FileFormat& format = {}) {
   const SafetensorsFile file = read_safetensors(path);
   const std::string found = model_text(file, format);
-  check(found == to_text<Model>(), path, " holds a ", found, ", this program is compiled for a ", to_text<Model>(),
-        ". Compile it with ", found);
+  check(found == to_text<Model>(), path, " holds a ", found, ", this program is compiled for a ",
+        to_text<Model>(), ". Compile it with ", found);
   Tokenizer read = Tokenizer::from_text(detail::metadata_of(file, "moegpt.tokenizer"));
-  check(read.vocab() <= Model::config.vocab, path, ": its tokenizer has ", read.vocab(), " tokens, its model ",
-        Model::config.vocab);
+  check(read.vocab() <= Model::config.vocab, path, ": its tokenizer has ", read.vocab(),
+        " tokens, its model ", Model::config.vocab);
   load_safetensors(file, model, {.format = format});
   tokenizer = std::move(read);
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

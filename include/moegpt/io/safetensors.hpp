@@ -5,7 +5,8 @@
 #include <moegpt/io/file_format.hpp>
 #include <moegpt/io/weight_tensors.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // A file in memory, validated.
 struct SafetensorsFile {
@@ -51,7 +52,8 @@ inline SafetensorsFile read_safetensors(const std::filesystem::path& path) {
 
 // A tree with a model's run-time constants.
 template <class Tree>
-concept HasModelOptions = requires(Tree& tree) { requires std::same_as<decltype(tree.options), ModelOptions>; };
+concept HasModelOptions =
+    requires(Tree& tree) { requires std::same_as<decltype(tree.options), ModelOptions>; };
 
 namespace safetensors {
 
@@ -78,7 +80,8 @@ void check_fit(const std::string& file, TensorInfos rest, const Tree& tree) {
         }
         const TensorInfo* scales = scales_in(rest, path);
         if (!weight.empty())
-          if (std::string text = misfit(path, weight, found->second, scales); !text.empty()) misfits.push_back(text);
+          if (std::string text = misfit(path, weight, found->second, scales); !text.empty())
+            misfits.push_back(text);
         if (scales) rest.erase(scale_of(path));
         rest.erase(found);
       },
@@ -90,7 +93,8 @@ void check_fit(const std::string& file, TensorInfos rest, const Tree& tree) {
 }
 
 // The bytes of a weight in a file that fits.
-inline WeightBytes bytes_in(const SafetensorsFile& file, const TensorInfos& tensors, const std::string& path) {
+inline WeightBytes bytes_in(const SafetensorsFile& file, const TensorInfos& tensors,
+                            const std::string& path) {
   const TensorInfo& tensor = tensors.find(path)->second;
   const TensorInfo* scales = scales_in(tensors, path);
   return {tensor.dtype, file.data(tensor), scales ? file.data(*scales) : nullptr};
@@ -99,11 +103,12 @@ inline WeightBytes bytes_in(const SafetensorsFile& file, const TensorInfos& tens
 }  // namespace safetensors
 
 // Sets the weights of `tree` to the tensors of the same paths and shapes; F64, F32, F16, BF16, and I8
-// with scales (io/weight_tensors.hpp), are converted to what the tree stores. Empty weights stay empty. A model also gets the options of a file that moegpt wrote, because
-// they belong to the weights; to use others, change them afterwards. Other metadata, such as the model type,
-// is ignored: see load in io/model_file.hpp. Older versions of the format: io/file_format.hpp. Throws
-// std::runtime_error that lists missing or unknown tensors and those of another shape or type, or names the
-// first element that is not finite, an unknown option, or a newer version. The tree is then unchanged.
+// with scales (io/weight_tensors.hpp), are converted to what the tree stores. Empty weights stay empty. A
+// model also gets the options of a file that moegpt wrote, because they belong to the weights; to use others,
+// change them afterwards. Other metadata, such as the model type, is ignored: see load in io/model_file.hpp.
+// Older versions of the format: io/file_format.hpp. Throws std::runtime_error that lists missing or unknown
+// tensors and those of another shape or type, or names the first element that is not finite, an unknown
+// option, or a newer version. The tree is then unchanged.
 template <HasFields Tree>
 void load_safetensors(const SafetensorsFile& file, Tree& tree, SafetensorsOptions options = {}) {
   const Metadata& metadata = file.header.metadata;
@@ -178,7 +183,8 @@ inline void save_safetensors(const std::filesystem::path& path, std::vector<Name
   check(!tensors.empty(), "no tensor to write to ", path.string(), ", expected at least one");
   for (const NamedTensor& tensor : tensors)
     check(tensor.data || std::count(tensor.shape.begin(), tensor.shape.end(), Index{0}) > 0, "tensor ",
-          shown(tensor.name), " of shape ", shown(tensor.shape), " has null data: only a shape with a zero may");
+          shown(tensor.name), " of shape ", shown(tensor.shape),
+          " has null data: only a shape with a zero may");
   const std::string header = safetensors::header_text(tensors, metadata, path.string());
   write_file_atomically(path, [&](FileWriter& out) {
     const std::uint64_t header_bytes = header.size();
@@ -212,4 +218,5 @@ void save_safetensors(const std::filesystem::path& path, const Tree& tree, Metad
   save_safetensors(path, std::move(tensors), metadata);
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -13,7 +13,8 @@
 #include <map>
 #include <vector>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // One tensor of a file: bytes [begin, end) of its data, row-major.
 struct TensorInfo {
@@ -248,4 +249,5 @@ inline SafetensorsHeader parse_safetensors_header(std::string_view text, Index d
   return header;
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -1,12 +1,14 @@
 #pragma once
-// A weight as tensors of a file. A file's numbers and a model's storage need not be of one type: rows are converted
-// one by one, so that nothing beside the file and the model is held. Weights stored as INT8 are two tensors,
+// A weight as tensors of a file. A file's numbers and a model's storage need not be of one type: rows are
+// converted one by one, so that nothing beside the file and the model is held. Weights stored as INT8 are two
+// tensors,
 //   path        I8  [rows, cols]               q
 //   path.scale  F32 [ceil(cols / 32), rows]    one for each row and block of 32 columns; w = q scale
 #include <moegpt/core/number.hpp>
 #include <moegpt/io/safetensors_header.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // One tensor to write: numbers of `dtype`, row-major; `data` may be null if the shape has a zero.
 struct NamedTensor {
@@ -35,13 +37,15 @@ struct WeightBytes {
 // The scales of the tensor at `path`; null unless it is I8 and has them.
 inline const TensorInfo* scales_in(const TensorInfos& tensors, const std::string& path) {
   const auto numbers = tensors.find(path), scales = tensors.find(scale_of(path));
-  const bool found = numbers != tensors.end() && numbers->second.dtype == DType::i8 && scales != tensors.end();
+  const bool found =
+      numbers != tensors.end() && numbers->second.dtype == DType::i8 && scales != tensors.end();
   return found ? &scales->second : nullptr;
 }
 
 // What is wrong with the file's tensors as values of this weight; empty if nothing is.
 template <class W>
-std::string misfit(const std::string& path, const W& weight, const TensorInfo& tensor, const TensorInfo* scales) {
+std::string misfit(const std::string& path, const W& weight, const TensorInfo& tensor,
+                   const TensorInfo* scales) {
   const std::vector<Index> shape = shape_of(weight);
   if (tensor.shape != shape)
     return shown(path) + " has shape " + shown(tensor.shape) + ", expected " + shown(shape);
@@ -50,8 +54,8 @@ std::string misfit(const std::string& path, const W& weight, const TensorInfo& t
     const std::string name = shown(scale_of(path)) + ", F32 " + shown(expected);
     if (!scales) return shown(path) + " is I8 without its scales, expected " + name;
     if (scales->dtype != DType::f32 || scales->shape != expected)
-      return shown(scale_of(path)) + " is " + std::string(facts(scales->dtype).name) + " " + shown(scales->shape) +
-             ", expected F32 " + shown(expected);
+      return shown(scale_of(path)) + " is " + std::string(facts(scales->dtype).name) + " " +
+             shown(scales->shape) + ", expected F32 " + shown(expected);
     return {};
   }
   if (!is_real(tensor.dtype))
@@ -62,21 +66,26 @@ std::string misfit(const std::string& path, const W& weight, const TensorInfo& t
 
 // Throws at the first number that is not finite when it is stored as S.
 template <class S>
-void check_finite(const std::string& owner, const std::string& path, DType dtype, const char* bytes, Index count) {
+void check_finite(const std::string& owner, const std::string& path, DType dtype, const char* bytes,
+                  Index count) {
   using Real = Widened<S>;
   for_each_number<Real>(dtype, bytes, count, [&](Index i, Real number) {
     Real stored = number;
     if constexpr (!std::same_as<S, INT8>) stored = static_cast<Real>(static_cast<S>(number));
     if (!is_finite(stored)) [[unlikely]]
       reject_file(owner, "tensor ", shown(path), " holds ", number, " at index ", i, ", expected a finite ",
-                  std::same_as<S, BF16> ? "BF16" : sizeof(Real) == 4 ? "float" : "double");
+                  std::same_as<S, BF16> ? "BF16"
+                  : sizeof(Real) == 4   ? "float"
+                                        : "double");
   });
 }
 template <class W>
-void check_finite(const std::string& owner, const std::string& path, const W& weight, const WeightBytes& bytes) {
+void check_finite(const std::string& owner, const std::string& path, const W& weight,
+                  const WeightBytes& bytes) {
   using S = typename W::Scalar;
   if (bytes.scales)
-    check_finite<float>(owner, scale_of(path), DType::f32, bytes.scales, weight.rows * INT8::blocks(weight.cols));
+    check_finite<float>(owner, scale_of(path), DType::f32, bytes.scales,
+                        weight.rows * INT8::blocks(weight.cols));
   else
     check_finite<S>(owner, path, bytes.dtype, bytes.numbers, weight.size());
 }
@@ -90,7 +99,8 @@ void read_weight(const W& weight, const WeightBytes& from) {
   if constexpr (std::same_as<S, INT8>)
     if (from.scales) {
       std::memcpy(weight.memory_->values.data(), from.numbers, static_cast<std::size_t>(rows * cols));
-      std::memcpy(weight.memory_->scales.data(), from.scales, moegpt::bytes_of<float>(rows * INT8::blocks(cols)));
+      std::memcpy(weight.memory_->scales.data(), from.scales,
+                  moegpt::bytes_of<float>(rows * INT8::blocks(cols)));
       return;
     }
   Buffer<Real> row(cols);
@@ -115,7 +125,8 @@ void add_tensors(const std::string& path, const W& weight, std::vector<NamedTens
   using S = typename W::Scalar;
   if constexpr (std::same_as<S, INT8>) {
     list.push_back({path, DType::i8, shape_of(weight), weight.memory_->values.data()});
-    list.push_back({scale_of(path), DType::f32, scale_shape(weight.rows, weight.cols), weight.memory_->scales.data()});
+    list.push_back(
+        {scale_of(path), DType::f32, scale_shape(weight.rows, weight.cols), weight.memory_->scales.data()});
   } else {
     list.push_back({path, dtype_of<S>(), shape_of(weight), weight.data()});
   }
@@ -131,4 +142,5 @@ WeightBytes bytes_of_weight(const W& weight) {
 
 }  // namespace safetensors
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

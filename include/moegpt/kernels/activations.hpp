@@ -6,13 +6,14 @@
 #include <string_view>
 #include <type_traits>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 enum class Activation {
-  gelu,       // tanh form: GPT-2
-  gelu_erf,   // x Phi(x): PyTorch's default
+  gelu,      // tanh form: GPT-2
+  gelu_erf,  // x Phi(x): PyTorch's default
   relu,
-  silu,       // x sigmoid(x), also called swish
+  silu,  // x sigmoid(x), also called swish
   tanh,
 };
 
@@ -41,7 +42,7 @@ template <Activation A, class T>
     const V Phi = T(0.5) * (T(1) + error_function(x * T(0.7071067811865476)));
     return {x * Phi, Phi + x * T(0.3989422804014327) * exponential(T(-0.5) * x * x)};
   } else if constexpr (A == Activation::relu) {
-    return {x < T(0) ? V{} : x, x > T(0) ? V{} + T(1) : V{}};   // NaN stays
+    return {x < T(0) ? V{} : x, x > T(0) ? V{} + T(1) : V{}};  // NaN stays
   } else if constexpr (A == Activation::silu) {
     const V s = T(1) / (T(1) + exponential(-x));
     return {x * s, s * (T(1) + x * (T(1) - s))};
@@ -55,11 +56,16 @@ template <Activation A, class T>
 template <class F>
 void with_activation(Activation a, F&& f) {
   switch (a) {
-    case Activation::gelu: return f(std::integral_constant<Activation, Activation::gelu>{});
-    case Activation::gelu_erf: return f(std::integral_constant<Activation, Activation::gelu_erf>{});
-    case Activation::relu: return f(std::integral_constant<Activation, Activation::relu>{});
-    case Activation::silu: return f(std::integral_constant<Activation, Activation::silu>{});
-    case Activation::tanh: return f(std::integral_constant<Activation, Activation::tanh>{});
+    case Activation::gelu:
+      return f(std::integral_constant<Activation, Activation::gelu>{});
+    case Activation::gelu_erf:
+      return f(std::integral_constant<Activation, Activation::gelu_erf>{});
+    case Activation::relu:
+      return f(std::integral_constant<Activation, Activation::relu>{});
+    case Activation::silu:
+      return f(std::integral_constant<Activation, Activation::silu>{});
+    case Activation::tanh:
+      return f(std::integral_constant<Activation, Activation::tanh>{});
   }
 }
 
@@ -75,7 +81,8 @@ void activate(Activation a, const T* x, T* y, Index n) {
 template <class T>
 void activate_backward(Activation a, const T* x, const T* dy, T* dx, Index n) {
   with_activation(a, [&](auto tag) {
-    map2(n, x, dy, dx, [](Vector<T> v, Vector<T> d) { return d * activation<decltype(tag)::value, T>(v).slope; });
+    map2(n, x, dy, dx,
+         [](Vector<T> v, Vector<T> d) { return d * activation<decltype(tag)::value, T>(v).slope; });
   });
 }
 
@@ -83,13 +90,15 @@ void activate_backward(Activation a, const T* x, const T* dy, T* dx, Index n) {
 template <class T>
 void activate_gated(Activation a, const T* gate, const T* up, T* y, Index n) {
   with_activation(a, [&](auto tag) {
-    map2(n, gate, up, y, [](Vector<T> g, Vector<T> u) { return activation<decltype(tag)::value, T>(g).value * u; });
+    map2(n, gate, up, y,
+         [](Vector<T> g, Vector<T> u) { return activation<decltype(tag)::value, T>(g).value * u; });
   });
 }
 
 // d_gate = dy up act'(gate),  d_up = dy act(gate); d_up may be dy
 template <class T>
-void activate_gated_backward(Activation a, const T* gate, const T* up, const T* dy, T* d_gate, T* d_up, Index n) {
+void activate_gated_backward(Activation a, const T* gate, const T* up, const T* dy, T* d_gate, T* d_up,
+                             Index n) {
   with_activation(a, [&](auto tag) {
     constexpr Activation A = decltype(tag)::value;
     map2(n, gate, up, d_gate, [](Vector<T> g, Vector<T> u) { return activation<A, T>(g).slope * u; });
@@ -99,4 +108,5 @@ void activate_gated_backward(Activation a, const T* gate, const T* up, const T* 
 }
 
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

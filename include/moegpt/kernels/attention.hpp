@@ -12,7 +12,8 @@
 #include <moegpt/kernels/query_block.hpp>
 #include <moegpt/kernels/vector_math.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 // Size of scratch, in elements, of attention_forward and attention_backward.
@@ -42,8 +43,9 @@ struct Carve {
 // For queries `rows`: o = (p * dropout mask) v, lse[i] = log-sum-exp of the scores of query i. q, o [queries,
 // width], k, v [keys, width].
 template <class T>
-[[gnu::noinline]] void attention_forward(const AttentionHead<T>& head, MatrixView<const T> q, MatrixView<const T> k,
-                                         MatrixView<const T> v, Rows rows, MatrixView<T> o, T* lse, T* scratch) {
+[[gnu::noinline]] void attention_forward(const AttentionHead<T>& head, MatrixView<const T> q,
+                                         MatrixView<const T> k, MatrixView<const T> v, Rows rows,
+                                         MatrixView<T> o, T* lse, T* scratch) {
   if (are_few_queries(head, rows)) return attention_of_few_queries<T>(head, q, k, v, rows, o, lse, scratch);
   constexpr int W = lanes<T>;
   constexpr T lowest = std::numeric_limits<T>::lowest();
@@ -58,7 +60,7 @@ template <class T>
   pad<T>(q.rows_at(rows), head.scale, panel.rows_at({0, R}));
   transpose<T>(panel.rows_at({0, R}), q_t);
   queries.scores(k, queries.run, MatrixView<const T>(q_t).rows_at({0, q.cols}), s.rows_at(queries.run));
-  for (Index i = 0; i < R; i += W) {   // the maximum over keys
+  for (Index i = 0; i < R; i += W) {  // the maximum over keys
     const Vector<T> limit = queries.limits(i);
     Vector<T> top[2] = {Vector<T>{} + lowest, Vector<T>{} + lowest};
     const Index all = queries.all_end(i), any = queries.any_end(i), all_begin = queries.all_begin(i);
@@ -107,7 +109,7 @@ template <class T>
     pad<T>(v.rows_at(block), T(1), panel.rows_at({0, block.count}));
     queries.sum_keys(s.rows_at(block), block, MatrixView<const T>(panel), sum, j0 > first);
   }
-  for (Index i = 0; i < R; i += W) {   // total[0] becomes the factor of each query
+  for (Index i = 0; i < R; i += W) {  // total[0] becomes the factor of each query
     const Vector<T> t = load(total[0] + i), top = load(total[1] + i);
     store(total[1] + i, top + logarithm<T>(t));
     const auto none = t == T(0);
@@ -147,10 +149,11 @@ void row_dots(MatrixView<const T> a, MatrixView<const T> b, T* sums, T* scratch)
 //   delta_i = <do_i, o_i>,  dp_ij = <do_i, v_j> m_ij,  ds_ij = p_ij (dp_ij - delta_i)
 //   dv_j += sum_i p_ij m_ij do_i,  dq_i = scale sum_j ds_ij k_j,  dk_j += scale sum_i ds_ij q_i
 template <class T>
-[[gnu::noinline]] void attention_backward(const AttentionHead<T>& head, MatrixView<const T> q, MatrixView<const T> k,
-                                          MatrixView<const T> v, MatrixView<const T> o, const T* lse,
-                                          MatrixView<const T> d_o, Rows rows, Rows keys, MatrixView<T> dq,
-                                          MatrixView<T> dk, MatrixView<T> dv, bool accumulate, T* scratch) {
+[[gnu::noinline]] void attention_backward(const AttentionHead<T>& head, MatrixView<const T> q,
+                                          MatrixView<const T> k, MatrixView<const T> v, MatrixView<const T> o,
+                                          const T* lse, MatrixView<const T> d_o, Rows rows, Rows keys,
+                                          MatrixView<T> dq, MatrixView<T> dk, MatrixView<T> dv,
+                                          bool accumulate, T* scratch) {
   constexpr int W = lanes<T>;
   constexpr Index B = attention_block;
   const Index width = whole_vectors<T>(q.cols);
@@ -180,7 +183,8 @@ template <class T>
     transpose<T>(q_panel, q_t);
     transpose<T>(do_panel, do_t);
     detail::row_dots<T>(d_o.rows_at(queries.rows), o.rows_at(queries.rows), of_query[0], p.data);
-    for (Index i = 0; i < R; ++i) of_query[1][i] = i < queries.rows.count ? lse[queries.rows.first + i] : T(0);
+    for (Index i = 0; i < R; ++i)
+      of_query[1][i] = i < queries.rows.count ? lse[queries.rows.first + i] : T(0);
     if (end <= first) std::memset(sum.data, 0, bytes_of<T>(R * width));
     for (Index j0 = first; j0 < end; j0 += B) {
       const Rows block{j0, end - j0 < B ? end - j0 : B}, own{j0 - keys.first, block.count};
@@ -188,7 +192,8 @@ template <class T>
       queries.scores(v, block, MatrixView<const T>(do_t).rows_at({0, q.cols}), ds);
       if (dropping) queries.draw(block, words);
       for (Index i = 0; i < R; i += W) {
-        const Vector<T> limit = queries.limits(i), delta = load(of_query[0] + i), log_sum = load(of_query[1] + i);
+        const Vector<T> limit = queries.limits(i), delta = load(of_query[0] + i),
+                        log_sum = load(of_query[1] + i);
         const Index by_limit = queries.any_end(i) - j0, any = by_limit < block.count ? by_limit : block.count;
         const Index any_begin = queries.any_begin(i) - j0, all_begin = queries.all_begin(i) - j0;
         Index j = 0;
@@ -215,7 +220,8 @@ template <class T>
       }
       if (!dv.empty()) queries.sum_queries(p, block, MatrixView<const T>(do_panel), dv_panel.rows_at(own));
       if (!dk.empty()) queries.sum_queries(ds, block, MatrixView<const T>(q_panel), dk_panel.rows_at(own));
-      if (!dq.empty()) queries.sum_keys(ds, block, MatrixView<const T>(k_panel).rows_at(own), sum, j0 > first);
+      if (!dq.empty())
+        queries.sum_keys(ds, block, MatrixView<const T>(k_panel).rows_at(own), sum, j0 > first);
     }
     if (!dq.empty())
       for (Index i = 0; i < queries.rows.count; ++i)
@@ -235,4 +241,5 @@ template <class T>
 }
 
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -3,7 +3,8 @@
 // order of summation may depend on shapes, so invariants 5 and 6 do not hold for products that it computes.
 #include <moegpt/kernels/micro_kernel.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 namespace detail {
 
@@ -11,10 +12,10 @@ namespace detail {
 // OpenBLAS).
 #define MOEGPT_SYMBOL_(prefix, name) __asm__(#prefix name)
 #define MOEGPT_SYMBOL(prefix, name) MOEGPT_SYMBOL_(prefix, name)
-#define MOEGPT_GEMM(T, name)                                                                                       \
-  void fortran_gemm(const char* order_a, const char* order_b, const int* m, const int* n, const int* k,            \
-                    const T* alpha, const T* a, const int* lda, const T* b, const int* ldb, const T* beta, T* c,    \
-                    const int* ldc) MOEGPT_SYMBOL(__USER_LABEL_PREFIX__, name)
+#define MOEGPT_GEMM(T, name)                                                                               \
+  void fortran_gemm(const char* order_a, const char* order_b, const int* m, const int* n, const int* k,    \
+                    const T* alpha, const T* a, const int* lda, const T* b, const int* ldb, const T* beta, \
+                    T* c, const int* ldc) MOEGPT_SYMBOL(__USER_LABEL_PREFIX__, name)
 MOEGPT_GEMM(float, "sgemm_");
 MOEGPT_GEMM(double, "dgemm_");
 #undef MOEGPT_GEMM
@@ -34,7 +35,7 @@ char fortran_order(const Operand<T>& m) {
 // (docs/performance.md).
 template <class T>
 bool for_blas(const Operand<T>& a, const Operand<T>& b) {
-  constexpr Index least = Index{1} << 28;   // multiply-adds
+  constexpr Index least = Index{1} << 28;  // multiply-adds
   return a.rows * a.cols * b.cols >= least && fortran_order(a) && fortran_order(b);
 }
 
@@ -52,4 +53,5 @@ void blas(const Operand<T>& a, const Operand<T>& b, MatrixView<T> c, T beta) {
 
 }  // namespace detail
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

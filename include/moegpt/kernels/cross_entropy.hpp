@@ -6,7 +6,8 @@
 
 #include <algorithm>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 // log sum_i exp(z_i) without overflow. NaN if any z_i is NaN, or all are minus infinity.
@@ -19,9 +20,8 @@ T log_sum_exp(const T* z, Index n) {
   });
   T top = tops[0];
   for (int i = 1; i < lanes<T>; ++i) top = tops[i] > top ? tops[i] : top;
-  for_each_vector<T>(n, [&](Index i, auto part) {
-    total += exponential(part.load(z + i, minus_infinity<T>) - top);
-  });
+  for_each_vector<T>(
+      n, [&](Index i, auto part) { total += exponential(part.load(z + i, minus_infinity<T>) - top); });
   return top + std::log(sum_lanes<T>(total));
 }
 
@@ -57,4 +57,5 @@ template <class T>
 }
 
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

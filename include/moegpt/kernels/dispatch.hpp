@@ -7,7 +7,8 @@
 
 #include <algorithm>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 inline constexpr Index dispatch_piece = 64;
@@ -15,7 +16,8 @@ inline constexpr Index dispatch_piece = 64;
 // slot_rows[s] = x[token[s]], or x[s] for a null token; on one thread
 template <class T>
 void gather(MatrixView<const T> x, const Index* token, MatrixView<T> slot_rows) {
-  for (Index s = 0; s < slot_rows.rows; ++s) std::memcpy(slot_rows[s], x[token ? token[s] : s], bytes_of<T>(x.cols));
+  for (Index s = 0; s < slot_rows.rows; ++s)
+    std::memcpy(slot_rows[s], x[token ? token[s] : s], bytes_of<T>(x.cols));
 }
 // x[s] *= gate[s], on one thread
 template <class T>
@@ -43,4 +45,5 @@ template <class T>
 }
 
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -4,7 +4,8 @@
 
 #include <type_traits>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 // x *= mask / (1 - p), for row `row` of the key's stream. Each 64-bit draw decides two features: its low half
@@ -14,7 +15,8 @@ template <class T>
   constexpr int D = lanes<std::uint64_t>;
   const auto threshold = static_cast<std::uint32_t>(p * 0x1.0p32);
   const T scale = static_cast<T>(1 / (1 - p));
-  Vector<std::uint64_t> counter = lane_numbers<std::uint64_t>() + static_cast<std::uint64_t>(row * ((n + 1) / 2));
+  Vector<std::uint64_t> counter =
+      lane_numbers<std::uint64_t>() + static_cast<std::uint64_t>(row * ((n + 1) / 2));
   for (Index i = 0; i < n; i += 2 * D, counter += D) {
     const Vector<std::uint64_t> bits = key.bits(counter);
     Vector<std::uint32_t> words;
@@ -29,4 +31,5 @@ template <class T>
 }
 
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -3,7 +3,8 @@
 #include <moegpt/core/exec.hpp>
 #include <moegpt/core/simd.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 // y = a + b, all contiguous; y may be a or b.
@@ -19,4 +20,5 @@ template <class T>
 }
 
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

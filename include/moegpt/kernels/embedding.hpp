@@ -4,7 +4,8 @@
 #include <moegpt/core/token_positions.hpp>
 #include <moegpt/kernels/reduce.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 // y_n = table[ids_n], with the table stored as S
@@ -36,8 +37,8 @@ template <class T>
 // d_table[p] += sum of dy over tokens with position p, in order of sequences: each task owns a range of
 // positions.
 template <class T>
-[[gnu::noinline]] void add_positions_backward(const Exec& exec, MatrixView<const T> dy, TokenPositions positions,
-                                              MatrixView<T> d_table) {
+[[gnu::noinline]] void add_positions_backward(const Exec& exec, MatrixView<const T> dy,
+                                              TokenPositions positions, MatrixView<T> d_table) {
   const Index batch = positions.length > 0 ? dy.rows / positions.length : 0;
   for_each_piece(exec, d_table.rows, 16, [&](Rows owned) {
     for (Index p = owned.first; p < owned.first + owned.count; ++p)
@@ -49,4 +50,5 @@ template <class T>
 }
 
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

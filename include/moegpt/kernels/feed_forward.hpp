@@ -5,7 +5,8 @@
 #include <moegpt/kernels/gemm.hpp>
 #include <moegpt/kernels/reduce.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 // pre = x W^T + b,  h = act(pre), with W stored as S
@@ -21,8 +22,8 @@ template <class T, class S = T>
 
 // up = x W^T + b,  h = act(gate) up, with W stored as S
 template <class T, class S = T>
-[[gnu::noinline]] void hidden_gated(const Exec& exec, Activation act, Operand<T> x, StoredView<S> w, const T* b,
-                                    MatrixView<const T> gate, MatrixView<T> up, MatrixView<T> h) {
+[[gnu::noinline]] void hidden_gated(const Exec& exec, Activation act, Operand<T> x, StoredView<S> w,
+                                    const T* b, MatrixView<const T> gate, MatrixView<T> up, MatrixView<T> h) {
   const auto activate_block = [&](Rows rows, Rows cols) {
     for (Index s = rows.first; s < rows.first + rows.count; ++s)
       activate_gated(act, gate[s] + cols.first, up[s] + cols.first, h[s] + cols.first, cols.count);
@@ -35,8 +36,8 @@ template <class T, class S = T>
 // for_row(s, columns, dh) converts these columns of row s of dh to gradients and returns their part of <dh,
 // h>, per lane. Lanes are summed at the end, so that the sum does not depend on the blocking.
 template <class T, class F>
-void hidden_backward(MatrixView<const T> dy, MatrixView<const T> w_down, const T* b_down, MatrixView<T> dh, T* d_gate,
-                     F&& for_row) {
+void hidden_backward(MatrixView<const T> dy, MatrixView<const T> w_down, const T* b_down, MatrixView<T> dh,
+                     T* d_gate, F&& for_row) {
   constexpr Index most = 256;
   Vector<T> share[most];
   const Pieces pieces{dy.rows, most};
@@ -79,10 +80,11 @@ template <class T>
 
 // Recomputes h = act(gate) up;  d_gate_pre = g dh up act'(gate),  d_up = g dh act(gate). Null g: ones.
 template <class T>
-[[gnu::noinline]] void hidden_gated_backward(Activation act, MatrixView<const T> dy, MatrixView<const T> w_down,
-                                             const T* b_down, const T* g, MatrixView<const T> gate,
-                                             MatrixView<const T> up, MatrixView<T> h, MatrixView<T> d_gate_pre,
-                                             MatrixView<T> d_up, T* d_gate) {
+[[gnu::noinline]] void hidden_gated_backward(Activation act, MatrixView<const T> dy,
+                                             MatrixView<const T> w_down, const T* b_down, const T* g,
+                                             MatrixView<const T> gate, MatrixView<const T> up,
+                                             MatrixView<T> h, MatrixView<T> d_gate_pre, MatrixView<T> d_up,
+                                             T* d_gate) {
   with_activation(act, [&](auto tag) {
     hidden_backward<T>(dy, w_down, b_down, d_up, d_gate, [&](Index s, Rows cols, T* d) {
       const T scale = g ? g[s] : T(1);
@@ -101,4 +103,5 @@ template <class T>
 }
 
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

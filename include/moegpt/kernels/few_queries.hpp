@@ -1,12 +1,13 @@
 #pragma once
-// Attention of a few queries over many keys, as generation has: what kernels/attention.hpp computes with queries in
-// the lanes is computed here with keys in the lanes (scores) and with features in the lanes (sums of values). A query's
-// numbers have the same bits in both: the same chains over features and over keys.
+// Attention of a few queries over many keys, as generation has: what kernels/attention.hpp computes with
+// queries in the lanes is computed here with keys in the lanes (scores) and with features in the lanes (sums
+// of values). A query's numbers have the same bits in both: the same chains over features and over keys.
 #include <moegpt/kernels/few_rows.hpp>
 #include <moegpt/kernels/query_block.hpp>
 #include <moegpt/kernels/vector_math.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 // Whether these queries are few enough, and each sees keys enough, to be taken one by one.
@@ -18,8 +19,8 @@ bool are_few_queries(const AttentionHead<T>& head, Rows queries) {
   return true;
 }
 
-// o_i = softmax(scale q_i K^T) V over the keys that query i sees, and lse[i], the log sum exp of its scores, for i in
-// `rows`. q [queries, width], k and v [keys, width]; no dropout. scratch: as of attention_forward.
+// o_i = softmax(scale q_i K^T) V over the keys that query i sees, and lse[i], the log sum exp of its scores,
+// for i in `rows`. q [queries, width], k and v [keys, width]; no dropout. scratch: as of attention_forward.
 template <class T>
 [[gnu::noinline]] void attention_of_few_queries(const AttentionHead<T>& head, MatrixView<const T> q,
                                                 MatrixView<const T> k, MatrixView<const T> v, Rows rows,
@@ -30,7 +31,7 @@ template <class T>
   T* const score = panel + (width == q.cols ? 0 : attention_block * width);
   for (Index i = rows.first; i < rows.first + rows.count; ++i) {
     const Index begin = head.rule.begin(i), end = head.rule.end(i);
-    const Index first = end - begin < W ? end - W : begin;   // a product has at least a vector of columns
+    const Index first = end - begin < W ? end - W : begin;  // a product has at least a vector of columns
     map(q.cols, q[i], scaled, [&](Vector<T> x) { return head.scale * x; });
     detail::gemm_few_rows<T>(MatrixView<const T>{scaled, 1, q.cols, width}, k.rows_at({first, end - first}),
                              {score + first, 1, end - first, end - first}, {});
@@ -55,4 +56,5 @@ template <class T>
 }
 
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

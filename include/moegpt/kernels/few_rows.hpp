@@ -1,12 +1,13 @@
 #pragma once
-// C = initial + A W^T for a few rows of A, with W [outputs, inputs] row by row as weights lie: what generation computes,
-// where reading W once takes the time. Outputs lie in the lanes. W is transposed on its way, squares of vectors in
-// registers, and the next rows of it are prefetched in the order in which they lie in memory. Every element of C is
-// the chain of multiply-adds over k of kernels/gemm.hpp.
+// C = initial + A W^T for a few rows of A, with W [outputs, inputs] row by row as weights lie: what
+// generation computes, where reading W once takes the time. Outputs lie in the lanes. W is transposed on its
+// way, squares of vectors in registers, and the next rows of it are prefetched in the order in which they lie
+// in memory. Every element of C is the chain of multiply-adds over k of kernels/gemm.hpp.
 #include <moegpt/core/exec.hpp>
 #include <moegpt/kernels/widen.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 // The value of C that A B is added to: zero, the old C (accumulate), or bias [N] in every row.
@@ -35,13 +36,13 @@ void pack_few_rows(const Operand<T>& a, T* panel) {
     for (Index k = 0; k < a.cols; ++k) panel[k * M + m] = a.row(m)[k * a.col_stride];
 }
 
-// sum[m][j] += sum_k a[k][m] w[j][k] for as many j as a vector has lanes. Meanwhile fetches `next`, rows like those of
-// w, unless it is null.
+// sum[m][j] += sum_k a[k][m] w[j][k] for as many j as a vector has lanes. Meanwhile fetches `next`, rows like
+// those of w, unless it is null.
 template <class T, int M>
-[[gnu::always_inline]] inline void few_rows_block(const T* a, const T* w, Index stride, Index depth, const T* next,
-                                                   Vector<T>* sum) {
+[[gnu::always_inline]] inline void few_rows_block(const T* a, const T* w, Index stride, Index depth,
+                                                  const T* next, Vector<T>* sum) {
   constexpr int W = lanes<T>;
-  constexpr Index line = 64 / Index{sizeof(T)}, lines = W * W / line;   // of cache; of a square
+  constexpr Index line = 64 / Index{sizeof(T)}, lines = W * W / line;  // of cache; of a square
   Index fetched = 0, k = 0;
   for (; k + W <= depth; k += W, a += W * M) {
     Vector<T> square[W];
@@ -69,9 +70,11 @@ template <class T, int M>
   }
 }
 
-// The same for the first rows of w, which may be in narrower storage; fetch_next: the next ones are prefetched.
+// The same for the first rows of w, which may be in narrower storage; fetch_next: the next ones are
+// prefetched.
 template <class T, int M>
-[[gnu::always_inline]] inline void few_rows_block(const T* a, MatrixView<const T> w, bool fetch_next, Vector<T>* sum) {
+[[gnu::always_inline]] inline void few_rows_block(const T* a, MatrixView<const T> w, bool fetch_next,
+                                                  Vector<T>* sum) {
   few_rows_block<T, M>(a, w.data, w.stride, w.cols, fetch_next ? w[lanes<T>] : nullptr, sum);
 }
 template <class T, int M, class View>
@@ -127,4 +130,5 @@ template <class T, class View>
 
 }  // namespace detail
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -12,7 +12,8 @@
 #include <moegpt/kernels/micro_kernel.hpp>
 #include <moegpt/kernels/reduce.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 // f(rows, columns) for each finished block of C while it is in cache. Blocks begin at columns that are
@@ -31,7 +32,7 @@ void run_panel(const Operand<T>& a, const T* panel, MatrixView<T> c, const T* in
     r = {r.first + r.count, least + (i < larger)};
     const T* from = initial ? initial + r.first * initial_row : nullptr;
     if (c.cols == Tile::NR) {
-      if (initial == c.data && i + 1 < tiles)   // the next tile of C is read, too
+      if (initial == c.data && i + 1 < tiles)  // the next tile of C is read, too
         for (Index q = r.first + r.count; q < r.first + r.count + least; ++q)
           for (Index j = 0; j < Tile::NR; j += 64 / Index{sizeof(T)}) __builtin_prefetch(c[q] + j, 1);
       micro_kernel_of<T>(r.count, a, r.first, panel, from, initial_row, c[r.first], c.stride);
@@ -54,7 +55,7 @@ template <class T, int V>
   constexpr int M = Tile<T>::MR * Tile<T>::vectors / V, N = V * lanes<T>;
   T block[M * N] = {};
   for (Index i = 0; i < c.rows; i += M) {
-    const Index repeated = i + M > c.rows ? i + M - c.rows : 0;   // of the last tile, not stored
+    const Index repeated = i + M > c.rows ? i + M - c.rows : 0;  // of the last tile, not stored
     for (Index q = repeated; q < M && initial; ++q)
       std::memcpy(block + q * N, initial + (i - repeated + q) * initial_row, bytes_of<T>(c.cols));
     micro_kernel<T, M, V>(a, i - repeated, panel, initial ? block : nullptr, N, block, N);
@@ -64,8 +65,8 @@ template <class T, int V>
 
 // C [MC, <= NR] = initial + A [MC, KC] B [KC, <= NR]: packs B into `panel`, then loops over the tiles of C.
 template <class T, class B>
-void multiply_panel(const Operand<T>& a, const B& b, MatrixView<T> c, const T* initial,
-                    Index initial_row, T* panel) {
+void multiply_panel(const Operand<T>& a, const B& b, MatrixView<T> c, const T* initial, Index initial_row,
+                    T* panel) {
   using Tile = detail::Tile<T>;
   const Index vectors = (c.cols + lanes<T> - 1) / lanes<T>;
   const bool narrow = vectors < Tile::vectors && c.rows >= Tile::MR * Tile::vectors && !a.index;
@@ -83,7 +84,7 @@ void multiply_panel(const Operand<T>& a, const B& b, MatrixView<T> c, const T* i
 // Cache blocking, with the names of GotoBLAS and BLIS (Goto, van de Geijn 2008): a block of A [MC, KC] is
 // used for NC columns of C, one packed panel of B [KC, NR] at a time.
 struct Blocking {
-  bool pack_a;         // copy blocks of A, which then stay in L2: for a large A that is used for many panels
+  bool pack_a;  // copy blocks of A, which then stay in L2: for a large A that is used for many panels
   Index MC, NC, KC;
   Index depths;  // K blocks of a panel of C before the next panel: unpacked A [MC, depths KC] stays in L2
 };
@@ -94,21 +95,20 @@ Blocking blocking(const Operand<T>& a, Index N) {
   const Index MC = Pieces{a.rows, Tile::MC}[0].count, KC = Tile::KC;
   const bool plain = a.col_stride == 1 || a.row_stride == 1;
   if (plain && MC * a.cols >= Tile::l2 / 3 && N >= 4 * Tile::NR)
-    return {true, MC, Tile::l2 / MC / Tile::NR * Tile::NR, KC, 1};   // C [MC, NC] stays in L2
+    return {true, MC, Tile::l2 / MC / Tile::NR * Tile::NR, KC, 1};  // C [MC, NC] stays in L2
   const Index depths = Tile::l2 / (MC * KC);
   return {false, MC, N, KC, depths > 1 ? depths : 1};
 }
 
 // packed: [KC, packed_stride] if block.pack_a.
 template <class T, class B>
-[[gnu::noinline]] void gemm_by_blocks(const Operand<T>& a, const B& b, MatrixView<T> c,
-                                      InitialC<T> initial, Epilogue epilogue, const Blocking& block,
-                                      T* packed) {
+[[gnu::noinline]] void gemm_by_blocks(const Operand<T>& a, const B& b, MatrixView<T> c, InitialC<T> initial,
+                                      Epilogue epilogue, const Blocking& block, T* packed) {
   using Tile = detail::Tile<T>;
   alignas(64) T panel[Tile::KC * Tile::NR];
   const Pieces rows{c.rows, block.MC};
   const InputPieces<B> depths{b.rows, block.KC};
-  const Index steps = depths.size() > 0 ? depths.size() : 1;   // K = 0: one step, which stores the initial C
+  const Index steps = depths.size() > 0 ? depths.size() : 1;  // K = 0: one step, which stores the initial C
   for (Index ic = 0; ic < rows.size(); ++ic) {
     const Rows r = rows[ic];
     const Operand<T> a_rows = a.rows_at(r);
@@ -167,7 +167,8 @@ template <class T, int V>
     for (Index n = 0; n < b.cols; n += block) {
       const Index count = b.cols - n < block ? b.cols - n : block;
       if (resume) {
-        if (c.rows < N) std::memset(out, 0, bytes_of<T>(count * N));   // lanes beyond the rows are added to, too
+        if (c.rows < N)
+          std::memset(out, 0, bytes_of<T>(count * N));  // lanes beyond the rows are added to, too
         transpose<T>({c.data + n, c.rows, count, c.stride}, {out, count, c.rows, N});
       } else {
         for (Index i = 0; i < count * V; ++i)
@@ -205,8 +206,8 @@ template <class T>
 
 // C = initial + A B on one thread. B is an Operand, or weights in narrower storage: WeightOperand<T, S>.
 template <class T, class B = Operand<T>>
-[[gnu::noinline]] void gemm(Operand<T> a, std::type_identity_t<B> b, MatrixView<T> c, InitialC<T> initial = {},
-                            Epilogue epilogue = {}) {
+[[gnu::noinline]] void gemm(Operand<T> a, std::type_identity_t<B> b, MatrixView<T> c,
+                            InitialC<T> initial = {}, Epilogue epilogue = {}) {
   constexpr int W = lanes<T>;
   constexpr bool plain = std::same_as<B, Operand<T>>;
   if (c.rows == 0) return;
@@ -234,13 +235,13 @@ template <class T, class B = Operand<T>>
 [[gnu::noinline]] void gemm(const Exec& exec, Operand<T> a, std::type_identity_t<B> b, MatrixView<T> c,
                             InitialC<T> initial = {}, Epilogue epilogue = {}) {
   using Tile = detail::Tile<T>;
-  constexpr Index least = 1 << 19;   // multiply-adds of a task; few rows take as long as reading B
+  constexpr Index least = 1 << 19;  // multiply-adds of a task; few rows take as long as reading B
   const Index work = (c.rows > few_rows ? c.rows : few_rows) * c.cols * b.rows / least;
   const Index most = 4 * exec.workers(), tasks = work < most ? work : most;
   if (exec.workers() == 1 || tasks < 2 || c.rows == 0) return gemm<T, B>(a, b, c, initial, epilogue);
   const auto divided = [](Index n, Index by) { return (n + by - 1) / by; };
   const Index panels = divided(c.cols, Tile::NR);
-  const Pieces cols{panels, divided(panels, tasks)};   // columns first: every block of rows packs B again
+  const Pieces cols{panels, divided(panels, tasks)};  // columns first: every block of rows packs B again
   const Index rows_each = divided(c.rows, divided(tasks, cols.size()));
   const Pieces rows{c.rows, rows_each > 64 ? rows_each : 64};
   exec.parallel_for(rows.size() * cols.size(), [&](Index task) {
@@ -251,8 +252,8 @@ template <class T, class B = Operand<T>>
       epilogue({r.first + of.first, of.count}, {n.first + columns.first, columns.count});
     };
     gemm<T, B>(a.rows_at(r), b.cols_at(n), c.rows_at(r).cols_at(n.first, n.count),
-            {initial.accumulate, initial.bias ? initial.bias + n.first : nullptr},
-            epilogue ? Epilogue(epilogue_of_task) : Epilogue{});
+               {initial.accumulate, initial.bias ? initial.bias + n.first : nullptr},
+               epilogue ? Epilogue(epilogue_of_task) : Epilogue{});
   });
 }
 
@@ -277,4 +278,5 @@ template <class T>
 }
 
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -5,23 +5,24 @@
 // block of keys.
 #include <moegpt/core/exec.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 enum class Mask {
-  causal,   // a query at position p attends to keys 0 .. p
+  causal,  // a query at position p attends to keys 0 .. p
   full,
 };
 
 namespace kernels {
 
-inline constexpr Index attention_block = 64;   // queries and keys of a tile
+inline constexpr Index attention_block = 64;  // queries and keys of a tile
 
 struct KeyRule {
   Mask mask = Mask::causal;
-  Index first = 0;             // position of query 0 among the keys
-  Index keys = 0;              // number of keys; a padded sequence has fewer than rows
-  Index window = 0;            // a query at p attends to keys j with |p - j| < window; 0: no window
-  const Rows* own = nullptr;   // [queries] allowed keys of each query, such as its document; null: all
+  Index first = 0;            // position of query 0 among the keys
+  Index keys = 0;             // number of keys; a padded sequence has fewer than rows
+  Index window = 0;           // a query at p attends to keys j with |p - j| < window; 0: no window
+  const Rows* own = nullptr;  // [queries] allowed keys of each query, such as its document; null: all
 
   // Query i attends to keys begin(i) .. end(i) - 1, to none if end(i) <= begin(i).
   Index begin(Index i) const {
@@ -52,4 +53,5 @@ struct KeyRule {
 };
 
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -3,7 +3,8 @@
 // panel of B are loaded and elements of A are broadcast.
 #include <moegpt/kernels/transpose.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 // A matrix of a product: element (i, j) is data[i * row_stride + j * col_stride], with index[i] for i if rows
@@ -23,7 +24,7 @@ struct Operand {
   Operand(const T* p, Index r, Index c, Index rs, Index cs, const Index* n = nullptr)
       : data(p), rows(r), cols(c), row_stride(rs), col_stride(cs), index{n} {}
 
-  Operand transposed() const { return {data, cols, rows, col_stride, row_stride}; }   // not of gathered rows
+  Operand transposed() const { return {data, cols, rows, col_stride, row_stride}; }  // not of gathered rows
   Operand rows_at(Rows r) const {
     if (index) return {data, r.count, cols, row_stride, col_stride, index + r.first};
     return {data + r.first * row_stride, r.count, cols, row_stride, col_stride};
@@ -51,12 +52,12 @@ struct Tile {
 #else
   static constexpr int vectors = 2;
 #endif
-  static constexpr int MR = 6, NR = vectors * lanes<T>;   // C [MR, NR] in 24 of 32 registers, or in 12 of 16
+  static constexpr int MR = 6, NR = vectors * lanes<T>;  // C [MR, NR] in 24 of 32 registers, or in 12 of 16
   static constexpr Index KC =
       (MOEGPT_VECTOR_BYTES == 64 ? 32768 : 16384) / (NR * Index{sizeof(T)});  // B [KC, NR] in L1
-  static constexpr Index MC = 512;                        // rows of a block of A
-  static constexpr Index l2 = (3 << 19) / Index{sizeof(T)};               // elements that stay in L2: 1.5 MiB
-  static constexpr Index packed_stride = MC + 64 / Index{sizeof(T)};      // no power of two: see pack_rows
+  static constexpr Index MC = 512;                                            // rows of a block of A
+  static constexpr Index l2 = (3 << 19) / Index{sizeof(T)};           // elements that stay in L2: 1.5 MiB
+  static constexpr Index packed_stride = MC + 64 / Index{sizeof(T)};  // no power of two: see pack_rows
 };
 
 // panel [b.rows, cols] = B, zero in columns beyond those of B.
@@ -85,7 +86,8 @@ template <class T>
   constexpr Index stride = Tile<T>::packed_stride;
   if (a.col_stride == 1)
     return transpose<T>({a.data, a.rows, a.cols, a.row_stride}, {packed, a.cols, a.rows, stride}, a.index);
-  for (Index k = 0; k < a.cols; ++k) std::memcpy(packed + k * stride, a.data + k * a.col_stride, bytes_of<T>(a.rows));
+  for (Index k = 0; k < a.cols; ++k)
+    std::memcpy(packed + k * stride, a.data + k * a.col_stride, bytes_of<T>(a.rows));
 }
 
 // C [M, V vectors] = initial + A panel, for rows `row` .. `row` + M - 1 of A. Up to MR rows have one pointer
@@ -137,4 +139,5 @@ void micro_kernel_of(Index rows, const Operand<T>& a, Index row, const T* panel,
 
 }  // namespace detail
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -6,26 +6,29 @@
 #include <moegpt/kernels/attention.hpp>
 #include <moegpt/kernels/rotary.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 template <class T>
 struct MultiHead {
-  Index batch, length;                // of the queries
-  Index heads, kv_heads, width;       // query head h shares key/value head h / (heads / kv_heads)
-  Index key_rows;                     // rows of keys and values from one sequence to the next
-  Index key_length;                   // keys of each sequence after those before query 0 ...
-  const Index* key_lengths = nullptr; // ... or [batch] for each sequence; null: key_length
-  bool cross = false;                 // keys have their own positions: none precede the queries
-  const Index* firsts = nullptr;      // [batch] position of query 0; null: common.rule.first
-  const Rows* own = nullptr;          // [batch x length] allowed keys of each query; null: all
-  AttentionHead<T> common;            // rule.keys and key are set by head()
-  Key noise;                          // RNG key of dropout
-  Index first_sequence;               // global index of sequence 0, for dropout
+  Index batch, length;                 // of the queries
+  Index heads, kv_heads, width;        // query head h shares key/value head h / (heads / kv_heads)
+  Index key_rows;                      // rows of keys and values from one sequence to the next
+  Index key_length;                    // keys of each sequence after those before query 0 ...
+  const Index* key_lengths = nullptr;  // ... or [batch] for each sequence; null: key_length
+  bool cross = false;                  // keys have their own positions: none precede the queries
+  const Index* firsts = nullptr;       // [batch] position of query 0; null: common.rule.first
+  const Rows* own = nullptr;           // [batch x length] allowed keys of each query; null: all
+  AttentionHead<T> common;             // rule.keys and key are set by head()
+  Key noise;                           // RNG key of dropout
+  Index first_sequence;                // global index of sequence 0, for dropout
 
   Index group() const { return heads / kv_heads; }
   Index first_of(Index b) const { return firsts ? firsts[b] : common.rule.first; }
-  Index keys_of(Index b) const { return (cross ? 0 : first_of(b)) + (key_lengths ? key_lengths[b] : key_length); }
+  Index keys_of(Index b) const {
+    return (cross ? 0 : first_of(b)) + (key_lengths ? key_lengths[b] : key_length);
+  }
   Index most_keys() const {
     Index most = 0;
     for (Index b = 0; b < batch; ++b) most = keys_of(b) > most ? keys_of(b) : most;
@@ -64,7 +67,7 @@ template <class T>
   const Pieces blocks{m.length, attention_block};
   exec.parallel_for_worker(m.batch * m.heads * blocks.size(), [&](Index task, int worker) {
     const Index pair = task / blocks.size(), b = pair / m.heads, h = pair % m.heads, kv = h / m.group();
-    const Rows rows = blocks[blocks.size() - 1 - task % blocks.size()];   // the longest first
+    const Rows rows = blocks[blocks.size() - 1 - task % blocks.size()];  // the longest first
     T *lse_h = scratch + worker * each, *rest = lse_h + (m.length + 15) / 16 * 16;
     attention_forward<T>(m.head(b, h), m.queries(q, b, h), m.keys(k, b, kv), m.keys(v, b, kv), rows,
                          m.queries(mixed, b, h), lse_h, rest);
@@ -80,9 +83,10 @@ inline constexpr Index few_heads = 4;
 // dq, dk and dv are overwritten.
 template <class T>
 [[gnu::noinline]] void multi_head_backward(const Exec& exec, const MultiHead<T>& m, MatrixView<const T> q,
-                                           MatrixView<const T> k, MatrixView<const T> v, MatrixView<const T> mixed,
-                                           MatrixView<const T> lse, MatrixView<const T> d_mixed, MatrixView<T> dq,
-                                           MatrixView<T> dk, MatrixView<T> dv, T* scratch) {
+                                           MatrixView<const T> k, MatrixView<const T> v,
+                                           MatrixView<const T> mixed, MatrixView<const T> lse,
+                                           MatrixView<const T> d_mixed, MatrixView<T> dq, MatrixView<T> dk,
+                                           MatrixView<T> dv, T* scratch) {
   const Index each = multi_head_scratch(m.length, m.key_rows, m.width);
   // Head h, queries `rows`, keys `keys`; of_queries: compute dq, of_keys: compute dk and dv.
   auto head = [&](Index b, Index h, Rows rows, Rows keys, bool of_queries, bool of_keys, int worker) {
@@ -146,8 +150,8 @@ template <class T>
 // Rotates all heads of token n by the angles of row n mod `period` of the table; direction -1: the inverse
 // rotation.
 template <class T>
-[[gnu::noinline]] void rotate_heads(const Exec& exec, MatrixView<T> x, Index period, Index width, const T* cosine,
-                                    const T* sine, T direction) {
+[[gnu::noinline]] void rotate_heads(const Exec& exec, MatrixView<T> x, Index period, Index width,
+                                    const T* cosine, const T* sine, T direction) {
   for_each_piece(exec, x.rows, 64, [&](Rows rows) {
     for (Index n = rows.first; n < rows.first + rows.count; ++n) {
       const Index at = n % period * (width / 2);
@@ -158,4 +162,5 @@ template <class T>
 }
 
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -2,7 +2,8 @@
 // Noise with a learned standard deviation: h += normal (softplus(a) + floor), forward and backward.
 #include <moegpt/kernels/vector_math.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 // log(1 + exp a) = max(a, 0) + log1p(e), e = exp(-|a|)
@@ -22,7 +23,8 @@ template <class T>
   T noise[piece];
   for (Index i = 0; i < n; i += piece) {
     const Index count = n - i < piece ? n - i : piece;
-    map2(count, normal + i, a + i, noise, [&](Vector<T> z, Vector<T> v) { return z * (softplus<T>(v) + floor); });
+    map2(count, normal + i, a + i, noise,
+         [&](Vector<T> z, Vector<T> v) { return z * (softplus<T>(v) + floor); });
     map2(count, h + i, noise, h + i, [](Vector<T> x, Vector<T> y) { return x + y; });
   }
 }
@@ -35,4 +37,5 @@ template <class T>
 }
 
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -6,17 +6,20 @@
 
 #include <cmath>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 // y = (x - mean) / sqrt(var + epsilon) * gamma + beta; beta may be null.
 template <class T>
 void layer_norm(const T* x, const T* gamma, const T* beta, T* y, T& mean, T& rstd, Index D, T epsilon) {
   const T m = sum(x, D) / T(D);
-  const T var = reduce<T>(D, [&](Index i, auto part) {
-    const auto c = part.load(x + i) - m;
-    return c * c;
-  }) / T(D);
+  const T var = reduce<T>(D,
+                          [&](Index i, auto part) {
+                            const auto c = part.load(x + i) - m;
+                            return c * c;
+                          }) /
+                T(D);
   const T r = 1 / std::sqrt(var + epsilon);
   for_each_vector<T>(D, [&](Index i, auto part) {
     const auto scaled = (part.load(x + i) - m) * r * part.load(gamma + i);
@@ -30,9 +33,12 @@ void layer_norm(const T* x, const T* gamma, const T* beta, T* y, T& mean, T& rst
 template <class T>
 void layer_norm_backward(const T* x, const T* gamma, T m, T r, const T* dy, T* dx, Index D) {
   const T mean_g = dot(dy, gamma, D) / T(D);
-  const T mean_gx = r * reduce<T>(D, [&](Index i, auto part) {
-    return part.load(dy + i) * part.load(gamma + i) * (part.load(x + i) - m);
-  }) / T(D);
+  const T mean_gx = r *
+                    reduce<T>(D,
+                              [&](Index i, auto part) {
+                                return part.load(dy + i) * part.load(gamma + i) * (part.load(x + i) - m);
+                              }) /
+                    T(D);
   const T slope = r * mean_gx;
   for_each_vector<T>(D, [&](Index i, auto part) {
     const auto g = part.load(dy + i) * part.load(gamma + i);
@@ -44,18 +50,19 @@ void layer_norm_backward(const T* x, const T* gamma, T m, T r, const T* dy, T* d
 template <class T>
 void rms_norm(const T* x, const T* gamma, T* y, T& rstd, Index D, T epsilon) {
   const T r = 1 / std::sqrt(dot(x, x, D) / T(D) + epsilon);
-  for_each_vector<T>(D, [&](Index i, auto part) {
-    part.store(y + i, part.load(x + i) * r * part.load(gamma + i));
-  });
+  for_each_vector<T>(
+      D, [&](Index i, auto part) { part.store(y + i, part.load(x + i) * r * part.load(gamma + i)); });
   rstd = r;
 }
 
 // With g = dy gamma and xhat = x rstd:  dx = rstd (g - xhat mean(g xhat)).
 template <class T>
 void rms_norm_backward(const T* x, const T* gamma, T r, const T* dy, T* dx, Index D) {
-  const T mean_gx = r * reduce<T>(D, [&](Index i, auto part) {
-    return part.load(dy + i) * part.load(gamma + i) * part.load(x + i);
-  }) / T(D);
+  const T mean_gx =
+      r *
+      reduce<T>(D, [&](Index i,
+                       auto part) { return part.load(dy + i) * part.load(gamma + i) * part.load(x + i); }) /
+      T(D);
   const T slope = r * mean_gx;
   for_each_vector<T>(D, [&](Index i, auto part) {
     part.store(dx + i, r * (part.load(dy + i) * part.load(gamma + i) - part.load(x + i) * slope));
@@ -74,9 +81,9 @@ template <class T>
 }
 // dx;  d_gamma += sum_n dy_n xhat_n,  d_beta += sum_n dy_n. Empty dx, null d_gamma or d_beta: not required.
 template <class T>
-[[gnu::noinline]] void layer_norms_backward(const Exec& exec, MatrixView<const T> x, const T* gamma, const T* mean,
-                                            const T* rstd, MatrixView<const T> dy, MatrixView<T> dx, T* d_gamma,
-                                            T* d_beta) {
+[[gnu::noinline]] void layer_norms_backward(const Exec& exec, MatrixView<const T> x, const T* gamma,
+                                            const T* mean, const T* rstd, MatrixView<const T> dy,
+                                            MatrixView<T> dx, T* d_gamma, T* d_beta) {
   if (!dx.empty())
     for_each_piece(exec, x.rows, 64, [&](Rows rows) {
       for (Index n = rows.first; n < rows.first + rows.count; ++n)
@@ -89,16 +96,17 @@ template <class T>
   if (d_beta) sum_rows<T>(exec, dy, d_beta);
 }
 template <class T>
-[[gnu::noinline]] void rms_norms(const Exec& exec, MatrixView<const T> x, const T* gamma, MatrixView<T> y, T* rstd,
-                                 T epsilon) {
+[[gnu::noinline]] void rms_norms(const Exec& exec, MatrixView<const T> x, const T* gamma, MatrixView<T> y,
+                                 T* rstd, T epsilon) {
   for_each_piece(exec, x.rows, 64, [&](Rows rows) {
     for (Index n = rows.first; n < rows.first + rows.count; ++n)
       rms_norm(x[n], gamma, y[n], rstd[n], x.cols, epsilon);
   });
 }
 template <class T>
-[[gnu::noinline]] void rms_norms_backward(const Exec& exec, MatrixView<const T> x, const T* gamma, const T* rstd,
-                                          MatrixView<const T> dy, MatrixView<T> dx, T* d_gamma) {
+[[gnu::noinline]] void rms_norms_backward(const Exec& exec, MatrixView<const T> x, const T* gamma,
+                                          const T* rstd, MatrixView<const T> dy, MatrixView<T> dx,
+                                          T* d_gamma) {
   if (!dx.empty())
     for_each_piece(exec, x.rows, 64, [&](Rows rows) {
       for (Index n = rows.first; n < rows.first + rows.count; ++n)
@@ -111,4 +119,5 @@ template <class T>
 }
 
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -5,7 +5,8 @@
 #include <moegpt/kernels/key_rule.hpp>
 #include <moegpt/kernels/tile.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 namespace kernels {
 
@@ -14,12 +15,12 @@ template <class T>
 struct AttentionHead {
   T scale;
   KeyRule rule{};
-  double dropout = 0;         // rate, on probabilities
-  Key key{};                  // RNG key of this sequence's and head's dropout mask
-  Index key_stride = 0;       // counter = query position * key_stride + key / 2: one draw per two keys
+  double dropout = 0;    // rate, on probabilities
+  Key key{};             // RNG key of this sequence's and head's dropout mask
+  Index key_stride = 0;  // counter = query position * key_stride + key / 2: one draw per two keys
 };
 
-inline constexpr Index attention_step = tile_rows;   // rows of a product that share one causal limit
+inline constexpr Index attention_step = tile_rows;  // rows of a product that share one causal limit
 
 namespace detail {
 
@@ -33,8 +34,8 @@ struct QueryBlock {
   static constexpr int W = lanes<T>;
   const AttentionHead<T>& head;
   Rows rows;
-  Index width = whole_vectors<T>(rows.count);   // of a row of scores
-  Rows run = head.rule.run(rows);               // of keys
+  Index width = whole_vectors<T>(rows.count);  // of a row of scores
+  Rows run = head.rule.run(rows);              // of keys
 
   // For the vector at lane i: keys of any lane are in [any_begin, any_end), keys of all lanes are [all_begin,
   // all_end).
@@ -85,19 +86,21 @@ struct QueryBlock {
       const Index i = first_lane(block.first + j) / W * W;
       const Index end = whole_vectors<T>(end_lane(block.first + j + count - 1));
       if (i < end)
-        product<T>(count, {k[block.first + j], k.stride, 1}, q_transposed.cols_at(i, end - i), s[j] + i, s.stride,
-                   false);
+        product<T>(count, {k[block.first + j], k.stride, 1}, q_transposed.cols_at(i, end - i), s[j] + i,
+                   s.stride, false);
     }
   }
   // out_i = or += sum_j p[j][i] b_j over the keys of `block` of query i
-  void sum_keys(MatrixView<T> p, Rows block, MatrixView<const T> b, MatrixView<T> out, bool accumulate) const {
+  void sum_keys(MatrixView<T> p, Rows block, MatrixView<const T> b, MatrixView<T> out,
+                bool accumulate) const {
     for (Index i = 0; i < rows.count; i += attention_step) {
       const Index count = rows.count - i < attention_step ? rows.count - i : attention_step;
       const Index start = head.rule.begin(rows.first + i) - block.first, from = start > 0 ? start : 0;
       const Index limit = head.rule.end(rows.first + i + count - 1) - block.first;
       const Index depth = (limit < block.count ? limit : block.count) - from;
       if (depth > 0)
-        product<T>(count, {p[from] + i, 1, p.stride}, b.rows_at({from, depth}), out[i], out.stride, accumulate);
+        product<T>(count, {p[from] + i, 1, p.stride}, b.rows_at({from, depth}), out[i], out.stride,
+                   accumulate);
       else if (!accumulate)
         for (Index l = i; l < i + count; ++l) std::memset(out[l], 0, bytes_of<T>(out.cols));
     }
@@ -118,8 +121,9 @@ struct QueryBlock {
     typedef Word<T> Words __attribute__((vector_size(D * sizeof(Word<T>))));
     for (Index i = 0; i < width; i += D) {
       const Index position = head.rule.first + rows.first + i;
-      Vector<std::uint64_t> counter = lane_numbers<std::uint64_t>() * static_cast<std::uint64_t>(head.key_stride) +
-                                      static_cast<std::uint64_t>(position * head.key_stride + block.first / 2);
+      Vector<std::uint64_t> counter =
+          lane_numbers<std::uint64_t>() * static_cast<std::uint64_t>(head.key_stride) +
+          static_cast<std::uint64_t>(position * head.key_stride + block.first / 2);
       for (Index j = 0; j < block.count && first_lane(block.first + j) < i + D; j += 2, counter += 1) {
         const Vector<std::uint64_t> bits = head.key.bits(counter);
         const Words low = __builtin_convertvector(bits & 0xffffffffu, Words);
@@ -134,4 +138,5 @@ struct QueryBlock {
 
 }  // namespace detail
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

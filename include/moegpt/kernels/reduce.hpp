@@ -3,13 +3,14 @@
 #include <moegpt/core/exec.hpp>
 #include <moegpt/core/simd.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 // The sum of term(i, part) over [0, n). The elements beyond the last full vector are summed one by one.
 template <class T, class F>
 [[gnu::always_inline]] inline T reduce(Index n, F&& term) {
-  constexpr int W = lanes<T>, chains = 4;   // independent, so that additions overlap
+  constexpr int W = lanes<T>, chains = 4;  // independent, so that additions overlap
   Vector<T> s[chains] = {};
   T rest = 0;
   Index i = 0;
@@ -40,9 +41,8 @@ void scale(Index n, T a, const T* x, T* y) {
 // y += a x
 template <class T>
 void axpy(Index n, T a, const T* x, T* y) {
-  for_each_vector<T>(n, [&](Index i, auto part) {
-    part.store(y + i, part.load(y + i) + a * part.load(x + i));
-  });
+  for_each_vector<T>(n,
+                     [&](Index i, auto part) { part.store(y + i, part.load(y + i) + a * part.load(x + i)); });
 }
 
 // y_j += sum over rows r = 0, 1, 2 ... of term(r, j, part). A task owns columns and holds their sums in
@@ -87,7 +87,7 @@ template <class T>
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
       const T* from = x + i + j * W;
-      __builtin_prefetch(from + 4096 / sizeof(T));   // twice as fast from memory
+      __builtin_prefetch(from + 4096 / sizeof(T));  // twice as fast from memory
       Narrow narrow;
       std::memcpy(&narrow, from, sizeof narrow);
       const auto wide = __builtin_convertvector(narrow, Vector<double>);
@@ -100,4 +100,5 @@ template <class T>
 }
 
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

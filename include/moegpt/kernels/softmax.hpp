@@ -6,7 +6,8 @@
 #include <cmath>
 #include <limits>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 template <class T>
@@ -18,7 +19,7 @@ T exponentials(T* x, Index n, T& total) {
   T top = minus_infinity<T>;
   for (Index i = 0; i < n; ++i) top = x[i] > top ? x[i] : top;
   if (top == minus_infinity<T>) {
-    for (Index i = 0; i < n; ++i) x[i] = x[i] == top ? T(0) : x[i];   // other values are NaN and unchanged
+    for (Index i = 0; i < n; ++i) x[i] = x[i] == top ? T(0) : x[i];  // other values are NaN and unchanged
     total = sum(x, n);
     return top + total;
   }
@@ -45,4 +46,5 @@ void softmax_backward(const T* s, const T* ds, T* dz_sum, Index n) {
 }
 
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

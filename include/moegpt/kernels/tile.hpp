@@ -3,7 +3,8 @@
 // element of C is one chain of multiply-adds over k = 0, 1, 2 ...
 #include <moegpt/kernels/transpose.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 // n rounded up to whole vectors.
@@ -34,7 +35,7 @@ template <class T, int M, int N>
   for (int i = 0; i < M; ++i)
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) sum[i][n] = accumulate ? load(c + i * c_row + n * W) : Vector<T>{};
-  constexpr int groups = (M + 2) / 3;   // one pointer per three rows: p, p + row, p + 2 row
+  constexpr int groups = (M + 2) / 3;  // one pointer per three rows: p, p + row, p + 2 row
   const T* p[groups];
 #pragma GCC unroll 8
   for (int g = 0; g < groups; ++g) p[g] = a.data + 3 * g * a.row;
@@ -90,4 +91,5 @@ template <class T>
 }
 
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

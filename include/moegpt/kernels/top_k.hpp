@@ -3,13 +3,14 @@
 // Indices are valid and distinct even if there are NaNs.
 #include <moegpt/core/matrix.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 // Insertion into a sorted list of k, in one pass.
 template <class T>
 void top_k(const T* x, int n, int k, int* index) {
-  T last{};   // x[index[k - 1]]
+  T last{};  // x[index[k - 1]]
   for (int i = 0; i < n; ++i) {
     if (i >= k && !(x[i] > last)) continue;
     int j = i < k ? i : k - 1;
@@ -20,4 +21,5 @@ void top_k(const T* x, int n, int k, int* index) {
 }
 
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -7,7 +7,8 @@
 #include <cstdint>
 #include <limits>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 namespace detail {
@@ -16,14 +17,17 @@ namespace detail {
 // give an error below half a unit in the last place of T. Adding `magic` rounds to an integer in the low bits
 // of the mantissa, which are shifted to the exponent.
 template <class T, class Bits, int terms, int mantissa>
-[[gnu::always_inline]] inline Vector<T> exp_of(Vector<T> x, T magic, T lowest, T highest, T ln2_high, T ln2_low) {
+[[gnu::always_inline]] inline Vector<T> exp_of(Vector<T> x, T magic, T lowest, T highest, T ln2_high,
+                                               T ln2_low) {
   typedef Bits BitVector __attribute__((vector_size(MOEGPT_VECTOR_BYTES)));
-  const auto low = x < lowest, high = x > highest;
-  x = low | high ? Vector<T>{} : x;   // results are set below; infinities would raise exceptions
+  const auto low = x<lowest, high = x> highest;
+  x = low | high ? Vector<T>{} : x;  // results are set below; infinities would raise exceptions
   const Vector<T> t = x * T(1.4426950408889634) + magic;
   const Vector<T> n = t - magic;
   const Vector<T> r = (x - n * ln2_high) - n * ln2_low;
-  struct Terms { T of[terms + 1]; };
+  struct Terms {
+    T of[terms + 1];
+  };
   constexpr Terms term = [] {
     Terms c{};
     T factorial = 1;
@@ -56,7 +60,8 @@ template <class T, class Bits, int terms, int mantissa>
 // erf x = x P(x^2) / Q(x^2): minimax polynomials of degree 5, relative error at most 2e-8 on [0, 3.92];
 // beyond, erf rounds to 1.
 [[gnu::always_inline]] inline Vector<float> error_function(Vector<float> x) {
-  constexpr float P[] = {1.12837915f, 0.190365742f, 0.0527432975f, 0.00376384833f, 0.000284839569f, 2.05036238e-6f};
+  constexpr float P[] = {1.12837915f,    0.190365742f,    0.0527432975f,
+                         0.00376384833f, 0.000284839569f, 2.05036238e-6f};
   constexpr float Q[] = {1, 0.502039997f, 0.114092238f, 0.0149656933f, 0.00116209944f, 3.80922947e-5f};
   const auto above = x > 3.92f, below = x < -3.92f;
   const Vector<float> in = above | below ? Vector<float>{} : x, z = in * in;
@@ -94,4 +99,5 @@ template <class T, class F>
 }
 
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -1,11 +1,13 @@
 #pragma once
-// Weights in narrower storage as operands of products: they are widened in registers, on their way into a product, so
-// that they are read from memory as they are stored. A square of words of 32 bits, each 2 BF16 or 4 INT8 of a row, is
-// transposed, so that outputs lie in the lanes; each word then gives the weights of as many inputs, one after another.
+// Weights in narrower storage as operands of products: they are widened in registers, on their way into a
+// product, so that they are read from memory as they are stored. A square of words of 32 bits, each 2 BF16 or
+// 4 INT8 of a row, is transposed, so that outputs lie in the lanes; each word then gives the weights of as
+// many inputs, one after another.
 #include <moegpt/core/number.hpp>
 #include <moegpt/kernels/micro_kernel.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace kernels {
 
 // B = W^T of weights in narrower storage, for View = StoredView<S>.
@@ -23,9 +25,13 @@ struct StoredOperand {
 template <class T, class S>
 using WeightOperand = std::conditional_t<std::same_as<S, T>, Operand<T>, StoredOperand<StoredView<S>>>;
 template <class T>
-auto transposed(MatrixView<const BF16> w) { return StoredOperand(w); }
+auto transposed(MatrixView<const BF16> w) {
+  return StoredOperand(w);
+}
 template <class T>
-auto transposed(ConstInt8View w) { return StoredOperand(w); }
+auto transposed(ConstInt8View w) {
+  return StoredOperand(w);
+}
 
 namespace detail {
 
@@ -54,7 +60,8 @@ struct InputPieces {
 
 // f(k, weights of input k) for the inputs in a word, the first of which is k.
 template <class F>
-[[gnu::always_inline]] inline void widen_word(MatrixView<const BF16>, Index k, Vector<std::uint32_t> word, F&& f) {
+[[gnu::always_inline]] inline void widen_word(MatrixView<const BF16>, Index k, Vector<std::uint32_t> word,
+                                              F&& f) {
   const Vector<std::uint32_t> low = word << 16, high = word & 0xffff0000u;
   f(k, reinterpret_cast<const Vector<float>&>(low));
   f(k + 1, reinterpret_cast<const Vector<float>&>(high));
@@ -65,7 +72,8 @@ template <class F>
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
     const Vector<std::uint32_t> top = word << (24 - 8 * i);
-    const Vector<std::int32_t> q = reinterpret_cast<const Vector<std::int32_t>&>(top) >> 24;   // extends the sign
+    const Vector<std::int32_t> q =
+        reinterpret_cast<const Vector<std::int32_t>&>(top) >> 24;  // extends the sign
     f(k + i, __builtin_convertvector(q, Vector<float>) * scale);
   }
 }
@@ -83,7 +91,8 @@ inline void prefetch_scales(MatrixView<const BF16>, Index) {}
 template <class View, class F>
 [[gnu::always_inline]] inline void for_each_input(const View& w, bool fetch_next, F&& f) {
   constexpr int W = lanes<float>, P = inputs_of_word<View>;
-  constexpr Index square = W * P, size = sizeof(*w.data), line = 64 / size, lines = W * square / line;   // of cache
+  constexpr Index square = W * P, size = sizeof(*w.data), line = 64 / size,
+                  lines = W * square / line;  // of cache
   const auto* next = fetch_next ? w[W] : w.data;
   Index fetched = 0;
   for (Index k = 0; k < w.cols; k += square) {
@@ -111,7 +120,8 @@ template <class View, class F>
     for (Index i = 0; i < whole; ++i) widen_word(w, k + i * P, word[i], f);
     if (whole * P < count) {
       Vector<float> last[P];
-      widen_word(w, k + whole * P, word[whole], [&](Index input, const Vector<float>& v) { last[input % P] = v; });
+      widen_word(w, k + whole * P, word[whole],
+                 [&](Index input, const Vector<float>& v) { last[input % P] = v; });
       for (Index i = whole * P; i < count; ++i) f(k + i, last[i % P]);
     }
   }
@@ -126,11 +136,13 @@ template <class T, class View>
   constexpr int W = lanes<T>;
   Index j = 0;
   for (; j + W <= b.cols; j += W)
-    for_each_input(b.w.rows_at({j, W}), false, [&](Index k, const Vector<T>& v) { store(panel + k * cols + j, v); });
+    for_each_input(b.w.rows_at({j, W}), false,
+                   [&](Index k, const Vector<T>& v) { store(panel + k * cols + j, v); });
   for (Index k = 0; k < b.rows && j < cols; ++k)
     for (Index i = j; i < cols; ++i) panel[k * cols + i] = i < b.cols ? widened(b.w, i, k) : T(0);
 }
 
 }  // namespace detail
 }  // namespace kernels
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -7,17 +7,18 @@
 #include <moegpt/kernels/multi_head.hpp>
 #include <moegpt/layers/linear.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // The extents of an attention layer. kv_heads 0: as many as heads; head_dim 0: dim / heads.
 struct AttentionShape {
   int dim, heads, kv_heads = 0, head_dim = 0;
   Mask mask = Mask::causal;
   bool rotary = false;
-  bool bias = false;          // of query, key and value
+  bool bias = false;  // of query, key and value
   bool output_bias = true;
-  int window = 0;             // query p attends to keys |p - j| < window, within the mask; 0: no window
-  int memory_dim = 0;         // features of a memory's tokens; 0: dim. If not dim: cross-attention only
+  int window = 0;      // query p attends to keys |p - j| < window, within the mask; 0: no window
+  int memory_dim = 0;  // features of a memory's tokens; 0: dim. If not dim: cross-attention only
 
   constexpr int key_value_heads() const { return kv_heads > 0 ? kv_heads : heads; }
   constexpr int width() const { return head_dim > 0 ? head_dim : dim / heads; }
@@ -35,14 +36,15 @@ struct KeyValues {
 template <int D, class T>
 struct Memory {
   In<D, T> tokens;
-  Index length = 0;                   // of each sequence
-  const Index* lengths = nullptr;     // [batch] tokens that are not padding; null: all
+  Index length = 0;                // of each sequence
+  const Index* lengths = nullptr;  // [batch] tokens that are not padding; null: all
 };
 
 template <AttentionShape S, class N = float>
 struct Attention {
-  static_assert(S.dim > 0 && S.kv_heads >= 0 && S.head_dim >= 0,
-                "attention: dim must be positive, kv_heads and head_dim at least 0, which stands for the default");
+  static_assert(
+      S.dim > 0 && S.kv_heads >= 0 && S.head_dim >= 0,
+      "attention: dim must be positive, kv_heads and head_dim at least 0, which stands for the default");
   static_assert(S.heads > 0 && (S.head_dim > 0 || S.dim % S.heads == 0),
                 "attention: dim must be a multiple of heads, or head_dim be given");
   static_assert(S.heads % S.key_value_heads() == 0, "attention: heads must be a multiple of kv_heads");
@@ -63,25 +65,24 @@ struct Attention {
 
   static constexpr auto fields() {
     return Fields{Field{"query", &Attention::query}, Field{"key", &Attention::key},
-                      Field{"value", &Attention::value},
-                      Field{"output", &Attention::output, Start::residual}};
+                  Field{"value", &Attention::value}, Field{"output", &Attention::output, Start::residual}};
   }
   struct Tape {
-    Tokens<Dq, T> query, mixed;       // rotated queries; weighted sum of values, the input of `output`
-    Tokens<Dkv, T> key, value;        // rotated keys; values
-    Tokens<H, T> lse;                 // log-sum-exp of each query's attention scores
+    Tokens<Dq, T> query, mixed;  // rotated queries; weighted sum of values, the input of `output`
+    Tokens<Dkv, T> key, value;   // rotated keys; values
+    Tokens<H, T> lse;            // log-sum-exp of each query's attention scores
     double dropout = 0;
     Key noise{};
     void resize(const Pass& pass) { resize(pass, pass.shape.length); }
-    [[gnu::noinline]] void resize(const Pass& pass, Index keys) {   // keys: per sequence
+    [[gnu::noinline]] void resize(const Pass& pass, Index keys) {  // keys: per sequence
       resize_all(pass, query, mixed, lse);
       key.resize(pass.shape.batch * keys);
       value.resize(pass.shape.batch * keys);
     }
   };
   struct Scratch {
-    Buffer<T> heads;                  // [workers, multi_head_scratch]
-    Buffer<T> cosine, sine;           // [angles(pass), d / 2]
+    Buffer<T> heads;         // [workers, multi_head_scratch]
+    Buffer<T> cosine, sine;  // [angles(pass), d / 2]
     Tokens<Dq, T> d_query, d_mixed;
     Tokens<Dkv, T> d_key, d_value;
     void resize(const Pass& pass) { resize(pass, pass.shape.length, pass.most_positions()); }
@@ -115,8 +116,8 @@ struct Attention {
     if (cache) append(*cache, tape, pass);
     start_dropout(tape, pass);
     mix(heads_of(tape, pass, cache ? cache->capacity : pass.shape.length),
-        cache ? In<Dkv, T>(cache->keys) : tape.key, cache ? In<Dkv, T>(cache->values) : tape.value, y, tape, scratch,
-        pass);
+        cache ? In<Dkv, T>(cache->keys) : tape.key, cache ? In<Dkv, T>(cache->values) : tape.value, y, tape,
+        scratch, pass);
   }
 
   void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, Attention& grad, Scratch& scratch,
@@ -134,7 +135,8 @@ struct Attention {
   }
 
   // Cross-attention (Vaswani et al. 2017, section 3.2.3). std::invalid_argument for a wrong shape of memory.
-  void forward(In<D, T> x, Memory<M, T> memory, Out<D, T> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
+  void forward(In<D, T> x, Memory<M, T> memory, Out<D, T> y, Tape& tape, Scratch& scratch,
+               const Pass& pass) const {
     pass.check_fits(x.count, y.count);
     check_memory(memory.tokens.count, memory.tokens.count, memory.length, memory.lengths, pass);
     tape.resize(pass, memory.length);
@@ -144,8 +146,8 @@ struct Attention {
   }
 
   // Overwrites dx. Adds to d_memory, because every layer of a decoder reads the memory.
-  void backward(In<D, T> x, Memory<M, T> memory, const Tape& tape, In<D, T> dy, Out<D, T> dx, Sum<M, T> d_memory,
-                Attention& grad, Scratch& scratch, const Pass& pass) const {
+  void backward(In<D, T> x, Memory<M, T> memory, const Tape& tape, In<D, T> dy, Out<D, T> dx,
+                Sum<M, T> d_memory, Attention& grad, Scratch& scratch, const Pass& pass) const {
     scratch.resize(pass, memory.length, 0);
     mix_backward(cross_heads_of(tape, pass, memory.length, memory.lengths), tape, dy, grad, scratch, pass);
     query.backward(x, scratch.d_query, dx, grad.query, pass);
@@ -166,7 +168,8 @@ struct Attention {
  private:
   void attend(In<D, T> x, In<Dkv, T> keys, In<Dkv, T> values, Index length, const Index* lengths, Out<D, T> y,
               Tape& tape, Scratch& scratch, const Pass& pass) const {
-    static_assert(S.mask == Mask::full && !S.rotary && S.window == 0, "attention: cross-attention needs Mask::full, no "
+    static_assert(S.mask == Mask::full && !S.rotary && S.window == 0,
+                  "attention: cross-attention needs Mask::full, no "
                   "rotary positions and no window, because a memory has no positions among those of x");
     scratch.resize(pass, length, 0);
     query.forward(x, tape.query, pass);
@@ -194,8 +197,9 @@ struct Attention {
   [[gnu::noinline]] static void check_memory(Index keys, Index values, Index length, const Index* lengths,
                                              const Pass& pass) {
     const Index tokens = pass.shape.batch * length;
-    check(length >= 0 && keys == tokens && values == tokens, "attention: a memory with ", keys, " tokens for keys and ",
-          values, " for values, expected ", tokens, ", because there are ", pass.shape.batch, " sequences of ", length);
+    check(length >= 0 && keys == tokens && values == tokens, "attention: a memory with ", keys,
+          " tokens for keys and ", values, " for values, expected ", tokens, ", because there are ",
+          pass.shape.batch, " sequences of ", length);
     for (Index b = 0; lengths && b < pass.shape.batch; ++b)
       check(lengths[b] >= 0 && lengths[b] <= length, "attention: sequence ", b, " of the memory has length ",
             lengths[b], ", expected 0 .. ", length);
@@ -216,21 +220,33 @@ struct Attention {
   }
   [[gnu::noinline]] static void check_documents(const Pass& pass) {
     for (Index n = 0; pass.documents && n < pass.tokens(); ++n) {
-      const Rows own = pass.documents[n], before = n % pass.shape.length > 0 ? pass.documents[n - 1] : Rows{0, 0};
-      check(own.count >= 0 && own.first >= before.first && own.first + own.count >= before.first + before.count,
-            "attention: the document of token ", n, " is positions ", own.first, " .. ", own.first + own.count - 1,
-            ": it may neither begin nor end before that of the token before it");
+      const Rows own = pass.documents[n],
+                 before = n % pass.shape.length > 0 ? pass.documents[n - 1] : Rows{0, 0};
+      check(
+          own.count >= 0 && own.first >= before.first && own.first + own.count >= before.first + before.count,
+          "attention: the document of token ", n, " is positions ", own.first, " .. ",
+          own.first + own.count - 1, ": it may neither begin nor end before that of the token before it");
     }
   }
   static kernels::MultiHead<T> heads_of(const Tape& tape, const Pass& pass, Index key_rows) {
-    const double scale = pass.options.attention_scale > 0 ? pass.options.attention_scale : 1 / std::sqrt(double(d));
-    return {.batch = pass.shape.batch, .length = pass.shape.length, .heads = H, .kv_heads = Hkv, .width = d,
-            .key_rows = key_rows, .key_length = pass.shape.length, .key_lengths = pass.lengths,
-            .firsts = pass.first_positions, .own = pass.documents,
+    const double scale =
+        pass.options.attention_scale > 0 ? pass.options.attention_scale : 1 / std::sqrt(double(d));
+    return {.batch = pass.shape.batch,
+            .length = pass.shape.length,
+            .heads = H,
+            .kv_heads = Hkv,
+            .width = d,
+            .key_rows = key_rows,
+            .key_length = pass.shape.length,
+            .key_lengths = pass.lengths,
+            .firsts = pass.first_positions,
+            .own = pass.documents,
             .common = {.scale = static_cast<T>(scale),
                        .rule = {.mask = S.mask, .first = pass.first_position, .window = S.window},
-                       .dropout = tape.dropout, .key_stride = Index{1} << 24},
-            .noise = tape.noise, .first_sequence = pass.first_token / pass.stride()};
+                       .dropout = tape.dropout,
+                       .key_stride = Index{1} << 24},
+            .noise = tape.noise,
+            .first_sequence = pass.first_token / pass.stride()};
   }
   static kernels::MultiHead<T> cross_heads_of(const Tape& tape, const Pass& pass, Index length,
                                               const Index* lengths) {
@@ -260,4 +276,5 @@ struct Attention {
 static_assert(lists_every_field<Attention<AttentionShape{.dim = 4, .heads = 2}>>());
 static_assert(Layer<Attention<AttentionShape{.dim = 4, .heads = 2}>>);
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

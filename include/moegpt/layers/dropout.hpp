@@ -5,7 +5,8 @@
 #include <moegpt/kernels/dropout.hpp>
 #include <moegpt/layers/layer.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 template <int D, class T = float>
 struct Dropout {
   using Scalar = T;
@@ -42,4 +43,5 @@ struct Dropout {
 };
 static_assert(Layer<Dropout<2>>);
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -3,11 +3,13 @@
 #include <moegpt/kernels/embedding.hpp>
 #include <moegpt/layers/layer.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 [[gnu::noinline]] inline void check_entries(const int* ids, Index count, int entries) {
   for (Index n = 0; n < count; ++n)
-    check(ids[n] >= 0 && ids[n] < entries, "Embedding: token ", n, " has id ", ids[n], ", expected 0 .. ", entries - 1);
+    check(ids[n] >= 0 && ids[n] < entries, "Embedding: token ", n, " has id ", ids[n], ", expected 0 .. ",
+          entries - 1);
 }
 [[gnu::noinline]] inline void check_positions(Index tokens, int entries, const Pass& pass) {
   pass.check_fits(tokens, tokens);
@@ -44,9 +46,11 @@ struct Embedding {
   void add_positions_backward(In<D, T> dy, Embedding& grad, const Pass& pass) const {
     check_trains<N>();
     check_positions(dy.count, Entries, pass);
-    if (!grad.weight.empty()) kernels::add_positions_backward<T>(pass.exec, dy, pass.positions(), grad.weight);
+    if (!grad.weight.empty())
+      kernels::add_positions_backward<T>(pass.exec, dy, pass.positions(), grad.weight);
   }
 };
 static_assert(lists_every_field<Embedding<2, 3>>());
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -1,11 +1,13 @@
 #pragma once
 // Feed-forward network of one expert: y = down(act(up x)), or gated: y = down(act(gate x) * (up x)).
-// A call works on one thread, unless its forward gets an Exec, on some rows of buffers that all experts share: x, y and dx have these rows,
-// tape and scratch all slots. Calls for one expert may run in parallel. Activations are fused into GEMM.
+// A call works on one thread, unless its forward gets an Exec, on some rows of buffers that all experts
+// share: x, y and dx have these rows, tape and scratch all slots. Calls for one expert may run in parallel.
+// Activations are fused into GEMM.
 #include <moegpt/kernels/feed_forward.hpp>
 #include <moegpt/layers/linear.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Argument checks of an expert: once per call, because an expert may be used alone.
 [[gnu::noinline]] inline void check_expert(Index x, Index y, Rows rows, Index tape, Index scratch) {
@@ -25,8 +27,10 @@ inline constexpr Index expert_rows(Index slot_count) {
 // The output width: dim_out if X has one, else dim.
 template <class X>
 constexpr int output_dim() {
-  if constexpr (requires { X::dim_out; }) return X::dim_out;
-  else return X::dim;
+  if constexpr (requires { X::dim_out; })
+    return X::dim_out;
+  else
+    return X::dim;
 }
 
 // Work on rows of one expert by one thread. Shapes and routing determine it, threads do not. `expert` is its
@@ -40,38 +44,42 @@ struct ExpertTask {
 
 // The third argument of an expert: its scalar, or with the storage of its weights, Stored<...>.
 template <class X>
-struct NumbersOf { using type = typename X::Scalar; };
+struct NumbersOf {
+  using type = typename X::Scalar;
+};
 template <class X>
   requires requires { typename X::Numbers; }
-struct NumbersOf<X> { using type = typename X::Numbers; };
+struct NumbersOf<X> {
+  using type = typename X::Numbers;
+};
 
 // An expert network. y_s = expert(x_s); dy_s is the gradient of g_s y_s, with gate g_s:
 //   backward           d_gate_s = <dy_s, y_s>,  dx_s = g_s (dy/dx)^T dy_s;  saves to scratch for the next one
 //   backward_weights   adds part `part` of the weight gradients; its dy_s is already multiplied by g_s
 // Null gate: 1. Null d_gate, empty dx: not required. x may be gathered.
 template <class X>
-concept ExpertNetwork = requires(const X expert, X grad, typename X::Tape tape, const typename X::Tape read_tape,
-                                 typename X::Scratch scratch, const typename X::Scratch read_scratch,
-                                 ExpertTask task,
-                                 Gathered<X::dim, typename X::Scalar> x, In<output_dim<X>(), typename X::Scalar> dy,
-                                 Out<output_dim<X>(), typename X::Scalar> y, Out<X::dim, typename X::Scalar> dx,
-                                 typename X::Scalar* gate) {
-  X::fields();
-  { X::weight_parts } -> std::convertible_to<Index>;
-  tape.resize(Index{});
-  scratch.resize(Index{});
-  expert.forward(x, y, tape, scratch, task);
-  expert.backward(x, read_tape, dy, gate, dx, gate, scratch, task);
-  expert.backward_weights(Index{}, x, read_tape, dy, grad, read_scratch, task);
-};
+concept ExpertNetwork =
+    requires(const X expert, X grad, typename X::Tape tape, const typename X::Tape read_tape,
+             typename X::Scratch scratch, const typename X::Scratch read_scratch, ExpertTask task,
+             Gathered<X::dim, typename X::Scalar> x, In<output_dim<X>(), typename X::Scalar> dy,
+             Out<output_dim<X>(), typename X::Scalar> y, Out<X::dim, typename X::Scalar> dx,
+             typename X::Scalar* gate) {
+      X::fields();
+      { X::weight_parts } -> std::convertible_to<Index>;
+      tape.resize(Index{});
+      scratch.resize(Index{});
+      expert.forward(x, y, tape, scratch, task);
+      expert.backward(x, read_tape, dy, gate, dx, gate, scratch, task);
+      expert.backward_weights(Index{}, x, read_tape, dy, grad, read_scratch, task);
+    };
 
 // An expert whose forward takes an Exec as well: several threads can share it.
 template <class X>
-concept ShareableExpert = ExpertNetwork<X> &&
+concept ShareableExpert =
+    ExpertNetwork<X> &&
     requires(const X expert, typename X::Tape tape, typename X::Scratch scratch, Rows rows, const Exec exec,
-             Gathered<X::dim, typename X::Scalar> x, Out<output_dim<X>(), typename X::Scalar> y) {
-  expert.forward(x, y, tape, scratch, rows, exec);
-};
+             Gathered<X::dim, typename X::Scalar> x,
+             Out<output_dim<X>(), typename X::Scalar> y) { expert.forward(x, y, tape, scratch, rows, exec); };
 
 template <int D, int Dff, Activation A = Activation::gelu, class N = float, bool HasBias = true>
 struct Expert {
@@ -88,18 +96,19 @@ struct Expert {
     return Fields{Field{"up", &Expert::up}, Field{"down", &Expert::down, Start::residual}};
   }
   struct Tape {
-    Tokens<Dff, T> pre;          // up x
+    Tokens<Dff, T> pre;  // up x
     void resize(Index slot_count) { pre.resize(slot_count); }
   };
   struct Scratch {
-    Tokens<Dff, T> act, d_pre;   // act(pre), recomputed in backward
+    Tokens<Dff, T> act, d_pre;  // act(pre), recomputed in backward
     [[gnu::noinline]] void resize(Index slot_count) {
       act.resize(slot_count);
       d_pre.resize(slot_count);
     }
   };
 
-  void forward(Gathered<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, Rows rows, const Exec& exec = {}) const {
+  void forward(Gathered<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, Rows rows,
+               const Exec& exec = {}) const {
     check_expert(x.count, y.count, rows, tape.pre.count(), scratch.act.count());
     const auto act = scratch.act.rows(rows);
     kernels::hidden<T, StorageOf<N>>(exec, A, x, up.weight, up.bias.data(), tape.pre.rows(rows), act);
@@ -107,18 +116,18 @@ struct Expert {
   }
 
   // d_act = W_down^T dy,  d_pre = g d_act act'(pre),  dx = W_up^T d_pre
-  void backward(Gathered<D, T>, const Tape& tape, In<D, T> dy, const T* gate, Out<D, T> dx, T* d_gate, Scratch& scratch,
-                Rows rows) const {
+  void backward(Gathered<D, T>, const Tape& tape, In<D, T> dy, const T* gate, Out<D, T> dx, T* d_gate,
+                Scratch& scratch, Rows rows) const {
     check_trains<N>();
     const auto d_pre = scratch.d_pre.rows(rows);
-    kernels::hidden_backward<T>(A, dy, down.weight, down.bias.data(), gate, tape.pre.rows(rows), scratch.act.rows(rows),
-                                d_pre, d_gate);
+    kernels::hidden_backward<T>(A, dy, down.weight, down.bias.data(), gate, tape.pre.rows(rows),
+                                scratch.act.rows(rows), d_pre, d_gate);
     if (!dx.empty()) kernels::affine_backward<T>({}, d_pre, up.weight, dx, false);
   }
 
   static constexpr Index weight_parts = decltype(up)::weight_parts + decltype(down)::weight_parts;
-  void backward_weights(Index part, Gathered<D, T> x, const Tape&, In<D, T> dy, Expert& grad, const Scratch& scratch,
-                        Rows rows) const {
+  void backward_weights(Index part, Gathered<D, T> x, const Tape&, In<D, T> dy, Expert& grad,
+                        const Scratch& scratch, Rows rows) const {
     if (part < up.weight_parts)
       up.backward_weights(part, x, scratch.d_pre.rows(rows), grad.up);
     else
@@ -143,10 +152,10 @@ struct GatedExpert {
 
   static constexpr auto fields() {
     return Fields{Field{"gate", &GatedExpert::gate}, Field{"up", &GatedExpert::up},
-                      Field{"down", &GatedExpert::down, Start::residual}};
+                  Field{"down", &GatedExpert::down, Start::residual}};
   }
   struct Tape {
-    Tokens<Dff, T> gate, up;           // gate x, up x
+    Tokens<Dff, T> gate, up;  // gate x, up x
     [[gnu::noinline]] void resize(Index slot_count) {
       gate.resize(slot_count);
       up.resize(slot_count);
@@ -161,7 +170,8 @@ struct GatedExpert {
     }
   };
 
-  void forward(Gathered<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, Rows rows, const Exec& exec = {}) const {
+  void forward(Gathered<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, Rows rows,
+               const Exec& exec = {}) const {
     check_expert(x.count, y.count, rows, tape.gate.count(), scratch.act.count());
     const auto g = tape.gate.rows(rows), u = tape.up.rows(rows), act = scratch.act.rows(rows);
     kernels::affine<T, StorageOf<N>>(exec, x, gate.weight, gate.bias.data(), g);
@@ -196,4 +206,5 @@ struct GatedExpert {
 static_assert(lists_every_field<GatedExpert<2, 3>>());
 static_assert(ExpertNetwork<GatedExpert<2, 3>>);
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -13,7 +13,8 @@
 #include <moegpt/core/fields.hpp>
 #include <moegpt/layers/pass.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 struct Nothing {
   void resize(const Pass&) {}
@@ -21,28 +22,30 @@ struct Nothing {
 
 namespace detail {
 template <class L, class Tape, class Scratch>
-concept ForwardOf = requires(const L layer, In<L::dim_in, typename L::Scalar> x,
-                             Out<L::dim_out, typename L::Scalar> y, Tape tape, Scratch scratch, const Pass pass) {
-  requires requires { layer.forward(x, y, tape, scratch, pass); } || requires { layer.forward(x, y, tape, pass); } ||
-               requires { layer.forward(x, y, pass); };
-};
+concept ForwardOf =
+    requires(const L layer, In<L::dim_in, typename L::Scalar> x, Out<L::dim_out, typename L::Scalar> y,
+             Tape tape, Scratch scratch, const Pass pass) {
+      requires requires { layer.forward(x, y, tape, scratch, pass); } ||
+                   requires { layer.forward(x, y, tape, pass); } || requires { layer.forward(x, y, pass); };
+    };
 template <class L, class Dx>
-concept BackwardInto = requires(const L layer, In<L::dim_in, typename L::Scalar> x, const typename L::Tape tape,
-                                In<L::dim_out, typename L::Scalar> dy, Dx dx, L grad, typename L::Scratch scratch,
-                                const Pass pass) {
-  requires requires { layer.backward(x, tape, dy, dx, grad, scratch, pass); } ||
-               requires { layer.backward(x, tape, dy, dx, grad, pass); } ||
-               requires { layer.backward(x, dy, dx, grad, pass); };
+concept BackwardInto = requires(const L layer, In<L::dim_in, typename L::Scalar> x,
+                                const typename L::Tape tape, In<L::dim_out, typename L::Scalar> dy, Dx dx,
+                                L grad, typename L::Scratch scratch, const Pass pass) {
+  requires requires { layer.backward(x, tape, dy, dx, grad, scratch, pass); } || requires {
+    layer.backward(x, tape, dy, dx, grad, pass);
+  } || requires { layer.backward(x, dy, dx, grad, pass); };
 };
 }  // namespace detail
 
 template <class L>
-concept Layer = requires(typename L::Tape tape, typename L::Scratch scratch, const Pass pass) {
-  L::fields();
-  tape.resize(pass);
-  scratch.resize(pass);
-} && detail::ForwardOf<L, typename L::Tape, typename L::Scratch>
-  && detail::BackwardInto<L, Out<L::dim_in, typename L::Scalar>>;
+concept Layer =
+    requires(typename L::Tape tape, typename L::Scratch scratch, const Pass pass) {
+      L::fields();
+      tape.resize(pass);
+      scratch.resize(pass);
+    } && detail::ForwardOf<L, typename L::Tape, typename L::Scratch> &&
+    detail::BackwardInto<L, Out<L::dim_in, typename L::Scalar>>;
 
 // A layer whose backward can also add to dx.
 template <class L>
@@ -50,11 +53,14 @@ concept AddsToDx = Layer<L> && detail::BackwardInto<L, Sum<L::dim_in, typename L
 
 // Calls layer.forward with the arguments that it takes. x [tokens, dim_in], y [tokens, dim_out].
 template <class L, class Tape, class Scratch>
-void forward(const L& layer, In<L::dim_in, typename L::Scalar> x, Out<L::dim_out, typename L::Scalar> y, Tape& tape,
-             Scratch& scratch, const Pass& pass) {
-  if constexpr (requires { layer.forward(x, y, tape, scratch, pass); }) layer.forward(x, y, tape, scratch, pass);
-  else if constexpr (requires { layer.forward(x, y, tape, pass); }) layer.forward(x, y, tape, pass);
-  else layer.forward(x, y, pass);
+void forward(const L& layer, In<L::dim_in, typename L::Scalar> x, Out<L::dim_out, typename L::Scalar> y,
+             Tape& tape, Scratch& scratch, const Pass& pass) {
+  if constexpr (requires { layer.forward(x, y, tape, scratch, pass); })
+    layer.forward(x, y, tape, scratch, pass);
+  else if constexpr (requires { layer.forward(x, y, tape, pass); })
+    layer.forward(x, y, tape, pass);
+  else
+    layer.forward(x, y, pass);
 }
 namespace detail {
 template <class L, class Dx, class Tape, class Scratch>
@@ -64,21 +70,23 @@ void backward(const L& layer, In<L::dim_in, typename L::Scalar> x, const Tape& t
     layer.backward(x, tape, dy, dx, grad, scratch, pass);
   else if constexpr (requires { layer.backward(x, tape, dy, dx, grad, pass); })
     layer.backward(x, tape, dy, dx, grad, pass);
-  else layer.backward(x, dy, dx, grad, pass);
+  else
+    layer.backward(x, dy, dx, grad, pass);
 }
 }  // namespace detail
 // Calls layer.backward with the arguments that it takes. Overwrites dx, or adds to it if it is a Sum.
 template <class L, class Tape, class Scratch>
 void backward(const L& layer, In<L::dim_in, typename L::Scalar> x, const Tape& tape,
-              In<L::dim_out, typename L::Scalar> dy, Out<L::dim_in, typename L::Scalar> dx, L& grad, Scratch& scratch,
-              const Pass& pass) {
+              In<L::dim_out, typename L::Scalar> dy, Out<L::dim_in, typename L::Scalar> dx, L& grad,
+              Scratch& scratch, const Pass& pass) {
   detail::backward(layer, x, tape, dy, dx, grad, scratch, pass);
 }
 template <AddsToDx L, class Tape, class Scratch>
 void backward(const L& layer, In<L::dim_in, typename L::Scalar> x, const Tape& tape,
-              In<L::dim_out, typename L::Scalar> dy, Sum<L::dim_in, typename L::Scalar> dx, L& grad, Scratch& scratch,
-              const Pass& pass) {
+              In<L::dim_out, typename L::Scalar> dy, Sum<L::dim_in, typename L::Scalar> dx, L& grad,
+              Scratch& scratch, const Pass& pass) {
   detail::backward(layer, x, tape, dy, dx, grad, scratch, pass);
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -3,7 +3,8 @@
 #include <moegpt/kernels/gemm.hpp>
 #include <moegpt/layers/layer.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 template <int DIn, int DOut, class N = float, bool HasBias = true>
 struct Linear {
@@ -25,25 +26,29 @@ struct Linear {
     kernels::affine<T, StorageOf<N>>(pass.exec, x, weight, bias.data(), y);
   }
 
-  [[gnu::noinline]] void backward(In<DIn, T> x, In<DOut, T> dy, Out<DIn, T> dx, Linear& grad, const Pass& pass) const {
+  [[gnu::noinline]] void backward(In<DIn, T> x, In<DOut, T> dy, Out<DIn, T> dx, Linear& grad,
+                                  const Pass& pass) const {
     check_trains<N>();
-    if (!dx.empty()) kernels::affine_backward<T>(pass.exec, dy, weight, dx, false);           // dx = W^T dy
+    if (!dx.empty()) kernels::affine_backward<T>(pass.exec, dy, weight, dx, false);  // dx = W^T dy
     backward_weights(x, dy, grad, pass);
   }
-  [[gnu::noinline]] void backward(In<DIn, T> x, In<DOut, T> dy, Sum<DIn, T> dx, Linear& grad, const Pass& pass) const {
+  [[gnu::noinline]] void backward(In<DIn, T> x, In<DOut, T> dy, Sum<DIn, T> dx, Linear& grad,
+                                  const Pass& pass) const {
     check_trains<N>();
-    if (!dx.empty()) kernels::affine_backward<T>(pass.exec, dy, weight, dx.matrix(), true);   // dx += W^T dy
+    if (!dx.empty()) kernels::affine_backward<T>(pass.exec, dy, weight, dx.matrix(), true);  // dx += W^T dy
     backward_weights(x, dy, grad, pass);
   }
   // dW += sum_t dy_t x_t^T,  db += sum_t dy_t
-  [[gnu::noinline]] void backward_weights(In<DIn, T> x, In<DOut, T> dy, Linear& grad, const Pass& pass) const {
+  [[gnu::noinline]] void backward_weights(In<DIn, T> x, In<DOut, T> dy, Linear& grad,
+                                          const Pass& pass) const {
     check_trains<N>();
     kernels::affine_backward_weights<T>(pass.exec, x, dy, grad.weight, grad.bias.data());
   }
 
   // The same for part `part` of the rows of dW and db, on one thread. Parts may run in parallel.
   static constexpr Index weight_parts = (DOut + 255) / 256;
-  [[gnu::noinline]] void backward_weights(Index part, Gathered<DIn, T> x, In<DOut, T> dy, Linear& grad) const {
+  [[gnu::noinline]] void backward_weights(Index part, Gathered<DIn, T> x, In<DOut, T> dy,
+                                          Linear& grad) const {
     check_trains<N>();
     const Rows rows = Pieces{DOut, 256}[part];
     const MatrixView<T> dw = grad.weight;
@@ -55,4 +60,5 @@ struct Linear {
 static_assert(lists_every_field<Linear<2, 3>>());
 static_assert(Layer<Linear<2, 3>>);
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -3,7 +3,8 @@
 // DOut to D (moe/projected_mixture.hpp).
 #include <moegpt/layers/expert.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 template <int D, int DOut = D, class N = float, bool HasBias = true>
 struct LinearExpert {
@@ -20,7 +21,7 @@ struct LinearExpert {
     void resize(Index) {}
   };
   struct Scratch {
-    Tokens<D, T> h;                    // W^T dy
+    Tokens<D, T> h;  // W^T dy
     void resize(Index slot_count) { h.resize(slot_count); }
   };
 
@@ -37,18 +38,21 @@ struct LinearExpert {
     const auto h = scratch.h.rows(rows);
     kernels::affine_backward<T>({}, dy, map.weight, h, false);
     for (Index s = 0; s < rows.count; ++s) {
-      if (d_gate) d_gate[s] = kernels::dot(h[s], x[s], D) + (HasBias ? kernels::dot(dy[s], map.bias.data(), DOut) : T(0));
+      if (d_gate)
+        d_gate[s] =
+            kernels::dot(h[s], x[s], D) + (HasBias ? kernels::dot(dy[s], map.bias.data(), DOut) : T(0));
       if (!dx.empty()) kernels::scale(D, gate ? gate[s] : T(1), h[s], dx[s]);
     }
   }
 
   static constexpr Index weight_parts = decltype(map)::weight_parts;
-  void backward_weights(Index part, Gathered<D, T> x, const Tape&, In<DOut, T> dy, LinearExpert& grad, const Scratch&,
-                        Rows) const {
+  void backward_weights(Index part, Gathered<D, T> x, const Tape&, In<DOut, T> dy, LinearExpert& grad,
+                        const Scratch&, Rows) const {
     map.backward_weights(part, x, dy, grad.map);
   }
 };
 static_assert(lists_every_field<LinearExpert<2, 3>>());
 static_assert(ExpertNetwork<LinearExpert<2, 3>>);
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -3,21 +3,22 @@
 #include <moegpt/kernels/norms.hpp>
 #include <moegpt/layers/layer.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 template <int D, class T = float>
 struct LayerNorm {
   using Scalar = T;
   static constexpr int dim_in = D, dim_out = D;
 
-  Weight<T, D> weight;   // gamma
-  Weight<T, D> bias;     // beta
+  Weight<T, D> weight;  // gamma
+  Weight<T, D> bias;    // beta
 
   static constexpr auto fields() {
     return Fields{Field{"weight", &LayerNorm::weight, Start::one}, Field{"bias", &LayerNorm::bias}};
   }
   struct Tape {
-    Tokens<1, T> mean, rstd;   // of each token; rstd = 1 / sqrt(variance + norm_epsilon)
+    Tokens<1, T> mean, rstd;  // of each token; rstd = 1 / sqrt(variance + norm_epsilon)
     void resize(const Pass& pass) { resize_all(pass, mean, rstd); }
   };
   using Scratch = Nothing;
@@ -42,11 +43,11 @@ struct RMSNorm {
   using Scalar = T;
   static constexpr int dim_in = D, dim_out = D;
 
-  Weight<T, D> weight;   // gamma
+  Weight<T, D> weight;  // gamma
 
   static constexpr auto fields() { return Fields{Field{"weight", &RMSNorm::weight, Start::one}}; }
   struct Tape {
-    Tokens<1, T> rstd;         // 1 / sqrt(mean of x^2 + norm_epsilon), of each token
+    Tokens<1, T> rstd;  // 1 / sqrt(mean of x^2 + norm_epsilon), of each token
     void resize(const Pass& pass) { rstd.resize(pass); }
   };
   using Scratch = Nothing;
@@ -85,4 +86,5 @@ struct NoNorm {
 static_assert(lists_every_field<NoNorm<2>>());
 static_assert(Layer<NoNorm<2>>);
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -8,7 +8,8 @@
 #include <cmath>
 #include <optional>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Tokens are batch-major: token t of sequence b has index b * length + t.
 struct Shape {
@@ -21,9 +22,9 @@ struct Shape {
 struct ModelOptions {
   double norm_epsilon = 1e-5;
   double rotary_base = 10000;
-  double attention_scale = 0;    // of query-key products; 0: 1 / sqrt(head_dim)
-  double capacity_factor = 0;    // capacity of an expert: factor * tokens * K / E slots; 0: dropless
-  double min_capacity = 0;       // minimum capacity in slots; a capacity is at least 1
+  double attention_scale = 0;  // of query-key products; 0: 1 / sqrt(head_dim)
+  double capacity_factor = 0;  // capacity of an expert: factor * tokens * K / E slots; 0: dropless
+  double min_capacity = 0;     // minimum capacity in slots; a capacity is at least 1
   bool operator==(const ModelOptions&) const = default;
 };
 
@@ -39,7 +40,8 @@ struct ModelOptions {
         ", expected a finite number, 0 or more");
 }
 inline void check_dropout(const char* name, double probability) {
-  check(probability >= 0 && probability < 1, name, " is ", probability, ": it must be at least 0 and below 1");
+  check(probability >= 0 && probability < 1, name, " is ", probability,
+        ": it must be at least 0 and below 1");
 }
 
 // Additional arguments of routers and their losses: routing/routing_context.hpp.
@@ -49,34 +51,35 @@ struct Pass {
   Shape shape{};
   Exec exec{};
   ModelOptions options{};
-  double dropout = 0;                  // probability; of attention probabilities and outputs, of dense FFNs
-  std::optional<Key> key{};            // RNG key of noise and dropout; none: evaluation
-  Index first_position = 0;            // of every sequence: the number of positions in a key/value cache
-  const Index* first_positions = nullptr;   // [batch] of each sequence; null: first_position
-  Index first_token = 0;               // global number of token 0, for noise independent of partitions
-  Index sequence_stride = 0;           // global numbers between sequences; 0: shape.length
-  const Index* lengths = nullptr;      // [batch] tokens that are not padding; null: all
-  const Rows* documents = nullptr;     // [tokens] positions of the token's document, to attend to; null: all
-  bool partial = false;                // smaller than a batch: in generation, and at the end of a text
-  int layer = 0;                       // number of the layer in its model, from 0; see at_layer
-  const RoutingContext* routing = nullptr;   // null: no losses, all experts allowed
+  double dropout = 0;        // probability; of attention probabilities and outputs, of dense FFNs
+  std::optional<Key> key{};  // RNG key of noise and dropout; none: evaluation
+  Index first_position = 0;  // of every sequence: the number of positions in a key/value cache
+  const Index* first_positions = nullptr;  // [batch] of each sequence; null: first_position
+  Index first_token = 0;                   // global number of token 0, for noise independent of partitions
+  Index sequence_stride = 0;               // global numbers between sequences; 0: shape.length
+  const Index* lengths = nullptr;          // [batch] tokens that are not padding; null: all
+  const Rows* documents = nullptr;  // [tokens] positions of the token's document, to attend to; null: all
+  bool partial = false;             // smaller than a batch: in generation, and at the end of a text
+  int layer = 0;                    // number of the layer in its model, from 0; see at_layer
+  const RoutingContext* routing = nullptr;  // null: no losses, all experts allowed
 
   Index tokens() const { return shape.tokens(); }
   // std::invalid_argument unless a layer's x and y have tokens() tokens and the fields are in range.
   [[gnu::noinline]] void check_fits(Index x, Index y) const {
     check(shape.batch >= 0 && shape.length >= 0, "pass.shape is ", shape.batch, " x ", shape.length,
           " tokens: neither may be negative");
-    check(x == tokens() && y == tokens(), "a layer got ", x, " tokens and room for ", y, " in y, but pass.shape is ",
-          shape.batch, " x ", shape.length, " tokens");
-    check(first_position >= 0 && first_token >= 0, "pass.first_position is ", first_position, " and pass.first_token ",
-          first_token, ": neither may be negative");
+    check(x == tokens() && y == tokens(), "a layer got ", x, " tokens and room for ", y,
+          " in y, but pass.shape is ", shape.batch, " x ", shape.length, " tokens");
+    check(first_position >= 0 && first_token >= 0, "pass.first_position is ", first_position,
+          " and pass.first_token ", first_token, ": neither may be negative");
     for (Index b = 0; first_positions && b < shape.batch; ++b)
-      check(first_positions[b] >= 0, "pass.first_positions[", b, "] is ", first_positions[b], ", expected 0 or more");
-    check(sequence_stride == 0 || sequence_stride >= shape.length, "pass.sequence_stride is ", sequence_stride,
-          ", expected 0 or at least the ", shape.length, " tokens of a sequence");
+      check(first_positions[b] >= 0, "pass.first_positions[", b, "] is ", first_positions[b],
+            ", expected 0 or more");
+    check(sequence_stride == 0 || sequence_stride >= shape.length, "pass.sequence_stride is ",
+          sequence_stride, ", expected 0 or at least the ", shape.length, " tokens of a sequence");
     for (Index b = 0; lengths && b < shape.batch; ++b)
-      check(lengths[b] >= 0 && lengths[b] <= shape.length, "pass.lengths[", b, "] is ", lengths[b], ", expected 0 .. ",
-            shape.length);
+      check(lengths[b] >= 0 && lengths[b] <= shape.length, "pass.lengths[", b, "] is ", lengths[b],
+            ", expected 0 .. ", shape.length);
     check_options(options);
     check_dropout("pass.dropout", dropout);
     exec.check_threads();
@@ -110,9 +113,12 @@ struct Pass {
 
 // x.resize(pass) for each argument: Tokens, tapes, scratch.
 template <class... X>
-void resize_all(const Pass& pass, X&... x) { (x.resize(pass), ...); }
+void resize_all(const Pass& pass, X&... x) {
+  (x.resize(pass), ...);
+}
 
 // Chunk of loops over tokens. Does not affect results.
 inline constexpr Index token_piece = 64;
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -4,14 +4,17 @@
 
 #include <vector>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 struct Batch {
   Shape shape;
-  std::vector<int> inputs{};      // [tokens] ids, one sequence after another
-  std::vector<int> targets{};     // [tokens] the id that follows; below zero: ignored
-  std::vector<Index> starts{};    // [batch] where in its text each sequence begins, if it comes from one
-  std::vector<Index> lengths{};   // [batch] tokens of each sequence before its padding, 0 .. length; empty: all
+  std::vector<int> inputs{};    // [tokens] ids, one sequence after another
+  std::vector<int> targets{};   // [tokens] the id that follows; below zero: ignored
+  std::vector<Index> starts{};  // [batch] where in its text each sequence begins, if it comes from one
+  std::vector<Index>
+      lengths{};  // [batch] tokens of each sequence before its padding, 0 .. length; empty: all
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -1,25 +1,28 @@
 #pragma once
-// A transformer block: attention and a mixture, each with a residual connection around it. Where its norms stand
-// makes its kind: before each branch (Block; with NoNorm, nowhere) or after each sum (PostNormBlock).
+// A transformer block: attention and a mixture, each with a residual connection around it. Where its norms
+// stand makes its kind: before each branch (Block; with NoNorm, nowhere) or after each sum (PostNormBlock).
 #include <moegpt/kernels/elementwise.hpp>
 #include <moegpt/layers/attention.hpp>
 #include <moegpt/layers/dropout.hpp>
 #include <moegpt/layers/norms.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // A decoder rejects a mixture that looks ahead; the message names the part that does.
 template <class Mixture, Mask M>
 consteval bool looks_back_only() {
   constexpr bool refused = M == Mask::causal && !Mixture::causal;
   constexpr bool by_drop_rule = requires { requires !Mixture::drop.causal(); };
-  static_assert(!(refused && by_drop_rule),
-                "Dropping: under this drop rule a later token can take an earlier one's place, so a decoder that uses "
-                "it leaks the future: only Drop::token_order or Group::position do not; or AllowNonCausal<...> if that "
-                "is meant");
-  static_assert(!refused || by_drop_rule,
-                "Block: this router looks at later tokens, so a decoder that uses it leaks the future, and what "
-                "it generates is not what it learned: choose a causal router, or AllowNonCausal<...> if that is meant");
+  static_assert(
+      !(refused && by_drop_rule),
+      "Dropping: under this drop rule a later token can take an earlier one's place, so a decoder that uses "
+      "it leaks the future: only Drop::token_order or Group::position do not; or AllowNonCausal<...> if that "
+      "is meant");
+  static_assert(
+      !refused || by_drop_rule,
+      "Block: this router looks at later tokens, so a decoder that uses it leaks the future, and what "
+      "it generates is not what it learned: choose a causal router, or AllowNonCausal<...> if that is meant");
   return true;
 }
 
@@ -67,7 +70,7 @@ struct Block {
 
   static constexpr auto fields() {
     return Fields{Field{"norm1", &Block::norm1}, Field{"attention", &Block::attention},
-                      Field{"norm2", &Block::norm2}, Field{Mixture::name, &Block::mixture}};
+                  Field{"norm2", &Block::norm2}, Field{Mixture::name, &Block::mixture}};
   }
   struct Tape : BlockTape<NormType, AttentionType, Mixture> {
     Tokens<D, T> normed1, normed2;
@@ -91,10 +94,10 @@ struct Block {
     norm1.forward(x, tape.normed1, tape.norm1, pass);
     attention.forward(tape.normed1, tape.attended, tape.attention, scratch.attention, pass, cache);
     dropout.forward(tape.attended, tape.attended, tape.dropout, pass);
-    kernels::add<T>(pass.exec, x, tape.attended, tape.middle);                       // residual
+    kernels::add<T>(pass.exec, x, tape.attended, tape.middle);  // residual
     norm2.forward(tape.middle, tape.normed2, tape.norm2, pass);
     mixture.forward(tape.normed2, tape.mixed, tape.mixture, scratch.mixture, pass);
-    kernels::add<T>(pass.exec, tape.middle, tape.mixed, y);                          // residual
+    kernels::add<T>(pass.exec, tape.middle, tape.mixed, y);  // residual
   }
 
   void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, Block& grad, Scratch& s,
@@ -102,12 +105,13 @@ struct Block {
     s.resize(pass);
     mixture.backward(tape.normed2, tape.mixture, dy, s.d_normed, grad.mixture, s.mixture, pass);
     norm2.backward(tape.middle, tape.norm2, s.d_normed, s.d_middle, grad.norm2, pass);
-    kernels::add<T>(pass.exec, s.d_middle, dy, s.d_middle);                          // residual
+    kernels::add<T>(pass.exec, s.d_middle, dy, s.d_middle);  // residual
     Dropout<D, T> none;
     dropout.backward(tape.attended, tape.dropout, s.d_middle, s.d_attended, none, pass);
-    attention.backward(tape.normed1, tape.attention, s.d_attended, s.d_normed, grad.attention, s.attention, pass);
+    attention.backward(tape.normed1, tape.attention, s.d_attended, s.d_normed, grad.attention, s.attention,
+                       pass);
     norm1.backward(x, tape.norm1, s.d_normed, dx, grad.norm1, pass);
-    if (!dx.empty()) kernels::add<T>(pass.exec, dx, s.d_middle, dx);                 // residual
+    if (!dx.empty()) kernels::add<T>(pass.exec, dx, s.d_middle, dx);  // residual
   }
 
  private:
@@ -155,10 +159,10 @@ struct PostNormBlock {
     tape.resize(pass);
     attention.forward(x, tape.attended, tape.attention, scratch.attention, pass, cache);
     dropout.forward(tape.attended, tape.attended, tape.dropout, pass);
-    kernels::add<T>(pass.exec, x, tape.attended, tape.sum1);                         // residual
+    kernels::add<T>(pass.exec, x, tape.attended, tape.sum1);  // residual
     norm1.forward(tape.sum1, tape.middle, tape.norm1, pass);
     mixture.forward(tape.middle, tape.mixed, tape.mixture, scratch.mixture, pass);
-    kernels::add<T>(pass.exec, tape.middle, tape.mixed, tape.sum2);                  // residual
+    kernels::add<T>(pass.exec, tape.middle, tape.mixed, tape.sum2);  // residual
     norm2.forward(tape.sum2, y, tape.norm2, pass);
   }
 
@@ -167,12 +171,12 @@ struct PostNormBlock {
     s.resize(pass);
     norm2.backward(tape.sum2, tape.norm2, dy, s.d_sum, grad.norm2, pass);
     mixture.backward(tape.middle, tape.mixture, s.d_sum, s.d_middle, grad.mixture, s.mixture, pass);
-    kernels::add<T>(pass.exec, s.d_middle, s.d_sum, s.d_middle);                     // residual
+    kernels::add<T>(pass.exec, s.d_middle, s.d_sum, s.d_middle);  // residual
     norm1.backward(tape.sum1, tape.norm1, s.d_middle, s.d_sum, grad.norm1, pass);
     Dropout<D, T> none;
     dropout.backward(tape.attended, tape.dropout, s.d_sum, s.d_attended, none, pass);
     attention.backward(x, tape.attention, s.d_attended, dx, grad.attention, s.attention, pass);
-    if (!dx.empty()) kernels::add<T>(pass.exec, dx, s.d_sum, dx);                    // residual
+    if (!dx.empty()) kernels::add<T>(pass.exec, dx, s.d_sum, dx);  // residual
   }
 
  private:
@@ -198,4 +202,5 @@ template <class Recipe, bool PostNorm, AttentionShape S, class NormType, class M
           class N = typename Mixture::Scalar>
 using BlockOfRecipe = typename detail::BlockFor<Recipe, PostNorm, S, NormType, Mixture, N>::type;
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

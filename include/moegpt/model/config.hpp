@@ -7,14 +7,15 @@
 #include <concepts>
 #include <initializer_list>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 enum class Norm { layer, rms };
 enum class Positions { learned, rotary };
 enum class Residual {
-  pre_norm,    // x + branch(norm(x)), and a norm after the last block (GPT-2, Mixtral)
-  post_norm,   // norm(x + branch(x)) (Vaswani et al. 2017)
-  no_norm,     // x + branch(x)
+  pre_norm,   // x + branch(norm(x)), and a norm after the last block (GPT-2, Mixtral)
+  post_norm,  // norm(x + branch(x)) (Vaswani et al. 2017)
+  no_norm,    // x + branch(x)
 };
 
 // A choice of layers, as numbers or as a predicate: {1, 4} or [](int layer) { return layer % 3 == 0; }
@@ -22,7 +23,7 @@ enum class Residual {
 struct LayerSet {
   static constexpr int most = 256;
   bool given = false;
-  int lowest = 0, highest = -1;   // of the numbers in a list
+  int lowest = 0, highest = -1;  // of the numbers in a list
   std::uint64_t bits[most / 64] = {};
 
   constexpr LayerSet() = default;
@@ -48,9 +49,9 @@ struct LayerSet {
 };
 
 struct Config {
-  int vocab;                 // tokens the model knows
-  int context;               // tokens it can look back on
-  int dim;                   // D, width of the residual stream
+  int vocab;    // tokens the model knows
+  int context;  // tokens it can look back on
+  int dim;      // D, width of the residual stream
   int layers;
   int heads;
   int kv_heads = 0;          // 0: as many as heads
@@ -62,15 +63,15 @@ struct Config {
   Residual residual = Residual::pre_norm;
   Positions positions = Positions::learned;
   Activation activation = Activation::gelu;
-  bool gated = false;        // experts are gated: down(act(gate x) * up x)
-  bool attention_bias = false;   // of query, key and value
-  bool output_bias = true;       // of attention's output
+  bool gated = false;           // experts are gated: down(act(gate x) * up x)
+  bool attention_bias = false;  // of query, key and value
+  bool output_bias = true;      // of attention's output
   bool expert_bias = true;
   bool head_bias = false;
-  bool tied = false;         // the head shares its weight with the token embedding
-  int dense_first = 0;       // this many layers have a dense feed-forward ...
-  int moe_every = 1;         // ... and of the others, every n-th a mixture of experts
-  LayerSet mixture_at{};     // or any other choice of the mixtures
+  bool tied = false;      // the head shares its weight with the token embedding
+  int dense_first = 0;    // this many layers have a dense feed-forward ...
+  int moe_every = 1;      // ... and of the others, every n-th a mixture of experts
+  LayerSet mixture_at{};  // or any other choice of the mixtures
 
   constexpr int expert_width() const { return hidden > 0 ? hidden : 4 * dim; }
   constexpr int dense_width() const { return dense_hidden > 0 ? dense_hidden : expert_width(); }
@@ -79,28 +80,39 @@ struct Config {
     return layer >= dense_first && (layer - dense_first + 1) % moe_every == 0;
   }
   constexpr AttentionShape attention() const {
-    return {.dim = dim, .heads = heads, .kv_heads = kv_heads, .head_dim = head_dim, .mask = mask,
-            .rotary = positions == Positions::rotary, .bias = attention_bias, .output_bias = output_bias};
+    return {.dim = dim,
+            .heads = heads,
+            .kv_heads = kv_heads,
+            .head_dim = head_dim,
+            .mask = mask,
+            .rotary = positions == Positions::rotary,
+            .bias = attention_bias,
+            .output_bias = output_bias};
   }
   bool operator==(const Config&) const = default;
 };
 
-// Asserts that the extents of a model can be meant: none is negative, and none so large that a product overflows.
+// Asserts that the extents of a model can be meant: none is negative, and none so large that a product
+// overflows.
 template <Config C>
 consteval bool extents_make_sense() {
   constexpr long long most = 1 << 26, heads = C.heads, head_dim = C.head_dim, factor = C.hidden > 0 ? 1 : 4;
   static_assert(C.vocab > 0 && C.context > 0 && C.dim > 0 && C.layers > 0 && C.heads > 0,
                 "Config: vocab, context, dim, layers and heads must be positive");
-  static_assert(C.kv_heads >= 0 && C.head_dim >= 0 && C.hidden >= 0 && C.dense_hidden >= 0,
-                "Config: kv_heads, head_dim, hidden and dense_hidden must be at least 0, which stands for the default");
-  static_assert(C.vocab <= most && C.context <= most && factor * C.dim <= most && C.layers <= most &&
-                    heads * (head_dim > 0 ? head_dim : 1) <= most && C.hidden <= most && C.dense_hidden <= most,
-                "Config: an extent is absurd: vocab, context, the width of the stream, of all heads and of an expert, "
-                "and the number of layers are at most 2^26");
+  static_assert(
+      C.kv_heads >= 0 && C.head_dim >= 0 && C.hidden >= 0 && C.dense_hidden >= 0,
+      "Config: kv_heads, head_dim, hidden and dense_hidden must be at least 0, which stands for the default");
+  static_assert(
+      C.vocab <= most && C.context <= most && factor * C.dim <= most && C.layers <= most &&
+          heads * (head_dim > 0 ? head_dim : 1) <= most && C.hidden <= most && C.dense_hidden <= most,
+      "Config: an extent is absurd: vocab, context, the width of the stream, of all heads and of an expert, "
+      "and the number of layers are at most 2^26");
   static_assert(C.kv_heads <= C.heads, "Config: kv_heads must be at most heads");
-  static_assert(C.mixture_at.lowest >= 0 && C.mixture_at.highest < C.layers,
-                "Config: mixture_at names a layer that is not there: layers are numbered from 0 to layers - 1");
+  static_assert(
+      C.mixture_at.lowest >= 0 && C.mixture_at.highest < C.layers,
+      "Config: mixture_at names a layer that is not there: layers are numbered from 0 to layers - 1");
   return true;
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

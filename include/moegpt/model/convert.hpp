@@ -5,7 +5,8 @@
 #include <functional>
 #include <map>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 namespace detail {
 
@@ -14,27 +15,31 @@ template <class Real>
 struct ConvertedWeight {
   std::vector<int> shape;
   bool empty;
-  std::function<void(Index, Real*)> read;   // a row
+  std::function<void(Index, Real*)> read;  // a row
 };
 template <class Real, class Model>
 std::map<std::string, ConvertedWeight<Real>> weights_by_path(const Model& model) {
   std::map<std::string, ConvertedWeight<Real>> weights;
-  for_each_named_weight([&](const std::string& path, Kind, const auto& w) {
-    weights[path] = {{w.shape.begin(), w.shape.end()}, w.empty(),
-                     [w](Index row, Real* to) { read_row(w.view(), row, to); }};
-  }, model);
+  for_each_named_weight(
+      [&](const std::string& path, Kind, const auto& w) {
+        weights[path] = {{w.shape.begin(), w.shape.end()}, w.empty(), [w](Index row, Real* to) {
+                           read_row(w.view(), row, to);
+                         }};
+      },
+      model);
   return weights;
 }
 
 }  // namespace detail
 
-// Copies every weight of `from` to the weight of the same path of `to`, row by row, and the options. BF16 rounds to
-// nearest; INT8 rounds to 1/127 of the largest of each 32 inputs. Throws std::invalid_argument if a weight is held by
-// one of them alone, or a number is not finite where it goes; `to` is then unchanged.
+// Copies every weight of `from` to the weight of the same path of `to`, row by row, and the options. BF16
+// rounds to nearest; INT8 rounds to 1/127 of the largest of each 32 inputs. Throws std::invalid_argument if a
+// weight is held by one of them alone, or a number is not finite where it goes; `to` is then unchanged.
 template <class From, class To>
 void convert(const From& from, To& to) {
-  static_assert(From::config == To::config && std::same_as<typename From::RouterRecipe, typename To::RouterRecipe>,
-                "convert: the models must have one Config and one router: only their numbers may differ");
+  static_assert(
+      From::config == To::config && std::same_as<typename From::RouterRecipe, typename To::RouterRecipe>,
+      "convert: the models must have one Config and one router: only their numbers may differ");
   using Real = typename From::Scalar;
   const auto weights = detail::weights_by_path<Real>(from);
   Buffer<Real> row;
@@ -48,24 +53,29 @@ void convert(const From& from, To& to) {
       f(i, converted.data());
     }
   };
-  for_each_named_weight([&](const std::string& path, Kind, const auto& w) {
-    using S = typename std::remove_cvref_t<decltype(w)>::Scalar;
-    const auto found = weights.find(path);
-    check(found != weights.end() && found->second.empty == w.empty(), "convert: only one of the models holds ", path,
-          ": allocate or release it in both");
-    for_each_row(path, w, [&](Index i, const auto* numbers) {
-      for (Index k = 0; k < w.cols; ++k) {
-        auto stored = numbers[k];
-        if constexpr (std::same_as<S, BF16>) stored = BF16(stored);
-        check(std::isfinite(stored), "convert: ", path, "[", i * w.cols + k, "] is ", row[k],
-              ", expected a number that is finite where it goes");
-      }
-    });
-  }, std::as_const(to));
-  for_each_named_weight([&](const std::string& path, Kind, const auto& w) {
-    for_each_row(path, w, [&](Index i, const auto* numbers) { write_row(w.view(), i, numbers); });
-  }, to);
+  for_each_named_weight(
+      [&](const std::string& path, Kind, const auto& w) {
+        using S = typename std::remove_cvref_t<decltype(w)>::Scalar;
+        const auto found = weights.find(path);
+        check(found != weights.end() && found->second.empty == w.empty(),
+              "convert: only one of the models holds ", path, ": allocate or release it in both");
+        for_each_row(path, w, [&](Index i, const auto* numbers) {
+          for (Index k = 0; k < w.cols; ++k) {
+            auto stored = numbers[k];
+            if constexpr (std::same_as<S, BF16>) stored = BF16(stored);
+            check(std::isfinite(stored), "convert: ", path, "[", i * w.cols + k, "] is ", row[k],
+                  ", expected a number that is finite where it goes");
+          }
+        });
+      },
+      std::as_const(to));
+  for_each_named_weight(
+      [&](const std::string& path, Kind, const auto& w) {
+        for_each_row(path, w, [&](Index i, const auto* numbers) { write_row(w.view(), i, numbers); });
+      },
+      to);
   if constexpr (requires { from.options; }) to.options = from.options;
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -1,21 +1,23 @@
 #pragma once
-// GPT: a Transformer and a language-model head. A decoder whose feed-forward networks are mixtures of experts.
-// With Mask::full an encoder: the batch's targets say what to predict, and the logits are in the tape.
+// GPT: a Transformer and a language-model head. A decoder whose feed-forward networks are mixtures of
+// experts. With Mask::full an encoder: the batch's targets say what to predict, and the logits are in the
+// tape.
 #include <moegpt/model/batch.hpp>
 #include <moegpt/model/head.hpp>
 #include <moegpt/model/transformer.hpp>
 
 #include <limits>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // What a batch cost, in nats per token, and what the objective looks at.
-// Losses of routers are before their coefficients: balance is combined over layers by its rule, the others are
-// summed, each times the weight of its layer if the objective has layer_weights. For uniform loads and scores
-// balance is balanced_value.
+// Losses of routers are before their coefficients: balance is combined over layers by its rule, the others
+// are summed, each times the weight of its layer if the objective has layer_weights. For uniform loads and
+// scores balance is balanced_value.
 struct Loss : RouterLosses<double> {
   double cross_entropy = 0;
-  Index targets = 0;   // that count: the cross-entropy is their mean
+  Index targets = 0;  // that count: the cross-entropy is their mean
   double total(const Objective& o) const { return cross_entropy + weighted(o, *this); }
 };
 
@@ -34,14 +36,14 @@ struct GPT {
   using Workspace = moegpt::Workspace<GPT>;
 
   Trunk trunk;
-  HeadType head;   // tied: its weight is that of trunk.token_embedding
+  HeadType head;  // tied: its weight is that of trunk.token_embedding
   ModelOptions options;
 
   static constexpr auto fields() { return Fields{Field{"", &GPT::trunk}, Field{"head", &GPT::head}}; }
 
   struct Tape {
     typename Trunk::Tape trunk;
-    Tokens<D, T> normed;   // output of the trunk
+    Tokens<D, T> normed;  // output of the trunk
     typename HeadType::Tape head;
     void resize(const Pass& pass, Use use) {
       trunk.resize(pass, use);
@@ -61,29 +63,35 @@ struct GPT {
   // Weights that one token meets: all but the experts it is not sent to.
   double active_weights() const {
     double active = 0;
-    for_each_weight_of_kind([&](Kind kind, const auto& w) {
-      double share = 1;
-      if constexpr (has_experts)
-        if (kind == Kind::sparse) share = static_cast<double>(Recipe::active) / Recipe::experts;
-      active += share * static_cast<double>(w.size());
-    }, *this);
+    for_each_weight_of_kind(
+        [&](Kind kind, const auto& w) {
+          double share = 1;
+          if constexpr (has_experts)
+            if (kind == Kind::sparse) share = static_cast<double>(Recipe::active) / Recipe::experts;
+          active += share * static_cast<double>(w.size());
+        },
+        *this);
     return active;
   }
 
   // Mean cross-entropy of what follows, and the losses of the routers. With a key: noise and dropout. Padding
-  // (batch.lengths) is not routed, not attended to, and counts in no loss; its ids must be valid ones all the same.
-  // Throws std::invalid_argument for ids or shapes that do not fit, std::runtime_error for a loss that is not finite.
+  // (batch.lengths) is not routed, not attended to, and counts in no loss; its ids must be valid ones all the
+  // same. Throws std::invalid_argument for ids or shapes that do not fit, std::runtime_error for a loss that
+  // is not finite.
   Loss forward(const Batch& batch, Workspace& work, std::optional<Key> key = {}) const {
     return forward(batch, work, key, work.objective);
   }
   // The same with another objective than the workspace's: evaluation wants none of it.
-  Loss forward(const Batch& batch, Workspace& work, std::optional<Key> key, const Objective& objective) const {
+  Loss forward(const Batch& batch, Workspace& work, std::optional<Key> key,
+               const Objective& objective) const {
     check_ids(batch.targets, "target", std::numeric_limits<int>::min(), V);
-    check(std::ssize(batch.targets) == batch.shape.tokens(), "the batch has ", batch.targets.size(), " targets for ",
-          batch.shape.tokens(), " tokens: one each, below zero to ignore it");
+    check(std::ssize(batch.targets) == batch.shape.tokens(), "the batch has ", batch.targets.size(),
+          " targets for ", batch.shape.tokens(), " tokens: one each, below zero to ignore it");
     check_lengths(batch.lengths, batch.shape);
-    Pass pass = trunk.prepare(batch.inputs, {.shape = batch.shape, .options = options, .key = key,
-                                             .lengths = pointer_to(batch.lengths)}, work, objective);
+    Pass pass = trunk.prepare(
+        batch.inputs,
+        {.shape = batch.shape, .options = options, .key = key, .lengths = pointer_to(batch.lengths)}, work,
+        objective);
     Tape& tape = work.tape;
     tape.normed.resize(pass);
     Loss loss;
@@ -94,13 +102,14 @@ struct GPT {
           head.loss(tape.normed, trunk.token_embedding.weight, batch.targets.data(), tape.head, pass);
       loss.targets = tape.head.counted;
     });
-    if (!std::isfinite(loss.total(objective))) not_finite("loss", loss.total(objective), first_not_finite(*this));
+    if (!std::isfinite(loss.total(objective)))
+      not_finite("loss", loss.total(objective), first_not_finite(*this));
     work.last.complete = true, work.last.targets = batch.targets.data();
     return loss;
   }
 
-  // Adds the gradient of weight * loss.total(objective) of the last forward of `work` to `grad`. To accumulate
-  // micro-batches with different numbers of targets, weigh each by loss.targets over their sum.
+  // Adds the gradient of weight * loss.total(objective) of the last forward of `work` to `grad`. To
+  // accumulate micro-batches with different numbers of targets, weigh each by loss.targets over their sum.
   void backward(const Batch& batch, Workspace& work, GPT& grad, double weight = 1) const {
     check_trains<N>();
     check(work.use == Use::training, "backward needs a workspace made for training");
@@ -125,21 +134,30 @@ struct GPT {
   }
 
   // Logits [V] of what follows each of the ids, which continue what the cache holds (its batch x length ids).
-  // Each sequence continues at its own length. lengths: [batch] ids of each sequence that are not padding; none: all.
-  // The view lives in the workspace until its next use. Throws std::runtime_error for a logit that is not finite.
-  In<V, T> logits(std::span<const int> ids, Workspace& work, Cache& cache, std::optional<Key> key = {}) const {
+  // Each sequence continues at its own length. lengths: [batch] ids of each sequence that are not padding;
+  // none: all. The view lives in the workspace until its next use. Throws std::runtime_error for a logit that
+  // is not finite.
+  In<V, T> logits(std::span<const int> ids, Workspace& work, Cache& cache,
+                  std::optional<Key> key = {}) const {
     return logits(ids, {}, work, cache, key);
   }
   In<V, T> logits(std::span<const int> ids, std::span<const Index> lengths, Workspace& work, Cache& cache,
                   std::optional<Key> key = {}) const {
-    static_assert(C.mask == Mask::causal, "GPT: with Config::mask = Mask::full a token depends on later ones, so this "
+    static_assert(C.mask == Mask::causal,
+                  "GPT: with Config::mask = Mask::full a token depends on later ones, so this "
                   "model cannot generate: call forward and read work.tape.head.logits, or use Mask::causal");
     const Shape shape{cache.batch(), std::ssize(ids) / cache.batch()};
     check_lengths(lengths, shape);
     cache.check_remaining(shape.length, lengths);
-    Pass pass = trunk.prepare(ids, {.shape = shape, .options = options, .key = key,
-                                    .first_positions = cache.lengths().data(), .sequence_stride = C.context,
-                                    .lengths = pointer_to(lengths), .partial = true}, work, work.objective);
+    Pass pass = trunk.prepare(ids,
+                              {.shape = shape,
+                               .options = options,
+                               .key = key,
+                               .first_positions = cache.lengths().data(),
+                               .sequence_stride = C.context,
+                               .lengths = pointer_to(lengths),
+                               .partial = true},
+                              work, work.objective);
     Tape& tape = work.tape;
     resize_all(pass, tape.normed, tape.head.logits);
     work.exec.region([&](const Exec& exec) {
@@ -148,7 +166,8 @@ struct GPT {
       head.forward(tape.normed, trunk.token_embedding.weight, tape.head.logits, pass);
     });
     for (const T logit : tape.head.logits.memory())
-      if (!std::isfinite(logit)) not_finite("logit of a token", static_cast<double>(logit), first_not_finite(*this));
+      if (!std::isfinite(logit))
+        not_finite("logit of a token", static_cast<double>(logit), first_not_finite(*this));
     work.last.complete = true;
     cache.advance(shape.length, lengths);
     return tape.head.logits;
@@ -160,4 +179,5 @@ struct GPT {
   }
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -1,12 +1,13 @@
 #pragma once
 // The last layer: logits = W x + b over the vocabulary, and the cross-entropy of what follows. With a tied
-// head, W is the token embedding. The one layer whose loss is fused with its forward: logits stay in the tape.
-// Backward takes the vocabulary block by block, so that no second buffer of the logits' size exists.
+// head, W is the token embedding. The one layer whose loss is fused with its forward: logits stay in the
+// tape. Backward takes the vocabulary block by block, so that no second buffer of the logits' size exists.
 #include <moegpt/kernels/cross_entropy.hpp>
 #include <moegpt/kernels/gemm.hpp>
 #include <moegpt/layers/layer.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 template <int D, int V, class N = float, bool Tied = false, bool HasBias = false>
 struct Head {
@@ -22,18 +23,18 @@ struct Head {
   }
   struct Tape {
     Tokens<V, T> logits;
-    Tokens<1, T> loss;      // of each token, in nats
-    Tokens<1, T> lse;       // log sum exp of its logits
-    Buffer<int> targets;    // [tokens] of the last loss; below zero: ignored, as those of padding are
-    Index counted = 0;      // tokens whose target is not ignored
+    Tokens<1, T> loss;    // of each token, in nats
+    Tokens<1, T> lse;     // log sum exp of its logits
+    Buffer<int> targets;  // [tokens] of the last loss; below zero: ignored, as those of padding are
+    Index counted = 0;    // tokens whose target is not ignored
     void resize(const Pass& pass) {
       resize_all(pass, logits, loss, lse);
       targets.resize(pass.tokens());
     }
   };
-  static constexpr Pieces blocks{V, 512};   // of the vocabulary; part of no result
+  static constexpr Pieces blocks{V, 512};  // of the vocabulary; part of no result
   struct Scratch {
-    Buffer<T> d_logits;     // tokens x block
+    Buffer<T> d_logits;  // tokens x block
     void resize(const Pass& pass) { d_logits.resize(pass.tokens() * blocks[0].count); }
   };
 
@@ -41,7 +42,8 @@ struct Head {
     kernels::affine<T, StorageOf<N>>(pass.exec, x, table(embedding), bias.data(), logits);
   }
 
-  // Mean cross-entropy in nats over targets that are not ignored: those at least zero, of tokens that are not padding.
+  // Mean cross-entropy in nats over targets that are not ignored: those at least zero, of tokens that are not
+  // padding.
   double loss(In<D, T> x, const Table& embedding, const int* targets, Tape& tape, const Pass& pass) const {
     pass.check_fits(x.count, x.count);
     for (Index n = 0; n < x.count; ++n)
@@ -49,7 +51,8 @@ struct Head {
     tape.resize(pass);
     forward(x, embedding, tape.logits, pass);
     for (Index n = 0; n < x.count; ++n) tape.targets[n] = pass.is_padding(n) ? -1 : targets[n];
-    kernels::cross_entropies<T>(pass.exec, tape.logits.view(), tape.targets.data(), tape.loss[0], tape.lse[0]);
+    kernels::cross_entropies<T>(pass.exec, tape.logits.view(), tape.targets.data(), tape.loss[0],
+                                tape.lse[0]);
     double total = 0;
     tape.counted = 0;
     for (Index n = 0; n < x.count; ++n)
@@ -62,8 +65,8 @@ struct Head {
 
   // Of factor times the loss:
   // dz = factor (softmax(z) - onehot) / counted,  dx = W^T dz,  dW += dz x^T,  db += dz
-  void backward(In<D, T> x, const Table& embedding, const Tape& tape, Out<D, T> dx, Head& grad, Table& d_embedding,
-                Scratch& scratch, const Pass& pass, double factor = 1) const {
+  void backward(In<D, T> x, const Table& embedding, const Tape& tape, Out<D, T> dx, Head& grad,
+                Table& d_embedding, Scratch& scratch, const Pass& pass, double factor = 1) const {
     check_trains<N>();
     scratch.resize(pass);
     const T scale = tape.counted > 0 ? static_cast<T>(factor) / static_cast<T>(tape.counted) : T(0);
@@ -72,8 +75,8 @@ struct Head {
     for (Index b = 0; b < blocks.size(); ++b) {
       const Rows block = blocks[b];
       const MatrixView<T> dz{scratch.d_logits.data(), x.count, block.count, block.count};
-      kernels::cross_entropies_backward<T>(pass.exec, tape.logits.view(), tape.targets.data(), tape.lse[0], scale,
-                                           block.first, dz);
+      kernels::cross_entropies_backward<T>(pass.exec, tape.logits.view(), tape.targets.data(), tape.lse[0],
+                                           scale, block.first, dz);
       kernels::affine_backward<T>(pass.exec, dz, w.rows_at(block), dx, b > 0);
       kernels::affine_backward_weights<T>(pass.exec, x, dz, dw.empty() ? dw : dw.rows_at(block),
                                           grad.bias.empty() ? nullptr : grad.bias.data() + block.first);
@@ -90,4 +93,5 @@ struct Head {
 };
 static_assert(lists_every_field<Head<2, 3>>());
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

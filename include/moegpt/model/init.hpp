@@ -1,19 +1,22 @@
 #pragma once
-// Initial weights. Every scheme draws each weight from a stream of its own, named by the weight's path, so that
-// adding or removing a weight does not change the others.
+// Initial weights. Every scheme draws each weight from a stream of its own, named by the weight's path, so
+// that adding or removing a weight does not change the others.
 #include <moegpt/core/fields.hpp>
 #include <moegpt/core/random.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 enum class Init {
-  gpt2,      // N(0, 0.02^2); what writes to the residual stream / sqrt(2 layers); biases 0, norms 1 (Radford 2019)
-  makemoe,   // matrices N(0, 2 / fan_in), their biases U(+-1/sqrt(fan_in)), embeddings N(0, 1), norms 1 (makeMoE)
+  gpt2,     // N(0, 0.02^2); what writes to the residual stream / sqrt(2 layers); biases 0, norms 1 (Radford
+            // 2019)
+  makemoe,  // matrices N(0, 2 / fan_in), their biases U(+-1/sqrt(fan_in)), embeddings N(0, 1), norms 1
+            // (makeMoE)
 };
 
 namespace detail {
 
-inline std::uint64_t hash_of(std::string_view text) {   // FNV-1a
+inline std::uint64_t hash_of(std::string_view text) {  // FNV-1a
   std::uint64_t h = 0xcbf29ce484222325u;
   for (char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
   return h;
@@ -61,11 +64,15 @@ template <class W>
 template <class Model>
   requires requires { Model::config; }
 void init(Model& model, Key key, Init scheme = Init::gpt2) {
-  walk::each([&](const walk::Path& path, const walk::Attributes& attributes, auto& w) {
-    const auto draw = detail::draw_of(attributes, w.shape.size() > 1, w.cols, Model::config.layers, scheme);
-    const Key stream = key.with(Purpose::initial_weights, detail::hash_of(path.text()));
-    detail::init_weight(w, draw, Rng{stream});
-  }, model);
+  walk::each(
+      [&](const walk::Path& path, const walk::Attributes& attributes, auto& w) {
+        const auto draw =
+            detail::draw_of(attributes, w.shape.size() > 1, w.cols, Model::config.layers, scheme);
+        const Key stream = key.with(Purpose::initial_weights, detail::hash_of(path.text()));
+        detail::init_weight(w, draw, Rng{stream});
+      },
+      model);
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -3,7 +3,8 @@
 // kind lives in its own array; a table says which element is the i-th of its kind.
 #include <moegpt/core/heap_array.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // How many of Pattern's elements are of the second kind.
 template <class Pattern>
@@ -38,9 +39,13 @@ struct Interleaved {
 
   // f(element, same element of the others ...); the others are Interleaved or OnePerKind of the same Pattern
   template <class F, class... Others>
-  void at_layer(int layer, F&& f, Others&... others) { dispatch(*this, layer, f, others...); }
+  void at_layer(int layer, F&& f, Others&... others) {
+    dispatch(*this, layer, f, others...);
+  }
   template <class F, class... Others>
-  void at_layer(int layer, F&& f, Others&... others) const { dispatch(*this, layer, f, others...); }
+  void at_layer(int layer, F&& f, Others&... others) const {
+    dispatch(*this, layer, f, others...);
+  }
 
  private:
   template <class Self, class F, class... Others>
@@ -53,7 +58,9 @@ struct Interleaved {
   }
   // The i-th, or the only one.
   template <class List>
-  static auto& element(List& list, std::size_t i) { return list[list.size() == 1 ? 0 : i]; }
+  static auto& element(List& list, std::size_t i) {
+    return list[list.size() == 1 ? 0 : i];
+  }
 };
 
 // One A and one B, shared by all layers of their kind: memory that one block at a time uses. A kind without
@@ -72,4 +79,5 @@ struct OnePerKind {
   }
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -1,6 +1,7 @@
 #pragma once
 // The keys and values of a batch of generations, for every layer. Each sequence has a length of its own.
-// gather selects sequences: for beams, samples that share a prompt, and batches that finished sequences leave.
+// gather selects sequences: for beams, samples that share a prompt, and batches that finished sequences
+// leave.
 #include <moegpt/core/heap_array.hpp>
 #include <moegpt/model/config.hpp>
 #include <moegpt/model/workspace.hpp>
@@ -8,7 +9,8 @@
 #include <algorithm>
 #include <span>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 template <Config C, class T = float>
 class KVCache {
@@ -44,8 +46,9 @@ class KVCache {
   // Of `sequence`, only positions below `length` are kept.
   void truncate(Index sequence, Index length) {
     check_sequence(sequence, batch(), "KVCache::truncate");
-    check(length >= 0 && length <= lengths_[sequence], "KVCache::truncate got length ", length, " for sequence ",
-          sequence, ", expected 0 .. ", lengths_[sequence], ", the positions that it holds");
+    check(length >= 0 && length <= lengths_[sequence], "KVCache::truncate got length ", length,
+          " for sequence ", sequence, ", expected 0 .. ", lengths_[sequence],
+          ", the positions that it holds");
     lengths_[sequence] = length;
   }
 
@@ -57,12 +60,12 @@ class KVCache {
     copy_rows(source, from, to, source.lengths_[from]);
     lengths_[to] = source.lengths_[from];
   }
-  // Sequence b becomes what sequence from[b] was, and there are as many sequences as numbers in `from`: copies,
-  // another order, fewer or more. Takes no memory. Noise knows a sequence by its new number.
+  // Sequence b becomes what sequence from[b] was, and there are as many sequences as numbers in `from`:
+  // copies, another order, fewer or more. Takes no memory. Noise knows a sequence by its new number.
   void gather(std::span<const Index> from) {
     const Index count = std::ssize(from);
-    check(count > 0 && count <= most_sequences(), "KVCache::gather got ", count,
-          " sequences, expected 1 .. ", most_sequences(), ", what the cache was made for");
+    check(count > 0 && count <= most_sequences(), "KVCache::gather got ", count, " sequences, expected 1 .. ",
+          most_sequences(), ", what the cache was made for");
     for (const Index f : from) check_sequence(f, batch(), "KVCache::gather");
     std::copy(lengths_.begin(), lengths_.end(), old_lengths_.begin());
     lengths_.resize(count);
@@ -72,12 +75,12 @@ class KVCache {
 
   // std::invalid_argument unless every sequence can hold its tokens: lengths [batch], or `tokens` for each.
   void check_remaining(Index tokens, std::span<const Index> lengths = {}) const {
-    check(lengths.empty() || std::ssize(lengths) == batch(), "KVCache got ", lengths.size(), " lengths for ", batch(),
-          " sequences: one each, or none for ", tokens, " tokens of each");
+    check(lengths.empty() || std::ssize(lengths) == batch(), "KVCache got ", lengths.size(), " lengths for ",
+          batch(), " sequences: one each, or none for ", tokens, " tokens of each");
     for (Index b = 0; b < batch(); ++b) {
       const Index more = lengths.empty() ? tokens : lengths[static_cast<std::size_t>(b)];
-      check(more >= 0 && more <= C.context - lengths_[b], "sequence ", b, " of the cache holds ", lengths_[b], " of ",
-            C.context, " positions, the model's context: no room for ", more, " more, expected 0 .. ",
+      check(more >= 0 && more <= C.context - lengths_[b], "sequence ", b, " of the cache holds ", lengths_[b],
+            " of ", C.context, " positions, the model's context: no room for ", more, " more, expected 0 .. ",
             C.context - lengths_[b]);
     }
   }
@@ -93,11 +96,11 @@ class KVCache {
 
  private:
   struct Layer {
-    Tokens<Dkv, T> keys, values;   // most_sequences x context
+    Tokens<Dkv, T> keys, values;  // most_sequences x context
   };
   HeapArray<Layer, C.layers> layers_;
-  Buffer<Index> lengths_;                  // [batch]
-  Buffer<Index> old_lengths_, readers_;    // [most_sequences] of gather
+  Buffer<Index> lengths_;                // [batch]
+  Buffer<Index> old_lengths_, readers_;  // [most_sequences] of gather
 
   static void check_sequence(Index sequence, Index batch, const char* what) {
     check(sequence >= 0 && sequence < batch, what, ": sequence ", sequence, ", expected 0 .. ", batch - 1);
@@ -115,8 +118,8 @@ class KVCache {
       for (auto* x : {&layer.keys, &layer.values})
         std::swap_ranges((*x)[a * C.context], (*x)[a * C.context] + length * Dkv, (*x)[b * C.context]);
   }
-  // In place. A sequence that no other one reads is written first; what it read has then one reader less. If every
-  // sequence left has a reader, each has one: they form cycles, which are rotated by swaps.
+  // In place. A sequence that no other one reads is written first; what it read has then one reader less. If
+  // every sequence left has a reader, each has one: they form cycles, which are rotated by swaps.
   void move_rows(std::span<const Index> from) {
     constexpr Index done = -1;
     const Index count = std::ssize(from);
@@ -132,11 +135,12 @@ class KVCache {
         --readers_[source(b)];
       }
     for (Index start = 0; start < count; ++start)
-      for (Index b = start; readers_[b] != done; b = source(b)) {   // b holds the old rows of start
+      for (Index b = start; readers_[b] != done; b = source(b)) {  // b holds the old rows of start
         readers_[b] = done;
         if (readers_[source(b)] != done) swap_rows(b, source(b), std::max(old_lengths_[start], lengths_[b]));
       }
   }
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -7,17 +7,18 @@
 #include <moegpt/model/mixtures.hpp>
 #include <moegpt/moe/metrics.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 template <class Model>
 struct RoutingStatistics {
   struct Layer {
-    int layer;               // its number in the model
+    int layer;  // its number in the model
     RoutingCounts routing;
-    ClassCounts classes;     // empty without labels
+    ClassCounts classes;  // empty without labels
   };
   int classes = 0;
-  std::vector<Layer> layers{};   // that are mixtures
+  std::vector<Layer> layers{};  // that are mixtures
 
   // Adds the last forward of the workspace. label [tokens]: the class of each token, or below zero; none:
   // experts are counted, classes are not. std::invalid_argument for an inference workspace, before a forward,
@@ -31,7 +32,7 @@ struct RoutingStatistics {
       using T = typename Model::Scalar;
       MatrixView<const T> score{}, lse{};
       if constexpr (HasScores<decltype(tape)>) score = tape.router.score, lse = tape.router.lse;
-      if (!label.empty()) layer.classes.add(tape.plan, label);   // first: it may throw
+      if (!label.empty()) layer.classes.add(tape.plan, label);  // first: it may throw
       layer.routing.add(tape.plan, score, lse, work.last.pass);
     });
   }
@@ -53,8 +54,8 @@ struct RoutingStatistics {
   }
 };
 
-// The experts of every (token, choice) of the last forward, for each mixture: what saturation() compares at two
-// checkpoints, after forwards of the same batch.
+// The experts of every (token, choice) of the last forward, for each mixture: what saturation() compares at
+// two checkpoints, after forwards of the same batch.
 template <class Model>
 std::vector<std::vector<int>> routes(const Model& model, const Workspace<Model>& work) {
   check_mixtures(work, "routes");
@@ -67,4 +68,5 @@ std::vector<std::vector<int>> routes(const Model& model, const Workspace<Model>&
   return all;
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -1,18 +1,19 @@
 #pragma once
-// Balancing without a loss (Wang et al. 2024, DeepSeek-V3): a router whose selection is biased keeps a number per
-// expert that counts in choosing and not in gates. Once per optimizer step it moves against the load,
+// Balancing without a loss (Wang et al. 2024, DeepSeek-V3): a router whose selection is biased keeps a number
+// per expert that counts in choosing and not in gates. Once per optimizer step it moves against the load,
 //   b_e += rate sign(mean c - c_e),   c_e the pairs that chose e, before capacity
 // less the mean of these steps, since only differences of biases matter.
 #include <moegpt/core/fields.hpp>
 #include <moegpt/core/heap_array.hpp>
 #include <moegpt/model/mixtures.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Pairs of each mixture and expert, summed over the micro-batches of a step.
 template <class Model>
 struct ExpertCounts {
-  HeapArray<Buffer<Index>, Model::config.layers> layer;   // [experts]; empty: no mixture
+  HeapArray<Buffer<Index>, Model::config.layers> layer;  // [experts]; empty: no mixture
 
   // Of the last forward of `work`. Not after evaluation: what is evaluated must not move a bias.
   void add(const Model& model, const Workspace<Model>& work) {
@@ -34,7 +35,8 @@ namespace detail {
 template <class Bias>
 void move_selection_bias(Bias& bias, const Buffer<Index>& count, double rate, bool centred) {
   using T = typename Bias::Scalar;
-  check(rate >= 0 && std::isfinite(rate), "balance_selection: the rate is ", rate, ": it must be a number, 0 or more");
+  check(rate >= 0 && std::isfinite(rate), "balance_selection: the rate is ", rate,
+        ": it must be a number, 0 or more");
   const Index E = count.size();
   Index total = 0;
   for (const Index c : count) total += c;
@@ -48,16 +50,18 @@ void move_selection_bias(Bias& bias, const Buffer<Index>& count, double rate, bo
 // Wherever in the mixture a router with a bias for each of its experts lies.
 template <class Mixture>
 void balance_selection_of(Mixture& mixture, const Buffer<Index>& count, double rate, bool centred) {
-  walk::each([&](const walk::Path& path, const walk::Attributes& attributes, auto& bias) {
-    if (attributes.kind == Kind::buffer && path.name() == "selection_bias" && bias.size() == count.size())
-      move_selection_bias(bias, count, rate, centred);
-  }, mixture);
+  walk::each(
+      [&](const walk::Path& path, const walk::Attributes& attributes, auto& bias) {
+        if (attributes.kind == Kind::buffer && path.name() == "selection_bias" && bias.size() == count.size())
+          move_selection_bias(bias, count, rate, centred);
+      },
+      mixture);
 }
 
 }  // namespace detail
 
-// Call it once per optimizer step, after the last micro-batch was added; then clear the counts. The usual rate is
-// 0.001. Routers without a bias are left alone.
+// Call it once per optimizer step, after the last micro-batch was added; then clear the counts. The usual
+// rate is 0.001. Routers without a bias are left alone.
 template <class Model>
 void balance_selection(Model& model, const ExpertCounts<Model>& counts, double rate, bool centred = true) {
   for (int l = 0; l < Model::config.layers; ++l) {
@@ -76,4 +80,5 @@ void balance_selection(Model& model, const Workspace<Model>& work, double rate, 
   });
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

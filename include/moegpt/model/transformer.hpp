@@ -14,7 +14,8 @@
 #include <moegpt/moe/layer_mean.hpp>
 #include <moegpt/moe/moe_layer.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // What a model has for feed-forward networks: Dense ones, a router's mixture, or a mixture of another kind.
 template <class Recipe>
@@ -32,11 +33,13 @@ consteval bool make_a_model() {
     static_assert(Router<Recipe>,
                   "GPT<config, Recipe, N>: Recipe lacks something that a Router has (routing/router.hpp)");
   else
-    static_assert(ModelRecipe<Recipe>,
-                  "GPT<config, Recipe, N>: Recipe must be Dense, a router such as TopKRouter<8, 2>, or a mixture "
-                  "such as SharedExperts<...>. Experts come from the config or WithExperts<...>, and which are "
-                  "allowed from work.allowed");
-  static_assert(Number<N>, "GPT<config, Recipe, N>: N must be float, double, or for inference Stored<float, BF16> "
+    static_assert(
+        ModelRecipe<Recipe>,
+        "GPT<config, Recipe, N>: Recipe must be Dense, a router such as TopKRouter<8, 2>, or a mixture "
+        "such as SharedExperts<...>. Experts come from the config or WithExperts<...>, and which are "
+        "allowed from work.allowed");
+  static_assert(Number<N>,
+                "GPT<config, Recipe, N>: N must be float, double, or for inference Stored<float, BF16> "
                 "or Stored<float, INT8>");
   return ModelRecipe<Recipe> && Number<N>;
 }
@@ -71,12 +74,16 @@ struct Transformer {
   using BlockNorm = std::conditional_t<C.residual == Residual::no_norm, NoNorm<D, T>, NormOfKind>;
   using LastNorm = std::conditional_t<C.residual == Residual::pre_norm, NormOfKind, NoNorm<D, T>>;
   template <class Mixture>
-  using BlockOf = BlockOfRecipe<Recipe, C.residual == Residual::post_norm, C.attention(), BlockNorm, Mixture,
-                                N>;
+  using BlockOf =
+      BlockOfRecipe<Recipe, C.residual == Residual::post_norm, C.attention(), BlockNorm, Mixture, N>;
   template <class R>
-  struct BlockFor { using type = BlockOf<MixtureOf<R, ExpertType>>; };
+  struct BlockFor {
+    using type = BlockOf<MixtureOf<R, ExpertType>>;
+  };
   template <std::same_as<Dense> R>
-  struct BlockFor<R> { using type = BlockOf<FeedForward<ExpertOf<C.dense_width()>>>; };
+  struct BlockFor<R> {
+    using type = BlockOf<FeedForward<ExpertOf<C.dense_width()>>>;
+  };
   using DenseBlock = typename BlockFor<Dense>::type;
   using MoEBlock = typename BlockFor<Recipe>::type;
   static constexpr bool has_balance = HasLosses<decltype(MoEBlock::Tape::mixture)>;
@@ -104,9 +111,10 @@ struct Transformer {
 
   struct Tape {
     Use use = Use::training;
-    HeapArray<Tokens<D, T>, C.layers + 1> stream;    // the input of each block, and the output of the last
+    HeapArray<Tokens<D, T>, C.layers + 1> stream;  // the input of each block, and the output of the last
     Interleaved<typename DenseBlock::Tape, typename MoEBlock::Tape, Pattern> blocks;
-    OnePerKind<typename DenseBlock::Tape, typename MoEBlock::Tape, Pattern> shared;   // inference: these instead
+    OnePerKind<typename DenseBlock::Tape, typename MoEBlock::Tape, Pattern>
+        shared;  // inference: these instead
     typename LastNorm::Tape norm;
     LayerMean<T> layer_mean;
 
@@ -139,8 +147,8 @@ struct Transformer {
   };
 
   // Returns the pass of forward and backward: `given` (its shape, options, key, positions, lengths) with the
-  // threads, allowed experts and task of the workspace, and the objective. Keeps it in work.last. `ids` [tokens]
-  // must live until backward. std::invalid_argument for ids, shapes or options that do not fit.
+  // threads, allowed experts and task of the workspace, and the objective. Keeps it in work.last. `ids`
+  // [tokens] must live until backward. std::invalid_argument for ids, shapes or options that do not fit.
   template <class Model>
   [[gnu::noinline]] Pass prepare(std::span<const int> ids, const Pass& given, moegpt::Workspace<Model>& work,
                                  const Objective& objective) const {
@@ -156,7 +164,8 @@ struct Transformer {
     return last.with_routing(last.routing);
   }
 
-  // ids [tokens] -> y [tokens, D]. Returns the losses of the routers. With a cache, ids continue what it holds.
+  // ids [tokens] -> y [tokens, D]. Returns the losses of the routers. With a cache, ids continue what it
+  // holds.
   RouterLosses<double> forward(std::span<const int> ids, Out<D, T> y, Tape& tape, Scratch& scratch,
                                const Pass& pass, Cache* cache = nullptr) const {
     pass.check_fits(std::ssize(ids), y.count);
@@ -197,9 +206,12 @@ struct Transformer {
     norm.backward(tape.stream[C.layers], tape.norm, dy, *d, grad.norm, pass);
     for (int i = C.layers - 1; i >= 0; --i) {
       const Tokens<D, T>& x = tape.stream[static_cast<std::size_t>(i)];
-      blocks.at_layer(i, [&](const auto& block, const auto& of_forward, auto& block_grad, auto& block_scratch) {
-        block.backward(x, of_forward, *d, *dx, block_grad, block_scratch, pass.at_layer(i));
-      }, tape.blocks, grad.blocks, scratch.blocks);
+      blocks.at_layer(
+          i,
+          [&](const auto& block, const auto& of_forward, auto& block_grad, auto& block_scratch) {
+            block.backward(x, of_forward, *d, *dx, block_grad, block_scratch, pass.at_layer(i));
+          },
+          tape.blocks, grad.blocks, scratch.blocks);
       std::swap(d, dx);
     }
     if constexpr (learned_positions)
@@ -219,4 +231,5 @@ struct Transformer {
   }
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

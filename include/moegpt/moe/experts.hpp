@@ -12,7 +12,8 @@
 
 #include <algorithm>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Dropout of expert outputs.
 struct ExpertDropout {
@@ -52,7 +53,8 @@ namespace detail {
 }
 
 template <class T>
-void drop_slots(const ExpertDropout& dropout, const ExpertSlots& layout, MatrixView<T> y, Rows rows, const Pass& pass) {
+void drop_slots(const ExpertDropout& dropout, const ExpertSlots& layout, MatrixView<T> y, Rows rows,
+                const Pass& pass) {
   if (dropout.probability == 0) return;
   for (Index i = 0; i < rows.count; ++i)
     kernels::drop(y[i], y.cols, dropout.probability, dropout.noise, layout.number_of(rows.first + i, pass));
@@ -69,14 +71,14 @@ struct ExpertsView {
 
   const X* data = nullptr;
   int count = 0;
-  int first = 0;   // number of data[0] in its layer, above 0 for a part of the experts; -1: not routed to
+  int first = 0;  // number of data[0] in its layer, above 0 for a part of the experts; -1: not routed to
 
-  struct Tape : X::Tape {              // [slots]
+  struct Tape : X::Tape {  // [slots]
     ExpertDropout dropout{};
   };
   struct Scratch {
-    typename X::Scratch expert;        // [slots]
-    Tokens<DOut, T> d_output;          // [slots] gradient of the expert outputs, times gates
+    typename X::Scratch expert;  // [slots]
+    Tokens<DOut, T> d_output;    // [slots] gradient of the expert outputs, times gates
     Buffer<ExpertTask> tasks;
     [[gnu::noinline]] void resize(int experts, Index slot_count) {
       expert.resize(slot_count);
@@ -87,7 +89,8 @@ struct ExpertsView {
 
   // y_s = dropout(expert(x_s));  x [slots, D], y [slots, DOut]
   [[gnu::noinline]] void forward(Gathered<D, T> x, const ExpertSlots& layout, Out<DOut, T> y, Tape& tape,
-                                 Scratch& scratch, const Pass& pass, const ExpertDropout& dropout = {}) const {
+                                 Scratch& scratch, const Pass& pass,
+                                 const ExpertDropout& dropout = {}) const {
     detail::check_slots(layout.offset[count], x.count, y.count, scratch.d_output.count());
     tape.dropout = dropout;
     for_each_task(layout, scratch, pass, [&](const X& expert, const ExpertTask& task, const auto&... exec) {
@@ -100,8 +103,9 @@ struct ExpertsView {
   // dy [slots, DOut] is the gradient of gate_s y_s; dx [slots, D], gate and d_gate [slots]:
   //   d_gate_s = <dy_s, y_s>,  dx_s = gate_s (dy/dx)^T dy_s
   // Stores in scratch what backward_weights reads. Null gate: 1. Null d_gate, empty dx: not required.
-  [[gnu::noinline]] void backward(Gathered<D, T> x, const ExpertSlots& layout, const Tape& tape, Gathered<DOut, T> dy,
-                                  const T* gate, Out<D, T> dx, T* d_gate, Scratch& scratch, const Pass& pass) const {
+  [[gnu::noinline]] void backward(Gathered<D, T> x, const ExpertSlots& layout, const Tape& tape,
+                                  Gathered<DOut, T> dy, const T* gate, Out<D, T> dx, T* d_gate,
+                                  Scratch& scratch, const Pass& pass) const {
     detail::check_slots(layout.offset[count], x.count, dy.count, scratch.d_output.count());
     for_each_task(layout, scratch, pass, [&](const X& expert, const ExpertTask& task) {
       const Rows rows = task;
@@ -116,8 +120,8 @@ struct ExpertsView {
   }
 
   // After backward: grad[e] += gradient of expert e, for experts with slots. Marks them as touched.
-  [[gnu::noinline]] void backward_weights(Gathered<D, T> x, const ExpertSlots& layout, const Tape& tape, X* grad,
-                                          Scratch& scratch, const Pass& pass) const {
+  [[gnu::noinline]] void backward_weights(Gathered<D, T> x, const ExpertSlots& layout, const Tape& tape,
+                                          X* grad, Scratch& scratch, const Pass& pass) const {
     for (int e = 0; e < count; ++e)
       if (layout.rows(e).count > 0 && (first < 0 || is_allowed(first + e, pass))) touch(grad[e]);
     const ExpertTasks tasks = detail::cut_slots(layout, count, layout.offset[count], scratch.tasks);
@@ -141,7 +145,8 @@ struct ExpertsView {
     };
     if constexpr (ShareableExpert<X>)
       if constexpr (requires { f(data[0], ExpertTask{}, pass.exec); })
-        if (std::ssize(tasks) < pass.exec.workers()) {   // fewer than threads, which therefore share each of them
+        if (std::ssize(tasks) <
+            pass.exec.workers()) {  // fewer than threads, which therefore share each of them
           for (const ExpertTask& task : tasks) run(task, pass.exec);
           return;
         }
@@ -158,4 +163,5 @@ struct Experts : HeapArray<X, E> {
   View view() const { return {this->data(), E}; }
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -3,7 +3,8 @@
 #include <moegpt/layers/layer.hpp>
 #include <moegpt/moe/experts.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // In place of a router: every block of a model has a dense feed-forward network.
 struct Dense {};
@@ -36,8 +37,8 @@ struct FeedForward {
     expert().forward(x, {all}, y, tape.network, scratch.network, pass, expert_dropout(pass.dropout, pass));
   }
 
-  void backward(In<D, T> x, const Tape& tape, In<DOut, T> dy, Out<D, T> dx, FeedForward& grad, Scratch& scratch,
-                const Pass& pass) const {
+  void backward(In<D, T> x, const Tape& tape, In<DOut, T> dy, Out<D, T> dx, FeedForward& grad,
+                Scratch& scratch, const Pass& pass) const {
     scratch.resize(pass);
     const Index all[2] = {0, x.count};
     expert().backward(x, {all}, tape.network, dy, nullptr, dx, nullptr, scratch.network, pass);
@@ -50,4 +51,5 @@ struct FeedForward {
 static_assert(lists_every_field<FeedForward<Expert<2, 3>>>());
 static_assert(Layer<FeedForward<Expert<2, 3>>>);
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

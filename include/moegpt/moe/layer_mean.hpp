@@ -7,12 +7,13 @@
 // w_l, the sum over layers is sum_l w_l E <f_l, P_l>, and the mean is this sum / L.
 #include <moegpt/moe/mixture_losses.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 template <class T>
 struct LayerMean {
   int experts = 0, mixtures = 0;
-  Buffer<T> load_share, mean_score;   // [groups, E] sums over MoE layers; empty for Layers::sum
+  Buffer<T> load_share, mean_score;  // [groups, E] sums over MoE layers; empty for Layers::sum
   double balance = 0;
 
   [[gnu::noinline]] void resize(int experts_, const Pass& pass) {
@@ -50,9 +51,12 @@ struct LayerMean {
     if (rule.layers == BalanceRule::Layers::sum) return;
     const T L = static_cast<T>(mixtures);
     for (Index i = 0; i < load_share.size(); ++i)
-      tape.load_share[i] = rule.layers == BalanceRule::Layers::mean ? tape.load_share[i] / L : load_share[i] / (L * L);
-    tape.balance = balance_loss(tape.load_share.data(), tape.mean_score.data(), experts, load_share.size() / experts);
+      tape.load_share[i] =
+          rule.layers == BalanceRule::Layers::mean ? tape.load_share[i] / L : load_share[i] / (L * L);
+    tape.balance =
+        balance_loss(tape.load_share.data(), tape.mean_score.data(), experts, load_share.size() / experts);
   }
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -9,7 +9,8 @@
 #include <type_traits>
 #include <vector>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // ---- metrics of counts per expert ----
 
@@ -41,7 +42,7 @@ double entropy(const T* value, Index count) {
   double total = 0, sum = 0;
   for (Index i = 0; i < count; ++i) {
     const auto v = static_cast<double>(value[i]);
-    if (v > 0) total += v, sum += v * std::log(v);   // 0 ln 0 = 0
+    if (v > 0) total += v, sum += v * std::log(v);  // 0 ln 0 = 0
   }
   return total > 0 ? std::log(total) - sum / total : 0;
 }
@@ -64,8 +65,8 @@ void experts_of_pairs(const RoutingPlan<T>& plan, Buffer<int>& expert) {
 // std::invalid_argument for other sizes.
 inline double saturation(std::span<const int> a, std::span<const int> b, int choices) {
   check(a.size() == b.size() && choices > 0 && std::ssize(a) % choices == 0,
-        "saturation compares routings of the same tokens; found ", a.size(), " and ", b.size(), " pairs with ", choices,
-        " choices for each token");
+        "saturation compares routings of the same tokens; found ", a.size(), " and ", b.size(),
+        " pairs with ", choices, " choices for each token");
   double common = 0, pairs = 0;
   for (std::size_t i = 0; i < a.size(); ++i) {
     pairs += (a[i] != no_expert) + (b[i] != no_expert);
@@ -78,14 +79,14 @@ inline double saturation(std::span<const int> a, std::span<const int> b, int cho
 // Routing counts of one MoE layer, summed over forwards.
 struct RoutingCounts {
   int experts = 0;
-  Index tokens = 0;                      // without padding
-  std::vector<Index> load;               // [E]     pairs that each expert processed
-  std::vector<Index> wanted;             // [E]     requested pairs, before capacity
-  std::vector<Index> together;           // [E, E]  tokens that use both experts; diagonal: that use e
-  std::vector<double> score;             // [E]     sum of scores over tokens
-  double entropy_sum = 0;                // over tokens, of the entropy of the scores
-  double top_gate_sum = 0;               // over tokens, of the largest gate; 0 for a token without experts
-  double lse2_sum = 0;                   // over tokens, of lse^2
+  Index tokens = 0;             // without padding
+  std::vector<Index> load;      // [E]     pairs that each expert processed
+  std::vector<Index> wanted;    // [E]     requested pairs, before capacity
+  std::vector<Index> together;  // [E, E]  tokens that use both experts; diagonal: that use e
+  std::vector<double> score;    // [E]     sum of scores over tokens
+  double entropy_sum = 0;       // over tokens, of the entropy of the scores
+  double top_gate_sum = 0;      // over tokens, of the largest gate; 0 for a token without experts
+  double lse2_sum = 0;          // over tokens, of lse^2
 
   // Adds one forward. scores [tokens, E] and lse [tokens, 1] are those of the router's tape, or empty.
   // std::invalid_argument for a plan with another number of experts.
@@ -127,23 +128,23 @@ struct RoutingCounts {
     std::fill(score.begin(), score.end(), 0.0);
   }
 
-  double max_violation() const { return moegpt::max_violation(wanted); }   // of requested pairs
+  double max_violation() const { return moegpt::max_violation(wanted); }  // of requested pairs
   double cv() const { return coefficient_of_variation(wanted); }
   int dead() const { return dead_experts(load); }
-  double mean_entropy() const { return per_token(entropy_sum); }           // of the scores; at most ln E
-  double load_entropy() const { return entropy(load.data(), experts); }    // of the load; balanced: ln E
+  double mean_entropy() const { return per_token(entropy_sum); }         // of the scores; at most ln E
+  double load_entropy() const { return entropy(load.data(), experts); }  // of the load; balanced: ln E
   double mean_top_gate() const { return per_token(top_gate_sum); }
   double mean_lse2() const { return per_token(lse2_sum); }                 // the z-loss
-  double mean_score(int e) const { return per_token(score[checked(e)]); }   // of an expert
+  double mean_score(int e) const { return per_token(score[checked(e)]); }  // of an expert
   double share(int e) const {                                              // of the load
     const Index all = total(load);
     return all > 0 ? static_cast<double>(load[checked(e)]) / static_cast<double>(all) : 0;
   }
-  double dropped() const {                                                 // fraction of the requested pairs
+  double dropped() const {  // fraction of the requested pairs
     const Index all = total(wanted);
     return all > 0 ? static_cast<double>(all - total(load)) / static_cast<double>(all) : 0;
   }
-  double coactivation(int a, int b) const {                                // fraction of tokens that use both
+  double coactivation(int a, int b) const {  // fraction of tokens that use both
     return per_token(static_cast<double>(together[checked(a) * at(experts) + checked(b)]));
   }
 
@@ -166,20 +167,21 @@ struct RoutingCounts {
     score.resize(at(E));
     together.resize(at(E) * at(E));
   }
-  Buffer<int> expert_;   // scratch of add
+  Buffer<int> expert_;  // scratch of add
 };
 
 // Expert use by class of token. A class is any label: a dialect, a token id, a position.
 struct ClassCounts {
   int classes = 0, experts = 0;
-  std::vector<Index> count{};   // [classes, E] pairs processed
+  std::vector<Index> count{};  // [classes, E] pairs processed
 
   // label [tokens]: the class of each token, in [0, classes); negative: not counted. std::invalid_argument
   // for other labels and sizes.
   template <class T>
   void add(const RoutingPlan<T>& plan, std::span<const int> label) {
     check(classes >= 1, "this table has ", classes, " classes, expected at least 1");
-    check(std::ssize(label) == plan.tokens, "there are ", label.size(), " labels for ", plan.tokens, " tokens");
+    check(std::ssize(label) == plan.tokens, "there are ", label.size(), " labels for ", plan.tokens,
+          " tokens");
     for (Index n = 0; n < plan.tokens; ++n)
       if (const int c = label[static_cast<std::size_t>(n)]; c >= classes)
         check(false, "token ", n, " has label ", c, ", expected less than ", classes);
@@ -197,8 +199,8 @@ struct ClassCounts {
   void clear() { std::fill(count.begin(), count.end(), Index{0}); }
 
   Index at(int c, int e) const {
-    check(c >= 0 && c < classes && e >= 0 && e < experts, "this table has no class ", c, " and expert ", e, ": it has ",
-          classes, " classes and ", experts, " experts");
+    check(c >= 0 && c < classes && e >= 0 && e < experts, "this table has no class ", c, " and expert ", e,
+          ": it has ", classes, " classes and ", experts, " experts");
     return count[cell(c, e)];
   }
 
@@ -206,15 +208,19 @@ struct ClassCounts {
   // at most min(H(class), H(expert)). Sampling noise adds about (classes - 1) (E - 1) / (2 pairs).
   double mutual_information() const {
     const double information = class_entropy() + expert_entropy() - entropy(count.data(), std::ssize(count));
-    return information > 0 ? information : 0;   // rounding
+    return information > 0 ? information : 0;  // rounding
   }
   // Normalised mutual information I / H(class): 1 if the expert determines the class.
   double explained() const {
     const double H = class_entropy();
     return H > 0 ? mutual_information() / H : 0;
   }
-  double class_entropy() const { return marginal(classes, [](int c, int) { return c; }); }
-  double expert_entropy() const { return marginal(experts, [](int, int e) { return e; }); }
+  double class_entropy() const {
+    return marginal(classes, [](int c, int) { return c; });
+  }
+  double expert_entropy() const {
+    return marginal(experts, [](int, int e) { return e; });
+  }
 
  private:
   std::size_t cell(int c, int e) const {
@@ -229,4 +235,5 @@ struct ClassCounts {
   }
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -10,7 +10,8 @@
 #include <moegpt/moe/experts.hpp>
 #include <moegpt/moe/mixture_losses.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 namespace detail {
 template <class T>
@@ -31,8 +32,9 @@ concept HasExperts = requires(const Mixture& mixture) { detail::take_experts(mix
 
 template <class Mixture, class Inner>
 concept WrapsMixture = (HasLosses<typename Mixture::Tape> || !HasLosses<typename Inner::Tape>) &&
-                  (HasPlan<typename Mixture::Tape> || !HasPlan<typename Inner::Tape>) &&
-                  (HasScores<typename Mixture::Tape> || !HasScores<typename Inner::Tape>) &&
-                  (HasExperts<Mixture> || !HasExperts<Inner>);
+                       (HasPlan<typename Mixture::Tape> || !HasPlan<typename Inner::Tape>) &&
+                       (HasScores<typename Mixture::Tape> || !HasScores<typename Inner::Tape>) &&
+                       (HasExperts<Mixture> || !HasExperts<Inner>);
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -4,16 +4,17 @@
 #include <moegpt/routing/balance.hpp>
 #include <moegpt/routing/token_choice.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Base of an MoE layer's tape: the losses of this layer, without coefficients. If the balance rule combines
 // layers, `balance` is set after the last block to this layer's term of the model's loss
 // (moe/layer_mean.hpp).
 template <class T>
 struct LossTape : RouterLosses<T> {
-  Buffer<T> mean_score;   // [groups, E] P of the balance loss
-  Buffer<T> load_share;   // [groups, E] f of the balance loss / number of groups; see layer_mean.hpp
-  Buffer<T> gate_sum;     // [E] importance: the sum of gates over the expert's slots
+  Buffer<T> mean_score;  // [groups, E] P of the balance loss
+  Buffer<T> load_share;  // [groups, E] f of the balance loss / number of groups; see layer_mean.hpp
+  Buffer<T> gate_sum;    // [E] importance: the sum of gates over the expert's slots
 
   [[gnu::noinline]] void resize(int experts, const Pass& pass) {
     const Index groups = groups_in(routing_of(pass).objective.balance_rule.group, pass);
@@ -32,7 +33,7 @@ concept HasLosses = requires(const Tape tape) { detail::take_losses(tape); };
 
 template <class T>
 struct LossScratch {
-  Buffer<T> d_mean_score, d_load;   // [groups, E], [E]
+  Buffer<T> d_mean_score, d_load;  // [groups, E], [E]
   [[gnu::noinline]] void resize(int experts, const Pass& pass) {
     d_mean_score.resize(groups_in(routing_of(pass).objective.balance_rule.group, pass) * experts);
     d_load.resize(experts);
@@ -46,8 +47,8 @@ template <class T>
 struct Routed {
   MatrixView<const T> score;
   In<1, T> lse;
-  const Buffer<int>*chosen = nullptr, *selected = nullptr;   // [tokens, K]
-  const Buffer<T>* load = nullptr;                           // [E] expected
+  const Buffer<int>*chosen = nullptr, *selected = nullptr;  // [tokens, K]
+  const Buffer<T>* load = nullptr;                          // [E] expected
   T own = 0;
   template <class Tape>
   explicit Routed(const Tape& tape) : score(tape.score), lse(tape.lse) {
@@ -57,12 +58,13 @@ struct Routed {
     if constexpr (HasOwnLoss<Tape>) own = tape.own_loss;
   }
   void check_sizes(Index tokens, int K, int E) const {
-    check(score.rows == tokens && score.cols == E && lse.count == tokens, "a router's tape has scores of ", score.rows,
-          " tokens and ", score.cols, " experts and lse of ", lse.count, ", but the mixture has ", tokens,
-          " tokens and ", E, " experts: resize them in its resize(pass)");
+    check(score.rows == tokens && score.cols == E && lse.count == tokens, "a router's tape has scores of ",
+          score.rows, " tokens and ", score.cols, " experts and lse of ", lse.count, ", but the mixture has ",
+          tokens, " tokens and ", E, " experts: resize them in its resize(pass)");
     for (const Buffer<int>* table : {chosen, selected})
-      check(!table || table->size() == tokens * K, "a router's tape says has_choices, but `chosen` (or `selected`) has ",
-            table ? table->size() : 0, " numbers: it must be [tokens, choices], here ", tokens, " x ", K);
+      check(!table || table->size() == tokens * K,
+            "a router's tape says has_choices, but `chosen` (or `selected`) has ", table ? table->size() : 0,
+            " numbers: it must be [tokens, choices], here ", tokens, " x ", K);
     check(!load || load->size() == E, "a router's tape says has_expected_load, but `load` has ",
           load ? load->size() : 0, " numbers: it must be [experts], here ", E);
   }
@@ -81,7 +83,7 @@ template <class T>
   for (Index g = 0; g < groups; ++g) filled += tokens_in(rule.group, g, pass) > 0;
   if (groups == 1 && !first) return load_shares(rule, plan.wanted.data(), E, routed_tokens(pass), 1, share);
 
-  std::fill_n(share, groups * E, T(0));   // temporarily: counts
+  std::fill_n(share, groups * E, T(0));  // temporarily: counts
   if (const Buffer<int>* chosen = first ? routed.selected : routed.chosen)
     for (Index n = 0; n < plan.tokens; ++n)
       for (int j = 0; j < (first ? 1 : K); ++j) {
@@ -163,7 +165,7 @@ template <class T>
     scratch.d_mean_score.fill(0);
     balance_loss_backward(tape.load_share.data(), E, groups, T(o.balance), d_mean);
     signal.d_mean_score = d_mean;
-    if (o.variance != 0 || o.count != 0) {   // m_e = sum over groups of part P_ge
+    if (o.variance != 0 || o.count != 0) {  // m_e = sum over groups of part P_ge
       const BatchScores<T> m{tape.mean_score.data(), groups, E, pass};
       const Dispersion dispersion(E, m);
       const double count = o.count * m.tokens * m.tokens;
@@ -194,15 +196,18 @@ template <class T>
 
 // Forward: computes the losses into `tape`. std::invalid_argument for a router's tape of wrong sizes.
 template <class T, class RouterTape>
-void measure_losses(const RouterTape& router, const RoutingPlan<T>& plan, LossTape<T>& tape, const Pass& pass) {
+void measure_losses(const RouterTape& router, const RoutingPlan<T>& plan, LossTape<T>& tape,
+                    const Pass& pass) {
   detail::measure_losses<T>(detail::Routed<T>(router), plan, tape, pass);
 }
 // Backward: returns the RouterSignal. Adds the gradient of the importance loss to d_gate [slots].
 template <class T, class RouterTape>
-RouterSignal<T> signal_of_losses(const LossTape<T>& tape, const RouterTape& router, const RoutingPlan<T>& plan,
-                                 T* d_gate, LossScratch<T>& scratch, const Pass& pass) {
+RouterSignal<T> signal_of_losses(const LossTape<T>& tape, const RouterTape& router,
+                                 const RoutingPlan<T>& plan, T* d_gate, LossScratch<T>& scratch,
+                                 const Pass& pass) {
   const Buffer<T>* load = detail::Routed<T>(router).load;
   return detail::signal_of_losses<T>(tape, load ? load->data() : nullptr, plan, d_gate, scratch, pass);
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -6,13 +6,15 @@
 #include <moegpt/moe/mixture.hpp>
 #include <moegpt/routing/top_k_router.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 template <Router Recipe, ExpertNetwork ExpertType>
 struct MoELayer {
   static_assert(gate_learns<Recipe>());
-  static_assert(Recipe::experts >= 1 && Recipe::active >= 1 && Recipe::active <= Recipe::experts,
-                "MoELayer: a router has at least one expert, and gives a token at least one and at most all of them");
+  static_assert(
+      Recipe::experts >= 1 && Recipe::active >= 1 && Recipe::active <= Recipe::experts,
+      "MoELayer: a router has at least one expert, and gives a token at least one and at most all of them");
   static_assert(Recipe::experts <= 1 << 16, "MoELayer: at most 65536 experts");
   using Scalar = typename ExpertType::Scalar;
   using T = Scalar;
@@ -32,7 +34,7 @@ struct MoELayer {
   struct Tape : LossTape<T> {
     RoutingPlan<T> plan;
     typename RouterType::Tape router;
-    typename Experts<ExpertType, E>::Tape expert;   // [slots]
+    typename Experts<ExpertType, E>::Tape expert;  // [slots]
     [[gnu::noinline]] void resize(const Pass& pass) {
       LossTape<T>::resize(E, pass);
       plan.drop = drop;
@@ -45,9 +47,9 @@ struct MoELayer {
   struct Scratch {
     typename RouterType::Scratch router;
     typename Experts<ExpertType, E>::Scratch experts;
-    Tokens<DOut, T> output;              // [slots] of the experts
-    Tokens<D, T> d_input;                // [slots]
-    Buffer<T> d_gate;                    // [slots]
+    Tokens<DOut, T> output;  // [slots] of the experts
+    Tokens<D, T> d_input;    // [slots]
+    Buffer<T> d_gate;        // [slots]
     LossScratch<T> losses;
     [[gnu::noinline]] void resize(const Pass& pass) {
       const Index slot_count = slots_in(pass);
@@ -90,8 +92,8 @@ struct MoELayer {
   // output_s = dropout(expert(x_n)) for slot s of token n;  output [slots, DOut]
   void run(In<D, T> x, Out<DOut, T> output, Tape& tape, Scratch& scratch, const Pass& pass) const {
     scratch.experts.resize(E, slots_in(pass));
-    experts.view().forward(tape.plan.at_slots(x), tape.plan.layout(), output, tape.expert, scratch.experts, pass,
-                           expert_dropout(applied_expert_dropout(pass), pass));
+    experts.view().forward(tape.plan.at_slots(x), tape.plan.layout(), output, tape.expert, scratch.experts,
+                           pass, expert_dropout(applied_expert_dropout(pass), pass));
   }
   // y_n = sum of g_s output_s over slots s of token n;  y [tokens, DOut]
   static void combine(const RoutingPlan<T>& plan, In<DOut, T> output, Out<DOut, T> y, const Pass& pass) {
@@ -99,8 +101,8 @@ struct MoELayer {
   }
 
   // d_output_s = g_s dy_n,  d_gate_s = <dy_n, output_s>;  d_output [slots, DOut], d_gate [slots]
-  static void combine_backward(const RoutingPlan<T>& plan, In<DOut, T> output, In<DOut, T> dy, Out<DOut, T> d_output,
-                               T* d_gate, const Pass& pass) {
+  static void combine_backward(const RoutingPlan<T>& plan, In<DOut, T> output, In<DOut, T> dy,
+                               Out<DOut, T> d_output, T* d_gate, const Pass& pass) {
     for_each_piece(pass.exec, plan.slot_count(), token_piece, [&](Rows rows) {
       for (Index s = rows.first; s < rows.first + rows.count; ++s) {
         d_gate[s] = kernels::dot(dy[plan.token[s]], output[s], DOut);
@@ -117,8 +119,10 @@ struct MoELayer {
     const RoutingPlan<T>& plan = tape.plan;
     const auto slots_x = plan.at_slots(x);
     const Out<D, T> d_input = dx.empty() ? Out<D, T>{} : scratch.d_input.view();
-    experts.view().backward(slots_x, plan.layout(), tape.expert, d_output, gate, d_input, d_gate, scratch.experts, pass);
-    experts.view().backward_weights(slots_x, plan.layout(), tape.expert, grad.experts.data(), scratch.experts, pass);
+    experts.view().backward(slots_x, plan.layout(), tape.expert, d_output, gate, d_input, d_gate,
+                            scratch.experts, pass);
+    experts.view().backward_weights(slots_x, plan.layout(), tape.expert, grad.experts.data(), scratch.experts,
+                                    pass);
     if (!dx.empty()) kernels::combine<T>(pass.exec, d_input, plan.slot.data(), plan.choices, nullptr, dx);
   }
   // From d_gate [slots] and the auxiliary losses: adds the router's gradients to dx [tokens, D] and grad.
@@ -156,4 +160,5 @@ static_assert(lists_every_field<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>());
 static_assert(Layer<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>);
 static_assert(HasExperts<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>);
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -4,11 +4,13 @@
 #include <moegpt/layers/linear_expert.hpp>
 #include <moegpt/moe/moe_layer.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 template <Router Recipe, ExpertNetwork ExpertType, Activation... A>
 struct ProjectedMixture {
-  static_assert(sizeof...(A) <= 1, "ProjectedMixture: at most one activation stands before the shared projection");
+  static_assert(sizeof...(A) <= 1,
+                "ProjectedMixture: at most one activation stands before the shared projection");
   using Mixture = MoELayer<Recipe, ExpertType>;
   using Scalar = typename ExpertType::Scalar;
   using T = Scalar;
@@ -24,7 +26,7 @@ struct ProjectedMixture {
                   Field{"down", &ProjectedMixture::down, Start::residual}};
   }
   struct Tape : Mixture::Tape {
-    Tokens<F, T> mixed;                // output of the mixture
+    Tokens<F, T> mixed;  // output of the mixture
     void resize(const Pass& pass) {
       Mixture::Tape::resize(pass);
       mixed.resize(pass);
@@ -32,10 +34,8 @@ struct ProjectedMixture {
   };
   struct Scratch {
     typename Mixture::Scratch mixture;
-    Tokens<F, T> act, d_mixed;         // act(mixed), recomputed in backward
-    [[gnu::noinline]] void resize(const Pass& pass) {
-      resize_all(pass, mixture, act, d_mixed);
-    }
+    Tokens<F, T> act, d_mixed;  // act(mixed), recomputed in backward
+    [[gnu::noinline]] void resize(const Pass& pass) { resize_all(pass, mixture, act, d_mixed); }
   };
 
   void forward(In<D, T> x, Out<D, T> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
@@ -46,13 +46,14 @@ struct ProjectedMixture {
   }
 
   // d_act = W_down^T dy,  d_mixed = d_act act'(mixed)
-  void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, ProjectedMixture& grad, Scratch& scratch,
-                const Pass& pass) const {
+  void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, ProjectedMixture& grad,
+                Scratch& scratch, const Pass& pass) const {
     scratch.resize(pass);
     down.backward(activated(tape, scratch, pass), dy, scratch.d_mixed, grad.down, pass);
     for_each_piece(pass.exec, x.count, token_piece, [&]([[maybe_unused]] Rows rows) {
-      (kernels::activate_backward(A, tape.mixed[rows.first], scratch.d_mixed[rows.first], scratch.d_mixed[rows.first],
-                                  rows.count * F), ...);
+      (kernels::activate_backward(A, tape.mixed[rows.first], scratch.d_mixed[rows.first],
+                                  scratch.d_mixed[rows.first], rows.count * F),
+       ...);
     });
     mixture.backward(x, tape, scratch.d_mixed, dx, grad.mixture, scratch.mixture, pass);
   }
@@ -60,7 +61,8 @@ struct ProjectedMixture {
   auto routed_experts() const { return mixture.routed_experts(); }
 
  private:
-  static In<F, T> activated(const Tape& tape, [[maybe_unused]] Scratch& scratch, [[maybe_unused]] const Pass& pass) {
+  static In<F, T> activated(const Tape& tape, [[maybe_unused]] Scratch& scratch,
+                            [[maybe_unused]] const Pass& pass) {
     if constexpr (sizeof...(A) == 0) {
       return tape.mixed;
     } else {
@@ -74,7 +76,7 @@ struct ProjectedMixture {
 static_assert(lists_every_field<ProjectedMixture<TopKRouter<4, 2>, LinearExpert<4, 3>>>());
 static_assert(Layer<ProjectedMixture<TopKRouter<4, 2>, LinearExpert<4, 3>, Activation::relu>>);
 static_assert(WrapsMixture<ProjectedMixture<TopKRouter<4, 2>, LinearExpert<4, 3>>,
-                      MoELayer<TopKRouter<4, 2>, LinearExpert<4, 3>>>);
+                           MoELayer<TopKRouter<4, 2>, LinearExpert<4, 3>>>);
 
 // In a model: GPT<config, WithSharedProjection<TopKRouter<8, 2>, 128, Activation::relu>>. Linear experts of
 // width 128 replace those of the Config.
@@ -83,13 +85,17 @@ struct WithSharedProjection {
   static_assert(F >= 1, "WithSharedProjection: the width of the experts must be at least 1");
   static constexpr int experts = Recipe::experts, active = Recipe::active;
   static constexpr bool causal = Recipe::causal;
-  static std::string text() requires requires { Recipe::text(); } {
+  static std::string text()
+    requires requires { Recipe::text(); }
+  {
     std::string text = "WithSharedProjection<" + Recipe::text() + ", " + std::to_string(F);
     (((text += ", Activation::") += to_text(A)), ...);
     return text + ">";
   }
   template <class Self, ExpertNetwork X>
-  using Mixture = ProjectedMixture<AllowedAs<Self, Recipe>, LinearExpert<X::dim, F, typename NumbersOf<X>::type>, A...>;
+  using Mixture =
+      ProjectedMixture<AllowedAs<Self, Recipe>, LinearExpert<X::dim, F, typename NumbersOf<X>::type>, A...>;
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

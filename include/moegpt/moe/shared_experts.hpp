@@ -7,12 +7,13 @@
 
 #include <limits>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 enum class Shared {
-  plain,      // a = b = 1 (DeepSeek)
-  gated,      // a = 1, b = sigmoid(<w, x>) (Qwen2-MoE)
-  weighted,   // a = K / (K + 1), b = 1 / (K + 1), with K routed experts per token (megablocks)
+  plain,     // a = b = 1 (DeepSeek)
+  gated,     // a = 1, b = sigmoid(<w, x>) (Qwen2-MoE)
+  weighted,  // a = K / (K + 1), b = 1 / (K + 1), with K routed experts per token (megablocks)
 };
 
 template <class Routed, ExpertNetwork ExpertType, int K, Shared How = Shared::plain>
@@ -29,11 +30,11 @@ struct SharedMixture {
 
   static constexpr auto fields() {
     return Fields{Field{"", &SharedMixture::routed}, Field{"shared", &SharedMixture::shared},
-                      Field{"shared_gate", &SharedMixture::shared_gate}};
+                  Field{"shared_gate", &SharedMixture::shared_gate}};
   }
-  struct Tape : Routed::Tape {         // plan, scores and losses of the routed experts
+  struct Tape : Routed::Tape {  // plan, scores and losses of the routed experts
     typename ExpertsView<ExpertType>::Tape shared;
-    Buffer<T> gate;                    // [tokens] b
+    Buffer<T> gate;  // [tokens] b
     [[gnu::noinline]] void resize(const Pass& pass) {
       Routed::Tape::resize(pass);
       shared.resize(pass.tokens());
@@ -43,8 +44,8 @@ struct SharedMixture {
   struct Scratch {
     typename Routed::Scratch routed;
     typename ExpertsView<ExpertType>::Scratch shared;
-    Tokens<D, T> output, d_input;      // of the shared experts
-    Tokens<D, T> d_routed;             // a dy, only for a != 1
+    Tokens<D, T> output, d_input;  // of the shared experts
+    Tokens<D, T> d_routed;         // a dy, only for a != 1
     Tokens<1, T> d_gate;
     [[gnu::noinline]] void resize(const Pass& pass) {
       resize_all(pass, routed, output, d_input, d_gate);
@@ -72,8 +73,8 @@ struct SharedMixture {
   }
 
   // d_mixture = a dy,  d_shared = b dy,  db = <dy, shared(x)>;  gated: d_logit = db b (1 - b)
-  void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, SharedMixture& grad, Scratch& scratch,
-                const Pass& pass) const {
+  void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, SharedMixture& grad,
+                Scratch& scratch, const Pass& pass) const {
     scratch.resize(pass);
     const Index all[2] = {0, x.count};
     const Out<D, T> d_input = dx.empty() ? Out<D, T>{} : scratch.d_input.view();
@@ -94,12 +95,16 @@ struct SharedMixture {
       shared_gate.backward(x, scratch.d_gate, Sum(dx), grad.shared_gate, pass);
   }
 
-  auto routed_experts() const requires HasExperts<Routed> { return routed.routed_experts(); }
+  auto routed_experts() const
+    requires HasExperts<Routed>
+  {
+    return routed.routed_experts();
+  }
 
  private:
   static constexpr T shared_factor = How == Shared::weighted ? T(1) / (K + 1) : T(1);
   static constexpr T routed_factor = How == Shared::weighted ? T(K) / (K + 1) : T(1);
-  static T sigmoid(T z) {   // 0 if exp(-z) would overflow
+  static T sigmoid(T z) {  // 0 if exp(-z) would overflow
     return z < -std::log(std::numeric_limits<T>::max()) ? T(0) : 1 / (1 + std::exp(-z));
   }
   ExpertsView<ExpertType> expert() const { return {&shared, 1, -1}; }
@@ -108,17 +113,24 @@ struct SharedMixture {
 // The expert type with Times the hidden width. Specialise it for user-defined experts.
 template <ExpertNetwork X, int Times>
 struct Wider {
-  static_assert(Times < 1, "SharedExperts: several shared experts are one of so many times the width: "
+  static_assert(Times < 1,
+                "SharedExperts: several shared experts are one of so many times the width: "
                 "specialise Wider<X, Times> for your expert (moe/shared_experts.hpp), or share one");
 };
 template <ExpertNetwork X>
-struct Wider<X, 1> { using type = X; };
+struct Wider<X, 1> {
+  using type = X;
+};
 template <int D, int Dff, Activation A, class T, bool HasBias, int Times>
   requires(Times > 1)
-struct Wider<Expert<D, Dff, A, T, HasBias>, Times> { using type = Expert<D, Times * Dff, A, T, HasBias>; };
+struct Wider<Expert<D, Dff, A, T, HasBias>, Times> {
+  using type = Expert<D, Times * Dff, A, T, HasBias>;
+};
 template <int D, int Dff, Activation A, class T, bool HasBias, int Times>
   requires(Times > 1)
-struct Wider<GatedExpert<D, Dff, A, T, HasBias>, Times> { using type = GatedExpert<D, Times * Dff, A, T, HasBias>; };
+struct Wider<GatedExpert<D, Dff, A, T, HasBias>, Times> {
+  using type = GatedExpert<D, Times * Dff, A, T, HasBias>;
+};
 
 // In a model: GPT<config, SharedExperts<TopKRouter<64, 6>, 2>>, with two shared experts.
 template <class Recipe, int Count = 1, Shared How = Shared::plain>
@@ -126,15 +138,21 @@ struct SharedExperts {
   static_assert(Count >= 1, "SharedExperts: at least one expert is shared; without, use the router alone");
   static constexpr int experts = Recipe::experts, active = Recipe::active;
   static constexpr bool causal = Recipe::causal;
-  static std::string text() requires requires { Recipe::text(); } {
+  static std::string text()
+    requires requires { Recipe::text(); }
+  {
     const char* how[] = {"", ", Shared::gated", ", Shared::weighted"};
-    return "SharedExperts<" + Recipe::text() + ", " + std::to_string(Count) + how[static_cast<int>(How)] + ">";
+    return "SharedExperts<" + Recipe::text() + ", " + std::to_string(Count) + how[static_cast<int>(How)] +
+           ">";
   }
   template <class Self, ExpertNetwork X>
-  using Mixture = SharedMixture<MixtureOf<AllowedAs<Self, Recipe>, X>, typename Wider<X, Count>::type, active, How>;
+  using Mixture =
+      SharedMixture<MixtureOf<AllowedAs<Self, Recipe>, X>, typename Wider<X, Count>::type, active, How>;
 };
-static_assert(Layer<SharedMixture<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>, Expert<4, 16>, 2, Shared::gated>>);
+static_assert(
+    Layer<SharedMixture<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>, Expert<4, 16>, 2, Shared::gated>>);
 static_assert(WrapsMixture<SharedMixture<MoELayer<TopKRouter<4, 2>, Expert<4, 8>>, Expert<4, 16>, 2>,
-                      MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>);
+                           MoELayer<TopKRouter<4, 2>, Expert<4, 8>>>);
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

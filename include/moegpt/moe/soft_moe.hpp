@@ -12,7 +12,8 @@
 
 #include <algorithm>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 template <int E, int P, ExpertNetwork ExpertType, bool Causal = false>
 struct SoftMoELayer {
@@ -24,19 +25,20 @@ struct SoftMoELayer {
   static constexpr bool causal = Causal;
   static constexpr std::string_view name = "moe";
 
-  Linear<D, S, T, false> router;       // Phi
+  Linear<D, S, T, false> router;  // Phi
   Experts<ExpertType, E> experts;
 
   static constexpr auto fields() {
-    return Fields{Field{"router", &SoftMoELayer::router}, Field{"experts", &SoftMoELayer::experts, Kind::sparse}};
+    return Fields{Field{"router", &SoftMoELayer::router},
+                  Field{"experts", &SoftMoELayer::experts, Kind::sparse}};
   }
   struct Tape {
-    Tokens<S, T> combine;              // softmax of the logits over slots
-    Buffer<T> dispatch;                // [batch, S, length] softmax over tokens; zero for padding
-    Tokens<D, T> slot, slot_output;    // [batch, S] inputs and outputs of experts
-    Buffer<Index> slot_of;             // [E, batch, P] index in [batch, S] of each slot
-    Buffer<Index> offset;              // [E + 1] expert e owns slots [offset[e], offset[e + 1])
-    typename Experts<ExpertType, E>::Tape expert;   // [E, batch, P]
+    Tokens<S, T> combine;                          // softmax of the logits over slots
+    Buffer<T> dispatch;                            // [batch, S, length] softmax over tokens; zero for padding
+    Tokens<D, T> slot, slot_output;                // [batch, S] inputs and outputs of experts
+    Buffer<Index> slot_of;                         // [E, batch, P] index in [batch, S] of each slot
+    Buffer<Index> offset;                          // [E + 1] expert e owns slots [offset[e], offset[e + 1])
+    typename Experts<ExpertType, E>::Tape expert;  // [E, batch, P]
     [[gnu::noinline]] void resize(const Pass& pass) {
       const Index slot_count = pass.shape.batch * S;
       combine.resize(pass);
@@ -53,10 +55,10 @@ struct SoftMoELayer {
   };
   struct Scratch {
     typename Experts<ExpertType, E>::Scratch experts;
-    Tokens<D, T> output, d_input;             // [E, batch, P]
-    Tokens<D, T> d_slot, d_slot_output;       // [batch, S]
+    Tokens<D, T> output, d_input;        // [E, batch, P]
+    Tokens<D, T> d_slot, d_slot_output;  // [batch, S]
     Tokens<S, T> d_combine, d_logits;
-    Buffer<T> d_dispatch;                     // [batch, S, length]
+    Buffer<T> d_dispatch;  // [batch, S, length]
     [[gnu::noinline]] void resize(const Pass& pass) {
       const Index slot_count = pass.shape.batch * S;
       experts.resize(E, slot_count);
@@ -86,8 +88,9 @@ struct SoftMoELayer {
       clear(tape.combine.rows(padding));
       kernels::gemm<T>(exec, dispatch, x.rows(tokens), tape.slot.rows({b * S, S}));
     });
-    experts.view().forward(tape.at_slots(tape.slot), tape.layout(), scratch.output, tape.expert, scratch.experts,
-                           of_slots(pass), expert_dropout(applied_expert_dropout(pass), pass));
+    experts.view().forward(tape.at_slots(tape.slot), tape.layout(), scratch.output, tape.expert,
+                           scratch.experts, of_slots(pass),
+                           expert_dropout(applied_expert_dropout(pass), pass));
     for_each_sequence(pass, [&](const Exec& exec, Index b, Rows tokens, Rows padding) {
       copy_sequence(scratch.output, b, tape.slot_output.rows({b * S, S}), pass);
       kernels::gemm<T>(exec, done.combine.rows(tokens), done.slot_output.rows({b * S, S}), y.rows(tokens));
@@ -119,7 +122,8 @@ struct SoftMoELayer {
       const auto d_logits = scratch.d_logits.rows(tokens);
       const auto dispatch = of_sequence(tape.dispatch.data(), b, tokens, pass);
       const auto d_dispatch = of_sequence(scratch.d_dispatch.data(), b, tokens, pass);
-      kernels::gemm<T>(exec, done.d_slot.rows({b * S, S}), kernels::transposed<T>(x.rows(tokens)), d_dispatch);
+      kernels::gemm<T>(exec, done.d_slot.rows({b * S, S}), kernels::transposed<T>(x.rows(tokens)),
+                       d_dispatch);
       for (Index s = 0; s < S; ++s) through_softmax(dispatch[s], d_dispatch[s], tokens.count);
       kernels::transpose<T>(d_dispatch, d_logits);
       for (Index n = tokens.first; n < tokens.first + tokens.count; ++n)
@@ -191,4 +195,5 @@ struct SoftMoE {
   using Mixture = SoftMoELayer<E, P, X, Self::causal>;
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

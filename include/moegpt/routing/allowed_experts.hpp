@@ -5,7 +5,8 @@
 
 #include <initializer_list>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Minimum number of allowed experts: `active`, or 1 for a router that can select all experts.
 template <class Recipe>
@@ -18,7 +19,8 @@ void check_allowed(const bool* allowed) {
   int count = 0;
   for (int e = 0; e < Recipe::experts; ++e) count += allowed[e];
   check(count >= fewest_allowed<Recipe>, "allowed: ", count, " of ", Recipe::experts,
-        " experts may be chosen, but the router gives each token ", fewest_allowed<Recipe>, ": allow at least so many");
+        " experts may be chosen, but the router gives each token ", fewest_allowed<Recipe>,
+        ": allow at least so many");
 }
 
 // AllowedExperts<TopKRouter<8, 2>> some{0, 2, 5}; work.allowed = some;   // `some` must outlive its use
@@ -36,10 +38,11 @@ class AllowedExperts {
     check_allowed<Recipe>(*this);
   }
   operator const bool*() const& { return allowed_.data(); }
-  operator const bool*() && = delete;   // a temporary would dangle
+  operator const bool*() && = delete;  // a temporary would dangle
 
  private:
   Buffer<bool> allowed_{Recipe::experts};
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

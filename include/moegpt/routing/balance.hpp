@@ -5,17 +5,21 @@
 
 #include <algorithm>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Balance groups: number of groups, and their tokens that are not padding.
-inline Index groups_in(Group group, const Pass& pass) { return group == Group::sequence ? pass.shape.batch : 1; }
+inline Index groups_in(Group group, const Pass& pass) {
+  return group == Group::sequence ? pass.shape.batch : 1;
+}
 inline Index tokens_in(Group group, Index which, const Pass& pass) {
   return group == Group::sequence ? pass.length_of(which) : routed_tokens(pass);
 }
 
 // Loss::balance of `mixtures` MoE layers with K choices, for uniform loads and scores.
 constexpr double balanced_value(const BalanceRule& rule, int K, int mixtures = 1) {
-  const bool per_token = rule.share == BalanceRule::Share::of_tokens && rule.choices == BalanceRule::Choices::all;
+  const bool per_token =
+      rule.share == BalanceRule::Share::of_tokens && rule.choices == BalanceRule::Choices::all;
   return (per_token ? K : 1) * (rule.layers == BalanceRule::Layers::sum ? mixtures : 1);
 }
 
@@ -32,12 +36,14 @@ T balance_loss(const T* share, const T* mean_score, int experts, Index groups = 
 // dP += coefficient E f;  d_mean_score [groups, E]
 template <class T>
 void balance_loss_backward(const T* share, int experts, Index groups, T coefficient, T* d_mean_score) {
-  for (Index i = 0; i < groups * experts; ++i) d_mean_score[i] += coefficient * static_cast<T>(experts) * share[i];
+  for (Index i = 0; i < groups * experts; ++i)
+    d_mean_score[i] += coefficient * static_cast<T>(experts) * share[i];
 }
 
 // f_e = factor count_e / (sum of counts), or factor count_e / tokens; 0 if the divisor is 0. share [experts]
 template <class Count, class T>
-void load_shares(const BalanceRule& rule, const Count* count, int experts, Index tokens, double factor, T* share) {
+void load_shares(const BalanceRule& rule, const Count* count, int experts, Index tokens, double factor,
+                 T* share) {
   double whole = static_cast<double>(tokens);
   if (rule.share == BalanceRule::Share::of_pairs) {
     whole = 0;
@@ -67,8 +73,9 @@ template <class T>
   const Index groups = groups_in(group, pass), length = score.rows / groups;
   for (Index g = 0; g < groups; ++g) {
     const double tokens = std::max(1.0, static_cast<double>(tokens_in(group, g, pass)));
-    sum_over_tokens(score, {g * length, length}, pass,
-                    [&](Index e, double total) { mean[g * score.cols + e] = static_cast<T>(total / tokens); });
+    sum_over_tokens(score, {g * length, length}, pass, [&](Index e, double total) {
+      mean[g * score.cols + e] = static_cast<T>(total / tokens);
+    });
   }
 }
 
@@ -84,7 +91,7 @@ T z_loss(In<1, T> lse, const Pass& pass) {
 
 // Variance and squared coefficient of variation CV^2 of E values v_e, and their derivatives by one value v.
 struct Dispersion {
-  double mean = 0, squares = 0;   // squares: sum_e (v_e - mean)^2
+  double mean = 0, squares = 0;  // squares: sum_e (v_e - mean)^2
   int experts = 0;
 
   // v(e) -> double
@@ -93,7 +100,9 @@ struct Dispersion {
     for (int e = 0; e < experts; ++e) mean += v(e) / experts;
     for (int e = 0; e < experts; ++e) squares += (v(e) - mean) * (v(e) - mean);
   }
-  double divisor(Variance form) const { return form == Variance::unbiased ? std::max(experts - 1, 1) : experts; }
+  double divisor(Variance form) const {
+    return form == Variance::unbiased ? std::max(experts - 1, 1) : experts;
+  }
 
   // V = squares / divisor,  dV/dv_e = 2 (v_e - mean) / divisor
   double variance(Variance form) const { return squares / divisor(form); }
@@ -109,4 +118,5 @@ struct Dispersion {
   double q() const { return mean * mean + 1e-10; }
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -5,23 +5,24 @@
 #include <algorithm>
 #include <cmath>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Capacity group: tokens that compete for slots. Also the balance group: batch or sequence.
 enum class Group {
   batch,
   sequence,
-  position,   // the same position of every sequence: competition within it is causal
+  position,  // the same position of every sequence: competition within it is causal
 };
 
 // The order in which (token, expert) pairs claim the slots of their experts; a pair that finds its expert
 // full is dropped.
 enum class Drop {
-  token_order,         // by token (makeMoE, megablocks); the only causal order for a batch or sequence
-  slot_major,          // all first choices, then all second ones, ... (GShard, Mesh-TensorFlow, Tutel)
-  batch_prioritised,   // likewise, tokens by descending largest gate (V-MoE)
-  probability,         // pairs by descending gate (Megatron)
-  never,               // the router limits its experts itself: capacity_factor does not apply
+  token_order,        // by token (makeMoE, megablocks); the only causal order for a batch or sequence
+  slot_major,         // all first choices, then all second ones, ... (GShard, Mesh-TensorFlow, Tutel)
+  batch_prioritised,  // likewise, tokens by descending largest gate (V-MoE)
+  probability,        // pairs by descending gate (Megatron)
+  never,              // the router limits its experts itself: capacity_factor does not apply
 };
 
 // Rounding of the capacity to an integer (up: Megatron).
@@ -39,8 +40,10 @@ struct DropRule {
 };
 template <class Recipe>
 constexpr DropRule drop_rule_of() {
-  if constexpr (requires { Recipe::drop; }) return Recipe::drop;
-  else return {};
+  if constexpr (requires { Recipe::drop; })
+    return Recipe::drop;
+  else
+    return {};
 }
 // Whether a router specification has a drop order of its own, which a wrapper would hide.
 template <class Recipe>
@@ -56,7 +59,9 @@ struct TokenGroup {
 struct Groups {
   Group kind;
   Shape shape;
-  Index size() const { return kind == Group::batch ? 1 : kind == Group::sequence ? shape.batch : shape.length; }
+  Index size() const {
+    return kind == Group::batch ? 1 : kind == Group::sequence ? shape.batch : shape.length;
+  }
   TokenGroup operator[](Index g) const {
     if (kind == Group::sequence) return {g * shape.length, 1, shape.length};
     if (kind == Group::position) return {g, shape.length, shape.batch};
@@ -85,15 +90,15 @@ inline Index expert_capacity(double factor, double pairs, int experts, Round rou
         " experts: 0 or more pairs and at least 1 expert are expected");
   if (factor == 0) return 0;
   const double exact = pairs / experts * factor;
-  if (exact >= 0x1p62) return Index{1} << 62;   // the conversion to Index would overflow
+  if (exact >= 0x1p62) return Index{1} << 62;  // the conversion to Index would overflow
   const auto capacity = static_cast<Index>(round == Round::up ? std::ceil(exact) : exact);
   return capacity < 1 ? 1 : capacity;
 }
 
 // Slots per expert for a group of `tokens` tokens with `choices` experts each: at least 1 and `minimum`
 // (ModelOptions::min_capacity), at most `tokens`.
-[[gnu::noinline]] inline Index capacity_of(Index tokens, double factor, int choices, int experts, Round rounding,
-                                           double minimum) {
+[[gnu::noinline]] inline Index capacity_of(Index tokens, double factor, int choices, int experts,
+                                           Round rounding, double minimum) {
   const Index capacity = expert_capacity(factor, static_cast<double>(tokens) * choices, experts, rounding);
   return std::min(tokens, std::max(capacity, static_cast<Index>(minimum)));
 }
@@ -114,8 +119,8 @@ inline Index expert_capacity(double factor, double pairs, int experts, Round rou
 // std::invalid_argument if the capacity of a full group is below one slot. The check depends on the shape
 // only, so that no step fails because of its data: groups that padding shortens, and partial passes, have a
 // capacity of at least 1.
-[[gnu::noinline]] inline void check_capacity(const char* what, double factor, const DropRule& rule, int choices,
-                                             int experts, const Pass& pass) {
+[[gnu::noinline]] inline void check_capacity(const char* what, double factor, const DropRule& rule,
+                                             int choices, int experts, const Pass& pass) {
   if (pass.partial || pass.options.min_capacity >= 1 || rule.rounding == Round::up) return;
   const Index tokens = Groups{rule.group, pass.shape}[0].count;
   const double exact = static_cast<double>(tokens) * choices / experts * factor;
@@ -141,4 +146,5 @@ void sort_descending(Index* indices, Index limit, Index count, F&& value) {
     std::sort(indices, indices + count, comes_first);
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

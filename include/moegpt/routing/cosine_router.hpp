@@ -7,7 +7,8 @@
 
 #include <numbers>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 template <int Width>
 struct CosineLogits {
@@ -18,18 +19,18 @@ struct CosineLogits {
     static constexpr int dim_in = D, dim_out = E;
 
     Linear<D, Width, T> projection;
-    Weight<T, E, Width> experts;   // v
-    Weight<T, 1> log_scale;        // theta
+    Weight<T, E, Width> experts;  // v
+    Weight<T, 1> log_scale;       // theta
 
     static constexpr auto fields() {
       return Fields{Field{"projection", &For::projection}, Field{"experts", &For::experts},
                     Field{"log_scale", &For::log_scale, Start::at(std::numbers::ln2)}};
     }
     struct Tape {
-      Tokens<Width, T> u;        // [tokens]
-      Tokens<1, T> inverse;      // [tokens] 1 / |p|
-      Tokens<Width, T> w;        // [E]
-      Tokens<1, T> w_inverse;    // [E] 1 / |v|
+      Tokens<Width, T> u;      // [tokens]
+      Tokens<1, T> inverse;    // [tokens] 1 / |p|
+      Tokens<Width, T> w;      // [E]
+      Tokens<1, T> w_inverse;  // [E] 1 / |v|
       [[gnu::noinline]] void resize(const Pass& pass) {
         resize_all(pass, u, inverse);
         w.resize(E);
@@ -37,10 +38,10 @@ struct CosineLogits {
       }
     };
     struct Scratch {
-      Tokens<E, T> dz;           // c dz
-      Tokens<Width, T> du;       // [tokens] du, then dp
-      Tokens<1, T> along;        // [tokens] <u, du>
-      Tokens<Width, T> dw;       // [E]
+      Tokens<E, T> dz;      // c dz
+      Tokens<Width, T> du;  // [tokens] du, then dp
+      Tokens<1, T> along;   // [tokens] <u, du>
+      Tokens<Width, T> dw;  // [E]
       [[gnu::noinline]] void resize(const Pass& pass) {
         resize_all(pass, dz, du, along);
         dw.resize(E);
@@ -59,9 +60,8 @@ struct CosineLogits {
       });
       kernels::affine<T>(pass.exec, In<Width, T>(tape.u), MatrixView<const T>(tape.w), nullptr, z);
       const T c = scale();
-      for_each_piece(pass.exec, x.count, token_piece, [&](Rows rows) {
-        kernels::scale(rows.count * E, c, z[rows.first], z[rows.first]);
-      });
+      for_each_piece(pass.exec, x.count, token_piece,
+                     [&](Rows rows) { kernels::scale(rows.count * E, c, z[rows.first], z[rows.first]); });
     }
 
     void backward(In<D, T> x, const Tape& tape, In<E, T> dz, Out<D, T> dx, For& grad, Scratch& scratch,
@@ -70,7 +70,7 @@ struct CosineLogits {
       projection.backward(x, scratch.du, dx, grad.projection, pass);
     }
     void backward(In<D, T> x, const Tape& tape, In<E, T> dz, Sum<D, T> dx, For& grad, Scratch& scratch,
-                      const Pass& pass) const {
+                  const Pass& pass) const {
       backward_cosines(tape, dz, grad, scratch, pass);
       projection.backward(x, scratch.du, dx, grad.projection, pass);
     }
@@ -91,7 +91,8 @@ struct CosineLogits {
       return along;
     }
     //   du = c W^T dz,  dw = c dz^T u,  dp and dv from them;   dtheta = sum_n <dz_n, z_n> = sum_n <du_n, u_n>
-    void backward_cosines(const Tape& tape, In<E, T> dz, For& grad, Scratch& scratch, const Pass& pass) const {
+    void backward_cosines(const Tape& tape, In<E, T> dz, For& grad, Scratch& scratch,
+                          const Pass& pass) const {
       scratch.resize(pass);
       const T c = scale();
       for_each_piece(pass.exec, dz.count, token_piece, [&](Rows rows) {
@@ -119,13 +120,14 @@ static_assert(lists_every_field<CosineLogits<3>::For<4, 2, float>>());
 static_assert(AddsToDx<CosineLogits<3>::For<4, 2, float>>);
 
 template <int E, int K, int Width = 256, Gates GatesRule = K == 1 ? Gates::probability : Gates::renormalised>
-struct CosineRouter
-    : TokenChoiceRouter<E, K, Decisions<SoftmaxScores, LargestLogits, GateRule<GatesRule>>, CosineLogits<Width>> {
+struct CosineRouter : TokenChoiceRouter<E, K, Decisions<SoftmaxScores, LargestLogits, GateRule<GatesRule>>,
+                                        CosineLogits<Width>> {
   static std::string text() {
-    return "CosineRouter<" + std::to_string(E) + ", " + std::to_string(K) + ", " + std::to_string(Width) + ", " +
-           text_of(GatesRule) + ">";
+    return "CosineRouter<" + std::to_string(E) + ", " + std::to_string(K) + ", " + std::to_string(Width) +
+           ", " + text_of(GatesRule) + ">";
   }
 };
 static_assert(Router<CosineRouter<4, 2>>);
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -3,7 +3,8 @@
 // The capacity is a run-time option: ModelOptions::capacity_factor (0, the default: dropless), min_capacity.
 #include <moegpt/routing/router.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Any router specification that assigns under a capacity, with the order in which pairs claim slots and the
 // capacity group. Causal in token order and with Group::position, otherwise non-causal.
@@ -17,11 +18,14 @@ struct Dropping : Recipe {
                 "Dropping: this router never drops: it has no use for a drop rule");
   static_assert(!sets_drop_rule<Recipe>,
                 "Dropping: this router has a drop rule already, which would be the only one that counts");
-  static_assert(Order != Drop::never, "Dropping: Drop::never is for routers that limit their experts themselves");
+  static_assert(Order != Drop::never,
+                "Dropping: Drop::never is for routers that limit their experts themselves");
   static constexpr DropRule drop{Order, Among, Rounding};
   static constexpr bool causal = Recipe::causal && drop.causal();
 
-  static std::string text() requires requires { Recipe::text(); } {
+  static std::string text()
+    requires requires { Recipe::text(); }
+  {
     constexpr const char* orders[] = {"token_order", "slot_major", "batch_prioritised", "probability"};
     constexpr const char* groups[] = {"batch", "sequence", "position"};
     std::string text = "Dropping<" + Recipe::text() + ", Drop::" + orders[static_cast<int>(Order)];
@@ -32,4 +36,5 @@ struct Dropping : Recipe {
   }
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -7,11 +7,12 @@
 #include <moegpt/layers/linear.hpp>
 #include <moegpt/routing/router.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 struct ExpertChoice {
-  Group group = Group::batch;   // capacity group; position: causal, and the same in generation of that batch
-  bool thresholds = false;      // without a key, select by thresholds: see ThresholdExpertChoice
+  Group group = Group::batch;  // capacity group; position: causal, and the same in generation of that batch
+  bool thresholds = false;     // without a key, select by thresholds: see ThresholdExpertChoice
 };
 
 // Average: mean number of experts per token, which sets the capacity C. std::invalid_argument in forward if a
@@ -20,18 +21,21 @@ template <int E, int Average = 2, ExpertChoice Options = ExpertChoice{}>
 struct ExpertChoiceRouter {
   static constexpr int experts = E, active = E;
   static constexpr bool causal = Options.group == Group::position;
-  static constexpr DropRule drop{.order = Drop::never};   // capacity C instead
+  static constexpr DropRule drop{.order = Drop::never};  // capacity C instead
   // E C per group; with thresholds an expert may select all tokens.
   static Index max_slots(const Pass& pass) {
     if (Options.thresholds || pass.tokens() == 0) return pass.tokens() * E;
     const Groups groups{Options.group, pass.shape};
-    return E * groups.size() * capacity_of(groups[0].count, Average, 1, E, Round::down, pass.options.min_capacity);
+    return E * groups.size() *
+           capacity_of(groups[0].count, Average, 1, E, Round::down, pass.options.min_capacity);
   }
   static std::string text() {
     constexpr const char* others[] = {"", ", ExpertChoice{.group = Group::sequence}",
                                       ", ExpertChoice{.group = Group::position}"};
     return "ExpertChoiceRouter<" + std::to_string(E) + ", " + std::to_string(Average) +
-           (Options.thresholds ? ", ExpertChoice{.thresholds = true}" : others[static_cast<int>(Options.group)]) + ">";
+           (Options.thresholds ? ", ExpertChoice{.thresholds = true}"
+                               : others[static_cast<int>(Options.group)]) +
+           ">";
   }
 
   template <int D, class T = float>
@@ -52,10 +56,10 @@ struct ExpertChoiceRouter {
     }
     struct Tape {
       static constexpr bool has_choices = true;
-      Tokens<E, T> score;       // softmax of the logits over experts
+      Tokens<E, T> score;  // softmax of the logits over experts
       Tokens<1, T> lse;
-      Buffer<Index> order;      // [E, tokens] tokens by group, those of the largest scores first, up to C
-      Buffer<int> chosen;       // [tokens, E] e if expert e selected the token, else no_expert
+      Buffer<Index> order;  // [E, tokens] tokens by group, those of the largest scores first, up to C
+      Buffer<int> chosen;   // [tokens, E] e if expert e selected the token, else no_expert
       [[gnu::noinline]] void resize(const Pass& pass) {
         resize_all(pass, score, lse);
         order.resize(E * pass.tokens());
@@ -102,7 +106,9 @@ struct ExpertChoiceRouter {
           for (int e = 0; e < E; ++e) {
             const Index s = plan.slot[n * E + e];
             d_score[e] = s != no_slot ? signal.d_gate[s] : T(0);
-            dz[e] = pass.is_padding(n) ? T(0) : 2 * signal.z / static_cast<T>(routed) * *tape.lse[n] * tape.score[n][e];
+            dz[e] = pass.is_padding(n)
+                        ? T(0)
+                        : 2 * signal.z / static_cast<T>(routed) * *tape.lse[n] * tape.score[n][e];
           }
           signal.add_to_scores(n, routed, pass, E, d_score);
           kernels::softmax_backward(tape.score[n], d_score, dz, E);
@@ -152,8 +158,8 @@ void move_threshold(T& threshold, T enough, double rate) {
 template <class Router, class T>
 void update_thresholds(Router& router, const RoutingPlan<T>& plan, double rate) {
   check(rate > 0 && rate <= 1, "update_thresholds: the rate is ", rate, ", but must lie in (0, 1]");
-  check(router.threshold.size() == plan.experts, "update_thresholds: the router has ", router.threshold.size(),
-        " thresholds, the plan ", plan.experts, " experts");
+  check(router.threshold.size() == plan.experts, "update_thresholds: the router has ",
+        router.threshold.size(), " thresholds, the plan ", plan.experts, " experts");
   for (int e = 0; e < plan.experts; ++e) {
     if (plan.load(e) == 0) continue;
     const T* gate = plan.gate.data();
@@ -162,4 +168,5 @@ void update_thresholds(Router& router, const RoutingPlan<T>& plan, double rate) 
   }
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -8,11 +8,12 @@
 #include <ratio>
 #include <string>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 enum class Gates {
-  renormalised,   // softmax over the selected logits (norm_topk_prob = true)
-  probability,    // softmax over all logits (norm_topk_prob = false); gates of a token sum to less than 1
+  renormalised,  // softmax over the selected logits (norm_topk_prob = true)
+  probability,   // softmax over all logits (norm_topk_prob = false); gates of a token sum to less than 1
 };
 inline std::string text_of(Gates gates) {
   return gates == Gates::renormalised ? "Gates::renormalised" : "Gates::probability";
@@ -20,7 +21,9 @@ inline std::string text_of(Gates gates) {
 
 inline std::string text_of(bool yes) { return yes ? "true" : "false"; }
 template <class Ratio>
-std::string text_of() { return "std::ratio<" + std::to_string(Ratio::num) + ", " + std::to_string(Ratio::den) + ">"; }
+std::string text_of() {
+  return "std::ratio<" + std::to_string(Ratio::num) + ", " + std::to_string(Ratio::den) + ">";
+}
 
 struct RenormalisedGates {
   static constexpr bool constant_alone = true;
@@ -31,7 +34,7 @@ struct RenormalisedGates {
   }
   template <class T>
   static void backward(const T*, const T* gate, const T* d_gate, T* dz, T*, int count) {
-    kernels::softmax_backward(gate, d_gate, dz, count);   // dz = g (dg - <dg, g>)
+    kernels::softmax_backward(gate, d_gate, dz, count);  // dz = g (dg - <dg, g>)
   }
 };
 
@@ -62,7 +65,7 @@ template <int P, class Scale = std::ratio<1>>
 struct PNormGates {
   static_assert(P >= 1, "PNormGates: P must be at least 1");
   static_assert(Scale::num > 0 && Scale::den > 0, "PNormGates: the scale must be more than 0");
-  static constexpr bool constant_alone = true;   // a
+  static constexpr bool constant_alone = true;  // a
   static std::string text() { return "PNormGates<" + std::to_string(P) + ">"; }
   template <class T>
   static constexpr T scale = T(Scale::num) / T(Scale::den);
@@ -96,4 +99,5 @@ struct PNormGates {
   }
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

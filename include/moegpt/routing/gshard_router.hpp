@@ -3,14 +3,15 @@
 // second expert may be discarded. The first gate is not renormalised afterwards.
 #include <moegpt/routing/token_choice.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Which tokens keep their second expert; g2 is its gate.
 enum class Second {
   all,
   none,
-  threshold,   // tokens with g2 > threshold
-  random,      // with a key, each token with probability min(1, g2 / threshold); without, all
+  threshold,  // tokens with g2 > threshold
+  random,     // with a key, each token with probability min(1, g2 / threshold); without, all
 };
 
 template <Second Policy, class Threshold>
@@ -41,4 +42,5 @@ struct GShardRouter
 static_assert(lists_every_field<GShardRouter<4>::For<4>>());
 static_assert(Router<GShardRouter<4>>);
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -6,11 +6,13 @@
 
 #include <numeric>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 template <int E, int K = 1>
 struct HashRouter {
-  static_assert(K >= 1 && K <= E, "HashRouter: K must lie in 1 .. E: a token cannot choose more experts than exist");
+  static_assert(K >= 1 && K <= E,
+                "HashRouter: K must lie in 1 .. E: a token cannot choose more experts than exist");
   static_assert(E <= 1 << 16, "HashRouter: at most 65536 experts");
   static constexpr int experts = E, active = K;
   static constexpr bool causal = true;
@@ -24,12 +26,12 @@ struct HashRouter {
     static constexpr auto fields() { return Fields{}; }
     struct Tape {
       static constexpr bool has_choices = true;
-      Tokens<E, T> score;    // 1/K for selected experts, else 0
-      Tokens<1, T> lse;      // 0, because there are no logits
-      Buffer<int> chosen;    // [tokens, K]
-      Buffer<T> gate;        // [tokens, K]
-      Buffer<int> allowed;   // [E] scratch of forward: the allowed experts
-      Buffer<int> deck;      // [E] scratch of forward: a permutation of them
+      Tokens<E, T> score;   // 1/K for selected experts, else 0
+      Tokens<1, T> lse;     // 0, because there are no logits
+      Buffer<int> chosen;   // [tokens, K]
+      Buffer<T> gate;       // [tokens, K]
+      Buffer<int> allowed;  // [E] scratch of forward: the allowed experts
+      Buffer<int> deck;     // [E] scratch of forward: a permutation of them
       void resize(const Pass& pass) {
         resize_all(pass, score, lse);
         chosen.resize(pass.tokens() * K);
@@ -43,8 +45,10 @@ struct HashRouter {
     void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
       pass.check_fits(x.count, pass.tokens());
       const int* ids = routing_of(pass).ids;
-      check(ids, "HashRouter chooses experts by token id, but the routing context has no ids: give it the [tokens] "
-                 "ids");
+      check(
+          ids,
+          "HashRouter chooses experts by token id, but the routing context has no ids: give it the [tokens] "
+          "ids");
       tape.resize(pass);
       int count = 0, *deck = tape.deck.data();
       for (int e = 0; e < E; ++e)
@@ -56,7 +60,8 @@ struct HashRouter {
         std::fill_n(tape.score[n], E, T(0));
         Rng hash{Key{mix64(static_cast<std::uint64_t>(ids[n]))}};
         for (int j = 0; j < K; ++j) {
-          if (j < taken) std::swap(deck[j], deck[j + static_cast<Index>(hash.below(static_cast<unsigned>(count - j)))]);
+          if (j < taken)
+            std::swap(deck[j], deck[j + static_cast<Index>(hash.below(static_cast<unsigned>(count - j)))]);
           chosen[j] = j < taken ? deck[j] : no_expert;
           tape.gate[n * K + j] = j < taken ? T(1) / static_cast<T>(taken) : T(0);
           if (j < taken) tape.score[n][chosen[j]] = T(1) / static_cast<T>(taken);
@@ -67,10 +72,11 @@ struct HashRouter {
       plan.assign(tape.chosen.data(), tape.gate.data(), pass);
     }
     // Selections and gates are constants.
-    void backward(In<D, T>, const RoutingPlan<T>&, const Tape&, const RouterSignal<T>&, Sum<D, T>, For&, Scratch&,
-                  const Pass&) const {}
+    void backward(In<D, T>, const RoutingPlan<T>&, const Tape&, const RouterSignal<T>&, Sum<D, T>, For&,
+                  Scratch&, const Pass&) const {}
   };
 };
 static_assert(Router<HashRouter<4, 2>>);
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

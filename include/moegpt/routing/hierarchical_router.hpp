@@ -13,20 +13,24 @@
 #include <algorithm>
 #include <cmath>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 template <Router Outer, Router Inner>
 struct HierarchicalRouter {
-  static_assert(!sets_drop_rule<Outer> && !sets_drop_rule<Inner>,
-                "HierarchicalRouter: capacity is the experts', so a drop rule stands around both levels and not "
-                "inside: Dropping<HierarchicalRouter<...>, ...>");
+  static_assert(
+      !sets_drop_rule<Outer> && !sets_drop_rule<Inner>,
+      "HierarchicalRouter: capacity is the experts', so a drop rule stands around both levels and not "
+      "inside: Dropping<HierarchicalRouter<...>, ...>");
   static_assert(Outer::experts >= 1 && Inner::experts >= 1 && Inner::experts <= (1 << 16) / Outer::experts,
                 "HierarchicalRouter: at least one and at most 65536 experts in all groups together");
   static constexpr int groups = Outer::experts, group_experts = Inner::experts;
   static constexpr int experts = groups * group_experts, active = Outer::active * Inner::active;
   static constexpr bool causal = Outer::causal && Inner::causal;
   static constexpr bool constant_gate = moegpt::constant_gate<Outer> || moegpt::constant_gate<Inner>;
-  static std::string text() requires requires { Outer::text(), Inner::text(); } {
+  static std::string text()
+    requires requires { Outer::text(), Inner::text(); }
+  {
     return "HierarchicalRouter<" + Outer::text() + ", " + Inner::text() + ">";
   }
 
@@ -40,23 +44,25 @@ struct HierarchicalRouter {
     OuterRouter outer;
     HeapArray<InnerRouter, G> inner;
 
-    static constexpr auto fields() { return Fields{Field{"outer", &For::outer}, Field{"inner", &For::inner}}; }
+    static constexpr auto fields() {
+      return Fields{Field{"outer", &For::outer}, Field{"inner", &For::inner}};
+    }
     static constexpr int no_choice = -1;
     struct Tape {
       static constexpr bool has_choices = true;
       static constexpr bool has_own_loss =
           HasOwnLoss<typename OuterRouter::Tape> || HasOwnLoss<typename InnerRouter::Tape>;
-      T own_loss = 0;                // the sum of those of all routers
+      T own_loss = 0;  // the sum of those of all routers
       Tokens<experts, T> score;
-      Tokens<1, T> lse;              // sqrt(sum of the routers' lse^2), so that the z-loss is the sum of theirs
+      Tokens<1, T> lse;  // sqrt(sum of the routers' lse^2), so that the z-loss is the sum of theirs
       RoutingPlan<T> outer_plan;
-      HeapArray<RoutingPlan<T>, G> inner_plan;   // [G] of all tokens, also those that did not select g
+      HeapArray<RoutingPlan<T>, G> inner_plan;  // [G] of all tokens, also those that did not select g
       typename OuterRouter::Tape outer;
       HeapArray<typename InnerRouter::Tape, G> inner;
-      Buffer<int> outer_choice;      // [tokens, G] rank of group g among the token's groups, or no_choice
-      Buffer<int> chosen;            // [tokens, active]
-      Buffer<T> gate;                // [tokens, active]
-      Buffer<bool> allowed;          // [G] groups with an allowed expert
+      Buffer<int> outer_choice;  // [tokens, G] rank of group g among the token's groups, or no_choice
+      Buffer<int> chosen;        // [tokens, active]
+      Buffer<T> gate;            // [tokens, active]
+      Buffer<bool> allowed;      // [G] groups with an allowed expert
       [[gnu::noinline]] void resize(const Pass& pass) {
         resize_all(pass, score, lse, outer);
         outer_plan.resize(pass.tokens(), Ko, G);
@@ -74,8 +80,8 @@ struct HierarchicalRouter {
       Tokens<experts, T> d_score;
       Tokens<G, T> d_outer_score;
       HeapArray<Tokens<E, T>, G> d_inner_score;
-      Buffer<T> d_outer_gate;        // [slots of outer_plan]
-      HeapArray<Buffer<T>, G> d_inner_gate;   // [slots of inner_plan[g]]
+      Buffer<T> d_outer_gate;                // [slots of outer_plan]
+      HeapArray<Buffer<T>, G> d_inner_gate;  // [slots of inner_plan[g]]
       [[gnu::noinline]] void resize(const Pass& pass) {
         resize_all(pass, outer, inner, d_score, d_outer_score);
         for (auto& d : d_inner_score) d.resize(pass);
@@ -120,10 +126,12 @@ struct HierarchicalRouter {
           multiply_gates_backward(n, plan, tape, signal.d_gate, scratch, levels);
         }
       });
-      RouterSignal<T> part{
-          .d_gate = scratch.d_outer_gate.data(), .z = signal.z, .d_score = scratch.d_outer_score[0],
-          .own = signal.own};
-      outer.backward(x, tape.outer_plan, tape.outer, part, dx, grad.outer, scratch.outer, levels.outer().pass);
+      RouterSignal<T> part{.d_gate = scratch.d_outer_gate.data(),
+                           .z = signal.z,
+                           .d_score = scratch.d_outer_score[0],
+                           .own = signal.own};
+      outer.backward(x, tape.outer_plan, tape.outer, part, dx, grad.outer, scratch.outer,
+                     levels.outer().pass);
       for (std::size_t g = 0; g < G; ++g) {
         if (!levels.allowed[g]) continue;
         part.d_gate = scratch.d_inner_gate[g].data();
@@ -146,11 +154,11 @@ struct HierarchicalRouter {
         pass.options.capacity_factor = pass.options.min_capacity = 0;
         if (pass.key) pass.key = pass.key->with(Purpose::router_noise, index);
       }
-      Level(const Level&) = delete;   // pass.routing points to this->routing
+      Level(const Level&) = delete;  // pass.routing points to this->routing
     };
     struct Levels {
       const Pass& pass;
-      const bool* allowed;           // [G] of the tape
+      const bool* allowed;  // [G] of the tape
       Level outer() const { return {pass, 0, allowed}; }
       Level inner(std::size_t g) const {
         const bool* all = routing_of(pass).allowed;
@@ -172,8 +180,9 @@ struct HierarchicalRouter {
         }
       });
     }
-    static void multiply_scores_backward(Index n, Index routed, const Tape& tape, const RouterSignal<T>& signal,
-                                         Scratch& scratch, const Levels& levels) {
+    static void multiply_scores_backward(Index n, Index routed, const Tape& tape,
+                                         const RouterSignal<T>& signal, Scratch& scratch,
+                                         const Levels& levels) {
       T* ds = scratch.d_score[n];
       std::fill_n(ds, experts, T(0));
       signal.add_to_scores(n, routed, levels.pass, experts, ds);
@@ -227,4 +236,5 @@ struct HierarchicalRouter {
   };
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

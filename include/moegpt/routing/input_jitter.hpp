@@ -5,14 +5,17 @@
 #include <moegpt/routing/gates.hpp>
 #include <moegpt/routing/router_around.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Epsilon: a std::ratio in (0, 1). InputJitter<TopKRouter<8, 1>> is Switch.
 template <Router Recipe, class Epsilon = std::ratio<1, 100>>
 struct InputJitter : RouterAround<Recipe> {
   static_assert(Epsilon::num > 0 && Epsilon::num < Epsilon::den,
                 "InputJitter: epsilon must be more than 0 and less than 1");
-  static std::string text() requires requires { Recipe::text(); } {
+  static std::string text()
+    requires requires { Recipe::text(); }
+  {
     return "InputJitter<" + Recipe::text() + ", " + text_of<Epsilon>() + ">";
   }
 
@@ -20,7 +23,7 @@ struct InputJitter : RouterAround<Recipe> {
   struct For : RouterAround<Recipe>::template For<D, T> {
     using Base = typename RouterAround<Recipe>::template For<D, T>;
     struct Tape : Base::Tape {
-      Tokens<D, T> jittered;   // x~
+      Tokens<D, T> jittered;  // x~
       Key noise{};
       bool applied = false;
       void resize(const Pass& pass) {
@@ -75,4 +78,5 @@ struct InputJitter : RouterAround<Recipe> {
   };
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

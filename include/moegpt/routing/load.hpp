@@ -10,15 +10,16 @@
 
 #include <algorithm>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // P of one token, K < E. Call rank() first. P is 0 for an expert that is not allowed (logit minus infinity).
 // If d_i = 0, or fewer experts compete than K + 1, P_i is 0 or 1 and has no gradient.
 template <class T>
 struct SelectionProbability {
-  const T *clean, *noisy, *noise_std;   // [E]
+  const T *clean, *noisy, *noise_std;  // [E]
   int E, K;
-  int* order;                           // [K + 1] indices of the largest of noisy, descending
+  int* order;  // [K + 1] indices of the largest of noisy, descending
 
   void rank() { kernels::top_k(noisy, E, K + 1, order); }
   bool in(int e) const { return noisy[e] > noisy[order[K]]; }
@@ -44,9 +45,8 @@ struct SelectionProbability {
   void backward(const T* d_probability, bool detached, T* d_clean, T* d_noise_std, T* d_noisy) const {
     T u[most_experts], density[most_experts];
     distances(u);
-    kernels::map(E, u, density, [](Vector<T> v) {
-      return T(0.39894228040143268) * kernels::exponential(v * v * T(-0.5));
-    });
+    kernels::map(E, u, density,
+                 [](Vector<T> v) { return T(0.39894228040143268) * kernels::exponential(v * v * T(-0.5)); });
     T d_inside = 0, d_outside = 0;
     for (int e = 0; e < E; ++e) {
       const T r =
@@ -61,4 +61,5 @@ struct SelectionProbability {
   }
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -6,7 +6,8 @@
 #include <moegpt/core/heap_array.hpp>
 #include <moegpt/routing/router_around.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Around any router that fills a plan. RoutingContext::task selects the mask; std::invalid_argument outside
 // 0 .. Tasks - 1.
@@ -14,7 +15,9 @@ template <Router Recipe, int Tasks = 1>
 struct Masked : RouterAround<Recipe> {
   static_assert(Tasks >= 1, "Masked: one mask for each task, and at least one task");
   static constexpr int E = Recipe::experts;
-  static std::string text() requires requires { Recipe::text(); } {
+  static std::string text()
+    requires requires { Recipe::text(); }
+  {
     return "Masked<" + Recipe::text() + ", " + std::to_string(Tasks) + ">";
   }
 
@@ -28,7 +31,7 @@ struct Masked : RouterAround<Recipe> {
       return Fields{Field{"", &For::inner}, Field{"mask", &For::mask, Kind::sparse, Start::one}};
     }
     struct Tape : Base::Tape {
-      Buffer<T> unmasked_gate;   // [slots]
+      Buffer<T> unmasked_gate;  // [slots]
       int task = 0;
       [[gnu::noinline]] void resize(const Pass& pass) {
         Base::Tape::resize(pass);
@@ -37,7 +40,7 @@ struct Masked : RouterAround<Recipe> {
     };
     struct Scratch {
       typename Base::Scratch inner;
-      Buffer<T> d_gate;          // [slots] gradient of unmasked_gate
+      Buffer<T> d_gate;  // [slots] gradient of unmasked_gate
       [[gnu::noinline]] void resize(const Pass& pass) {
         inner.resize(pass);
         d_gate.resize(max_slots_of<Recipe>(pass));
@@ -46,8 +49,8 @@ struct Masked : RouterAround<Recipe> {
 
     void forward(In<D, T> x, RoutingPlan<T>& plan, Tape& tape, const Pass& pass) const {
       const int task = routing_of(pass).task;
-      check(task >= 0 && task < Tasks, "Masked: this is task ", task,
-            ", but there are masks for tasks 0 .. ", Tasks - 1, "; set task of the workspace");
+      check(task >= 0 && task < Tasks, "Masked: this is task ", task, ", but there are masks for tasks 0 .. ",
+            Tasks - 1, "; set task of the workspace");
       tape.resize(pass);
       tape.task = task;
       Base::forward(x, plan, tape, pass);
@@ -85,4 +88,5 @@ struct Masked : RouterAround<Recipe> {
   };
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

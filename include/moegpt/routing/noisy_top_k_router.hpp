@@ -7,12 +7,13 @@
 #include <moegpt/routing/balance.hpp>
 #include <moegpt/routing/load.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 struct NoisyTopK {
-  bool bias = false;              // in both linear maps (makeMoE); the paper has none
-  bool noise_floor = false;       // floor = 0.01 (Tensor2Tensor), else 0
-  bool detached_threshold = false;   // thresholds psi of the expected load are constants in backward
+  bool bias = false;                // in both linear maps (makeMoE); the paper has none
+  bool noise_floor = false;         // floor = 0.01 (Tensor2Tensor), else 0
+  bool detached_threshold = false;  // thresholds psi of the expected load are constants in backward
 };
 
 // h = W x + normal * (softplus(W_noise x) + floor)
@@ -28,9 +29,9 @@ struct NoisyLogits {
 
     static constexpr auto fields() { return Fields{Field{"gate", &For::gate}, Field{"noise", &For::noise}}; }
     struct Tape {
-      Tokens<E, T> raw_std, normal;   // a = W_noise x, before softplus; random values
-      Tokens<E, T> clean, probability;   // W x; selection probability. Only for an expected load
-      bool noisy = false, has_load = false;   // has_load: of an expected load
+      Tokens<E, T> raw_std, normal;          // a = W_noise x, before softplus; random values
+      Tokens<E, T> clean, probability;       // W x; selection probability. Only for an expected load
+      bool noisy = false, has_load = false;  // has_load: of an expected load
       [[gnu::noinline]] void resize(const Pass& pass) {
         resize_all(pass, raw_std, normal);
         if (K < E && routing_of(pass).objective.load != 0) resize_all(pass, clean, probability);
@@ -72,8 +73,8 @@ struct NoisyLogits {
 
     // d(W x) = dh,  da = dh normal sigmoid(a).  An expected load adds to dh at thresholds, and has dc and dd:
     // d(W x) = dh + dc,  da = (dh normal + dd) sigmoid(a)
-    void backward(In<D, T> x, const Tape& tape, In<E, T> dh, const RouterSignal<T>& signal, Sum<D, T> dx, For& grad,
-                  Scratch& scratch, const Pass& pass) const {
+    void backward(In<D, T> x, const Tape& tape, In<E, T> dh, const RouterSignal<T>& signal, Sum<D, T> dx,
+                  For& grad, Scratch& scratch, const Pass& pass) const {
       scratch.resize(pass);
       const bool with_load = tape.has_load && signal.d_load;
       if (tape.noisy)
@@ -114,9 +115,8 @@ struct NoisyLogits {
       if (!pass.is_padding(n))
         Token(tape, n, pass).p.backward(signal.d_load, Options.detached_threshold, d_clean, d_noise_std, dh);
       kernels::add_noise_backward(tape.normal[n], tape.raw_std[n], dh, da, E);
-      kernels::map2(E, d_noise_std, tape.raw_std[n], d_noise_std, [](Vector<T> d, Vector<T> a) {
-        return d / (T(1) + kernels::exponential(-a));
-      });
+      kernels::map2(E, d_noise_std, tape.raw_std[n], d_noise_std,
+                    [](Vector<T> d, Vector<T> a) { return d / (T(1) + kernels::exponential(-a)); });
       for (int e = 0; e < E; ++e) {
         da[e] += d_noise_std[e];
         dh[e] += d_clean[e];
@@ -142,4 +142,5 @@ struct NoisyTopKRouter : TokenChoiceRouter<E, K, Decisions<>, NoisyLogits<K, Opt
 static_assert(lists_every_field<NoisyTopKRouter<4, 2>::For<4>>());
 static_assert(Router<NoisyTopKRouter<4, 2>>);
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

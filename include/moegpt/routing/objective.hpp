@@ -4,28 +4,29 @@
 
 #include <span>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Convention of the balance loss E sum_e f_e P_e: how load fractions f and mean scores P are computed. Scores
 // are normalised under every rule. "balanced": the value for uniform loads and scores of one MoE layer,
 // unless stated otherwise; see balanced_value.
 struct BalanceRule {
-  enum class Choices { all, first };          // f counts all choices of a token, or the first
-  enum class Share { of_pairs, of_tokens };   // f_e = count_e / sum of counts, or count_e / tokens
-  enum class Layers { sum, mean, pooled };    // of losses; pooled: one, of the means of f and P
+  enum class Choices { all, first };         // f counts all choices of a token, or the first
+  enum class Share { of_pairs, of_tokens };  // f_e = count_e / sum of counts, or count_e / tokens
+  enum class Layers { sum, mean, pooled };   // of losses; pooled: one, of the means of f and P
 
   Choices choices = Choices::all;
   Share share = Share::of_pairs;
-  Group group = Group::batch;                 // one loss of the batch, or the mean of one loss per sequence
+  Group group = Group::batch;  // one loss of the batch, or the mean of one loss per sequence
   Layers layers = Layers::sum;
   bool operator==(const BalanceRule&) const = default;
 
-  static const BalanceRule switch_transformer;   // balanced 1; also Megatron's; what an Objective starts with
-  static const BalanceRule gshard;               // balanced 1; Mesh-TensorFlow takes it with .group = Group::sequence
-  static const BalanceRule huggingface;          // balanced K, of the whole model; Mixtral, OLMoE, Qwen as published
-  static const BalanceRule megablocks;           // balanced 1, of the whole model
-  static const BalanceRule deepseek;             // balanced 1; of each sequence
-  static const BalanceRule flaxformer;           // balanced K; of each sequence
+  static const BalanceRule switch_transformer;  // balanced 1; also Megatron's; what an Objective starts with
+  static const BalanceRule gshard;       // balanced 1; Mesh-TensorFlow takes it with .group = Group::sequence
+  static const BalanceRule huggingface;  // balanced K, of the whole model; Mixtral, OLMoE, Qwen as published
+  static const BalanceRule megablocks;   // balanced 1, of the whole model
+  static const BalanceRule deepseek;     // balanced 1; of each sequence
+  static const BalanceRule flaxformer;   // balanced K; of each sequence
 };
 inline constexpr BalanceRule BalanceRule::switch_transformer{};
 inline constexpr BalanceRule BalanceRule::gshard{.choices = Choices::first};
@@ -40,17 +41,17 @@ enum class Variance { population, unbiased };
 // The auxiliary losses of training, and dropout. The balance loss is combined over layers by its rule, the
 // others are summed.
 struct Objective {
-  double dropout = 0;      // probability; of attention probabilities and outputs, and of dense FFN outputs
-  std::optional<double> expert_dropout{};   // of routed, shared and Soft MoE experts' outputs; none: dropout
-  double balance = 0;      // coefficient of the balance loss (Switch: 0.01)
+  double dropout = 0;  // probability; of attention probabilities and outputs, and of dense FFN outputs
+  std::optional<double> expert_dropout{};  // of routed, shared and Soft MoE experts' outputs; none: dropout
+  double balance = 0;                      // coefficient of the balance loss (Switch: 0.01)
   BalanceRule balance_rule{};
-  double z = 0;            // of the router z-loss (ST-MoE: 0.001)
-  double importance = 0;   // of CV^2 over experts of the sum of gates (Shazeer et al. 2017: 0.1)
-  double load = 0;         // of CV^2 over experts of the load, expected for a noisy router (the same: 0.1)
-  Variance variation = Variance::population;   // divisor in both CV^2
-  double variance = 0;     // of the variance over experts of the mean score (divisor E - 1)
-  double count = 0;        // squared-count loss: of the variance over experts of the sum of scores
-  double own = 0;          // of the losses that routers and MoE layers define themselves
+  double z = 0;           // of the router z-loss (ST-MoE: 0.001)
+  double importance = 0;  // of CV^2 over experts of the sum of gates (Shazeer et al. 2017: 0.1)
+  double load = 0;        // of CV^2 over experts of the load, expected for a noisy router (the same: 0.1)
+  Variance variation = Variance::population;  // divisor in both CV^2
+  double variance = 0;  // of the variance over experts of the mean score (divisor E - 1)
+  double count = 0;     // squared-count loss: of the variance over experts of the sum of scores
+  double own = 0;       // of the losses that routers and MoE layers define themselves
   // [layers] of the model: factor of all coefficients in a layer, 0 or more; empty: 1. The memory must live
   // until backward. Not with a balance rule of Layers::pooled, whose loss is not a sum over layers.
   std::span<const double> layer_weights{};
@@ -79,8 +80,8 @@ struct RouterLosses {
 template <class T>
 struct LossEntry {
   const char* name;
-  double Objective::*coefficient;
-  T RouterLosses<T>::*value;
+  double Objective::* coefficient;
+  T RouterLosses<T>::* value;
 };
 template <class T>
 inline constexpr LossEntry<T> loss_table[] = {
@@ -121,7 +122,8 @@ void add_losses(const RouterLosses<T>& one, RouterLosses<double>& sum, double we
   for (const auto& [name, coefficient, value] : loss_table<double>)
     check(o.*coefficient >= 0 && std::isfinite(o.*coefficient), "the objective's coefficient ", name, " is ",
           o.*coefficient, ": it must be a finite number, 0 or more");
-  check(o.balance_rule.group != Group::position, "the objective's balance_rule has group = Group::position, but a "
+  check(o.balance_rule.group != Group::position,
+        "the objective's balance_rule has group = Group::position, but a "
         "balance loss is of the batch or of each sequence: use Group::batch or Group::sequence");
   if (o.layer_weights.empty()) return;
   check(layers < 0 || std::ssize(o.layer_weights) == layers, "the objective has layer_weights of ",
@@ -129,8 +131,10 @@ void add_losses(const RouterLosses<T>& one, RouterLosses<double>& sum, double we
   for (const double w : o.layer_weights)
     check(w >= 0 && std::isfinite(w), "a layer weight of the objective is ", w,
           ": it must be a finite number, 0 or more");
-  check(o.balance_rule.layers != BalanceRule::Layers::pooled, "the objective has layer_weights, but its "
+  check(o.balance_rule.layers != BalanceRule::Layers::pooled,
+        "the objective has layer_weights, but its "
         "balance_rule takes one loss of all layers together: use a rule with Layers::sum or Layers::mean");
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -6,18 +6,19 @@
 #include <moegpt/layers/layer.hpp>
 #include <moegpt/routing/routing_plan.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Input of a router's backward. Null: no gradient; only d_gate is never null.
 template <class T>
 struct RouterSignal {
-  const T* d_gate = nullptr;         // [slots] of plan.gate
-  const T* d_mean_score = nullptr;   // [groups, E] of the mean over each group's tokens of tape.score
-  T z = 0;                           // coefficient of the z-loss, the mean over tokens of lse^2
-  Group group = Group::batch;        // of d_mean_score: batch or sequence
-  const T* d_load = nullptr;         // [E] of tape.load, for tapes with has_expected_load
-  const T* d_score = nullptr;        // [tokens, E] of tape.score
-  T own = 0;                         // coefficient of tape.own_loss, for tapes with has_own_loss
+  const T* d_gate = nullptr;        // [slots] of plan.gate
+  const T* d_mean_score = nullptr;  // [groups, E] of the mean over each group's tokens of tape.score
+  T z = 0;                          // coefficient of the z-loss, the mean over tokens of lse^2
+  Group group = Group::batch;       // of d_mean_score: batch or sequence
+  const T* d_load = nullptr;        // [E] of tape.load, for tapes with has_expected_load
+  const T* d_score = nullptr;       // [tokens, E] of tape.score
+  T own = 0;                        // coefficient of tape.own_loss, for tapes with has_own_loss
 
   // Gradient of token n's scores: ds[e] += d_score[n][e] + d_mean_score[g][e] / tokens of its group g, except
   // for padding. routed: routed_tokens(pass).
@@ -34,19 +35,21 @@ struct RouterSignal {
 
 // For<D, T>: the weights of a router.
 template <class R>
-concept RouterOf = requires(const R router, R grad, typename R::Tape tape, const typename R::Tape read_tape,
-                            typename R::Scratch scratch, RoutingPlan<typename R::Scalar> plan,
-                            const RoutingPlan<typename R::Scalar> read_plan,
-                            RouterSignal<typename R::Scalar> signal, In<R::dim, typename R::Scalar> x,
-                            Sum<R::dim, typename R::Scalar> dx, const Pass pass) {
-  R::fields();
-  tape.resize(pass);
-  scratch.resize(pass);
-  router.forward(x, plan, tape, pass);
-  router.backward(x, read_plan, read_tape, signal, dx, grad, scratch, pass);
-  { read_tape.score[0] };   // [tokens, E] scores of all experts, normalised; for balance losses and metrics
-  { read_tape.lse[0] };     // [tokens] log-sum-exp of the logits, for the z-loss
-};
+concept RouterOf =
+    requires(const R router, R grad, typename R::Tape tape, const typename R::Tape read_tape,
+             typename R::Scratch scratch, RoutingPlan<typename R::Scalar> plan,
+             const RoutingPlan<typename R::Scalar> read_plan, RouterSignal<typename R::Scalar> signal,
+             In<R::dim, typename R::Scalar> x, Sum<R::dim, typename R::Scalar> dx, const Pass pass) {
+      R::fields();
+      tape.resize(pass);
+      scratch.resize(pass);
+      router.forward(x, plan, tape, pass);
+      router.backward(x, read_plan, read_tape, signal, dx, grad, scratch, pass);
+      {
+        read_tape.score[0]
+      };                     // [tokens, E] scores of all experts, normalised; for balance losses and metrics
+      { read_tape.lse[0] };  // [tokens] log-sum-exp of the logits, for the z-loss
+    };
 
 // Optional members of a router's tape. They are read only if the tape declares, for example,
 // `static constexpr bool has_choices = true`.
@@ -81,22 +84,28 @@ concept HasMaxSlots = requires(const Pass pass) {
 template <class Recipe>
 Index max_slots_of(const Pass& pass) {
   const Index all = pass.tokens() * Recipe::active;
-  if constexpr (HasMaxSlots<Recipe>) return std::min<Index>(Recipe::max_slots(pass), all);
-  else return all;
+  if constexpr (HasMaxSlots<Recipe>)
+    return std::min<Index>(Recipe::max_slots(pass), all);
+  else
+    return all;
 }
 
 // Name of a router specification in model files and messages.
 template <class Recipe>
 std::string router_text() {
-  if constexpr (requires { Recipe::text(); }) return Recipe::text();
-  else return "your router";
+  if constexpr (requires { Recipe::text(); })
+    return Recipe::text();
+  else
+    return "your router";
 }
 
 // A decoder rejects a non-causal router specification, except inside AllowNonCausal.
 template <class Recipe>
 struct AllowNonCausal : Recipe {
   static constexpr bool causal = true;
-  static std::string text() requires requires { Recipe::text(); } {
+  static std::string text()
+    requires requires { Recipe::text(); }
+  {
     return "AllowNonCausal<" + Recipe::text() + ">";
   }
 };
@@ -106,7 +115,9 @@ struct AllowNonCausal : Recipe {
 template <class Recipe>
 struct AllowConstantGate : Recipe {
   static constexpr bool constant_gate = false;
-  static std::string text() requires requires { Recipe::text(); } {
+  static std::string text()
+    requires requires { Recipe::text(); }
+  {
     return "AllowConstantGate<" + Recipe::text() + ">";
   }
 };
@@ -116,10 +127,11 @@ inline constexpr bool constant_gate = requires { requires Recipe::constant_gate;
 // Asserted by MoE layers and not by specifications, so that AllowConstantGate can wrap them.
 template <class Recipe>
 consteval bool gate_learns() {
-  static_assert(!constant_gate<Recipe>,
-                "router: K = 1 with renormalised gates never trains the router, its gate is constant: use "
-                "Gates::probability (SigmoidRouter: .normalise = false; TopKRouterWith: ProbabilityGates), or "
-                "AllowConstantGate<...> if that is meant");
+  static_assert(
+      !constant_gate<Recipe>,
+      "router: K = 1 with renormalised gates never trains the router, its gate is constant: use "
+      "Gates::probability (SigmoidRouter: .normalise = false; TopKRouterWith: ProbabilityGates), or "
+      "AllowConstantGate<...> if that is meant");
   return true;
 }
 
@@ -127,4 +139,5 @@ consteval bool gate_learns() {
 template <class Self, class Recipe>
 using AllowedAs = std::conditional_t<Self::causal && !Recipe::causal, AllowNonCausal<Recipe>, Recipe>;
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

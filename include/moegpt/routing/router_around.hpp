@@ -5,11 +5,12 @@
 // docs/extend.md).
 #include <moegpt/routing/router.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 template <Router Recipe>
 struct RouterAround : Recipe {
-  static std::string text() = delete;   // not inherited: it names the inner router
+  static std::string text() = delete;  // not inherited: it names the inner router
 
   template <int D, class T = float>
   struct For {
@@ -32,4 +33,5 @@ struct RouterAround : Recipe {
   };
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

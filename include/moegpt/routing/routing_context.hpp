@@ -2,13 +2,14 @@
 // Arguments of routers, MoE layers and their losses besides the Pass, which points to them.
 #include <moegpt/routing/objective.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 struct RoutingContext {
   Objective objective{};
-  const int* ids = nullptr;         // [tokens] token ids, for routers such as HashRouter
-  const bool* allowed = nullptr;    // [experts] experts that can be selected; null: all
-  int task = 0;                     // task id, for routers such as Masked
+  const int* ids = nullptr;       // [tokens] token ids, for routers such as HashRouter
+  const bool* allowed = nullptr;  // [experts] experts that can be selected; null: all
+  int task = 0;                   // task id, for routers such as Masked
 };
 
 // The context of a pass, or a default one.
@@ -30,4 +31,5 @@ inline double applied_expert_dropout(const Pass& pass) {
   return pass.key ? routing_of(pass).objective.expert_dropout.value_or(pass.dropout) : 0;
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -7,10 +7,11 @@
 #include <limits>
 #include <string>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
-inline constexpr int no_expert = -1;   // in a table of chosen experts: this choice has none
-inline constexpr Index no_slot = -1;   // in RoutingPlan::slot: the pair was not requested, or dropped
+inline constexpr int no_expert = -1;  // in a table of chosen experts: this choice has none
+inline constexpr Index no_slot = -1;  // in RoutingPlan::slot: the pair was not requested, or dropped
 
 // Whether entry `pair` of chosen [tokens, choices] is an expert. std::invalid_argument unless it is an expert
 // or no_expert.
@@ -26,21 +27,21 @@ bool has_expert(const Expert* chosen, Index pair, int choices, int experts) {
 template <class T>
 struct RoutingPlan {
   int experts = 0;
-  int choices = 0;           // maximum number of experts of a token
+  int choices = 0;  // maximum number of experts of a token
   Index tokens = 0;
-  Buffer<Index> offset;      // [experts + 1]       expert e owns slots [offset[e], offset[e + 1])
-  Buffer<Index> token;       // [slots]             the slot's token
-  Buffer<int> choice;        // [slots]             the slot's choice, 0 .. choices - 1
-  Buffer<T> gate;            // [slots]             factor of the expert's output
-  Buffer<Index> slot;        // [tokens, choices]   of the pair, or no_slot
-  Buffer<Index> wanted;      // [experts]           requested pairs, before capacity
-  DropRule drop{};           // both set by the mixture, from the router specification
-  Index max_slots = PTRDIFF_MAX;   // limit of slot_count(), if less than tokens * choices
+  Buffer<Index> offset;           // [experts + 1]       expert e owns slots [offset[e], offset[e + 1])
+  Buffer<Index> token;            // [slots]             the slot's token
+  Buffer<int> choice;             // [slots]             the slot's choice, 0 .. choices - 1
+  Buffer<T> gate;                 // [slots]             factor of the expert's output
+  Buffer<Index> slot;             // [tokens, choices]   of the pair, or no_slot
+  Buffer<Index> wanted;           // [experts]           requested pairs, before capacity
+  DropRule drop{};                // both set by the mixture, from the router specification
+  Index max_slots = PTRDIFF_MAX;  // limit of slot_count(), if less than tokens * choices
 
   Index slot_count() const { return offset[experts]; }
   Rows rows(int e) const { return {offset[e], offset[e + 1] - offset[e]}; }
   Index load(int e) const { return offset[e + 1] - offset[e]; }
-  Index dropped() const {    // pairs
+  Index dropped() const {  // pairs
     Index n = 0;
     for (Index w : wanted) n += w;
     return n - slot_count();
@@ -61,7 +62,7 @@ struct RoutingPlan {
     const Index pairs = tokens * choices, slot_count = std::min(max_slots, pairs);
     offset.resize(experts + 1);
     wanted.resize(experts);
-    token.resize(std::max(slot_count, drop.order == Drop::probability ? pairs : tokens));   // also scratch
+    token.resize(std::max(slot_count, drop.order == Drop::probability ? pairs : tokens));  // also scratch
     choice.resize(slot_count);
     gate.resize(slot_count);
     slot.resize(pairs);
@@ -80,7 +81,7 @@ struct RoutingPlan {
     check_capacity("capacity_factor", factor, drop, choices, experts, pass);
     if (drop.order == Drop::token_order && drop.group == Group::batch)
       return assign(chosen, pair_gate, capacity_of(routed_tokens(pass), pass));
-    count(chosen);   // checks all entries before they index memory
+    count(chosen);  // checks all entries before they index memory
     const Groups groups{drop.group, pass.shape};
     for (Index g = 0; g < groups.size(); ++g) drop_over_capacity(groups[g], chosen, pair_gate, pass);
     sort(slot.data(), pair_gate, 0);
@@ -111,7 +112,7 @@ struct RoutingPlan {
     check(slot_count() <= gate.size(), "routing plan: the tokens fill ", slot_count(),
           " slots, but there is room for ", gate.size(),
           ": let the router's max_slots(pass) return the most that they can fill");
-    for (int e = 0; e < experts; ++e) wanted[e] = offset[e];   // temporarily: the next free slot of e
+    for (int e = 0; e < experts; ++e) wanted[e] = offset[e];  // temporarily: the next free slot of e
     for (Index n = 0; n < tokens; ++n)
       for (int j = 0; j < choices; ++j) {
         const Index pair = n * choices + j;
@@ -119,7 +120,7 @@ struct RoutingPlan {
         slot[pair] = no_slot;
         if (e == no_expert) continue;
         const Index s = wanted[e]++;
-        if (s >= offset[e + 1]) continue;   // over capacity
+        if (s >= offset[e + 1]) continue;  // over capacity
         slot[pair] = s;
         token[s] = n;
         choice[s] = j;
@@ -191,16 +192,20 @@ template <class T>
     demand(is_allowed(e, pass) || plan.wanted[e] == 0, "it chose expert ", e, " for ", plan.wanted[e],
            " tokens, but that expert is not allowed: choose e only where is_allowed(e, pass)");
     demand(plan.wanted[e] <= routed, "it chose expert ", e, " ", plan.wanted[e], " times for ", routed,
-           " tokens that are not padding: choose nothing where pass.is_padding(n), and no expert twice for a token");
+           " tokens that are not padding: choose nothing where pass.is_padding(n), and no expert twice for a "
+           "token");
     demand(load <= most, "expert ", e, " takes ", load, " tokens, but under capacity_factor ",
-           pass.options.capacity_factor, " at most ", most, ": call plan.assign(chosen, gate, pass), or say that its "
+           pass.options.capacity_factor, " at most ", most,
+           ": call plan.assign(chosen, gate, pass), or say that its "
            "limits are its own: static constexpr DropRule drop{.order = Drop::never} beside its experts");
   }
-  demand(wanted <= routed * choices, "it chose ", wanted, " experts, but ", routed, " tokens that are not padding have ",
-         choices, " choices each: choose nothing where pass.is_padding(n)");
+  demand(wanted <= routed * choices, "it chose ", wanted, " experts, but ", routed,
+         " tokens that are not padding have ", choices,
+         " choices each: choose nothing where pass.is_padding(n)");
   demand(plan.slot.size() == plan.tokens * choices && plan.token.size() >= plan.slot_count() &&
              plan.choice.size() >= plan.slot_count() && plan.gate.size() >= plan.slot_count(),
          "its plan has less memory than slots: call plan.resize(pass.tokens(), active, experts)");
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

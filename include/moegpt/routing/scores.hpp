@@ -11,20 +11,25 @@
 
 #include <algorithm>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
-inline constexpr int most_experts = 1024;   // of a token-choice router: its rows are on the stack
+inline constexpr int most_experts = 1024;  // of a token-choice router: its rows are on the stack
 
 // s = softmax(z)
 struct SoftmaxScores {
   static constexpr bool are_normalised = true;
   template <class T>
-  static T forward(const T*, T*, T* normalised, int E) { return kernels::softmax(normalised, E); }
+  static T forward(const T*, T*, T* normalised, int E) {
+    return kernels::softmax(normalised, E);
+  }
   template <class T>
-  static const T* recompute(const T* normalised, const T*, T*, int) { return normalised; }
+  static const T* recompute(const T* normalised, const T*, T*, int) {
+    return normalised;
+  }
   template <class T>
   static void backward(const T* s, const T*, const T* ds, const T*, T* dz, int E) {
-    kernels::softmax_backward(s, ds, dz, E);   // dz = s (ds - <ds, s>)
+    kernels::softmax_backward(s, ds, dz, E);  // dz = s (ds - <ds, s>)
   }
   template <class T>
   static void add_softmax(const T* s, const T*, T, T a, T* dz, int E) {
@@ -72,7 +77,9 @@ struct SigmoidFunction {
     kernels::map(E, z, s, [](Vector<T> v) { return T(1) / (T(1) + kernels::exponential(-v)); });
   }
   template <class T>
-  static T slope(T s) { return s * (1 - s); }
+  static T slope(T s) {
+    return s * (1 - s);
+  }
 };
 using SigmoidScores = PointwiseScores<SigmoidFunction>;
 
@@ -84,8 +91,11 @@ struct RootSoftplusFunction {
     kernels::map(E, z, s, [](Vector<T> v) { return square_root(kernels::softplus<T>(v)); });
   }
   template <class T>
-  static T slope(T s) { return s == 0 ? T(0) : -std::expm1(-s * s) / (2 * s); }
+  static T slope(T s) {
+    return s == 0 ? T(0) : -std::expm1(-s * s) / (2 * s);
+  }
 };
 using RootSoftplusScores = PointwiseScores<RootSoftplusFunction>;
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -8,7 +8,8 @@
 
 #include <ratio>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // The input of a selection rule: one token.
 template <class T>
@@ -79,7 +80,7 @@ struct Nucleus {
   template <class T>
   static int select(const Candidate<T>& token, int* chosen) {
     kernels::top_k(token.z, token.experts, token.choices, chosen);
-    if (P::num == P::den) return token.choices;   // independent of rounding in the sum
+    if (P::num == P::den) return token.choices;  // independent of rounding in the sum
     T reached = 0;
     for (int j = 0; j < token.choices; ++j) {
       reached += token.s[chosen[j]];
@@ -101,4 +102,5 @@ struct EveryExpert {
   }
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

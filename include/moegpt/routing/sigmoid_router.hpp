@@ -5,14 +5,15 @@
 // balance_selection updates the selection bias b; it has no gradient.
 #include <moegpt/routing/token_choice.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 struct Sigmoid {
-  bool normalise = true;         // gates of a token sum to a (route_norm, norm_topk_prob)
-  bool selection_bias = true;    // b (e_score_correction_bias); without, b = 0
-  int groups = 1;                // expert groups (DeepSeek-V3: 8)
-  int groups_kept = 0;           // retained groups (DeepSeek-V3: 4); required if groups > 1
-  bool root_softplus = false;    // s = sqrt(softplus(z)) (Megatron)
+  bool normalise = true;       // gates of a token sum to a (route_norm, norm_topk_prob)
+  bool selection_bias = true;  // b (e_score_correction_bias); without, b = 0
+  int groups = 1;              // expert groups (DeepSeek-V3: 8)
+  int groups_kept = 0;         // retained groups (DeepSeek-V3: 4); required if groups > 1
+  bool root_softplus = false;  // s = sqrt(softplus(z)) (Megatron)
   constexpr int kept() const { return groups == 1 ? 1 : groups_kept; }
   bool operator==(const Sigmoid&) const = default;
 };
@@ -20,10 +21,11 @@ struct Sigmoid {
 // Scale: a, a std::ratio (DeepSeek-V3's routed_scaling_factor: 5/2).
 template <int E, int K, Sigmoid Options = Sigmoid{.normalise = (K > 1)}, class Scale = std::ratio<1>>
 struct SigmoidRouter
-    : TokenChoiceRouter<E, K,
-                        Decisions<std::conditional_t<Options.root_softplus, RootSoftplusScores, SigmoidScores>,
-                                  LargestScores<Options.selection_bias, Options.groups, Options.kept()>,
-                                  std::conditional_t<Options.normalise, PNormGates<1, Scale>, ScoreGates<Scale>>>> {
+    : TokenChoiceRouter<
+          E, K,
+          Decisions<std::conditional_t<Options.root_softplus, RootSoftplusScores, SigmoidScores>,
+                    LargestScores<Options.selection_bias, Options.groups, Options.kept()>,
+                    std::conditional_t<Options.normalise, PNormGates<1, Scale>, ScoreGates<Scale>>>> {
   static_assert(Scale::num > 0 && Scale::den > 0, "SigmoidRouter: the scale must be more than 0");
   static_assert(Options.groups >= 1 && E % Options.groups == 0,
                 "SigmoidRouter: groups must divide the number of experts");
@@ -36,14 +38,16 @@ struct SigmoidRouter
   static std::string text() {
     std::string options;
     if (Options != Sigmoid{.normalise = (K > 1)} || Scale::num != Scale::den)
-      options = ", Sigmoid{.normalise = " + text_of(Options.normalise) + ", .selection_bias = " +
-                text_of(Options.selection_bias) + ", .groups = " + std::to_string(Options.groups) +
-                ", .groups_kept = " + std::to_string(Options.groups_kept) + ", .root_softplus = " +
-                text_of(Options.root_softplus) + "}, " + text_of<Scale>();
+      options = ", Sigmoid{.normalise = " + text_of(Options.normalise) +
+                ", .selection_bias = " + text_of(Options.selection_bias) +
+                ", .groups = " + std::to_string(Options.groups) +
+                ", .groups_kept = " + std::to_string(Options.groups_kept) +
+                ", .root_softplus = " + text_of(Options.root_softplus) + "}, " + text_of<Scale>();
     return "SigmoidRouter<" + std::to_string(E) + ", " + std::to_string(K) + options + ">";
   }
 };
 static_assert(lists_every_field<SigmoidRouter<4, 2>::For<4>>());
 static_assert(Router<SigmoidRouter<4, 2>>);
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

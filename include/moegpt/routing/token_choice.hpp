@@ -11,10 +11,12 @@
 #include <moegpt/routing/scores.hpp>
 #include <moegpt/routing/selection.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // The decisions about scores, selection and gates.
-template <class ScoresType = SoftmaxScores, class SelectionType = LargestLogits, class GatesType = RenormalisedGates>
+template <class ScoresType = SoftmaxScores, class SelectionType = LargestLogits,
+          class GatesType = RenormalisedGates>
 struct Decisions {
   using Scores = ScoresType;
   using Selection = SelectionType;
@@ -23,18 +25,17 @@ struct Decisions {
 
 // Whether a selection rule may discard selected experts by their gates.
 template <class Selection>
-inline constexpr bool discards =
-    requires(const Candidate<float> token) { Selection::keeps(token, 0.f, 0); };
+inline constexpr bool discards = requires(const Candidate<float> token) { Selection::keeps(token, 0.f, 0); };
 
 template <int E, int K, class T, bool KeepsLogits = false, bool Discards = false>
 struct TokenChoiceTape {
   static constexpr bool has_choices = true, has_selected = Discards;
-  Tokens<E, T> score;      // normalised scores of all experts
-  Tokens<E, T> logits;     // only if scores are not normalised
-  Tokens<1, T> lse;        // log-sum-exp of the logits
-  Buffer<int> chosen;      // [tokens, K] best first, then no_expert; discarded experts are no_expert
-  Buffer<int> selected;    // [tokens, K] with discarded experts, which stay in the gate normalisation
-  Buffer<T> gate;          // [tokens, K]
+  Tokens<E, T> score;    // normalised scores of all experts
+  Tokens<E, T> logits;   // only if scores are not normalised
+  Tokens<1, T> lse;      // log-sum-exp of the logits
+  Buffer<int> chosen;    // [tokens, K] best first, then no_expert; discarded experts are no_expert
+  Buffer<int> selected;  // [tokens, K] with discarded experts, which stay in the gate normalisation
+  Buffer<T> gate;        // [tokens, K]
   [[gnu::noinline]] void resize(const Pass& pass) {
     resize_all(pass, score, lse);
     if (KeepsLogits) logits.resize(pass);
@@ -77,8 +78,8 @@ template <class Rule, class T>
 
       const Candidate<T> token{z, s, bias, E, K, pass.key ? &noise : nullptr, pass, n};
       int count = pass.is_padding(n) ? 0 : Rule::Selection::select(token, chosen);
-      while (count > 0 && !token.allows(chosen[count - 1])) --count;   // fewer than K are allowed
-      if (allowed && lse[n] != lse[n] && !pass.is_padding(n)) count = first_allowed(token, chosen);   // NaN
+      while (count > 0 && !token.allows(chosen[count - 1])) --count;  // fewer than K are allowed
+      if (allowed && lse[n] != lse[n] && !pass.is_padding(n)) count = first_allowed(token, chosen);  // NaN
       for (int j = 0; j < count; ++j) {
         gate_logit[j] = z[chosen[j]];
         gate_score[j] = s[chosen[j]];
@@ -106,8 +107,9 @@ template <class Rule, class T>
 //   z-loss:    dz += 2 z / N lse softmax(z)
 template <class Rule, class T>
 [[gnu::noinline]] void choose_experts_backward(const RoutingPlan<T>& plan, MatrixView<const T> score,
-                                               MatrixView<const T> logits, const T* lse, const int* all_selected,
-                                               const T* all_gates, const RouterSignal<T>& signal, MatrixView<T> dz,
+                                               MatrixView<const T> logits, const T* lse,
+                                               const int* all_selected, const T* all_gates,
+                                               const RouterSignal<T>& signal, MatrixView<T> dz,
                                                const Pass& pass) {
   using Scores = typename Rule::Scores;
   const int E = plan.experts, K = plan.choices;
@@ -150,8 +152,8 @@ void choose_experts(RoutingPlan<T>& plan, TokenChoiceTape<E, K, T, KeepsLogits, 
   static_assert(E <= most_experts, "token choice: at most 1024 experts");
   static_assert(Discards == discards<typename Rule::Selection>,
                 "token choice: a tape has `selected` if, and only if, the selection rule discards experts");
-  choose_experts<Rule, T>(tape.score, tape.logits, bias, K, tape.lse[0], tape.chosen.data(), tape.selected.data(),
-                          tape.gate.data(), plan, pass);
+  choose_experts<Rule, T>(tape.score, tape.logits, bias, K, tape.lse[0], tape.chosen.data(),
+                          tape.selected.data(), tape.gate.data(), plan, pass);
 }
 template <class Rule, int E, int K, class T, bool KeepsLogits, bool Discards>
 void choose_experts_backward(const RoutingPlan<T>& plan,
@@ -169,27 +171,29 @@ struct LinearLogits {
   using For = Linear<D, E, T, HasBias>;
 };
 
-// A logits layer with an expected load (routing/noisy_top_k_router.hpp), which is computed after selection and
-// whose gradient is in the signal:
+// A logits layer with an expected load (routing/noisy_top_k_router.hpp), which is computed after selection
+// and whose gradient is in the signal:
 //   logits.measure_load(tape, plan, load, pass)                        load [E]
 //   logits.backward(x, tape, dz, signal, dx, grad, scratch, pass)      dx is a Sum
 // Every logits layer has a forward without scratch. Its path is `gate`, or path().
 template <class L>
-concept LogitsWithLoad =
-    requires(const L logits, L grad, typename L::Tape tape, const typename L::Tape read_tape,
-             typename L::Scratch scratch, const RoutingPlan<typename L::Scalar> plan, Buffer<typename L::Scalar> load,
-             const RouterSignal<typename L::Scalar> signal, In<L::dim_in, typename L::Scalar> x,
-             In<L::dim_out, typename L::Scalar> dz, Sum<L::dim_in, typename L::Scalar> dx, const Pass pass) {
-      logits.measure_load(tape, plan, load, pass);
-      logits.backward(x, read_tape, dz, signal, dx, grad, scratch, pass);
-    };
+concept LogitsWithLoad = requires(
+    const L logits, L grad, typename L::Tape tape, const typename L::Tape read_tape,
+    typename L::Scratch scratch, const RoutingPlan<typename L::Scalar> plan, Buffer<typename L::Scalar> load,
+    const RouterSignal<typename L::Scalar> signal, In<L::dim_in, typename L::Scalar> x,
+    In<L::dim_out, typename L::Scalar> dz, Sum<L::dim_in, typename L::Scalar> dx, const Pass pass) {
+  logits.measure_load(tape, plan, load, pass);
+  logits.backward(x, read_tape, dz, signal, dx, grad, scratch, pass);
+};
 
 // Router of four decisions. Logits::For<D, E, T> satisfies AddsToDx or LogitsWithLoad.
 template <int E, int K, class Rule, class Logits = LinearLogits<>>
 struct TokenChoiceRouter {
-  static_assert(K >= 1 && K <= E, "router: K must lie in 1 .. E: a token cannot choose more experts than exist");
+  static_assert(K >= 1 && K <= E,
+                "router: K must lie in 1 .. E: a token cannot choose more experts than exist");
   static constexpr int experts = E, active = K;
-  static constexpr bool causal = true, constant_gate = K == 1 && requires { requires Rule::Gates::constant_alone; };
+  static constexpr bool causal = true,
+                        constant_gate = K == 1 && requires { requires Rule::Gates::constant_alone; };
 
   template <int D, class T = float>
   struct For {
@@ -209,7 +213,7 @@ struct TokenChoiceRouter {
     struct Tape : ChoiceTape {
       static constexpr bool has_expected_load = LogitsWithLoad<LogitsType>;
       typename LogitsType::Tape layer;
-      Buffer<T> load;   // [E] only for LogitsWithLoad
+      Buffer<T> load;  // [E] only for LogitsWithLoad
       void resize(const Pass& pass) {
         ChoiceTape::resize(pass);
         layer.resize(pass);
@@ -242,10 +246,13 @@ struct TokenChoiceRouter {
 
    private:
     static constexpr std::string_view path() {
-      if constexpr (requires { LogitsType::path(); }) return LogitsType::path();
-      else return "gate";
+      if constexpr (requires { LogitsType::path(); })
+        return LogitsType::path();
+      else
+        return "gate";
     }
   };
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

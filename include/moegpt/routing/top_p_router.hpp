@@ -3,7 +3,8 @@
 // peaked distribution selects one, a flat one up to K.
 #include <moegpt/routing/token_choice.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // P: a std::ratio in (0, 1]. TopPRouter<8, 4, std::ratio<3, 5>>: at most 4 of 8 experts, p = 0.6.
 template <int E, int K, class P = std::ratio<1, 2>, Gates GatesRule = Gates::renormalised>
@@ -17,4 +18,5 @@ struct TopPRouter : TokenChoiceRouter<E, K, Decisions<SoftmaxScores, Nucleus<P>,
 static_assert(lists_every_field<TopPRouter<4, 3>::For<4>>());
 static_assert(Router<TopPRouter<4, 3>>);
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -5,22 +5,23 @@
 #include <moegpt/testing/routes.hpp>
 #include <moegpt/testing/verify_plan.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 struct RouterCheckOptions {
-  Shape shape{3, 50};        // of the batches; more than 64 tokens, so that threads have tasks of their own
-  ModelOptions options{};    // capacity_factor has no effect: 0 (none) and 0.4 are checked
-  Objective objective{};     // such as a load loss
-  int task = 0;              // task id, for routers that depend on it
-  int vocab = 31;            // ids are 0 .. vocab - 1, for routers that read them
+  Shape shape{3, 50};      // of the batches; more than 64 tokens, so that threads have tasks of their own
+  ModelOptions options{};  // capacity_factor has no effect: 0 (none) and 0.4 are checked
+  Objective objective{};   // such as a load loss
+  int task = 0;            // task id, for routers that depend on it
+  int vocab = 31;          // ids are 0 .. vocab - 1, for routers that read them
   std::uint64_t seed = 1;
-  int draws = 3;             // routers and batches, each checked without a key and with one
-  double spread = 0.5;       // standard deviation of weights; twice that of tokens
+  int draws = 3;        // routers and batches, each checked without a key and with one
+  double spread = 0.5;  // standard deviation of weights; twice that of tokens
 };
 
 struct RouterReport {
   bool ok = true;
-  std::string message;     // what was found and what to do; empty if ok
+  std::string message;  // what was found and what to do; empty if ok
   explicit operator bool() const { return ok; }
 };
 
@@ -42,19 +43,23 @@ struct RouterChecks {
   RoutingContext routing;
   Pass pass;
   R router;
-  Route all;              // of the batch in one call, on one thread, in fresh memory
+  Route all;  // of the batch in one call, on one thread, in fresh memory
 
   RouterChecks(const RouterCheckOptions& options_, Rng& rng_, bool keyed)
-      : options(options_), rng(rng_), batch(drawn(options.shape.tokens())),
+      : options(options_),
+        rng(rng_),
+        batch(drawn(options.shape.tokens())),
         routing{.objective = options.objective, .ids = batch.ids.data(), .task = options.task},
         pass{.shape = options.shape, .options = options.options, .partial = true, .routing = &routing} {
     pass.options.capacity_factor = 0;
     if (keyed) pass.key = Key{rng.bits()};
-    for_each_weight([&](auto& w) {
-      for (auto& v : w) v = static_cast<float>(options.spread * rng.normal());
-    }, router);
+    for_each_weight(
+        [&](auto& w) {
+          for (auto& v : w) v = static_cast<float>(options.spread * rng.normal());
+        },
+        router);
   }
-  RouterChecks(const RouterChecks&) = delete;   // pass points into it
+  RouterChecks(const RouterChecks&) = delete;  // pass points into it
 
   void run_all() {
     run("", all, batch, pass);
@@ -95,8 +100,10 @@ struct RouterChecks {
     router.forward(input.x, route.plan, route.tape, as);
     const RoutingPlan<float>& plan = route.plan;
     if (plan.experts != E || plan.choices != K)
-      fail(when, "the plan has ", plan.choices, " choices among ", plan.experts, " experts, but the recipe "
-            "says active = ", K, " and experts = ", E, ": call plan.resize(pass.tokens(), active, experts)");
+      fail(when, "the plan has ", plan.choices, " choices among ", plan.experts,
+           " experts, but the recipe "
+           "says active = ",
+           K, " and experts = ", E, ": call plan.resize(pass.tokens(), active, experts)");
     const Buffer<int>* chosen = nullptr;
     if constexpr (HasChoices<typename R::Tape>) chosen = &route.tape.chosen;
     verify_plan(when, plan, chosen, rule, as);
@@ -115,7 +122,7 @@ struct RouterChecks {
       for (int e = 0; e < E; ++e)
         if (const float &u = all.tape.load[e], &v = other.tape.load[e]; std::memcmp(&u, &v, sizeof u) != 0)
           fail("the load of expert ", e, " is ", digits(u), in_all, ", but ", digits(v), in_other, ": ",
-                advice);
+               advice);
   }
   std::string text_of_token(Index n) const {
     return "token " + std::to_string(n) + " (sequence " + std::to_string(n / length()) + ", position " +
@@ -138,7 +145,7 @@ struct RouterChecks {
         for (int e = 0; e < E; ++e)
           if (!allowed[e] && route.tape.score[n][e] != 0)
             fail(when, "the score of expert ", e, ", which is not allowed, is ", route.tape.score[n][e],
-                  " for token ", n, ", expected 0: make its logit minus infinity");
+                 " for token ", n, ", expected 0: make its logit minus infinity");
     }
   }
   // Whether the drop policy decides which (token, expert) pairs are dropped. An order by gates may use gates
@@ -158,17 +165,17 @@ struct RouterChecks {
     for (int e = 0; e < E; ++e) {
       if (kept.plan.wanted[e] != expected.wanted[e])
         fail(when, "expert ", e, " is wanted ", kept.plan.wanted[e], " times, but ", expected.wanted[e],
-              " times without: choose without regard to capacity, plan.assign(chosen, gate, pass) drops");
+             " times without: choose without regard to capacity, plan.assign(chosen, gate, pass) drops");
       if (kept.plan.load(e) != expected.load(e))
         fail(when, "expert ", e, " takes ", kept.plan.load(e), " tokens, but ", expected.load(e),
-              " by the drop rule of the recipe: call plan.assign(chosen, gate, pass)");
+             " by the drop rule of the recipe: call plan.assign(chosen, gate, pass)");
     }
     if (rule.order == Drop::batch_prioritised || rule.order == Drop::probability) return;
     for (Index pair = 0; pair < gate.size(); ++pair)
       if ((kept.plan.slot[pair] == no_slot) != (expected.slot[pair] == no_slot))
         fail(when, "choice ", pair % K, " of token ", pair / K, " is ",
-              expected.slot[pair] == no_slot ? "kept, but dropped" : "dropped, but kept",
-              " by the drop rule of the recipe: call plan.assign(chosen, gate, pass)");
+             expected.slot[pair] == no_slot ? "kept, but dropped" : "dropped, but kept",
+             " by the drop rule of the recipe: call plan.assign(chosen, gate, pass)");
   }
   void check_memory() {
     Route used;
@@ -281,12 +288,12 @@ RouterReport check_router(const RouterCheckOptions& options = {}) {
   for (int draw = 0; draw < options.draws; ++draw)
     for (const bool keyed : {false, true}) {
       Rng rng{Key{options.seed}.with(Purpose::check, 2 * draw + keyed)};
-      const std::string message = testing::failure_of([&] {
-        testing::RouterChecks<Recipe, D>(options, rng, keyed).run_all();
-      });
+      const std::string message =
+          testing::failure_of([&] { testing::RouterChecks<Recipe, D>(options, rng, keyed).run_all(); });
       if (!message.empty()) return {false, (keyed ? "with a key: " : "") + message};
     }
   return {};
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -9,23 +9,24 @@
 #include <cstdio>
 #include <vector>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 struct GradcheckOptions {
   std::uint64_t seed = 1;
   Pass pass{.shape = {2, 5}};
-  RoutingContext routing{};   // used if pass.routing is null
-  double tolerance = 1e-6;    // of max|a - n| / max(max|a|, max|n|, 1e-6), per tensor
-  double spread = 0.5;        // standard deviation of weights and inputs
-  int per_tensor = 64;        // elements checked in each tensor, evenly spread: all, or at least so many
-  int draws = 20;             // at most, until a point is differentiable
+  RoutingContext routing{};  // used if pass.routing is null
+  double tolerance = 1e-6;   // of max|a - n| / max(max|a|, max|n|, 1e-6), per tensor
+  double spread = 0.5;       // standard deviation of weights and inputs
+  int per_tensor = 64;       // elements checked in each tensor, evenly spread: all, or at least so many
+  int draws = 20;            // at most, until a point is differentiable
 };
 
 struct GradcheckReport {
   bool ok = true;
-  double worst = 0;           // largest relative error of a tensor
-  std::string where;          // its path
-  std::string message;      // what is wrong, with both derivatives; empty if ok
+  double worst = 0;     // largest relative error of a tensor
+  std::string where;    // its path
+  std::string message;  // what is wrong, with both derivatives; empty if ok
   explicit operator bool() const { return ok; }
 };
 
@@ -48,7 +49,10 @@ Point compare(F&& f, const std::vector<TensorUnderTest>& tensors, const Gradchec
               GradcheckReport& report) {
   auto difference = [&](double& x, double h) {
     const double x0 = x;
-    auto at = [&](double d) { x = x0 + d; return f(); };
+    auto at = [&](double d) {
+      x = x0 + d;
+      return f();
+    };
     const double near = at(h) - at(-h), far = at(2 * h) - at(-2 * h);
     x = x0;
     return (8 * near - far) / (12 * h);
@@ -71,8 +75,8 @@ Point compare(F&& f, const std::vector<TensorUnderTest>& tensors, const Gradchec
     if (!(relative <= options.tolerance) && report.ok) {
       report.ok = false;
       char text[120];
-      std::snprintf(text, sizeof text, ": backward says %.9g, differences say %.9g (relative error %.1e)", found,
-                    expected, relative);
+      std::snprintf(text, sizeof text, ": backward says %.9g, differences say %.9g (relative error %.1e)",
+                    found, expected, relative);
       report.message = s.path + text;
     }
   }
@@ -87,13 +91,15 @@ struct HeldPass {
     routing.objective.hold_detached = true;
     pass.routing = &routing;
   }
-  HeldPass(const HeldPass&) = delete;   // its pass points into it
+  HeldPass(const HeldPass&) = delete;  // its pass points into it
 };
 
 // Beside a model there is no loss unless one is given.
 struct NoLossOfWeights {
   template <class Model>
-  double operator()(const Model&, Model*) const { return 0; }
+  double operator()(const Model&, Model*) const {
+    return 0;
+  }
 };
 
 inline void report_failure(GradcheckReport& report, const std::string& text) {
@@ -104,8 +110,8 @@ inline void report_failure(GradcheckReport& report, const std::string& text) {
 // Rejects options with which the outcome would not depend on backward.
 inline void check_gradcheck(const GradcheckOptions& o) {
   const auto positive = [](double x) { return x > 0 && std::isfinite(x); };
-  check(o.pass.shape.batch >= 1 && o.pass.shape.length >= 1, "gradcheck: pass.shape is ", o.pass.shape.batch, " x ",
-        o.pass.shape.length, ": both must be at least 1");
+  check(o.pass.shape.batch >= 1 && o.pass.shape.length >= 1, "gradcheck: pass.shape is ", o.pass.shape.batch,
+        " x ", o.pass.shape.length, ": both must be at least 1");
   check(positive(o.tolerance), "gradcheck: tolerance is ", o.tolerance, ", expected a finite number above 0");
   check(positive(o.spread), "gradcheck: spread is ", o.spread, ", expected a finite number above 0");
   check(o.per_tensor >= 1 && o.draws >= 1, "gradcheck: per_tensor is ", o.per_tensor, " and draws ", o.draws,
@@ -130,4 +136,5 @@ GradcheckReport until_differentiable(const GradcheckOptions& options, F&& check_
 
 }  // namespace testing
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -18,13 +18,18 @@
 
 #include <type_traits>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 namespace testing {
 
 template <class Tree>
 void draw_weights(Tree& tree, Rng& rng, double spread) {
-  for_each_weight([&](auto& w) { for (auto& x : w) x = spread * rng.normal(); }, tree);
+  for_each_weight(
+      [&](auto& w) {
+        for (auto& x : w) x = spread * rng.normal();
+      },
+      tree);
 }
 inline void draw(Buffer<double>& x, Rng& rng, double spread) {
   for (double& v : x) v = spread * rng.normal();
@@ -32,17 +37,21 @@ inline void draw(Buffer<double>& x, Rng& rng, double spread) {
 
 template <class Tree>
 void add_tensors(std::vector<TensorUnderTest>& tensors, Tree& tree, const Tree& gradient) {
-  for_each_named_weight([&](const std::string& path, Kind kind, auto& w, const auto& g) {
-    if (kind != Kind::buffer && !w.empty()) tensors.push_back({path, w.data(), g.data(), w.size()});
-  }, tree, gradient);
+  for_each_named_weight(
+      [&](const std::string& path, Kind kind, auto& w, const auto& g) {
+        if (kind != Kind::buffer && !w.empty()) tensors.push_back({path, w.data(), g.data(), w.size()});
+      },
+      tree, gradient);
 }
 
 template <class Tree>
 bool same_bits(const Tree& a, const Tree& b) {
   bool same = true;
-  for_each_weight([&](const auto& x, const auto& y) {
-    same = same && std::memcmp(x.data(), y.data(), bytes_of<double>(x.size())) == 0;
-  }, a, b);
+  for_each_weight(
+      [&](const auto& x, const auto& y) {
+        same = same && std::memcmp(x.data(), y.data(), bytes_of<double>(x.size())) == 0;
+      },
+      a, b);
   return same;
 }
 
@@ -50,10 +59,13 @@ bool same_bits(const Tree& a, const Tree& b) {
 template <class Tree>
 bool adds(const Tree& once, const Tree& twice, double start) {
   bool good = true;
-  for_each_weight_of_kind([&](Kind kind, const auto& g, const auto& g2) {
-    for (Index i = 0; i < g.size(); ++i)
-      good = good && (kind == Kind::buffer || std::abs(g2[i] - start - 2 * g[i]) <= 1e-9 * (1 + std::abs(g[i])));
-  }, once, twice);
+  for_each_weight_of_kind(
+      [&](Kind kind, const auto& g, const auto& g2) {
+        for (Index i = 0; i < g.size(); ++i)
+          good = good &&
+                 (kind == Kind::buffer || std::abs(g2[i] - start - 2 * g[i]) <= 1e-9 * (1 + std::abs(g[i])));
+      },
+      once, twice);
   return good;
 }
 
@@ -90,7 +102,7 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     typename L::Tape tape, tape2;
     typename L::Scratch scratch, scratch2;
 
-    for_each_other_pass(pass, [&](const Pass& stale) {   // stale values in tape and scratch ...
+    for_each_other_pass(pass, [&](const Pass& stale) {  // stale values in tape and scratch ...
       Tokens<L::dim_in, double> stale_x(stale.tokens()), stale_dx(stale.tokens());
       Tokens<L::dim_out, double> stale_y(stale.tokens()), stale_dy(stale.tokens());
       draw(stale_x.memory(), rng, options.spread);
@@ -103,14 +115,18 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     set_zero(grad);
     dx.memory().fill(std::numeric_limits<double>::quiet_NaN());
     y.memory().fill(std::numeric_limits<double>::quiet_NaN());
-    forward(layer, x, y, tape, scratch, pass);       // ... must not matter
+    forward(layer, x, y, tape, scratch, pass);  // ... must not matter
     backward(layer, x, tape, dy, dx, grad, scratch, pass);
     if (std::any_of(dx.memory().begin(), dx.memory().end(), [](double v) { return std::isnan(v); }))
       report_failure(report, "dx is not overwritten: NaNs from before are still in it");
     if (const std::string path = first_not_finite(grad); !path.empty())
       report_failure(report, path + ": its gradient is not finite");
 
-    for_each_weight([](auto& w) { for (auto& v : w) v = 1; }, grad2);
+    for_each_weight(
+        [](auto& w) {
+          for (auto& v : w) v = 1;
+        },
+        grad2);
     pass.exec.threads = 2;
     forward(layer, x, y2, tape2, scratch2, pass);
     L grad_threads;
@@ -129,8 +145,7 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
                      "backward reads state outside its arguments: another forward changed its result");
     backward(layer, x, tape, dy, dx2, grad2, scratch, pass);
     backward(layer, x, tape, dy, dx2, grad2, scratch, pass);
-    if (!adds(grad, grad2, 1))
-      report_failure(report, "gradients of weights do not add to existing values");
+    if (!adds(grad, grad2, 1)) report_failure(report, "gradients of weights do not add to existing values");
     if (std::memcmp(dx[0], dx2[0], bytes(dx)) != 0)
       report_failure(report, "a second backward gives another dx");
     if constexpr (AddsToDx<L>) {
@@ -141,14 +156,16 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
           report_failure(report, "a Sum is not added to");
     }
 
-    if (!report.ok) return Point::differentiable;   // resampling would not change this
+    if (!report.ok) return Point::differentiable;  // resampling would not change this
     std::vector<TensorUnderTest> tensors{{"x", x[0], dx[0], pass.tokens() * L::dim_in}};
     add_tensors(tensors, layer, grad);
     const HeldPass held(pass);
-    return compare([&] {
-      forward(layer, x, y, tape, scratch, held.pass);
-      return value_of(y.memory(), dy.memory(), tape, pass);
-    }, tensors, options, report);
+    return compare(
+        [&] {
+          forward(layer, x, y, tape, scratch, held.pass);
+          return value_of(y.memory(), dy.memory(), tape, pass);
+        },
+        tensors, options, report);
   });
 }
 
@@ -178,19 +195,21 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}, const DropRule& 
       report_failure(report, fault);
       return Point::differentiable;
     }
-    router.forward(other, plan, tape, pass);   // leaves stale values
+    router.forward(other, plan, tape, pass);  // leaves stale values
     router.forward(x, plan, tape, pass);
     const int E = plan.experts;
-    Buffer<double> d_pair(plan.tokens * plan.choices), d_slot(plan.slot_count()), d_mean(E), mean(E), d_load(E);
+    Buffer<double> d_pair(plan.tokens * plan.choices), d_slot(plan.slot_count()), d_mean(E), mean(E),
+        d_load(E);
     draw(d_pair, rng, 1);
     draw(d_mean, rng, 1);
     draw(d_load, rng, 1);
     const double z = 0.3, own = 0.4;
     const HeldPass held(pass);
-    auto value = [&] {   // derivatives belong to (token, choice) pairs, because slots change with the routing
+    auto value = [&] {  // derivatives belong to (token, choice) pairs, because slots change with the routing
       router.forward(x, plan, tape, held.pass);
       double f = 0;
-      for (Index s = 0; s < plan.slot_count(); ++s) f += d_pair[plan.token[s] * plan.choices + plan.choice[s]] * plan.gate[s];
+      for (Index s = 0; s < plan.slot_count(); ++s)
+        f += d_pair[plan.token[s] * plan.choices + plan.choice[s]] * plan.gate[s];
       mean_scores<double>(tape.score, Group::batch, pass, mean.data());
       for (int e = 0; e < E; ++e) f += d_mean[e] * mean[e];
       if constexpr (HasExpectedLoad<typename R::Tape>)
@@ -198,9 +217,10 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}, const DropRule& 
       if constexpr (HasOwnLoss<typename R::Tape>) f += own * tape.own_loss;
       return f + z * z_loss<double>(tape.lse, pass);
     };
-    for (Index s = 0; s < plan.slot_count(); ++s) d_slot[s] = d_pair[plan.token[s] * plan.choices + plan.choice[s]];
-    const RouterSignal<double> signal{d_slot.data(), d_mean.data(), z, Group::batch, d_load.data(), nullptr,
-                                      own};
+    for (Index s = 0; s < plan.slot_count(); ++s)
+      d_slot[s] = d_pair[plan.token[s] * plan.choices + plan.choice[s]];
+    const RouterSignal<double> signal{d_slot.data(), d_mean.data(), z,  Group::batch,
+                                      d_load.data(), nullptr,       own};
     router.backward(x, plan, tape, signal, Sum(dx), grad, scratch, pass);
 
     RoutingPlan<double> plan_threads;
@@ -211,9 +231,10 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}, const DropRule& 
     R grad_threads;
     pass.exec.threads = 2;
     router.forward(x, plan_threads, tape_threads, pass);
-    const bool same_plan = plan_threads.slot_count() == plan.slot_count() &&
+    const bool same_plan =
+        plan_threads.slot_count() == plan.slot_count() &&
         std::memcmp(plan_threads.gate.data(), plan.gate.data(), bytes_of<double>(plan.slot_count())) == 0;
-    router.forward(other, plan_threads, tape_threads, pass);   // between a forward and its backward
+    router.forward(other, plan_threads, tape_threads, pass);  // between a forward and its backward
     router.backward(x, plan, tape, signal, Sum(dx_threads), grad_threads, scratch_threads, pass);
     pass.exec.threads = 1;
     if (!same_plan || !same_bits(grad, grad_threads) ||
@@ -223,15 +244,18 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}, const DropRule& 
     Tokens<D, double> dx2(pass.tokens());
     dx2.memory().fill(1);
     R grad2;
-    for_each_weight([](auto& w) { for (auto& v : w) v = 1; }, grad2);
+    for_each_weight(
+        [](auto& w) {
+          for (auto& v : w) v = 1;
+        },
+        grad2);
     router.backward(x, plan, tape, signal, Sum(dx2), grad2, scratch, pass);
     router.backward(x, plan, tape, signal, Sum(dx2), grad2, scratch, pass);
-    if (!adds(grad, grad2, 1))
-      report_failure(report, "gradients of weights do not add to existing values");
+    if (!adds(grad, grad2, 1)) report_failure(report, "gradients of weights do not add to existing values");
     for (Index i = 0; i < pass.tokens() * D; ++i)
       if (std::abs(dx2.memory()[i] - 1 - 2 * dx.memory()[i]) > 1e-9)
         report_failure(report, "dx is not added to");
-    if (!report.ok) return Point::differentiable;   // resampling would not change this
+    if (!report.ok) return Point::differentiable;  // resampling would not change this
     std::vector<TensorUnderTest> tensors{{"x", x[0], dx[0], pass.tokens() * D}};
     add_tensors(tensors, router, grad);
     return compare(value, tensors, options, report);
@@ -252,9 +276,9 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
 }
 
 // A whole model: GPT<config, router, double>, or another with the same forward and backward. The gradient of
-// loss.total() on a random batch, whose targets are below Model::classes, if there is such a number, or are ids.
-// With a loss beside it, if one is given: beside(model, grad) returns a function of the weights, and adds its
-// gradient to *grad, unless grad is null.
+// loss.total() on a random batch, whose targets are below Model::classes, if there is such a number, or are
+// ids. With a loss beside it, if one is given: beside(model, grad) returns a function of the weights, and
+// adds its gradient to *grad, unless grad is null.
 template <class Model, class LossOfWeights = testing::NoLossOfWeights>
   requires(requires { Model::config; } && !testing::is_transformer<Model>)
 GradcheckReport gradcheck(const GradcheckOptions& options = {}, LossOfWeights beside = {}) {
@@ -266,24 +290,28 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}, LossOfWeights be
     model.options = options.pass.options;
     draw_weights(model, rng, options.spread);
     constexpr int classes = [] {
-      if constexpr (requires { Model::classes; }) return Model::classes;
-      else return Model::config.vocab;
+      if constexpr (requires { Model::classes; })
+        return Model::classes;
+      else
+        return Model::config.vocab;
     }();
     Batch batch{options.pass.shape, {}, {}};
     for (Index n = 0; n < batch.shape.tokens(); ++n) {
       batch.inputs.push_back(static_cast<int>(rng.below(Model::config.vocab)));
-      batch.targets.push_back(n == 1 ? -1 : static_cast<int>(rng.below(classes)));   // one is ignored
+      batch.targets.push_back(n == 1 ? -1 : static_cast<int>(rng.below(classes)));  // one is ignored
     }
-    if (options.pass.lengths) batch.lengths.assign(options.pass.lengths, options.pass.lengths + batch.shape.batch);
+    if (options.pass.lengths)
+      batch.lengths.assign(options.pass.lengths, options.pass.lengths + batch.shape.batch);
     typename Model::Workspace work{batch.shape, options.pass.exec, options.routing.objective};
     typename Model::Workspace used{batch.shape, options.pass.exec, options.routing.objective};
-    Batch other{{1, batch.shape.length}, {batch.inputs.begin(), batch.inputs.begin() + batch.shape.length},
+    Batch other{{1, batch.shape.length},
+                {batch.inputs.begin(), batch.inputs.begin() + batch.shape.length},
                 {batch.targets.begin(), batch.targets.begin() + batch.shape.length}};
     const auto backward = [&](auto& of, Model& to) {
       model.backward(batch, of, to);
       beside(model, &to);
     };
-    for (const bool keyed : {true, false}) {   // leaves stale values in the workspace
+    for (const bool keyed : {true, false}) {  // leaves stale values in the workspace
       used.objective.dropout = 0.25;
       model.forward(other, used, keyed ? std::optional<Key>(Key{7}) : std::nullopt);
       model.backward(other, used, grad2);
@@ -296,19 +324,24 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}, LossOfWeights be
     backward(work, grad);
     if (!same_bits(grad, grad2))
       report_failure(report, "a workspace that was used before changes the gradient");
-    for_each_weight([](auto& w) { for (auto& v : w) v = 1; }, grad2);
+    for_each_weight(
+        [](auto& w) {
+          for (auto& v : w) v = 1;
+        },
+        grad2);
     backward(work, grad2);
     backward(work, grad2);
-    if (!adds(grad, grad2, 1))
-      report_failure(report, "gradients of weights do not add to existing values");
-    if (!report.ok) return Point::differentiable;   // resampling would not change this
+    if (!adds(grad, grad2, 1)) report_failure(report, "gradients of weights do not add to existing values");
+    if (!report.ok) return Point::differentiable;  // resampling would not change this
     std::vector<TensorUnderTest> tensors;
     add_tensors(tensors, model, grad);
     work.objective.hold_detached = true;
-    return compare([&] {
-      return model.forward(batch, work, options.pass.key).total(work.objective) +
-             beside(model, static_cast<Model*>(nullptr));
-    }, tensors, options, report);
+    return compare(
+        [&] {
+          return model.forward(batch, work, options.pass.key).total(work.objective) +
+                 beside(model, static_cast<Model*>(nullptr));
+        },
+        tensors, options, report);
   });
 }
 
@@ -319,4 +352,5 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
   return gradcheck<testing::TrunkProbe<Trunk>>(options);
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -11,33 +11,35 @@
 #include <string>
 #include <vector>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 struct LeakOptions {
-  Shape shape{3, 8};            // of the batches; at most the model's context
-  ModelOptions options{};       // such as a capacity factor
-  Objective objective{};        // such as dropout
-  std::optional<Key> key{};     // of noise and dropout; none: evaluation
+  Shape shape{3, 8};         // of the batches; at most the model's context
+  ModelOptions options{};    // such as a capacity factor
+  Objective objective{};     // such as dropout
+  std::optional<Key> key{};  // of noise and dropout; none: evaluation
   Exec exec{};
-  std::uint64_t seed = 1;       // of weights and ids
-  int draws = 4;                // models and batches to check
-  double spread = 0.4;  // standard deviation of weights: large enough that routing differs between tokens
+  std::uint64_t seed = 1;  // of weights and ids
+  int draws = 4;           // models and batches to check
+  double spread = 0.4;     // standard deviation of weights: large enough that routing differs between tokens
 };
 
 struct LeakReport {
   bool leaks = false;
-  int layer = -1;               // the first whose output changed; the number of layers: the last norm
+  int layer = -1;  // the first whose output changed; the number of layers: the last norm
   Index sequence = -1;
-  Index position = -1;          // the first that changed
-  Index exchanged = -1;         // the first whose id was replaced
-  std::uint64_t seed = 0;       // of this model and batch
+  Index position = -1;     // the first that changed
+  Index exchanged = -1;    // the first whose id was replaced
+  std::uint64_t seed = 0;  // of this model and batch
 
   // "no leak", or what was found in one sentence.
   std::string text() const {
     if (!leaks) return "no leak";
     std::string found = "leak: layer " + std::to_string(layer) + " gives another output at position ";
-    return found + std::to_string(position) + " of sequence " + std::to_string(sequence) + " when ids from position " +
-           std::to_string(exchanged) + " on are replaced (seed " + std::to_string(seed) + ")";
+    return found + std::to_string(position) + " of sequence " + std::to_string(sequence) +
+           " when ids from position " + std::to_string(exchanged) + " on are replaced (seed " +
+           std::to_string(seed) + ")";
   }
 };
 
@@ -53,8 +55,8 @@ const typename Model::Scalar* output_of(const typename Model::Workspace& work, i
 
 // Compares all positions before `exchanged`, layer by layer, with their earlier outputs.
 template <class Model>
-void compare_past(const typename Model::Workspace& work, const std::vector<typename Model::Scalar>& before, Shape shape,
-                  Index sequence, Index exchanged, LeakReport& report) {
+void compare_past(const typename Model::Workspace& work, const std::vector<typename Model::Scalar>& before,
+                  Shape shape, Index sequence, Index exchanged, LeakReport& report) {
   constexpr Index D = Model::D;
   for (int layer = 0; layer <= Model::config.layers; ++layer)
     for (Index t = 0; t < exchanged; ++t) {
@@ -89,7 +91,11 @@ LeakReport find_leak(const LeakOptions& options = {}) {
   for (int draw = 0; draw < options.draws && !report.leaks; ++draw) {
     report.seed = options.seed + static_cast<std::uint64_t>(draw);
     Rng rng(report.seed);
-    for_each_weight([&](auto& w) { for (auto& x : w) x = static_cast<T>(options.spread * rng.normal()); }, *model);
+    for_each_weight(
+        [&](auto& w) {
+          for (auto& x : w) x = static_cast<T>(options.spread * rng.normal());
+        },
+        *model);
     Batch batch{shape, {}, {}};
     for (Index n = 0; n < shape.tokens(); ++n) batch.inputs.push_back(static_cast<int>(rng.below(V)));
     batch.targets = batch.inputs;
@@ -113,4 +119,5 @@ LeakReport find_leak(const LeakOptions& options = {}) {
   return report;
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -7,7 +7,8 @@
 #include <cstdio>
 #include <cstring>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace testing {
 
 // Tokens and their ids.
@@ -32,7 +33,7 @@ template <class Recipe, int D>
 struct Route {
   RoutingPlan<float> plan;
   typename Recipe::template For<D, float>::Tape tape;
-  Buffer<int> expert;   // [tokens, K] of the slot; negative: none
+  Buffer<int> expert;  // [tokens, K] of the slot; negative: none
   Route() { plan.drop = drop_rule_of<Recipe>(); }
 };
 
@@ -62,8 +63,7 @@ void compare_routes(const std::string& token, const Route<Recipe, D>& a, Index i
       fail(token, "choice ", j, " is ", text_of_expert(e), in_a, ", but ", text_of_expert(f), in_b, ": ",
            advice);
     if (e < 0) continue;
-    same(a.plan.gate[a.plan.slot[i * K + j]], b.plan.gate[b.plan.slot[k * K + j]], "the gate of expert ",
-         e);
+    same(a.plan.gate[a.plan.slot[i * K + j]], b.plan.gate[b.plan.slot[k * K + j]], "the gate of expert ", e);
   }
   for (int e = 0; e < E; ++e) same(a.tape.score[i][e], b.tape.score[k][e], "the score of expert ", e);
   same(*a.tape.lse[i], *b.tape.lse[k], "lse");
@@ -75,8 +75,7 @@ void check_finite(const std::string& when, const Route<Recipe, D>& route) {
   const RoutingPlan<float>& plan = route.plan;
   if (plan.slot_count() == 0) fail(when, "no token is sent to any expert: there is nothing to check");
   const auto demand_finite = [&](float value, const char* what, Index n) {
-    if (!std::isfinite(value))
-      fail(when, what, " of token ", n, " is ", value, ", expected a finite number");
+    if (!std::isfinite(value)) fail(when, what, " of token ", n, " is ", value, ", expected a finite number");
   };
   for (Index s = 0; s < plan.slot_count(); ++s) demand_finite(plan.gate[s], "a gate", plan.token[s]);
   for (Index n = 0; n < plan.tokens; ++n) {
@@ -86,4 +85,5 @@ void check_finite(const std::string& when, const Route<Recipe, D>& route) {
 }
 
 }  // namespace testing
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -1,9 +1,11 @@
 #pragma once
-// A Transformer as a model, for gradcheck: its loss is <y, dy> with a fixed random dy, plus its routers' losses.
+// A Transformer as a model, for gradcheck: its loss is <y, dy> with a fixed random dy, plus its routers'
+// losses.
 #include <moegpt/model/batch.hpp>
 #include <moegpt/model/transformer.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace testing {
 
 template <class X>
@@ -34,7 +36,7 @@ struct TrunkProbe {
   using Scratch = typename Trunk::Scratch;
 
   struct Loss : RouterLosses<double> {
-    double product = 0;   // <y, dy>
+    double product = 0;  // <y, dy>
     double total(const Objective& o) const { return product + weighted(o, *this); }
   };
 
@@ -63,4 +65,5 @@ struct TrunkProbe {
 };
 
 }  // namespace testing
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

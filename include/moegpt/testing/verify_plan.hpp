@@ -7,7 +7,8 @@
 #include <string>
 #include <vector>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 namespace testing {
 
 // What was found and what to do.
@@ -46,7 +47,7 @@ void for_each_other_pass(const Pass& pass, F&& f) {
   lengths[0] = 0;
   Pass other = pass;
   other.shape = larger;
-  other.lengths = other.first_positions = nullptr;   // they have the given shape, and so do
+  other.lengths = other.first_positions = nullptr;  // they have the given shape, and so do
   other.documents = nullptr;
   other.routing = &routing;
   routing.ids = ids.data();
@@ -69,7 +70,7 @@ void for_each_other_pass(const Pass& pass, F&& f) {
 // tape, or null.
 template <class T>
 [[gnu::noinline]] void verify_plan(const std::string& when, const RoutingPlan<T>& plan,
-                                    const Buffer<int>* chosen, const DropRule& rule, const Pass& pass) {
+                                   const Buffer<int>* chosen, const DropRule& rule, const Pass& pass) {
   const auto demand = [&](bool holds, const auto&... parts) {
     if (!holds) fail(when, parts...);
   };
@@ -82,7 +83,8 @@ template <class T>
          "the plan is inconsistent: its tables are not those of plan.resize(pass.tokens(), active, experts)");
   for (int e = 0; e < E; ++e)
     demand(plan.load(e) >= 0 && plan.offset[e + 1] <= pairs && plan.wanted[e] >= plan.load(e),
-           "the plan is inconsistent: the slots of expert ", e, " are not below those of the next, or it has "
+           "the plan is inconsistent: the slots of expert ", e,
+           " are not below those of the next, or it has "
            "more of them than it was wanted");
   demand(std::min({plan.token.size(), plan.choice.size(), plan.gate.size()}) >= plan.slot_count(),
          "the plan is inconsistent: it has less memory than slots: call plan.resize(pass.tokens(), active, "
@@ -100,7 +102,7 @@ template <class T>
            " gets tokens, but it is not allowed: choose e only where is_allowed(e, pass)");
     demand(plan.load(e) <= most, "capacity is ignored: expert ", e, " takes ", plan.load(e),
            " tokens where at most ", most, " fit: call plan.assign(chosen, gate, pass)");
-    Index before = -1;   // the token of the slot before
+    Index before = -1;  // the token of the slot before
     for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) {
       const Index n = plan.token[s], j = plan.choice[s];
       demand(n >= 0 && n < N && j >= 0 && j < K && plan.slot[n * K + j] == s,
@@ -123,7 +125,7 @@ template <class T>
 // with padding.
 template <RouterOf R>
 void verify_plans(const R& router, const DropRule& rule, In<R::dim, typename R::Scalar> x,
-                   const Pass& given) {
+                  const Pass& given) {
   RoutingPlan<typename R::Scalar> plan;
   plan.drop = rule;
   typename R::Tape tape;
@@ -136,7 +138,7 @@ void verify_plans(const R& router, const DropRule& rule, In<R::dim, typename R::
   verify("", given);
   const int E = plan.experts, K = plan.choices;
   Pass limited = given;
-  limited.options.capacity_factor = 0.4;   // less than half of what balanced experts need
+  limited.options.capacity_factor = 0.4;  // less than half of what balanced experts need
   limited.options.min_capacity = 1;
   verify("under a capacity factor of 0.4: ", limited);
 
@@ -167,4 +169,5 @@ void verify_plans(const R& router, const DropRule& rule, In<R::dim, typename R::
 }
 
 }  // namespace testing
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -24,7 +24,8 @@
 
 #include <cstdint>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 class Dialects {
  public:
@@ -116,4 +117,5 @@ class Dialects {
   std::vector<Dialect> dialects_;
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -8,30 +8,31 @@
 #include <string>
 #include <vector>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 struct DialectOptions {
-  std::uint64_t seed = 1;   // of the grammar; texts have keys of their own
-  int dialects = 4;         // D, 1 to 64
-  int classes = 5;          // word classes of each dialect, 2 to 16
-  int words = 64;           // of the largest class, 4 to 65536; each class before it has half as many
-  double zipf = 1;          // the word of rank r has weight r^-zipf
-  double sentences = 6;     // m: the mean length of a document, at least 1
+  std::uint64_t seed = 1;  // of the grammar; texts have keys of their own
+  int dialects = 4;        // D, 1 to 64
+  int classes = 5;         // word classes of each dialect, 2 to 16
+  int words = 64;          // of the largest class, 4 to 65536; each class before it has half as many
+  double zipf = 1;         // the word of rank r has weight r^-zipf
+  double sentences = 6;    // m: the mean length of a document, at least 1
 };
 
 // The grammar of one dialect; all vectors of doubles are probabilities.
 struct Dialect {
   struct WordClass {
-    std::vector<std::string> words;   // most frequent first
+    std::vector<std::string> words;  // most frequent first
     std::vector<double> probability;
   };
   static constexpr std::string_view marks = ".!?";
 
   std::vector<WordClass> classes;
-  std::vector<double> start;               // of each class to open a sentence
-  std::vector<std::vector<double>> next;   // [class][class of the next word]; last column: the sentence ends
-  double comma;                            // of ", " between two words
-  std::vector<double> mark;                // of each of the marks
+  std::vector<double> start;              // of each class to open a sentence
+  std::vector<std::vector<double>> next;  // [class][class of the next word]; last column: the sentence ends
+  double comma;                           // of ", " between two words
+  std::vector<double> mark;               // of each of the marks
 };
 
 namespace grammar {
@@ -70,8 +71,9 @@ struct Sounds {
     return all;
   }
   explicit Sounds(Rng& rng)
-      : onsets(some({"b", "d", "f", "g", "h", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "z", "br",
-                     "ch", "dr", "fl", "gr", "kl", "pr", "sh", "st", "th", "tr"}, 9, rng)),
+      : onsets(some({"b", "d", "f",  "g",  "h",  "k",  "l",  "m",  "n",  "p",  "r",  "s",  "t", "v",
+                     "w", "z", "br", "ch", "dr", "fl", "gr", "kl", "pr", "sh", "st", "th", "tr"},
+                    9, rng)),
         vowels(some({"a", "e", "i", "o", "u", "ai", "ea", "ou", "y"}, 4, rng)),
         codas(some({"k", "l", "m", "n", "r", "s", "t", "x", "nd", "rn", "sk"}, 3, rng)) {}
 
@@ -152,7 +154,7 @@ inline std::vector<double> mean_visits(const Dialect& d) {
 }
 
 struct Measure {
-  double nats, characters;   // means over sentences
+  double nats, characters;  // means over sentences
 };
 inline Measure measure_sentence(const Dialect& d) {
   const std::vector<double> visits = mean_visits(d);
@@ -174,4 +176,5 @@ inline Measure measure_sentence(const Dialect& d) {
 
 }  // namespace grammar
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

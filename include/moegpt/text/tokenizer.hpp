@@ -8,13 +8,14 @@
 #include <span>
 #include <vector>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 namespace utf8 {
 
 struct Character {
   char32_t value;
-  std::size_t bytes;   // read; 0 where the text is not UTF-8
+  std::size_t bytes;  // read; 0 where the text is not UTF-8
 };
 
 // The character that begins at `offset`. Rejects what RFC 3629 forbids: stray, missing and overlong bytes,
@@ -193,12 +194,13 @@ class Tokenizer {
     if (characters_.size() > shown) known += " ...";
     char code[16];
     std::snprintf(code, sizeof code, "U+%04X", static_cast<unsigned>(c));
-    check(false, "the character '", utf8::shown(c), "' (", code, ") at byte ", offset,
-          " is not one of the ", characters_.size(), " characters this tokenizer knows: ", known);
+    check(false, "the character '", utf8::shown(c), "' (", code, ") at byte ", offset, " is not one of the ",
+          characters_.size(), " characters this tokenizer knows: ", known);
     __builtin_unreachable();
   }
 
-  std::vector<char32_t> characters_;   // ascending; a character's id is its index; empty: ids are bytes
+  std::vector<char32_t> characters_;  // ascending; a character's id is its index; empty: ids are bytes
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -7,16 +7,17 @@
 #include <cstdint>
 #include <vector>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Update of an expert without tokens in this step, and of a mask (Masked) of another task.
 enum class EmptyExpert {
-  skip,             // none: weights, moments and step count are unchanged (PyTorch: grad is None)
-  zero_gradient,    // its gradient is zero: moments and weights decay (PyTorch: stacked experts)
+  skip,           // none: weights, moments and step count are unchanged (PyTorch: grad is None)
+  zero_gradient,  // its gradient is zero: moments and weights decay (PyTorch: stacked experts)
 };
 enum class Decay {
-  decoupled,   // AdamW: w is multiplied by 1 - learning rate * decay
-  l2,          // Adam: decay * w is added to the gradient
+  decoupled,  // AdamW: w is multiplied by 1 - learning rate * decay
+  l2,         // Adam: decay * w is added to the gradient
 };
 enum class DecayOf { everything, matrices };
 
@@ -41,7 +42,8 @@ struct AdamOptions {
         ", expected a finite number above 0");
   check(not_negative(o.weight_decay), "Adam: weight_decay is ", o.weight_decay,
         ", expected a finite number, 0 or more");
-  check(std::isfinite(gradient_scale), "Adam: gradient_scale is ", gradient_scale, ", expected a finite number");
+  check(std::isfinite(gradient_scale), "Adam: gradient_scale is ", gradient_scale,
+        ", expected a finite number");
 }
 
 template <class Model>
@@ -50,9 +52,12 @@ class Adam {
   AdamOptions options;
 
   explicit Adam(AdamOptions options_ = {}) : options(options_) {
-    for_each_weight([&](auto& m) {
-      runs_.push_back({.size = m.size(), .end = lines_of(m.size()) + (runs_.empty() ? 0 : runs_.back().end)});
-    }, m_);
+    for_each_weight(
+        [&](auto& m) {
+          runs_.push_back(
+              {.size = m.size(), .end = lines_of(m.size()) + (runs_.empty() ? 0 : runs_.back().end)});
+        },
+        m_);
     steps_.resize(runs_.size());
   }
 
@@ -61,16 +66,18 @@ class Adam {
   void step(Model& model, const Model& grad, const Exec& exec = {}, double gradient_scale = 1) {
     check_adam(options, gradient_scale);
     std::size_t number = 0;
-    for_each_weight_of_kind([&](Kind kind, auto& w, const auto& g, auto& m, auto& v) {
-      AdamRun& run = runs_[number];
-      std::int64_t& t = steps_[number++];
-      run.g = nullptr;   // not updated, unless set below
-      if (kind == Kind::buffer || w.empty() || g.empty()) return;
-      if (kind == Kind::sparse && !g.touched && options.empty_expert == EmptyExpert::skip) return;
-      const bool decays = options.decay_of == DecayOf::everything || w.shape.size() > 1;
-      run.step = constants(++t, decays ? options.weight_decay : 0, gradient_scale);
-      run.g = g.data(), run.w = w.data(), run.m = m.data(), run.v = v.data();
-    }, model, grad, m_, v_);
+    for_each_weight_of_kind(
+        [&](Kind kind, auto& w, const auto& g, auto& m, auto& v) {
+          AdamRun& run = runs_[number];
+          std::int64_t& t = steps_[number++];
+          run.g = nullptr;  // not updated, unless set below
+          if (kind == Kind::buffer || w.empty() || g.empty()) return;
+          if (kind == Kind::sparse && !g.touched && options.empty_expert == EmptyExpert::skip) return;
+          const bool decays = options.decay_of == DecayOf::everything || w.shape.size() > 1;
+          run.step = constants(++t, decays ? options.weight_decay : 0, gradient_scale);
+          run.g = g.data(), run.w = w.data(), run.m = m.data(), run.v = v.data();
+        },
+        model, grad, m_, v_);
     for_each_piece(exec, runs_.empty() ? 0 : runs_.back().end, 2048, [&](Rows lines) {
       for_each_run(std::span<const AdamRun>(runs_), lines, [](const AdamRun& run, Rows r) {
         if (run.g == nullptr) return;
@@ -87,7 +94,7 @@ class Adam {
  private:
   using T = walk::Scalar<Model>;
   struct AdamRun {
-    Index size, end;   // see core/runs.hpp
+    Index size, end;  // see core/runs.hpp
     const T* g = nullptr;
     T *w = nullptr, *m = nullptr, *v = nullptr;
     kernels::AdamStep<T> step{};
@@ -96,15 +103,19 @@ class Adam {
   kernels::AdamStep<T> constants(std::int64_t t, double decay, double gradient_scale) const {
     const auto time = static_cast<double>(t);
     const bool decoupled = options.decay == Decay::decoupled;
-    return {static_cast<T>(gradient_scale), static_cast<T>(options.beta1), static_cast<T>(options.beta2),
+    return {static_cast<T>(gradient_scale),
+            static_cast<T>(options.beta1),
+            static_cast<T>(options.beta2),
             static_cast<T>(options.learning_rate / (1 - std::pow(options.beta1, time))),
-            static_cast<T>(1 / std::sqrt(1 - std::pow(options.beta2, time))), static_cast<T>(options.epsilon),
+            static_cast<T>(1 / std::sqrt(1 - std::pow(options.beta2, time))),
+            static_cast<T>(options.epsilon),
             static_cast<T>(decoupled ? 1 - options.learning_rate * decay : 1),
             static_cast<T>(decoupled ? 0 : decay)};
   }
   Model m_, v_;
-  std::vector<AdamRun> runs_;       // of all weights, in the order of fields()
-  std::vector<std::int64_t> steps_;   // likewise
+  std::vector<AdamRun> runs_;        // of all weights, in the order of fields()
+  std::vector<std::int64_t> steps_;  // likewise
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -3,12 +3,13 @@
 #include <moegpt/core/runs.hpp>
 #include <moegpt/kernels/reduce.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Sum of squares in double; chunks are summed in a fixed order.
 template <class T>
 [[gnu::noinline]] double squared_norm(const Exec& exec, std::span<const WeightRun<T>> runs) {
-  constexpr Index most = 1024;   // pieces
+  constexpr Index most = 1024;  // pieces
   const Index lines = runs.back().end;
   const Pieces pieces{lines, std::max<Index>(2048, (lines + most - 1) / most)};
   double part[most];
@@ -29,8 +30,9 @@ template <class Tree>
 double global_norm(const Tree& gradient, const Exec& exec = {}) {
   using T = const walk::Scalar<const Tree>;
   double sum = 0;
-  for_each_batch_of_runs<T>(gradient, [](Kind kind, const auto&) { return kind != Kind::buffer; },
-                            [&](std::span<const WeightRun<T>> runs) { sum += squared_norm(exec, runs); });
+  for_each_batch_of_runs<T>(
+      gradient, [](Kind kind, const auto&) { return kind != Kind::buffer; },
+      [&](std::span<const WeightRun<T>> runs) { sum += squared_norm(exec, runs); });
   return std::sqrt(sum);
 }
 
@@ -46,4 +48,5 @@ inline double clip_scale(double norm, double limit) {
   return limit > 0 && norm + 1e-6 > limit ? limit / (norm + 1e-6) : 1;
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -9,7 +9,8 @@
 #include <cerrno>
 #include <cstring>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // The bytes of a file. Throws std::invalid_argument if it is missing, a directory, unreadable or empty.
 inline std::string read_text(const std::string& path) {
@@ -30,7 +31,7 @@ inline std::string read_text(const std::string& path) {
 // The length of a text, to convert a loss per token to one per character or byte: times tokens / characters,
 // or tokens / bytes.
 struct TextLength {
-  Index characters = 0;   // Unicode code points; 0: the text is not UTF-8
+  Index characters = 0;  // Unicode code points; 0: the text is not UTF-8
   Index bytes = 0;
 };
 // `text` is a part of `whole` and may begin or end within a character; a character counts where it begins.
@@ -42,7 +43,7 @@ inline TextLength length_of(std::string_view text, std::string_view whole) {
 }
 
 struct Corpus {
-  std::vector<int> train, val;   // training and validation tokens: first and second part of the text
+  std::vector<int> train, val;  // training and validation tokens: first and second part of the text
   Tokenizer tokenizer;
 };
 
@@ -67,7 +68,7 @@ inline void resize(Batch& b) {
   b.inputs.resize(static_cast<std::size_t>(b.shape.tokens()));
   b.targets.resize(static_cast<std::size_t>(b.shape.tokens()));
   b.starts.resize(static_cast<std::size_t>(b.shape.batch));
-  b.lengths.clear();   // windows have no padding
+  b.lengths.clear();  // windows have no padding
 }
 
 inline void set_row(std::span<const int> tokens, Batch& b, Index row, Index start) {
@@ -94,7 +95,7 @@ inline void sample_batch(std::span<const int> tokens, Batch& b, Key key) {
   check(starts > 0, "a sequence of ", b.shape.length, " tokens and its targets need ", b.shape.length + 1,
         " tokens; this part of the text has ", tokens.size(), ". Use a longer text or a smaller length");
   batching::resize(b);
-  Rng rng(key);   // one draw per row
+  Rng rng(key);  // one draw per row
   for (Index row = 0; row < b.shape.batch; ++row)
     batching::set_row(tokens, b, row, static_cast<Index>(rng.below(static_cast<std::uint64_t>(starts))));
 }
@@ -109,7 +110,7 @@ inline void sample_batch(std::span<const int> tokens, Batch& b, Key key) {
 //     }
 struct Windows {
   std::span<const int> tokens;
-  Index batch, length;   // of every batch but the last two
+  Index batch, length;  // of every batch but the last two
 
   // Number of batches. Throws std::invalid_argument if batch or length is not positive or no token has a
   // target.
@@ -136,4 +137,5 @@ struct Windows {
   Index full_batches() const { return (targets() / length + batch - 1) / batch; }
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -3,13 +3,14 @@
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/train/corpus.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Mean over `batches` random batches of the workspace's shape, which are a function of the key, in nats per
 // token. `noise`: for models whose routers are noisy in evaluation, too (makeMoE). No dropout.
 template <class Model>
-double estimate_loss(const Model& model, std::span<const int> tokens, Workspace<Model>& work, int batches, Key key,
-                     std::optional<Key> noise = {}) {
+double estimate_loss(const Model& model, std::span<const int> tokens, Workspace<Model>& work, int batches,
+                     Key key, std::optional<Key> noise = {}) {
   check(batches > 0, "estimate_loss: a mean over ", batches, " batches was asked for, at least 1 is needed");
   Batch batch{work.shape};
   double total = 0;
@@ -30,9 +31,11 @@ double evaluate(const Model& model, std::span<const int> tokens, Workspace<Model
   double total = 0;
   for (Index i = 0; i < windows.size(); ++i) {
     windows.read(i, batch);
-    total += model.forward(batch, work, {}, Objective{}).cross_entropy * static_cast<double>(batch.shape.tokens());
+    total +=
+        model.forward(batch, work, {}, Objective{}).cross_entropy * static_cast<double>(batch.shape.tokens());
   }
   return total / static_cast<double>(tokens.size() - 1);
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -1,14 +1,16 @@
 #pragma once
 // Freezing releases weights of the gradient. An empty gradient is not computed; clipping and Adam skip it, so
 // weights, moments and step counts are unchanged. Gradients of inputs are still computed.
-//   freeze(grad, "token_embedding");  freeze(grad, "*.router");  freeze_all_but(grad, {"*.experts.3", "head"});
+//   freeze(grad, "token_embedding");  freeze(grad, "*.router");  freeze_all_but(grad, {"*.experts.3",
+//   "head"});
 #include <moegpt/core/check.hpp>
 #include <moegpt/core/fields.hpp>
 
 #include <initializer_list>
 #include <vector>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Whether a pattern matches the path or its first components: "blocks.0.moe" matches blocks.0.moe.router and
 // every weight in it. * matches any characters.
@@ -27,15 +29,19 @@ template <class Tree, class F>
 void for_each_named_by(std::span<const std::string_view> patterns, Tree& grad, F&& f) {
   for (const std::string_view pattern : patterns) {
     bool found = false;
-    for_each_named_weight([&](const std::string& path, Kind, auto&) { found = found || names(pattern, path); }, grad);
-    check(found, "freeze: no weight is named by \"", pattern, "\"; a pattern is a path as in fields(), a beginning of "
+    for_each_named_weight(
+        [&](const std::string& path, Kind, auto&) { found = found || names(pattern, path); }, grad);
+    check(found, "freeze: no weight is named by \"", pattern,
+          "\"; a pattern is a path as in fields(), a beginning of "
           "one that ends before a dot, or has * for any characters");
   }
-  for_each_named_weight([&](const std::string& path, Kind, auto& w) {
-    bool named = false;
-    for (const std::string_view pattern : patterns) named = named || names(pattern, path);
-    f(w, named);
-  }, grad);
+  for_each_named_weight(
+      [&](const std::string& path, Kind, auto& w) {
+        bool named = false;
+        for (const std::string_view pattern : patterns) named = named || names(pattern, path);
+        f(w, named);
+      },
+      grad);
 }
 
 }  // namespace detail
@@ -44,10 +50,14 @@ void for_each_named_by(std::span<const std::string_view> patterns, Tree& grad, F
 // here.
 template <class Tree>
 void freeze(Tree& grad, std::initializer_list<std::string_view> patterns) {
-  detail::for_each_named_by(patterns, grad, [](auto& w, bool named) { if (named) w.release(); });
+  detail::for_each_named_by(patterns, grad, [](auto& w, bool named) {
+    if (named) w.release();
+  });
 }
 template <class Tree>
-void freeze(Tree& grad, std::string_view pattern) { freeze(grad, {pattern}); }
+void freeze(Tree& grad, std::string_view pattern) {
+  freeze(grad, {pattern});
+}
 
 // Freezes all weights that match no pattern and unfreezes the others.
 template <class Tree>
@@ -64,15 +74,22 @@ void freeze_experts(Tree& grad, std::initializer_list<int> numbers) {
     names.push_back("*experts." + std::to_string(e));
   }
   const std::vector<std::string_view> patterns(names.begin(), names.end());
-  detail::for_each_named_by(patterns, grad, [](auto& w, bool named) { if (named) w.release(); });
+  detail::for_each_named_by(patterns, grad, [](auto& w, bool named) {
+    if (named) w.release();
+  });
 }
 
 // Allocates gradients again, as zeros.
 template <class Tree>
 void unfreeze(Tree& grad, std::initializer_list<std::string_view> patterns) {
-  detail::for_each_named_by(patterns, grad, [](auto& w, bool named) { if (named) w.allocate(); });
+  detail::for_each_named_by(patterns, grad, [](auto& w, bool named) {
+    if (named) w.allocate();
+  });
 }
 template <class Tree>
-void unfreeze(Tree& grad, std::string_view pattern = "*") { unfreeze(grad, {pattern}); }
+void unfreeze(Tree& grad, std::string_view pattern = "*") {
+  unfreeze(grad, {pattern});
+}
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -7,14 +7,15 @@
 #include <algorithm>
 #include <functional>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 struct Sampling {
-  double temperature = 1;   // 0: always the most probable token
-  int top_k = 0;            // only the k most probable tokens; 0: all
+  double temperature = 1;  // 0: always the most probable token
+  int top_k = 0;           // only the k most probable tokens; 0: all
   double top_p =
       1;  // nucleus: the fewest most probable tokens with total probability >= p (Holtzman et al. 2020)
-  int vocab = 0;            // only ids below this, for a tokenizer smaller than the model; 0: all
+  int vocab = 0;  // only ids below this, for a tokenizer smaller than the model; 0: all
 };
 
 // Samples tokens from rows of logits; reuses its memory. An id with a logit of minus infinity is never
@@ -24,10 +25,11 @@ template <class T>
 class Sampler {
  public:
   explicit Sampler(Sampling sampling = {}) : sampling_(sampling) {
-    check(sampling.temperature >= 0 && std::isfinite(sampling.temperature), "temperature is ", sampling.temperature,
-          ", expected a finite number, 0 or more");
+    check(sampling.temperature >= 0 && std::isfinite(sampling.temperature), "temperature is ",
+          sampling.temperature, ", expected a finite number, 0 or more");
     check(sampling.top_k >= 0, "top_k is ", sampling.top_k, ", expected 0 (all) or more");
-    check(sampling.top_p > 0 && sampling.top_p <= 1, "top_p is ", sampling.top_p, ", expected a number in (0, 1]");
+    check(sampling.top_p > 0 && sampling.top_p <= 1, "top_p is ", sampling.top_p,
+          ", expected a number in (0, 1]");
     check(sampling.vocab >= 0, "the vocab of the sampling is ", sampling.vocab, ", expected 0 (all) or more");
   }
 
@@ -37,7 +39,7 @@ class Sampler {
     check(u >= 0 && u < 1, "u is ", u, ", expected a number in [0, 1)");
     if (sampling_.vocab > 0 && sampling_.vocab < vocab) vocab = sampling_.vocab;
     order_.resize(vocab);
-    int count = 0;   // ids that are not banned
+    int count = 0;  // ids that are not banned
     for (int i = 0; i < vocab; ++i) {
       if (!std::isfinite(logits[i])) {
         check(logits[i] < 0, "logit ", i, " is ", logits[i],
@@ -46,20 +48,24 @@ class Sampler {
       }
       order_[count++] = i;
     }
-    check(count > 0, "all ", vocab, " logits are minus infinity: every id is banned, at least one must be left");
+    check(count > 0, "all ", vocab,
+          " logits are minus infinity: every id is banned, at least one must be left");
     vocab = count;
     order_.resize(vocab);
-    const auto likelier = [&](int a, int b) { return logits[a] > logits[b] || (logits[a] == logits[b] && a < b); };
+    const auto likelier = [&](int a, int b) {
+      return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
+    };
     if (sampling_.temperature == 0) return *std::min_element(order_.begin(), order_.end(), likelier);
     std::sort(order_.begin(), order_.end(), likelier);
     const int k = sampling_.top_k > 0 && sampling_.top_k < vocab ? sampling_.top_k : vocab;
     probability_.resize(k);
     double total = 0;
     for (int i = 0; i < k; ++i) {
-      probability_[i] = std::exp(static_cast<double>(logits[order_[i]] - logits[order_[0]]) / sampling_.temperature);
+      probability_[i] =
+          std::exp(static_cast<double>(logits[order_[i]] - logits[order_[0]]) / sampling_.temperature);
       total += probability_[i];
     }
-    double nucleus = 0;   // unnormalised mass
+    double nucleus = 0;  // unnormalised mass
     int n = 0;
     while (n < k && (n == 0 || nucleus < sampling_.top_p * total)) nucleus += probability_[n++];
     double rest = u * nucleus;
@@ -83,7 +89,10 @@ class Generator {
   // allowed [experts] and task: as in a Workspace.
   Generator(const Model& model, Sampling sampling, Rng rng, Exec exec = {}, std::optional<Key> noise = {},
             const bool* allowed = nullptr, int task = 0)
-      : model_(model), work_({1, Model::config.context}, exec, {}, Use::inference), sample_(sampling), rng_(rng),
+      : model_(model),
+        work_({1, Model::config.context}, exec, {}, Use::inference),
+        sample_(sampling),
+        rng_(rng),
         noise_(noise) {
     work_.allowed = allowed;
     work_.task = task;
@@ -110,7 +119,8 @@ class Generator {
     int* const end = seen_.begin() + cache_.length();
     int* const kept = std::copy(end - keep, end, seen_.begin());
     cache_.clear();
-    return draw(model_.logits({seen_.begin(), std::copy(ids.begin(), ids.end(), kept)}, work_, cache_, noise_));
+    return draw(
+        model_.logits({seen_.begin(), std::copy(ids.begin(), ids.end(), kept)}, work_, cache_, noise_));
   }
   int draw(In<Model::V, T> logits) { return sample_(logits[logits.count - 1], Model::V, rng_.uniform()); }
   // A row of zeros for the first call of the sampler, which allocates.
@@ -125,7 +135,7 @@ class Generator {
   Sampler<T> sample_;
   Rng rng_;
   std::optional<Key> noise_;
-  Buffer<int> seen_;   // the ids that the cache holds
+  Buffer<int> seen_;  // the ids that the cache holds
 };
 
 struct Generate {
@@ -133,15 +143,16 @@ struct Generate {
   Sampling sampling{};
   std::uint64_t seed = 1;
   Exec exec{};
-  std::optional<Key> noise{};                         // for models whose routers are noisy in generation too
-  const bool* allowed = nullptr;                      // [experts] that may be selected; null: all
-  int task = 0;                                       // task id, for masked routers
-  std::function<void(std::string_view)> on_token{};   // called with the text of each token as it is sampled
+  std::optional<Key> noise{};                        // for models whose routers are noisy in generation too
+  const bool* allowed = nullptr;                     // [experts] that may be selected; null: all
+  int task = 0;                                      // task id, for masked routers
+  std::function<void(std::string_view)> on_token{};  // called with the text of each token as it is sampled
 };
 
 // The continuation of `prompt`, without the prompt. An empty prompt starts with token 0.
 template <class Model>
-std::string generate(const Model& model, const Tokenizer& tokenizer, std::string_view prompt, const Generate& how = {}) {
+std::string generate(const Model& model, const Tokenizer& tokenizer, std::string_view prompt,
+                     const Generate& how = {}) {
   check(tokenizer.vocab() <= Model::config.vocab, "the tokenizer has ", tokenizer.vocab(),
         " tokens, the model only ", Model::config.vocab);
   check(how.tokens >= 0, "cannot generate ", how.tokens, " tokens");
@@ -162,4 +173,5 @@ std::string generate(const Model& model, const Tokenizer& tokenizer, std::string
   return text;
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

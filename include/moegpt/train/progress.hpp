@@ -2,7 +2,8 @@
 // Text for progress lines of a training loop. The library itself never prints.
 #include <moegpt/model/gpt.hpp>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Pairs that each expert received in the last forward, summed over the layers that are mixtures. Empty for a
 // dense model. std::invalid_argument for an inference workspace, or before a forward.
@@ -34,4 +35,5 @@ inline std::string bars(std::span<const Index> counts) {
   return text;
 }
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

@@ -5,7 +5,8 @@
 #include <cmath>
 #include <cstdint>
 
-namespace moegpt::inline MOEGPT_BUILD {
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
 
 // Linear warm-up to `peak`, then a cosine to `minimum` at step `steps` (Loshchilov, Hutter 2017; as in
 // nanoGPT). std::invalid_argument unless 0 <= minimum <= peak and neither warmup, steps nor the step is
@@ -17,8 +18,8 @@ struct WarmupCosine {
   double operator()(std::int64_t step) const {
     check(minimum >= 0 && minimum <= peak && std::isfinite(peak), "WarmupCosine: peak is ", peak,
           " and minimum ", minimum, ", expected 0 <= minimum <= peak: give both");
-    check(warmup >= 0 && steps >= 0 && step >= 0, "WarmupCosine: step ", step, ", warmup ", warmup, ", steps ", steps,
-          ": none may be negative");
+    check(warmup >= 0 && steps >= 0 && step >= 0, "WarmupCosine: step ", step, ", warmup ", warmup,
+          ", steps ", steps, ": none may be negative");
     if (step < warmup) return peak * static_cast<double>(step + 1) / static_cast<double>(warmup + 1);
     if (step >= steps) return minimum;
     const double done = static_cast<double>(step - warmup) / static_cast<double>(steps - warmup);
@@ -26,4 +27,5 @@ struct WarmupCosine {
   }
 };
 
-}  // namespace moegpt::inline MOEGPT_BUILD
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

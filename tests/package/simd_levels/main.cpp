@@ -1,5 +1,6 @@
-// Prints its SIMD level and the bits of a product, which differ between levels with and without FMA. A global object, an
-// exception and a string show that each level has its own of what the standard library instantiates.
+// Prints its SIMD level and the bits of a product, which differ between levels with and without FMA. A global
+// object, an exception and a string show that each level has its own of what the standard library
+// instantiates.
 #include <moegpt/kernels/gemm.hpp>
 
 #include <cstdio>
@@ -23,7 +24,8 @@ int main(int argc, char** argv) {
     std::memcpy(&bits, &x, sizeof x);
     hash = hash * 31 + bits;
   }
-  std::cout << build_info().simd << " " << hash << " " << expected.at(0) << " " << argc << " " << (argv[0] != nullptr);
+  std::cout << build_info().simd << " " << hash << " " << expected.at(0) << " " << argc << " "
+            << (argv[0] != nullptr);
   try {
     check(false, "thrown");
   } catch (const std::invalid_argument& error) {
