@@ -1,4 +1,5 @@
-// Generates text with a trained model. See --help.
+// Continues a text with a trained model: by sampling, several samples at a time, or by beam search. See
+// --help.
 #include <moegpt/io.hpp>
 
 #include <cstdio>
@@ -13,48 +14,135 @@ namespace {
 struct Options {
   std::string model;
   std::optional<std::string> prompt;
-  int tokens = 400;
-  Sampling sampling{.temperature = 0.8};
-  std::uint64_t seed = 1;
-  int threads = 1;
+  Generate how{.tokens = 400, .sampling = {.temperature = 0.8}};
+  std::vector<std::string> banned;
+  std::vector<std::pair<int, double>> bias;
+  int samples = 1, beams = 0;
+  double alpha = 0.6;
 };
 
 void declare(CLI::App& app, Options& o) {
   using namespace options;
-  app.add_option("--model", o.model, "A model of one of the presets, as saved by train --save")
+  constexpr double most = 1e6;
+  Sampling& s = o.how.sampling;
+  app.add_option("--model", o.model, "A model of one of the presets: what train --save wrote")
       ->required()
       ->check(file_name());
-  app.add_option("--prompt", o.prompt,
-                 "The text to continue (default: a new line, or the model's first token)");
-  app.add_option("--tokens", o.tokens, "Number of tokens to generate (default 400)")->check(whole(0));
-  app.add_option("--temperature", o.sampling.temperature, "0: always the most probable token (default 0.8)")
-      ->check(real(0));
-  app.add_option("--top-k", o.sampling.top_k, "Sample among the K most probable tokens; 0: all (default)")
+  app.add_option("--prompt", o.prompt, "What to continue (default: a new line, or the model's first token)");
+  app.add_option("--tokens", o.how.tokens, "How much to write, at most (default 400)")->check(whole(0));
+  app.add_option("--threads", o.how.exec.threads, "Default 1")->check(threads());
+
+  const auto option = [&app](const char* group, const char* name, auto& value, const char* text) {
+    return app.add_option(name, value, text)->group(group);
+  };
+  const char* const sampling = "Sampling, in the order of its steps";
+  option(sampling, "--bias", o.bias, "ID X: adds X to the logit of token ID; may be repeated");
+  option(sampling, "--repetition-penalty", s.repetition_penalty,
+         "Above 1: tokens of the prompt and the text become less likely (default 1: none)")
+      ->check(real(0, most, From::exclusive));
+  option(sampling, "--presence-penalty", s.presence_penalty,
+         "Subtracted from logits of tokens that are in the text (default 0)")
+      ->check(real(-most, most));
+  option(sampling, "--frequency-penalty", s.frequency_penalty,
+         "Likewise, as often as they are in the text (default 0)")
+      ->check(real(-most, most));
+  option(sampling, "--ban", o.banned, "Tokens of this text are not written; may be repeated")
+      ->allow_extra_args(false);
+  option(sampling, "--temperature", s.temperature, "0: always the likeliest (default 0.8)")->check(real(0));
+  option(sampling, "--top-k", s.top_k, "Choose among the K likeliest only; 0: all (default)")
       ->check(whole(0));
-  app.add_option("--top-p", o.sampling.top_p,
-                 "Sample among the fewest most probable tokens with total probability P "
-                 "(default 1: all)")
+  option(sampling, "--top-p", s.top_p,
+         "Choose among the fewest likeliest that reach probability P (default 1: all)")
       ->check(real(0, 1, From::exclusive));
-  app.add_option("--seed", o.seed, "Of the sampled tokens (default 1)")->check(seed());
-  app.add_option("--threads", o.threads, "Default 1")->check(threads());
+  option(sampling, "--min-p", s.min_p,
+         "Choose among those with P times the probability of the likeliest (default 0: all)")
+      ->check(real(0, 1));
+  option(sampling, "--seed", o.how.seed, "Another seed, another text (default 1)")->check(seed());
+
+  const char* const several = "Several texts";
+  auto* samples =
+      option(several, "--samples", o.samples, "So many texts, with the seeds from --seed on (default 1)")
+          ->check(whole(1, 10000));
+  auto* beams =
+      option(several, "--beams", o.beams, "Search for likely texts by so many beams, without sampling")
+          ->check(whole(1, 1000))
+          ->excludes(samples);
+  option(several, "--alpha", o.alpha, "Length normalisation of beams; 0: none (default 0.6)")
+      ->check(real(0, most))
+      ->needs(beams);
+
+  const char* const output = "End and output";
+  option(output, "--stop", o.how.stop, "A text ends before this string; may be repeated")
+      ->allow_extra_args(false);
+  option(output, "--log-probabilities", s.log_probabilities,
+         "Lists each token's log-probability and those of the N likeliest")
+      ->check(whole(0, 1000));
+  option(output, "--piece", o.how.piece, "Tokens of the prompt in one forward; 0: the context (default)")
+      ->check(whole(0));
+}
+
+void write(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+std::string quoted(const Tokenizer& tokenizer, int id) {
+  const std::string text = tokenizer.decode({&id, 1});
+  return "'" +
+         (utf8::first_invalid(text) == std::string::npos ? utf8::shown(utf8::read(text, 0).value)
+                                                         : "byte " + std::to_string(id)) +
+         "'";
+}
+
+void list(const Tokenizer& tokenizer, const Continuation& c) {
+  for (std::size_t i = 0; i < c.log_probabilities.size(); ++i) {
+    std::printf("%5zu  %-10s %8.4f  ", i, quoted(tokenizer, c.ids[i]).c_str(), c.log_probabilities[i]);
+    for (const IdProbability& p : c.likeliest[i])
+      std::printf("  %s %.4f", quoted(tokenizer, p.id).c_str(), p.log_probability);
+    std::puts("");
+  }
 }
 
 template <class Model>
-void run(const Options& o, bool noisy) {
+void search(const Model& model, const Tokenizer& tokenizer, const std::string& prompt, const Options& o) {
+  std::vector<int> ids = tokenizer.encode(prompt);
+  if (ids.empty()) ids.push_back(0);
+  const auto beams = beam_search(
+      model, ids, {.beams = o.beams, .tokens = o.how.tokens, .alpha = o.alpha, .vocab = tokenizer.vocab()},
+      {.piece = o.how.piece, .exec = o.how.exec, .noise = o.how.noise});
+  for (const Beam& b : beams) {
+    std::printf("--- score %.4f, log-probability %.4f\n", b.score, b.log_probability);
+    write(prompt + tokenizer.decode(b.ids) + "\n");
+  }
+}
+
+template <class Model>
+void run(Options o, bool noisy) {
   Model model;
   Tokenizer tokenizer;
   load(o.model, model, tokenizer);
-  Generate how{.tokens = o.tokens, .sampling = o.sampling, .seed = o.seed, .exec = {o.threads}};
-  if (noisy) how.noise = Key{how.seed}.with(Purpose::router_noise);
-  how.on_token = [](std::string_view piece) {
-    std::fwrite(piece.data(), 1, piece.size(), stdout);
-    std::fflush(stdout);
-  };
+  if (noisy) o.how.noise = Key{o.how.seed}.with(Purpose::router_noise);
+  for (const auto& [id, value] : o.bias) o.how.sampling.bias.push_back({id, value});
+  for (const std::string& text : o.banned)
+    for (const int id : tokenizer.encode(text)) o.how.sampling.banned.push_back(id);
   const std::string prompt = o.prompt.value_or(tokenizer.knows("\n") ? "\n" : "");
-  tokenizer.encode(prompt);  // throws before anything is printed
-  std::fwrite(prompt.data(), 1, prompt.size(), stdout);
-  generate(model, tokenizer, prompt, how);
-  std::fputs("\n", stdout);
+  tokenizer.encode(prompt);  // complains before anything is printed
+  if (o.beams > 0) return search(model, tokenizer, prompt, o);
+  const bool one = o.samples == 1;
+  if (one) {
+    write(prompt);
+    o.how.on_token = write;
+  }
+  const std::vector<std::string> prompts(static_cast<std::size_t>(o.samples), prompt);
+  const auto texts = generate_all(model, tokenizer, prompts, o.how);
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    if (!one) {
+      std::printf("--- seed %llu\n", static_cast<unsigned long long>(o.how.seed + i));
+      write(prompt + texts[i].text);
+    }
+    write("\n");
+    list(tokenizer, texts[i]);
+  }
 }
 
 // Tries the preset's model with vocabulary V; whether it was this one.

@@ -79,6 +79,11 @@
 #include <moegpt/train/corpus.hpp>
 #include <moegpt/train/evaluate.hpp>
 #include <moegpt/train/freeze.hpp>
-#include <moegpt/train/generate.hpp>
 #include <moegpt/train/progress.hpp>
 #include <moegpt/train/schedule.hpp>
+#include <moegpt/generate/beam_search.hpp>
+#include <moegpt/generate/generate.hpp>
+#include <moegpt/generate/generator.hpp>
+#include <moegpt/generate/sampler.hpp>
+#include <moegpt/generate/sequence_batch.hpp>
+#include <moegpt/generate/text_stream.hpp>

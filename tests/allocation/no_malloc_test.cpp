@@ -81,6 +81,37 @@ long allocations_of_generation(const Sampling& sampling) {
   return most;
 }
 
+// The most allocations of a step in which no text starts, while texts slide and end.
+template <class Model>
+long allocations_of_a_batch(const std::optional<Key>& noise = {}) {
+  const auto model = std::make_unique<Model>();
+  init(*model, Key{1}, Init::makemoe);
+  BatchGenerator<Model> batch(*model, {.batch = 3, .piece = 5, .exec = {.threads = 2}, .noise = noise});
+  const int longest = static_cast<int>(2 * Model::config.context);
+  for (const int tokens : {longest, 7, longest, 5})
+    batch.add({.ids = {1, 2, 3},
+               .tokens = tokens,
+               .sampling = {.top_p = 0.9,
+                            .min_p = 0.01,
+                            .repetition_penalty = 1.1,
+                            .presence_penalty = 0.1,
+                            .bias = {{1, 1}},
+                            .banned = {2},
+                            .log_probabilities = 3}});
+  batch.step();
+  Index started = 3;
+  long most = 0;
+  while (!batch.done()) {
+    const long before = allocations;
+    const auto tokens = batch.step();
+    const long more = allocations - before;
+    const Index last = tokens.back().sequence;  // texts that start come last
+    if (last < started) most = std::max(most, more);
+    started = std::max(started, last + 1);
+  }
+  return most;
+}
+
 // The allocations of a batch of prompts of different lengths, their tokens and a new order after each.
 template <class Model>
 long allocations_of_batched_generation() {
@@ -193,4 +224,16 @@ TEST_CASE("no generated token after the first allocates, also when the context s
   CHECK(allocations_of_generation<Mixed>({.temperature = 0}) == 0);
   CHECK(allocations_of_generation<Small>({}) == 0);
   CHECK(allocations_of_generation<Small>({.temperature = 0.8, .top_k = 5, .top_p = 0.9}) == 0);
+  CHECK(allocations_of_generation<Small>({.min_p = 0.1,
+                                          .repetition_penalty = 1.2,
+                                          .frequency_penalty = 0.1,
+                                          .bias = {{1, 2}},
+                                          .banned = {3},
+                                          .log_probabilities = 4}) == 0);
+}
+
+TEST_CASE("no step of a batch of texts allocates but one in which a text starts") {
+  CHECK(allocations_of_a_batch<Mixed>() == 0);
+  CHECK(allocations_of_a_batch<Mixed>(Key{3}) == 0);
+  CHECK(allocations_of_a_batch<Small>() == 0);
 }

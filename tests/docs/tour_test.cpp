@@ -203,6 +203,37 @@ TEST_CASE("a trained model generates with narrower weights") {
   CHECK(text == generate(narrow, tokenizer, "In ", {.tokens = 20}));
 }
 
+TEST_CASE("many texts are generated side by side, and beams are searched") {
+  Model model;
+  init(model, Key{1});
+  const Tokenizer tokenizer = Tokenizer::bytes();
+  const Generate how{.tokens = 20,
+                     .sampling = {.temperature = 0.7,
+                                  .top_p = 0.9,
+                                  .min_p = 0.02,
+                                  .frequency_penalty = 0.5,
+                                  .bias = {{'e', -2}},
+                                  .banned = {'z'},
+                                  .log_probabilities = 3},
+                     .stop = {"\n\n"}};
+  const std::vector<std::string> prompts{"To be", "To be", "or not"};
+  const std::vector<Continuation> texts = generate_all(model, tokenizer, prompts, how, 2);  // two at a time
+  CHECK(texts.size() == 3);
+  CHECK(texts[0].ids.size() == texts[0].log_probabilities.size());
+
+  BatchGenerator<Model> batch(model, {.batch = 8, .piece = 64, .exec = {.threads = 2}});
+  batch.add({.ids = {1, 2, 3}, .tokens = 10, .seed = 5, .stop_ids = {0}});
+  batch.add({.ids = {1, 2, 4}, .tokens = 20});
+  std::vector<std::vector<int>> ids(2);
+  while (!batch.done())
+    for (const Drawn& token : batch.step()) ids[static_cast<std::size_t>(token.sequence)].push_back(token.id);
+  CHECK(ids[1].size() == 20);
+
+  const std::vector<int> prompt = tokenizer.encode("To be");
+  const std::vector<Beam> beams = beam_search(model, prompt, {.beams = 4, .tokens = 10, .alpha = 0.6});
+  CHECK(beams.front().score >= beams.back().score);
+}
+
 TEST_CASE("the number of threads does not affect results") {
   Model model, one, three;
   init(model, Key{1});

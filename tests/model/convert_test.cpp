@@ -1,4 +1,5 @@
 // Models with weights in narrower storage: made of trained ones, they say almost the same.
+#include <moegpt/generate/generator.hpp>
 #include <moegpt/model/convert.hpp>
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/model/intermediates.hpp>
@@ -8,7 +9,6 @@
 #include <moegpt/moe/soft_moe.hpp>
 #include <moegpt/train/adam.hpp>
 #include <moegpt/train/evaluate.hpp>
-#include <moegpt/train/generate.hpp>
 
 #include "support.hpp"
 

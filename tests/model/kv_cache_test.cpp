@@ -3,7 +3,7 @@
 // token.
 #include <moegpt/routing/gshard_router.hpp>
 #include <moegpt/routing/input_jitter.hpp>
-#include <moegpt/train/generate.hpp>
+#include <moegpt/generate/generate.hpp>
 
 #include "support.hpp"
 

@@ -5,7 +5,7 @@
 #include <moegpt/routing/hierarchical_router.hpp>
 #include <moegpt/routing/masked.hpp>
 #include <moegpt/train/adam.hpp>
-#include <moegpt/train/generate.hpp>
+#include <moegpt/generate/generate.hpp>
 
 #include "../support/small_stack.hpp"
 #include "support.hpp"
@@ -16,7 +16,8 @@ namespace {
 template <class Model>
 constexpr std::size_t largest() {
   return std::max({sizeof(Model), sizeof(Adam<Model>), sizeof(typename Model::Workspace),
-                   sizeof(typename Model::Cache), sizeof(Generator<Model>), sizeof(ExpertCounts<Model>)});
+                   sizeof(typename Model::Cache), sizeof(Generator<Model>), sizeof(BatchGenerator<Model>),
+                   sizeof(ExpertCounts<Model>)});
 }
 template <class Preset>
 constexpr std::size_t largest_of = largest<presets::ModelOf<Preset>>();

@@ -78,10 +78,12 @@ int examine() {
   size += to_json(intermediates(*model, work, {.expert_outputs = true})).size();
   size += evaluate(*model, text, work) > 0;
   freeze(*grad, "*experts*");
-  if constexpr (Model::config.mask == Mask::causal)
+  if constexpr (Model::config.mask == Mask::causal) {
     size += generate(*model, tokenizer, "abc",
                      {.tokens = 4, .sampling = {.temperature = 0.8, .top_k = 5, .top_p = 0.9}})
                 .size();
+    size += beam_search(*model, text, {.beams = 2, .tokens = 3}).size();
+  }
 
   save("model.safetensors", *model, tokenizer);
   Tokenizer same;

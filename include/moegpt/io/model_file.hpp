@@ -28,6 +28,7 @@ inline std::string to_text(const Config& c) {
   number("hidden", c.hidden, plain.hidden);
   number("dense_hidden", c.dense_hidden, plain.dense_hidden);
   if (c.mask != plain.mask) text += ", .mask = Mask::full";
+  number("window", c.window, plain.window);
   if (c.norm != plain.norm) text += ", .norm = Norm::rms";
   if (c.residual != plain.residual)
     (text += ", .residual = Residual::") += residuals[static_cast<int>(c.residual)];

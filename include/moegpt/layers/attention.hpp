@@ -32,14 +32,6 @@ struct KeyValues {
   Index capacity = 0;
 };
 
-// Input of cross-attention, such as the output of an encoder: token t of sequence b is row b * length + t.
-template <int D, class T>
-struct Memory {
-  In<D, T> tokens;
-  Index length = 0;                // of each sequence
-  const Index* lengths = nullptr;  // [batch] tokens that are not padding; null: all
-};
-
 template <AttentionShape S, class N = float>
 struct Attention {
   static_assert(
@@ -275,6 +267,8 @@ struct Attention {
 };
 static_assert(lists_every_field<Attention<AttentionShape{.dim = 4, .heads = 2}>>());
 static_assert(Layer<Attention<AttentionShape{.dim = 4, .heads = 2}>>);
+static_assert(
+    LayerWithMemory<Attention<AttentionShape{.dim = 4, .heads = 2, .mask = Mask::full, .memory_dim = 6}>, 6>);
 
 }  // namespace MOEGPT_BUILD
 }  // namespace moegpt

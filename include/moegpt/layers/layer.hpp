@@ -51,6 +51,26 @@ concept Layer =
 template <class L>
 concept AddsToDx = Layer<L> && detail::BackwardInto<L, Sum<L::dim_in, typename L::Scalar>>;
 
+// What a layer reads besides x, such as the output of an encoder: token t of sequence b is row b * length +
+// t.
+template <int D, class T>
+struct Memory {
+  In<D, T> tokens;
+  Index length = 0;                // of each sequence
+  const Index* lengths = nullptr;  // [batch] tokens that are not padding; null: all
+};
+
+// A layer that also reads a memory with M features. Its backward adds to the gradient of the memory, because
+// every layer of a decoder reads the same one.
+template <class L, int M, class T = typename L::Scalar>
+concept LayerWithMemory =
+    requires(const L layer, L grad, In<L::dim_in, T> x, Memory<M, T> memory, Out<L::dim_out, T> y,
+             typename L::Tape tape, const typename L::Tape read_tape, typename L::Scratch scratch,
+             In<L::dim_out, T> dy, Out<L::dim_in, T> dx, Sum<M, T> d_memory, const Pass pass) {
+      layer.forward(x, memory, y, tape, scratch, pass);
+      layer.backward(x, memory, read_tape, dy, dx, d_memory, grad, scratch, pass);
+    };
+
 // Calls layer.forward with the arguments that it takes. x [tokens, dim_in], y [tokens, dim_out].
 template <class L, class Tape, class Scratch>
 void forward(const L& layer, In<L::dim_in, typename L::Scalar> x, Out<L::dim_out, typename L::Scalar> y,

@@ -59,6 +59,7 @@ struct Config {
   int hidden = 0;            // Dff, width of an expert; 0: 4 dim
   int dense_hidden = 0;      // of the feed-forward network of a dense layer; 0: as an expert
   Mask mask = Mask::causal;  // full: an encoder, whose tokens look both ways and which cannot generate
+  int window = 0;            // a token attends to tokens less than this far away; 0: to any
   Norm norm = Norm::layer;
   Residual residual = Residual::pre_norm;
   Positions positions = Positions::learned;
@@ -87,7 +88,8 @@ struct Config {
             .mask = mask,
             .rotary = positions == Positions::rotary,
             .bias = attention_bias,
-            .output_bias = output_bias};
+            .output_bias = output_bias,
+            .window = window};
   }
   bool operator==(const Config&) const = default;
 };

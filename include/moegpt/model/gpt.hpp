@@ -76,8 +76,8 @@ struct GPT {
 
   // Mean cross-entropy of what follows, and the losses of the routers. With a key: noise and dropout. Padding
   // (batch.lengths) is not routed, not attended to, and counts in no loss; its ids must be valid ones all the
-  // same. Throws std::invalid_argument for ids or shapes that do not fit, std::runtime_error for a loss that
-  // is not finite.
+  // same. batch.documents must live until backward. Throws std::invalid_argument for ids or shapes that do
+  // not fit, std::runtime_error for a loss that is not finite.
   Loss forward(const Batch& batch, Workspace& work, std::optional<Key> key = {}) const {
     return forward(batch, work, key, work.objective);
   }
@@ -88,10 +88,16 @@ struct GPT {
     check(std::ssize(batch.targets) == batch.shape.tokens(), "the batch has ", batch.targets.size(),
           " targets for ", batch.shape.tokens(), " tokens: one each, below zero to ignore it");
     check_lengths(batch.lengths, batch.shape);
-    Pass pass = trunk.prepare(
-        batch.inputs,
-        {.shape = batch.shape, .options = options, .key = key, .lengths = pointer_to(batch.lengths)}, work,
-        objective);
+    check(batch.documents.empty() || std::ssize(batch.documents) == batch.shape.tokens(), "the batch has ",
+          batch.documents.size(), " documents for ", batch.shape.tokens(),
+          " tokens: one each, or none if a token may attend to its whole sequence");
+    Pass pass = trunk.prepare(batch.inputs,
+                              {.shape = batch.shape,
+                               .options = options,
+                               .key = key,
+                               .lengths = pointer_to(batch.lengths),
+                               .documents = pointer_to(batch.documents)},
+                              work, objective);
     Tape& tape = work.tape;
     tape.normed.resize(pass);
     Loss loss;
@@ -174,8 +180,9 @@ struct GPT {
   }
 
  private:
-  static const Index* pointer_to(std::span<const Index> lengths) {
-    return lengths.empty() ? nullptr : lengths.data();
+  template <class List>
+  static auto* pointer_to(const List& list) {
+    return list.empty() ? nullptr : list.data();
   }
 };
 

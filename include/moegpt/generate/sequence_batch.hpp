@@ -1,0 +1,195 @@
+#pragma once
+// SequenceBatch: sequences of ids side by side, their keys and values, and the logits of what follows each of
+// them. A prompt is read alone, piece by piece, in a workspace and a cache of its own; then each step reads
+// one id of every sequence in one call. Bits of a sequence's logits do not depend on the other sequences, on
+// their order, on `piece` or on the number of threads, if its routing does not (causal, no capacity).
+#include <moegpt/model/gpt.hpp>
+
+namespace moegpt {
+inline namespace MOEGPT_BUILD {
+
+struct Decoding {
+  Index batch = 1;  // the most sequences side by side
+  Index piece = 0;  // tokens of a prompt in one forward; 0: as many as the context
+  Exec exec{};
+  std::optional<Key> noise{};     // for routers that are noisy in generation too; the same for each sequence
+  const bool* allowed = nullptr;  // [experts] that may be chosen; null: all
+  int task = 0;                   // which of a masked router's tasks this is
+};
+
+// After construction nothing allocates. After an error other than std::invalid_argument for an argument,
+// clear the sequence.
+template <class Model>
+class SequenceBatch {
+ public:
+  using T = typename Model::Scalar;
+  using Logits = In<Model::V, T>;
+  static constexpr Index context = Model::config.context;
+
+  // With `batch` sequences, all empty.
+  explicit SequenceBatch(const Model& model, const Decoding& how = {})
+      : model_(model),
+        noise_(how.noise),
+        piece_(how.piece > 0 ? std::min(how.piece, context) : context),
+        most_(checked(how).batch),
+        count_(most_),
+        reading_({1, piece_}, how.exec, {}, Use::inference),
+        cache_(most_) {
+    if (most_ > 1) {
+      stepping_.emplace(Shape{most_, 1}, how.exec, Objective{}, Use::inference);
+      alone_.emplace(1);
+      stepping_->allowed = how.allowed, stepping_->task = how.task;
+    }
+    reading_.allowed = how.allowed, reading_.task = how.task;
+    for (auto* held : {&held_, &old_held_}) held->resize((most_ + 1) * context);
+    for (auto* numbers : {&order_, &lengths_}) numbers->resize(most_);
+  }
+
+  Index most() const { return most_; }
+  Index batch() const { return count_; }
+  // That the cache holds of a sequence: its last ones.
+  std::span<const int> ids(Index sequence) const {
+    check_sequence(sequence, "SequenceBatch::ids");
+    return {held(sequence), static_cast<std::size_t>(cache_.length(sequence))};
+  }
+  void clear(Index sequence) {
+    check_sequence(sequence, "SequenceBatch::clear");
+    cache_.truncate(sequence, 0);
+  }
+  // The first sequences stay, further ones are empty.
+  void resize(Index count) {
+    check(count >= 0 && count <= most_, "SequenceBatch::resize to ", count, " sequences, expected 0 .. ",
+          most_);
+    const Index old = count_;
+    if (old == 0 || count == 0) cache_.truncate(0, 0);  // a cache has at least one sequence
+    const auto lengths = cache_.lengths();
+    const Index shortest =
+        old == 0 ? 0 : std::min_element(lengths.begin(), lengths.begin() + old) - lengths.begin();
+    for (Index b = 0; b < count; ++b) order_[b] = b < old ? b : shortest;
+    order_[0] = 0;
+    cache_.gather({order_.begin(), static_cast<std::size_t>(std::max(count, Index{1}))});
+    for (Index b = old; b < count; ++b) cache_.truncate(b, 0);
+    count_ = count;
+  }
+  // Sequence b becomes what from[b] was.
+  void gather(std::span<const Index> from) {
+    for (const Index f : from) check_sequence(f, "SequenceBatch::gather");
+    cache_.gather(from);
+    std::swap(held_, old_held_);
+    std::copy_n(old_held_.begin() + most_ * context, context, held(most_));
+    count_ = std::ssize(from);
+    for (Index b = 0; b < count_; ++b)
+      std::copy_n(old_held_.begin() + from[static_cast<std::size_t>(b)] * context, cache_.length(b), held(b));
+  }
+  // The last sequence takes the number of this one.
+  void remove(Index sequence) {
+    check_sequence(sequence, "SequenceBatch::remove");
+    if (count_ == 1) return resize(0);
+    for (Index b = 0; b < count_ - 1; ++b) order_[b] = b;
+    if (sequence < count_ - 1) order_[sequence] = count_ - 1;
+    gather({order_.begin(), static_cast<std::size_t>(count_ - 1)});
+  }
+
+  // Reads ids that continue a sequence. Logits [1, V] of what follows the last. Of more ids than the context
+  // the last count. If they do not fit, the older half of the sequence is forgotten and the rest is read
+  // again, at new positions. The view lives until the next call. The beginning that a prompt shares with the
+  // one read before it is not read again.
+  Logits read(Index sequence, std::span<const int> ids) {
+    check_sequence(sequence, "SequenceBatch::read");
+    check(!ids.empty(), "nothing to continue: the prompt has no tokens");
+    check_tokens(ids);
+    if (std::ssize(ids) > context) ids = ids.last(context);
+    Index length = cache_.length(sequence);
+    int* const all = held(sequence);
+    if (std::ssize(ids) > context - length) {
+      const Index keep = std::min<Index>(context / 2, context - std::ssize(ids));
+      std::copy(all + length - keep, all + length, all);
+      cache_.truncate(sequence, 0);
+      length = keep;
+    }
+    std::copy(ids.begin(), ids.end(), all + length);
+    return fill(sequence, length + std::ssize(ids));
+  }
+
+  // Reads one more id of each sequence, ids [batch()]. Logits [batch(), V] of what follows them.
+  Logits step(std::span<const int> ids) {
+    check(count_ > 0 && std::ssize(ids) == count_, "SequenceBatch::step got ", ids.size(), " ids for ",
+          count_, " sequences: one each");
+    check_tokens(ids);
+    if (!stepping_) return read(0, ids);
+    // A sequence's number in its cache decides its noise, so with noise each is read alone.
+    const bool alone = noise_ && count_ > 1;
+    Index together = 0;
+    for (Index b = 0; b < count_; ++b) {
+      const Index length = cache_.length(b);
+      lengths_[b] = !alone && length < context;
+      together += lengths_[b];
+      if (lengths_[b]) held(b)[length] = ids[static_cast<std::size_t>(b)];
+    }
+    auto& logits = stepping_->tape.head.logits;
+    logits.resize(count_);
+    std::span<const Index> lengths{lengths_.begin(), ids.size()};
+    if (together == count_) lengths = {};  // all
+    if (together > 0) model_.logits(ids, lengths, *stepping_, cache_, noise_);
+    for (Index b = 0; b < count_; ++b)
+      if (!lengths_[b])
+        std::copy_n(read(b, ids.subspan(static_cast<std::size_t>(b), 1))[0], Model::V, logits[b]);
+    return logits;
+  }
+
+ private:
+  const Model& model_;
+  std::optional<Key> noise_;
+  Index piece_, most_, count_;
+  Workspace<Model> reading_;                  // of one sequence
+  std::optional<Workspace<Model>> stepping_;  // if there may be several
+  typename Model::Cache cache_;
+  std::optional<typename Model::Cache> alone_;  // of the sequence that was read last, likewise
+  Buffer<int> held_, old_held_;                 // [most + 1, context] ids of cache_, and of alone_
+  Buffer<Index> order_, lengths_;               // [most]
+  bool causal_ = router_text<typename Model::RouterRecipe>().find("AllowNonCausal") == std::string::npos;
+
+  static const Decoding& checked(const Decoding& how) {
+    check(how.piece >= 0, "the piece of a prompt is ", how.piece,
+          " tokens, expected 1 or more, or 0 for the context");
+    return how;
+  }
+  int* held(Index sequence) { return held_.begin() + sequence * context; }
+  const int* held(Index sequence) const { return held_.begin() + sequence * context; }
+  void check_sequence(Index sequence, const char* what) const {
+    check(sequence >= 0 && sequence < count_, what, ": sequence ", sequence, ", expected 0 .. ", count_ - 1);
+  }
+  static void check_tokens(std::span<const int> ids) {
+    for (const int id : ids)
+      check(id >= 0 && id < Model::V, "token id ", id, ", expected 0 .. ", Model::V - 1);
+  }
+  // Whether a token's keys and values depend on ids and positions alone, not on the tokens of the same call.
+  bool independent() const { return causal_ && model_.options.capacity_factor == 0; }
+
+  // Reads what the cache does not hold of the sequence's first `total` ids.
+  Logits fill(Index sequence, Index total) {
+    const int* const all = held(sequence);
+    auto& cache = alone_ ? *alone_ : cache_;
+    if (alone_) {
+      int* const old = held(most_);
+      const Index most = independent() ? std::min(alone_->length(0), total - 1) : 0;
+      const Index same = std::mismatch(old, old + most, all).first - old;
+      if (same >= cache_.length(sequence))
+        alone_->truncate(0, same);
+      else
+        alone_->copy(cache_, sequence, 0);
+      std::copy_n(all, total, old);
+    }
+    Logits logits;
+    for (Index first = cache.length(0); first < total; first = cache.length(0)) {
+      const Index count = std::min(piece_, total - first);
+      logits = model_.logits({all + first, static_cast<std::size_t>(count)}, reading_, cache, noise_)
+                   .rows({count - 1, 1});
+    }
+    if (alone_) cache_.copy(*alone_, 0, sequence);
+    return logits;
+  }
+};
+
+}  // namespace MOEGPT_BUILD
+}  // namespace moegpt

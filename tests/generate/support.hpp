@@ -1,0 +1,40 @@
+#pragma once
+// A small mixture model, and what tests of generation ask of errors.
+#include <moegpt/generate/generate.hpp>
+#include <moegpt/model/init.hpp>
+
+#include "../support/catch.hpp"
+
+#include <limits>
+#include <memory>
+
+using namespace moegpt;
+
+namespace {
+
+constexpr Config config{.vocab = 7, .context = 8, .dim = 12, .layers = 2, .heads = 3, .hidden = 10};
+using Model = GPT<config, TopKRouter<3, 2>>;
+
+[[maybe_unused]] const Tokenizer letters = Tokenizer::characters("abcdefg");
+
+template <class M = Model>
+std::unique_ptr<M> random_model(std::uint64_t seed = 1) {
+  auto model = std::make_unique<M>();
+  init(*model, Key{seed}, Init::makemoe);
+  return model;
+}
+
+template <class Error = std::invalid_argument, class F>
+std::string refusal(F f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return {};
+}
+[[maybe_unused]] bool contains(const std::string& text, std::string_view part) {
+  return text.find(part) != std::string::npos;
+}
+
+}  // namespace
