@@ -26,7 +26,8 @@ TEST_CASE("a plain number is its own storage, Stored has both apart") {
   CHECK(std::same_as<StorageOf<float>, float>);
   CHECK(std::same_as<ScalarOf<Stored<float, INT8>>, float>);
   CHECK(std::same_as<StorageOf<Stored<float, BF16>>, BF16>);
-  CHECK((Number<float> && Number<Stored<float, INT8>> && !Number<int> && !Number<BF16>));
+  CHECK((NumberPolicy<float> && NumberPolicy<Stored<float, INT8>> && !NumberPolicy<int> &&
+         !NumberPolicy<BF16>));
   CHECK(std::same_as<StoredView<BF16>, MatrixView<const BF16>>);
   CHECK(std::same_as<StoredView<INT8>, ConstInt8View>);
 }

@@ -1,8 +1,7 @@
 #pragma once
-// INT8: weights stored as integers q of -127 .. 127 with a scale for each row and block of 32 inputs,
-// symmetric:
+// INT8 storage: integers q from -127 to 127, and one float scale for each row and block of 32 inputs:
 //   w = q scale, rounded once to float;  scale = max |w| / 127 over the block,  q = round(w / scale)
-// 9 bits a weight. An error is at most scale / 2.
+// 9 bits per weight. The error of a weight is at most scale / 2.
 #include <moegpt/core/fields.hpp>
 
 #include <algorithm>
@@ -53,7 +52,7 @@ using ConstInt8View = Int8View<const std::int8_t>;
 inline void read_row(ConstInt8View w, Index row, float* to) {
   for (Index k = 0; k < w.cols; ++k) to[k] = w.at(row, k);
 }
-// Numbers must be finite. A block whose scale would not be a normal number is stored as zeros.
+// Elements must be finite. A block whose scale would be below the smallest normal float is stored as zeros.
 [[gnu::noinline]] inline void write_row(Int8View<std::int8_t> w, Index row, const float* from) {
   for (Index first = 0; first < w.cols; first += INT8::block) {
     const Index end = std::min(first + INT8::block, w.cols);
@@ -64,11 +63,11 @@ inline void read_row(ConstInt8View w, Index row, float* to) {
     w.scales_of(first / INT8::block)[row] = scale;
     for (Index k = first; k < end; ++k)
       w[row][k] = static_cast<std::int8_t>(
-          scale > 0 ? std::clamp(std::round(from[k] / scale), -127.0f, 127.0f) : 0.0f);
+          scale > 0 ? std::clamp(std::nearbyint(from[k] / scale), -127.0f, 127.0f) : 0.0f);
   }
 }
 
-// Of a weight. Its values and scales are empty together.
+// Memory of a weight. Values and scales are empty together.
 struct Int8Memory {
   Buffer<std::int8_t> values;  // [rows, cols]
   Buffer<float> scales;        // [blocks, rows]

@@ -1,7 +1,6 @@
 #pragma once
-// The numbers of a model: the scalar of its arithmetic and, apart from it, the storage of its weights. A
-// plain float or double is both. Narrower storage is for inference: weights are read from memory in half or a
-// quarter of the time, and widened inside the products.
+// Number policy of a model or layer: the scalar of its arithmetic and the storage of its matrices. A plain
+// float or double is both. Narrower storage is for inference: fewer bytes are read, and products widen them.
 #include <moegpt/core/int8.hpp>
 
 namespace moegpt {
@@ -31,7 +30,7 @@ using ScalarOf = typename detail::NumberOf<N>::Scalar;
 template <class N>
 using StorageOf = typename detail::NumberOf<N>::Storage;
 template <class N>
-concept Number = std::floating_point<ScalarOf<N>>;
+concept NumberPolicy = std::floating_point<ScalarOf<N>>;
 
 // What kernels read of a matrix stored as S.
 template <class S>
@@ -45,7 +44,7 @@ struct StoredViewOf<INT8> {
 template <class S>
 using StoredView = typename StoredViewOf<S>::type;
 
-// Called first in every backward.
+// Fails to compile for narrower storage. The first statement of every backward.
 template <class N>
 consteval void check_trains() {
   static_assert(

@@ -1,10 +1,11 @@
 #pragma once
-// Weights in narrower storage as operands of products: they are widened in registers, on their way into a
-// product, so that they are read from memory as they are stored. A square of words of 32 bits, each 2 BF16 or
-// 4 INT8 of a row, is transposed, so that outputs lie in the lanes; each word then gives the weights of as
-// many inputs, one after another.
+// Weights in narrower storage as operands of products. They are read from memory as they are stored and
+// widened in registers. Words of 32 bits, each 2 BF16 or 4 INT8 of a row, are transposed in squares of
+// vectors, so that outputs are lanes. Each word then gives the weights of 2 or 4 inputs, one after another.
 #include <moegpt/core/number.hpp>
 #include <moegpt/kernels/micro_kernel.hpp>
+
+#include <bit>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
@@ -35,18 +36,18 @@ auto transposed(ConstInt8View w) {
 
 namespace detail {
 
-// Inputs that are never parted by a cut of a product: those of a block of scales, none of others.
+// Pieces of inputs begin at multiples of this number, so that a block has all of its scale.
 template <class View>
-inline constexpr Index parted_at = 1;
+inline constexpr Index piece_unit = 1;
 template <>
-inline constexpr Index parted_at<ConstInt8View> = INT8::block;
+inline constexpr Index piece_unit<ConstInt8View> = INT8::block;
 template <>
-inline constexpr Index parted_at<StoredOperand<ConstInt8View>> = INT8::block;
+inline constexpr Index piece_unit<StoredOperand<ConstInt8View>> = INT8::block;
 
-// The inputs [0, count) in equal pieces of at most `limit`, each beginning where a cut may be.
+// As Pieces, but in whole units. `limit` is a multiple of the unit.
 template <class View>
 struct InputPieces {
-  static constexpr Index unit = parted_at<View>;
+  static constexpr Index unit = piece_unit<View>;
   Index count;
   Pieces units;
   InputPieces(Index inputs, Index limit) : count(inputs), units{(inputs + unit - 1) / unit, limit / unit} {}
@@ -63,8 +64,8 @@ template <class F>
 [[gnu::always_inline]] inline void widen_word(MatrixView<const BF16>, Index k, Vector<std::uint32_t> word,
                                               F&& f) {
   const Vector<std::uint32_t> low = word << 16, high = word & 0xffff0000u;
-  f(k, reinterpret_cast<const Vector<float>&>(low));
-  f(k + 1, reinterpret_cast<const Vector<float>&>(high));
+  f(k, std::bit_cast<Vector<float>>(low));
+  f(k + 1, std::bit_cast<Vector<float>>(high));
 }
 template <class F>
 [[gnu::always_inline]] inline void widen_word(ConstInt8View w, Index k, Vector<std::uint32_t> word, F&& f) {
@@ -72,8 +73,7 @@ template <class F>
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
     const Vector<std::uint32_t> top = word << (24 - 8 * i);
-    const Vector<std::int32_t> q =
-        reinterpret_cast<const Vector<std::int32_t>&>(top) >> 24;  // extends the sign
+    const Vector<std::int32_t> q = std::bit_cast<Vector<std::int32_t>>(top) >> 24;  // extends the sign
     f(k + i, __builtin_convertvector(q, Vector<float>) * scale);
   }
 }
@@ -86,8 +86,8 @@ inline void prefetch_scales(MatrixView<const BF16>, Index) {}
     __builtin_prefetch(w.scales_of(b) + lanes<float>, 0, 3);
 }
 
-// f(k, w[.][k]) for every input k in order, with the weights of W outputs, the first rows of w, in the lanes.
-// Meanwhile fetches the W rows that lie behind them, if asked to.
+// f(k, w[.][k]) for every input k in order, where lanes are outputs: the first rows of w, as many as a vector
+// has lanes. fetch_next: prefetches as many rows after them, in the order of memory.
 template <class View, class F>
 [[gnu::always_inline]] inline void for_each_input(const View& w, bool fetch_next, F&& f) {
   constexpr int W = lanes<float>, P = inputs_of_word<View>;

@@ -1,5 +1,5 @@
 #pragma once
-// A trained model into one that stores its weights narrower, or back: convert(from, to).
+// Converts a trained model to narrower storage, or back: convert(from, to).
 #include <moegpt/model/transformer.hpp>
 
 #include <functional>
@@ -13,7 +13,6 @@ namespace detail {
 // A weight of the model that is converted.
 template <class Real>
 struct ConvertedWeight {
-  std::vector<int> shape;
   bool empty;
   std::function<void(Index, Real*)> read;  // a row
 };
@@ -22,9 +21,7 @@ std::map<std::string, ConvertedWeight<Real>> weights_by_path(const Model& model)
   std::map<std::string, ConvertedWeight<Real>> weights;
   for_each_named_weight(
       [&](const std::string& path, Kind, const auto& w) {
-        weights[path] = {{w.shape.begin(), w.shape.end()}, w.empty(), [w](Index row, Real* to) {
-                           read_row(w.view(), row, to);
-                         }};
+        weights[path] = {w.empty(), [w](Index row, Real* to) { read_row(w.view(), row, to); }};
       },
       model);
   return weights;
@@ -32,9 +29,10 @@ std::map<std::string, ConvertedWeight<Real>> weights_by_path(const Model& model)
 
 }  // namespace detail
 
-// Copies every weight of `from` to the weight of the same path of `to`, row by row, and the options. BF16
-// rounds to nearest; INT8 rounds to 1/127 of the largest of each 32 inputs. Throws std::invalid_argument if a
-// weight is held by one of them alone, or a number is not finite where it goes; `to` is then unchanged.
+// Copies every weight of `from` to the weight of the same path in `to`, row by row, and the options. BF16
+// rounds to nearest, INT8 to 1/127 of the largest of each 32 inputs. Throws std::invalid_argument if a weight
+// is empty in one of the models only, or an element is not finite in the storage of `to`; `to` is then
+// unchanged.
 template <class From, class To>
 void convert(const From& from, To& to) {
   static_assert(

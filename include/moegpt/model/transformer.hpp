@@ -38,10 +38,10 @@ consteval bool make_a_model() {
         "GPT<config, Recipe, N>: Recipe must be Dense, a router such as TopKRouter<8, 2>, or a mixture "
         "such as SharedExperts<...>. Experts come from the config or WithExperts<...>, and which are "
         "allowed from work.allowed");
-  static_assert(Number<N>,
+  static_assert(NumberPolicy<N>,
                 "GPT<config, Recipe, N>: N must be float, double, or for inference Stored<float, BF16> "
                 "or Stored<float, INT8>");
-  return ModelRecipe<Recipe> && Number<N>;
+  return ModelRecipe<Recipe> && NumberPolicy<N>;
 }
 
 template <Config C, class Recipe = Dense, class N = float>
