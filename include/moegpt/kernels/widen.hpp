@@ -2,6 +2,7 @@
 // Weights in narrower storage as operands of products. They are read from memory as they are stored and
 // widened in registers. Words of 32 bits, each 2 BF16 or 4 INT8 of a row, are transposed in squares of
 // vectors, so that outputs are lanes. Each word then gives the weights of 2 or 4 inputs, one after another.
+#include <moegpt/core/exec.hpp>
 #include <moegpt/core/number.hpp>
 #include <moegpt/kernels/micro_kernel.hpp>
 
