@@ -67,53 +67,36 @@ auto first_scalar(First first, Rest... rest) {
   else
     return first;
 }
-template <class X>
+template <bool stored, class X>
 auto scalar_in();
-template <class... Owner, class... Member>
+template <bool stored, class... Owner, class... Member>
 auto scalar_in_fields(const Fields<Field<Owner, Member>...>&) {
-  return first_scalar(scalar_in<Member>()...);
+  return first_scalar(scalar_in<stored, Member>()...);
 }
-// The scalar of the first weight found in X; void if there is none.
-template <class X>
+// The scalar of the first weight found in X; with `stored`, of the first in narrower storage
+// (core/number.hpp). void if there is none.
+template <bool stored, class X>
 auto scalar_in() {
   using Tree = std::remove_cvref_t<X>;
   if constexpr (is_weight<Tree>) {
-    return std::type_identity<typename Tree::Scalar>{};
-  } else if constexpr (requires { typename Tree::Scalar; }) {
+    using T = typename Tree::Scalar;
+    return std::type_identity<std::conditional_t<stored && std::same_as<T, Widened<T>>, void, T>>{};
+  } else if constexpr (!stored && requires { typename Tree::Scalar; }) {
     return std::type_identity<typename Tree::Scalar>{};
   } else if constexpr (HasFields<Tree>) {
-    return scalar_in_fields(Tree::fields());
-  } else {
-    return scalar_in<typename Tree::value_type>();
-  }
-}
-template <class X>
-using Scalar = typename decltype(scalar_in<X>())::type;
-
-// The type in which X stores matrices, if that is narrower than its arithmetic (core/number.hpp); else void.
-template <class X>
-auto storage_in();
-template <class... Owner, class... Member>
-auto storage_in_fields(const Fields<Field<Owner, Member>...>&) {
-  return first_scalar(storage_in<Member>()...);
-}
-template <class X>
-auto storage_in() {
-  using Tree = std::remove_cvref_t<X>;
-  if constexpr (is_weight<Tree>) {
-    using S = typename Tree::Scalar;
-    return std::type_identity<std::conditional_t<std::same_as<S, Widened<S>>, void, S>>{};
-  } else if constexpr (HasFields<Tree>) {
-    return storage_in_fields(Tree::fields());
+    return scalar_in_fields<stored>(Tree::fields());
   } else if constexpr (requires { typename Tree::first_type; }) {  // of model/Interleaved
-    return first_scalar(storage_in<typename Tree::first_type>(), storage_in<typename Tree::value_type>());
+    return first_scalar(scalar_in<stored, typename Tree::first_type>(),
+                        scalar_in<stored, typename Tree::value_type>());
   } else {
-    return storage_in<typename Tree::value_type>();
+    return scalar_in<stored, typename Tree::value_type>();
   }
 }
-// That, or Scalar<X>.
 template <class X>
-using Storage = typename decltype(first_scalar(storage_in<X>(), scalar_in<X>()))::type;
+using Scalar = typename decltype(scalar_in<false, X>())::type;
+// The narrower storage of X; Scalar<X> if there is none.
+template <class X>
+using Storage = typename decltype(first_scalar(scalar_in<true, X>(), scalar_in<false, X>()))::type;
 
 // Type-erased function of the same weight of N trees, of type T or S, so that visit is instantiated once per
 // tree type.
