@@ -1,12 +1,15 @@
 #pragma once
 // All of moegpt but model files (<moegpt/io.hpp>) and testing/ (gradcheck, check_router, find_leak). Needs
 // Eigen alone.
+#include <moegpt/core/bf16.hpp>
 #include <moegpt/core/build.hpp>
 #include <moegpt/core/check.hpp>
 #include <moegpt/core/exec.hpp>
 #include <moegpt/core/fields.hpp>
 #include <moegpt/core/heap_array.hpp>
+#include <moegpt/core/int8.hpp>
 #include <moegpt/core/matrix.hpp>
+#include <moegpt/core/number.hpp>
 #include <moegpt/core/random.hpp>
 #include <moegpt/core/start.hpp>
 #include <moegpt/layers/attention.hpp>
@@ -57,6 +60,7 @@
 #include <moegpt/model/block.hpp>
 #include <moegpt/model/checks.hpp>
 #include <moegpt/model/config.hpp>
+#include <moegpt/model/convert.hpp>
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/model/init.hpp>
 #include <moegpt/model/intermediates.hpp>

@@ -31,6 +31,8 @@ constexpr Config both_ways{.vocab = 29,
                            .mixture_at = {0, 2}};
 using Encoder = GPT<both_ways, ExpertChoiceRouter<4, 2>>;
 using Mixed = GPT<learned, NoisyTopKRouter<4, 2>>;
+using Narrow = GPT<learned, NoisyTopKRouter<4, 2>, Stored<float, BF16>>;
+using Narrower = GPT<learned, NoisyTopKRouter<4, 2>, Stored<float, INT8>>;
 using Small = training::Small::Model<>;
 constexpr int steps = 50;
 
@@ -135,6 +137,13 @@ long allocations_of_batched_generation() {
 TEST_CASE("batched generation with lengths of their own allocates nothing after its workspace and cache") {
   CHECK(allocations_of_batched_generation<Mixed>() == 0);
   CHECK(allocations_of_batched_generation<Small>() == 0);
+  CHECK(allocations_of_batched_generation<Narrow>() == 0);
+  CHECK(allocations_of_batched_generation<Narrower>() == 0);
+}
+
+TEST_CASE("a token of a model with weights in storage allocates nothing") {
+  CHECK(allocations_of_generation<Narrow>({}) == 0);
+  CHECK(allocations_of_generation<Narrower>({}) == 0);
 }
 
 TEST_CASE("steps 2 to 50 of the small preset on two threads do not allocate", "[slow]") {

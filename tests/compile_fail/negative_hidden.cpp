@@ -1,6 +1,5 @@
 // Zero stands for the usual width, what is below it for nothing.
-// expect: Config: kv_heads, head_dim, hidden and dense_hidden must be at least 0, which stands for the
-// default
+// expect: Config: kv_heads, head_dim, hidden and dense_hidden must be at least 0
 #include <moegpt/model/gpt.hpp>
 
 #ifdef FAULT

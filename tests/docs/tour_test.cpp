@@ -184,6 +184,25 @@ TEST_CASE("prompts of different lengths are read together, and a cache selects t
   CHECK((cache.length(0) == 2 && cache.length(1) == 4 && cache.length(2) == 3));
 }
 
+TEST_CASE("a trained model generates with narrower weights") {
+  Model model;
+  Tokenizer tokenizer = Tokenizer::bytes();
+  init(model, Key{1});
+  const TemporaryFolder folder;
+  const std::string path = (folder / "narrow.safetensors").string();
+
+  using Narrow = GPT<Model::config, Model::RouterRecipe, Stored<float, INT8>>;  // or BF16
+  Narrow narrow;
+  convert(model, narrow);
+  const std::string text = generate(narrow, tokenizer, "In ", {.tokens = 20});
+  save(path, narrow, tokenizer);
+  load(path, narrow, tokenizer);  // or a file of any other storage
+  CHECK(text == generate(narrow, tokenizer, "In ", {.tokens = 20}));
+  save(path, model, tokenizer);
+  load(path, narrow, tokenizer);
+  CHECK(text == generate(narrow, tokenizer, "In ", {.tokens = 20}));
+}
+
 TEST_CASE("many texts are generated side by side, and beams are searched") {
   Model model;
   init(model, Key{1});

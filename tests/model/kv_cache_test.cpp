@@ -30,6 +30,19 @@ using Learned = GPT<learned, NoisyTopKRouter<5, 2>, T>;
 template <class T>
 using Rotary = GPT<rotary, TopKRouter<4, 2>, T>;
 
+// In storage, with inputs of several blocks of 32 and of parts of one.
+constexpr Config stored_config{.vocab = 23,
+                               .context = 19,
+                               .dim = 72,
+                               .layers = 2,
+                               .heads = 3,
+                               .hidden = 40,
+                               .gated = true,
+                               .tied = true,
+                               .dense_first = 1};
+template <class S>
+using InStorage = GPT<stored_config, TopKRouter<4, 2>, Stored<float, S>>;
+
 constexpr Config with(Residual residual) {
   Config c = learned;
   c.residual = residual;
@@ -180,6 +193,14 @@ TEMPLATE_TEST_CASE(
     "a sequence's logits have the same bits alone, among others and with a cache: rotary, grouped heads", "",
     float, double) {
   require_law_6<Rotary<TestType>>();
+}
+
+TEMPLATE_TEST_CASE(
+    "a sequence's logits have the same bits alone, among others and with a cache: weights in storage", "",
+    BF16, INT8) {
+  require_law_6<InStorage<TestType>>();
+  require_law_6<Learned<Stored<float, TestType>>>();
+  require_ragged_batches<InStorage<TestType>>();
 }
 
 TEMPLATE_TEST_CASE("sequences of different lengths continue with the bits of the batch: learned positions",

@@ -43,8 +43,12 @@ std::unique_ptr<Model> random_model(std::uint64_t seed, double spread = 0.4) {
   auto model = std::make_unique<Model>();
   Rng rng(seed);
   for_each_weight(
-      [&](auto& w) {
-        for (auto& x : w) x = static_cast<typename Model::Scalar>(spread * rng.normal());
+      [&](const auto& w) {
+        Buffer<typename Model::Scalar> row(w.cols);  // whatever the storage is
+        for (Index i = 0; i < w.rows; ++i) {
+          for (auto& x : row) x = static_cast<typename Model::Scalar>(spread * rng.normal());
+          write_row(w.view(), i, row.data());
+        }
       },
       *model);
   return model;

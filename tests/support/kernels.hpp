@@ -70,11 +70,26 @@
   KIND template void rms_norms_backward<T>(const Exec&, MatrixView<const T>, const T*, const T*,             \
                                            MatrixView<const T>, MatrixView<T>, T*)
 
+// Those that read weights in narrower storage, S.
+#define MOEGPT_STORED_KERNELS(KIND, S)                                                                      \
+  KIND template void gemm<float, WeightOperand<float, S>>(Operand<float>, WeightOperand<float, S>,          \
+                                                          MatrixView<float>, InitialC<float>, Epilogue);    \
+  KIND template void gemm<float, WeightOperand<float, S>>(                                                  \
+      const Exec&, Operand<float>, WeightOperand<float, S>, MatrixView<float>, InitialC<float>, Epilogue);  \
+  KIND template void look_up<float, S>(const Exec&, StoredView<S>, const int*, MatrixView<float>);          \
+  KIND template void hidden<float, S>(const Exec&, Activation, Operand<float>, StoredView<S>, const float*, \
+                                      MatrixView<float>, MatrixView<float>);                                \
+  KIND template void hidden_gated<float, S>(const Exec&, Activation, Operand<float>, StoredView<S>,         \
+                                            const float*, MatrixView<const float>, MatrixView<float>,       \
+                                            MatrixView<float>)
+
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 namespace kernels {
 MOEGPT_KERNELS(extern, float);
 MOEGPT_KERNELS(extern, double);
+MOEGPT_STORED_KERNELS(extern, BF16);
+MOEGPT_STORED_KERNELS(extern, INT8);
 }  // namespace kernels
 }  // namespace MOEGPT_BUILD
 }  // namespace moegpt

@@ -2,6 +2,7 @@
 // fields(): the list of a layer's weights, which makes a model a parameter tree. Optimizer, files, gradient
 // check and counting are traversals of one or several trees of the same type. A weight is identified by its
 // path, such as blocks.3.moe.experts.5.up.weight.
+#include <moegpt/core/path.hpp>
 #include <moegpt/core/start.hpp>
 #include <moegpt/core/weight_ref.hpp>
 
@@ -58,35 +59,6 @@ concept HasFields = requires { std::remove_cvref_t<X>::fields(); };
 
 namespace walk {
 
-// The path of the current weight, in fixed memory: an optimizer step must not allocate. Names beyond 254
-// characters are omitted.
-class Path {
- public:
-  std::string_view text() const { return {text_, length_}; }
-  std::string_view name() const { return text().substr(text().rfind('.') + 1); }  // last component
-  [[gnu::noinline]] std::size_t push(std::string_view name) {
-    const std::size_t before = length_;
-    if (!name.empty() && length_ + name.size() + 1 < sizeof text_) {
-      if (length_ > 0) text_[length_++] = '.';
-      std::memcpy(text_ + length_, name.data(), name.size());
-      length_ += name.size();
-    }
-    return before;
-  }
-  std::size_t push(int index) {
-    char digits[12];
-    char* first = digits + sizeof digits;
-    do *--first = static_cast<char>('0' + index % 10);
-    while ((index /= 10) > 0);
-    return push(std::string_view(first, static_cast<std::size_t>(digits + sizeof digits - first)));
-  }
-  void pop(std::size_t before) { length_ = before; }
-
- private:
-  char text_[256];
-  std::size_t length_ = 0;
-};
-
 inline auto first_scalar() { return std::type_identity<void>{}; }
 template <class First, class... Rest>
 auto first_scalar(First first, Rest... rest) {
@@ -95,34 +67,44 @@ auto first_scalar(First first, Rest... rest) {
   else
     return first;
 }
-template <class X>
+template <bool stored, class X>
 auto scalar_in();
-template <class... Owner, class... Member>
+template <bool stored, class... Owner, class... Member>
 auto scalar_in_fields(const Fields<Field<Owner, Member>...>&) {
-  return first_scalar(scalar_in<Member>()...);
+  return first_scalar(scalar_in<stored, Member>()...);
 }
-// The scalar of the first weight found in X; void if there is none.
-template <class X>
+// The scalar of the first weight found in X; with `stored`, of the first in narrower storage
+// (core/number.hpp). void if there is none.
+template <bool stored, class X>
 auto scalar_in() {
   using Tree = std::remove_cvref_t<X>;
   if constexpr (is_weight<Tree>) {
-    return std::type_identity<typename Tree::Scalar>{};
-  } else if constexpr (requires { typename Tree::Scalar; }) {
+    using T = typename Tree::Scalar;
+    return std::type_identity<std::conditional_t<stored && std::same_as<T, Widened<T>>, void, T>>{};
+  } else if constexpr (!stored && requires { typename Tree::Scalar; }) {
     return std::type_identity<typename Tree::Scalar>{};
   } else if constexpr (HasFields<Tree>) {
-    return scalar_in_fields(Tree::fields());
+    return scalar_in_fields<stored>(Tree::fields());
+  } else if constexpr (requires { typename Tree::first_type; }) {  // of model/Interleaved
+    return first_scalar(scalar_in<stored, typename Tree::first_type>(),
+                        scalar_in<stored, typename Tree::value_type>());
   } else {
-    return scalar_in<typename Tree::value_type>();
+    return scalar_in<stored, typename Tree::value_type>();
   }
 }
 template <class X>
-using Scalar = typename decltype(scalar_in<X>())::type;
+using Scalar = typename decltype(scalar_in<false, X>())::type;
+// The narrower storage of X; Scalar<X> if there is none.
+template <class X>
+using Storage = typename decltype(first_scalar(scalar_in<true, X>(), scalar_in<false, X>()))::type;
 
-// Type-erased function of the same weight of N trees, so that visit is instantiated once per tree type.
-template <class T, std::size_t N>
+// Type-erased function of the same weight of N trees, of type T or S, so that visit is instantiated once per
+// tree type.
+template <class T, class S, std::size_t N>
 struct Visitor {
   void* object;
   void (*call)(void*, const Path&, const Attributes&, const std::array<WeightRef<T>, N>&);
+  void (*call_stored)(void*, const Path&, const Attributes&, const std::array<WeightRef<S>, N>&);
 };
 
 // An outer buffer or constant start wins; otherwise the inner attribute, unless it is the default.
@@ -133,38 +115,40 @@ struct Visitor {
   return {same_kind ? outer.kind : inner.kind, same_start ? outer.start : inner.start};
 }
 
-template <class T, class Tree, std::same_as<Tree>... Trees>
-void visit(const Visitor<T, 1 + sizeof...(Trees)>& f, Path& path, const Attributes& attributes, Tree& tree,
+template <class T, class S, class Tree, std::same_as<Tree>... Trees>
+void visit(const Visitor<T, S, 1 + sizeof...(Trees)>& f, Path& path, const Attributes& attributes, Tree& tree,
            Trees&... trees);
 
-template <class T, class List, class... Trees>
-void visit_fields(const Visitor<T, sizeof...(Trees)>& f, Path& path, const Attributes& attributes,
+template <class T, class S, class List, class... Trees>
+void visit_fields(const Visitor<T, S, sizeof...(Trees)>& f, Path& path, const Attributes& attributes,
                   const List& list, Trees&... trees) {
   if constexpr (List::size > 0) {
     const auto& field = list.first;
     const std::size_t before = path.push(field.name);
-    visit<T>(f, path, inherit(attributes, field.attributes), trees.*field.member...);
+    visit<T, S>(f, path, inherit(attributes, field.attributes), trees.*field.member...);
     path.pop(before);
-    visit_fields<T>(f, path, attributes, list.rest, trees...);
+    visit_fields<T, S>(f, path, attributes, list.rest, trees...);
   }
 }
 
-template <class T, class Tree, std::same_as<Tree>... Trees>
-void visit(const Visitor<T, 1 + sizeof...(Trees)>& f, Path& path, const Attributes& attributes, Tree& tree,
+template <class T, class S, class Tree, std::same_as<Tree>... Trees>
+void visit(const Visitor<T, S, 1 + sizeof...(Trees)>& f, Path& path, const Attributes& attributes, Tree& tree,
            Trees&... trees) {
   if constexpr (is_weight<Tree>) {
-    if constexpr (Tree::extent > 0)
+    if constexpr (Tree::extent > 0 && std::same_as<typename Tree::Scalar, S>)
+      f.call_stored(f.object, path, attributes, {WeightRef<S>(tree), WeightRef<S>(trees)...});
+    else if constexpr (Tree::extent > 0)
       f.call(f.object, path, attributes, {WeightRef<T>(tree), WeightRef<T>(trees)...});
   } else if constexpr (HasFields<Tree>) {
     static constexpr auto list = Tree::fields();
-    visit_fields<T>(f, path, attributes, list, tree, trees...);
+    visit_fields<T, S>(f, path, attributes, list, tree, trees...);
   } else {  // a list: HeapArray, std::array, std::vector or model/Interleaved
     for (int i = 0; i < static_cast<int>(tree.size()); ++i) {
       const std::size_t before = path.push(i), at = static_cast<std::size_t>(i);
       if constexpr (requires { tree.at_layer(0, [](auto&...) {}, trees...); })
-        tree.at_layer(i, [&](auto&... element) { visit<T>(f, path, attributes, element...); }, trees...);
+        tree.at_layer(i, [&](auto&... element) { visit<T, S>(f, path, attributes, element...); }, trees...);
       else
-        visit<T>(f, path, attributes, tree[at], trees[at]...);
+        visit<T, S>(f, path, attributes, tree[at], trees[at]...);
       path.pop(before);
     }
   }
@@ -196,13 +180,15 @@ void each(G&& g, First& first, Rest&... rest) {
                 "moments or copies of the same type");
   if constexpr (is_tree && of_one_type) {
     using T = Scalar<First>;
+    using S = Storage<First>;
     if constexpr (!std::is_void_v<T>) {
+      using F = std::remove_reference_t<G>;
+      const Visitor<T, S, 1 + sizeof...(Rest)> f{
+          &g, call<F, T, std::is_const_v<First>, std::is_const_v<Rest>...>,
+          call<F, S, std::is_const_v<First>, std::is_const_v<Rest>...>};
       Path path;
-      visit<T>(
-          Visitor<T, 1 + sizeof...(Rest)>{
-              &g, call<std::remove_reference_t<G>, T, std::is_const_v<First>, std::is_const_v<Rest>...>},
-          path, {}, const_cast<std::remove_const_t<First>&>(first),
-          const_cast<std::remove_const_t<Rest>&>(rest)...);
+      visit<T, S>(f, path, {}, const_cast<std::remove_const_t<First>&>(first),
+                  const_cast<std::remove_const_t<Rest>&>(rest)...);
     }
   }
 }

@@ -1,7 +1,7 @@
 #pragma once
 // WeightRef: a weight of any shape, as traversals of a parameter tree pass it to their functions
 // (core/fields.hpp).
-#include <moegpt/core/matrix.hpp>
+#include <moegpt/core/bf16.hpp>
 
 #include <span>
 #include <type_traits>
@@ -46,6 +46,7 @@ class WeightRef {
   T& operator[](Index i) const { return memory_->data()[i]; }
   T* begin() const { return data(); }
   T* end() const { return data() + size(); }
+  MatrixView<T> view() const { return {data(), empty() ? 0 : rows, cols, cols}; }
   auto eigen() const { return EigenMap<T, EigenRowMajor<T>>(data(), empty() ? 0 : rows, cols); }
   void release() const
     requires(!std::is_const_v<T>)

@@ -1,6 +1,6 @@
 #pragma once
 // Element types of safetensors files, and conversion of the real ones to T.
-#include <moegpt/core/matrix.hpp>
+#include <moegpt/core/bf16.hpp>
 
 #include <bit>
 #include <cstdint>
@@ -9,7 +9,8 @@
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
-// Names as in safetensors. In memory moegpt uses f32 and f64.
+// Names as in safetensors. In memory moegpt uses f32 and f64, and bf16 and i8 for the
+// weights of inference.
 enum class DType {
   boolean,
   f4,
@@ -51,9 +52,9 @@ inline constexpr DTypeFacts facts(DType dtype) { return dtype_facts[static_cast<
 
 template <class T>
 constexpr DType dtype_of() {
-  static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>,
-                "weights in files are float or double");
-  return sizeof(T) == 4 ? DType::f32 : DType::f64;
+  static_assert(std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, BF16>,
+                "weights in files are float, double or BF16, or INT8 with scales");
+  return sizeof(T) == 2 ? DType::bf16 : sizeof(T) == 4 ? DType::f32 : DType::f64;
 }
 
 inline constexpr bool is_real(DType dtype) {
@@ -77,7 +78,7 @@ void for_each_number(DType dtype, const char* bytes, Index count, F&& f) {
   if (dtype == DType::f64) read_as(double{});
   if (dtype == DType::f32) read_as(float{});
   if (dtype == DType::f16) read_as(Eigen::half{});
-  if (dtype == DType::bf16) read_as(Eigen::bfloat16{});
+  if (dtype == DType::bf16) read_as(BF16{});
 }
 
 }  // namespace MOEGPT_BUILD

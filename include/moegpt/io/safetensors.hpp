@@ -3,6 +3,7 @@
 // paths of its fields(). Reading validates the whole file before it changes the tree.
 #include <moegpt/core/fields.hpp>
 #include <moegpt/io/file_format.hpp>
+#include <moegpt/io/weight_tensors.hpp>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
@@ -20,14 +21,6 @@ struct SafetensorsFile {
 struct SafetensorsOptions {
   bool check_finite = true;  // reject NaN, infinity and overflow in the type of the weights
   FileFormat format{};
-};
-
-// A tensor to write: elements of `dtype`, row-major; `data` may be null if the shape has a zero.
-struct NamedTensor {
-  std::string name;
-  DType dtype = DType::f32;
-  std::vector<Index> shape;
-  const void* data = nullptr;
 };
 
 // ---- reading ----
@@ -64,11 +57,6 @@ concept HasModelOptions =
 
 namespace safetensors {
 
-template <class W>
-std::vector<Index> shape_of(const W& weight) {
-  return {weight.shape.begin(), weight.shape.end()};
-}
-
 // "; what: a, b, c and 4 more"; empty for no items.
 inline std::string listed(std::string_view what, const std::vector<std::string>& items) {
   constexpr std::size_t limit = 3;
@@ -77,17 +65,6 @@ inline std::string listed(std::string_view what, const std::vector<std::string>&
     text += (i > 0 ? ", " : "; " + std::string(what) + ": ") + items[i];
   if (items.size() > limit) text += " and " + std::to_string(items.size() - limit) + " more";
   return text;
-}
-
-// Why the file's tensor does not fit this weight; empty if it does.
-template <class W>
-std::string misfit(const std::string& path, const W& weight, const TensorInfo& tensor) {
-  const std::vector<Index> shape = shape_of(weight);
-  if (tensor.shape != shape)
-    return shown(path) + " has shape " + shown(tensor.shape) + ", expected " + shown(shape);
-  if (!is_real(tensor.dtype))
-    return shown(path) + " is " + std::string(facts(tensor.dtype).name) + ", expected F64, F32, F16 or BF16";
-  return {};
 }
 
 // Throws unless names, shapes and types match the tree.
@@ -101,8 +78,11 @@ void check_fit(const std::string& file, TensorInfos rest, const Tree& tree) {
           if (!weight.empty()) missing.push_back(shown(path));
           return;
         }
+        const TensorInfo* scales = scales_in(rest, path);
         if (!weight.empty())
-          if (std::string text = misfit(path, weight, found->second); !text.empty()) misfits.push_back(text);
+          if (std::string text = misfit(path, weight, found->second, scales); !text.empty())
+            misfits.push_back(text);
+        if (scales) rest.erase(scale_of(path));
         rest.erase(found);
       },
       tree);
@@ -112,24 +92,23 @@ void check_fit(const std::string& file, TensorInfos rest, const Tree& tree) {
   if (!text.empty()) reject_file(file, "the tensors are not this model's", text);
 }
 
-template <class T>
-void check_finite(const std::string& owner, const std::string& path, DType dtype, const char* bytes,
-                  Index count) {
-  for_each_number<T>(dtype, bytes, count, [&](Index i, T number) {
-    if (!is_finite(number)) [[unlikely]]
-      reject_file(owner, "tensor ", shown(path), " holds ", number, " at index ", i, ", expected a finite ",
-                  sizeof(T) == 4 ? "float" : "double");
-  });
+// The bytes of a weight in a file that fits.
+inline WeightBytes bytes_in(const SafetensorsFile& file, const TensorInfos& tensors,
+                            const std::string& path) {
+  const TensorInfo& tensor = tensors.find(path)->second;
+  const TensorInfo* scales = scales_in(tensors, path);
+  return {tensor.dtype, file.data(tensor), scales ? file.data(*scales) : nullptr};
 }
 
 }  // namespace safetensors
 
-// Sets the weights of `tree` to the tensors of the same paths and shapes; F64, F32, F16 and BF16 are
-// converted. Empty weights stay empty. A model also gets the options of a file that moegpt wrote, because
-// they belong to the weights; to use others, change them afterwards. Other metadata, such as the model type,
-// is ignored: see load in io/model_file.hpp. Older versions of the format: io/file_format.hpp. Throws
-// std::runtime_error that lists missing or unknown tensors and those of another shape or type, or names the
-// first element that is not finite, an unknown option, or a newer version. The tree is then unchanged.
+// Sets the weights of `tree` to the tensors of the same paths and shapes; F64, F32, F16, BF16, and I8
+// with scales (io/weight_tensors.hpp), are converted to what the tree stores. Empty weights stay empty. A
+// model also gets the options of a file that moegpt wrote, because they belong to the weights; to use others,
+// change them afterwards. Other metadata, such as the model type, is ignored: see load in io/model_file.hpp.
+// Older versions of the format: io/file_format.hpp. Throws std::runtime_error that lists missing or unknown
+// tensors and those of another shape or type, or names the first element that is not finite, an unknown
+// option, or a newer version. The tree is then unchanged.
 template <HasFields Tree>
 void load_safetensors(const SafetensorsFile& file, Tree& tree, SafetensorsOptions options = {}) {
   const Metadata& metadata = file.header.metadata;
@@ -139,10 +118,8 @@ void load_safetensors(const SafetensorsFile& file, Tree& tree, SafetensorsOption
   if (options.check_finite)
     for_each_named_weight(
         [&](const std::string& path, Kind, const auto& weight) {
-          using T = typename std::remove_cvref_t<decltype(weight)>::Scalar;
           if (weight.empty()) return;
-          const TensorInfo& tensor = tensors.find(path)->second;
-          safetensors::check_finite<T>(file.name, path, tensor.dtype, file.data(tensor), weight.size());
+          safetensors::check_finite(file.name, path, weight, safetensors::bytes_in(file, tensors, path));
         },
         std::as_const(tree));
   if constexpr (HasModelOptions<Tree>) {
@@ -152,11 +129,7 @@ void load_safetensors(const SafetensorsFile& file, Tree& tree, SafetensorsOption
   }
   for_each_named_weight(
       [&](const std::string& path, Kind, auto& weight) {
-        using T = typename std::remove_cvref_t<decltype(weight)>::Scalar;
-        if (weight.empty()) return;
-        const TensorInfo& tensor = tensors.find(path)->second;
-        for_each_number<T>(tensor.dtype, file.data(tensor), weight.size(),
-                           [&](Index i, T number) { weight[i] = number; });
+        if (!weight.empty()) safetensors::read_weight(weight, safetensors::bytes_in(file, tensors, path));
       },
       tree);
 }
@@ -236,12 +209,10 @@ void save_safetensors(const std::filesystem::path& path, const Tree& tree, Metad
   std::vector<NamedTensor> tensors;
   for_each_named_weight(
       [&](const std::string& name, Kind, const auto& weight) {
-        using T = typename std::remove_cvref_t<decltype(weight)>::Scalar;
         if (weight.empty()) return;
         if (options.check_finite)
-          safetensors::check_finite<T>(path.string(), name, dtype_of<T>(),
-                                       reinterpret_cast<const char*>(weight.data()), weight.size());
-        tensors.push_back({name, dtype_of<T>(), safetensors::shape_of(weight), weight.data()});
+          safetensors::check_finite(path.string(), name, weight, safetensors::bytes_of_weight(weight));
+        safetensors::add_tensors(name, weight, tensors);
       },
       tree);
   save_safetensors(path, std::move(tensors), metadata);

@@ -1,5 +1,6 @@
 #pragma once
 // Embedding look-up by token id or position, forward and backward.
+#include <moegpt/core/number.hpp>
 #include <moegpt/core/token_positions.hpp>
 #include <moegpt/kernels/reduce.hpp>
 
@@ -7,12 +8,11 @@ namespace moegpt {
 inline namespace MOEGPT_BUILD {
 namespace kernels {
 
-// y_n = table[ids_n]
-template <class T>
-[[gnu::noinline]] void look_up(const Exec& exec, MatrixView<const T> table, const int* ids, MatrixView<T> y) {
+// y_n = table[ids_n], with the table stored as S
+template <class T, class S = T>
+[[gnu::noinline]] void look_up(const Exec& exec, StoredView<S> table, const int* ids, MatrixView<T> y) {
   for_each_piece(exec, y.rows, 64, [&](Rows rows) {
-    for (Index n = rows.first; n < rows.first + rows.count; ++n)
-      std::memcpy(y[n], table[ids[n]], bytes_of<T>(y.cols));
+    for (Index n = rows.first; n < rows.first + rows.count; ++n) read_row(table, ids[n], y[n]);
   });
 }
 // d_table[ids_n] += dy_n, in token order: each task owns a range of features.

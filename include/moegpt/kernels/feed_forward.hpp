@@ -9,26 +9,26 @@ namespace moegpt {
 inline namespace MOEGPT_BUILD {
 namespace kernels {
 
-// pre = x W^T + b,  h = act(pre)
-template <class T>
-[[gnu::noinline]] void hidden(const Exec& exec, Activation act, Operand<T> x, MatrixView<const T> w,
-                              const T* b, MatrixView<T> pre, MatrixView<T> h) {
+// pre = x W^T + b,  h = act(pre), with W stored as S
+template <class T, class S = T>
+[[gnu::noinline]] void hidden(const Exec& exec, Activation act, Operand<T> x, StoredView<S> w, const T* b,
+                              MatrixView<T> pre, MatrixView<T> h) {
   const auto activate_block = [&](Rows rows, Rows cols) {
     for (Index s = rows.first; s < rows.first + rows.count; ++s)
       activate(act, pre[s] + cols.first, h[s] + cols.first, cols.count);
   };
-  gemm<T>(exec, x, transposed<T>(w), pre, {.bias = b}, Epilogue(activate_block));
+  gemm<T, WeightOperand<T, S>>(exec, x, transposed<T>(w), pre, {.bias = b}, Epilogue(activate_block));
 }
 
-// up = x W^T + b,  h = act(gate) up
-template <class T>
-[[gnu::noinline]] void hidden_gated(const Exec& exec, Activation act, Operand<T> x, MatrixView<const T> w,
+// up = x W^T + b,  h = act(gate) up, with W stored as S
+template <class T, class S = T>
+[[gnu::noinline]] void hidden_gated(const Exec& exec, Activation act, Operand<T> x, StoredView<S> w,
                                     const T* b, MatrixView<const T> gate, MatrixView<T> up, MatrixView<T> h) {
   const auto activate_block = [&](Rows rows, Rows cols) {
     for (Index s = rows.first; s < rows.first + rows.count; ++s)
       activate_gated(act, gate[s] + cols.first, up[s] + cols.first, h[s] + cols.first, cols.count);
   };
-  gemm<T>(exec, x, transposed<T>(w), up, {.bias = b}, Epilogue(activate_block));
+  gemm<T, WeightOperand<T, S>>(exec, x, transposed<T>(w), up, {.bias = b}, Epilogue(activate_block));
 }
 
 // Backward from y = W_down h + b_down to h, where dy is the gradient of g y:

@@ -4,7 +4,7 @@
 // of lanes x lanes elements of W are transposed in registers; its next rows are prefetched in memory order.
 // Every element of C is the chain of multiply-adds over k of kernels/gemm.hpp.
 #include <moegpt/core/exec.hpp>
-#include <moegpt/kernels/micro_kernel.hpp>
+#include <moegpt/kernels/widen.hpp>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
@@ -70,14 +70,28 @@ template <class T, int M>
   }
 }
 
-// C = initial + A W^T for at most M rows and at least lanes<T> columns.
+// The same for the first rows of w, which may be in narrower storage; fetch_next: the next ones are
+// prefetched.
 template <class T, int M>
-[[gnu::noinline]] void gemm_few_rows_of(const Operand<T>& a, MatrixView<const T> w, MatrixView<T> c,
-                                        InitialC<T> initial) {
+[[gnu::always_inline]] inline void few_rows_block(const T* a, MatrixView<const T> w, bool fetch_next,
+                                                  Vector<T>* sum) {
+  few_rows_block<T, M>(a, w.data, w.stride, w.cols, fetch_next ? w[lanes<T>] : nullptr, sum);
+}
+template <class T, int M, class View>
+[[gnu::always_inline]] inline void few_rows_block(const T* a, View w, bool fetch_next, Vector<T>* sum) {
+  for_each_input(w, fetch_next, [&](Index k, const Vector<T>& v) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) sum[m] = multiply_add(a[k * M + m], v, sum[m]);
+  });
+}
+
+// C = initial + A W^T for at most M rows and at least a vector of columns.
+template <class T, int M, class View>
+[[gnu::noinline]] void gemm_few_rows_of(const Operand<T>& a, View w, MatrixView<T> c, InitialC<T> initial) {
   constexpr int W = lanes<T>;
   constexpr Index most = few_rows_depth<T, M>;
   alignas(64) T panel[M > 1 ? most * M : most];
-  const Pieces depths{w.cols, most};
+  const InputPieces<View> depths{w.cols, most};
   for (Index p = 0; p < depths.size(); ++p) {
     const Rows depth = depths[p];
     const bool in_place = M == 1 && a.col_stride == 1, resume = p > 0 || initial.accumulate;
@@ -90,9 +104,8 @@ template <class T, int M>
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m)
         if (m < c.rows && (resume || initial.bias)) sum[m] = load((resume ? c[m] : initial.bias) + first);
-      const T* const rows = w[first] + depth.first;
-      few_rows_block<T, M>(x, rows, w.stride, depth.count,
-                           n + 2 * W <= c.cols ? rows + W * w.stride : nullptr, sum);
+      const View rows = w.rows_at({first, W}).cols_at(depth.first, depth.count);
+      few_rows_block<T, M>(x, rows, n + 2 * W <= c.cols, sum);
 #pragma GCC unroll 16
       for (int m = 0; m < M; ++m) {
         if (m >= c.rows) continue;
@@ -106,9 +119,8 @@ template <class T, int M>
 }
 
 // C = initial + A W^T for 1 to few_rows rows.
-template <class T>
-[[gnu::noinline]] void gemm_few_rows(const Operand<T>& a, MatrixView<const T> w, MatrixView<T> c,
-                                     InitialC<T> initial) {
+template <class T, class View>
+[[gnu::noinline]] void gemm_few_rows(const Operand<T>& a, View w, MatrixView<T> c, InitialC<T> initial) {
   if (c.rows == 1) return gemm_few_rows_of<T, 1>(a, w, c, initial);
   if (c.rows <= 4) return gemm_few_rows_of<T, 4>(a, w, c, initial);
   if constexpr (few_rows > 8)

@@ -64,9 +64,9 @@ template <class T, int V>
 }
 
 // C [MC, <= NR] = initial + A [MC, KC] B [KC, <= NR]: packs B into `panel`, then loops over the tiles of C.
-template <class T>
-void multiply_panel(const Operand<T>& a, const Operand<T>& b, MatrixView<T> c, const T* initial,
-                    Index initial_row, T* panel) {
+template <class T, class B>
+void multiply_panel(const Operand<T>& a, const B& b, MatrixView<T> c, const T* initial, Index initial_row,
+                    T* panel) {
   using Tile = detail::Tile<T>;
   const Index vectors = (c.cols + lanes<T> - 1) / lanes<T>;
   const bool narrow = vectors < Tile::vectors && c.rows >= Tile::MR * Tile::vectors && !a.index;
@@ -101,13 +101,13 @@ Blocking blocking(const Operand<T>& a, Index N) {
 }
 
 // packed: [KC, packed_stride] if block.pack_a.
-template <class T>
-[[gnu::noinline]] void gemm_by_blocks(const Operand<T>& a, const Operand<T>& b, MatrixView<T> c,
-                                      InitialC<T> initial, Epilogue epilogue, const Blocking& block,
-                                      T* packed) {
+template <class T, class B>
+[[gnu::noinline]] void gemm_by_blocks(const Operand<T>& a, const B& b, MatrixView<T> c, InitialC<T> initial,
+                                      Epilogue epilogue, const Blocking& block, T* packed) {
   using Tile = detail::Tile<T>;
   alignas(64) T panel[Tile::KC * Tile::NR];
-  const Pieces rows{c.rows, block.MC}, depths{b.rows, block.KC};
+  const Pieces rows{c.rows, block.MC};
+  const InputPieces<B> depths{b.rows, block.KC};
   const Index steps = depths.size() > 0 ? depths.size() : 1;  // K = 0: one step, which stores the initial C
   for (Index ic = 0; ic < rows.size(); ++ic) {
     const Rows r = rows[ic];
@@ -136,8 +136,8 @@ template <class T>
 }
 
 // The packed block takes 0.3 to 2 MiB of stack, depending on vector and scalar: only large products use it.
-template <class T>
-[[gnu::noinline]] void gemm_with_packed_a(const Operand<T>& a, const Operand<T>& b, MatrixView<T> c,
+template <class T, class B>
+[[gnu::noinline]] void gemm_with_packed_a(const Operand<T>& a, const B& b, MatrixView<T> c,
                                           InitialC<T> initial, Epilogue epilogue, const Blocking& block) {
   alignas(64) T packed[Tile<T>::KC * Tile<T>::packed_stride];
   gemm_by_blocks<T>(a, b, c, initial, epilogue, block, packed);
@@ -204,24 +204,26 @@ template <class T>
 
 }  // namespace detail
 
-// C = initial + A B on one thread.
-template <class T>
-[[gnu::noinline]] void gemm(Operand<T> a, Operand<T> b, MatrixView<T> c, InitialC<T> initial = {},
-                            Epilogue epilogue = {}) {
+// C = initial + A B on one thread. B is an Operand, or weights in narrower storage: WeightOperand<T, S>.
+template <class T, class B = Operand<T>>
+[[gnu::noinline]] void gemm(Operand<T> a, std::type_identity_t<B> b, MatrixView<T> c,
+                            InitialC<T> initial = {}, Epilogue epilogue = {}) {
   constexpr int W = lanes<T>;
+  constexpr bool plain = std::same_as<B, Operand<T>>;
   if (c.rows == 0) return;
-  if constexpr (build_info().blas)
+  if constexpr (plain && build_info().blas)
     if (detail::for_blas<T>(a, b)) return detail::gemm_by_blas<T>(a, b, c, initial, epilogue);
-  if (c.rows <= few_rows && c.cols >= W && b.rows > 0 && b.row_stride == 1 && !b.index) {
-    detail::gemm_few_rows<T>(a, {b.data, c.cols, b.rows, b.col_stride}, c, initial);
+  if (c.rows <= few_rows && c.cols >= W && b.is_transposed()) {
+    detail::gemm_few_rows<T>(a, b.weights(), c, initial);
     if (epilogue) epilogue({0, c.rows}, {0, c.cols});
     return;
   }
-  if (c.rows <= 3 * W && b.cols >= 64 && !b.index) {
-    if (c.rows <= W) return detail::gemm_small_m<T, 1>(a, b, c, initial, epilogue);
-    if (c.rows <= 2 * W) return detail::gemm_small_m<T, 2>(a, b, c, initial, epilogue);
-    return detail::gemm_small_m<T, 3>(a, b, c, initial, epilogue);
-  }
+  if constexpr (plain)
+    if (c.rows <= 3 * W && b.cols >= 64 && !b.index) {
+      if (c.rows <= W) return detail::gemm_small_m<T, 1>(a, b, c, initial, epilogue);
+      if (c.rows <= 2 * W) return detail::gemm_small_m<T, 2>(a, b, c, initial, epilogue);
+      return detail::gemm_small_m<T, 3>(a, b, c, initial, epilogue);
+    }
   const detail::Blocking block = detail::blocking<T>(a, c.cols);
   if (block.pack_a) return detail::gemm_with_packed_a<T>(a, b, c, initial, epilogue, block);
   detail::gemm_by_blocks<T>(a, b, c, initial, epilogue, block, nullptr);
@@ -229,14 +231,14 @@ template <class T>
 
 // The same on the threads of exec: tasks are blocks of C, about four per thread if each has enough work.
 // Results do not depend on the partition.
-template <class T>
-[[gnu::noinline]] void gemm(const Exec& exec, Operand<T> a, Operand<T> b, MatrixView<T> c,
+template <class T, class B = Operand<T>>
+[[gnu::noinline]] void gemm(const Exec& exec, Operand<T> a, std::type_identity_t<B> b, MatrixView<T> c,
                             InitialC<T> initial = {}, Epilogue epilogue = {}) {
   using Tile = detail::Tile<T>;
   constexpr Index least = 1 << 19;  // multiply-adds of a task; few rows take as long as reading B
   const Index work = (c.rows > few_rows ? c.rows : few_rows) * c.cols * b.rows / least;
   const Index most = 4 * exec.workers(), tasks = work < most ? work : most;
-  if (exec.workers() == 1 || tasks < 2 || c.rows == 0) return gemm<T>(a, b, c, initial, epilogue);
+  if (exec.workers() == 1 || tasks < 2 || c.rows == 0) return gemm<T, B>(a, b, c, initial, epilogue);
   const auto divided = [](Index n, Index by) { return (n + by - 1) / by; };
   const Index panels = divided(c.cols, Tile::NR);
   const Pieces cols{panels, divided(panels, tasks)};  // columns first: every block of rows packs B again
@@ -249,16 +251,17 @@ template <class T>
     const auto epilogue_of_task = [&](Rows of, Rows columns) {
       epilogue({r.first + of.first, of.count}, {n.first + columns.first, columns.count});
     };
-    gemm<T>(a.rows_at(r), b.cols_at(n), c.rows_at(r).cols_at(n.first, n.count),
-            {initial.accumulate, initial.bias ? initial.bias + n.first : nullptr},
-            epilogue ? Epilogue(epilogue_of_task) : Epilogue{});
+    gemm<T, B>(a.rows_at(r), b.cols_at(n), c.rows_at(r).cols_at(n.first, n.count),
+               {initial.accumulate, initial.bias ? initial.bias + n.first : nullptr},
+               epilogue ? Epilogue(epilogue_of_task) : Epilogue{});
   });
 }
 
-// y = x W^T + b and its three gradients: x [tokens, in], W [out, in], y [tokens, out]. b and db may be null.
-template <class T>
-void affine(const Exec& exec, Operand<T> x, MatrixView<const T> w, const T* b, MatrixView<T> y) {
-  gemm<T>(exec, x, transposed<T>(w), y, {.bias = b});
+// y = x W^T + b and its three gradients: x [tokens, in], W [out, in], y [tokens, out]. b and db may be null;
+// forward reads a W stored as S.
+template <class T, class S = T>
+void affine(const Exec& exec, Operand<T> x, StoredView<S> w, const T* b, MatrixView<T> y) {
+  gemm<T, WeightOperand<T, S>>(exec, x, transposed<T>(w), y, {.bias = b});
 }
 // dx = dy W, or dx += dy W
 template <class T>

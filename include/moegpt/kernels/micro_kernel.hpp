@@ -32,6 +32,9 @@ struct Operand {
   Operand cols_at(Rows c) const {
     return {data + c.first * col_stride, rows, c.count, row_stride, col_stride, index};
   }
+  // B = W^T of a matrix of weights, and that.
+  bool is_transposed() const { return row_stride == 1 && !index && rows > 0; }
+  MatrixView<const T> weights() const { return {data, cols, rows, col_stride}; }
   const T* row(Index i) const { return data + (index ? index[i] : i) * row_stride; }
 };
 template <class T>

@@ -32,7 +32,7 @@ struct KeyValues {
   Index capacity = 0;
 };
 
-template <AttentionShape S, class T = float>
+template <AttentionShape S, class N = float>
 struct Attention {
   static_assert(
       S.dim > 0 && S.kv_heads >= 0 && S.head_dim >= 0,
@@ -44,15 +44,16 @@ struct Attention {
   static_assert(S.memory_dim >= 0, "attention: memory_dim must be at least 0, which stands for dim");
   static_assert(!S.rotary || S.width() % 2 == 0, "attention: rotary positions need an even head_dim");
 
+  using T = ScalarOf<N>;
   using Scalar = T;
   static constexpr int dim_in = S.dim, dim_out = S.dim, D = S.dim;
   static constexpr int d = S.width(), H = S.heads, Hkv = S.key_value_heads(), group = H / Hkv;
   static constexpr int Dq = H * d, Dkv = Hkv * d, M = S.memory_width();
   static constexpr bool causal = S.mask == Mask::causal;
 
-  Linear<D, Dq, T, S.bias> query;
-  Linear<M, Dkv, T, S.bias> key, value;
-  Linear<Dq, D, T, S.output_bias> output;
+  Linear<D, Dq, N, S.bias> query;
+  Linear<M, Dkv, N, S.bias> key, value;
+  Linear<Dq, D, N, S.output_bias> output;
 
   static constexpr auto fields() {
     return Fields{Field{"query", &Attention::query}, Field{"key", &Attention::key},

@@ -17,21 +17,23 @@ inline namespace MOEGPT_BUILD {
         ", but the table holds ", entries);
 }
 
-template <int Entries, int D, class T = float>
+template <int Entries, int D, class N = float>
 struct Embedding {
+  using T = ScalarOf<N>;
   using Scalar = T;
 
-  Weight<T, Entries, D> weight;
+  Weight<StorageOf<N>, Entries, D> weight;
 
   static constexpr auto fields() { return Fields{Field{"weight", &Embedding::weight, Start::embedding}}; }
 
   // y_n = W[id_n];  ids [tokens]. std::invalid_argument for an id outside [0, Entries).
   void forward(const int* ids, Out<D, T> y, const Pass& pass) const {
     check_entries(ids, y.count, Entries);
-    kernels::look_up<T>(pass.exec, weight, ids, y);
+    kernels::look_up<T, StorageOf<N>>(pass.exec, weight, ids, y);
   }
   // dW[id_n] += dy_n
   void backward(const int* ids, In<D, T> dy, Embedding& grad, const Pass& pass) const {
+    check_trains<N>();
     check_entries(ids, dy.count, Entries);
     if (!grad.weight.empty()) kernels::look_up_backward<T>(pass.exec, ids, dy, grad.weight);
   }
@@ -42,6 +44,7 @@ struct Embedding {
     kernels::add_positions<T>(pass.exec, weight, pass.positions(), y);
   }
   void add_positions_backward(In<D, T> dy, Embedding& grad, const Pass& pass) const {
+    check_trains<N>();
     check_positions(dy.count, Entries, pass);
     if (!grad.weight.empty())
       kernels::add_positions_backward<T>(pass.exec, dy, pass.positions(), grad.weight);

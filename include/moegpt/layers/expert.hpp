@@ -42,6 +42,17 @@ struct ExpertTask {
   operator Rows() const { return rows; }
 };
 
+// The third argument of an expert: its scalar, or with the storage of its weights, Stored<...>.
+template <class X>
+struct NumbersOf {
+  using type = typename X::Scalar;
+};
+template <class X>
+  requires requires { typename X::Numbers; }
+struct NumbersOf<X> {
+  using type = typename X::Numbers;
+};
+
 // An expert network. y_s = expert(x_s); dy_s is the gradient of g_s y_s, with gate g_s:
 //   backward           d_gate_s = <dy_s, y_s>,  dx_s = g_s (dy/dx)^T dy_s;  saves to scratch for the next one
 //   backward_weights   adds part `part` of the weight gradients; its dy_s is already multiplied by g_s
@@ -70,14 +81,16 @@ concept ShareableExpert =
              Gathered<X::dim, typename X::Scalar> x,
              Out<output_dim<X>(), typename X::Scalar> y) { expert.forward(x, y, tape, scratch, rows, exec); };
 
-template <int D, int Dff, Activation A = Activation::gelu, class T = float, bool HasBias = true>
+template <int D, int Dff, Activation A = Activation::gelu, class N = float, bool HasBias = true>
 struct Expert {
   static_assert(D >= 1 && Dff >= 1, "Expert: its widths must be at least 1");
+  using T = ScalarOf<N>;
   using Scalar = T;
+  using Numbers = N;
   static constexpr int dim = D, hidden = Dff;
 
-  Linear<D, Dff, T, HasBias> up;
-  Linear<Dff, D, T, HasBias> down;
+  Linear<D, Dff, N, HasBias> up;
+  Linear<Dff, D, N, HasBias> down;
 
   static constexpr auto fields() {
     return Fields{Field{"up", &Expert::up}, Field{"down", &Expert::down, Start::residual}};
@@ -98,13 +111,14 @@ struct Expert {
                const Exec& exec = {}) const {
     check_expert(x.count, y.count, rows, tape.pre.count(), scratch.act.count());
     const auto act = scratch.act.rows(rows);
-    kernels::hidden<T>(exec, A, x, up.weight, up.bias.data(), tape.pre.rows(rows), act);
+    kernels::hidden<T, StorageOf<N>>(exec, A, x, up.weight, up.bias.data(), tape.pre.rows(rows), act);
     down.forward(act, y, {.exec = exec});
   }
 
   // d_act = W_down^T dy,  d_pre = g d_act act'(pre),  dx = W_up^T d_pre
   void backward(Gathered<D, T>, const Tape& tape, In<D, T> dy, const T* gate, Out<D, T> dx, T* d_gate,
                 Scratch& scratch, Rows rows) const {
+    check_trains<N>();
     const auto d_pre = scratch.d_pre.rows(rows);
     kernels::hidden_backward<T>(A, dy, down.weight, down.bias.data(), gate, tape.pre.rows(rows),
                                 scratch.act.rows(rows), d_pre, d_gate);
@@ -124,15 +138,17 @@ static_assert(lists_every_field<Expert<2, 3>>());
 static_assert(ExpertNetwork<Expert<2, 3>>);
 
 // Gated linear unit (Shazeer 2020); SwiGLU with the default activation.
-template <int D, int Dff, Activation A = Activation::silu, class T = float, bool HasBias = false>
+template <int D, int Dff, Activation A = Activation::silu, class N = float, bool HasBias = false>
 struct GatedExpert {
   static_assert(D >= 1 && Dff >= 1, "GatedExpert: its widths must be at least 1");
+  using T = ScalarOf<N>;
   using Scalar = T;
+  using Numbers = N;
   static constexpr int dim = D, hidden = Dff;
 
-  Linear<D, Dff, T, HasBias> gate;
-  Linear<D, Dff, T, HasBias> up;
-  Linear<Dff, D, T, HasBias> down;
+  Linear<D, Dff, N, HasBias> gate;
+  Linear<D, Dff, N, HasBias> up;
+  Linear<Dff, D, N, HasBias> down;
 
   static constexpr auto fields() {
     return Fields{Field{"gate", &GatedExpert::gate}, Field{"up", &GatedExpert::up},
@@ -158,14 +174,15 @@ struct GatedExpert {
                const Exec& exec = {}) const {
     check_expert(x.count, y.count, rows, tape.gate.count(), scratch.act.count());
     const auto g = tape.gate.rows(rows), u = tape.up.rows(rows), act = scratch.act.rows(rows);
-    kernels::affine<T>(exec, x, gate.weight, gate.bias.data(), g);
-    kernels::hidden_gated<T>(exec, A, x, up.weight, up.bias.data(), g, u, act);
+    kernels::affine<T, StorageOf<N>>(exec, x, gate.weight, gate.bias.data(), g);
+    kernels::hidden_gated<T, StorageOf<N>>(exec, A, x, up.weight, up.bias.data(), g, u, act);
     down.forward(act, y, {.exec = exec});
   }
 
   // d_act = W_down^T dy,  d_gate = g d_act up act'(gate),  d_up = g d_act act(gate)
   void backward(Gathered<D, T>, const Tape& tape, In<D, T> dy, const T* slot_gate, Out<D, T> dx,
                 T* d_slot_gate, Scratch& scratch, Rows rows) const {
+    check_trains<N>();
     const auto d_gate = scratch.d_gate.rows(rows), d_up = scratch.d_up.rows(rows);
     kernels::hidden_gated_backward<T>(A, dy, down.weight, down.bias.data(), slot_gate, tape.gate.rows(rows),
                                       tape.up.rows(rows), scratch.act.rows(rows), d_gate, d_up, d_slot_gate);

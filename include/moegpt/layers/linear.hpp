@@ -6,12 +6,13 @@
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
-template <int DIn, int DOut, class T = float, bool HasBias = true>
+template <int DIn, int DOut, class N = float, bool HasBias = true>
 struct Linear {
+  using T = ScalarOf<N>;
   using Scalar = T;
   static constexpr int dim_in = DIn, dim_out = DOut;
 
-  Weight<T, DOut, DIn> weight;
+  Weight<StorageOf<N>, DOut, DIn> weight;
   [[no_unique_address]] Weight<T, HasBias ? DOut : 0> bias;
 
   static constexpr auto fields() {
@@ -22,22 +23,25 @@ struct Linear {
 
   [[gnu::noinline]] void forward(In<DIn, T> x, Out<DOut, T> y, const Pass& pass) const {
     check(x.count == y.count, "Linear got ", x.count, " tokens and room for ", y.count, " in y");
-    kernels::affine<T>(pass.exec, x, weight, bias.data(), y);
+    kernels::affine<T, StorageOf<N>>(pass.exec, x, weight, bias.data(), y);
   }
 
   [[gnu::noinline]] void backward(In<DIn, T> x, In<DOut, T> dy, Out<DIn, T> dx, Linear& grad,
                                   const Pass& pass) const {
+    check_trains<N>();
     if (!dx.empty()) kernels::affine_backward<T>(pass.exec, dy, weight, dx, false);  // dx = W^T dy
     backward_weights(x, dy, grad, pass);
   }
   [[gnu::noinline]] void backward(In<DIn, T> x, In<DOut, T> dy, Sum<DIn, T> dx, Linear& grad,
                                   const Pass& pass) const {
+    check_trains<N>();
     if (!dx.empty()) kernels::affine_backward<T>(pass.exec, dy, weight, dx.matrix(), true);  // dx += W^T dy
     backward_weights(x, dy, grad, pass);
   }
   // dW += sum_t dy_t x_t^T,  db += sum_t dy_t
   [[gnu::noinline]] void backward_weights(In<DIn, T> x, In<DOut, T> dy, Linear& grad,
                                           const Pass& pass) const {
+    check_trains<N>();
     kernels::affine_backward_weights<T>(pass.exec, x, dy, grad.weight, grad.bias.data());
   }
 
@@ -45,6 +49,7 @@ struct Linear {
   static constexpr Index weight_parts = (DOut + 255) / 256;
   [[gnu::noinline]] void backward_weights(Index part, Gathered<DIn, T> x, In<DOut, T> dy,
                                           Linear& grad) const {
+    check_trains<N>();
     const Rows rows = Pieces{DOut, 256}[part];
     const MatrixView<T> dw = grad.weight;
     kernels::affine_backward_weights<T>({}, x, MatrixView<const T>(dy).cols_at(rows.first, rows.count),

@@ -6,13 +6,15 @@
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
-template <int D, int DOut = D, class T = float, bool HasBias = true>
+template <int D, int DOut = D, class N = float, bool HasBias = true>
 struct LinearExpert {
   static_assert(D >= 1 && DOut >= 1, "LinearExpert: its widths must be at least 1");
+  using T = ScalarOf<N>;
   using Scalar = T;
+  using Numbers = N;
   static constexpr int dim = D, dim_out = DOut;
 
-  Linear<D, DOut, T, HasBias> map;
+  Linear<D, DOut, N, HasBias> map;
 
   static constexpr auto fields() { return Fields{Field{"", &LinearExpert::map}}; }
   struct Tape {
@@ -25,12 +27,13 @@ struct LinearExpert {
 
   void forward(Gathered<D, T> x, Out<DOut, T> y, Tape&, Scratch& scratch, Rows rows) const {
     check_expert(x.count, y.count, rows, scratch.h.count(), scratch.h.count());
-    kernels::affine<T>({}, x, map.weight, map.bias.data(), y);
+    kernels::affine<T, StorageOf<N>>({}, x, map.weight, map.bias.data(), y);
   }
 
   // With h = W^T dy:  d_gate = <dy, W x + b> = <h, x> + <dy, b>,  dx = g h
   void backward(Gathered<D, T> x, const Tape&, In<DOut, T> dy, const T* gate, Out<D, T> dx, T* d_gate,
                 Scratch& scratch, Rows rows) const {
+    check_trains<N>();
     if (dx.empty() && !d_gate) return;
     const auto h = scratch.h.rows(rows);
     kernels::affine_backward<T>({}, dy, map.weight, h, false);

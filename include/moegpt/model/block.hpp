@@ -55,13 +55,13 @@ struct BlockScratch {
 // Pre-norm (Xiong et al. 2020):
 //   middle = x + dropout(attention(norm1(x)))
 //   y = middle + mixture(norm2(middle))
-template <AttentionShape S, class NormType, class Mixture>
+template <AttentionShape S, class NormType, class Mixture, class N = typename Mixture::Scalar>
 struct Block {
   static_assert(looks_back_only<Mixture, S.mask>());
   using Scalar = typename Mixture::Scalar;
   using T = Scalar;
   static constexpr int D = S.dim, dim_in = D, dim_out = D;
-  using AttentionType = Attention<S, T>;
+  using AttentionType = Attention<S, N>;
 
   NormType norm1;
   AttentionType attention;
@@ -121,13 +121,13 @@ struct Block {
 // Post-norm (Vaswani et al. 2017). Its output is normalised, so the model has no final norm.
 //   middle = norm1(x + dropout(attention(x)))
 //   y = norm2(middle + mixture(middle))
-template <AttentionShape S, class NormType, class Mixture>
+template <AttentionShape S, class NormType, class Mixture, class N = typename Mixture::Scalar>
 struct PostNormBlock {
   static_assert(looks_back_only<Mixture, S.mask>());
   using Scalar = typename Mixture::Scalar;
   using T = Scalar;
   static constexpr int D = S.dim, dim_in = D, dim_out = D;
-  using AttentionType = Attention<S, T>;
+  using AttentionType = Attention<S, N>;
 
   AttentionType attention;
   NormType norm1;
@@ -186,18 +186,20 @@ struct PostNormBlock {
 // The block type of a model: Recipe::Block<S, NormType, Mixture> if Recipe declares one (with the interface
 // of Block), otherwise the one that Config::residual selects. In dense layers Mixture is a FeedForward.
 namespace detail {
-template <class Recipe, bool PostNorm, AttentionShape S, class NormType, class Mixture>
+template <class Recipe, bool PostNorm, AttentionShape S, class NormType, class Mixture, class N>
 struct BlockFor {
-  using type = std::conditional_t<PostNorm, PostNormBlock<S, NormType, Mixture>, Block<S, NormType, Mixture>>;
+  using type =
+      std::conditional_t<PostNorm, PostNormBlock<S, NormType, Mixture, N>, Block<S, NormType, Mixture, N>>;
 };
-template <class Recipe, bool PostNorm, AttentionShape S, class NormType, class Mixture>
+template <class Recipe, bool PostNorm, AttentionShape S, class NormType, class Mixture, class N>
   requires requires { typename Recipe::template Block<S, NormType, Mixture>; }
-struct BlockFor<Recipe, PostNorm, S, NormType, Mixture> {
+struct BlockFor<Recipe, PostNorm, S, NormType, Mixture, N> {
   using type = typename Recipe::template Block<S, NormType, Mixture>;
 };
 }  // namespace detail
-template <class Recipe, bool PostNorm, AttentionShape S, class NormType, class Mixture>
-using BlockOfRecipe = typename detail::BlockFor<Recipe, PostNorm, S, NormType, Mixture>::type;
+template <class Recipe, bool PostNorm, AttentionShape S, class NormType, class Mixture,
+          class N = typename Mixture::Scalar>
+using BlockOfRecipe = typename detail::BlockFor<Recipe, PostNorm, S, NormType, Mixture, N>::type;
 
 }  // namespace MOEGPT_BUILD
 }  // namespace moegpt

@@ -21,16 +21,17 @@ struct Loss : RouterLosses<double> {
   double total(const Objective& o) const { return cross_entropy + weighted(o, *this); }
 };
 
-template <Config C, class Recipe = Dense, class T = float>
-  requires(make_a_model<Recipe, T>())
+template <Config C, class Recipe = Dense, class N = float>
+  requires(make_a_model<Recipe, N>())
 struct GPT {
+  using T = ScalarOf<N>;
   using Scalar = T;
   using RouterRecipe = Recipe;
-  using Trunk = Transformer<C, Recipe, T>;
+  using Trunk = Transformer<C, Recipe, N>;
   static constexpr Config config = C;
   static constexpr int D = C.dim, V = C.vocab;
   static constexpr bool has_experts = Trunk::has_experts;
-  using HeadType = Head<D, V, T, C.tied, C.head_bias>;
+  using HeadType = Head<D, V, N, C.tied, C.head_bias>;
   using Cache = typename Trunk::Cache;
   using Workspace = moegpt::Workspace<GPT>;
 
@@ -118,6 +119,7 @@ struct GPT {
   // different numbers of targets, pass weight = loss.targets / their sum. Throws std::invalid_argument
   // without such a forward, for another batch than its own, and for an inference workspace.
   void backward(const Batch& batch, Workspace& work, GPT& grad, double weight = 1) const {
+    check_trains<N>();
     check(work.use == Use::training, "backward needs a workspace made for training");
     check_forward(work, "backward");
     const Tape& tape = work.tape;

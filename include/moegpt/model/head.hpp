@@ -9,12 +9,13 @@
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
-template <int D, int V, class T = float, bool Tied = false, bool HasBias = false>
+template <int D, int V, class N = float, bool Tied = false, bool HasBias = false>
 struct Head {
+  using T = ScalarOf<N>;
   using Scalar = T;
-  using Table = Weight<T, V, D>;
+  using Table = Weight<StorageOf<N>, V, D>;
 
-  [[no_unique_address]] Weight<T, Tied ? 0 : V, D> weight;
+  [[no_unique_address]] Weight<StorageOf<N>, Tied ? 0 : V, D> weight;
   [[no_unique_address]] Weight<T, HasBias ? V : 0> bias;
 
   static constexpr auto fields() {
@@ -38,7 +39,7 @@ struct Head {
   };
 
   void forward(In<D, T> x, const Table& embedding, Out<V, T> logits, const Pass& pass) const {
-    kernels::affine<T>(pass.exec, x, table(embedding), bias.data(), logits);
+    kernels::affine<T, StorageOf<N>>(pass.exec, x, table(embedding), bias.data(), logits);
   }
 
   // Mean cross-entropy in nats over targets >= 0 of tokens that are not padding; 0 if there are none.
@@ -66,6 +67,7 @@ struct Head {
   // dz = factor (softmax(z) - onehot) / counted,  dx = W^T dz,  dW += dz x^T,  db += dz
   void backward(In<D, T> x, const Table& embedding, const Tape& tape, Out<D, T> dx, Head& grad,
                 Table& d_embedding, Scratch& scratch, const Pass& pass, double factor = 1) const {
+    check_trains<N>();
     scratch.resize(pass);
     const T scale = tape.counted > 0 ? static_cast<T>(factor) / static_cast<T>(tape.counted) : T(0);
     const MatrixView<const T> w = table(embedding);
@@ -82,7 +84,7 @@ struct Head {
   }
 
  private:
-  MatrixView<const T> table(const Table& embedding) const {
+  StoredView<StorageOf<N>> table(const Table& embedding) const {
     if constexpr (Tied)
       return embedding;
     else

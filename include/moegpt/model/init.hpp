@@ -40,15 +40,21 @@ struct Draw {
   return {.deviation = rule == residual ? 0.02 / std::sqrt(2.0 * layers) : 0.02};
 }
 
-template <class T>
-[[gnu::noinline]] void init_weight(T* data, Index size, const Draw& draw, Rng rng) {
+// Row by row, so that weights in narrower storage never exist as T.
+template <class W>
+[[gnu::noinline]] void init_weight(const W& w, const Draw& draw, Rng rng) {
+  using T = Widened<typename W::Scalar>;
+  Buffer<T> row(w.cols);
+  Index written = 0, k = 0;
   double draws[256] = {};
-  for (Index first = 0; first < size; first += 256) {
-    const Index count = size - first < 256 ? size - first : 256;
+  for (Index first = 0; first < w.size(); first += 256) {
+    const Index count = w.size() - first < 256 ? w.size() - first : 256;
     if (draw.deviation > 0) rng.normals(draws, count);
-    for (Index i = 0; i < count; ++i)
-      data[first + i] = static_cast<T>(draw.constant + draw.deviation * draws[i] +
-                                       (draw.spread > 0 ? draw.spread * (2 * rng.uniform() - 1) : 0));
+    for (Index i = 0; i < count; ++i) {
+      row[k++] = static_cast<T>(draw.constant + draw.deviation * draws[i] +
+                                (draw.spread > 0 ? draw.spread * (2 * rng.uniform() - 1) : 0));
+      if (k == w.cols) write_row(w.view(), written++, row.data()), k = 0;
+    }
   }
 }
 
@@ -63,7 +69,7 @@ void init(Model& model, Key key, Init scheme = Init::gpt2) {
         const auto draw =
             detail::draw_of(attributes, w.shape.size() > 1, w.cols, Model::config.layers, scheme);
         const Key stream = key.with(Purpose::initial_weights, detail::hash_of(path.text()));
-        detail::init_weight(w.data(), w.size(), draw, Rng{stream});
+        detail::init_weight(w, draw, Rng{stream});
       },
       model);
 }

@@ -17,6 +17,7 @@ inline constexpr int seconds_in = [] {
 // Pattern::layers elements; element i is a B if Pattern::second(i), otherwise an A.
 template <class A, class B, class Pattern>
 struct Interleaved {
+  using first_type = A;
   using value_type = B;
   static constexpr int length = Pattern::layers;
   static constexpr int bs = seconds_in<Pattern>, as = length - bs;

@@ -27,23 +27,25 @@ concept ModelRecipe = std::same_as<Recipe, Dense> || Router<Recipe> || requires 
 };
 
 // Constraint of GPT and Transformer whose static assertions precede the compiler's own diagnostics.
-template <class Recipe, class T>
+template <class Recipe, class N>
 consteval bool make_a_model() {
   if constexpr (requires { typename Recipe::template For<4, float>; } && !ModelRecipe<Recipe>)
     static_assert(Router<Recipe>,
-                  "GPT<config, Recipe, T>: Recipe lacks something that a Router has (routing/router.hpp)");
+                  "GPT<config, Recipe, N>: Recipe lacks something that a Router has (routing/router.hpp)");
   else
     static_assert(
         ModelRecipe<Recipe>,
-        "GPT<config, Recipe, T>: Recipe must be Dense, a router such as TopKRouter<8, 2>, or a mixture "
+        "GPT<config, Recipe, N>: Recipe must be Dense, a router such as TopKRouter<8, 2>, or a mixture "
         "such as SharedExperts<...>. Experts come from the config or WithExperts<...>, and which are "
         "allowed from work.allowed");
-  static_assert(std::floating_point<T>, "GPT<config, Recipe, T>: T must be float or double");
-  return ModelRecipe<Recipe> && std::floating_point<T>;
+  static_assert(NumberPolicy<N>,
+                "GPT<config, Recipe, N>: N must be float, double, or for inference Stored<float, BF16> "
+                "or Stored<float, INT8>");
+  return ModelRecipe<Recipe> && NumberPolicy<N>;
 }
 
-template <Config C, class Recipe = Dense, class T = float>
-  requires(make_a_model<Recipe, T>())
+template <Config C, class Recipe = Dense, class N = float>
+  requires(make_a_model<Recipe, N>())
 struct Transformer {
   static_assert(extents_make_sense<C>());
   static_assert(C.head_dim > 0 || C.dim % C.heads == 0,
@@ -56,6 +58,7 @@ struct Transformer {
   static_assert(!C.mixture_at.given || C.layers <= LayerSet::most,
                 "Config: mixture_at chooses among at most LayerSet::most layers");
 
+  using T = ScalarOf<N>;
   using Scalar = T;
   using RouterRecipe = Recipe;
   static constexpr Config config = C;
@@ -64,14 +67,15 @@ struct Transformer {
   static constexpr bool learned_positions = C.positions == Positions::learned;
 
   template <int Dff>
-  using ExpertOf = std::conditional_t<C.gated, GatedExpert<D, Dff, C.activation, T, C.expert_bias>,
-                                      Expert<D, Dff, C.activation, T, C.expert_bias>>;
+  using ExpertOf = std::conditional_t<C.gated, GatedExpert<D, Dff, C.activation, N, C.expert_bias>,
+                                      Expert<D, Dff, C.activation, N, C.expert_bias>>;
   using ExpertType = ExpertOf<C.expert_width()>;
   using NormOfKind = std::conditional_t<C.norm == Norm::layer, LayerNorm<D, T>, RMSNorm<D, T>>;
   using BlockNorm = std::conditional_t<C.residual == Residual::no_norm, NoNorm<D, T>, NormOfKind>;
   using LastNorm = std::conditional_t<C.residual == Residual::pre_norm, NormOfKind, NoNorm<D, T>>;
   template <class Mixture>
-  using BlockOf = BlockOfRecipe<Recipe, C.residual == Residual::post_norm, C.attention(), BlockNorm, Mixture>;
+  using BlockOf =
+      BlockOfRecipe<Recipe, C.residual == Residual::post_norm, C.attention(), BlockNorm, Mixture, N>;
   template <class R>
   struct BlockFor {
     using type = BlockOf<MixtureOf<R, ExpertType>>;
@@ -94,7 +98,7 @@ struct Transformer {
   using Cache = KVCache<C, T>;
   using Workspace = moegpt::Workspace<Transformer>;
 
-  Embedding<C.vocab, D, T> token_embedding;
+  Embedding<C.vocab, D, N> token_embedding;
   Embedding<learned_positions ? C.context : 0, D, T> position_embedding;
   Blocks blocks;
   LastNorm norm;
@@ -194,6 +198,7 @@ struct Transformer {
   // Adds the gradient of <y, dy> + the weighted router losses to `grad`. dy [tokens, D].
   void backward(std::span<const int> ids, const Tape& tape, In<D, T> dy, Transformer& grad, Scratch& scratch,
                 const Pass& pass) const {
+    check_trains<N>();
     check(tape.use == Use::training, "backward needs a workspace made for training");
     pass.check_fits(std::ssize(ids), dy.count);
     Tokens<D, T>*d = &scratch.d_stream[0], *dx = &scratch.d_stream[1];

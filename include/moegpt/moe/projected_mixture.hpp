@@ -19,7 +19,7 @@ struct ProjectedMixture {
   static constexpr std::string_view name = Mixture::name;
 
   Mixture mixture;
-  Linear<F, D, T> down;
+  Linear<F, D, typename NumbersOf<ExpertType>::type> down;
 
   static constexpr auto fields() {
     return Fields{Field{"", &ProjectedMixture::mixture},
@@ -94,7 +94,7 @@ struct WithSharedProjection {
   }
   template <class Self, ExpertNetwork X>
   using Mixture =
-      ProjectedMixture<AllowedAs<Self, Recipe>, LinearExpert<X::dim, F, typename X::Scalar>, A...>;
+      ProjectedMixture<AllowedAs<Self, Recipe>, LinearExpert<X::dim, F, typename NumbersOf<X>::type>, A...>;
 };
 
 }  // namespace MOEGPT_BUILD
