@@ -72,6 +72,15 @@ void writing_row(const char* name, Writing (*make)(int, int), int threads) {
                 1e-9 * turn.rate(read));
   scorecard::at_least(text, 100 * turn.ratio(write, read), 80, "%");
 }
+// Tokens per second with weights in narrower storage, over those with float.
+void storage_row(const char* name, Writing (*make)(int, int), double goal) {
+  scorecard::progress(name);
+  const Writing narrow = make(1, 1), wide = gpt2_dense_writing(1, 1);
+  Interleaved runs;
+  const int a = runs.add(1, narrow.next, 0.2), b = runs.add(1, wide.next, 0.2);
+  runs.run(9);
+  scorecard::at_least(name, runs.ratio(a, b), goal, "x");
+}
 void generation() {
   scorecard::section(
       "Generation, float, one sequence: bytes of the weights used per token, of the read bandwidth");
@@ -80,6 +89,9 @@ void generation() {
     writing_row("b: GPT-2 MoE, 2 layers", gpt2_moe_two_layers_writing, threads);
     writing_row("c: fine-grained, V 65", fine_grained_writing, threads);
   }
+  scorecard::section("Generation with dense GPT-2 124M, one sequence, one thread: storage over float");
+  storage_row("BF16", gpt2_dense_bf16_writing, 1.7);
+  storage_row("INT8", gpt2_dense_int8_writing, 2.8);
 }
 
 void pair_row(const char* name, Pair (*make)(int), double goal) {

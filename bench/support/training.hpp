@@ -119,6 +119,13 @@ struct Training {
   }
 };
 
+// Bytes of a weight in a model's storage; INT8 has one float scale for 32 weights.
+template <class Model>
+inline constexpr double bytes_of_weight = 0;
+template <Config C, class Recipe, class N>
+inline constexpr double bytes_of_weight<GPT<C, Recipe, N>> =
+    std::is_same_v<StorageOf<N>, INT8> ? 1 + 4.0 / INT8::block : sizeof(StorageOf<N>);
+
 // Sequences that grow by one token at a time: the likeliest of each.
 template <class Model>
 struct Growing {
@@ -130,7 +137,10 @@ struct Growing {
   Growing(Index sequences, int threads)
       : work({sequences, Model::config.context / 4}, Exec{.threads = threads}, {}, Use::inference),
         cache(sequences) {
-    random_weights(model);
+    if constexpr (bytes_of_weight<Model> < sizeof(float))
+      init(model, Key{1});
+    else
+      random_weights(model);
     begin();
   }
   void begin() {
@@ -160,7 +170,7 @@ struct Growing {
 template <class Model>
 Writing writing(int sequences, int threads) {
   auto growing = std::make_shared<Growing<Model>>(sequences, threads);
-  return {.bytes = sizeof(typename Model::Scalar) * weights_met(growing->model),
+  return {.bytes = bytes_of_weight<Model> * weights_met(growing->model),
           .next = [growing] { growing->next(); }};
 }
 

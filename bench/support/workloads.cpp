@@ -55,6 +55,12 @@ Writing makemoe_writing(int sequences, int threads) { return writing<MakeMoE>(se
 Writing gpt2_dense_writing(int sequences, int threads) {
   return writing<GPT<gpt2_config>>(sequences, threads);
 }
+Writing gpt2_dense_bf16_writing(int sequences, int threads) {
+  return writing<GPT<gpt2_config, Dense, Stored<float, BF16>>>(sequences, threads);
+}
+Writing gpt2_dense_int8_writing(int sequences, int threads) {
+  return writing<GPT<gpt2_config, Dense, Stored<float, INT8>>>(sequences, threads);
+}
 Writing gpt2_moe_two_layers_writing(int sequences, int threads) {
   return writing<GPT<with_layers(gpt2_config, 2), TopKRouter<8, 2>>>(sequences, threads);
 }

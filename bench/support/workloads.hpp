@@ -27,6 +27,8 @@ struct Writing {
 };
 Writing makemoe_writing(int sequences, int threads);
 Writing gpt2_dense_writing(int sequences, int threads);
+Writing gpt2_dense_bf16_writing(int sequences, int threads);
+Writing gpt2_dense_int8_writing(int sequences, int threads);
 Writing gpt2_moe_two_layers_writing(int sequences, int threads);
 Writing fine_grained_writing(int sequences, int threads);
 
