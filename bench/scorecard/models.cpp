@@ -1,5 +1,5 @@
-// Scorecard: layers and training steps. Arguments select parts: machine, steps, layers, threads, busy,
-// memory. memory must run in a process of its own, because it reads the peak memory of the process.
+// Scorecard: layers and training steps. Arguments select parts: machine, steps, layers, generation, threads,
+// busy, memory. memory must run in a process of its own, because it reads the peak memory of the process.
 #include "rows.hpp"
 #include "support/adam_run.hpp"
 #include "support/layers.hpp"
