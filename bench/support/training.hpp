@@ -33,7 +33,7 @@ void random_weights(Model& model) {
 // attention of a forward, which has 2 (T + 1) heads x width for a token. Nothing is dropped.
 template <class Model>
 double weights_met(const Model& model) {
-  constexpr Config C = Model::config;
+  static constexpr Config C = Model::config;
   double weights = 0;
   for_each_named_weight(
       [&](const std::string& path, Kind kind, const auto& w) {
