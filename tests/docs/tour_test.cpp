@@ -234,6 +234,59 @@ TEST_CASE("many texts are generated side by side, and beams are searched") {
   CHECK(beams.front().score >= beams.back().score);
 }
 
+TEST_CASE("dropped pairs are read from the plan and the router's choices") {
+  Model model;
+  init(model, Key{1});
+  model.options.capacity_factor = 1;
+  Workspace<Model> work({.batch = 2, .length = 8}, {}, {}, Use::inspection);
+  const Batch batch{{2, 8}, std::vector<int>(16, 5), std::vector<int>(16, 6)};
+  model.forward(batch, work);
+  std::vector<std::array<Index, 3>> dropped;
+  for_each_mixture(model, work, [&](int layer, const auto&, const auto& tape) {
+    const RoutingPlan<float>& plan = tape.plan;
+    for (Index n = 0; n < plan.tokens; ++n)
+      for (int j = 0; j < plan.choices; ++j)
+        if (plan.slot[n * plan.choices + j] == no_slot)
+          dropped.push_back({layer, n, tape.router.chosen[n * plan.choices + j]});  // layer, token, expert
+  });
+  Index count = 0;
+  for_each_mixture(model, work, [&](int, const auto&, const auto& tape) { count += tape.plan.dropped(); });
+  CHECK(count > 0);
+  CHECK(std::ssize(dropped) == count);
+  for (const auto& [layer, token, expert] : dropped) CHECK((expert >= 0 && expert < 4));
+}
+
+TEST_CASE("documents are packed in one sequence") {
+  Model model;
+  init(model, Key{1});
+  Batch batch{{2, 8}};
+  batch.inputs = {1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 0, 9, 10, 11, 12, 0};
+  for (std::size_t n = 0; n < 16; ++n)
+    batch.targets.push_back(batch.inputs[n] == 0 ? -1 : batch.inputs[n + 1]);  // none across an end
+  batch.documents = documents_of(batch.inputs, batch.shape, 0);
+  Workspace<Model> work(batch.shape);
+  CHECK(model.forward(batch, work).targets == 12);
+}
+
+TEST_CASE("one stream attends to another") {
+  using Cross = Attention<AttentionShape{.dim = 8, .heads = 2, .mask = Mask::full, .memory_dim = 12}>;
+  Cross layer, grad;
+  draw_weights(layer, 1);
+  const Tokens<8, float> x = random_tokens<8, float>(2 * 5, 2), dy = random_tokens<8, float>(2 * 5, 3);
+  const Tokens<12, float> other = random_tokens<12, float>(2 * 7, 4);
+  Tokens<8, float> y(10), dx(10);
+  Tokens<12, float> d_other(14);
+  Cross::Tape tape;
+  Cross::Scratch scratch;
+  const Pass pass{.shape = {.batch = 2, .length = 5}};  // of x
+
+  const Memory<12, float> memory{other, 7};  // 7 tokens in each sequence; lengths, if some are padding
+  layer.forward(x, memory, y, tape, scratch, pass);
+  d_other.memory().fill(0);  // is added to, dx is overwritten
+  layer.backward(x, memory, tape, dy, dx, Sum<12, float>(d_other.view()), grad, scratch, pass);
+  CHECK(kernels::squared_norm(d_other[0], 14 * 12) > 0);
+}
+
 TEST_CASE("the number of threads does not affect results") {
   Model model, one, three;
   init(model, Key{1});
