@@ -1,5 +1,5 @@
-// A model's experts come from its Config; the third argument is the scalar type.
-// expect: T must be float or double
+// A model's experts come from its Config; the third argument is the scalar and the storage of weights.
+// expect: N must be float, double
 #include <moegpt/model/gpt.hpp>
 
 constexpr moegpt::Config config{.vocab = 5, .context = 4, .dim = 8, .layers = 1, .heads = 2};
