@@ -41,8 +41,9 @@ template <class T, int M>
 [[gnu::always_inline]] inline void few_rows_block(const T* a, const T* w, Index stride, Index depth,
                                                   const T* next, Vector<T>* sum) {
   constexpr int W = lanes<T>;
-  constexpr Index line = 64 / Index{sizeof(T)};  // elements of a cache line
-  constexpr Index lines = W * W / line;          // of a square
+  constexpr Index line = 64 / Index{sizeof(T)};           // elements of a cache line
+  constexpr Index lines = W * W / line;                   // of a square
+  const Index run = stride == depth ? W * depth : depth;  // that lies in one piece
   Index fetched = 0, k = 0;
   for (; k + W <= depth; k += W, a += W * M) {
     Vector<T> square[W];
@@ -53,7 +54,7 @@ template <class T, int M>
       for (Index i = 0; i < lines; ++i) __builtin_prefetch(next + i * line, 0, 2);
       fetched += lines * line;
       next += lines * line;
-      if (fetched >= depth) next += stride - fetched, fetched = 0;
+      if (fetched >= run) next += stride - fetched, fetched = 0;
     }
     exchange_all<T>(square);
 #pragma GCC unroll 16
@@ -70,25 +71,54 @@ template <class T, int M>
   }
 }
 
-// The same for the first rows of w, which may be in narrower storage; fetch_next: the next ones are
-// prefetched.
-template <class T, int M>
+// The same for G groups of lanes<T> rows of w, which may be in narrower storage: sum[g M + m]. fetch_next:
+// the next groups are prefetched.
+template <class T, int M, int G>
 [[gnu::always_inline]] inline void few_rows_block(const T* a, MatrixView<const T> w, bool fetch_next,
                                                   Vector<T>* sum) {
+  static_assert(G == 1);
   few_rows_block<T, M>(a, w.data, w.stride, w.cols, fetch_next ? w[lanes<T>] : nullptr, sum);
 }
-template <class T, int M, class View>
+template <class T, int M, int G, class View>
 [[gnu::always_inline]] inline void few_rows_block(const T* a, View w, bool fetch_next, Vector<T>* sum) {
-  for_each_input(w, fetch_next, [&](Index k, const Vector<T>& v) __attribute__((always_inline)) {
+  for_each_input<G>(w, fetch_next, [&](int g, Index k, const Vector<T>& v) __attribute__((always_inline)) {
 #pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) sum[m] = multiply_add(a[k * M + m], v, sum[m]);
+    for (int m = 0; m < M; ++m) sum[g * M + m] = multiply_add(a[k * M + m], v, sum[g * M + m]);
   });
 }
 
-// C = initial + A W^T for at most M rows and at least a vector of columns.
+// C = initial + A W^T for G lanes<T> columns of C from n on. The last block ends at the last column; it
+// recomputes some columns, which are not stored. a [W.cols, M]
+template <class T, int M, int G, class View>
+[[gnu::always_inline]] inline void few_rows_columns(const T* a, View w, MatrixView<T> c, const T* bias,
+                                                    bool resume, Index n, Rows depth) {
+  constexpr int W = lanes<T>;
+  const Index again = n + G * W > c.cols ? n + G * W - c.cols : 0, first = n - again;
+  Vector<T> sum[G * M] = {};
+#pragma GCC unroll 2
+  for (int g = 0; g < G; ++g)
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m)
+      if (m < c.rows && (resume || bias)) sum[g * M + m] = load((resume ? c[m] : bias) + first + g * W);
+  const View rows = w.rows_at({first, G * W}).cols_at(depth.first, depth.count);
+  few_rows_block<T, M, G>(a, rows, n + 2 * G * W <= c.cols, sum);
+#pragma GCC unroll 2
+  for (int g = 0; g < G; ++g)
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+      if (m >= c.rows) continue;
+      if (again == 0)
+        store(c[m] + n + g * W, sum[g * M + m]);
+      else
+        std::memcpy(c[m] + n, reinterpret_cast<const T*>(&sum[m]) + again, bytes_of<T>(W - again));
+    }
+}
+
+// C = initial + A W^T for at most M rows and at least a vector of columns. In narrower storage a vector of
+// weights takes less time than a multiply-add's latency, so one row has two groups of columns at a time.
 template <class T, int M, class View>
 [[gnu::noinline]] void gemm_few_rows_of(const Operand<T>& a, View w, MatrixView<T> c, InitialC<T> initial) {
-  constexpr int W = lanes<T>;
+  constexpr int W = lanes<T>, G = M == 1 && !std::is_same_v<View, MatrixView<const T>> ? 2 : 1;
   constexpr Index most = few_rows_depth<T, M>;
   alignas(64) T panel[M > 1 ? most * M : most];
   const InputPieces<View> depths{w.cols, most};
@@ -97,24 +127,10 @@ template <class T, int M, class View>
     const bool in_place = M == 1 && a.col_stride == 1, resume = p > 0 || initial.accumulate;
     if (!in_place) pack_few_rows<T, M>(a.cols_at(depth), panel);
     const T* const x = in_place ? a.row(0) + depth.first : panel;
-    for (Index n = 0; n < c.cols; n += W) {
-      // The last block ends at the last column; it recomputes `again` columns, which are not stored.
-      const Index again = n + W > c.cols ? n + W - c.cols : 0, first = n - again;
-      Vector<T> sum[M] = {};
-#pragma GCC unroll 16
-      for (int m = 0; m < M; ++m)
-        if (m < c.rows && (resume || initial.bias)) sum[m] = load((resume ? c[m] : initial.bias) + first);
-      const View rows = w.rows_at({first, W}).cols_at(depth.first, depth.count);
-      few_rows_block<T, M>(x, rows, n + 2 * W <= c.cols, sum);
-#pragma GCC unroll 16
-      for (int m = 0; m < M; ++m) {
-        if (m >= c.rows) continue;
-        if (again == 0)
-          store(c[m] + n, sum[m]);
-        else
-          std::memcpy(c[m] + n, reinterpret_cast<const T*>(&sum[m]) + again, bytes_of<T>(W - again));
-      }
-    }
+    Index n = 0;
+    for (; n + G * W <= c.cols; n += G * W)
+      few_rows_columns<T, M, G>(x, w, c, initial.bias, resume, n, depth);
+    for (; n < c.cols; n += W) few_rows_columns<T, M, 1>(x, w, c, initial.bias, resume, n, depth);
   }
 }
 

@@ -87,44 +87,55 @@ inline void prefetch_scales(MatrixView<const BF16>, Index) {}
     __builtin_prefetch(w.scales_of(b) + lanes<float>, 0, 3);
 }
 
-// f(k, w[.][k]) for every input k in order, where lanes are outputs: the first rows of w, as many as a vector
-// has lanes. fetch_next: prefetches as many rows after them, in the order of memory.
-template <class View, class F>
+// f(g, k, w[.][k]) for every input k in order, where lanes are the outputs of group g: the first G groups of
+// rows of w, each as many as a vector has lanes. Groups alternate, so that chains of multiply-adds overlap.
+// fetch_next: prefetches as many rows after them, in the order of memory.
+template <int G, class View, class F>
 [[gnu::always_inline]] inline void for_each_input(const View& w, bool fetch_next, F&& f) {
   constexpr int W = lanes<float>, P = inputs_of_word<View>;
   constexpr Index square = W * P, size = sizeof(*w.data), line = 64 / size,
-                  lines = W * square / line;  // of cache
-  const auto* next = fetch_next ? w[W] : w.data;
-  Index fetched = 0;
-  for (Index k = 0; k < w.cols; k += square) {
-    const Index count = w.cols - k < square ? w.cols - k : square;
-    Vector<std::uint32_t> word[W];
-    if (count == square) {
-#pragma GCC unroll 16
-      for (int i = 0; i < W; ++i) std::memcpy(&word[i], w[i] + k, sizeof word[i]);
-    } else {
-      for (int i = 0; i < W; ++i) {
-        word[i] = Vector<std::uint32_t>{};
-        std::memcpy(&word[i], w[i] + k, static_cast<std::size_t>(count * size));
-      }
-    }
+                  lines = G * W * square / line;  // of cache
+  const auto* next = fetch_next ? w[G * W] : w.data;
+  const Index run = w.stride == w.cols ? G * W * w.cols : w.cols;  // that lies in one piece
+  Index fetched = 0, k = 0;
+  const auto widen = [&](int g, Index at, Vector<std::uint32_t> word) __attribute__((always_inline)) {
+    widen_word(w.rows_at({g * W, W}), at, word,
+               [&](Index input, const Vector<float>& v) __attribute__((always_inline)) { f(g, input, v); });
+  };
+  for (; k + square <= w.cols; k += square) {
     if (fetch_next) {
-#pragma GCC unroll 16
+#pragma GCC unroll 32
       for (Index i = 0; i < lines; ++i) __builtin_prefetch(next + i * line, 0, 2);
-      prefetch_scales(w, k);
+      for (int g = 0; g < G; ++g) prefetch_scales(w.rows_at({g * W, W}), k);
       fetched += lines * line;
       next += lines * line;
-      if (fetched >= w.cols) next += w.stride - fetched, fetched = 0;
+      if (fetched >= run) next += w.stride - fetched, fetched = 0;
     }
+    Vector<std::uint32_t> word[G][W];
+#pragma GCC unroll 2
+    for (int g = 0; g < G; ++g) {
+#pragma GCC unroll 16
+      for (int i = 0; i < W; ++i) std::memcpy(&word[g][i], w[g * W + i] + k, sizeof word[g][i]);
+      exchange_all<std::uint32_t>(word[g]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < W; ++i)
+#pragma GCC unroll 2
+      for (int g = 0; g < G; ++g) widen(g, k + i * P, word[g][i]);
+  }
+  const Index count = w.cols - k, whole = count / P;
+  if (count == 0) return;
+  for (int g = 0; g < G; ++g) {  // the rest, with zeros behind
+    Vector<std::uint32_t> word[W] = {};
+    for (int i = 0; i < W; ++i)
+      std::memcpy(&word[i], w[g * W + i] + k, static_cast<std::size_t>(count * size));
     exchange_all<std::uint32_t>(word);
-    const Index whole = count / P;
-    for (Index i = 0; i < whole; ++i) widen_word(w, k + i * P, word[i], f);
-    if (whole * P < count) {
-      Vector<float> last[P];
-      widen_word(w, k + whole * P, word[whole],
-                 [&](Index input, const Vector<float>& v) { last[input % P] = v; });
-      for (Index i = whole * P; i < count; ++i) f(k + i, last[i % P]);
-    }
+    for (Index i = 0; i < whole; ++i) widen(g, k + i * P, word[i]);
+    if (whole * P == count) continue;
+    Vector<float> last[P];
+    widen_word(w.rows_at({g * W, W}), k + whole * P, word[whole],
+               [&](Index input, const Vector<float>& v) { last[input % P] = v; });
+    for (Index i = whole * P; i < count; ++i) f(g, k + i, last[i % P]);
   }
 }
 
@@ -137,8 +148,8 @@ template <class T, class View>
   constexpr int W = lanes<T>;
   Index j = 0;
   for (; j + W <= b.cols; j += W)
-    for_each_input(b.w.rows_at({j, W}), false,
-                   [&](Index k, const Vector<T>& v) { store(panel + k * cols + j, v); });
+    for_each_input<1>(b.w.rows_at({j, W}), false,
+                      [&](int, Index k, const Vector<T>& v) { store(panel + k * cols + j, v); });
   for (Index k = 0; k < b.rows && j < cols; ++k)
     for (Index i = j; i < cols; ++i) panel[k * cols + i] = i < b.cols ? widened(b.w, i, k) : T(0);
 }
