@@ -34,7 +34,7 @@ TEMPLATE_TEST_CASE(
   const Index rows = GENERATE(Index{1}, Index{2}, Index{4}, Index{5}, Index{8}, Index{9}, Index{16});
   if (rows > most) return;
   const Index shapes[][2] = {
-      {W, 1}, {W + 1, W}, {3 * W - 1, 2 * W + 3}, {2 * W, deep + 5}, {5 * W + 2, 3 * deep / 2}};
+      {W, 1}, {W + 1, W}, {3 * W - 1, 2 * W + 3}, {2 * W, deep + 5}, {43 * W + 2, 3 * deep / 2}};
   const auto [outputs, inputs] = shapes[GENERATE(0, 1, 2, 3, 4)];
   const auto x = draw<T>(3 * most * inputs, 1), w = draw<T>(outputs * (inputs + 3), 2),
              bias = draw<T>(outputs, 3);

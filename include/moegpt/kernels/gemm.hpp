@@ -213,7 +213,9 @@ template <class T, class B = Operand<T>>
   if (c.rows == 0) return;
   if constexpr (plain && build_info().blas)
     if (detail::for_blas<T>(a, b)) return detail::gemm_by_blas<T>(a, b, c, initial, epilogue);
-  if (c.rows <= few_rows && c.cols >= W && b.is_transposed()) {
+  // With more than 8 rows, a B that stays in cache takes less time as the left operand (gemm_small_m).
+  const bool small_b = plain && c.rows > 8 && c.cols * b.rows < Index{1} << 18;
+  if (c.rows <= few_rows && c.cols >= W && b.is_transposed() && !small_b) {
     detail::gemm_few_rows<T>(a, b.weights(), c, initial);
     if (epilogue) epilogue({0, c.rows}, {0, c.cols});
     return;
