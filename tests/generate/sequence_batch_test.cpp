@@ -1,4 +1,5 @@
-// Law 6 in generation: bits of a sequence's logits are those that it has alone.
+// Invariant 6 in generation: bits of a sequence's logits are those that it has alone.
+#include <moegpt/routing/router_around.hpp>
 #include <moegpt/generate/sequence_batch.hpp>
 #include <moegpt/routing/expert_choice_router.hpp>
 #include <moegpt/routing/noisy_top_k_router.hpp>
@@ -172,9 +173,12 @@ void require_whole_prompts(double capacity_factor) {
     CHECK(same_bits(row(sequences.read(b, prompt), 0), alone(*model, prompt, std::ssize(prompt), {})[0]));
   }
 }
+// A wrapper that says nothing of what it contains.
+struct Unnamed : RouterAround<AllowNonCausal<ExpertChoiceRouter<4, 2>>> {};
 TEST_CASE("where tokens compete for experts each prompt is read whole, whatever was read before") {
   require_whole_prompts<Model>(0.5);
   require_whole_prompts<GPT<config, AllowNonCausal<ExpertChoiceRouter<4, 2>>>>(0);
+  require_whole_prompts<GPT<config, Unnamed>>(0);
 }
 
 TEST_CASE("a sequences refuses sequences, ids and pieces that it does not have") {

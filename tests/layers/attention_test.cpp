@@ -201,8 +201,8 @@ TEMPLATE_TEST_CASE(
   CHECK(same_weights(grad, cross_grad));
 }
 
-TEMPLATE_TEST_CASE("cross-attention has the same bits in chunks, alone and with projected keys (law 6)", "",
-                   float, double) {
+TEMPLATE_TEST_CASE("cross-attention has the same bits in chunks, alone and with projected keys (invariant 6)",
+                   "", float, double) {
   using L = Attention<crossing, TestType>;
   constexpr Index batch = 2, length = 70, Lm = 9;
   const Index lengths[2] = {4, 9};
@@ -316,8 +316,8 @@ TEMPLATE_TEST_CASE("a sequence has the same bits alone and among others (invaria
   }
 }
 
-TEMPLATE_TEST_CASE("with a cache, chunks and single tokens have the bits of the whole sequence (law 6)", "",
-                   float, double) {
+TEMPLATE_TEST_CASE("with a cache, chunks and single tokens have the bits of the whole sequence (invariant 6)",
+                   "", float, double) {
   using L = Attention<grouped, TestType>;
   constexpr Index length = 70, batch = 2, capacity = 80;
   L layer;
@@ -398,8 +398,8 @@ TEST_CASE("the gradients of attention agree with differences for windows") {
 }
 
 TEMPLATE_TEST_CASE(
-    "with a window and a cache, chunks and single tokens have the bits of the whole sequence (law 6)", "",
-    float, double) {
+    "with a window and a cache, chunks and single tokens have the bits of the whole sequence (invariant 6)",
+    "", float, double) {
   using L = Attention<windowed, TestType>;
   constexpr Index length = 70;
   L layer;

@@ -99,7 +99,8 @@ TEST_CASE("gradients of an expert that are not required are skipped, and the oth
 }
 
 TEST_CASE(
-    "an expert works on rows of shared buffers: a token's bits do not depend on the partition (law 6)") {
+    "an expert works on rows of shared buffers: a token's bits do not depend on the partition (invariant "
+    "6)") {
   using X = GatedExpert<6, 37, Activation::silu, double>;
   X expert, grad;
   draw_weights(expert, 4);

@@ -432,3 +432,17 @@ TEST_CASE("a cache rejects more sequences than can be, and to advance back or be
   CHECK(contains(refusal([&] { cache.advance(-1); }), "no room for -1 more"));
   CHECK(cache.length() == 3);
 }
+
+TEST_CASE("a cache that is resized keeps its first sequences, and new ones are empty") {
+  Learned<float>::Cache cache(3);
+  for (Index b = 0; b < 3; ++b) CHECK(cache.length(b) == 0);
+  cache.advance(4);
+  cache.resize(1);
+  CHECK(cache.batch() == 1);
+  CHECK(cache.length(0) == 4);
+  cache.resize(3);
+  CHECK(cache.length(0) == 4);
+  CHECK((cache.length(1) == 0 && cache.length(2) == 0));
+  CHECK(contains(refusal([&] { cache.resize(0); }), "KVCache::resize to 0 sequences, expected 1 .. 3"));
+  CHECK(contains(refusal([&] { cache.resize(4); }), "KVCache::resize to 4 sequences, expected 1 .. 3"));
+}

@@ -7,6 +7,8 @@
 #include <moegpt/moe/projected_mixture.hpp>
 #include <moegpt/routing/router.hpp>
 #include <moegpt/moe/shared_experts.hpp>
+#include <moegpt/moe/with_experts.hpp>
+#include <moegpt/routing/router_around.hpp>
 #include <moegpt/routing/top_k_router.hpp>
 
 #include "support/catch.hpp"
@@ -16,6 +18,9 @@
 using namespace moegpt;
 
 namespace {
+template <int D, int Dff, class T>
+using Expert4 = Expert<D, Dff, Activation::gelu, T>;
+
 // A router specification without backward.
 struct OneWay {
   static constexpr int experts = 3, active = 1;
@@ -81,6 +86,20 @@ TEST_CASE("a constant gate is found inside every wrapper, except inside AllowCon
   STATIC_REQUIRE_FALSE(constant_gate<TopKRouter<4, 1>>);
   STATIC_REQUIRE_FALSE(constant_gate<TopKRouterWith<4, 2, RenormalisedGates>>);
   STATIC_REQUIRE_FALSE(constant_gate<NoisyTopKRouter<4, 2>>);
+}
+
+TEST_CASE("what stands around AllowNonCausal tells that it is there") {
+  using Inner = AllowNonCausal<ExpertChoiceRouter<4, 2>>;
+  STATIC_REQUIRE(allows_non_causal<Inner>);
+  STATIC_REQUIRE(allows_non_causal<RouterAround<Inner>>);  // without a text()
+  STATIC_REQUIRE(allows_non_causal<Masked<InputJitter<Inner>, 2>>);
+  STATIC_REQUIRE(allows_non_causal<SharedExperts<Inner>>);
+  STATIC_REQUIRE(allows_non_causal<WithSharedProjection<Inner, 8>>);
+  STATIC_REQUIRE(allows_non_causal<WithExperts<SharedExperts<Inner>, Expert4>>);
+  STATIC_REQUIRE(allows_non_causal<HierarchicalRouter<TopKRouter<2, 1>, Inner>>);
+  STATIC_REQUIRE_FALSE(allows_non_causal<SharedExperts<TopKRouter<4, 2>>>);
+  STATIC_REQUIRE_FALSE(allows_non_causal<HierarchicalRouter<TopKRouter<2, 1>, TopKRouter<3, 1>>>);
+  STATIC_REQUIRE_FALSE(allows_non_causal<Dense>);
 }
 
 TEMPLATE_TEST_CASE("a wrapper passes the whole pass on to its router", "", AllowNonCausal<Spy>,

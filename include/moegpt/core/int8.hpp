@@ -72,6 +72,7 @@ struct Int8Memory {
   Buffer<std::int8_t> values;  // [rows, cols]
   Buffer<float> scales;        // [blocks, rows]
 
+  Index size() const { return values.size(); }
   void resize(Index rows, Index cols) {
     values.resize(rows * cols);
     scales.resize(rows * INT8::blocks(cols));
@@ -92,14 +93,14 @@ class Weight<INT8, Rows, Cols> {
   static constexpr Index rows = Rows, cols = Cols, extent = rows * cols;
 
   Weight() { memory_.resize(rows, cols); }
-  bool empty() const { return memory_.values.size() == 0; }
+  bool empty() const { return memory_.size() == 0; }
   void release() { memory_.release(); }
   void allocate() {
     if (empty()) memory_.release();  // zeros if it was empty
     memory_.resize(rows, cols);
   }
   Int8Memory& memory() { return memory_; }
-  Index size() const { return memory_.values.size(); }
+  Index size() const { return memory_.size(); }
   operator Int8View<std::int8_t>() {
     return {memory_.values.data(), empty() ? 0 : rows, cols, cols, memory_.scales.data(), rows};
   }
@@ -117,51 +118,23 @@ class Weight<INT8, Rows, Cols> {
 // As traversals pass it to their functions. T: INT8 or const INT8.
 template <class T>
   requires std::same_as<std::remove_const_t<T>, INT8>
-class WeightRef<T> {
+class WeightRef<T> : public WeightRefTo<T, Int8Memory> {
+  using Base = WeightRefTo<T, Int8Memory>;
+
  public:
-  using Scalar = INT8;
   using View = Int8View<std::conditional_t<std::is_const_v<T>, const std::int8_t, std::int8_t>>;
-  std::span<const int> shape;
-  Index extent = 0, rows = 0, cols = 0;
+  using Base::Base, Base::rows, Base::cols, Base::memory_, Base::empty;
 
-  template <int... Extents>
-  explicit WeightRef(Weight<INT8, Extents...>& w)
-      : shape(w.shape),
-        extent(w.extent),
-        rows(w.rows),
-        cols(w.cols),
-        memory_(&w.memory()),
-        touched(w.touched) {}
-  template <class U>
-    requires std::is_same_v<const U, T>
-  explicit WeightRef(const WeightRef<U>& other)
-      : shape(other.shape),
-        extent(other.extent),
-        rows(other.rows),
-        cols(other.cols),
-        memory_(other.memory_),
-        touched(other.touched) {}
-
-  bool empty() const { return size() == 0; }
-  Index size() const { return memory_->values.size(); }
   View view() const {
     return {memory_->values.data(), empty() ? 0 : rows, cols, cols, memory_->scales.data(), rows};
   }
   float operator[](Index i) const { return view().at(i / cols, i % cols); }
-  void release() const
-    requires(!std::is_const_v<T>)
-  {
-    memory_->release();
-  }
   void allocate() const
     requires(!std::is_const_v<T>)
   {
     if (empty()) memory_->release();  // zeros if it was empty
     memory_->resize(rows, cols);
   }
-
-  Int8Memory* memory_;
-  std::conditional_t<std::is_const_v<T>, const bool&, bool&> touched;
 };
 
 }  // namespace MOEGPT_BUILD

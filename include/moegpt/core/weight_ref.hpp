@@ -14,16 +14,16 @@ inline constexpr bool is_weight = false;
 template <class T, int... Extents>
 inline constexpr bool is_weight<Weight<T, Extents...>> = true;
 
-// Like a Weight<T, ...>, or a const one for const T, but with its shape at run time.
-template <class T>
-class WeightRef {
+// What every WeightRef has: the shape of a weight, and its memory and mark by reference.
+template <class T, class Memory>
+class WeightRefTo {
  public:
   using Scalar = std::remove_const_t<T>;
   std::span<const int> shape;
   Index extent = 0, rows = 0, cols = 0;
 
   template <int... Extents>
-  explicit WeightRef(Weight<Scalar, Extents...>& w)
+  explicit WeightRefTo(Weight<Scalar, Extents...>& w)
       : shape(w.shape),
         extent(w.extent),
         rows(w.rows),
@@ -32,7 +32,7 @@ class WeightRef {
         touched(w.touched) {}
   template <class U>
     requires std::is_same_v<const U, T>
-  explicit WeightRef(const WeightRef<U>& other)
+  explicit WeightRefTo(const WeightRefTo<U, Memory>& other)
       : shape(other.shape),
         extent(other.extent),
         rows(other.rows),
@@ -42,26 +42,36 @@ class WeightRef {
 
   bool empty() const { return memory_->size() == 0; }
   Index size() const { return memory_->size(); }
+  void release() const
+    requires(!std::is_const_v<T>)
+  {
+    memory_->release();
+  }
+
+  Memory* memory_;
+  std::conditional_t<std::is_const_v<T>, const bool&, bool&> touched;
+};
+
+// Like a Weight<T, ...>, or a const one for const T, but with its shape at run time.
+template <class T>
+class WeightRef : public WeightRefTo<T, Buffer<std::remove_const_t<T>>> {
+  using Base = WeightRefTo<T, Buffer<std::remove_const_t<T>>>;
+
+ public:
+  using Base::Base, Base::rows, Base::cols, Base::memory_, Base::empty, Base::size;
+
   T* data() const { return memory_->data(); }
   T& operator[](Index i) const { return memory_->data()[i]; }
   T* begin() const { return data(); }
   T* end() const { return data() + size(); }
   MatrixView<T> view() const { return {data(), empty() ? 0 : rows, cols, cols}; }
   auto eigen() const { return EigenMap<T, EigenRowMajor<T>>(data(), empty() ? 0 : rows, cols); }
-  void release() const
-    requires(!std::is_const_v<T>)
-  {
-    memory_->release();
-  }
   void allocate() const
     requires(!std::is_const_v<T>)
   {
     if (empty()) memory_->release();  // zeros if it was empty
-    memory_->resize(extent);
+    memory_->resize(this->extent);
   }
-
-  Buffer<Scalar>* memory_;
-  std::conditional_t<std::is_const_v<T>, const bool&, bool&> touched;
 };
 
 }  // namespace MOEGPT_BUILD

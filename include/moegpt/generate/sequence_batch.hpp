@@ -60,15 +60,8 @@ class SequenceBatch {
   void resize(Index count) {
     check(count >= 0 && count <= most_, "SequenceBatch::resize to ", count, " sequences, expected 0 .. ",
           most_);
-    const Index old = count_;
-    if (old == 0 || count == 0) cache_.truncate(0, 0);  // a cache has at least one sequence
-    const auto lengths = cache_.lengths();
-    const Index shortest =
-        old == 0 ? 0 : std::min_element(lengths.begin(), lengths.begin() + old) - lengths.begin();
-    for (Index b = 0; b < count; ++b) order_[b] = b < old ? b : shortest;
-    order_[0] = 0;
-    cache_.gather({order_.begin(), static_cast<std::size_t>(std::max(count, Index{1}))});
-    for (Index b = old; b < count; ++b) cache_.truncate(b, 0);
+    if (count_ == 0 || count == 0) cache_.truncate(0, 0);
+    cache_.resize(std::max(count, Index{1}));  // a cache has at least one sequence
     count_ = count;
   }
   // New sequence b = old sequence from[b]; the new batch is from.size(), at least 1.
@@ -148,8 +141,6 @@ class SequenceBatch {
   std::optional<typename Model::Cache> alone_;  // prefill cache, one sequence; only if most > 1
   Buffer<int> held_, old_held_;                 // [most + 1, context] ids of cache_, then of alone_
   Buffer<Index> order_, lengths_;               // [most]
-  bool causal_ = router_text<typename Model::RouterRecipe>().find("AllowNonCausal") == std::string::npos;
-
   static const Decoding& checked(const Decoding& how) {
     check(how.piece >= 0, "the piece of a prompt is ", how.piece,
           " tokens, expected 1 or more, or 0 for the context");
@@ -165,7 +156,9 @@ class SequenceBatch {
       check(id >= 0 && id < Model::V, "token id ", id, ", expected 0 .. ", Model::V - 1);
   }
   // True if keys and values do not depend on the partition of a sequence into calls.
-  bool independent() const { return causal_ && model_.options.capacity_factor == 0; }
+  bool independent() const {
+    return !allows_non_causal<typename Model::RouterRecipe> && model_.options.capacity_factor == 0;
+  }
 
   // Computes the first `total` ids of a sequence as far as they are not cached.
   Logits fill(Index sequence, Index total) {

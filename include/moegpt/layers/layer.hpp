@@ -2,14 +2,15 @@
 // Layer: concept. Its members, in this order: weights, fields(), Tape (activations that forward saves for
 // backward), Scratch (temporary memory of one call), forward, backward, a static_assert of this concept.
 //
-// With f(x, w) = <y, dy>, y the output of forward, backward computes dx = df/dx and adds df/dw to grad. Laws:
+// With f(x, w) = <y, dy>, y the output of forward, backward computes dx = df/dx and adds df/dw to grad.
+// Invariants:
 //   1. weight gradients accumulate;  2. an Out is overwritten, a Sum is added to;
 //   3. the tape is const: backward may run twice;  4. backward reads its arguments only;
 //   5. no result depends on the number of threads;  6. given its routing, a token's result does not depend on
 //   the other tokens of the call.
 // An empty dx or weight in grad is not required. Layers without tape or scratch omit these arguments;
 // forward() and backward() below call any layer. y may be x, and dx may be dy, only if a layer states it.
-// testing/gradcheck.hpp checks derivatives and laws 1 to 5.
+// testing/gradcheck.hpp checks derivatives and invariants 1 to 5.
 #include <moegpt/core/fields.hpp>
 #include <moegpt/layers/pass.hpp>
 

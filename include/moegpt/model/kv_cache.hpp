@@ -52,6 +52,15 @@ class KVCache {
     lengths_[sequence] = length;
   }
 
+  // Sets the number of sequences, 1 .. most_sequences(): removes the last ones, or adds empty ones.
+  void resize(Index count) {
+    check(count > 0 && count <= most_sequences(), "KVCache::resize to ", count, " sequences, expected 1 .. ",
+          most_sequences(), ", what the cache was made for");
+    const Index old = batch();
+    lengths_.resize(count);
+    for (Index b = old; b < count; ++b) lengths_[b] = 0;
+  }
+
   // Copies sequence `from` of `source`, which may be this cache, to sequence `to`.
   void copy(const KVCache& source, Index from, Index to) {
     check_sequence(from, source.batch(), "KVCache::copy");

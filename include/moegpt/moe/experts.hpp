@@ -46,9 +46,9 @@ namespace detail {
   return {tasks.data(), static_cast<std::size_t>(count)};
 }
 
-[[gnu::noinline]] inline void check_slots(Index count, Index x, Index y, Index room) {
-  check(count >= 0 && count <= x && count <= y && count <= room, "experts got ", count, " slots, but ", x,
-        " rows of x, ", y, " rows of y and tape and scratch for ", room,
+[[gnu::noinline]] inline void check_slots(Index count, Index x, Index y, Index capacity) {
+  check(count >= 0 && count <= x && count <= y && count <= capacity, "experts got ", count, " slots, but ", x,
+        " rows of x, ", y, " rows of y and tape and scratch for ", capacity,
         ": none may be fewer; call tape.resize(slot_count) and scratch.resize(experts, slot_count) first");
 }
 

@@ -85,6 +85,7 @@ struct WithSharedProjection {
   static_assert(F >= 1, "WithSharedProjection: the width of the experts must be at least 1");
   static constexpr int experts = Recipe::experts, active = Recipe::active;
   static constexpr bool causal = Recipe::causal;
+  static constexpr bool allows_non_causal = moegpt::allows_non_causal<Recipe>;
   static std::string text()
     requires requires { Recipe::text(); }
   {

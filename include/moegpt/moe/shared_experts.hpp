@@ -138,6 +138,7 @@ struct SharedExperts {
   static_assert(Count >= 1, "SharedExperts: at least one expert is shared; without, use the router alone");
   static constexpr int experts = Recipe::experts, active = Recipe::active;
   static constexpr bool causal = Recipe::causal;
+  static constexpr bool allows_non_causal = moegpt::allows_non_causal<Recipe>;
   static std::string text()
     requires requires { Recipe::text(); }
   {

@@ -27,6 +27,7 @@ struct WithExperts {
                 "(layers/expert.hpp)");
   static constexpr int experts = Recipe::experts, active = Recipe::active;
   static constexpr bool causal = Recipe::causal;
+  static constexpr bool allows_non_causal = moegpt::allows_non_causal<Recipe>;
   static std::string text()
     requires requires { Recipe::text(), Sample::text(); }
   {

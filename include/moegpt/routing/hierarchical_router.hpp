@@ -27,6 +27,8 @@ struct HierarchicalRouter {
   static constexpr int groups = Outer::experts, group_experts = Inner::experts;
   static constexpr int experts = groups * group_experts, active = Outer::active * Inner::active;
   static constexpr bool causal = Outer::causal && Inner::causal;
+  static constexpr bool allows_non_causal =
+      moegpt::allows_non_causal<Outer> || moegpt::allows_non_causal<Inner>;
   static constexpr bool constant_gate = moegpt::constant_gate<Outer> || moegpt::constant_gate<Inner>;
   static std::string text()
     requires requires { Outer::text(), Inner::text(); }

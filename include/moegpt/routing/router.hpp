@@ -47,7 +47,7 @@ concept RouterOf =
       router.backward(x, read_plan, read_tape, signal, dx, grad, scratch, pass);
       {
         read_tape.score[0]
-      };                     // [tokens, E] scores of all experts, normalised; for balance losses and metrics
+      };  // [tokens, E] scores of all experts, normalised; for balance losses and metrics
       { read_tape.lse[0] };  // [tokens] log-sum-exp of the logits, for the z-loss
     };
 
@@ -102,13 +102,17 @@ std::string router_text() {
 // A decoder rejects a non-causal router specification, except inside AllowNonCausal.
 template <class Recipe>
 struct AllowNonCausal : Recipe {
-  static constexpr bool causal = true;
+  static constexpr bool causal = true, allows_non_causal = true;
   static std::string text()
     requires requires { Recipe::text(); }
   {
     return "AllowNonCausal<" + Recipe::text() + ">";
   }
 };
+
+// Whether `causal` is stated by AllowNonCausal. Specifications around others pass it on.
+template <class Recipe>
+inline constexpr bool allows_non_causal = requires { requires Recipe::allows_non_causal; };
 
 // Accepts K = 1 with renormalised gates, for parity with other systems. The gate is constant, so only losses
 // on scores, logits or loads train the router.

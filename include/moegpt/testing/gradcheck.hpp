@@ -12,9 +12,9 @@
 #include <moegpt/model/batch.hpp>
 #include <moegpt/moe/feed_forward.hpp>
 #include <moegpt/moe/moe_layer.hpp>
-#include <moegpt/testing/differences.hpp>
-#include <moegpt/testing/verify_plan.hpp>
+#include <moegpt/testing/tensors.hpp>
 #include <moegpt/testing/trunk_probe.hpp>
+#include <moegpt/testing/verify_plan.hpp>
 
 #include <type_traits>
 
@@ -22,52 +22,6 @@ namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
 namespace testing {
-
-template <class Tree>
-void draw_weights(Tree& tree, Rng& rng, double spread) {
-  for_each_weight(
-      [&](auto& w) {
-        for (auto& x : w) x = spread * rng.normal();
-      },
-      tree);
-}
-inline void draw(Buffer<double>& x, Rng& rng, double spread) {
-  for (double& v : x) v = spread * rng.normal();
-}
-
-template <class Tree>
-void add_tensors(std::vector<TensorUnderTest>& tensors, Tree& tree, const Tree& gradient) {
-  for_each_named_weight(
-      [&](const std::string& path, Kind kind, auto& w, const auto& g) {
-        if (kind != Kind::buffer && !w.empty()) tensors.push_back({path, w.data(), g.data(), w.size()});
-      },
-      tree, gradient);
-}
-
-template <class Tree>
-bool same_bits(const Tree& a, const Tree& b) {
-  bool same = true;
-  for_each_weight(
-      [&](const auto& x, const auto& y) {
-        same = same && std::memcmp(x.data(), y.data(), bytes_of<double>(x.size())) == 0;
-      },
-      a, b);
-  return same;
-}
-
-// Whether `twice` is `start` + 2 `once` up to rounding (invariants 1 and 3).
-template <class Tree>
-bool adds(const Tree& once, const Tree& twice, double start) {
-  bool good = true;
-  for_each_weight_of_kind(
-      [&](Kind kind, const auto& g, const auto& g2) {
-        for (Index i = 0; i < g.size(); ++i)
-          good = good &&
-                 (kind == Kind::buffer || std::abs(g2[i] - start - 2 * g[i]) <= 1e-9 * (1 + std::abs(g[i])));
-      },
-      once, twice);
-  return good;
-}
 
 // Of a block.
 template <class Tape>
@@ -122,11 +76,7 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
     if (const std::string path = first_not_finite(grad); !path.empty())
       report_failure(report, path + ": its gradient is not finite");
 
-    for_each_weight(
-        [](auto& w) {
-          for (auto& v : w) v = 1;
-        },
-        grad2);
+    set_all(grad2, 1);
     pass.exec.threads = 2;
     forward(layer, x, y2, tape2, scratch2, pass);
     L grad_threads;
@@ -170,8 +120,7 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
 }
 
 // For a router: random derivatives of gates, mean scores, loads and a loss of its own (if its tape has them)
-// and z-loss. Its plans
-// are verified, also under a capacity, with forbidden experts and with padding.
+// and z-loss. Its plans are verified, also under a capacity, with forbidden experts and with padding.
 template <RouterOf R>
 GradcheckReport gradcheck(const GradcheckOptions& options = {}, const DropRule& rule = {}) {
   static_assert(std::is_same_v<typename R::Scalar, double>,
@@ -244,11 +193,7 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}, const DropRule& 
     Tokens<D, double> dx2(pass.tokens());
     dx2.memory().fill(1);
     R grad2;
-    for_each_weight(
-        [](auto& w) {
-          for (auto& v : w) v = 1;
-        },
-        grad2);
+    set_all(grad2, 1);
     router.backward(x, plan, tape, signal, Sum(dx2), grad2, scratch, pass);
     router.backward(x, plan, tape, signal, Sum(dx2), grad2, scratch, pass);
     if (!adds(grad, grad2, 1)) report_failure(report, "gradients of weights do not add to existing values");
@@ -324,11 +269,7 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}, LossOfWeights be
     backward(work, grad);
     if (!same_bits(grad, grad2))
       report_failure(report, "a workspace that was used before changes the gradient");
-    for_each_weight(
-        [](auto& w) {
-          for (auto& v : w) v = 1;
-        },
-        grad2);
+    set_all(grad2, 1);
     backward(work, grad2);
     backward(work, grad2);
     if (!adds(grad, grad2, 1)) report_failure(report, "gradients of weights do not add to existing values");
