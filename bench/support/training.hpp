@@ -120,11 +120,16 @@ struct Training {
 };
 
 // Bytes of a weight in a model's storage; INT8 has one float scale for 32 weights.
+template <class S>
+inline constexpr double bytes_of_stored = sizeof(S);
+template <class S>
+inline constexpr double bytes_of_stored<Panels<S>> = sizeof(S);
+template <>
+inline constexpr double bytes_of_stored<Panels<INT8>> = 1 + 4.0 / INT8::block;
 template <class Model>
 inline constexpr double bytes_of_weight = 0;
 template <Config C, class Recipe, class N>
-inline constexpr double bytes_of_weight<GPT<C, Recipe, N>> =
-    std::is_same_v<StorageOf<N>, INT8> ? 1 + 4.0 / INT8::block : sizeof(StorageOf<N>);
+inline constexpr double bytes_of_weight<GPT<C, Recipe, N>> = bytes_of_stored<StorageOf<N>>;
 
 // Sequences that grow by one token at a time: the likeliest of each.
 template <class Model>
@@ -137,7 +142,7 @@ struct Growing {
   Growing(Index sequences, int threads)
       : work({sequences, Model::config.context / 4}, Exec{.threads = threads}, {}, Use::inference),
         cache(sequences) {
-    if constexpr (bytes_of_weight<Model> < sizeof(float))
+    if constexpr (!std::same_as<walk::Storage<Model>, float>)
       init(model, Key{1});
     else
       random_weights(model);

@@ -27,7 +27,8 @@ constexpr Config with_layers(Config c, int layers) { return c.layers = layers, c
 constexpr Config with_vocab(Config c, int vocab) { return c.vocab = vocab, c; }
 
 using MakeMoE = GPT<makemoe_config, NoisyTopKRouter<8, 2, NoisyTopK{.bias = true}>>;
-using FineGrained = GPT<fine_config, TopKRouter<64, 8>>;
+template <class N = float>
+using FineGrained = GPT<fine_config, TopKRouter<64, 8>, N>;
 
 }  // namespace
 
@@ -43,7 +44,7 @@ Workload gpt2_moe(int threads) {
   return workload<GPT<gpt2_config, TopKRouter<8, 2>>>("b: GPT-2 MoE, 12 layers", {4, 256}, threads);
 }
 Workload fine_grained(int threads) {
-  return workload<FineGrained>("c: fine-grained, V 65", {4, 256}, threads);
+  return workload<FineGrained<>>("c: fine-grained, V 65", {4, 256}, threads);
 }
 Workload fine_grained_words(int threads) {
   return workload<GPT<with_vocab(fine_config, 50257), TopKRouter<64, 8>>>("c: fine-grained, V 50257",
@@ -53,7 +54,7 @@ Workload gpt2_dense(int threads) { return workload<GPT<gpt2_config>>("dense GPT-
 
 Writing makemoe_writing(int sequences, int threads) { return writing<MakeMoE>(sequences, threads); }
 Writing gpt2_dense_writing(int sequences, int threads) {
-  return writing<GPT<gpt2_config>>(sequences, threads);
+  return writing<GPT<gpt2_config, Dense, Stored<float>>>(sequences, threads);
 }
 Writing gpt2_dense_bf16_writing(int sequences, int threads) {
   return writing<GPT<gpt2_config, Dense, Stored<float, BF16>>>(sequences, threads);
@@ -62,9 +63,9 @@ Writing gpt2_dense_int8_writing(int sequences, int threads) {
   return writing<GPT<gpt2_config, Dense, Stored<float, INT8>>>(sequences, threads);
 }
 Writing gpt2_moe_two_layers_writing(int sequences, int threads) {
-  return writing<GPT<with_layers(gpt2_config, 2), TopKRouter<8, 2>>>(sequences, threads);
+  return writing<GPT<with_layers(gpt2_config, 2), TopKRouter<8, 2>, Stored<float>>>(sequences, threads);
 }
-Writing fine_grained_writing(int sequences, int threads) { return writing<FineGrained>(sequences, threads); }
+Writing fine_grained_writing(int sequences, int threads) { return writing<FineGrained<Stored<float>>>(sequences, threads); }
 
 double memory_available() {
   std::ifstream info("/proc/meminfo");

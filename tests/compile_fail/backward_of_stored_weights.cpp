@@ -1,5 +1,5 @@
 // Narrower storage is for inference: a step of training would be lost in its rounding.
-// expect: weights in narrower storage, Stored<...>, are for inference
+// expect: weights in panels, Stored<...>, are for inference
 #include <moegpt/model/gpt.hpp>
 
 #ifdef FAULT

@@ -1,5 +1,5 @@
 // Products widen narrower storage to float alone.
-// expect: write Stored<float, BF16> or Stored<float, INT8>
+// expect: write Stored<float>, Stored<float, BF16> or Stored<float, INT8>
 #include <moegpt/layers/linear.hpp>
 
 #ifdef FAULT

@@ -25,15 +25,16 @@ TEST_CASE("a plain number is its own storage, Stored has both apart") {
   CHECK(std::same_as<ScalarOf<double>, double>);
   CHECK(std::same_as<StorageOf<float>, float>);
   CHECK(std::same_as<ScalarOf<Stored<float, INT8>>, float>);
-  CHECK(std::same_as<StorageOf<Stored<float, BF16>>, BF16>);
+  CHECK(std::same_as<StorageOf<Stored<float>>, Panels<float>>);
+  CHECK(std::same_as<StorageOf<Stored<float, BF16>>, Panels<BF16>>);
   CHECK((NumberPolicy<float> && NumberPolicy<Stored<float, INT8>> && !NumberPolicy<int> &&
          !NumberPolicy<BF16>));
-  CHECK(std::same_as<StoredView<BF16>, MatrixView<const BF16>>);
-  CHECK(std::same_as<StoredView<INT8>, ConstInt8View>);
+  CHECK(std::same_as<StoredView<float>, MatrixView<const float>>);
+  CHECK(std::same_as<StoredView<Panels<INT8>>, ConstPanelsView<INT8>>);
 }
 
 TEMPLATE_TEST_CASE("a walk meets matrices in storage and other weights in the scalar, under one path each",
-                   "", float, double, (Stored<float, BF16>), (Stored<float, INT8>)) {
+                   "", float, double, Stored<float>, (Stored<float, BF16>), (Stored<float, INT8>)) {
   using N = TestType;
   CHECK(std::same_as<walk::Scalar<Maps<N>>, ScalarOf<N>>);
   Maps<N> tree;

@@ -142,7 +142,7 @@ TEST_CASE("a trained model's loss is within 0.1 % of itself in BF16, and within 
 
 TEMPLATE_TEST_CASE(
     "a converted model has the weights of the other, rounded, and what is not a matrix as it was", "",
-    (Stored<float, BF16>), (Stored<float, INT8>)) {
+    Stored<float>, (Stored<float, BF16>), (Stored<float, INT8>)) {
   const auto model = random_model<Model<float>>(1);
   model->options.norm_epsilon = 0.25;
   Model<TestType> narrow;
@@ -159,7 +159,7 @@ TEMPLATE_TEST_CASE(
     REQUIRE(now.size() == old.size());
     const bool in_storage = path.find("weight") != path.npos && path.find("norm") == path.npos &&
                             path.find("router") == path.npos && path.find("position") == path.npos;
-    CHECK((now == old) == !in_storage);
+    CHECK((now == old) == (!in_storage || std::same_as<TestType, Stored<float>>));
     double error = 0;
     for (std::size_t i = 0; i < now.size(); ++i) error = std::max(error, std::abs(double(now[i]) - old[i]));
     CHECK(error < 0.02);
@@ -172,8 +172,8 @@ TEMPLATE_TEST_CASE(
   CHECK(numbers(trunk) == numbers(narrow.trunk));
 }
 
-TEMPLATE_TEST_CASE("a fresh model in storage is the converted fresh model", "", (Stored<float, BF16>),
-                   (Stored<float, INT8>)) {
+TEMPLATE_TEST_CASE("a fresh model in storage is the converted fresh model", "", Stored<float>,
+                   (Stored<float, BF16>), (Stored<float, INT8>)) {
   for (const Init scheme : {Init::gpt2, Init::makemoe}) {
     Model<float> model;
     Model<TestType> narrow, converted;
@@ -207,8 +207,8 @@ TEST_CASE("what cannot be converted is refused by its path, and nothing changes"
   CHECK(narrow.trunk.token_embedding.weight[3] != 0);
 }
 
-TEMPLATE_TEST_CASE("generation takes a model in storage as any other", "", (Stored<float, BF16>),
-                   (Stored<float, INT8>)) {
+TEMPLATE_TEST_CASE("generation takes a model in storage as any other", "", Stored<float>,
+                   (Stored<float, BF16>), (Stored<float, INT8>)) {
   const auto model = random_model<Model<float>>(2);
   Model<TestType> narrow;
   Model<float> widened;

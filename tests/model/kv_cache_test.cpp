@@ -196,8 +196,8 @@ TEMPLATE_TEST_CASE(
 }
 
 TEMPLATE_TEST_CASE(
-    "a sequence's logits have the same bits alone, among others and with a cache: weights in storage", "",
-    BF16, INT8) {
+    "a sequence's logits have the same bits alone, among others and with a cache: weights in panels", "",
+    float, BF16, INT8) {
   require_law_6<InStorage<TestType>>();
   require_law_6<Learned<Stored<float, TestType>>>();
   require_ragged_batches<InStorage<TestType>>();

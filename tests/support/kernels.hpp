@@ -70,7 +70,7 @@
   KIND template void rms_norms_backward<T>(const Exec&, MatrixView<const T>, const T*, const T*,             \
                                            MatrixView<const T>, MatrixView<T>, T*)
 
-// Those that read weights in narrower storage, S.
+// Those that read weights stored as S.
 #define MOEGPT_STORED_KERNELS(KIND, S)                                                                      \
   KIND template void gemm<float, WeightOperand<float, S>>(Operand<float>, WeightOperand<float, S>,          \
                                                           MatrixView<float>, InitialC<float>, Epilogue);    \
@@ -88,8 +88,9 @@ inline namespace MOEGPT_BUILD {
 namespace kernels {
 MOEGPT_KERNELS(extern, float);
 MOEGPT_KERNELS(extern, double);
-MOEGPT_STORED_KERNELS(extern, BF16);
-MOEGPT_STORED_KERNELS(extern, INT8);
+MOEGPT_STORED_KERNELS(extern, Panels<float>);
+MOEGPT_STORED_KERNELS(extern, Panels<BF16>);
+MOEGPT_STORED_KERNELS(extern, Panels<INT8>);
 }  // namespace kernels
 }  // namespace MOEGPT_BUILD
 }  // namespace moegpt

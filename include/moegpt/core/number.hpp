@@ -1,19 +1,20 @@
 #pragma once
 // Number policy of a model or layer: the scalar of its arithmetic and the storage of its matrices. A plain
-// float or double is both. Narrower storage is for inference: fewer bytes are read, and products widen them.
-#include <moegpt/core/int8.hpp>
+// float or double is both. Stored is for inference: matrices are in panels, which products with few rows read
+// in the order of memory, and their elements may be narrower, which products widen.
+#include <moegpt/core/panels.hpp>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
-// Arithmetic in T with matrices stored as S: Stored<float, BF16>, Stored<float, INT8>.
-template <class T, class S>
+// Arithmetic in T with matrices in panels of S: Stored<float>, Stored<float, BF16>, Stored<float, INT8>.
+template <class T, class S = T>
 struct Stored {
-  static_assert(
-      std::same_as<T, float> && (std::same_as<S, BF16> || std::same_as<S, INT8>),
-      "Stored: write Stored<float, BF16> or Stored<float, INT8>; a plain float or double stores itself");
+  static_assert(std::same_as<T, float> &&
+                    (std::same_as<S, float> || std::same_as<S, BF16> || std::same_as<S, INT8>),
+                "Stored: write Stored<float>, Stored<float, BF16> or Stored<float, INT8>");
   using Scalar = T;
-  using Storage = S;
+  using Storage = Panels<S>;
 };
 
 namespace detail {
@@ -37,20 +38,19 @@ template <class S>
 struct StoredViewOf {
   using type = MatrixView<const S>;
 };
-template <>
-struct StoredViewOf<INT8> {
-  using type = ConstInt8View;
+template <class S>
+struct StoredViewOf<Panels<S>> {
+  using type = ConstPanelsView<S>;
 };
 template <class S>
 using StoredView = typename StoredViewOf<S>::type;
 
-// Fails to compile for narrower storage. The first statement of every backward.
+// Fails to compile for Stored<...>. The first statement of every backward.
 template <class N>
 consteval void check_trains() {
-  static_assert(
-      std::same_as<ScalarOf<N>, StorageOf<N>>,
-      "backward: weights in narrower storage, Stored<...>, are for inference: train a model of the same "
-      "Config with float in place of Stored<...>, then convert it");
+  static_assert(std::same_as<ScalarOf<N>, StorageOf<N>>,
+                "backward: weights in panels, Stored<...>, are for inference: train a model of the same "
+                "Config with float in place of Stored<...>, then convert it");
 }
 
 }  // namespace MOEGPT_BUILD

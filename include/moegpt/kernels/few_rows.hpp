@@ -4,7 +4,7 @@
 // of lanes x lanes elements of W are transposed in registers; its next rows are prefetched in memory order.
 // Every element of C is the chain of multiply-adds over k of kernels/gemm.hpp.
 #include <moegpt/core/exec.hpp>
-#include <moegpt/kernels/widen.hpp>
+#include <moegpt/kernels/micro_kernel.hpp>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
@@ -71,72 +71,51 @@ template <class T, int M>
   }
 }
 
-// The same for G groups of lanes<T> rows of w, which may be in narrower storage: sum[g M + m]. fetch_next:
-// the next groups are prefetched.
-template <class T, int M, int G>
-[[gnu::always_inline]] inline void few_rows_block(const T* a, MatrixView<const T> w, bool fetch_next,
-                                                  Vector<T>* sum) {
-  static_assert(G == 1);
-  few_rows_block<T, M>(a, w.data, w.stride, w.cols, fetch_next ? w[lanes<T>] : nullptr, sum);
-}
-template <class T, int M, int G, class View>
-[[gnu::always_inline]] inline void few_rows_block(const T* a, View w, bool fetch_next, Vector<T>* sum) {
-  for_each_input<G>(w, fetch_next, [&](int g, Index k, const Vector<T>& v) __attribute__((always_inline)) {
-#pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) sum[g * M + m] = multiply_add(a[k * M + m], v, sum[g * M + m]);
-  });
-}
-
-// C = initial + A W^T for G lanes<T> columns of C from n on. The last block ends at the last column; it
-// recomputes some columns, which are not stored. a [W.cols, M]
-template <class T, int M, int G, class View>
-[[gnu::always_inline]] inline void few_rows_columns(const T* a, View w, MatrixView<T> c, const T* bias,
-                                                    bool resume, Index n, Rows depth) {
+// C = initial + A W^T for lanes<T> columns of C from n on. The last block ends at the last column; it
+// recomputes some columns, which are not stored. a [depth.count, M]
+template <class T, int M>
+[[gnu::always_inline]] inline void few_rows_columns(const T* a, MatrixView<const T> w, MatrixView<T> c,
+                                                    const T* bias, bool resume, Index n, Rows depth) {
   constexpr int W = lanes<T>;
-  const Index again = n + G * W > c.cols ? n + G * W - c.cols : 0, first = n - again;
-  Vector<T> sum[G * M] = {};
-#pragma GCC unroll 2
-  for (int g = 0; g < G; ++g)
+  const Index again = n + W > c.cols ? n + W - c.cols : 0, first = n - again;
+  Vector<T> sum[M] = {};
 #pragma GCC unroll 16
-    for (int m = 0; m < M; ++m)
-      if (m < c.rows && (resume || bias)) sum[g * M + m] = load((resume ? c[m] : bias) + first + g * W);
-  const View rows = w.rows_at({first, G * W}).cols_at(depth.first, depth.count);
-  few_rows_block<T, M, G>(a, rows, n + 2 * G * W <= c.cols, sum);
-#pragma GCC unroll 2
-  for (int g = 0; g < G; ++g)
+  for (int m = 0; m < M; ++m)
+    if (m < c.rows && (resume || bias)) sum[m] = load((resume ? c[m] : bias) + first);
+  const T* const rows = w[first] + depth.first;
+  few_rows_block<T, M>(a, rows, w.stride, depth.count, n + 2 * W <= c.cols ? rows + W * w.stride : nullptr,
+                       sum);
 #pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) {
-      if (m >= c.rows) continue;
-      if (again == 0)
-        store(c[m] + n + g * W, sum[g * M + m]);
-      else
-        std::memcpy(c[m] + n, reinterpret_cast<const T*>(&sum[m]) + again, bytes_of<T>(W - again));
-    }
+  for (int m = 0; m < M; ++m) {
+    if (m >= c.rows) continue;
+    if (again == 0)
+      store(c[m] + n, sum[m]);
+    else
+      std::memcpy(c[m] + n, reinterpret_cast<const T*>(&sum[m]) + again, bytes_of<T>(W - again));
+  }
 }
 
-// C = initial + A W^T for at most M rows and at least a vector of columns. In narrower storage a vector of
-// weights takes less time than a multiply-add's latency, so one row has two groups of columns at a time.
-template <class T, int M, class View>
-[[gnu::noinline]] void gemm_few_rows_of(const Operand<T>& a, View w, MatrixView<T> c, InitialC<T> initial) {
-  constexpr int W = lanes<T>, G = M == 1 && !std::is_same_v<View, MatrixView<const T>> ? 2 : 1;
+// C = initial + A W^T for at most M rows and at least a vector of columns.
+template <class T, int M>
+[[gnu::noinline]] void gemm_few_rows_of(const Operand<T>& a, MatrixView<const T> w, MatrixView<T> c,
+                                        InitialC<T> initial) {
   constexpr Index most = few_rows_depth<T, M>;
   alignas(64) T panel[M > 1 ? most * M : most];
-  const InputPieces<View> depths{w.cols, most};
+  const Pieces depths{w.cols, most};
   for (Index p = 0; p < depths.size(); ++p) {
     const Rows depth = depths[p];
     const bool in_place = M == 1 && a.col_stride == 1, resume = p > 0 || initial.accumulate;
     if (!in_place) pack_few_rows<T, M>(a.cols_at(depth), panel);
     const T* const x = in_place ? a.row(0) + depth.first : panel;
-    Index n = 0;
-    for (; n + G * W <= c.cols; n += G * W)
-      few_rows_columns<T, M, G>(x, w, c, initial.bias, resume, n, depth);
-    for (; n < c.cols; n += W) few_rows_columns<T, M, 1>(x, w, c, initial.bias, resume, n, depth);
+    for (Index n = 0; n < c.cols; n += lanes<T>)
+      few_rows_columns<T, M>(x, w, c, initial.bias, resume, n, depth);
   }
 }
 
 // C = initial + A W^T for 1 to few_rows rows.
-template <class T, class View>
-[[gnu::noinline]] void gemm_few_rows(const Operand<T>& a, View w, MatrixView<T> c, InitialC<T> initial) {
+template <class T>
+[[gnu::noinline]] void gemm_few_rows(const Operand<T>& a, MatrixView<const T> w, MatrixView<T> c,
+                                     InitialC<T> initial) {
   if (c.rows == 1) return gemm_few_rows_of<T, 1>(a, w, c, initial);
   if (c.rows <= 4) return gemm_few_rows_of<T, 4>(a, w, c, initial);
   if constexpr (few_rows > 8)

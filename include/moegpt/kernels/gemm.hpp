@@ -9,7 +9,7 @@
 // C^T = B^T A^T, which reads weights once, without packing.
 #include <moegpt/kernels/blas.hpp>
 #include <moegpt/kernels/few_rows.hpp>
-#include <moegpt/kernels/micro_kernel.hpp>
+#include <moegpt/kernels/panels.hpp>
 #include <moegpt/kernels/reduce.hpp>
 
 namespace moegpt {
@@ -204,7 +204,7 @@ template <class T>
 
 }  // namespace detail
 
-// C = initial + A B on one thread. B is an Operand, or weights in narrower storage: WeightOperand<T, S>.
+// C = initial + A B on one thread. B is an Operand, or weights in panels: WeightOperand<T, S>.
 template <class T, class B = Operand<T>>
 [[gnu::noinline]] void gemm(Operand<T> a, std::type_identity_t<B> b, MatrixView<T> c,
                             InitialC<T> initial = {}, Epilogue epilogue = {}) {
@@ -213,10 +213,14 @@ template <class T, class B = Operand<T>>
   if (c.rows == 0) return;
   if constexpr (plain && build_info().blas)
     if (detail::for_blas<T>(a, b)) return detail::gemm_by_blas<T>(a, b, c, initial, epilogue);
-  // With more than 8 rows, a B that stays in cache takes less time as the left operand (gemm_small_m).
-  const bool small_b = plain && c.rows > 8 && c.cols * b.rows < Index{1} << 18;
-  if (c.rows <= few_rows && c.cols >= W && b.is_transposed() && !small_b) {
-    detail::gemm_few_rows<T>(a, b.weights(), c, initial);
+  bool few = c.rows <= few_rows;
+  if constexpr (plain)  // with more than 8 rows, a B that stays in cache takes less time as the left operand
+    few = few && c.cols >= W && b.is_transposed() && !(c.rows > 8 && c.cols * b.rows < Index{1} << 18);
+  if (few) {
+    if constexpr (plain)
+      detail::gemm_few_rows<T>(a, b.weights(), c, initial);
+    else
+      detail::gemm_few_rows(a, b.w, c, initial);
     if (epilogue) epilogue({0, c.rows}, {0, c.cols});
     return;
   }
@@ -236,19 +240,19 @@ template <class T, class B = Operand<T>>
 template <class T, class B = Operand<T>>
 [[gnu::noinline]] void gemm(const Exec& exec, Operand<T> a, std::type_identity_t<B> b, MatrixView<T> c,
                             InitialC<T> initial = {}, Epilogue epilogue = {}) {
-  using Tile = detail::Tile<T>;
+  constexpr Index unit = detail::column_unit<T, B>;
   constexpr Index least = 1 << 19;  // multiply-adds of a task; few rows take as long as reading B
   const Index work = (c.rows > few_rows ? c.rows : few_rows) * c.cols * b.rows / least;
   const Index most = 4 * exec.workers(), tasks = work < most ? work : most;
   if (exec.workers() == 1 || tasks < 2 || c.rows == 0) return gemm<T, B>(a, b, c, initial, epilogue);
   const auto divided = [](Index n, Index by) { return (n + by - 1) / by; };
-  const Index panels = divided(c.cols, Tile::NR);
+  const Index panels = divided(c.cols, unit);
   const Pieces cols{panels, divided(panels, tasks)};  // columns first: every block of rows packs B again
   const Index rows_each = divided(c.rows, divided(tasks, cols.size()));
   const Pieces rows{c.rows, rows_each > 64 ? rows_each : 64};
   exec.parallel_for(rows.size() * cols.size(), [&](Index task) {
     const Rows r = rows[task % rows.size()], p = cols[task / rows.size()];
-    const Index first = p.first * Tile::NR, end = first + p.count * Tile::NR;
+    const Index first = p.first * unit, end = first + p.count * unit;
     const Rows n{first, (end < c.cols ? end : c.cols) - first};
     const auto epilogue_of_task = [&](Rows of, Rows columns) {
       epilogue({r.first + of.first, of.count}, {n.first + columns.first, columns.count});

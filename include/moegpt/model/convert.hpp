@@ -60,7 +60,7 @@ void convert(const From& from, To& to) {
         for_each_row(path, w, [&](Index i, const auto* numbers) {
           for (Index k = 0; k < w.cols; ++k) {
             auto stored = numbers[k];
-            if constexpr (std::same_as<S, BF16>) stored = BF16(stored);
+            if constexpr (std::same_as<S, Panels<BF16>>) stored = BF16(stored);
             check(std::isfinite(stored), "convert: ", path, "[", i * w.cols + k, "] is ", row[k],
                   ", expected a number that is finite where it goes");
           }
