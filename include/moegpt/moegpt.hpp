@@ -10,6 +10,7 @@
 #include <moegpt/core/int8.hpp>
 #include <moegpt/core/matrix.hpp>
 #include <moegpt/core/number.hpp>
+#include <moegpt/core/panels.hpp>
 #include <moegpt/core/random.hpp>
 #include <moegpt/core/start.hpp>
 #include <moegpt/layers/attention.hpp>

@@ -191,7 +191,7 @@ TEST_CASE("a trained model generates with narrower weights") {
   const TemporaryFolder folder;
   const std::string path = (folder / "narrow.safetensors").string();
 
-  using Narrow = GPT<Model::config, Model::RouterRecipe, Stored<float, INT8>>;  // or BF16
+  using Narrow = GPT<Model::config, Model::RouterRecipe, Stored<float, INT8>>;  // or BF16, or Stored<float>
   Narrow narrow;
   convert(model, narrow);
   const std::string text = generate(narrow, tokenizer, "In ", {.tokens = 20});

@@ -63,11 +63,13 @@ template <class T, int V>
   }
 }
 
-// C [MC, <= NR] = initial + A [MC, KC] B [KC, <= NR]: packs B into `panel`, then loops over the tiles of C.
+// C [MC, <= NR] = initial + A [MC, KC] B [KC, <= NR]: packs B into `panel`, unless it lies packed, then loops
+// over the tiles of C.
 template <class T, class B>
 void multiply_panel(const Operand<T>& a, const B& b, MatrixView<T> c, const T* initial, Index initial_row,
                     T* panel) {
   using Tile = detail::Tile<T>;
+  if (const T* const packed = packed_in_place<T>(b)) return run_panel<T>(a, packed, c, initial, initial_row);
   const Index vectors = (c.cols + lanes<T> - 1) / lanes<T>;
   const bool narrow = vectors < Tile::vectors && c.rows >= Tile::MR * Tile::vectors && !a.index;
   pack<T>(b, narrow ? vectors * lanes<T> : Index{Tile::NR}, panel);

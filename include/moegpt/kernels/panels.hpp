@@ -56,16 +56,32 @@ template <class T, class View>
 inline constexpr Index column_unit<T, PanelsOperand<View>> =
     std::max<Index>(Tile<T>::NR, View::Storage::rows);
 
+// A vector of elements as numbers. By intrinsics, because g++ 12 extends the elements of a converted vector
+// one by one.
 [[gnu::always_inline]] inline Vector<float> widen(const float* p) { return load(p); }
 [[gnu::always_inline]] inline Vector<float> widen(const BF16* p) {
-  typename VectorOf<std::uint16_t, 2 * lanes<float>>::type bits;
-  std::memcpy(&bits, p, sizeof bits);
-  return std::bit_cast<Vector<float>>(__builtin_convertvector(bits, Vector<std::uint32_t>) << 16);
+#if defined(__AVX512F__)
+  const __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));
+#elif defined(__AVX2__)
+  const __m256i bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
+#else
+  Vector<float> v;
+  for (int i = 0; i < lanes<float>; ++i) v[i] = p[i];
+  return v;
+#endif
 }
 [[gnu::always_inline]] inline Vector<float> widen(const std::int8_t* p) {
-  typename VectorOf<std::int8_t, lanes<float>>::type q;
-  std::memcpy(&q, p, sizeof q);
-  return __builtin_convertvector(__builtin_convertvector(q, Vector<std::int32_t>), Vector<float>);
+#if defined(__AVX512F__)
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#else
+  Vector<float> v;
+  for (int i = 0; i < lanes<float>; ++i) v[i] = static_cast<float>(p[i]);
+  return v;
+#endif
 }
 // Prefetches the cache lines of G vectors of weights.
 template <int G, class Unit>
@@ -106,7 +122,8 @@ template <int G, class S, class F>
   }
 }
 
-// C = initial + A W^T for G lanes<float> columns of C from n on, which may end beyond the last. a [w.cols, M]
+// C = initial + A W^T for G lanes<float> columns of C from n on, of which the last vector may end beyond the
+// last column. a [w.cols, M]
 template <int M, int G, class View>
 [[gnu::noinline]] void panel_columns(const float* a, const View& w, Index n, Index ahead, MatrixView<float> c,
                                      const float* bias, bool resume) {
@@ -155,8 +172,8 @@ template <int M, class View>
     const float* const x = in_place ? a.row(0) : block;
     const View part = w.cols_at(depth);
     for (Index n = 0; n < c.cols;) {
-      const Index row = part.row_in_panel(n), left = part.panel_rows(n) - row;
-      if (left >= G * W) {
+      const Index left = part.panel_rows(n) - part.row_in_panel(n);
+      if (left >= G * W && c.cols - n > (G - 1) * W) {
         panel_columns<M, G>(x, part, n, ahead, c, initial.bias, resume);
         n += G * W;
       } else {
@@ -176,6 +193,17 @@ template <class View>
   gemm_few_rows_of<8>(a, w, c, initial);
 }
 
+// B as a packed panel of NR columns, if it lies in memory as one; otherwise null.
+template <class T, class B>
+const T* packed_in_place(const B&) {
+  return nullptr;
+}
+template <class T>
+const T* packed_in_place(const PanelsOperand<ConstPanelsView<float>>& b) {
+  constexpr Index NR = Tile<T>::NR;
+  const bool whole = NR == Panels<float>::rows && b.cols == NR && b.w.row_in_panel(0) == 0;
+  return whole ? b.w.at(0, 0) : nullptr;
+}
 // panel[k][j] = B[k][j]; columns beyond those of B have any numbers. panel [b.rows, cols].
 template <class T, class View>
 [[gnu::noinline]] void pack(const PanelsOperand<View>& b, Index cols, T* panel) {
