@@ -161,7 +161,7 @@ template <int M, class View>
   constexpr int W = lanes<float>, G = vectors_at_once<M>;
   constexpr Index most = few_rows_depth<float, M>, line = 64 / Index{sizeof(*w.data)};
   // The next panel is prefetched if this one is read several times, otherwise what comes next in memory.
-  const Index ahead = G * W == Storage::rows ? 32 * line : Storage::rows * Storage::units(w.matrix_cols);
+  const Index ahead = G * W == Storage::rows ? 128 * line : Storage::rows * Storage::units(w.matrix_cols);
   alignas(64) float block[most * M];
   const bool in_place = M == 1 && a.col_stride == 1;
   const InputPieces<PanelsOperand<View>> depths{w.cols, in_place ? (w.cols + 31) / 32 * 32 : most};
