@@ -72,6 +72,27 @@ void writing_row(const char* name, Writing (*make)(int, int), int threads) {
                 1e-9 * turn.rate(read));
   scorecard::at_least(text, 100 * turn.ratio(write, read), 80, "%");
 }
+// Decoding of several sequences at once: time of a step over the bound of Writing, both for one thread.
+void batch_row(const char* name, Writing (*make)(int, int), int sequences) {
+  const std::string text = std::string(name) + ", " + std::to_string(sequences) + " sequences";
+  scorecard::progress(text);
+  const Writing w = make(sequences, 1);
+  Reading reading;
+  Interleaved turn;
+  const int read = turn.add(reading.bytes(), [&] { reading.read(Exec{1}); }, 0.05);
+  const int peak = turn.add_peak(1, 0.05), step = turn.add(1, w.next, 0.3);
+  turn.run(9);
+  scorecard::at_most(text, 1 / turn.rate(step) / w.bound(turn.rate(read), turn.rate(peak)), 1.15, "x");
+}
+// Prompts of 1,000 tokens: model FLOPs of the FMA peak, one thread.
+void prompt_row(const char* name, Workload (*make)(int), double goal) {
+  const Workload w = make(1);
+  scorecard::progress(name);
+  Interleaved turn;
+  const int peak = turn.add_peak(1, 0.2), step = turn.add(w.flops, w.step, 0.3);
+  turn.run(7);
+  scorecard::at_least(name, 100 * turn.ratio(step, peak), goal, "%");
+}
 // Tokens per second with weights in narrower storage, over those with float.
 void storage_row(const char* name, Writing (*make)(int, int), double goal) {
   scorecard::progress(name);
@@ -92,6 +113,14 @@ void generation() {
   scorecard::section("Generation with dense GPT-2 124M, one sequence, one thread: storage over float");
   storage_row("BF16", gpt2_dense_bf16_writing, 1.7);
   storage_row("INT8", gpt2_dense_int8_writing, 2.8);
+  scorecard::section(
+      "Generation of several sequences, float, one thread: time over the sum over products of max(bytes of "
+      "weights / bandwidth, FLOPs / peak)");
+  for (const int sequences : {4, 16})
+    batch_row("b: GPT-2 MoE, 2 layers", gpt2_moe_two_layers_writing, sequences);
+  scorecard::section("A prompt of 1,000 tokens, float, one thread: model FLOPs of the FMA peak");
+  prompt_row("dense GPT-2 124M", gpt2_dense_prompt, 70);
+  prompt_row("b: GPT-2 MoE, 2 layers", gpt2_moe_two_layers_prompt, 70);
 }
 
 void pair_row(const char* name, Pair (*make)(int), double goal) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <memory>
 
 #include "workloads.hpp"
@@ -131,6 +132,24 @@ inline constexpr double bytes_of_weight = 0;
 template <Config C, class Recipe, class N>
 inline constexpr double bytes_of_weight<GPT<C, Recipe, N>> = bytes_of_stored<StorageOf<N>>;
 
+// Products of steps: how often a matrix met so many rows.
+struct Products {
+  struct Entry {
+    double numbers, bytes, rows;  // of the matrix
+    auto operator<=>(const Entry&) const = default;
+  };
+  std::map<Entry, double> times;
+  double steps = 0;
+
+  // Of a step: the sum over products of max(bytes / bandwidth, FLOPs / peak).
+  double seconds(double bandwidth, double peak) const {
+    double sum = 0;
+    for (const auto& [entry, count] : times)
+      sum += count * std::max(entry.bytes / bandwidth, 2 * entry.numbers * entry.rows / peak);
+    return sum / steps;
+  }
+};
+
 // Sequences that grow by one token at a time: the likeliest of each.
 template <class Model>
 struct Growing {
@@ -138,29 +157,63 @@ struct Growing {
   typename Model::Workspace work;
   typename Model::Cache cache;
   std::vector<int> ids;
+  Products products;
 
   Growing(Index sequences, int threads)
-      : work({sequences, Model::config.context / 4}, Exec{.threads = threads}, {}, Use::inference),
+      : work({sequences, Model::config.context / 4}, Exec{.threads = threads}, {},
+             sequences == 1 ? Use::inference : Use::inspection),
         cache(sequences) {
     if constexpr (!std::same_as<walk::Storage<Model>, float>)
       init(model, Key{1});
     else
       random_weights(model);
-    begin();
-  }
-  void begin() {
-    cache.clear();
     Rng rng(4);
     std::vector<int> prompt(static_cast<std::size_t>(work.shape.tokens()));
     for (int& id : prompt) id = static_cast<int>(rng.below(Model::V));
     read(prompt);
   }
   void next() {
-    if (cache.remaining() == 0) return begin();
+    if (cache.remaining() == 0)
+      for (Index b = 0; b < cache.batch(); ++b) cache.truncate(b, Model::config.context / 4);
     read(std::vector<int>(ids));
+    if (cache.batch() > 1) count();
   }
 
  private:
+  // Adds the products of the last forward.
+  void count() {
+    static constexpr Config config = Model::config;
+    ++products.steps;
+    const auto add = [&](double numbers, double bytes, double rows) {
+      ++products.times[{numbers, numbers * bytes, rows}];
+    };
+    std::vector<double> expert;  // matrices of an expert in each layer
+    for_each_named_weight(
+        [&](const std::string& path, Kind kind, const auto& w) {
+          const bool look_up =
+              path.starts_with("position_embedding") || (path.starts_with("token_embedding") && !config.tied);
+          const double numbers = static_cast<double>(w.size());
+          if (w.shape.size() < 2 || look_up) return;
+          if (kind != Kind::sparse) add(numbers, bytes_of_weight<Model>, static_cast<double>(cache.batch()));
+          if (path.find(".experts.0.") != path.npos) expert.push_back(numbers);
+        },
+        model);
+    const double kv_heads = config.attention().key_value_heads(), width = config.attention().width();
+    for (Index b = 0; b < cache.batch(); ++b)  // keys and values, which the queries of a group share
+      for (int i = 0; i < 2 * config.layers; ++i)
+        add(static_cast<double>(cache.length(b)) * kv_heads * width, sizeof(float), config.heads / kv_heads);
+    if constexpr (Model::has_experts) {
+      double layers = 0;
+      for_each_mixture(model, work, [&](int, const auto&, const auto&) { ++layers; });
+      expert.resize(expert.size() / static_cast<std::size_t>(layers));
+      for_each_mixture(model, work, [&](int, const auto&, const auto& tape) {
+        for (int e = 0; e < tape.plan.experts; ++e)
+          for (const double numbers : expert)
+            if (tape.plan.load(e) > 0)
+              add(numbers, bytes_of_weight<Model>, static_cast<double>(tape.plan.load(e)));
+      });
+    }
+  }
   void read(const std::vector<int>& from) {
     const auto logits = model.logits(from, work, cache);
     const Index length = logits.count / cache.batch();
@@ -176,7 +229,35 @@ template <class Model>
 Writing writing(int sequences, int threads) {
   auto growing = std::make_shared<Growing<Model>>(sequences, threads);
   return {.bytes = bytes_of_weight<Model> * weights_met(growing->model),
-          .next = [growing] { growing->next(); }};
+          .next = [growing] { growing->next(); },
+          .bound = [growing](double bandwidth,
+                             double peak) { return growing->products.seconds(bandwidth, peak); }};
+}
+
+// A prompt of 1,000 tokens is read in pieces of 256.
+template <class Model>
+Workload prompt(std::string name, int threads) {
+  struct Prompt {
+    Model model;
+    SequenceBatch<Model> sequences;
+    std::vector<int> ids = std::vector<int>(1000);
+    explicit Prompt(int threads) : sequences(model, {.piece = 256, .exec = {threads}}) {
+      init(model, Key{1});
+      Rng rng(2);
+      for (int& id : ids) id = static_cast<int>(rng.below(Model::V));
+    }
+  };
+  auto reader = std::make_shared<Prompt>(threads);
+  const Shape shape{1, 1000};
+  constexpr Config C = Model::config;
+  const double head = static_cast<double>(C.vocab) * C.dim;  // of the last token only
+  return {.name = std::move(name),
+          .tokens = 1000,
+          .flops = model_flops(reader->model, shape) / 3 - 2 * 999 * head,
+          .step = [reader] {
+            reader->sequences.clear(0);
+            reader->sequences.read(0, reader->ids);
+          }};
 }
 
 template <class Model>

@@ -65,7 +65,17 @@ Writing gpt2_dense_int8_writing(int sequences, int threads) {
 Writing gpt2_moe_two_layers_writing(int sequences, int threads) {
   return writing<GPT<with_layers(gpt2_config, 2), TopKRouter<8, 2>, Stored<float>>>(sequences, threads);
 }
-Writing fine_grained_writing(int sequences, int threads) { return writing<FineGrained<Stored<float>>>(sequences, threads); }
+Writing fine_grained_writing(int sequences, int threads) {
+  return writing<FineGrained<Stored<float>>>(sequences, threads);
+}
+
+Workload gpt2_dense_prompt(int threads) {
+  return prompt<GPT<gpt2_config, Dense, Stored<float>>>("dense GPT-2 124M", threads);
+}
+Workload gpt2_moe_two_layers_prompt(int threads) {
+  return prompt<GPT<with_layers(gpt2_config, 2), TopKRouter<8, 2>, Stored<float>>>("b: GPT-2 MoE, 2 layers",
+                                                                                   threads);
+}
 
 double memory_available() {
   std::ifstream info("/proc/meminfo");

@@ -177,8 +177,8 @@ class SequenceBatch {
     Logits logits;
     for (Index first = cache.length(0); first < total; first = cache.length(0)) {
       const Index count = std::min(piece_, total - first);
-      logits = model_.logits({all + first, static_cast<std::size_t>(count)}, reading_, cache, noise_)
-                   .rows({count - 1, 1});
+      logits =
+          model_.last_logits({all + first, static_cast<std::size_t>(count)}, {}, reading_, cache, noise_);
     }
     if (alone_) cache_.copy(*alone_, 0, sequence);
     return logits;

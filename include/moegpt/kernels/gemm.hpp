@@ -215,7 +215,7 @@ template <class T, class B = Operand<T>>
   if (c.rows == 0) return;
   if constexpr (plain && build_info().blas)
     if (detail::for_blas<T>(a, b)) return detail::gemm_by_blas<T>(a, b, c, initial, epilogue);
-  bool few = c.rows <= few_rows;
+  bool few = c.rows <= detail::few_rows_of<B>;
   if constexpr (plain)  // with more than 8 rows, a B that stays in cache takes less time as the left operand
     few = few && c.cols >= W && b.is_transposed() && !(c.rows > 8 && c.cols * b.rows < Index{1} << 18);
   if (few) {

@@ -83,49 +83,50 @@ inline constexpr Index column_unit<T, PanelsOperand<View>> =
   return v;
 #endif
 }
-// Prefetches the cache lines of G vectors of weights.
-template <int G, class Unit>
-[[gnu::always_inline]] inline void prefetch_vectors(const Unit* p) {
-  constexpr Index line = 64 / Index{sizeof(Unit)};
-#pragma GCC unroll 8
-  for (Index i = 0; i < G * lanes<float>; i += line) __builtin_prefetch(p + i, 0, 3);
-}
+// Prefetches a stream, at some addresses for every input.
+template <int addresses>
+struct Prefetch {
+  const char* next = nullptr;
+  Index step = 0;  // bytes for an input
+  [[gnu::always_inline]] void operator()() {
+#pragma GCC unroll 4
+    for (int i = 0; i < addresses; ++i) __builtin_prefetch(next + i * step / addresses, 0, 3);
+    next += step;
+  }
+};
 
 // f(g, k, w[.][k]) for every input k in order, where lanes are outputs: rows `row` + g lanes<float> of w on,
-// for g < G. All are in one panel. What is `ahead` units further is prefetched.
-template <int G, class S, class F>
-[[gnu::always_inline]] inline void for_each_input(const ConstPanelsView<S>& w, Index row, Index ahead,
-                                                  F&& f) {
+// for g < G. All are in one panel.
+template <int G, class S, class P, class F>
+[[gnu::always_inline]] inline void for_each_input(const ConstPanelsView<S>& w, Index row, P prefetch, F&& f) {
   constexpr int W = lanes<float>;
-  const Index step = w.panel_rows(row);
+  const Index stride = w.panel_rows(row);
   if constexpr (std::same_as<S, INT8>) {
     for (Index first = 0; first < w.cols; first += INT8::block) {
       const std::int8_t* p = w.at(row, first);
-      const std::int8_t* const scales = w.scale_at(row, first);
       Vector<float> scale[G];
-      std::memcpy(&scale, scales, sizeof scale);
-      prefetch_vectors<4 * G>(scales + ahead);
+      std::memcpy(&scale, w.scale_at(row, first), sizeof scale);
       const Index end = first + INT8::block < w.cols ? first + INT8::block : w.cols;
-      for (Index k = first; k < end; ++k, p += step) {
-        prefetch_vectors<G>(p + ahead);
+      for (Index k = first; k < end; ++k, p += stride) {
+        prefetch();
 #pragma GCC unroll 8
         for (int g = 0; g < G; ++g) f(g, k, widen(p + g * W) * scale[g]);
       }
     }
   } else {
     const auto* p = w.at(row, 0);
-    for (Index k = 0; k < w.cols; ++k, p += step) {
-      prefetch_vectors<G>(p + ahead);
+    for (Index k = 0; k < w.cols; ++k, p += stride) {
+      prefetch();
 #pragma GCC unroll 8
       for (int g = 0; g < G; ++g) f(g, k, widen(p + g * W));
     }
   }
 }
 
-// C = initial + A W^T for G lanes<float> columns of C from n on, of which the last vector may end beyond the
-// last column. a [w.cols, M]
-template <int M, int G, class View>
-[[gnu::noinline]] void panel_columns(const float* a, const View& w, Index n, Index ahead, MatrixView<float> c,
+// C = initial + A W^T for at most M rows and G lanes<float> columns of C from n on, of which the last vector
+// may end beyond the last column. a [w.cols, R]
+template <int R, int M, int G, class View, class P>
+[[gnu::noinline]] void panel_columns(const float* a, const View& w, Index n, P prefetch, MatrixView<float> c,
                                      const float* bias, bool resume) {
   constexpr int W = lanes<float>;
   const Index left = c.cols - n;
@@ -136,10 +137,12 @@ template <int M, int G, class View>
       sum[g * M + m] = left >= (g + 1) * W ? load(from + n + g * W)
                                            : PaddedVector<float>{left - g * W}.load(from + n + g * W);
   }
-  for_each_input<G>(w, n, ahead, [&](int g, Index k, const Vector<float>& v) __attribute__((always_inline)) {
+  for_each_input<G>(w, n, prefetch,
+                    [&](int g, Index k, const Vector<float>& v) __attribute__((always_inline)) {
 #pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) sum[g * M + m] = multiply_add(a[k * M + m], v, sum[g * M + m]);
-  });
+                      for (int m = 0; m < M; ++m)
+                        sum[g * M + m] = multiply_add(a[k * R + m], v, sum[g * M + m]);
+                    });
   for (int m = 0; m < M && m < c.rows; ++m)
     for (int g = 0; g < G; ++g)
       if (left >= (g + 1) * W)
@@ -148,38 +151,70 @@ template <int M, int G, class View>
         PaddedVector<float>{left - g * W}.store(c[m] + n + g * W, sum[g * M + m]);
 }
 
-// Vectors of a panel that are computed at once: their sums of M rows fill half of the registers.
-template <int M>
-inline constexpr int vectors_at_once =
-    std::min<int>(Panels<float>::rows / lanes<float>, (MOEGPT_VECTOR_BYTES == 64 ? 16 : 8) / M);
+// Most rows of a product of few rows with such a B. For more, blocks of A take less time (gemm_by_blocks);
+// INT8 then widens once what tiles would widen again.
+template <class B>
+inline constexpr Index few_rows_of = few_rows;
+template <class View>
+inline constexpr Index few_rows_of<PanelsOperand<View>> = View::scaled ? 24 : 96;
 
-// C = initial + A W^T for at most M rows.
-template <int M, class View>
+// Vectors of a panel that are computed at once, for R rows: their sums are in up to 24 of 32 registers, or 12
+// of 16.
+template <int R>
+inline constexpr int vectors_at_once = MOEGPT_VECTOR_BYTES == 64 ? 4
+                                       : R == 1                  ? 8
+                                                                 : 2;
+
+// C = initial + A W^T in tiles of R rows. A panel that is passed over once is prefetched shortly before; if
+// several tiles or vectors pass over it, they prefetch the next one, each a part.
+template <int R, class View>
 [[gnu::noinline]] void gemm_few_rows_of(const Operand<float>& a, const View& w, MatrixView<float> c,
                                         InitialC<float> initial) {
   using Storage = typename View::Storage;
-  constexpr int W = lanes<float>, G = vectors_at_once<M>;
-  constexpr Index most = few_rows_depth<float, M>, line = 64 / Index{sizeof(*w.data)};
-  // The next panel is prefetched if this one is read several times, otherwise what comes next in memory.
-  const Index ahead = G * W == Storage::rows ? 128 * line : Storage::rows * Storage::units(w.matrix_cols);
-  alignas(64) float block[most * M];
-  const bool in_place = M == 1 && a.col_stride == 1;
-  const InputPieces<PanelsOperand<View>> depths{w.cols, in_place ? (w.cols + 31) / 32 * 32 : most};
+  constexpr int W = lanes<float>, G = vectors_at_once<R>;
+  constexpr Index unit = sizeof(*w.data);
+  constexpr Index bytes = Storage::rows * Storage::units(INT8::block) * unit / INT8::block;  // of an input
+  constexpr int near = bytes / 64, far = near < 2 ? near : 2;
+  const Index panel = Storage::rows * Storage::units(w.matrix_cols) * unit;
+  constexpr Index block_size = 16384;
+  alignas(64) float block[block_size];
+  const Pieces tiles{c.rows, R};
+  const Index passes = tiles.size() * (Storage::rows / (G * W));
+  const bool in_place = c.rows == 1 && a.col_stride == 1;
+  const Index fitting = block_size / (tiles.size() * R) / INT8::block * INT8::block;
+  const Index limit = in_place      ? INT8::blocks(w.cols) * INT8::block
+                      : passes == 1 ? fitting
+                                    : std::min<Index>(fitting, 512);  // the panel stays in L2
+  const InputPieces<PanelsOperand<View>> depths{w.cols, limit};
   for (Index p = 0; p < depths.size(); ++p) {
     const Rows depth = depths[p];
     const bool resume = p > 0 || initial.accumulate;
-    if (!in_place) pack_few_rows<float, M>(a.cols_at(depth), block);
+    for (Index t = 0; t < tiles.size() && !in_place; ++t)
+      pack_few_rows<float, R>(a.rows_at(tiles[t]).cols_at(depth), block + t * R * depth.count);
     const float* const x = in_place ? a.row(0) : block;
     const View part = w.cols_at(depth);
-    for (Index n = 0; n < c.cols;) {
-      const Index left = part.panel_rows(n) - part.row_in_panel(n);
-      if (left >= G * W && c.cols - n > (G - 1) * W) {
-        panel_columns<M, G>(x, part, n, ahead, c, initial.bias, resume);
-        n += G * W;
-      } else {
-        panel_columns<M, 1>(x, part, n, ahead, c, initial.bias, resume);
-        n += W;
+    const auto panel_from = [&](Index n, auto prefetch, Index pass) {
+      for (const Index end = n + part.panel_rows(n) - part.row_in_panel(n); n < end && n < c.cols;) {
+        const bool together = n + G * W <= end && n + (G - 1) * W < c.cols;
+        for (Index t = 0; t < tiles.size(); ++t, prefetch.next += pass) {
+          const float* const rows = x + t * R * depth.count;
+          const MatrixView<float> out = c.rows_at(tiles[t]);
+          if (!together)
+            panel_columns<R, R, 1>(rows, part, n, Prefetch<0>{}, out, initial.bias, resume);
+          else if (R > 2 && out.rows < R)
+            panel_columns<R, (R > 2 ? R - 1 : R), G>(rows, part, n, prefetch, out, initial.bias, resume);
+          else
+            panel_columns<R, R, G>(rows, part, n, prefetch, out, initial.bias, resume);
+        }
+        n += together ? G * W : W;
       }
+      return n;
+    };
+    for (Index n = 0; n < c.cols;) {
+      const char* const here = reinterpret_cast<const char*>(part.at(n, 0));
+      const Index step = bytes / passes;
+      n = passes == 1 ? panel_from(n, Prefetch<near>{here + 8192, bytes}, 0)
+                      : panel_from(n, Prefetch<far>{here + panel, step}, depth.count * step);
     }
   }
 }
@@ -187,10 +222,11 @@ template <class View>
 [[gnu::noinline]] void gemm_few_rows(const Operand<float>& a, const View& w, MatrixView<float> c,
                                      InitialC<float> initial) {
   if (c.rows == 1) return gemm_few_rows_of<1>(a, w, c, initial);
-  if (c.rows <= 4) return gemm_few_rows_of<4>(a, w, c, initial);
-  if constexpr (few_rows > 8)
-    if (c.rows > 8) return gemm_few_rows_of<16>(a, w, c, initial);
-  gemm_few_rows_of<8>(a, w, c, initial);
+  if (c.rows == 2) return gemm_few_rows_of<2>(a, w, c, initial);
+  const auto padded = [&](Index tile) { return (c.rows + tile - 1) / tile * tile; };
+  const bool often = c.rows > 8 && sizeof(*w.data) == 4;  // tiles of 4 rows of floats wait for L2
+  if (padded(4) < padded(6) && !often) return gemm_few_rows_of<4>(a, w, c, initial);
+  gemm_few_rows_of<6>(a, w, c, initial);
 }
 
 // B as a packed panel of NR columns, if it lies in memory as one; otherwise null.
@@ -210,7 +246,8 @@ template <class T, class View>
   constexpr int W = lanes<T>;
   for (Index j = 0; j < cols; j += W) {
     if (j < b.cols)
-      for_each_input<1>(b.w, j, 0, [&](int, Index k, const Vector<T>& v) { store(panel + k * cols + j, v); });
+      for_each_input<1>(b.w, j, Prefetch<0>{},
+                        [&](int, Index k, const Vector<T>& v) { store(panel + k * cols + j, v); });
     else
       for (Index k = 0; k < b.rows; ++k) store(panel + k * cols + j, Vector<T>{});
   }

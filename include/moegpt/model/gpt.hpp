@@ -153,6 +153,18 @@ struct GPT {
   }
   In<V, T> logits(std::span<const int> ids, std::span<const Index> lengths, Workspace& work, Cache& cache,
                   std::optional<Key> key = {}) const {
+    return logits_of<false>(ids, lengths, work, cache, key);
+  }
+  // The same for the last id of each sequence only: [batch, V]. The head of a long prompt is one row.
+  In<V, T> last_logits(std::span<const int> ids, std::span<const Index> lengths, Workspace& work,
+                       Cache& cache, std::optional<Key> key = {}) const {
+    return logits_of<true>(ids, lengths, work, cache, key);
+  }
+
+ private:
+  template <bool last>
+  In<V, T> logits_of(std::span<const int> ids, std::span<const Index> lengths, Workspace& work, Cache& cache,
+                     std::optional<Key> key) const {
     static_assert(C.mask == Mask::causal,
                   "GPT: with Config::mask = Mask::full a token depends on later ones, so this "
                   "model cannot generate: call forward and read work.tape.head.logits, or use Mask::causal");
@@ -169,11 +181,18 @@ struct GPT {
                                .partial = true},
                               work, work.objective);
     Tape& tape = work.tape;
-    resize_all(pass, tape.normed, tape.head.logits);
+    const Index rows = last ? shape.batch : shape.tokens();
+    tape.normed.resize(pass);
+    tape.head.logits.resize(rows);
     work.exec.region([&](const Exec& exec) {
       pass.exec = exec;
       trunk.forward(ids, tape.normed, tape.trunk, work.scratch.trunk, pass, &cache);
-      head.forward(tape.normed, trunk.token_embedding.weight, tape.head.logits, pass);
+      if constexpr (last)  // the last rows move to the front
+        for (Index b = 0; b < shape.batch; ++b) {
+          const Index length = lengths.empty() ? shape.length : lengths[static_cast<std::size_t>(b)];
+          std::copy_n(tape.normed[b * shape.length + std::max<Index>(length - 1, 0)], C.dim, tape.normed[b]);
+        }
+      head.forward(tape.normed.rows({0, rows}), trunk.token_embedding.weight, tape.head.logits, pass);
     });
     for (const T logit : tape.head.logits.memory())
       if (!std::isfinite(logit))
@@ -183,7 +202,6 @@ struct GPT {
     return tape.head.logits;
   }
 
- private:
   template <class List>
   static auto* pointer_to(const List& list) {
     return list.empty() ? nullptr : list.data();
