@@ -184,7 +184,7 @@ template <int R, class View>
   const Index fitting = block_size / (tiles.size() * R) / INT8::block * INT8::block;
   const Index limit = in_place      ? INT8::blocks(w.cols) * INT8::block
                       : passes == 1 ? fitting
-                                    : std::min<Index>(fitting, 512);  // the panel stays in L2
+                                    : std::min<Index>(fitting, 1024);  // the panel stays in L2
   const InputPieces<PanelsOperand<View>> depths{w.cols, limit};
   for (Index p = 0; p < depths.size(); ++p) {
     const Rows depth = depths[p];
