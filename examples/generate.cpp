@@ -13,6 +13,7 @@ namespace {
 
 struct Options {
   std::string model;
+  std::optional<std::string> storage;
   std::optional<std::string> prompt;
   Generate how{.tokens = 400, .sampling = {.temperature = 0.8}};
   std::vector<std::string> banned;
@@ -28,6 +29,10 @@ void declare(CLI::App& app, Options& o) {
   app.add_option("--model", o.model, "A model of one of the presets: what train --save wrote")
       ->required()
       ->check(file_name());
+  app.add_option(
+         "--storage", o.storage,
+         "Type of matrices in memory: float, bf16 or int8, of 4, 2 and 1.125 bytes (default: the file's)")
+      ->check(CLI::IsMember({"float", "bf16", "int8"}));
   app.add_option("--prompt", o.prompt, "What to continue (default: a new line, or the model's first token)");
   app.add_option("--tokens", o.how.tokens, "How much to write, at most (default 400)")->check(whole(0));
   app.add_option("--threads", o.how.exec.threads, "Default 1")->check(threads());
@@ -145,19 +150,36 @@ void run(Options o, bool noisy) {
   }
 }
 
+// Of the matrices in a file, as --storage names it.
+std::string storage_of(const SafetensorsFile& file) {
+  std::string storage = "float";
+  for (const auto& [name, tensor] : file.header.tensors) {
+    if (tensor.dtype == DType::i8) return "int8";
+    if (tensor.dtype == DType::bf16) storage = "bf16";
+  }
+  return storage;
+}
+
 // Tries the preset's model with vocabulary V; whether it was this one.
 template <class Preset, int V>
-bool is(const std::string& found, const Options& o) {
-  using Model = typename Preset::template Model<V>;
-  if (found != to_text<Model>()) return false;
-  run<Model>(o, Preset::recipe().noisy_evaluation);
+bool is(const std::string& found, const std::string& storage, const Options& o) {
+  if (found != to_text<typename Preset::template Model<V>>()) return false;
+  const bool noisy = Preset::recipe().noisy_evaluation;
+  if (storage == "bf16")
+    run<typename Preset::template Model<V, Stored<float, BF16>>>(o, noisy);
+  else if (storage == "int8")
+    run<typename Preset::template Model<V, Stored<float, INT8>>>(o, noisy);
+  else
+    run<typename Preset::template Model<V, Stored<float>>>(o, noisy);
   return true;
 }
 
 void start(const Options& o) {
-  const std::string found = model_text(o.model);
-  if (is<training::Small, training::Small::vocab>(found, o) || is<training::Small, 256>(found, o) ||
-      is<training::MakeMoE, training::MakeMoE::vocab>(found, o))
+  const SafetensorsFile file = read_safetensors(o.model);
+  const std::string found = model_text(file), storage = o.storage.value_or(storage_of(file));
+  if (is<training::Small, training::Small::vocab>(found, storage, o) ||
+      is<training::Small, 256>(found, storage, o) ||
+      is<training::MakeMoE, training::MakeMoE::vocab>(found, storage, o))
     return;
   check(false, o.model, " holds a ", found,
         ", which this program is not compiled for. Add it to examples/presets.hpp and compile again");

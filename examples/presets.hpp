@@ -23,9 +23,9 @@ struct Recipe {
 struct MakeMoE {
   static constexpr const char* name = "makemoe";
   static constexpr int vocab = 65;
-  template <int V = vocab>
+  template <int V = vocab, class N = float>
   using Model = presets::ModelOf<
-      presets::makemoe<presets::Extents{.vocab = V, .context = 32, .dim = 128, .layers = 8, .heads = 8}>>;
+      presets::makemoe<presets::Extents{.vocab = V, .context = 32, .dim = 128, .layers = 8, .heads = 8}>, N>;
   static Recipe recipe() {
     return {.batch = {16, 32},
             .steps = 5000,
@@ -45,7 +45,7 @@ struct MakeMoE {
 struct Small {
   static constexpr const char* name = "small";
   static constexpr int vocab = 96;  // a text with more has a vocabulary of 256
-  template <int V = vocab>
+  template <int V = vocab, class N = float>
   using Model = GPT<Config{.vocab = V,
                            .context = 128,
                            .dim = 128,
@@ -58,7 +58,7 @@ struct Small {
                            .gated = true,
                            .output_bias = false,
                            .expert_bias = false},
-                    TopKRouter<8, 2>>;
+                    TopKRouter<8, 2>, N>;
   static Recipe recipe() {
     return {.batch = {8, 128},
             .steps = 3000,

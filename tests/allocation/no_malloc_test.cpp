@@ -31,6 +31,7 @@ constexpr Config both_ways{.vocab = 29,
                            .mixture_at = {0, 2}};
 using Encoder = GPT<both_ways, ExpertChoiceRouter<4, 2>>;
 using Mixed = GPT<learned, NoisyTopKRouter<4, 2>>;
+using InPanels = GPT<learned, NoisyTopKRouter<4, 2>, Stored<float>>;
 using Narrow = GPT<learned, NoisyTopKRouter<4, 2>, Stored<float, BF16>>;
 using Narrower = GPT<learned, NoisyTopKRouter<4, 2>, Stored<float, INT8>>;
 using Small = training::Small::Model<>;
@@ -142,6 +143,7 @@ TEST_CASE("batched generation with lengths of their own allocates nothing after 
 }
 
 TEST_CASE("a token of a model with weights in storage allocates nothing") {
+  CHECK(allocations_of_generation<InPanels>({}) == 0);
   CHECK(allocations_of_generation<Narrow>({}) == 0);
   CHECK(allocations_of_generation<Narrower>({}) == 0);
 }

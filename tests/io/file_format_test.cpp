@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <list>
 
 using namespace moegpt;
 
@@ -65,8 +66,9 @@ void rewrite(const std::string& path, F&& change) {
   const SafetensorsFile file = read_safetensors(path);
   Metadata metadata = file.header.metadata;
   std::vector<NamedTensor> tensors;
+  std::list<std::string> data;
   for (const auto& [name, info] : file.header.tensors)
-    tensors.push_back({name, info.dtype, info.shape, file.data(info)});
+    tensors.push_back({name, info.dtype, info.shape, data.emplace_back(file.bytes(info)).data()});
   change(tensors, metadata);
   save_safetensors(path, tensors, metadata);
 }

@@ -2,6 +2,7 @@
 
 #include "support.hpp"
 
+#include <chrono>
 #include <csignal>
 #include <sys/resource.h>
 
@@ -52,6 +53,41 @@ TEST_CASE("a file that cannot be read is named with the reason") {
   CHECK(has(error_of([&] { read_file(folder / "empty"); }), "empty: is empty"));
   CHECK(has(error_of([&] { read_file("/dev/zero"); }), "/dev/zero: is a device"));
   CHECK_THROWS_AS(read_file(folder / "missing.txt"), std::runtime_error);
+}
+
+TEST_CASE("an open file is read from any place, and is the same file when another one takes its path") {
+  TemporaryFolder folder;
+  put(folder / "a", "0123456789");
+  const FileReader in(folder / "a");
+  CHECK(in.size() == 10);
+  char text[] = "....";
+  in.read(3, 4, text);
+  CHECK(std::string(text) == "3456");
+  in.read(0, 0, text);
+  CHECK(has(error_of([&] { in.read(8, 4, text); }), "a: ended after 10 bytes, expected 10"));
+  write_file_atomically(folder / "a", [](FileWriter& out) { out.write("new"); });
+  in.read(6, 4, text);
+  CHECK(std::string(text) == "6789");
+  in.check_unchanged();
+}
+
+TEST_CASE("an open file notices that it is written to, becomes longer or shorter") {
+  TemporaryFolder folder;
+  const auto long_ago = std::filesystem::file_time_type::clock::now() - std::chrono::hours(1);
+  for (const char* text : {"abcd", "0123456789", "012"}) {
+    put(folder / "a", "0123");
+    std::filesystem::last_write_time(folder / "a", long_ago);
+    const FileReader in(folder / "a");
+    in.check_unchanged();
+    put(folder / "a", text);
+    if (std::string_view(text).size() != 4) std::filesystem::last_write_time(folder / "a", long_ago);
+    CHECK(has(error_of([&] { in.check_unchanged(); }), "a: was changed while it was read: read it again"));
+  }
+  put(folder / "a", "0123");
+  const FileReader in(folder / "a");
+  put(folder / "a", "01");
+  char text[4];
+  CHECK(has(error_of([&] { in.read(0, 4, text); }), "a: ended after 2 bytes, expected 4"));
 }
 
 TEST_CASE("an existing file is replaced and keeps its permissions") {

@@ -31,7 +31,7 @@ template <class Number>
 std::vector<Number> numbers(const SafetensorsFile& file, const std::string& name) {
   const TensorInfo& tensor = file.header.tensors.at(name);
   std::vector<Number> all(static_cast<std::size_t>(tensor.end - tensor.begin) / sizeof(Number));
-  std::memcpy(all.data(), file.data(tensor), all.size() * sizeof(Number));
+  std::memcpy(all.data(), file.bytes(tensor).data(), all.size() * sizeof(Number));
   return all;
 }
 

@@ -47,8 +47,8 @@ TEST_CASE("a header laid out as Python's writer does is read") {
   const TensorInfo& a = file.header.tensors.at("a");
   CHECK(a.dtype == DType::f32);
   CHECK(a.shape == std::vector<Index>{2});
-  CHECK(std::string(file.data(a), 8) == "89abcdef");
-  CHECK(std::string(file.data(file.header.tensors.at("b")), 8) == "01234567");
+  CHECK(file.bytes(a) == "89abcdef");
+  CHECK(file.bytes(file.header.tensors.at("b")) == "01234567");
 }
 
 TEST_CASE("S1: a file of fewer than 8 bytes is rejected") {

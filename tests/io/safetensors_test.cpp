@@ -2,6 +2,7 @@
 
 #include "support.hpp"
 
+#include <chrono>
 #include <limits>
 #include <vector>
 
@@ -83,7 +84,7 @@ TEMPLATE_TEST_CASE("a tree read from its file has the same bits", "", float, dou
         Metadata{{"format", "pt"}, {"moegpt.format_version", "2"}, {"note", "\"quoted\" \xc3\xa9\n"}});
   CHECK(file.header.tensors.size() == 5);
   CHECK(file.header.tensors.at("leaves.1.weight").shape == std::vector<Index>{3, 2});
-  CHECK(file.data_at % 8 == 0);
+  CHECK(get(folder / "m.safetensors")[0] % 8 == 0);  // the header's length: data is aligned
   load_safetensors(file, loaded);
   CHECK(numbers(tree) == numbers(loaded));
 }
@@ -193,6 +194,56 @@ TEST_CASE("one bad number in the last tensor leaves the whole tree unchanged") {
   const Tree<float> before = tree;
   CHECK(has(error_of([&] { load_safetensors(folder / "m", tree); }), "'leaves.1.bias' holds nan at index 2"));
   CHECK(numbers(tree) == numbers(before));
+}
+
+TEST_CASE("a file that is changed after it was opened is refused and the tree is unchanged") {
+  TemporaryFolder folder;
+  Tree<float> tree, other;
+  fill(other);
+  const Tree<float> before = tree;
+  const auto path = folder / "m";
+  const auto refused_after = [&](auto&& change, const char* message) {
+    save_safetensors(path, other);
+    std::filesystem::last_write_time(path,
+                                     std::filesystem::file_time_type::clock::now() - std::chrono::hours(1));
+    const SafetensorsFile file = read_safetensors(path);
+    change();
+    CHECK(has(error_of([&] { load_safetensors(file, tree); }), message));
+    CHECK(numbers(tree) == numbers(before));
+  };
+  refused_after([&] { std::fstream(path, std::ios::in | std::ios::out).seekp(-4, std::ios::end) << "1234"; },
+                "was changed while it was read");
+  refused_after([&] { std::ofstream(path, std::ios::app) << "1234"; }, "was changed while it was read");
+  refused_after([&] { std::filesystem::resize_file(path, std::filesystem::file_size(path) - 4); },
+                "ended after");
+}
+
+TEST_CASE("a file that is open is read as it was when save puts another one in its place") {
+  TemporaryFolder folder;
+  Tree<float> old, fresh, loaded;
+  fill(old);
+  save_safetensors(folder / "m", old);
+  const SafetensorsFile file = read_safetensors(folder / "m");
+  save_safetensors(folder / "m", fresh);
+  load_safetensors(file, loaded);
+  CHECK(numbers(loaded) == numbers(old));
+  load_safetensors(folder / "m", loaded);
+  CHECK(numbers(loaded) == numbers(fresh));
+}
+
+TEST_CASE("a number that is not finite is refused when the tree is filled, too") {
+  // As if another program had written it after all numbers were checked.
+  const float infinity = std::numeric_limits<float>::infinity();
+  Weight<float, 2> a;
+  a[1] = 3;
+  const std::string header = "{" + tensor("a", "F32", "2", "0,8") + "}";
+  const SafetensorsFile file = parse_safetensors(safetensors_bytes(header, raw({1.f, infinity})), "m");
+  const auto from = safetensors::tensors_of(file.header.tensors, "a");
+  const auto fill_weight = [&] {
+    safetensors::read_weight(file, "a", from, WeightRef<float>(a), {.check_finite = true, .fill = true});
+  };
+  CHECK(has(error_of(fill_weight), "tensor 'a' holds inf at index 1"));
+  CHECK(a[1] == 3);
 }
 
 TEST_CASE("a tree with a bad number is not written") {

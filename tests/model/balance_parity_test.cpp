@@ -22,7 +22,7 @@ std::vector<double> numbers(const std::string& name) {
   Index count = 1;
   for (const Index extent : found->second.shape) count *= extent;
   std::vector<double> numbers(static_cast<std::size_t>(count));
-  for_each_number<double>(found->second.dtype, file.data(found->second), count,
+  for_each_number<double>(found->second.dtype, file.bytes(found->second).data(), count,
                           [&](Index i, double x) { numbers[static_cast<std::size_t>(i)] = x; });
   return numbers;
 }

@@ -31,6 +31,17 @@ template <class S>
 struct WidenedType<Panels<S>> {
   using type = float;
 };
+template <class S>
+struct ElementType {
+  using type = S;
+};
+template <class S>
+struct ElementType<Panels<S>> {
+  using type = S;
+};
+// What an element is stored as: S, or that of the panels.
+template <class S>
+using Element = typename ElementType<S>::type;
 
 // Some rows and columns of a matrix in panels. Products take views that begin at a row which is a multiple of
 // 16 and, for INT8, at a column which is a multiple of 32. Unit: Panels<S>::Unit or const.

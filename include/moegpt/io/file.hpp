@@ -1,6 +1,6 @@
 #pragma once
-// Reading and atomic writing of whole files. After a crash, a full disk or an error there is either the old
-// file or the complete new one.
+// Reading of files, and atomic writing of whole ones. After a crash, a full disk or an error there is either
+// the old file or the complete new one.
 #include <moegpt/core/matrix.hpp>
 
 #include <cerrno>
@@ -57,29 +57,65 @@ class Descriptor {
   int number_ = -1;
 };
 
+template <class Status>
+timespec last_write(const Status& status) {
+  if constexpr (requires { status.st_mtim; })
+    return status.st_mtim;
+  else
+    return status.st_mtimespec;  // macOS
+}
+
 }  // namespace file
 
-// The bytes of a regular file. Throws std::runtime_error if it is missing, a directory or a device, empty,
-// unreadable, or changes size while it is read.
-inline std::string read_file(const std::filesystem::path& path) {
-  file::Descriptor in;
-  in.open(path, O_RDONLY | O_NONBLOCK);
-  if (!in.is_open()) file::fail("open", path);
-  struct stat status{};
-  if (::fstat(in.number(), &status) != 0) file::fail("get the status of", path);
-  if (S_ISDIR(status.st_mode)) reject_file(path.string(), "is a directory, expected a file");
-  if (!S_ISREG(status.st_mode)) reject_file(path.string(), "is a device or pipe, expected a regular file");
-  if (status.st_size == 0) reject_file(path.string(), "is empty");
-
-  std::string bytes(static_cast<std::size_t>(status.st_size), '\0');
-  std::size_t done = 0;
-  while (done < bytes.size()) {
-    const ssize_t count = ::read(in.number(), bytes.data() + done, bytes.size() - done);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) file::fail("read", path);
-    if (count == 0) reject_file(path.string(), "ended after ", done, " bytes, expected ", bytes.size());
-    done += static_cast<std::size_t>(count);
+// A regular file, open for reading. It stays the same file if another one takes its path.
+class FileReader {
+ public:
+  // Throws std::runtime_error if it is missing, a directory or a device, empty, or unreadable.
+  explicit FileReader(const std::filesystem::path& path) : path_(path) {
+    in_.open(path, O_RDONLY | O_NONBLOCK);
+    if (!in_.is_open()) file::fail("open", path);
+    opened_ = status();
+    if (S_ISDIR(opened_.st_mode)) reject_file(path.string(), "is a directory, expected a file");
+    if (!S_ISREG(opened_.st_mode)) reject_file(path.string(), "is a device or pipe, expected a regular file");
+    if (opened_.st_size == 0) reject_file(path.string(), "is empty");
   }
+  Index size() const { return opened_.st_size; }  // when it was opened
+
+  // Bytes [at, at + count). Throws std::runtime_error if the file ends before, or cannot be read.
+  void read(Index at, Index count, char* to) const {
+    for (Index done = 0; done < count;) {
+      const ssize_t more =
+          ::pread(in_.number(), to + done, static_cast<std::size_t>(count - done), at + done);
+      if (more < 0 && errno == EINTR) continue;
+      if (more < 0) file::fail("read", path_);
+      if (more == 0) reject_file(path_.string(), "ended after ", at + done, " bytes, expected ", size());
+      done += more;
+    }
+  }
+  // Throws std::runtime_error if its size or the time of its last write is another than when it was opened.
+  void check_unchanged() const {
+    const struct stat now = status();
+    const timespec then = file::last_write(opened_), last = file::last_write(now);
+    if (now.st_size != opened_.st_size || last.tv_sec != then.tv_sec || last.tv_nsec != then.tv_nsec)
+      reject_file(path_.string(), "was changed while it was read: read it again");
+  }
+
+ private:
+  struct stat status() const {
+    struct stat now{};
+    if (::fstat(in_.number(), &now) != 0) file::fail("get the status of", path_);
+    return now;
+  }
+  std::filesystem::path path_;
+  file::Descriptor in_;
+  struct stat opened_{};
+};
+
+// The bytes of a regular file. Throws as FileReader does.
+inline std::string read_file(const std::filesystem::path& path) {
+  const FileReader in(path);
+  std::string bytes(static_cast<std::size_t>(in.size()), '\0');
+  in.read(0, in.size(), bytes.data());
   return bytes;
 }
 

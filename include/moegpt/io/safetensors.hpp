@@ -8,47 +8,12 @@
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
-// A file in memory, validated.
-struct SafetensorsFile {
-  std::string name;   // for messages
-  std::string bytes;  // of the whole file
-  Index data_at = 0;  // offset of the data in bytes
-  SafetensorsHeader header;
-
-  const char* data(const TensorInfo& tensor) const { return bytes.data() + data_at + tensor.begin; }
-};
-
 struct SafetensorsOptions {
   bool check_finite = true;  // reject NaN, infinity and overflow in the type of the weights
   FileFormat format{};
 };
 
 // ---- reading ----
-
-// Validates the bytes of a whole file. Throws std::runtime_error whose message contains `name`.
-inline SafetensorsFile parse_safetensors(std::string bytes, std::string name) {
-  SafetensorsFile file{std::move(name), std::move(bytes), 0, {}};
-  const std::size_t size = file.bytes.size();
-  if (size < 8) reject_file(file.name, "has ", size, " bytes, expected at least 8: not a safetensors file");
-  std::uint64_t header_bytes = 0;
-  std::memcpy(&header_bytes, file.bytes.data(), sizeof header_bytes);
-  if (header_bytes > SafetensorsLimits::header_bytes)
-    reject_file(file.name, "announces a header of ", header_bytes, " bytes, expected at most ",
-                SafetensorsLimits::header_bytes, ": not a safetensors file");
-  if (header_bytes > size - 8)
-    reject_file(file.name, "announces a header of ", header_bytes, " bytes, but only ", size - 8,
-                " follow: cut short or not a safetensors file");
-  file.data_at = static_cast<Index>(8 + header_bytes);
-  file.header = parse_safetensors_header(std::string_view(file.bytes).substr(8, header_bytes),
-                                         static_cast<Index>(size) - file.data_at, file.name);
-  return file;
-}
-
-// Reads and validates a file. Throws std::runtime_error with the file's name, what was found and what was
-// expected.
-inline SafetensorsFile read_safetensors(const std::filesystem::path& path) {
-  return parse_safetensors(read_file(path), path.string());
-}
 
 // A tree with a model's run-time constants.
 template <class Tree>
@@ -73,31 +38,21 @@ void check_fit(const std::string& file, TensorInfos rest, const Tree& tree) {
   std::vector<std::string> missing, unexpected, misfits;
   for_each_named_weight(
       [&](const std::string& path, Kind, const auto& weight) {
-        const auto found = rest.find(path);
-        if (found == rest.end()) {
+        const WeightTensors found = tensors_of(rest, path);
+        if (!found.numbers) {
           if (!weight.empty()) missing.push_back(shown(path));
           return;
         }
-        const TensorInfo* scales = scales_in(rest, path);
         if (!weight.empty())
-          if (std::string text = misfit(path, weight, found->second, scales); !text.empty())
-            misfits.push_back(text);
-        if (scales) rest.erase(scale_of(path));
-        rest.erase(found);
+          if (std::string text = misfit(path, weight, found); !text.empty()) misfits.push_back(text);
+        if (found.scales) rest.erase(scale_of(path));
+        rest.erase(path);
       },
       tree);
   for (const auto& [name, tensor] : rest) unexpected.push_back(shown(name) + " " + shown(tensor.shape));
   const std::string text = listed("missing in the file", missing) +
                            listed("unknown to this model", unexpected) + listed("different", misfits);
   if (!text.empty()) reject_file(file, "the tensors are not this model's", text);
-}
-
-// The bytes of a weight in a file that fits.
-inline WeightBytes bytes_in(const SafetensorsFile& file, const TensorInfos& tensors,
-                            const std::string& path) {
-  const TensorInfo& tensor = tensors.find(path)->second;
-  const TensorInfo* scales = scales_in(tensors, path);
-  return {tensor.dtype, file.data(tensor), scales ? file.data(*scales) : nullptr};
 }
 
 }  // namespace safetensors
@@ -109,29 +64,32 @@ inline WeightBytes bytes_in(const SafetensorsFile& file, const TensorInfos& tens
 // Older versions of the format: io/file_format.hpp. Throws std::runtime_error that lists missing or unknown
 // tensors and those of another shape or type, or names the first element that is not finite, an unknown
 // option, or a newer version. The tree is then unchanged.
+//
+// The file is read twice, in pieces: first to check every number, then to fill the tree. If another program
+// changes the file meanwhile, which save never does, std::runtime_error says so; if it did in the second
+// reading, the tree has numbers of both states of the file, all of them finite.
 template <HasFields Tree>
 void load_safetensors(const SafetensorsFile& file, Tree& tree, SafetensorsOptions options = {}) {
   const Metadata& metadata = file.header.metadata;
   const int version = safetensors::version_of(file.name, metadata, options.format);
   const TensorInfos tensors = safetensors::renamed(file.name, file.header.tensors, version, options.format);
   safetensors::check_fit(file.name, tensors, tree);
-  if (options.check_finite)
+  const auto read = [&](safetensors::Reading how) {
     for_each_named_weight(
-        [&](const std::string& path, Kind, const auto& weight) {
+        [&](const std::string& path, Kind, auto& weight) {
           if (weight.empty()) return;
-          safetensors::check_finite(file.name, path, weight, safetensors::bytes_in(file, tensors, path));
+          safetensors::read_weight(file, path, safetensors::tensors_of(tensors, path), weight, how);
         },
-        std::as_const(tree));
+        tree);
+    file.check_unchanged();
+  };
+  if (options.check_finite) read({.check_finite = true, .fill = false});
   if constexpr (HasModelOptions<Tree>) {
-    ModelOptions read = tree.options;
-    safetensors::read_options(file.name, metadata, version, options.format, read);
-    tree.options = read;
+    ModelOptions found = tree.options;
+    safetensors::read_options(file.name, metadata, version, options.format, found);
+    tree.options = found;
   }
-  for_each_named_weight(
-      [&](const std::string& path, Kind, auto& weight) {
-        if (!weight.empty()) safetensors::read_weight(weight, safetensors::bytes_in(file, tensors, path));
-      },
-      tree);
+  read({.check_finite = options.check_finite, .fill = true});
 }
 
 template <HasFields Tree>
@@ -145,9 +103,9 @@ namespace safetensors {
 
 // Sorts the tensors as they will lie in the file and returns the header, padded so that the data is
 // 8-aligned.
-inline std::string header_text(std::vector<NamedTensor>& tensors, Metadata metadata,
+inline std::string header_text(std::vector<TensorToWrite>& tensors, Metadata metadata,
                                const std::string& file) {
-  std::sort(tensors.begin(), tensors.end(), [](const NamedTensor& a, const NamedTensor& b) {
+  std::sort(tensors.begin(), tensors.end(), [](const TensorToWrite& a, const TensorToWrite& b) {
     return std::pair(-facts(a.dtype).bits, a.name) < std::pair(-facts(b.dtype).bits, b.name);
   });
   metadata.emplace("format", "pt");  // transformers and accelerate reject or warn without it
@@ -156,7 +114,7 @@ inline std::string header_text(std::vector<NamedTensor>& tensors, Metadata metad
     (((text += text.back() == '{' ? "" : ",") += json_quoted(key)) += ':') += json_quoted(value);
   text += '}';
   Index position = 0;
-  for (const NamedTensor& tensor : tensors) {
+  for (const TensorToWrite& tensor : tensors) {
     TensorInfo info{tensor.dtype, tensor.shape, position, position};
     info.end += bytes_of(file, tensor.name, info);
     (text += ',') += json_quoted(tensor.name);
@@ -172,33 +130,41 @@ inline std::string header_text(std::vector<NamedTensor>& tensors, Metadata metad
   return text;
 }
 
+inline void write_file(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
+                       const Metadata& metadata) {
+  check(!tensors.empty(), "no tensor to write to ", path.string(), ", expected at least one");
+  const std::string header = header_text(tensors, metadata, path.string());
+  write_file_atomically(path, [&](FileWriter& out) {
+    const std::uint64_t header_bytes = header.size();
+    out.write({reinterpret_cast<const char*>(&header_bytes), sizeof header_bytes});
+    out.write(header);
+    for (const TensorToWrite& tensor : tensors) tensor.write(out);
+  });
+}
+
 }  // namespace safetensors
 
 // Writes the tensors atomically (write_file_atomically), ordered by size of element type and name, so that
 // equal tensors give equal bytes. "format": "pt" is added to the metadata. Throws std::invalid_argument if
 // there is no tensor or one has no data, std::runtime_error if a name or text is not UTF-8, not unique or too
 // long, or the file cannot be written.
-inline void save_safetensors(const std::filesystem::path& path, std::vector<NamedTensor> tensors,
+inline void save_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
                              const Metadata& metadata = {}) {
-  check(!tensors.empty(), "no tensor to write to ", path.string(), ", expected at least one");
-  for (const NamedTensor& tensor : tensors)
+  std::vector<safetensors::TensorToWrite> list;
+  for (const NamedTensor& tensor : tensors) {
     check(tensor.data || std::count(tensor.shape.begin(), tensor.shape.end(), Index{0}) > 0, "tensor ",
           shown(tensor.name), " of shape ", shown(tensor.shape),
           " has null data: only a shape with a zero may");
-  const std::string header = safetensors::header_text(tensors, metadata, path.string());
-  write_file_atomically(path, [&](FileWriter& out) {
-    const std::uint64_t header_bytes = header.size();
-    out.write({reinterpret_cast<const char*>(&header_bytes), sizeof header_bytes});
-    out.write(header);
-    for (const NamedTensor& tensor : tensors) {
-      const Index bytes =
-          safetensors::bytes_of(path.string(), tensor.name, {tensor.dtype, tensor.shape, 0, 0});
-      out.write({static_cast<const char*>(tensor.data), static_cast<std::size_t>(bytes)});
-    }
-  });
+    list.push_back({tensor.name, tensor.dtype, tensor.shape, [&](FileWriter& out) {
+                      const Index bytes = safetensors::bytes_of(path.string(), tensor.name,
+                                                                {tensor.dtype, tensor.shape, 0, 0});
+                      out.write({static_cast<const char*>(tensor.data), static_cast<std::size_t>(bytes)});
+                    }});
+  }
+  safetensors::write_file(path, std::move(list), metadata);
 }
 
-// Writes every weight of `tree` that is not empty, under its path, without a copy, and in the metadata the
+// Writes every weight of `tree` that is not empty, under its path, in pieces, and in the metadata the
 // format's version and a model's options. Throws std::runtime_error if a weight holds NaN or infinity; then
 // nothing is written.
 template <HasFields Tree>
@@ -206,16 +172,15 @@ void save_safetensors(const std::filesystem::path& path, const Tree& tree, Metad
                       SafetensorsOptions options = {}) {
   metadata[safetensors::version_key] = std::to_string(options.format.version);
   if constexpr (HasModelOptions<const Tree>) safetensors::write_options(tree.options, metadata);
-  std::vector<NamedTensor> tensors;
+  std::vector<safetensors::TensorToWrite> tensors;
   for_each_named_weight(
       [&](const std::string& name, Kind, const auto& weight) {
         if (weight.empty()) return;
-        if (options.check_finite)
-          safetensors::check_finite(path.string(), name, weight, safetensors::bytes_of_weight(weight));
+        if (options.check_finite) safetensors::check_finite(path.string(), name, weight);
         safetensors::add_tensors(name, weight, tensors);
       },
       tree);
-  save_safetensors(path, std::move(tensors), metadata);
+  safetensors::write_file(path, std::move(tensors), metadata);
 }
 
 }  // namespace MOEGPT_BUILD
