@@ -3,7 +3,8 @@
 # other processes still lowers the figures.
 #   bench/run.sh              every program in bench/, about ten minutes; arguments go to Google Benchmark
 #   bench/run.sh scorecard    one line for each goal: figure, goal, ok or short
-#   bench/run.sh peers        the same models in PyTorch, interleaved with moegpt
+#   bench/run.sh peers        training of the same models in PyTorch, interleaved with moegpt
+#   bench/run.sh peers generation   generation in PyTorch and llama.cpp, likewise: bench/peers/README.md
 #   bench/run.sh collapse     do experts collapse, and what prevents it? trains small models, twenty minutes
 #   bench/run.sh expert_choice   does expert choice learn in fewer steps than top-2? ten minutes
 set -euo pipefail
@@ -51,7 +52,7 @@ scorecard)
   $bin/scorecard_models steps layers generation threads busy
   $bin/scorecard_models memory
   printf '\nElsewhere\n'
-  echo "  against PyTorch                                                  ./bench/run.sh peers"
+  echo "  against PyTorch and llama.cpp                    ./bench/run.sh peers; ./bench/run.sh peers generation"
   echo "  invariants 5 and 6, no allocation in a step, gradcheck, parity   ./tests/run.sh"
   ;;
 peers)
