@@ -1,5 +1,6 @@
 #pragma once
 // All of <moegpt/moegpt.hpp>, and files of models and intermediates. Needs nlohmann/json and Eigen.
+#include <moegpt/io/any_model.hpp>
 #include <moegpt/io/intermediates.hpp>
 #include <moegpt/io/model_file.hpp>
 #include <moegpt/io/safetensors.hpp>
