@@ -156,11 +156,15 @@ bool is(const std::string& found, const Options& o) {
 
 void start(const Options& o) {
   const std::string found = model_text(o.model);
+#ifdef MOEGPT_MODEL
+  if (is<training::Given, training::Given::vocab>(found, o)) return;
+#else
   if (is<training::Small, training::Small::vocab>(found, o) || is<training::Small, 256>(found, o) ||
       is<training::MakeMoE, training::MakeMoE::vocab>(found, o))
     return;
-  check(false, o.model, " holds a ", found,
-        ", which this program is not compiled for. Add it to examples/presets.hpp and compile again");
+#endif
+  check(false, o.model, " holds a ", shown(found, 1000),
+        ", which this program is not compiled for. To compile it: examples/for_model.sh FILE generate ...");
 }
 
 }  // namespace

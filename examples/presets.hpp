@@ -74,4 +74,23 @@ struct Small {
   }
 };
 
+#ifdef MOEGPT_MODEL
+// The type that for_model.sh compiles a program for, with the training of Small, or of MakeMoE if it is that
+// type.
+struct Given {
+  template <int = 0>
+  using Model = MOEGPT_MODEL;
+  static constexpr int vocab = Model<>::config.vocab;
+  static Recipe recipe() {
+    if constexpr (std::is_same_v<Model<>, MakeMoE::Model<vocab>>) return MakeMoE::recipe();
+    Recipe recipe = Small::recipe();
+    recipe.batch.length = std::min<Index>(recipe.batch.length, Model<>::config.context);
+    return recipe;
+  }
+};
+inline constexpr int most_vocab = Given::vocab;
+#else
+inline constexpr int most_vocab = 256;  // of the models above
+#endif
+
 }  // namespace training
