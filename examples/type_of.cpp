@@ -1,7 +1,7 @@
 // Prints the type of the model in a file, checked: what for_model.sh gives to a compiler. See
 // io/type_text.hpp.
 #include <moegpt/io/model_file.hpp>
-#include <moegpt/io/type_text.hpp>
+#include <moegpt/io/type_size.hpp>
 
 #include <cstdio>
 

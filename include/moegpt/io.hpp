@@ -4,5 +4,6 @@
 #include <moegpt/io/intermediates.hpp>
 #include <moegpt/io/model_file.hpp>
 #include <moegpt/io/safetensors.hpp>
+#include <moegpt/io/type_size.hpp>
 #include <moegpt/io/type_text.hpp>
 #include <moegpt/moegpt.hpp>
