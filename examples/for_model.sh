@@ -63,7 +63,7 @@ compile() {
     printf '%s\0' "${cxx[@]}" "${flags[@]}" "$@"
     "${cxx[@]}" "${flags[@]}" -dM -E -x c++ /dev/null   # version, and features of the processor
     cd "$include" && find moegpt -type f | LC_ALL=C sort | xargs cat
-    cat "$examples"/*.hpp "$examples/$name.cpp"
+    cd "$examples" && find . -name '*.hpp' | LC_ALL=C sort | xargs cat "$name.cpp"
   } | sha256sum | cut -c 1-40)
   built=$cache/$name-$key
   [[ ! -x $built ]] || return 0

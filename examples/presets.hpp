@@ -78,19 +78,18 @@ struct Small {
 // The type that for_model.sh compiles a program for, with the training of Small, or of MakeMoE if it is that
 // type.
 struct Given {
-  template <int = 0>
-  using Model = MOEGPT_MODEL;
-  static constexpr int vocab = Model<>::config.vocab;
+  using Stated = MOEGPT_MODEL;
+  static constexpr const char* name = "given";
+  static constexpr int vocab = Stated::config.vocab;
+  template <int V = vocab, class N = float>
+  using Model = GPT<Stated::config, Stated::RouterRecipe, N>;
   static Recipe recipe() {
-    if constexpr (std::is_same_v<Model<>, MakeMoE::Model<vocab>>) return MakeMoE::recipe();
+    if constexpr (std::is_same_v<Stated, MakeMoE::Model<vocab>>) return MakeMoE::recipe();
     Recipe recipe = Small::recipe();
-    recipe.batch.length = std::min<Index>(recipe.batch.length, Model<>::config.context);
+    recipe.batch.length = std::min<Index>(recipe.batch.length, Stated::config.context);
     return recipe;
   }
 };
-inline constexpr int most_vocab = Given::vocab;
-#else
-inline constexpr int most_vocab = 256;  // of the models above
 #endif
 
 }  // namespace training

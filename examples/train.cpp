@@ -83,10 +83,10 @@ Tokenizer tokenizer_for(const Options& o, const std::string& text) {
     return Tokenizer::bytes();
   }
   Tokenizer characters = Tokenizer::characters(text);
-  if (characters.vocab() <= training::most_vocab) return characters;
+  if (characters.vocab() <= 256) return characters;
   check(o.tokenizer == "auto", "the text has ", characters.vocab(),
-        " different characters, this program's models at most ", training::most_vocab,
-        ": use --tokenizer bytes");
+        " different characters, this program's models at most "
+        "256: use --tokenizer bytes");
   std::printf("the text has %d different characters: its tokens are bytes\n", characters.vocab());
   return Tokenizer::bytes();
 }
