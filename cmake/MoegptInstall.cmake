@@ -37,4 +37,7 @@ if(MOEGPT_BLAS)
 endif()
 configure_file(cmake/moegpt.pc.in moegpt.pc @ONLY)
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/moegpt.pc" DESTINATION ${pkgconfig_dir})
+# Sources of the programs, for share/moegpt/examples/for_model.sh, which compiles them for the type of a model file.
+install(DIRECTORY examples DESTINATION ${CMAKE_INSTALL_DATADIR}/moegpt USE_SOURCE_PERMISSIONS
+  FILES_MATCHING PATTERN "*.cpp" PATTERN "*.hpp" PATTERN "for_model.sh")
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/moegpt)

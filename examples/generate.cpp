@@ -177,12 +177,16 @@ bool is(const std::string& found, const std::string& storage, const Options& o) 
 void start(const Options& o) {
   const SafetensorsFile file = read_safetensors(o.model);
   const std::string found = model_text(file), storage = o.storage.value_or(storage_of(file));
+#ifdef MOEGPT_MODEL
+  if (is<training::Given, training::Given::vocab>(found, storage, o)) return;
+#else
   if (is<training::Small, training::Small::vocab>(found, storage, o) ||
       is<training::Small, 256>(found, storage, o) ||
       is<training::MakeMoE, training::MakeMoE::vocab>(found, storage, o))
     return;
-  check(false, o.model, " holds a ", found,
-        ", which this program is not compiled for. Add it to examples/presets.hpp and compile again");
+#endif
+  check(false, o.model, " holds a ", shown(found, 1000),
+        ", which this program is not compiled for. To compile it: examples/for_model.sh FILE generate ...");
 }
 
 }  // namespace

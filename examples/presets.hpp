@@ -74,4 +74,22 @@ struct Small {
   }
 };
 
+#ifdef MOEGPT_MODEL
+// The type that for_model.sh compiles a program for, with the training of Small, or of MakeMoE if it is that
+// type.
+struct Given {
+  using Stated = MOEGPT_MODEL;
+  static constexpr const char* name = "given";
+  static constexpr int vocab = Stated::config.vocab;
+  template <int V = vocab, class N = float>
+  using Model = GPT<Stated::config, Stated::RouterRecipe, N>;
+  static Recipe recipe() {
+    if constexpr (std::is_same_v<Stated, MakeMoE::Model<vocab>>) return MakeMoE::recipe();
+    Recipe recipe = Small::recipe();
+    recipe.batch.length = std::min<Index>(recipe.batch.length, Stated::config.context);
+    return recipe;
+  }
+};
+#endif
+
 }  // namespace training

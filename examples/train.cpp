@@ -25,8 +25,10 @@ void declare(CLI::App& app, Options& o) {
   using namespace options;
   app.add_option("--data", o.data, "Any text; without it, one is generated whose entropy is known")
       ->check(file_name());
+#ifndef MOEGPT_MODEL
   app.add_option("--preset", o.preset, "small (default) or makemoe")
       ->check(CLI::IsMember({"small", "makemoe"}));
+#endif
   app.add_option("--tokenizer", o.tokenizer,
                  "auto (default: characters, or bytes if the text is not UTF-8 or has more "
                  "than 256 different ones), characters, bytes")
@@ -223,6 +225,11 @@ void start(const Options& o) {
   if (!o.save.empty()) check_can_write(o.save);  // before training
   const Text text = read_or_generate(o);
   Tokenizer tokenizer = tokenizer_for(o, text.text);
+#ifdef MOEGPT_MODEL
+  check(tokenizer.vocab() <= training::Given::vocab, "the model has ", training::Given::vocab,
+        " tokens, this text ", tokenizer.vocab(), ": use another text, or a type of a larger .vocab");
+  run<training::Given, training::Given::vocab>(o, text, std::move(tokenizer));
+#else
   if (o.preset == "makemoe") {
     check(tokenizer.vocab() <= training::MakeMoE::vocab, "preset makemoe has ", training::MakeMoE::vocab,
           " tokens, this text ", tokenizer.vocab(), ": use --preset small, or another text");
@@ -231,6 +238,7 @@ void start(const Options& o) {
   if (tokenizer.vocab() <= training::Small::vocab)
     return run<training::Small, training::Small::vocab>(o, text, std::move(tokenizer));
   run<training::Small, 256>(o, text, std::move(tokenizer));
+#endif
 }
 
 }  // namespace

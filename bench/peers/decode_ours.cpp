@@ -85,6 +85,6 @@ int main(int argc, char** argv) {
     if (*probing) return probe(threads);
     if (type == "bf16") return decode<Stored<float, BF16>>(file, threads);
     if (type == "int8") return decode<Stored<float, INT8>>(file, threads);
-    decode<float>(file, threads);
+    decode<Stored<float>>(file, threads);
   });
 }

@@ -318,6 +318,11 @@ TEST_CASE("a file contains a complete model") {
   Model same;
   load(path, same, tokenizer);
   CHECK(same_weights(model, same));
+
+  const AnyModel<GPT<modern>, Model> any(path);  // throws for a file of a third type
+  const std::string text = std::visit(
+      [&](const auto& model) { return generate(model, any.tokenizer, "In ", {.tokens = 20}); }, any.model);
+  CHECK(text == generate(model, tokenizer, "In ", {.tokens = 20}));
 }
 
 TEST_CASE("an error says what was found and what was expected") {
