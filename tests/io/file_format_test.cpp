@@ -335,6 +335,8 @@ TEST_CASE("fields omitted in a type's text have the values that they had in the 
   CHECK(TopKRouter<8, 2, TopK{Gates::renormalised, false, false}>::text() == "TopKRouter<8, 2>");
   CHECK(TopKRouter<8, 1, TopK{Gates::probability, false, false}>::text() == "TopKRouter<8, 1>");
   CHECK(TopKRouterWith<8, 2, PNormGates<2>, false>::text() == "TopKRouterWith<8, 2, PNormGates<2>>");
+  CHECK(TopKRouterWith<8, 2, PNormGates<1, std::ratio<5, 2>>>::text() ==
+        "TopKRouterWith<8, 2, PNormGates<1, std::ratio<5, 2>>>");
   CHECK(NoisyTopKRouter<8, 2, NoisyTopK{false, false, false}>::text() == "NoisyTopKRouter<8, 2>");
   CHECK(SigmoidRouter<8, 2, Sigmoid{true, true, 1, 0, false}, std::ratio<1>>::text() ==
         "SigmoidRouter<8, 2>");

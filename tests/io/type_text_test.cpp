@@ -55,6 +55,7 @@ TEST_CASE("the text of every router and wrapper is read and written anew") {
   check_recipe<TopKRouter<4, 4, TopK{.gates = Gates::probability, .bias = true, .selection_bias = true}>>();
   check_recipe<TopKRouterWith<5, 3, PNormGates<2>>>();
   check_recipe<TopKRouterWith<5, 3, PNormGates<1>, true>>();
+  check_recipe<TopKRouterWith<5, 3, PNormGates<3, std::ratio<5, 2>>>>();
   check_recipe<TopPRouter<5, 4>>();
   check_recipe<TopPRouter<5, 4, std::ratio<3, 5>, Gates::probability>>();
   check_recipe<NoisyTopKRouter<5, 2>>();

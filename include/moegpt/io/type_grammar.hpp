@@ -93,7 +93,7 @@ inline constexpr Rule rules[] = {
     {"TopK", "options", {{"gates", "Gates"}, {"bias", "flag"}, {"selection_bias", "flag"}}},
     {"Gates", "enumeration", {{"renormalised"}, {"probability"}}},
     {"TopKRouterWith", "router", {few_experts, choices, type("gates", "gate rule"), {"bias", "flag"}}},
-    {"PNormGates", "gate rule", {number("P", 64)}},
+    {"PNormGates", "gate rule", {number("P", 64), {"scale", "ratio"}}},
     {"TopPRouter", "router", {few_experts, choices, {"p", "ratio"}, {"gates", "Gates"}}},
     {"NoisyTopKRouter", "router", {few_experts, choices, {"options", "NoisyTopK"}}},
     {"NoisyTopK", "options", {{"bias", "flag"}, {"noise_floor", "flag"}, {"detached_threshold", "flag"}}},

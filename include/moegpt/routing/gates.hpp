@@ -66,7 +66,10 @@ struct PNormGates {
   static_assert(P >= 1, "PNormGates: P must be at least 1");
   static_assert(Scale::num > 0 && Scale::den > 0, "PNormGates: the scale must be more than 0");
   static constexpr bool constant_alone = true;  // a
-  static std::string text() { return "PNormGates<" + std::to_string(P) + ">"; }
+  static std::string text() {
+    const bool scaled = Scale::num != Scale::den;
+    return "PNormGates<" + std::to_string(P) + (scaled ? ", " + text_of<Scale>() : "") + ">";
+  }
   template <class T>
   static constexpr T scale = T(Scale::num) / T(Scale::den);
 
