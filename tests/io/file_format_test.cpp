@@ -231,10 +231,10 @@ TEST_CASE("a file with names of older versions loads as the model that it was, a
             "unknown to this model: 'blocks.0.attending."));
   save_as("4", "attention", "moe.router", "BestRouter");
   CHECK(has(error_of([&] { load(path, read, tokenizer, fourth); }),
-            "BestRouter<3, 2>>, this program is compiled for"));
+            "BestRouter<3, 2>>', this program is compiled for"));
   save_as("1", "mixer", "moe.choice", "SumRouter");
   CHECK(
-      has(error_of([&] { load(path, read, tokenizer); }), "SumRouter<3, 2>>, this program is compiled for"));
+      has(error_of([&] { load(path, read, tokenizer); }), "SumRouter<3, 2>>', this program is compiled for"));
   CHECK(has(error_of([&] { load_safetensors(path, read); }), "unknown to this model: 'blocks.0.mixer."));
 }
 

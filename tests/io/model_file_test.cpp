@@ -121,7 +121,7 @@ TEST_CASE("a file of another model names the type to compile, and changes nothin
   Tokenizer tokenizer;
   const std::string text = message_of([&] { load(file.path, other, tokenizer); });
   CHECK(contains(text,
-                 "Compile it with GPT<Config{.vocab = 9, .context = 8, .dim = 8, .layers = 2, .heads = 2, "
+                 " holds a 'GPT<Config{.vocab = 9, .context = 8, .dim = 8, .layers = 2, .heads = 2, "
                  ".norm = Norm::rms, .gated = true}, TopKRouter<4, 2>>"));
   CHECK(contains(text, to_text<Other>()));
   CHECK(count_weights(other) > 0);
@@ -151,7 +151,7 @@ TEST_CASE("a file of another block layout is rejected, with the layout to compil
   GPT<with(Residual::post_norm, {0, 1}), TopKRouter<4, 2>> other_mixtures;  // weights of the same shapes
   GPT<with(Residual::no_norm, {0, 2}), TopKRouter<4, 2>> other_norms;
   const std::string wanted =
-      "Compile it with GPT<Config{.vocab = 9, .context = 8, .dim = 8, .layers = 3, .heads = 2, "
+      " holds a 'GPT<Config{.vocab = 9, .context = 8, .dim = 8, .layers = 3, .heads = 2, "
       ".residual = Residual::post_norm, .mixture_at = {0, 2}}, TopKRouter<4, 2>>";
   CHECK(contains(message_of([&] { load(file.path, other_mixtures, tokenizer); }), wanted));
   CHECK(contains(message_of([&] { load(file.path, other_norms, tokenizer); }), wanted));

@@ -103,8 +103,9 @@ template <class Model>
 void load(const std::string& path, Model& model, Tokenizer& tokenizer, const FileFormat& format = {}) {
   const SafetensorsFile file = read_safetensors(path);
   const std::string found = model_text(file, format);
-  check(found == to_text<Model>(), path, " holds a ", found, ", this program is compiled for a ",
-        to_text<Model>(), ". Compile it with ", found);
+  check(found == to_text<Model>(), path, " holds a ", shown(found, 1000),
+        ", this program is compiled for a '", to_text<Model>(),
+        "'. Compile it for the type of the file, or use examples/for_model.sh");
   Tokenizer read = Tokenizer::from_text(detail::metadata_of(file, "moegpt.tokenizer"));
   check(read.vocab() <= Model::config.vocab, path, ": its tokenizer has ", read.vocab(),
         " tokens, its model ", Model::config.vocab);
