@@ -136,7 +136,7 @@ void require_ragged_batches() {
   for (const std::optional<Key> key : {std::optional<Key>{}, std::optional<Key>{Key{14}}}) {
     const Scalars<Model> whole = trained(*model, shape, ids, key);
     Workspace<Model> work({3, 11}, {2}, dropping, Use::inference);
-    typename Model::Cache cache(3);
+    typename Model::Cache cache(3), cache_of_last(3);
     for (const auto& lengths : steps) {
       const Index longest = *std::max_element(lengths, lengths + 3);
       std::vector<int> part(static_cast<std::size_t>(3 * longest), V - 1);  // padding
@@ -150,6 +150,11 @@ void require_ragged_batches() {
         REQUIRE(std::memcmp(logits[row], whole.data() + at * V,
                             sizeof(T) * static_cast<std::size_t>(lengths[b] * V)) == 0);
       }
+      const auto last = model->last_logits(part, lengths, work, cache_of_last, key);
+      REQUIRE(last.count == 3);
+      for (Index b = 0; b < 3; ++b)
+        if (lengths[b] > 0)
+          REQUIRE(same_bits(last[b], whole.data() + (b * L + cache.length(b) - 1) * V, V));
     }
     REQUIRE(cache.remaining() == 0);
   }
