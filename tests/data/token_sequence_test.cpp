@@ -1,18 +1,12 @@
 #include <moegpt/data/token_sequence.hpp>
 
-#include "../support/catch.hpp"
+#include "support.hpp"
 
 #include <numeric>
 
 using namespace moegpt;
 
 namespace {
-
-std::vector<int> ids_of(TokenView tokens) {
-  std::vector<int> ids(static_cast<std::size_t>(tokens.size()));
-  tokens.copy(0, tokens.size(), ids.data());
-  return ids;
-}
 
 // 0 .. 29 in three pieces of three types.
 TokenSequence thirty() {
