@@ -23,9 +23,10 @@ TEST_CASE("a JSON document with a name twice, or that is not JSON, is refused") 
 }
 
 TEST_CASE("members of a JSON object have the type and range that is asked for") {
-  const nlohmann::json document = parse_json(
-      "file",
-      R"({"n": 3, "x": 0.5, "e": 1e3, "s": "t", "b": true, "l": [1, 2], "m": [1, -2], "big": 18446744073709551615,
+  const nlohmann::json document =
+      parse_json("file",
+                 R"({"n": 3, "x": 0.5, "e": 1e3, "s": "t", "b": true, "l": [1, 2], "m": [1, -2],
+                  "big": 18446744073709551615,
                   "nan": "nan", "inf": "-inf"})");
   const JsonObject object("file", document);
   CHECK(object.integer("n") == 3);

@@ -1,9 +1,5 @@
 #include <moegpt/run/metrics.hpp>
 
-#include <sys/resource.h>
-
-#include <csignal>
-
 #include "../io/support.hpp"
 
 using namespace moegpt;
@@ -44,16 +40,17 @@ std::string line_of(const Record& record) {
 }  // namespace
 
 TEST_CASE("a training record is one line of JSON, and what differs between executions comes last") {
-  CHECK(
-      line_of(step_record(2)) ==
-      R"({"kind":"train","step":2,"tokens":512,"loss":1.625,"balance_loss":1.0625,"z_loss":0,"importance_loss":0,)"
-      R"("load_loss":0,"variance_loss":0,"count_loss":0,"own_loss":0.1,"learning_rate":0.001,"gradient_norm":0.7,)"
-      R"("layers":[0,2],"load":[[130,126,128,128],[512,0,0,0]],"wanted":[512,512],)"
-      R"("max_over_mean":[1.015625,4],"entropy":[)" +
-          text_of(step_record(2).layers[0].entropy()) +
-          R"(,0],"dead":[0,3],"dropped":[0,0],)"
-          R"("tokens_per_second":48200,"utilisation":0.31,"time":1789000000.5})"
-          "\n");
+  const std::string entropy = text_of(step_record(2).layers[0].entropy());
+  CHECK(line_of(step_record(2)) ==
+        R"({"kind":"train","step":2,"tokens":512,"loss":1.625,"balance_loss":1.0625,"z_loss":0,)"
+        R"("importance_loss":0,"load_loss":0,"variance_loss":0,"count_loss":0,"own_loss":0.1,)"
+        R"("learning_rate":0.001,"gradient_norm":0.7,"layers":[0,2],)"
+        R"("load":[[130,126,128,128],[512,0,0,0]],"wanted":[512,512],"max_over_mean":[1.015625,4],)"
+        R"("entropy":[)" +
+            entropy +
+            R"(,0],"dead":[0,3],"dropped":[0,0],"tokens_per_second":48200,"utilisation":0.31,)"
+            R"("time":1789000000.5})"
+            "\n");
 }
 
 TEST_CASE("records are read as they were written") {
@@ -92,6 +89,12 @@ TEST_CASE("numbers that are not finite come back") {
   const Metrics m = parse_metrics("log", line_of(r));
   CHECK(std::isnan(m.steps.at(0).loss));
   CHECK(m.steps[0].gradient_norm == -INFINITY);
+}
+
+TEST_CASE("a sample that is not UTF-8 makes no log that cannot be read") {
+  const std::string cut = "caf\u00e9";
+  const Metrics m = parse_metrics("log", line_of(SampleRecord{1, "\xff" + cut.substr(0, 4) + "\n\x7f", 0}));
+  CHECK(m.samples.at(0).text == "\ufffdcaf\ufffd\n\x7f");
 }
 
 TEST_CASE("an incomplete last line is ignored, wherever it was cut") {
@@ -149,26 +152,49 @@ TEST_CASE("a resumed log loses the records of later steps and an incomplete line
   CHECK_FALSE(read_metrics(path).run.has_value());
 }
 
+namespace {
+
+// The disk takes only `room` further bytes, a few at a time.
+struct FullDisk : SystemFiles {
+  static inline std::size_t room = 0;
+  static ssize_t write(int number, const char* bytes, std::size_t count) {
+    if (room == 0) return errno = ENOSPC, -1;
+    const std::size_t some = std::min({count, room, std::size_t{50}});
+    room -= some;
+    return SystemFiles::write(number, bytes, some);
+  }
+};
+
+}  // namespace
+
 TEST_CASE("a full disk delays lines, and none is lost or torn when there is room again") {
   TemporaryFolder folder;
   const auto path = folder / "metrics.jsonl";
-  MetricsFile file(path);
-  REQUIRE(file.write(run_record));
-  std::signal(SIGXFSZ, SIG_IGN);  // a file over the limit: EFBIG
-  rlimit before{};
-  getrlimit(RLIMIT_FSIZE, &before);
-  rlimit small = before;
-  small.rlim_cur = std::filesystem::file_size(path) + 100;
-  setrlimit(RLIMIT_FSIZE, &small);
-  const bool first = file.write(step_record(1)), second = file.write(step_record(2));
-  const std::string error = file.error();
-  setrlimit(RLIMIT_FSIZE, &before);
-  CHECK_FALSE(first);
-  CHECK_FALSE(second);
-  CHECK(error == "File too large");
-  CHECK(read_metrics(path).torn);
-  CHECK(file.write(step_record(3)));
-  CHECK(file.error().empty());
-  CHECK(get(path) ==
-        line_of(run_record) + line_of(step_record(1)) + line_of(step_record(2)) + line_of(step_record(3)));
+  const std::string lines = line_of(run_record) + line_of(step_record(1)) + line_of(step_record(2));
+  for (std::size_t room = 0; room < lines.size(); room += 37) {
+    std::filesystem::remove(path);
+    FullDisk::room = room;
+    MetricsFileOf<FullDisk> file(path);
+    file.write(run_record);
+    file.write(step_record(1));
+    CHECK_FALSE(file.write(step_record(2)));
+    CHECK(file.error() == "No space left on device");
+    CHECK(get(path) == lines.substr(0, room));
+    CHECK_FALSE(file.flush());
+    FullDisk::room = 1000000;
+    CHECK(file.write(step_record(3)));
+    CHECK(file.error().empty());
+    CHECK(get(path) == lines + line_of(step_record(3)));
+  }
+}
+
+TEST_CASE("a log that cannot be cut is left as it was") {
+  TemporaryFolder folder;
+  const auto path = folder / "metrics.jsonl";
+  const std::string lines = line_of(step_record(1)) + line_of(step_record(2));
+  put(path, lines);
+  FullDisk::room = 10;
+  CHECK(has(error_of([&] { MetricsFileOf<FullDisk> file(path, 1); }), "No space left on device"));
+  CHECK(get(path) == lines);
+  CHECK(folder.files() == 1);
 }

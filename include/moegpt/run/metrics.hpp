@@ -7,6 +7,7 @@
 // the computation, come last: a resumed run writes the same lines up to "tokens_per_second" or "time".
 // Numbers that are not finite are the texts "nan", "inf" and "-inf".
 #include <moegpt/io/json_document.hpp>
+#include <moegpt/run/appended_file.hpp>
 #include <moegpt/run/records.hpp>
 
 #include <charconv>
@@ -26,7 +27,7 @@ class JsonLine {
   template <class Value>
   JsonLine& member(std::string_view name, const Value& value) {
     if (text_.back() != '{') text_ += ',';
-    text_ += json_quoted(name);
+    text_ += json_quoted(as_utf8(name));
     text_ += ':';
     put(value);
     return *this;
@@ -50,7 +51,7 @@ class JsonLine {
     } else if constexpr (std::is_integral_v<Value>) {
       digits(value);
     } else if constexpr (std::is_convertible_v<const Value&, std::string_view>) {
-      text_ += json_quoted(value);
+      text_ += json_quoted(as_utf8(value));
     } else if constexpr (std::is_invocable_v<const Value&>) {
       value();
     } else if constexpr (std::is_same_v<Value, std::vector<Index>>) {
@@ -138,12 +139,13 @@ struct MetricsLimits {
 
 namespace detail {
 
-// f(line without its end, its offset) for every complete line; returns the offset behind the last of them.
+// f(line without its end) for every complete line, until it returns false. Returns the offset behind the last
+// line for which it returned true.
 template <class F>
 std::size_t for_each_line(std::string_view text, F&& f) {
   std::size_t from = 0;
   for (std::size_t end; (end = text.find('\n', from)) != text.npos; from = end + 1)
-    if (!f(text.substr(from, end - from), from)) return from;
+    if (!f(text.substr(from, end - from))) return from;
   return from;
 }
 
@@ -226,7 +228,7 @@ inline JsonObject line_object(const std::string& file, std::size_t number, std::
 inline Metrics parse_metrics(const std::string& name, std::string_view text) {
   Metrics metrics;
   std::size_t number = 0;
-  const std::size_t end = detail::for_each_line(text, [&](std::string_view line, std::size_t) {
+  const std::size_t end = detail::for_each_line(text, [&](std::string_view line) {
     nlohmann::json document;
     detail::read_line(detail::line_object(name, ++number, line, document), metrics);
     return true;
@@ -251,72 +253,47 @@ inline Metrics read_metrics(const std::filesystem::path& path) {
   return parse_metrics(path.string(), detail::read_log(path));
 }
 
-// Writer of metrics.jsonl. Every record is appended by one write as soon as it is known, so other programs
-// can follow the file. An error of the disk never throws: lines wait and are written with the next one.
-class MetricsFile {
+// Writer of metrics.jsonl. A record is in the file as soon as write() returns, so other programs can follow
+// it. An error of the disk never throws: lines wait and are written with the next one.
+template <class Files = SystemFiles>
+class MetricsFileOf {
  public:
   // A new file. Throws std::runtime_error if there is one already, or it cannot be created.
-  explicit MetricsFile(const std::filesystem::path& path) {
-    file_.open(path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND, 0666);
-    if (!file_.is_open()) file::fail("create", path);
-  }
+  explicit MetricsFileOf(const std::filesystem::path& path)
+      : file_(path, AppendedFile<Files>::Start::create) {}
   // The file of a run that goes on after `step` steps: records of later steps, and an incomplete last line,
-  // are removed. Creates the file if there is none. Throws std::runtime_error as read_metrics.
-  MetricsFile(const std::filesystem::path& path, Index step) {
-    const std::string text = std::filesystem::exists(path) ? detail::read_log(path) : std::string();
-    std::size_t number = 0;
-    const std::size_t keep = detail::for_each_line(text, [&](std::string_view line, std::size_t) {
-      nlohmann::json document;
-      return detail::line_object(path.string(), ++number, line, document).integer("step") <= step;
-    });
-    file_.open(path, O_WRONLY | O_CREAT | O_APPEND, 0666);
-    if (!file_.is_open()) file::fail("open", path);
-    if (keep < text.size() && ::ftruncate(file_.number(), static_cast<off_t>(keep)) != 0)
-      file::fail("truncate", path);
-  }
+  // are removed. Creates the file if there is none. Throws std::runtime_error as read_metrics, and if the
+  // file cannot be changed.
+  MetricsFileOf(const std::filesystem::path& path, Index step)
+      : file_((keep_steps(path, step), path), AppendedFile<Files>::Start::go_on) {}
 
   // Returns whether all lines so far are in the file. If not, error() says why, and the next call tries
   // again.
   template <class Record>
   bool write(const Record& record) {
-    if (waiting_.size() < most_waiting)
-      append_line(waiting_, record);
-    else
-      ++lost_;
-    return write_waiting();
+    append_line(file_.waiting(), record);
+    return file_.append();
   }
   // Makes the disk keep what was written, as before a checkpoint. Returns as write().
-  bool flush() {
-    if (!write_waiting()) return false;
-    error_ = ::fdatasync(file_.number()) == 0 || errno == EINVAL ? 0 : errno;
-    return error_ == 0;
-  }
-  std::string error() const { return error_ == 0 ? "" : std::generic_category().message(error_); }
-  // Records that were not kept because too many waited.
-  Index lost() const { return lost_; }
+  bool flush() { return file_.flush(); }
+  std::string error() const { return file_.error(); }
 
  private:
-  static constexpr std::size_t most_waiting = std::size_t{1} << 26;
-
-  bool write_waiting() {
-    std::size_t done = 0;
-    error_ = 0;
-    while (done < waiting_.size() && error_ == 0) {
-      const ssize_t count = ::write(file_.number(), waiting_.data() + done, waiting_.size() - done);
-      if (count >= 0)
-        done += static_cast<std::size_t>(count);
-      else if (errno != EINTR)
-        error_ = errno;
-    }
-    waiting_.erase(0, done);
-    return error_ == 0;
+  static void keep_steps(const std::filesystem::path& path, Index step) {
+    if (!std::filesystem::exists(path)) return;
+    const std::string text = detail::read_log(path);
+    std::size_t number = 0;
+    const std::size_t keep = detail::for_each_line(text, [&](std::string_view line) {
+      nlohmann::json document;
+      return detail::line_object(path.string(), ++number, line, document).integer("step") <= step;
+    });
+    if (keep < text.size())
+      write_file_atomically<Files>(path,
+                                   [&](auto& out) { out.write(std::string_view(text).substr(0, keep)); });
   }
-
-  file::Descriptor file_;
-  std::string waiting_;  // lines that are not in the file yet
-  int error_ = 0;
-  Index lost_ = 0;
+  AppendedFile<Files> file_;
 };
+using MetricsFile = MetricsFileOf<>;
 
 }  // namespace MOEGPT_BUILD
 }  // namespace moegpt

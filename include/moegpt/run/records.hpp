@@ -3,12 +3,25 @@
 // steps. Losses are means in nats per token.
 #include <moegpt/model/mixtures.hpp>
 #include <moegpt/moe/metrics.hpp>
+#include <moegpt/text/tokenizer.hpp>
 
 #include <string>
 #include <utility>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
+
+// The text with U+FFFD for each byte that is not UTF-8, as in a sample of a byte model. Logs are UTF-8.
+inline std::string as_utf8(std::string_view text) {
+  if (utf8::first_invalid(text) == text.npos) return std::string(text);
+  std::string valid;
+  for (std::size_t offset = 0; offset < text.size();) {
+    const utf8::Character c = utf8::read(text, offset);
+    utf8::append(valid, c.bytes > 0 ? c.value : 0xfffd);
+    offset += c.bytes > 0 ? c.bytes : 1;
+  }
+  return valid;
+}
 
 // Load of the experts of one MoE layer, summed over forwards.
 struct LayerLoad {
