@@ -160,10 +160,10 @@ class Draft {
     FileWriterOf<Files> out(new_file_number(manifest), folder_ / manifest);
     out.write(text_);
     close_file(manifest);
-    flush(folder_);
+    file::flush_directory<Files>(folder_);
     if (Files::rename(folder_.c_str(), target.c_str()) != 0) file::fail("create", target);
     folder_.clear();
-    flush(parent_);
+    file::flush_directory<Files>(parent_);
   }
 
  private:
@@ -185,12 +185,6 @@ class Draft {
   void close_file(std::string_view name) {
     if (!file_.flush()) file::fail("flush", folder_ / name);
     if (!file_.close()) file::fail("close", folder_ / name);
-  }
-  void flush(const std::filesystem::path& path) {
-    file::DescriptorOf<Files> directory;
-    directory.open(path, O_RDONLY | O_DIRECTORY);
-    if (!directory.is_open()) file::fail("open the directory", path);
-    file::flush_directory(directory, path);
   }
 
   std::filesystem::path parent_, folder_;
