@@ -12,7 +12,7 @@ StepRecord step_record(Index step) {
   r.router.balance = 1.0625, r.router.own = 0.1;
   r.learning_rate = 1e-3, r.gradient_norm = 0.7;
   r.layers = {{0, 512, {130, 126, 128, 128}}, {2, 512, {512, 0, 0, 0}}};
-  r.tokens_per_second = 48200, r.utilisation = 0.31, r.time = 1789000000.5;
+  r.seconds = 0.02, r.tokens_per_second = 48200, r.utilisation = 0.31, r.time = 1789000000.5;
   return r;
 }
 const RunRecord run_record{.step = 0,
@@ -48,7 +48,7 @@ TEST_CASE("a training record is one line of JSON, and what differs between execu
         R"("load":[[130,126,128,128],[512,0,0,0]],"wanted":[512,512],"max_over_mean":[1.015625,4],)"
         R"("entropy":[)" +
             entropy +
-            R"(,0],"dead":[0,3],"dropped":[0,0],"tokens_per_second":48200,"utilisation":0.31,)"
+            R"(,0],"dead":[0,3],"dropped":[0,0],"seconds":0.02,"tokens_per_second":48200,"utilisation":0.31,)"
             R"("time":1789000000.5})"
             "\n");
 }

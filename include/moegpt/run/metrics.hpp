@@ -1,10 +1,11 @@
 #pragma once
 // metrics.jsonl: the log of a run, one JSON object per line.
-//     {"kind":"train","step":12,"tokens":12288,"loss":3.1,"balance":1.02,...,"layers":[0,1],
-//      "load":[[130,126],[128,128]],"wanted":[256,256],"max_over_mean":[1.016,1],"entropy":[0.9998,1],
-//      "dead":[0,0],"dropped":[0,0],"tokens_per_second":48200,"utilisation":0.31,"time":1789000000.5}
+//     {"kind":"train","step":12,"tokens":12288,"loss":3.1,"balance_loss":1.02,...,"learning_rate":0.003,
+//      "gradient_norm":0.71,"layers":[0,1],"load":[[130,126],[128,128]],"wanted":[256,256],
+//      "max_over_mean":[1.016,1],"entropy":[0.9998,1],"dead":[0,0],"dropped":[0,0],
+//      "seconds":0.02,"tokens_per_second":48200,"utilisation":0.31,"time":1789000000.5}
 // Kinds are run, train, eval, sample and event (run/records.hpp). Members that describe one execution, not
-// the computation, come last: a resumed run writes the same lines up to "tokens_per_second" or "time".
+// the computation, come last: a resumed run writes the same lines up to "seconds" or "time".
 // Numbers that are not finite are the texts "nan", "inf" and "-inf".
 #include <moegpt/io/json_document.hpp>
 #include <moegpt/run/appended_file.hpp>
@@ -102,8 +103,8 @@ inline void append_line(std::string& text, const StepRecord& r) {
   line.each("entropy", r.layers, [](const LayerLoad& l) { return l.entropy(); });
   line.each("dead", r.layers, [](const LayerLoad& l) { return l.dead(); });
   line.each("dropped", r.layers, [](const LayerLoad& l) { return l.dropped(); });
-  line.member("tokens_per_second", r.tokens_per_second).member("utilisation", r.utilisation);
-  line.member("time", r.time).end();
+  line.member("seconds", r.seconds).member("tokens_per_second", r.tokens_per_second);
+  line.member("utilisation", r.utilisation).member("time", r.time).end();
 }
 inline void append_line(std::string& text, const EvaluationRecord& r) {
   detail::JsonLine line(text);
@@ -200,6 +201,7 @@ inline void read_line(const JsonObject& line, Metrics& to) {
         r.router.*entry.value = line.number(name.c_str());
     r.learning_rate = line.number("learning_rate"), r.gradient_norm = line.number("gradient_norm");
     r.layers = read_layers(line);
+    r.seconds = line.number("seconds");
     r.tokens_per_second = line.number("tokens_per_second"), r.utilisation = line.number("utilisation");
   } else if (kind == "eval") {
     to.evaluations.push_back(

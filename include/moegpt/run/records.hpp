@@ -115,6 +115,7 @@ struct StepRecord {
   double learning_rate = 0, gradient_norm = 0;  // the norm before clipping
   std::vector<LayerLoad> layers{};
   // Of this execution; a resumed run has others.
+  double seconds = 0;            // per step and
   double tokens_per_second = 0;  // see Speed
   double utilisation = 0;        // model FLOP/s over the measured peak; 0: unknown
   double time = 0;               // seconds since 1970
