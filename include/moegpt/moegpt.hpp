@@ -73,6 +73,7 @@
 #include <moegpt/model/transformer.hpp>
 #include <moegpt/model/workspace.hpp>
 #include <moegpt/text/dialects.hpp>
+#include <moegpt/text/token_view.hpp>
 #include <moegpt/text/tokenizer.hpp>
 #include <moegpt/train/adam.hpp>
 #include <moegpt/train/clip.hpp>

@@ -35,6 +35,7 @@
 #include <immintrin.h>
 #endif
 #include <fcntl.h>
+#include <glob.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>

@@ -51,7 +51,7 @@ struct FaultyFiles {
   static int fsync(int number) {
     if (fails()) return -1;
     log.push_back({FileOperation::fsync, {}, {}, number});
-    return moegpt::SystemFiles::fsync(number);
+    return 0;  // not flushed: a test loses its power only in tests/support/power_loss.hpp
   }
   // A close that fails has closed.
   static int close(int number) {

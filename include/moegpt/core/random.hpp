@@ -59,7 +59,9 @@ enum class Purpose : std::uint64_t {
   evaluation,
   corpus,
   check,
-  router_jitter
+  router_jitter,
+  window_order,
+  micro_batch
 };
 
 struct Key {

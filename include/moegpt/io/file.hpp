@@ -87,6 +87,13 @@ void flush_directory(const DescriptorOf<Files>& directory, const std::filesystem
   // EINVAL: this file system cannot flush a directory.
   if (!directory.flush() && errno != EINVAL) fail("flush the directory of", path);
 }
+template <class Files>
+void flush_directory(const std::filesystem::path& path) {
+  DescriptorOf<Files> directory;
+  directory.open(path, O_RDONLY | O_DIRECTORY);
+  if (!directory.is_open()) fail("open the directory", path);
+  flush_directory(directory, path / "");
+}
 
 }  // namespace file
 

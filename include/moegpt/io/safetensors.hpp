@@ -174,48 +174,72 @@ inline std::string header_text(std::vector<NamedTensor>& tensors, Metadata metad
 
 }  // namespace safetensors
 
-// Writes the tensors atomically (write_file_atomically), ordered by size of element type and name, so that
-// equal tensors give equal bytes. "format": "pt" is added to the metadata. Throws std::invalid_argument if
-// there is no tensor or one has no data, std::runtime_error if a name or text is not UTF-8, not unique or too
-// long, or the file cannot be written.
-inline void save_safetensors(const std::filesystem::path& path, std::vector<NamedTensor> tensors,
-                             const Metadata& metadata = {}) {
-  check(!tensors.empty(), "no tensor to write to ", path.string(), ", expected at least one");
-  for (const NamedTensor& tensor : tensors)
-    check(tensor.data || std::count(tensor.shape.begin(), tensor.shape.end(), Index{0}) > 0, "tensor ",
-          shown(tensor.name), " of shape ", shown(tensor.shape),
-          " has null data: only a shape with a zero may");
-  const std::string header = safetensors::header_text(tensors, metadata, path.string());
-  write_file_atomically(path, [&](FileWriter& out) {
+// A file that is about to be written: its header, and the tensors where they lie in memory.
+struct PreparedSafetensors {
+  std::string name;  // for messages
+  std::string header;
+  std::vector<NamedTensor> tensors;
+
+  // Out: a FileWriter, or another type with write(std::string_view).
+  template <class Out>
+  void write(Out& out) const {
     const std::uint64_t header_bytes = header.size();
     out.write({reinterpret_cast<const char*>(&header_bytes), sizeof header_bytes});
     out.write(header);
     for (const NamedTensor& tensor : tensors) {
-      const Index bytes =
-          safetensors::bytes_of(path.string(), tensor.name, {tensor.dtype, tensor.shape, 0, 0});
+      const Index bytes = safetensors::bytes_of(name, tensor.name, {tensor.dtype, tensor.shape, 0, 0});
       out.write({static_cast<const char*>(tensor.data), static_cast<std::size_t>(bytes)});
     }
-  });
+  }
+};
+
+// Orders the tensors by size of element type and name, so that equal tensors give equal bytes. "format": "pt"
+// is added to the metadata. Throws std::invalid_argument if there is no tensor or one has no data,
+// std::runtime_error if a name or text is not UTF-8, not unique or too long.
+inline PreparedSafetensors prepare_safetensors(std::string name, std::vector<NamedTensor> tensors,
+                                               const Metadata& metadata = {}) {
+  check(!tensors.empty(), "no tensor to write to ", name, ", expected at least one");
+  for (const NamedTensor& tensor : tensors)
+    check(tensor.data || std::count(tensor.shape.begin(), tensor.shape.end(), Index{0}) > 0, "tensor ",
+          shown(tensor.name), " of shape ", shown(tensor.shape),
+          " has null data: only a shape with a zero may");
+  std::string header = safetensors::header_text(tensors, metadata, name);
+  return {std::move(name), std::move(header), std::move(tensors)};
 }
 
-// Writes every weight of `tree` that is not empty, under its path, without a copy, and in the metadata the
-// format's version and a model's options. Throws std::runtime_error if a weight holds NaN or infinity; then
-// nothing is written.
+// Every weight of `tree` that is not empty, under its path, and in the metadata the format's version and a
+// model's options. Nothing is copied, so the tree must outlive the result. Throws std::runtime_error if a
+// weight holds NaN or infinity.
 template <HasFields Tree>
-void save_safetensors(const std::filesystem::path& path, const Tree& tree, Metadata metadata = {},
-                      SafetensorsOptions options = {}) {
+PreparedSafetensors prepare_safetensors(std::string name, const Tree& tree, Metadata metadata = {},
+                                        SafetensorsOptions options = {}) {
   metadata[safetensors::version_key] = std::to_string(options.format.version);
   if constexpr (HasModelOptions<const Tree>) safetensors::write_options(tree.options, metadata);
   std::vector<NamedTensor> tensors;
   for_each_named_weight(
-      [&](const std::string& name, Kind, const auto& weight) {
+      [&](const std::string& path, Kind, const auto& weight) {
         if (weight.empty()) return;
         if (options.check_finite)
-          safetensors::check_finite(path.string(), name, weight, safetensors::bytes_of_weight(weight));
-        safetensors::add_tensors(name, weight, tensors);
+          safetensors::check_finite(name, path, weight, safetensors::bytes_of_weight(weight));
+        safetensors::add_tensors(path, weight, tensors);
       },
       tree);
-  save_safetensors(path, std::move(tensors), metadata);
+  return prepare_safetensors(std::move(name), std::move(tensors), metadata);
+}
+
+// Writes tensors atomically (write_file_atomically). Throws what prepare_safetensors throws, and
+// std::runtime_error if the file cannot be written.
+inline void save_safetensors(const std::filesystem::path& path, std::vector<NamedTensor> tensors,
+                             const Metadata& metadata = {}) {
+  const auto prepared = prepare_safetensors(path.string(), std::move(tensors), metadata);
+  write_file_atomically(path, [&](FileWriter& out) { prepared.write(out); });
+}
+// The same with the weights of a tree.
+template <HasFields Tree>
+void save_safetensors(const std::filesystem::path& path, const Tree& tree, Metadata metadata = {},
+                      SafetensorsOptions options = {}) {
+  const auto prepared = prepare_safetensors(path.string(), tree, std::move(metadata), options);
+  write_file_atomically(path, [&](FileWriter& out) { prepared.write(out); });
 }
 
 }  // namespace MOEGPT_BUILD

@@ -19,10 +19,11 @@ struct Batch {
 
 // Batch::documents [tokens] for packed sequences: a document ends with the id `separator`, and attention is
 // limited to a token's own document. inputs [tokens]. std::invalid_argument for another number of ids.
-inline std::vector<Rows> documents_of(std::span<const int> inputs, Shape shape, int separator) {
+inline void set_documents(std::span<const int> inputs, Shape shape, int separator,
+                          std::vector<Rows>& documents) {
   check(std::ssize(inputs) == shape.tokens(), "documents_of got ", inputs.size(), " ids for ", shape.batch,
         " x ", shape.length, " tokens");
-  std::vector<Rows> documents(inputs.size());
+  documents.resize(inputs.size());
   for (Index b = 0; b < shape.batch; ++b)
     for (Index begin = 0; begin < shape.length;) {
       Index end = begin;
@@ -32,6 +33,10 @@ inline std::vector<Rows> documents_of(std::span<const int> inputs, Shape shape, 
         documents[static_cast<std::size_t>(b * shape.length + t)] = {begin, end - begin};
       begin = end;
     }
+}
+inline std::vector<Rows> documents_of(std::span<const int> inputs, Shape shape, int separator) {
+  std::vector<Rows> documents;
+  set_documents(inputs, shape, separator, documents);
   return documents;
 }
 

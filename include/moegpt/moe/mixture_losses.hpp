@@ -12,14 +12,16 @@ inline namespace MOEGPT_BUILD {
 // (moe/layer_mean.hpp).
 template <class T>
 struct LossTape : RouterLosses<T> {
-  Buffer<T> mean_score;  // [groups, E] P of the balance loss
-  Buffer<T> load_share;  // [groups, E] f of the balance loss / number of groups; see layer_mean.hpp
-  Buffer<T> gate_sum;    // [E] importance: the sum of gates over the expert's slots
+  Buffer<T> mean_score;      // [groups, E] P of the balance loss
+  Buffer<T> load_share;      // [groups, E] f of the balance loss / number of groups; see layer_mean.hpp
+  Buffer<Index> load_count;  // [groups, E] the loads of f, with those of Objective::step_loads
+  Buffer<T> gate_sum;        // [E] importance: the sum of gates over the expert's slots
 
   [[gnu::noinline]] void resize(int experts, const Pass& pass) {
     const Index groups = groups_in(routing_of(pass).objective.balance_rule.group, pass);
     mean_score.resize(groups * experts);
     load_share.resize(groups * experts);
+    load_count.resize(groups * experts);
     gate_sum.resize(experts);
   }
 };
@@ -70,32 +72,54 @@ struct Routed {
   }
 };
 
-// share [groups, E]: f of the balance rule, divided by the number of groups with tokens. Counts are before
-// capacity; if the tape has no `chosen`, slots are counted.
+// count [groups, E]: the choices that f counts. They are counted before capacity; if the tape has no
+// `chosen`, slots are counted.
 template <class T>
-[[gnu::noinline]] void measure_shares(const Routed<T>& routed, const RoutingPlan<T>& plan, const Pass& pass,
-                                      T* share) {
-  const BalanceRule& rule = routing_of(pass).objective.balance_rule;
+[[gnu::noinline]] void count_loads(const Routed<T>& routed, const RoutingPlan<T>& plan,
+                                   const BalanceRule& rule, Index groups, Buffer<Index>& count) {
   const int E = plan.experts, K = plan.choices;
   const bool first = rule.choices == BalanceRule::Choices::first;
-  const Index groups = groups_in(rule.group, pass), length = plan.tokens / groups;
-  double filled = 0;
-  for (Index g = 0; g < groups; ++g) filled += tokens_in(rule.group, g, pass) > 0;
-  if (groups == 1 && !first) return load_shares(rule, plan.wanted.data(), E, routed_tokens(pass), 1, share);
-
-  std::fill_n(share, groups * E, T(0));  // temporarily: counts
+  const Index length = plan.tokens / groups;
+  if (groups == 1 && !first) {
+    std::copy_n(plan.wanted.begin(), E, count.begin());
+    return;
+  }
+  count.fill(0);
   if (const Buffer<int>* chosen = first ? routed.selected : routed.chosen)
     for (Index n = 0; n < plan.tokens; ++n)
       for (int j = 0; j < (first ? 1 : K); ++j) {
         const Index pair = n * K + j;
-        if (has_expert(chosen->data(), pair, K, E)) share[n / length * E + (*chosen)[pair]] += 1;
+        if (has_expert(chosen->data(), pair, K, E)) ++count[n / length * E + (*chosen)[pair]];
       }
   else
     for (int e = 0; e < E; ++e)
       for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s)
-        if (!first || plan.choice[s] == 0) share[plan.token[s] / length * E + e] += 1;
+        if (!first || plan.choice[s] == 0) ++count[plan.token[s] / length * E + e];
+}
+
+// tape.load_count, and tape.load_share: f of the balance rule, divided by the number of groups with tokens.
+template <class T>
+[[gnu::noinline]] void measure_shares(const Routed<T>& routed, const RoutingPlan<T>& plan, const Pass& pass,
+                                      LossTape<T>& tape) {
+  const Objective& o = routing_of(pass).objective;
+  const BalanceRule& rule = o.balance_rule;
+  const int E = plan.experts;
+  const Index groups = groups_in(rule.group, pass);
+  Buffer<Index>& count = tape.load_count;
+  count_loads(routed, plan, rule, groups, count);
+
+  const bool with_step = rule.group == Group::batch && !o.step_loads.count.empty();
+  Index of_step = 0;
+  if (with_step) {
+    const Index* others = o.step_loads.of(pass.layer, E);
+    for (int e = 0; e < E; ++e) count[e] = others[e] + (o.step_loads.complete ? 0 : count[e]);
+    of_step = o.step_loads.tokens - (o.step_loads.complete ? routed_tokens(pass) : 0);
+  }
+  double filled = 0;
+  for (Index g = 0; g < groups; ++g) filled += tokens_in(rule.group, g, pass) > 0;
   for (Index g = 0; g < groups; ++g)
-    load_shares(rule, share + g * E, E, tokens_in(rule.group, g, pass), 1 / filled, share + g * E);
+    load_shares(rule, count.data() + g * E, E, tokens_in(rule.group, g, pass) + of_step,
+                1 / std::max(filled, 1.0), tape.load_share.data() + g * E);
 }
 
 // Mean scores of the batch, m_e = sum_g part(g) mean_ge, with part(g) the fraction of tokens in group g.
@@ -127,7 +151,7 @@ template <class T>
   const Index groups = groups_in(o.balance_rule.group, pass);
   tape.resize(E, pass);
   mean_scores(routed.score, o.balance_rule.group, pass, tape.mean_score.data());
-  measure_shares(routed, plan, pass, tape.load_share.data());
+  measure_shares(routed, plan, pass, tape);
   tape.balance = balance_loss(tape.load_share.data(), tape.mean_score.data(), E, groups);
   tape.z = z_loss<T>(routed.lse, pass);
 

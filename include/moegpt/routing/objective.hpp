@@ -38,6 +38,22 @@ inline constexpr BalanceRule BalanceRule::flaxformer{.share = Share::of_tokens, 
 // Divisor of a variance over experts: E (Tensor2Tensor) or E - 1 (Tutel).
 enum class Variance { population, unbiased };
 
+// Loads of other micro-batches of a training step. A balance loss with Group::batch has load fractions f of
+// these and its own batch's together; mean scores P are always of its own batch. See train/accumulate.hpp.
+struct StepLoads {
+  std::span<const Index> count{};  // [layers, experts] what f counts (Choices); empty: none
+  Index tokens = 0;                // of these batches, without padding
+  bool complete = false;           // whether they include those of the loss's own batch
+
+  // [experts] of a layer. std::invalid_argument if there are none.
+  const Index* of(int layer, int experts) const {
+    check((layer + 1) * Index{experts} <= std::ssize(count), "the objective has step_loads of ", count.size(),
+          " numbers, but the pass is in layer ", layer, " of ", experts,
+          " experts: expected one for each layer and expert");
+    return count.data() + layer * Index{experts};
+  }
+};
+
 // The auxiliary losses of training, and dropout. The balance loss is combined over layers by its rule, the
 // others are summed.
 struct Objective {
@@ -55,6 +71,7 @@ struct Objective {
   // [layers] of the model: factor of all coefficients in a layer, 0 or more; empty: 1. The memory must live
   // until backward. Not with a balance rule of Layers::pooled, whose loss is not a sum over layers.
   std::span<const double> layer_weights{};
+  StepLoads step_loads{};  // besides those of the batch; the memory must live during forward
   // For gradcheck. true: forward keeps detached quantities (constants in the derivative) that are on the tape
   // of the last forward, instead of computing them, so that differences have the constants of backward.
   bool hold_detached = false;

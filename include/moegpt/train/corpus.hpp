@@ -3,6 +3,7 @@
 // training, sequential windows for evaluation, in which each token is a target once.
 #include <moegpt/core/random.hpp>
 #include <moegpt/model/batch.hpp>
+#include <moegpt/text/token_view.hpp>
 #include <moegpt/text/tokenizer.hpp>
 
 #include <array>
@@ -69,18 +70,27 @@ inline void resize(Batch& b) {
   b.targets.resize(static_cast<std::size_t>(b.shape.tokens()));
   b.starts.resize(static_cast<std::size_t>(b.shape.batch));
   b.lengths.clear();  // windows have no padding
+  b.documents.clear();
 }
 
-inline void set_row(std::span<const int> tokens, Batch& b, Index row, Index start) {
-  const auto from = tokens.begin() + start;
+inline void set_row(TokenView tokens, Batch& b, Index row, Index start) {
+  const Index length = b.shape.length;
   b.starts[static_cast<std::size_t>(row)] = start;
-  std::copy(from, from + b.shape.length, b.inputs.begin() + row * b.shape.length);
-  std::copy(from + 1, from + 1 + b.shape.length, b.targets.begin() + row * b.shape.length);
+  int *inputs = b.inputs.data() + row * length, *targets = b.targets.data() + row * length;
+  tokens.copy(start, length, inputs);
+  std::copy(inputs + 1, inputs + length, targets);
+  tokens.copy(start + length, 1, targets + length - 1);
 }
 
 inline void check_sizes(Index batch, Index length) {
   check(batch > 0, "a batch needs at least one sequence; found batch = ", batch);
   check(length > 0, "a sequence needs at least one token; found length = ", length);
+}
+inline void check_window(Index tokens, Shape shape) {
+  check_sizes(shape.batch, shape.length);
+  check(tokens > shape.length, "a sequence of ", shape.length, " tokens and its targets need ",
+        shape.length + 1, " tokens; this part of the text has ", tokens,
+        ". Use a longer text or a smaller length");
 }
 
 }  // namespace batching
@@ -89,11 +99,9 @@ inline void check_sizes(Index batch, Index length) {
 // of row r is a function of the key and r. Each step needs its own key:
 //     sample_batch(corpus.train, b, seed.with(Purpose::batch, step));
 // Throws std::invalid_argument if batch or length is not positive or there are fewer than length + 1 tokens.
-inline void sample_batch(std::span<const int> tokens, Batch& b, Key key) {
-  batching::check_sizes(b.shape.batch, b.shape.length);
-  const Index starts = static_cast<Index>(tokens.size()) - b.shape.length;
-  check(starts > 0, "a sequence of ", b.shape.length, " tokens and its targets need ", b.shape.length + 1,
-        " tokens; this part of the text has ", tokens.size(), ". Use a longer text or a smaller length");
+inline void sample_batch(TokenView tokens, Batch& b, Key key) {
+  batching::check_window(tokens.size(), b.shape);
+  const Index starts = tokens.size() - b.shape.length;
   batching::resize(b);
   Rng rng(key);  // one draw per row
   for (Index row = 0; row < b.shape.batch; ++row)
@@ -109,7 +117,7 @@ inline void sample_batch(std::span<const int> tokens, Batch& b, Key key) {
 //       total += b.shape.tokens() * mean_loss(b);
 //     }
 struct Windows {
-  std::span<const int> tokens;
+  TokenView tokens;
   Index batch, length;  // of every batch but the last two
 
   // Number of batches. Throws std::invalid_argument if batch or length is not positive or no token has a
@@ -133,7 +141,7 @@ struct Windows {
   }
 
  private:
-  Index targets() const { return static_cast<Index>(tokens.size()) - 1; }
+  Index targets() const { return tokens.size() - 1; }
   Index full_batches() const { return (targets() / length + batch - 1) / batch; }
 };
 

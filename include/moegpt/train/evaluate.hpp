@@ -9,8 +9,8 @@ inline namespace MOEGPT_BUILD {
 // Mean over `batches` random batches of the workspace's shape, which are a function of the key, in nats per
 // token. `noise`: for models whose routers are noisy in evaluation, too (makeMoE). No dropout.
 template <class Model>
-double estimate_loss(const Model& model, std::span<const int> tokens, Workspace<Model>& work, int batches,
-                     Key key, std::optional<Key> noise = {}) {
+double estimate_loss(const Model& model, TokenView tokens, Workspace<Model>& work, int batches, Key key,
+                     std::optional<Key> noise = {}) {
   check(batches > 0, "estimate_loss: a mean over ", batches, " batches was asked for, at least 1 is needed");
   Batch batch{work.shape};
   double total = 0;
@@ -25,7 +25,7 @@ double estimate_loss(const Model& model, std::span<const int> tokens, Workspace<
 
 // Mean over the whole text, in windows of the workspace's length that do not overlap, in nats per token.
 template <class Model>
-double evaluate(const Model& model, std::span<const int> tokens, Workspace<Model>& work) {
+double evaluate(const Model& model, TokenView tokens, Workspace<Model>& work) {
   const Windows windows{tokens, work.shape.batch, work.shape.length};
   Batch batch;
   double total = 0;
