@@ -20,7 +20,7 @@ const EvaluationRecord best{.step = 1200, .train = 1.7001, .val = 1.7904, .best 
 }  // namespace
 
 TEST_CASE("a line that is no terminal's has every field, no colour and its own end") {
-  Console console({}, 5000);
+  Console console({}, 5000, {.balance = 0.01, .z = 0.001});
   console.step(step_record(0, 100));
   CHECK(console.step(step_record(1200, 112), Line::kept, &best) ==
         "step 1200/5000 | loss 1.7321 | train 1.7001 val 1.7904* ppl 5.99 | lr 8.3e-04 | gnorm 0.71 | "
@@ -60,7 +60,7 @@ TEST_CASE("a line is never as wide as the terminal, and what matters least is le
   Console console({.redraws = true, .columns = 80}, 5000);
   console.step(step_record(1, 99));
   CHECK(console.step(step_record(1200, 100)) ==
-        "\r\x1b[Kstep 1200/5000 | loss 1.7321 | 48.2k tok/s | 31% of peak | eta 0:03");
+        "\r\x1b[Kstep 1200/5000 | loss 1.7321 | 48.2k tok/s | 15.9 ms | 31% of peak | eta 0:03");
 }
 
 TEST_CASE("colour adds to a line and changes nothing else") {

@@ -99,7 +99,12 @@ enum class Line {
 
 class Console {
  public:
-  explicit Console(Terminal terminal, Index steps) : terminal_(terminal), steps_(steps) {}
+  // steps: of the whole run. Router losses are shown if they have a coefficient in the objective.
+  explicit Console(Terminal terminal, Index steps, const Objective& objective = {})
+      : terminal_(terminal), steps_(steps) {
+    for (const auto& entry : loss_table<double>)
+      if (objective.*entry.coefficient != 0) losses_.push_back(entry);
+  }
 
   // The text to write for a step; may be empty. The record's time decides how often a line is drawn and what
   // time is left, at the mean speed since the first record.
@@ -133,7 +138,7 @@ class Console {
  private:
   struct Field {
     std::string text;
-    int rank;  // the highest rank is left out first where the line is too long; 0: never
+    int rank;  // where the line is too long, the highest ranks are left out
     const char* colour = nullptr;
   };
 
@@ -157,9 +162,8 @@ class Console {
       fields.push_back({formatted(r.seconds < 0.1 ? "%.1f ms" : "%.0f ms", 1e3 * r.seconds), 7});
     if (r.utilisation > 0) fields.push_back({formatted("%.0f%% of peak", 100 * r.utilisation), 4});
     std::string losses;
-    for (const auto& entry : loss_table<double>)
-      if (const double loss = r.router.*entry.value; loss != 0)
-        losses += (losses.empty() ? "" : " ") + formatted("%s %.3g", entry.name, loss);
+    for (const auto& entry : losses_)
+      losses += (losses.empty() ? "" : " ") + formatted("%s %.3g", entry.name, r.router.*entry.value);
     if (!losses.empty()) fields.push_back({losses, 8});
     if (!r.layers.empty()) {
       const ExpertHealth h = worst_of(r.layers);
@@ -179,24 +183,22 @@ class Console {
            1});
     return fields;
   }
+  // Keeps what fits into `width` columns, in the order of rank. The first field is cut if it does not.
   static void fit(std::vector<Field>& fields, int width) {
-    const auto length = [&] {
-      std::size_t sum = 0;
-      for (const Field& field : fields) sum += field.text.size() + 3;
-      return static_cast<int>(sum) - 3;
-    };
-    while (length() > width) {
-      const auto least = std::max_element(fields.begin(), fields.end(),
-                                          [](const Field& a, const Field& b) { return a.rank < b.rank; });
-      if (least->rank == 0) {
-        if (fields.size() == 1)
-          return void(
-              fields[0].text.resize(std::min(fields[0].text.size(), static_cast<std::size_t>(width))));
-        fields.pop_back();
-      } else {
-        fields.erase(least);
-      }
+    std::vector<Field*> by_rank;
+    for (Field& field : fields) by_rank.push_back(&field);
+    std::stable_sort(by_rank.begin(), by_rank.end(), [](auto* a, auto* b) { return a->rank < b->rank; });
+    int used = -3;
+    for (Field* field : by_rank) {
+      const int length = 3 + static_cast<int>(field->text.size());
+      if (used + length <= width)
+        used += length;
+      else if (field == by_rank[0])
+        field->text.resize(static_cast<std::size_t>(width)), used += width + 3;
+      else
+        field->text.clear();
     }
+    std::erase_if(fields, [](const Field& field) { return field.text.empty(); });
   }
   std::string coloured(const std::string& text, const char* colour) const {
     if (!terminal_.colour || !colour) return text;
@@ -206,6 +208,7 @@ class Console {
 
   Terminal terminal_;
   Index steps_;
+  std::vector<LossEntry<double>> losses_{};
   std::optional<std::pair<Index, double>> first_{};  // step and time of the first record
   double drawn_ = 0;                                 // time of the last line
   bool open_ = false;                                // a line without its end is on the terminal
@@ -215,7 +218,7 @@ class Console {
 inline std::string header_of(const RunRecord& run) {
   using detail::formatted;
   const BuildInfo build = build_info();
-  std::string text = formatted("moegpt %s, %s, %s, Eigen %d.%d.%d\n", build.version, build.simd,
+  std::string text = formatted("moegpt %s, %s, compiler %s, Eigen %d.%d.%d\n", build.version, build.simd,
                                build.compiler, build.eigen[0], build.eigen[1], build.eigen[2]);
   text += "model: " + run.model + "\n";
   text += short_number(static_cast<double>(run.parameters)) + " weights, " + short_number(run.active) +
