@@ -23,6 +23,7 @@ struct Recipe {
 struct MakeMoE {
   static constexpr const char* name = "makemoe";
   static constexpr int vocab = 65;
+  static constexpr bool any_text = false;
   template <int V = vocab>
   using Model = presets::ModelOf<
       presets::makemoe<presets::Extents{.vocab = V, .context = 32, .dim = 128, .layers = 8, .heads = 8}>>;
@@ -44,7 +45,8 @@ struct MakeMoE {
 // The default: chosen for a low loss after a few minutes on two cores.
 struct Small {
   static constexpr const char* name = "small";
-  static constexpr int vocab = 96;  // a text with more has a vocabulary of 256
+  static constexpr int vocab = 96;
+  static constexpr bool any_text = true;  // a text with more tokens has a vocabulary of 256
   template <int V = vocab>
   using Model = GPT<Config{.vocab = V,
                            .context = 128,

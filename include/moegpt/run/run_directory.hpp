@@ -114,6 +114,7 @@ class RunDirectory {
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path checkpoints() const { return path_ / run_directory::checkpoints; }
   std::filesystem::path metrics() const { return path_ / "metrics.jsonl"; }
+  std::filesystem::path events() const { return path_ / "events.out.tfevents.moegpt"; }
   std::filesystem::path model() const { return path_ / "model.safetensors"; }
   RunManifest manifest() const { return run_directory::read_manifest(path_ / run_directory::manifest); }
 
