@@ -62,8 +62,7 @@ body{font:15px/1.55 system-ui,"Segoe UI","DejaVu Sans",sans-serif;color:var(--te
 h1{font-size:27px;line-height:1.25;margin:0 0 6px;overflow-wrap:anywhere}
 h2{font-size:19px;margin:44px 0 4px}h3{font-size:15px;margin:22px 0 4px}
 p{max-width:760px;margin:6px 0 16px}.soft{color:var(--soft)}
-a{color:var(--s0)}:focus-visible{outline:2px solid var(--s0);outline-offset:2px}
-nav{margin:10px 0 0}nav a{display:inline-block;margin:0 16px 4px 0}
+:focus-visible{outline:2px solid var(--s0);outline-offset:2px}
 table{border-collapse:collapse;margin:6px 0 18px}
 th,td{text-align:right;padding:4px 0 4px 26px;border-bottom:1px solid var(--rule);
   font-weight:normal;vertical-align:top}
@@ -92,7 +91,7 @@ code{font-size:13px;background:var(--panel);border:1px solid var(--rule);border-
 svg{width:100%;height:auto;display:block;font:12px system-ui,"Segoe UI","DejaVu Sans",sans-serif}
 svg text{fill:var(--text)}svg .title{font-weight:600;font-size:13.5px}svg .soft{fill:var(--soft)}
 svg .marked{fill:var(--mark)}svg .on{fill:var(--on)}rect{shape-rendering:crispEdges}.muted{fill:var(--muted)}
-.grid line.grid,line.grid{stroke:var(--rule)}.curve{fill:none;stroke-width:2;stroke-linejoin:round}
+.rule{stroke:var(--rule)}.curve{fill:none;stroke-width:2;stroke-linejoin:round}
 .thin{stroke-width:1.2;opacity:.75}.band{stroke:none;opacity:.22}.dot{stroke:none}
 .mark{stroke:var(--mark);stroke-width:1.5}
 .dashed{stroke-dasharray:5 4}

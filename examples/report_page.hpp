@@ -337,10 +337,12 @@ inline std::string html(const std::vector<Run>& runs) {
   const std::string routed = each_run(runs, [&](std::size_t i) -> std::string {
     if (!runs[i].routing) return {};
     const std::string id = "r" + std::to_string(i);
-    rules += routed_text::style(*runs[i].routing, id);
-    for (const auto& layer : runs[i].routing->layers)
-      if (std::find(expert_counts.begin(), expert_counts.end(), layer.experts) == expert_counts.end())
-        expert_counts.push_back(layer.experts);
+    if (routed_text::can_show(*runs[i].routing)) {
+      rules += routed_text::style(*runs[i].routing, id);
+      for (const auto& layer : runs[i].routing->layers)
+        if (std::find(expert_counts.begin(), expert_counts.end(), layer.experts) == expert_counts.end())
+          expert_counts.push_back(layer.experts);
+    }
     return routed_text::html(*runs[i].routing, id);
   });
   if (!routed.empty())

@@ -40,23 +40,31 @@ inline double hue(int expert, int experts) {
   return experts <= 12 ? 360.0 * expert / experts : std::fmod(137.508 * expert, 360.0);
 }
 
+inline std::string colour_of(int expert, int experts) {
+  return "var(--e" + std::to_string(experts) + "-" + std::to_string(expert) + ")";
+}
 inline std::string name(std::string_view prefix, int layer, int expert) {
   return std::string(prefix) + std::to_string(layer) + "-" + std::to_string(expert);
+}
+
+// Each expert of each layer has rules and a button of its own.
+inline bool can_show(const RoutingRecord& record) {
+  Index experts = 0;
+  for (const Layer& layer : record.layers) experts += layer.experts;
+  return experts <= 4096;
 }
 
 // Rules of one text; `id` distinguishes the texts of a page. The classes of a token: xL-E and yL-E, its first
 // and second expert in layer L.
 inline std::string style(const RoutingRecord& record, const std::string& id) {
   std::string rules;
-  int experts = 0;
   for (std::size_t l = 0; l < record.layers.size(); ++l) {
     const int number = static_cast<int>(l), E = record.layers[l].experts;
-    experts = std::max(experts, E);
     const std::string on = "#" + id + "l" + std::to_string(l) + ":checked~";
     rules += on + ".of" + std::to_string(l) + "{display:inline-block}" + on + ".panel.of" +
              std::to_string(l) + "{display:block}\n";
     for (int e = 0; e < E; ++e) {
-      const std::string colour = "var(--e" + std::to_string(E) + "-" + std::to_string(e) + ")";
+      const std::string colour = colour_of(e, E);
       rules += on + ".text ." + name("x", number, e) + "{background:" + colour + "}" + on + ".text ." +
                name("y", number, e) + "{border-color:" + colour + "}\n";
       rules += on + "#" + id + name("e", number, e) + ":checked~.text i:not(." + name("x", number, e) + ",." +
@@ -122,32 +130,35 @@ struct Taken {
   std::vector<Token> tokens{};
 };
 inline std::vector<Taken> taken(const RoutingRecord& record, const Layer& layer) {
-  const auto E = static_cast<std::size_t>(layer.experts), K = static_cast<std::size_t>(layer.choices);
-  std::map<std::string, std::vector<double>> counts;  // pairs of a token with each expert
-  std::vector<double> load(E);
-  std::vector<Taken> all(E);
-  std::map<std::string, double> occurrences;
-  for (const std::string& token : record.tokens) ++occurrences[token];
+  const auto K = static_cast<std::size_t>(layer.choices);
+  struct Counts {
+    double occurrences = 0, pairs = 0;
+    std::map<int, double> of_expert{};
+  };
+  std::map<std::string_view, Counts> counts;
+  for (const std::string& token : record.tokens) ++counts[token].occurrences;
+  std::vector<Taken> all(static_cast<std::size_t>(layer.experts));
+  std::vector<double> load(all.size());
   double pairs = 0;
   for (std::size_t pair = 0; pair < layer.expert.size(); ++pair) {
-    if (layer.expert[pair] == no_expert) continue;
-    const auto e = static_cast<std::size_t>(layer.expert[pair]);
-    auto& count = counts[record.tokens[pair / K]];
-    count.resize(E);
-    ++count[e], ++load[e], ++pairs;
-    all[e].gate += layer.gate[pair];
+    const int e = layer.expert[pair];
+    if (e == no_expert) continue;
+    Counts& of_token = counts[record.tokens[pair / K]];
+    ++of_token.of_expert[e], ++of_token.pairs, ++load[static_cast<std::size_t>(e)], ++pairs;
+    all[static_cast<std::size_t>(e)].gate += layer.gate[pair];
   }
-  for (std::size_t e = 0; e < E; ++e) {
+  for (const auto& [token, of_token] : counts)
+    for (const auto& [e, count] : of_token.of_expert) {
+      const double expected = load[static_cast<std::size_t>(e)] / pairs * of_token.pairs;
+      const double score = count * std::log(count / expected);
+      if (count >= 2 && score > 0)
+        all[static_cast<std::size_t>(e)].tokens.push_back(
+            {std::string(token), count / of_token.occurrences, score});
+    }
+  for (std::size_t e = 0; e < all.size(); ++e) {
     if (load[e] == 0) continue;
     all[e].share = load[e] / pairs;
     all[e].gate /= load[e];
-    for (const auto& [token, count] : counts) {
-      double sum = 0;
-      for (const double c : count) sum += c;
-      if (count[e] < 2) continue;
-      const double score = count[e] * std::log(count[e] / load[e] * pairs / sum);
-      if (score > 0) all[e].tokens.push_back({token, count[e] / occurrences[token], score});
-    }
     auto& tokens = all[e].tokens;
     std::stable_sort(tokens.begin(), tokens.end(),
                      [](const auto& a, const auto& b) { return a.score > b.score; });
@@ -165,8 +176,8 @@ inline std::string taken_table(const RoutingRecord& record, const Layer& layer) 
     for (const auto& token : all[e].tokens)
       words += "<span class=\"of\">" + shown(token.text) + page::number(100 * token.of_token, " %.0f %%") +
                "</span>";
-    rows.push_back({"<span class=\"swatch\" style=\"background:var(--e" + std::to_string(layer.experts) +
-                        "-" + std::to_string(e) + ")\"></span>" + std::to_string(e),
+    rows.push_back({"<span class=\"swatch\" style=\"background:" +
+                        colour_of(static_cast<int>(e), layer.experts) + "\"></span>" + std::to_string(e),
                     page::number(100 * all[e].share, "%.1f %%"), page::number(all[e].gate, "%.2f"),
                     all[e].share > 0 ? words : "<span class=\"soft\">takes nothing of this text</span>"});
   }
@@ -207,27 +218,47 @@ inline std::string kinds_map(const RoutingRecord& record, const Layer& layer) {
   return svg::draw(map);
 }
 
+// A radio button and its label. kind: of a layer, whose buttons are there if the layer is chosen.
+struct Radio {
+  std::string group, id, kind{};
+  bool checked = false;
+  std::string name, words, ground{};
+};
+inline std::string radio(const Radio& r) {
+  std::string text =
+      "<input type=\"radio\" name=\"" + r.group + "\" id=\"" + r.id + "\" aria-label=\"" + r.name + "\"";
+  if (!r.kind.empty()) text += " class=\"" + r.kind + "\"";
+  text += std::string(r.checked ? " checked" : "") + "><label for=\"" + r.id + "\"";
+  if (!r.kind.empty()) text += " class=\"chip " + r.kind + "\"";
+  if (!r.ground.empty()) text += " style=\"background:" + r.ground + "\"";
+  return text + ">" + r.words + "</label>\n";
+}
+
 // The text with its controls. At most `most` tokens are shown; the tables are of all.
 inline std::string html(const RoutingRecord& record, const std::string& id, std::size_t most = 1200) {
   if (record.layers.empty()) return "<p class=\"soft\">This model has no routed layers.</p>\n";
+  if (!can_show(record)) return "<p class=\"soft\">These are too many experts to show in colours.</p>\n";
   std::string text = "<div class=\"routed\">\n";
   for (std::size_t l = 0; l < record.layers.size(); ++l) {
-    const std::string input = id + "l" + std::to_string(l);
-    text += "<input type=\"radio\" name=\"" + id + "\" id=\"" + input + "\"" + (l == 0 ? " checked" : "") +
-            "><label for=\"" + input + "\">layer " + std::to_string(record.layers[l].layer) + "</label>\n";
+    const std::string words = "layer " + std::to_string(record.layers[l].layer);
+    text += radio(
+        {.group = id, .id = id + "l" + std::to_string(l), .checked = l == 0, .name = words, .words = words});
   }
   text += "<span class=\"break\"></span>\n";
   for (std::size_t l = 0; l < record.layers.size(); ++l) {
-    const int E = record.layers[l].experts, number = static_cast<int>(l);
-    for (int e = -1; e < E; ++e) {
-      const std::string input = id + name("e", number, e), of = "of" + std::to_string(l);
-      text += "<input type=\"radio\" name=\"" + id + "c" + std::to_string(l) + "\" id=\"" + input +
-              "\" class=\"" + of + "\"" + (e < 0 ? " checked" : "") + "><label for=\"" + input +
-              "\" class=\"chip " + of + "\"" +
-              (e < 0 ? ">all experts"
-                     : " style=\"background:var(--e" + std::to_string(E) + "-" + std::to_string(e) + ")\">" +
-                           std::to_string(e)) +
-              "</label>\n";
+    const Radio all{.group = id + "c" + std::to_string(l),
+                    .id = id + name("e", static_cast<int>(l), -1),
+                    .kind = "of" + std::to_string(l),
+                    .checked = true,
+                    .name = "all experts",
+                    .words = "all experts"};
+    text += radio(all);
+    for (int e = 0; e < record.layers[l].experts; ++e) {
+      Radio one = all;
+      one.id = id + name("e", static_cast<int>(l), e), one.checked = false;
+      one.name = "expert " + std::to_string(e), one.words = std::to_string(e);
+      one.ground = colour_of(e, record.layers[l].experts);
+      text += radio(one);
     }
   }
   text += "<div class=\"text\" tabindex=\"0\" role=\"region\" aria-label=\"text coloured by expert\">";

@@ -213,23 +213,23 @@ inline std::string html(const Watched& seen) {
               "is their mutual "
               "information, 0 if routing does not care. The last picture shows how early a router settles.",
               charts(seen));
-  text +=
-      section("Load of the experts",
-              "Percent of all choices that go to each expert, while it learns. All rows alike: balance. One "
-              "dark row among "
-              "pale ones: collapse, one expert does the work. A white row: an expert that learns nothing.",
-              loads(seen));
+  text += section(
+      "Load of the experts",
+      "Percent of all choices that go to each expert, while it learns. All rows alike: balance. One strong "
+      "row among weak ones: collapse, one expert does the work. An empty row: an expert that learns nothing.",
+      loads(seen));
   text += section(
       "Which dialect uses which expert",
       "Percent of a dialect's choices that go to each expert, on held-out text; each row sums to 100. Rows "
       "that look "
-      "alike: experts do not care about dialects. Dark cells in different places: they have specialised.",
+      "alike: experts do not care about dialects. Strong cells in different places: they have specialised.",
       tables(seen));
-  text += section("Experts that are used together",
-                  "Percent of tokens that use both experts, on held-out text. Dark pairs work as a team. On "
-                  "the grey diagonal: "
-                  "tokens that use the expert at all.",
-                  together(seen));
+  text +=
+      section("Experts that are used together",
+              "Percent of tokens that use both experts, on held-out text. Strong pairs work as a team. On "
+              "the grey diagonal: "
+              "tokens that use the expert at all.",
+              together(seen));
   return page::whole("Where the tokens go", text);
 }
 

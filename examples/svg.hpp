@@ -264,7 +264,7 @@ inline std::string draw(const Chart& c) {
   d.write(c.width - right, 16, c.unit, "end", "soft");
   for (int i = 0; i <= static_cast<int>(std::lround((high - low) / tick)); ++i) {
     const double v = low + i * tick;
-    d.line(left, y_of(v), c.width - right, y_of(v), "grid");
+    d.line(left, y_of(v), c.width - right, y_of(v), "rule");
     d.write(left - 6, y_of(v) + 4, c.text(std::abs(v) < tick / 100 ? 0 : v), "end");
   }
   const double x_tick = std::max(1.0, round_step(span, c.width > 600 ? 10 : 5));

@@ -102,6 +102,16 @@ TEST_CASE("a page of a run that has only begun says what there is") {
   CHECK(count(html, "no routed layers") == 1);
 }
 
+TEST_CASE("a routing record that claims very many experts costs no more than its text") {
+  Run run = run_of(3);
+  run.routing->layers.resize(300, run.routing->layers[0]);
+  for (auto& layer : run.routing->layers) layer.experts = 100000;
+  const std::string html = report_page::html({run});
+  check_page(html);
+  CHECK(count(html, "too many experts") == 1);
+  CHECK(html.size() < 100000);
+}
+
 TEST_CASE("values that are not finite are gaps in a curve") {
   Run run = run_of(30);
   for (const std::size_t i : {0, 7, 8, 29}) run.metrics.steps[i].loss = i == 7 ? INFINITY : NAN;
