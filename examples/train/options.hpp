@@ -14,6 +14,7 @@ using namespace moegpt;
 struct Options {
   // Of the training. A run keeps them.
   std::vector<std::string> data;
+  std::string nul = "refuse", carriage_return = "remove", invalid = "keep";  // names of moegpt::Bytes
   std::string preset, tokenizer = "auto", order = "random", balance_loads = "so-far";
   std::optional<int> steps;
   std::optional<Index> batch, length;
@@ -54,6 +55,12 @@ inline void declare(CLI::App& app, Options& o, const std::vector<std::string>& p
                      "ones), characters, bytes")
           ->check(CLI::IsMember({"auto", "characters", "bytes"})),
       text);
+  const auto add_rule = [&](const char* name, std::string& rule, const char* what) {
+    defaults_to(app.add_option(name, rule, what)->check(CLI::IsMember({"keep", "remove", "refuse"})), text);
+  };
+  add_rule("--nul", o.nul, "Bytes 0 of the text: keep, remove or refuse");
+  add_rule("--carriage-return", o.carriage_return, "The CR of CR LF, likewise");
+  add_rule("--invalid", o.invalid, "Bytes that are not UTF-8, likewise; kept, they need bytes as tokens");
   defaults_to(
       app.add_option("--order", o.order, "Windows of the text: random, or shuffled, each once in an epoch")
           ->check(CLI::IsMember({"random", "shuffled"})),

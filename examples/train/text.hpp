@@ -32,6 +32,10 @@ inline TokenSequence tokens_of(const std::string& text, const Tokenizer& tokeniz
   return TokenSequence(std::vector<std::uint8_t>(ids.begin(), ids.end()));  // at most 256 different ones
 }
 
+inline Bytes rule_of(const std::string& name) {
+  return name == "keep" ? Bytes::keep : name == "remove" ? Bytes::remove : Bytes::refuse;
+}
+
 // The text of --data, or a generated one. Throws options::Failure with status 4 for one that cannot be used.
 inline Text read_text(const Options& o) {
   try {
@@ -44,7 +48,10 @@ inline Text read_text(const Options& o) {
       text.entropy_rate = dialects.entropy_rate();
       tokens = tokens_of(generated, text.tokenizer);
     } else {
-      const TextFiles files{.files = list_files(o.data)};
+      const TextFiles files{.files = list_files(o.data),
+                            .rules = {.carriage_return = rule_of(o.carriage_return),
+                                      .nul = rule_of(o.nul),
+                                      .invalid = rule_of(o.invalid)}};
       const TextSurvey found = survey(files);
       check(found.bytes > 0, "the text is empty");
       text.tokenizer = choose_tokenizer(o.tokenizer, found);

@@ -26,13 +26,15 @@ inline double wall_time() {
 }
 
 // What the options say, and the preset where they say nothing.
-inline Recipe with_options(Recipe recipe, const Options& o) {
+inline Recipe with_options(Recipe recipe, const Options& o, Index context) {
   if (o.steps) recipe.steps = *o.steps;
   if (o.batch) recipe.batch.batch = *o.batch;
   if (o.length) recipe.batch.length = *o.length;
   if (o.learning_rate)
     recipe.final_rate *= *o.learning_rate / recipe.learning_rate, recipe.learning_rate = *o.learning_rate;
   if (o.capacity) recipe.options.capacity_factor = *o.capacity;
+  check(recipe.batch.length <= context, "--length is ", recipe.batch.length, ", the model's context is ",
+        context);
   return recipe;
 }
 inline BalanceLoads balance_loads(const Options& o) {
@@ -58,7 +60,7 @@ class Trainer {
 
   Trainer(const Options& o, const Text& text, Place place)
       : o_(o),
-        recipe_(with_options(Preset::recipe(), o)),
+        recipe_(with_options(Preset::recipe(), o, Model::config.context)),
         text_(checked(text, recipe_.batch.length)),
         units_(text_),
         place_(std::move(place)),
@@ -121,7 +123,6 @@ class Trainer {
     ++state_.step;
     const Index tokens = o_.accumulate * recipe_.batch.tokens();
     state_.tokens += tokens;
-    state_.cursor = {{"batches", batches_.cursor().batches}, {"windows", batches_.cursor().windows}};
     if (!fault.empty()) skip(fault);
     speed_.add(seconds_now() - start, tokens);
     record_.step = state_.step, record_.tokens = state_.tokens;
@@ -284,6 +285,7 @@ class Trainer {
       if (metrics_) metrics_->flush();
       if (events_) events_->flush();
       const auto folder = place_.directory->checkpoints();
+      state_.cursor = {{"batches", batches_.cursor().batches}, {"windows", batches_.cursor().windows}};
       save_checkpoint(folder, model_, adam_, text_.tokenizer, state_);
       for (const auto& left : keep_checkpoints(folder, state_.step, static_cast<std::size_t>(o_.keep)))
         show(console_.note("warning: cannot remove all of the old checkpoint " + left.string()));

@@ -17,6 +17,7 @@ function(succeed)
     message(FATAL_ERROR "${command}\nended with ${result}:\n${output}${errors}")
   endif()
   set(output "${output}" PARENT_SCOPE)
+  set(errors "${errors}" PARENT_SCOPE)
 endfunction()
 # reject(WHAT PATTERN COMMAND...): the command must fail with an error message that matches PATTERN, not by a
 # signal, and leave no file.
@@ -156,7 +157,7 @@ elseif(CASE STREQUAL "bad_input")
   endforeach()
   reject("a length above the context" "context" ${train} --data text.txt --steps 3 --length 100000)
   reject("a learning rate that destroys the weights" "finite|nan|inf"
-      ${train} --data text.txt ${short} --lr 1e38)
+      ${train} --data text.txt ${short} --lr 1e38 --max-skips 0)
   reject("no place to save" "nowhere"
       "${TRAIN}" --data text.txt --preset small ${short} --save nowhere/m.safetensors)
   reject("a model that is not there" "nowhere.safetensors" "${GENERATE}" --model nowhere.safetensors)
@@ -191,7 +192,7 @@ elseif(CASE STREQUAL "any_text")
     if(NOT output MATCHES "saved model.safetensors.*final val loss: ${units}\n$")
       message(FATAL_ERROR "${file}: expected the model to be saved, and then 'final val loss: ${units}':\n${output}")
     endif()
-    set(output "${output}" PARENT_SCOPE)
+    set(errors "${errors}" PARENT_SCOPE)
     set(per_character "${CMAKE_MATCH_1}" PARENT_SCOPE)
     set(per_byte "${CMAKE_MATCH_2}" PARENT_SCOPE)
     succeed("${GENERATE}" --model model.safetensors --tokens 20)
@@ -211,13 +212,14 @@ elseif(CASE STREQUAL "any_text")
   train_on(letter.txt "${both}")
   write_bytes(windows1252.txt "caf\\xe9 \\x93cr\\xe8me\\x94, " 100)
   train_on(windows1252.txt "([0-9.]+) nats/byte")
-  if(NOT output MATCHES "not UTF-8 [(]byte 3[)]: its tokens are bytes")
-    message(FATAL_ERROR "a text in Windows-1252 was not said to be read as bytes:\n${output}")
+  if(NOT errors MATCHES "not UTF-8 [(]windows1252.txt, byte 3[)]: its tokens are bytes")
+    message(FATAL_ERROR "a text in Windows-1252 was not said to be read as bytes:\n${errors}")
   endif()
-  reject("characters of a text that is not UTF-8" "not valid UTF-8 at byte 3"
+  reject("characters of a text that is not UTF-8" "not UTF-8 [(]windows1252.txt, byte 3[)]"
     "${TRAIN}" --data windows1252.txt ${short} --tokenizer characters)
   write_bytes(marked.txt "\\xef\\xbb\\xbfone\\r\\ntwo\\x00\\r\\n" 100)   # byte-order mark, CR LF, NUL
-  train_on(marked.txt "${both}")
+  reject("a text with NUL" "byte 11 is a NUL" "${TRAIN}" --data marked.txt ${short})
+  train_on(marked.txt "${both}" --nul keep --carriage-return keep)
 
   # 6,000 uniform draws from 200 Chinese characters: no model can know more of the next than ln 200 = 5.298 nats say.
   execute_process(COMMAND bash -c

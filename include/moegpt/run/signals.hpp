@@ -15,28 +15,28 @@ class StopSignals {
  public:
   StopSignals() {
     received_ = 0;
-    for (std::size_t i = 0; i < signals.size(); ++i) {
-      ::sigaction(signals[i], nullptr, &before_[i]);
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      ::sigaction(numbers[i], nullptr, &before_[i]);
       struct sigaction keep{};
       keep.sa_handler = keep_first;
       keep.sa_flags = SA_RESTART;
-      if (before_[i].sa_handler != SIG_IGN) ::sigaction(signals[i], &keep, nullptr);
+      if (before_[i].sa_handler != SIG_IGN) ::sigaction(numbers[i], &keep, nullptr);
     }
   }
   StopSignals(const StopSignals&) = delete;
   StopSignals& operator=(const StopSignals&) = delete;
   ~StopSignals() {
-    for (std::size_t i = 0; i < signals.size(); ++i) ::sigaction(signals[i], &before_[i], nullptr);
+    for (std::size_t i = 0; i < numbers.size(); ++i) ::sigaction(numbers[i], &before_[i], nullptr);
   }
 
   // Number of the first signal; 0: none.
   int received() const { return received_; }
 
  private:
-  static constexpr std::array signals{SIGINT, SIGTERM};
+  static constexpr std::array numbers{SIGINT, SIGTERM};
   static void keep_first(int number) {
     received_ = number;
-    for (const int each : signals) std::signal(each, SIG_DFL);
+    for (const int each : numbers) std::signal(each, SIG_DFL);
   }
   // Of the process, as handlers are.
   static inline volatile std::sig_atomic_t received_ = 0;
