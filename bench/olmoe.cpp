@@ -41,9 +41,10 @@ void run(const char* path) {
   model.options = Published::options();
   init(model, Key{1});
   report("init", start);
-  const double bytes = bytes_of_weight<Model> * weights_met(model);
+  const double bytes = bytes_of_weight<Model> * weights_in_products(model);
   std::printf("%.2f G weights, %.2f G active for a token: %.2f GB\n",
-              1e-9 * static_cast<double>(count_weights(model)), 1e-9 * weights_met(model), 1e-9 * bytes);
+              1e-9 * static_cast<double>(count_weights(model)), 1e-9 * weights_in_products(model),
+              1e-9 * bytes);
   if (path) {
     Tokenizer tokenizer = Tokenizer::bytes();
     start = now(Clock::wall);

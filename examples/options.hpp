@@ -8,8 +8,10 @@
 #include <cstdint>
 #include <cstdio>
 #include <limits>
+#include <stdexcept>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -95,8 +97,14 @@ inline std::string explain(const CLI::App& app, const CLI::ParseError& error) {
   return "no option is called " + name + (meant.empty() ? "" : ": is " + meant + " meant?");
 }
 
-// Parses the command line and runs the program. Returns the exit status: 2 for an invalid command line, 1 for
-// another error, both with a message on stderr.
+// An error with an exit status of its own.
+struct Failure : std::runtime_error {
+  int status;
+  Failure(int status_, const std::string& message) : std::runtime_error(message), status(status_) {}
+};
+
+// Parses the command line and runs the program. Returns the exit status: the program's, if it returns one; 2
+// for an invalid command line, a Failure's, and 1 for another error, these with a message on stderr.
 template <class F>
 int run(CLI::App& app, int argc, char** argv, F&& program) {
   app.get_formatter()->column_width(28);
@@ -109,15 +117,23 @@ int run(CLI::App& app, int argc, char** argv, F&& program) {
                  explain(app, error).c_str(), app.get_name().c_str());
     return 2;
   }
-  try {
-    program();
-    if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return 0;
-    std::fprintf(stderr, "%s: the output could not be written\n", app.get_name().c_str());
-    return 1;
-  } catch (const std::exception& error) {
+  const auto failed = [&](int status, const char* why) {
     std::fflush(stdout);
-    std::fprintf(stderr, "%s: %s\n", app.get_name().c_str(), error.what());
-    return 1;
+    std::fprintf(stderr, "%s: %s\n", app.get_name().c_str(), why);
+    return status;
+  };
+  try {
+    int status = 0;
+    if constexpr (std::is_void_v<decltype(program())>)
+      program();
+    else
+      status = program();
+    if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return status;
+    return failed(1, "the output could not be written");
+  } catch (const Failure& error) {
+    return failed(error.status, error.what());
+  } catch (const std::exception& error) {
+    return failed(1, error.what());
   }
 }
 

@@ -44,7 +44,8 @@ struct MakeMoE {
 // The default: chosen for a low loss after a few minutes on two cores.
 struct Small {
   static constexpr const char* name = "small";
-  static constexpr int vocab = 96;  // a text with more has a vocabulary of 256
+  static constexpr int vocab = 96;
+  static constexpr bool any_text = true;  // a text with more tokens has a vocabulary of 256
   template <int V = vocab, class N = float>
   using Model = GPT<Config{.vocab = V,
                            .context = 128,

@@ -2,7 +2,7 @@
 // The HTML report of watch_routing: one file with charts of the routing of tokens.
 #include <moegpt/moegpt.hpp>
 
-#include "svg.hpp"
+#include "page.hpp"
 
 namespace routing_page {
 using namespace moegpt;
@@ -47,33 +47,35 @@ inline std::string charts(const Watched& seen) {
   const auto end = static_cast<double>(seen.steps);
   const double chance = 100.0 * seen.choices / seen.layers.front().routing.experts;
   const std::string step = "training step";
-  svg::Chart loss{.title = "Loss on the batches",
-                  .unit = "nats per character",
-                  .x_name = step,
-                  .end = end,
-                  .series = {{"loss"}},
-                  .mark = seen.entropy_rate,
-                  .mark_name = "entropy of the text"};
+  svg::Chart loss{.title = "Loss on the batches", .unit = "nats per character", .x_name = step, .end = end};
+  loss.marks.emplace_back(seen.entropy_rate, "entropy of the text");
+  loss.least = 0;
   svg::Chart violation{
-      .title = "Imbalance of the load", .unit = "MaxVio: 0 is even", .x_name = step, .end = end};
+      .title = "Imbalance of the load", .unit = "MaxVio: 0 is even", .x_name = step, .end = end, .least = 0};
   svg::Chart information{
-      .title = "What an expert tells of the dialect", .unit = "nats", .x_name = step, .end = end};
+      .title = "What an expert tells of the dialect", .unit = "nats", .x_name = step, .end = end, .least = 0};
   svg::Chart settled{.title = "Choices that are final already",
                      .unit = "percent",
                      .x_name = step,
                      .end = end,
-                     .mark = chance,
-                     .mark_name = "by chance"};
-  for (const Frame& f : seen.history) loss.series[0].value.push_back(f.loss);
+                     .marks = {{chance, "by chance"}},
+                     .least = 0};
+  const auto over_time = [&](auto&& value) {
+    std::vector<double> all;
+    for (const Frame& f : seen.history) all.push_back(value(f));
+    return all;
+  };
+  loss.series.push_back(svg::spread("loss", 0, over_time([](const Frame& f) { return f.loss; }), end));
   for (std::size_t i = 0; i < seen.layers.size(); ++i) {
-    for (auto* chart : {&violation, &information, &settled})
-      chart->series.push_back({"layer " + std::to_string(seen.layers[i].number)});
-    for (const Frame& f : seen.history) {
-      violation.series[i].value.push_back(f.violation[i]);
-      information.series[i].value.push_back(f.information[i]);
-      settled.series[i].value.push_back(100 *
-                                        saturation(f.routes[i], seen.history.back().routes[i], seen.choices));
-    }
+    const auto add = [&](svg::Chart& chart, auto&& value) {
+      chart.series.push_back(
+          svg::spread("layer " + std::to_string(seen.layers[i].number), i, over_time(value), end));
+    };
+    add(violation, [&](const Frame& f) { return f.violation[i]; });
+    add(information, [&](const Frame& f) { return f.information[i]; });
+    add(settled, [&](const Frame& f) {
+      return 100 * saturation(f.routes[i], seen.history.back().routes[i], seen.choices);
+    });
   }
   return svg::draw(loss) + svg::draw(violation) + svg::draw(information) + svg::draw(settled);
 }
@@ -166,11 +168,11 @@ inline std::string together(const Watched& seen) {
 }
 
 inline std::string figures(const Watched& seen) {
-  std::string table = "<table>\n<tr><th>On held-out text</th>";
-  for (const Layer& layer : seen.layers) table += "<th>layer " + std::to_string(layer.number) + "</th>";
-  auto row = [&](const std::string& name, auto&& figure) {
-    table += "</tr>\n<tr><td>" + name + "</td>";
-    for (const Layer& layer : seen.layers) table += "<td>" + figure(layer) + "</td>";
+  std::vector<std::vector<std::string>> rows{{"On held-out text"}};
+  for (const Layer& layer : seen.layers) rows[0].push_back("layer " + std::to_string(layer.number));
+  const auto row = [&](const std::string& name, auto&& figure) {
+    rows.push_back({name});
+    for (const Layer& layer : seen.layers) rows.back().push_back(figure(layer));
   };
   auto two = [](double x) { return svg::number(x, "%.2f"); };
   auto told = [&](const ClassCounts& of) {
@@ -183,43 +185,18 @@ inline std::string figures(const Watched& seen) {
   row("largest gate of a token, mean", [&](const Layer& l) { return two(l.routing.mean_top_gate()); });
   row("an expert tells of the dialect, nats", [&](const Layer& l) { return told(l.dialects); });
   row("an expert tells of the letter, nats", [&](const Layer& l) { return told(l.letters); });
-  return table + "</tr>\n</table>\n";
+  return page::table(rows);
 }
-
-inline constexpr const char* style = R"(<style>
-body { font: 15px/1.55 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: #222; background: #fff;
-       max-width: 1040px; margin: 0 auto; padding: 36px 28px 56px; }
-h1 { font-size: 28px; margin: 0 0 6px; color: #111; }
-h2 { font-size: 19px; margin: 44px 0 4px; color: #111; }
-p, table { max-width: 760px; margin: 6px 0 18px; }
-table { border-collapse: collapse; }
-th, td { text-align: right; padding: 4px 0 4px 34px; border-bottom: 1px solid #e3e3e3; font-weight: normal; }
-th { color: #555; } th:first-child, td:first-child { text-align: left; padding-left: 0; }
-.samples td { text-align: left; font-style: italic; }
-.samples td:first-child { font-style: normal; color: #555; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(400px, 100%), 1fr));
-  gap: 28px 44px; }
-svg { width: 100%; height: auto; font: 12px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
-.title { font-weight: 600; font-size: 13.5px; fill: #111; }
-rect { shape-rendering: crispEdges; } .grid { stroke: #e3e3e3; }
-.curve { fill: none; stroke-width: 2; stroke-linejoin: round; }
-.mark { stroke: #b00020; stroke-width: 1.5; } .dashed { stroke-dasharray: 5 4; }
-</style>
-)";
 
 inline std::string html(const Watched& seen) {
   const RoutingCounts& first = seen.layers.front().routing;
   auto section = [](const char* title, const char* words, const std::string& pictures) {
-    return std::string("<h2>") + title + "</h2>\n<p>" + words + "</p>\n<div class=\"pair\">\n" + pictures +
-           "</div>\n";
+    return page::section(title, words, page::grid(pictures));
   };
   std::string text =
-      std::string("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n") +
-      "<meta name=\"viewport\" content=\"width=device-width\">\n<title>Where the tokens go</title>\n" +
-      style + "</head>\n<body>\n<h1>Where the tokens go</h1>\n<p>A GPT with " +
-      std::to_string(seen.layers.size()) + " mixtures of " + std::to_string(first.experts) +
-      " experts, of which each token uses " + std::to_string(seen.choices) + ", after " +
-      std::to_string(seen.steps) + " steps on a text in " + std::to_string(seen.samples.size()) +
+      "<h1>Where the tokens go</h1>\n<p>A GPT with " + std::to_string(seen.layers.size()) + " mixtures of " +
+      std::to_string(first.experts) + " experts, of which each token uses " + std::to_string(seen.choices) +
+      ", after " + std::to_string(seen.steps) + " steps on a text in " + std::to_string(seen.samples.size()) +
       " invented dialects. The coefficient of the balance loss was " + svg::number(seen.balance) +
       ". On text it has not seen the loss is " + svg::number(seen.held_out_loss, "%.3f") +
       " nats per character, " + svg::number(seen.held_out_loss - seen.entropy_rate, "%.3f") +
@@ -236,24 +213,24 @@ inline std::string html(const Watched& seen) {
               "is their mutual "
               "information, 0 if routing does not care. The last picture shows how early a router settles.",
               charts(seen));
-  text +=
-      section("Load of the experts",
-              "Percent of all choices that go to each expert, while it learns. All rows alike: balance. One "
-              "dark row among "
-              "pale ones: collapse, one expert does the work. A white row: an expert that learns nothing.",
-              loads(seen));
+  text += section(
+      "Load of the experts",
+      "Percent of all choices that go to each expert, while it learns. All rows alike: balance. One strong "
+      "row among weak ones: collapse, one expert does the work. An empty row: an expert that learns nothing.",
+      loads(seen));
   text += section(
       "Which dialect uses which expert",
       "Percent of a dialect's choices that go to each expert, on held-out text; each row sums to 100. Rows "
       "that look "
-      "alike: experts do not care about dialects. Dark cells in different places: they have specialised.",
+      "alike: experts do not care about dialects. Strong cells in different places: they have specialised.",
       tables(seen));
-  text += section("Experts that are used together",
-                  "Percent of tokens that use both experts, on held-out text. Dark pairs work as a team. On "
-                  "the grey diagonal: "
-                  "tokens that use the expert at all.",
-                  together(seen));
-  return text + "</body>\n</html>\n";
+  text +=
+      section("Experts that are used together",
+              "Percent of tokens that use both experts, on held-out text. Strong pairs work as a team. On "
+              "the grey diagonal: "
+              "tokens that use the expert at all.",
+              together(seen));
+  return page::whole("Where the tokens go", text);
 }
 
 }  // namespace routing_page

@@ -41,7 +41,7 @@ void decode(const std::string& file, int threads) {
   load_safetensors(file, *model);
   SequenceBatch<Model> sequence(*model, {.piece = 64, .exec = Exec{.threads = threads}});
   std::printf("{\"name\": \"moegpt %s\", \"weights_met\": %.0f}\n", build_info().version,
-              bench::weights_met(*model));
+              bench::weights_in_products(*model));
   std::fflush(stdout);
   peers::decode([&] { sequence.clear(0); },
                 [&](std::span<const int> ids) {

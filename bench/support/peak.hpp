@@ -1,13 +1,9 @@
 #pragma once
 // Probes of the peak of fused multiply-adds and of memory bandwidth, to be interleaved with measurements
 // (interleaved.hpp), because the speed of a shared machine changes.
-#include <moegpt/core/exec.hpp>
-#include <moegpt/core/simd.hpp>
+#include <moegpt/run/peak.hpp>
 
-#include <atomic>
 #include <ctime>
-#include <thread>
-#include <vector>
 
 namespace bench {
 using namespace moegpt;
@@ -22,56 +18,11 @@ inline double now(Clock clock) {
   return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
 }
 
-// n links in each of many chains a = a b + c in registers. There are more chains than latency x units of a
-// core, so only the number of units limits the rate.
-template <class T>
-inline constexpr int chains = MOEGPT_VECTOR_BYTES == 64 ? 24 : 12;
-template <class T>
-#if defined(__clang__) && MOEGPT_VECTOR_BYTES == 64
-[[clang::min_vector_width(512)]]  // otherwise clang splits vectors on some processors
-#endif
-[[gnu::noinline]] T
-fma_chains(T b_, Index n) {
-  const Vector<T> b = Vector<T>{} + b_, c = Vector<T>{} + (1 - b_);
-  Vector<T> a[chains<T>];
-  for (int i = 0; i < chains<T>; ++i) a[i] = Vector<T>{} + T(i);
-  for (Index k = 0; k < n; ++k)
-#pragma GCC unroll 24
-    for (int i = 0; i < chains<T>; ++i) a[i] = a[i] * b + c;
-  for (int i = 1; i < chains<T>; ++i) a[0] += a[i];
-  return sum_lanes<T>(a[0]);
-}
-
-// FLOP/s of `threads` threads over `seconds`: the sum of the rates of each thread. Uses std::thread, not
-// Exec, so that the probe is independent of the library.
+// FLOP/s of fused multiply-adds of `threads` threads over `seconds`.
 template <class T>
 double fma_peak(int threads, double seconds, Clock clock) {
-  constexpr Index links = 10000;  // about 50 us
-  constexpr double flops = 2.0 * links * chains<T> * lanes<T>;
-  std::atomic<int> ready{0};
-  std::atomic<T> sink{0};
-  volatile T factor = T(0.999);  // unknown to the compiler, so no call is optimised away
-  std::vector<double> rate(static_cast<std::size_t>(threads));
-  const auto burn = [&](int thread) {
-    ++ready;
-    while (ready < threads) std::this_thread::yield();
-    const double start = now(clock);
-    double done = 0, time = 0;
-    do {
-      sink = fma_chains<T>(factor, links);
-      done += flops;
-    } while ((time = now(clock) - start) < seconds);
-    rate[static_cast<std::size_t>(thread)] = done / time;
-  };
-  std::vector<std::thread> others;
-  for (int i = 1; i < threads; ++i) others.emplace_back(burn, i);
-  burn(0);
-  for (auto& t : others) t.join();
-  double sum = 0;
-  for (double r : rate) sum += r;
-  return sum;
+  return fma::rate<T>(threads, seconds, [=] { return now(clock); });
 }
-
 template <class T>
 double fma_peak(int threads, double seconds) {
   return fma_peak<T>(threads, seconds, clock_for(threads));

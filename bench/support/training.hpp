@@ -1,6 +1,7 @@
 #pragma once
 // Training of a model on random tokens, its model FLOPs and its memory.
 #include <moegpt/moegpt.hpp>
+#include <moegpt/run/peak.hpp>
 
 #include <algorithm>
 #include <array>
@@ -27,34 +28,6 @@ void random_weights(Model& model) {
         }
       },
       model);
-}
-
-// Weights that enter a product for one token: an expert's weigh K / E, look-ups do not count, a tied head
-// counts once. Model FLOPs of one training step: 6 for each of them and token, and 3 times the causal
-// attention of a forward, which has 2 (T + 1) heads x width for a token. Nothing is dropped.
-template <class Model>
-double weights_met(const Model& model) {
-  static constexpr Config C = Model::config;
-  double weights = 0;
-  for_each_named_weight(
-      [&](const std::string& path, Kind kind, const auto& w) {
-        if (w.shape.size() < 2 || path.starts_with("position_embedding")) return;
-        if (path.starts_with("token_embedding") && !C.tied) return;
-        double share = 1;
-        if constexpr (Model::has_experts)
-          if (kind == Kind::sparse)
-            share = static_cast<double>(Model::RouterRecipe::active) / Model::RouterRecipe::experts;
-        weights += share * static_cast<double>(w.size());
-      },
-      model);
-  return weights;
-}
-template <class Model>
-double model_flops(const Model& model, Shape shape) {
-  constexpr Config C = Model::config;
-  const double attention =
-      2.0 * C.layers * C.heads * C.attention().width() * static_cast<double>(shape.length + 1);
-  return static_cast<double>(shape.tokens()) * (6 * weights_met(model) + 3 * attention);
 }
 
 // Bytes of a training run: 16 for each weight (itself, gradient, two moments), and the activations, in
@@ -228,7 +201,7 @@ struct Growing {
 template <class Model>
 Writing writing(int sequences, int threads) {
   auto growing = std::make_shared<Growing<Model>>(sequences, threads);
-  return {.bytes = bytes_of_weight<Model> * weights_met(growing->model),
+  return {.bytes = bytes_of_weight<Model> * weights_in_products(growing->model),
           .next = [growing] { growing->next(); },
           .bound = [growing](double bandwidth,
                              double peak) { return growing->products.seconds(bandwidth, peak); }};

@@ -8,8 +8,10 @@
 #include <array>
 #include <atomic>
 #include <charconv>
+#include <chrono>
 #include <cmath>
 #include <condition_variable>
+#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -25,6 +27,7 @@
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <unordered_map>
 #include <variant>
 #include <vector>
@@ -36,6 +39,8 @@
 #endif
 #include <fcntl.h>
 #include <glob.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -129,6 +134,13 @@
 
 #include <moegpt/io.hpp>
 #include <moegpt/moegpt.hpp>
+#include <moegpt/run/console.hpp>
+#include <moegpt/run/metrics.hpp>
+#include <moegpt/run/peak.hpp>
+#include <moegpt/run/routing_record.hpp>
+#include <moegpt/run/run_directory.hpp>
+#include <moegpt/run/signals.hpp>
+#include <moegpt/run/tensorboard.hpp>
 #include <moegpt/testing/differences.hpp>
 #include <moegpt/testing/gradcheck.hpp>
 #include <moegpt/testing/leak.hpp>

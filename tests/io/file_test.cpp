@@ -1,5 +1,6 @@
 #include <moegpt/io/file.hpp>
 
+#include "../support/faulty_files.hpp"
 #include "support.hpp"
 
 #include <chrono>
@@ -256,4 +257,38 @@ TEST_CASE("a file of another user in a sticky directory is rejected before anyth
   check_can_write(folder / "theirs");
   CHECK(get(folder / "theirs") == "old");
   CHECK(folder.files() == 1);
+}
+
+TEST_CASE("whichever system call fails, the file is the old one or the complete new one") {
+  using Fault = FaultyFiles::Fault;
+  const std::string bytes(3000, 'n');
+  for (const bool exists : {false, true})
+    for (const bool stays : {false, true})
+      for (const Fault fault : FaultyFiles::faults) {
+        int failed = 0;
+        for (int at = 0;; ++at) {
+          CAPTURE(exists, stays, static_cast<int>(fault), at);
+          TemporaryFolder folder;
+          if (exists) put(folder / "a", "old");
+          FaultyFiles::begin(at, fault, stays);
+          const std::string error = error_of([&] {
+            write_file_atomically<FaultyFiles>(folder / "a", [&](auto& out) {
+              out.write(std::string_view(bytes).substr(0, 1000));
+              out.write(std::string_view(bytes).substr(1000));
+            });
+          });
+          const bool ended = FaultyFiles::calls <= at;
+          failed += !error.empty();
+          const std::string now = get(folder / "a");
+          CHECK((now == bytes || now == (exists ? "old" : "")));
+          if (error.empty()) CHECK(now == bytes);
+          if (fault == Fault::short_write) CHECK(error == "");
+          if (!error.empty()) CHECK(has(error, (folder / "a").string()));
+          if (!stays) CHECK(folder.files() == (now.empty() ? 0 : 1));
+          if (ended) break;
+        }
+        if (fault == Fault::io_error)
+          CHECK(failed >= 7);  // open twice, write twice, fsync twice, close, rename
+        if (fault == Fault::interrupted && !stays) CHECK(failed <= 1);  // rename alone gives up
+      }
 }

@@ -124,6 +124,9 @@ TEST_CASE("a file of another model names the type to compile, and changes nothin
                  " holds a 'GPT<Config{.vocab = 9, .context = 8, .dim = 8, .layers = 2, .heads = 2, "
                  ".norm = Norm::rms, .gated = true}, TopKRouter<4, 2>>"));
   CHECK(contains(text, to_text<Other>()));
+  CHECK(contains(text,
+                 ": .dim is 8, expected 12; .gated is true, expected the default; .norm is Norm::rms, "
+                 "expected the default; router is TopKRouter<4, 2>, expected TopKRouter<4, 1>. Compile"));
   CHECK(count_weights(other) > 0);
   for_each_weight(
       [](const auto& w) {
@@ -235,4 +238,18 @@ TEST_CASE("a file with a weight that is not a number changes neither the model n
   for_each_weight(
       [](const auto& w) { CHECK(std::all_of(w.begin(), w.end(), [](float x) { return x == 0 || x == 1; })); },
       *other);
+}
+
+TEST_CASE("the difference of two types is that of their parts, whatever the texts are") {
+  using detail::type_difference;
+  const auto layers = [](const char* at) {
+    return "GPT<Config{.vocab = 9, .mixture_at = {" + std::string(at) + "}, .tied = true}, Dense>";
+  };
+  CHECK(type_difference(layers("0, 2"), layers("0, 2")) == "");
+  CHECK(type_difference(layers("0, 2"), layers("1")) == ".mixture_at is {0, 2}, expected {1}");
+  CHECK(type_difference("Transformer<Config{.vocab = 9}, Dense>", "GPT<Config{.vocab = 9}, Dense>") ==
+        "kind is Transformer, expected GPT");
+  for (const char* odd :
+       {"", "{", "}", "Config{", "Config{}", "Config{.a}", "Config{.a = ", "GPT<Config{}, ", "<"})
+    CHECK(type_difference(odd, odd) == "");
 }

@@ -2,7 +2,7 @@
 # A header includes its own tier and lower ones, never up, and no two headers include each other. OpenMP is
 # used in core/exec.hpp alone, and the library neither prints nor exits.
 cmake_policy(VERSION 3.22)
-set(tier_names core kernels layers routing moe model text train generate io data testing)
+set(tier_names core kernels layers routing moe model text train generate io data run testing)
 set(core_may    core)
 set(kernels_may core kernels)
 set(layers_may  core kernels layers)
@@ -14,7 +14,8 @@ set(train_may   core kernels model text train)
 set(generate_may core kernels model text generate)
 set(io_may      core kernels layers routing moe model text train io)
 set(data_may    core model text train io data)
-set(testing_may core kernels layers routing moe model text train generate io testing)
+set(run_may     core kernels layers routing moe model text train io data run)
+set(testing_may core kernels layers routing moe model text train generate io data run testing)
 set(moegpt.hpp_may core kernels layers routing moe model text train generate)
 set(io.hpp_may     moegpt.hpp io data)
 

@@ -300,3 +300,24 @@ TEST_CASE("a step with invalid options or scale is rejected and changes nothing"
   for (const double x : {0.0, -1e-8, nan, inf}) refuses({.epsilon = x}, "epsilon is ");
   for (const double x : {nan, inf}) refuses({}, "gradient_scale is ", x);
 }
+
+TEST_CASE("step counts and moments that are set continue with the same bits") {
+  const auto grad = touched(random_tree(2));
+  Tree whole = random_tree(1);
+  Adam<Tree> adam;
+  for (int i = 0; i < 3; ++i) adam.step(whole, grad);
+  Tree resumed = whole;
+  Adam<Tree> other;
+  for_each_weight([](auto& to, const auto& from) { std::copy(from.begin(), from.end(), to.begin()); }, other,
+                  std::as_const(adam));
+  other.set_steps(adam.steps());
+  adam.step(whole, grad), other.step(resumed, grad);
+  for_each_weight([](const auto& a, const auto& b) { CHECK(std::equal(a.begin(), a.end(), b.begin())); },
+                  std::as_const(whole), std::as_const(resumed));
+  auto counts = adam.steps();
+  counts[0] = -1;
+  CHECK_THROWS_WITH(other.set_steps(counts), "moegpt: Adam: a step count is -1, expected 0 or more");
+  counts.pop_back();
+  CHECK_THROWS_AS(other.set_steps(counts), std::invalid_argument);
+  CHECK(other.steps() == adam.steps());
+}

@@ -1,6 +1,7 @@
 #pragma once
 // Reading of files, and atomic writing of whole ones. After a crash, a full disk or an error there is either
-// the old file or the complete new one.
+// the old file or the complete new one. What writes has the system calls as a parameter, Files, so that a
+// test can record them and make each of them fail.
 #include <moegpt/core/matrix.hpp>
 
 #include <cerrno>
@@ -9,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -25,6 +27,20 @@ template <class... Parts>
   throw std::runtime_error(text);
 }
 
+// The system calls that change files, with their results and errno.
+struct SystemFiles {
+  static int open(const char* path, int flags, mode_t mode) { return ::open(path, flags, mode); }
+  static ssize_t write(int number, const char* bytes, std::size_t count) {
+    return ::write(number, bytes, count);
+  }
+  static int fsync(int number) { return ::fsync(number); }
+  static int close(int number) { return ::close(number); }
+  static int rename(const char* from, const char* to) { return ::rename(from, to); }
+  static int unlink(const char* path) { return ::unlink(path); }
+  static int mkdir(const char* path, mode_t mode) { return ::mkdir(path, mode); }
+  static int rmdir(const char* path) { return ::rmdir(path); }
+};
+
 namespace file {
 
 // Throws std::system_error, a std::runtime_error whose text ends with the system's reason.
@@ -34,28 +50,50 @@ namespace file {
                           "moegpt: cannot " + std::string(action) + " " + path.string());
 }
 
-class Descriptor {
+template <class Files>
+class DescriptorOf {
  public:
-  Descriptor() = default;
-  explicit Descriptor(int number) : number_(number) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() { close(); }
+  DescriptorOf() = default;
+  DescriptorOf(const DescriptorOf&) = delete;
+  DescriptorOf& operator=(const DescriptorOf&) = delete;
+  ~DescriptorOf() { close(); }
   int number() const { return number_; }
   bool is_open() const { return number_ >= 0; }
   void open(const std::filesystem::path& path, int flags, mode_t mode = 0) {
     close();
-    number_ = ::open(path.c_str(), flags | O_CLOEXEC, mode);
+    do number_ = Files::open(path.c_str(), flags | O_CLOEXEC, mode);
+    while (number_ < 0 && errno == EINTR);
   }
+  // Interrupted, Linux has closed it nevertheless.
   bool close() {
-    const int result = number_ < 0 ? 0 : ::close(number_);
-    number_ = -1;
+    const int number = std::exchange(number_, -1);
+    return number < 0 || Files::close(number) == 0 || errno == EINTR;
+  }
+  bool flush() const {
+    int result;
+    do result = Files::fsync(number_);
+    while (result != 0 && errno == EINTR);
     return result == 0;
   }
 
  private:
   int number_ = -1;
 };
+using Descriptor = DescriptorOf<SystemFiles>;
+
+// Flushes the names in a directory: what was created, renamed or removed in it.
+template <class Files>
+void flush_directory(const DescriptorOf<Files>& directory, const std::filesystem::path& path) {
+  // EINVAL: this file system cannot flush a directory.
+  if (!directory.flush() && errno != EINVAL) fail("flush the directory of", path);
+}
+template <class Files>
+void flush_directory(const std::filesystem::path& path) {
+  DescriptorOf<Files> directory;
+  directory.open(path, O_RDONLY | O_DIRECTORY);
+  if (!directory.is_open()) fail("open the directory", path);
+  flush_directory(directory, path / "");
+}
 
 template <class Status>
 timespec last_write(const Status& status) {
@@ -119,15 +157,17 @@ inline std::string read_file(const std::filesystem::path& path) {
   return bytes;
 }
 
-// The file that a writer of write_file_atomically writes to. Every write is checked.
-class FileWriter {
+// An open file that is written from begin to end. Every write is checked.
+template <class Files>
+class FileWriterOf {
  public:
-  FileWriter(int descriptor, std::filesystem::path path) : descriptor_(descriptor), path_(std::move(path)) {}
+  FileWriterOf(int descriptor, std::filesystem::path path)
+      : descriptor_(descriptor), path_(std::move(path)) {}
 
   // Throws std::runtime_error with the system's reason (disk full, quota, I/O error).
   void write(std::string_view bytes) {
     while (!bytes.empty()) {
-      const ssize_t count = ::write(descriptor_, bytes.data(), bytes.size());
+      const ssize_t count = Files::write(descriptor_, bytes.data(), bytes.size());
       if (count < 0 && errno == EINTR) continue;
       if (count < 0) file::fail("write", path_);
       bytes.remove_prefix(static_cast<std::size_t>(count));
@@ -138,6 +178,7 @@ class FileWriter {
   int descriptor_;
   std::filesystem::path path_;
 };
+using FileWriter = FileWriterOf<SystemFiles>;
 
 namespace file {
 
@@ -152,6 +193,7 @@ inline std::filesystem::path resolved(std::filesystem::path path) {
 }
 
 // A new file in the directory of its target. publish() replaces the target by it; otherwise it is removed.
+template <class Files>
 class Replacement {
  public:
   explicit Replacement(const std::filesystem::path& path) : path_(path), target_(resolved(path)) {
@@ -175,15 +217,14 @@ class Replacement {
   Replacement& operator=(const Replacement&) = delete;
   ~Replacement() { discard(); }
 
-  FileWriter writer() const { return {file_.number(), path_}; }
+  FileWriterOf<Files> writer() const { return {file_.number(), path_}; }
 
   void publish() {
-    if (::fsync(file_.number()) != 0) fail("flush", path_);
+    if (!file_.flush()) fail("flush", path_);
     if (!file_.close()) fail("close", path_);
-    if (::rename(temporary_.c_str(), target_.c_str()) != 0) fail("replace", path_);
+    if (Files::rename(temporary_.c_str(), target_.c_str()) != 0) fail("replace", path_);
     temporary_.clear();
-    // EINVAL: this file system cannot flush a directory.
-    if (::fsync(directory_.number()) != 0 && errno != EINVAL) fail("flush the directory of", path_);
+    flush_directory(directory_, path_);
   }
 
  private:
@@ -203,10 +244,10 @@ class Replacement {
   }
   void discard() {
     file_.close();
-    if (!temporary_.empty()) ::unlink(temporary_.c_str());
+    if (!temporary_.empty()) Files::unlink(temporary_.c_str());
   }
   std::filesystem::path path_, target_, temporary_;
-  Descriptor directory_, file_;
+  DescriptorOf<Files> directory_, file_;
 };
 
 }  // namespace file
@@ -214,16 +255,18 @@ class Replacement {
 // Throws what write_file_atomically would throw before it writes: for a target that is a directory or a
 // device, or another user's file in a sticky directory, and for a directory in which no file can be created.
 // The target is not opened, changed or created.
-inline void check_can_write(const std::filesystem::path& path) { file::Replacement unused(path); }
+inline void check_can_write(const std::filesystem::path& path) {
+  file::Replacement<SystemFiles> unused(path);
+}
 
 // Replaces the file at `path` by what writer(FileWriter&) writes: to a new file in its directory, which is
 // flushed to disk and renamed to `path`; then the directory is flushed. Permissions of an existing file are
 // kept, symbolic links are followed. If anything throws, the old file is unchanged and the new one removed.
 // Throws std::runtime_error with the path and the system's reason, or what `writer` throws.
-template <class Writer>
+template <class Files = SystemFiles, class Writer>
 void write_file_atomically(const std::filesystem::path& path, Writer&& writer) {
-  file::Replacement replacement(path);
-  FileWriter out = replacement.writer();
+  file::Replacement<Files> replacement(path);
+  FileWriterOf<Files> out = replacement.writer();
   writer(out);
   replacement.publish();
 }

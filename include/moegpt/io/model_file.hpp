@@ -66,6 +66,45 @@ std::string to_text() {
 
 namespace detail {
 
+// The parts of a model's type: "kind" and "router", and the fields of its Config.
+inline std::map<std::string, std::string> parts_of_type(std::string_view text) {
+  std::map<std::string, std::string> parts;
+  const std::string_view start = "Config{";
+  const std::size_t config = std::min(text.find(start), text.size());
+  parts["kind"] = text.substr(0, text.find('<'));
+  std::size_t at = std::min(config + start.size(), text.size()), from = at;
+  const auto add_field = [&](std::string_view field) {  // .name = value
+    const std::size_t equals = std::min(field.find(" = "), field.size());
+    if (field.starts_with('.') && equals < field.size())
+      parts[std::string(field.substr(0, equals))] = field.substr(equals + 3);
+  };
+  for (int depth = 0; at < text.size() && depth >= 0; ++at) {
+    depth += (text[at] == '{') - (text[at] == '}');
+    if (depth < 0 || (depth == 0 && text[at] == ',')) {
+      add_field(text.substr(from, at - from));
+      from = at + 2;
+    }
+  }
+  if (at + 2 < text.size()) parts["router"] = text.substr(at + 2, text.size() - at - 3);
+  return parts;
+}
+
+// ".dim is 8, expected 12; router is ..."
+inline std::string type_difference(std::string_view found, std::string_view expected) {
+  const auto a = parts_of_type(found), b = parts_of_type(expected);
+  auto names = a;
+  names.insert(b.begin(), b.end());
+  const auto value = [](const auto& parts, const std::string& name) {
+    const auto part = parts.find(name);
+    return part == parts.end() ? "the default" : part->second;
+  };
+  std::string text;
+  for (const auto& [name, unused] : names)
+    if (value(a, name) != value(b, name))
+      text += (text.empty() ? "" : "; ") + name + " is " + value(a, name) + ", expected " + value(b, name);
+  return text;
+}
+
 inline const std::string& metadata_of(const SafetensorsFile& file, const std::string& key) {
   const auto found = file.header.metadata.find(key);
   check(found != file.header.metadata.end(), file.name, " has no \"", key,
@@ -75,17 +114,25 @@ inline const std::string& metadata_of(const SafetensorsFile& file, const std::st
 
 }  // namespace detail
 
-// Writes the model, its options and its tokenizer, atomically; `extra` is added to the metadata. Throws
-// std::invalid_argument if the tokenizer has more tokens than the model, std::runtime_error if the file
-// cannot be written.
+// The file of a model with its options and its tokenizer; `extra` is added to the metadata. The model must
+// outlive the result. Throws std::invalid_argument if the tokenizer has more tokens than the model,
+// std::runtime_error for a weight that is not finite.
 template <class Model>
-void save(const std::string& path, const Model& model, const Tokenizer& tokenizer, Metadata extra = {}) {
+PreparedSafetensors prepare_model_file(const std::string& path, const Model& model,
+                                       const Tokenizer& tokenizer, Metadata extra = {}) {
   check(tokenizer.vocab() <= Model::config.vocab, "the tokenizer has ", tokenizer.vocab(),
         " tokens, the model only ", Model::config.vocab, ": a file with both could not be loaded");
   extra["moegpt.version"] = MOEGPT_VERSION;
   extra["moegpt.model"] = to_text<Model>();
   extra["moegpt.tokenizer"] = tokenizer.to_text();
-  save_safetensors(path, model, extra);
+  return prepare_safetensors(path, model, std::move(extra));
+}
+
+// Writes it atomically. Throws the same, and std::runtime_error if the file cannot be written.
+template <class Model>
+void save(const std::string& path, const Model& model, const Tokenizer& tokenizer, Metadata extra = {}) {
+  const auto prepared = prepare_model_file(path, model, tokenizer, std::move(extra));
+  write_file_atomically(path, [&](FileWriter& out) { prepared.write(out); });
 }
 
 // The type of the model in a file, as C++ text with current names.
@@ -100,17 +147,21 @@ inline std::string model_text(const std::string& path, const FileFormat& format 
 // Reads a file of save() into the model and the tokenizer. Throws std::invalid_argument for a file of another
 // model type, std::runtime_error for an invalid file; model and tokenizer are then unchanged.
 template <class Model>
-void load(const std::string& path, Model& model, Tokenizer& tokenizer, const FileFormat& format = {}) {
-  const SafetensorsFile file = read_safetensors(path);
+void load(const SafetensorsFile& file, Model& model, Tokenizer& tokenizer, const FileFormat& format = {}) {
   const std::string found = model_text(file, format);
-  check(found == to_text<Model>(), path, " holds a ", shown(found, 1000),
+  check(found == to_text<Model>(), file.name, " holds a ", shown(found, 1000),
         ", this program is compiled for a '", to_text<Model>(),
-        "'. Compile it for the type of the file, or use examples/for_model.sh");
+        "': ", shown(detail::type_difference(found, to_text<Model>()), 1000),
+        ". Compile it for the type of the file, or use examples/for_model.sh");
   Tokenizer read = Tokenizer::from_text(detail::metadata_of(file, "moegpt.tokenizer"));
-  check(read.vocab() <= Model::config.vocab, path, ": its tokenizer has ", read.vocab(),
+  check(read.vocab() <= Model::config.vocab, file.name, ": its tokenizer has ", read.vocab(),
         " tokens, its model ", Model::config.vocab);
   load_safetensors(file, model, {.format = format});
   tokenizer = std::move(read);
+}
+template <class Model>
+void load(const std::string& path, Model& model, Tokenizer& tokenizer, const FileFormat& format = {}) {
+  load(read_safetensors(path), model, tokenizer, format);
 }
 
 }  // namespace MOEGPT_BUILD

@@ -130,57 +130,87 @@ inline std::string header_text(std::vector<TensorToWrite>& tensors, Metadata met
   return text;
 }
 
-inline void write_file(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
-                       const Metadata& metadata) {
-  check(!tensors.empty(), "no tensor to write to ", path.string(), ", expected at least one");
-  const std::string header = header_text(tensors, metadata, path.string());
-  write_file_atomically(path, [&](FileWriter& out) {
+}  // namespace safetensors
+
+// A file that is about to be written: its header, and functions that write its tensors.
+struct PreparedSafetensors {
+  std::string name;  // for messages
+  std::string header;
+  std::vector<safetensors::TensorToWrite> tensors;
+
+  // Out: a FileWriter, or another type with write(std::string_view).
+  template <class Out>
+  void write(Out& out) const {
+    const auto to_out = [&](std::string_view bytes) { out.write(bytes); };
     const std::uint64_t header_bytes = header.size();
     out.write({reinterpret_cast<const char*>(&header_bytes), sizeof header_bytes});
     out.write(header);
-    for (const TensorToWrite& tensor : tensors) tensor.write(out);
-  });
+    for (const safetensors::TensorToWrite& tensor : tensors) tensor.write(safetensors::ByteSink(to_out));
+  }
+};
+
+namespace safetensors {
+
+inline PreparedSafetensors prepared(std::string name, std::vector<TensorToWrite> tensors,
+                                    const Metadata& metadata) {
+  check(!tensors.empty(), "no tensor to write to ", name, ", expected at least one");
+  std::string header = header_text(tensors, metadata, name);
+  return {std::move(name), std::move(header), std::move(tensors)};
 }
 
 }  // namespace safetensors
 
-// Writes the tensors atomically (write_file_atomically), ordered by size of element type and name, so that
-// equal tensors give equal bytes. "format": "pt" is added to the metadata. Throws std::invalid_argument if
-// there is no tensor or one has no data, std::runtime_error if a name or text is not UTF-8, not unique or too
-// long, or the file cannot be written.
-inline void save_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
-                             const Metadata& metadata = {}) {
+// Orders the tensors by size of element type and name, so that equal tensors give equal bytes. "format": "pt"
+// is added to the metadata. The tensors' data must outlive the result. Throws std::invalid_argument if there
+// is no tensor or one has no data, std::runtime_error if a name or text is not UTF-8, not unique or too long.
+inline PreparedSafetensors prepare_safetensors(std::string name, const std::vector<NamedTensor>& tensors,
+                                               const Metadata& metadata = {}) {
   std::vector<safetensors::TensorToWrite> list;
   for (const NamedTensor& tensor : tensors) {
     check(tensor.data || std::count(tensor.shape.begin(), tensor.shape.end(), Index{0}) > 0, "tensor ",
           shown(tensor.name), " of shape ", shown(tensor.shape),
           " has null data: only a shape with a zero may");
-    list.push_back({tensor.name, tensor.dtype, tensor.shape, [&](FileWriter& out) {
-                      const Index bytes = safetensors::bytes_of(path.string(), tensor.name,
-                                                                {tensor.dtype, tensor.shape, 0, 0});
-                      out.write({static_cast<const char*>(tensor.data), static_cast<std::size_t>(bytes)});
+    const Index bytes = safetensors::bytes_of(name, tensor.name, {tensor.dtype, tensor.shape, 0, 0});
+    list.push_back({tensor.name, tensor.dtype, tensor.shape,
+                    [data = static_cast<const char*>(tensor.data), bytes](safetensors::ByteSink out) {
+                      out({data, static_cast<std::size_t>(bytes)});
                     }});
   }
-  safetensors::write_file(path, std::move(list), metadata);
+  return safetensors::prepared(std::move(name), std::move(list), metadata);
 }
 
-// Writes every weight of `tree` that is not empty, under its path, in pieces, and in the metadata the
-// format's version and a model's options. Throws std::runtime_error if a weight holds NaN or infinity; then
-// nothing is written.
+// Every weight of `tree` that is not empty, under its path, and in the metadata the format's version and a
+// model's options. Nothing is copied, so the tree must outlive the result. Throws std::runtime_error if a
+// weight holds NaN or infinity.
 template <HasFields Tree>
-void save_safetensors(const std::filesystem::path& path, const Tree& tree, Metadata metadata = {},
-                      SafetensorsOptions options = {}) {
+PreparedSafetensors prepare_safetensors(std::string name, const Tree& tree, Metadata metadata = {},
+                                        SafetensorsOptions options = {}) {
   metadata[safetensors::version_key] = std::to_string(options.format.version);
   if constexpr (HasModelOptions<const Tree>) safetensors::write_options(tree.options, metadata);
   std::vector<safetensors::TensorToWrite> tensors;
   for_each_named_weight(
-      [&](const std::string& name, Kind, const auto& weight) {
+      [&](const std::string& path, Kind, const auto& weight) {
         if (weight.empty()) return;
-        if (options.check_finite) safetensors::check_finite(path.string(), name, weight);
-        safetensors::add_tensors(name, weight, tensors);
+        if (options.check_finite) safetensors::check_finite(name, path, weight);
+        safetensors::add_tensors(path, weight, tensors);
       },
       tree);
-  safetensors::write_file(path, std::move(tensors), metadata);
+  return safetensors::prepared(std::move(name), std::move(tensors), metadata);
+}
+
+// Writes tensors atomically (write_file_atomically). Throws what prepare_safetensors throws, and
+// std::runtime_error if the file cannot be written.
+inline void save_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
+                             const Metadata& metadata = {}) {
+  const auto prepared = prepare_safetensors(path.string(), tensors, metadata);
+  write_file_atomically(path, [&](FileWriter& out) { prepared.write(out); });
+}
+// The same with the weights of a tree, in pieces.
+template <HasFields Tree>
+void save_safetensors(const std::filesystem::path& path, const Tree& tree, Metadata metadata = {},
+                      SafetensorsOptions options = {}) {
+  const auto prepared = prepare_safetensors(path.string(), tree, std::move(metadata), options);
+  write_file_atomically(path, [&](FileWriter& out) { prepared.write(out); });
 }
 
 }  // namespace MOEGPT_BUILD

@@ -4,6 +4,7 @@
 // model. Weights stored as INT8 are two tensors,
 //   path        I8  [rows, cols]               q
 //   path.scale  F32 [ceil(cols / 32), rows]    one for each row and block of 32 columns; w = q scale
+#include <moegpt/core/exec.hpp>
 #include <moegpt/core/number.hpp>
 #include <moegpt/io/safetensors_file.hpp>
 
@@ -191,22 +192,24 @@ void read_weight(const SafetensorsFile& file, const std::string& path, const Wei
   });
 }
 
+// What takes the bytes of a file, in order.
+using ByteSink = FunctionRef<std::string_view>;
 // A tensor whose bytes are written by a function.
 struct TensorToWrite {
   std::string name;
   DType dtype;
   std::vector<Index> shape;
-  std::function<void(FileWriter&)> write;
+  std::function<void(ByteSink)> write;
 };
 
 // Writes numbers [rows, cols], in pieces; read(row, to) provides a row.
 template <class Number, class F>
-void write_rows(FileWriter& out, Index rows, Index cols, F&& read) {
+void write_rows(ByteSink out, Index rows, Index cols, F&& read) {
   Buffer<Number> numbers;
   for_each_piece(rows, cols * Index{sizeof(Number)}, [&](Rows piece) {
     numbers.resize(piece.count * cols);
     for (Index i = 0; i < piece.count; ++i) read(piece.first + i, numbers.data() + i * cols);
-    out.write({reinterpret_cast<const char*>(numbers.data()), moegpt::bytes_of<Number>(numbers.size())});
+    out({reinterpret_cast<const char*>(numbers.data()), moegpt::bytes_of<Number>(numbers.size())});
   });
 }
 
@@ -217,18 +220,18 @@ void add_tensors(const std::string& path, const W& weight, std::vector<TensorToW
   const Index rows = weight.rows, cols = weight.cols;
   const auto view = weight.view();
   if constexpr (std::same_as<S, INT8>) {
-    list.push_back({path, DType::i8, shape_of(weight), [=](FileWriter& out) {
+    list.push_back({path, DType::i8, shape_of(weight), [=](ByteSink out) {
                       write_rows<std::int8_t>(out, rows, cols, [&](Index row, std::int8_t* to) {
                         for (Index k = 0; k < cols; ++k) to[k] = *view.at(row, k);
                       });
                     }});
-    list.push_back({scale_of(path), DType::f32, scale_shape(rows, cols), [=](FileWriter& out) {
+    list.push_back({scale_of(path), DType::f32, scale_shape(rows, cols), [=](ByteSink out) {
                       write_rows<float>(out, INT8::blocks(cols), rows, [&](Index block, float* to) {
                         for (Index row = 0; row < rows; ++row) to[row] = view.scale(row, block * INT8::block);
                       });
                     }});
   } else {
-    list.push_back({path, dtype_of<S>(), shape_of(weight), [=](FileWriter& out) {
+    list.push_back({path, dtype_of<S>(), shape_of(weight), [=](ByteSink out) {
                       Buffer<Widened<S>> widened(cols);
                       write_rows<S>(out, rows, cols, [&](Index row, S* to) {
                         read_row(view, row, widened.data());

@@ -42,12 +42,16 @@ inline void check_targets(std::span<const int> targets, const int* of_forward, I
   check(targets.data() == of_forward && std::ssize(targets) == tokens,
         "backward was called with other targets than the last forward of this workspace");
 }
-// Throws std::runtime_error. weight: path of a weight that is not finite; empty: none.
+// What forward and logits throw for numbers that are not finite.
+struct NotFinite : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+// Throws NotFinite. weight: path of a weight that is not finite; empty: none.
 [[noreturn]] inline void not_finite(const std::string& what, double found, const std::string& weight) {
-  throw std::runtime_error("moegpt: the " + what + " is " + std::to_string(found) +
-                           (weight.empty() ? ": all weights are finite, so activations overflowed; lower the "
-                                             "learning rate or clip gradients"
-                                           : ": the weight " + weight + " is not finite"));
+  throw NotFinite("moegpt: the " + what + " is " + std::to_string(found) +
+                  (weight.empty() ? ": all weights are finite, so activations overflowed; lower the "
+                                    "learning rate or clip gradients"
+                                  : ": the weight " + weight + " is not finite"));
 }
 
 }  // namespace MOEGPT_BUILD

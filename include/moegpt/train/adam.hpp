@@ -1,6 +1,7 @@
 #pragma once
 // Adam (Kingma, Ba 2015) and AdamW (Loshchilov, Hutter 2019), with PyTorch's formulas. The optimizer works on
-// parameter trees: its two moments are trees of the model's type.
+// parameter trees: its two moments are trees of the model's type, and it is a tree of both, so that functions
+// of trees write and read them. With them and the step counts, an optimizer continues with the same bits.
 #include <moegpt/core/runs.hpp>
 #include <moegpt/kernels/adam.hpp>
 
@@ -86,10 +87,21 @@ class Adam {
     });
   }
 
+  static constexpr auto fields() {
+    return Fields{Field{"first_moment", &Adam::m_}, Field{"second_moment", &Adam::v_}};
+  }
   const Model& first_moment() const { return m_; }
   const Model& second_moment() const { return v_; }
   // Steps taken by each weight, in the order of fields().
   const std::vector<std::int64_t>& steps() const { return steps_; }
+  // Throws std::invalid_argument unless there is a count of at least 0 for each weight.
+  void set_steps(std::span<const std::int64_t> counts) {
+    check(counts.size() == steps_.size(), "Adam: ", counts.size(), " step counts for ", steps_.size(),
+          " weights: one each");
+    for (const std::int64_t count : counts)
+      check(count >= 0, "Adam: a step count is ", count, ", expected 0 or more");
+    steps_.assign(counts.begin(), counts.end());
+  }
 
  private:
   using T = walk::Scalar<Model>;
