@@ -23,7 +23,6 @@ struct Recipe {
 struct MakeMoE {
   static constexpr const char* name = "makemoe";
   static constexpr int vocab = 65;
-  static constexpr bool any_text = false;
   template <int V = vocab>
   using Model = presets::ModelOf<
       presets::makemoe<presets::Extents{.vocab = V, .context = 32, .dim = 128, .layers = 8, .heads = 8}>>;

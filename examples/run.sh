@@ -1,7 +1,8 @@
 #!/bin/bash
-# Installs missing packages, builds the examples, gets a text, trains a GPT with experts on it, and generates
-# text. Arguments are options of train: examples/run.sh --steps 200 --seed 7
-# File names are relative to the current directory; without --save the model is saved in runs/ of the repository.
+# Installs missing packages, builds the examples, gets a text, trains a GPT with experts on it, writes a report and
+# generates text. Arguments are options of train: examples/run.sh --steps 200 --seed 7
+# File names are relative to the current directory. Without --run, --resume or --save the run is a new directory in
+# runs/ of the repository, which examples/run.sh --resume DIRECTORY goes on with.
 set -euo pipefail
 here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -28,26 +29,33 @@ cmake --build --preset release --parallel "$(compile_jobs)"
 # Options of the command line replace the defaults.
 root=$PWD/
 [[ ! $here -ef $root ]] || root=""
-data="" preset=small model=${root}runs/small.safetensors
-given() { local name=$1 word; shift; for word in "$@"; do [[ $word == "$name" || $word == "$name="* ]] && return 0; done; return 1; }
-options=()
-given --data "$@" || { data=$(examples/get_corpus.sh) || data=""; }
-if [[ -n $data ]]; then
-  data=$root$data
-  options+=(--data "$data")
-fi
-given --preset "$@" || options+=(--preset "$preset")
-if given --save "$@"; then
-  for (( i = 1; i <= $#; ++i )); do
-    j=$(( i + 1 ))
-    case ${!i} in
-      --save) model=${!j-} ;;
-      --save=*) model=${!i#--save=} ;;
+value_of() {   # value_of NAME ARGUMENT...: the value of an option; fails if it is not given
+  local name=$1
+  shift
+  while (( $# )); do
+    case $1 in
+      "$name") echo "${2-}"; return ;;
+      "$name="*) echo "${1#*=}"; return ;;
     esac
+    shift
   done
+  return 1
+}
+options=() data="" run=""
+if run=$(value_of --resume "$@"); then   # which knows its text and preset
+  model=$run/model.safetensors
 else
-  options+=(--save "$model")
-  mkdir -p runs
+  if ! value_of --data "$@" > /dev/null && data=$(examples/get_corpus.sh); then
+    data=$root$data
+    options+=(--data "$data")
+  fi
+  if run=$(value_of --run "$@"); then
+    model=$run/model.safetensors
+  elif ! model=$(value_of --save "$@"); then
+    run=${root}runs/$(date +%Y-%m-%d_%H-%M-%S)
+    model=$run/model.safetensors
+    options+=(--run "$run")
+  fi
 fi
 cd "$here"
 shown() { printf '%q ' "$@"; echo; }
@@ -59,6 +67,11 @@ echo "== training"
 train=("${root}build/release/examples/train" "${options[@]}" "$@")
 shown "${train[@]}"
 "${train[@]}"
+
+if [[ -n $run ]]; then
+  echo "== a report"
+  "${root}build/release/examples/report" "$run"
+fi
 
 echo "== the trained model writes"
 prompt=()

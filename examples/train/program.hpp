@@ -23,7 +23,8 @@ template <class Preset>
 int train(const Options& o, const Text& text, Place place) {
   if (text.tokenizer.vocab() <= Preset::vocab)
     return train_with<Preset, Preset::vocab>(o, text, std::move(place));
-  if constexpr (Preset::any_text) return train_with<Preset, 256>(o, text, std::move(place));
+  if constexpr (requires { requires Preset::any_text; })
+    return train_with<Preset, 256>(o, text, std::move(place));
   throw options::Failure(4, std::string("preset ") + Preset::name + " has " + std::to_string(Preset::vocab) +
                                 " tokens, this text " + std::to_string(text.tokenizer.vocab()) +
                                 ": use another preset, or another text");

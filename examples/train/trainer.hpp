@@ -3,6 +3,7 @@
 #include <moegpt/run/console.hpp>
 #include <moegpt/run/metrics.hpp>
 #include <moegpt/run/peak.hpp>
+#include <moegpt/run/routing_record.hpp>
 #include <moegpt/run/run_directory.hpp>
 #include <moegpt/run/signals.hpp>
 #include <moegpt/run/tensorboard.hpp>
@@ -78,7 +79,7 @@ class Trainer {
         console_(terminal_of(2, o.color == "always"  ? Colour::always
                                 : o.color == "never" ? Colour::never
                                                      : Colour::automatic),
-                 recipe_.steps) {
+                 recipe_.steps, recipe_.objective) {
     model_.options = recipe_.options;
     state_.seed = o.seed, state_.corpus = text_.hash, state_.options = place_.kept;
     if (recipe_.noisy_evaluation) noise_ = seed_.with(Purpose::evaluation);
@@ -304,6 +305,22 @@ class Trainer {
     }
   }
 
+  // Which experts the beginning of the validation text is sent to, for report.
+  bool save_routing() {
+    if constexpr (Model::has_experts) {
+      try {
+        std::vector<int> ids(static_cast<std::size_t>(std::min<Index>(text_.val.size(), 2000)));
+        text_.val.copy(0, std::ssize(ids), ids.data());
+        save_json(place_.directory->path() / "routing.json",
+                  routing_record(model_, text_.tokenizer, ids, work_, state_.step, noise_));
+      } catch (const std::exception& error) {
+        show(console_.note(std::string("error: ") + error.what()));
+        return false;
+      }
+    }
+    return true;
+  }
+
   int stopped_by(int signal) {
     note("stopped", std::string(signal == SIGINT ? "interrupted" : "asked to end") + " after step " +
                         std::to_string(state_.step) + " of " + std::to_string(recipe_.steps));
@@ -316,7 +333,7 @@ class Trainer {
   int finish() {
     show(console_.end());
     bool saved = save_run();  // first, because later steps may throw
-    if (place_.directory) saved &= save_model(place_.directory->model());
+    if (place_.directory) saved &= save_model(place_.directory->model()) & save_routing();
     if (!o_.save.empty()) saved &= save_model(o_.save);
     std::printf("a sample:\n%s\n", sample(300).c_str());
     const double loss = recipe_.noisy_evaluation ? estimated(text_.val, 400, 0)

@@ -75,6 +75,7 @@
 #include <moegpt/text/dialects.hpp>
 #include <moegpt/text/token_view.hpp>
 #include <moegpt/text/tokenizer.hpp>
+#include <moegpt/train/accumulate.hpp>
 #include <moegpt/train/adam.hpp>
 #include <moegpt/train/clip.hpp>
 #include <moegpt/train/corpus.hpp>

@@ -60,12 +60,13 @@ TEST_CASE("UTF-16 is refused and named") {
 }
 
 TEST_CASE("a text does not depend on the size of the chunks that it is read in") {
-  const std::string bytes = bom + "a\r\nb\r" + cafe + "\r\n\U0001F600\xf0\x9f\x98\xe4\xb8\xad\r";
+  const std::string bytes = bom + "a\r\nb\r" + cafe + bom + "\r\n\U0001F600\xf0\x9f\x98\xe4\xb8\xad\r";
   for (const Bytes rule : {Bytes::keep, Bytes::remove}) {
     const TextRules rules{rule, rule, rule, rule};
     Text text({bytes, "", bytes + "\xc3"}, rules);
     const std::string whole = text.all();
     CHECK((whole == bytes + bytes + "\xc3") == (rule == Bytes::keep));
+    CHECK(contains(whole, cafe + bom));
     for (std::size_t chunk = 1; chunk < 12; ++chunk) CHECK(text.all(chunk) == whole);
   }
 }

@@ -268,6 +268,44 @@ TEST_CASE("documents are packed in one sequence") {
   CHECK(model.forward(batch, work).targets == 12);
 }
 
+TEST_CASE("a corpus of several files is read, written and accumulated in micro-batches") {
+  const TemporaryFolder folder;
+  std::filesystem::create_directory(folder / "books");
+  for (const char* name : {"books/a.txt", "books/b.txt", "notes.md"})
+    write_file_atomically(folder / name, [](auto& out) {
+      for (int i = 0; i < 20; ++i) out.write("In the beginning was the word, and then a token.\r\n");
+    });
+  const Key seed{1};
+
+  const std::vector<std::string> names{(folder / "books").string(), (folder / "*.md").string()};
+  const TextFiles text{.files = list_files(names), .separator = "\f"};
+  const Tokenizer tokenizer = Tokenizer::characters(survey(text).alphabet);
+  const auto [train, val] = split_tokens(encode(text, tokenizer), 0.9);
+  CHECK(train.size() + val.size() == 3 * 20 * 49 + 2);
+
+  write_tokens(folder / "train.bin", train, TokenType::u16);
+  const TokenSequence tokens = read_tokens(folder / "train.bin", {.vocab = tokenizer.vocab()});
+  CHECK(hash_of(tokens) == hash_of(train));
+
+  Model model, grad;
+  init(model, seed);
+  Model::Workspace work{{.batch = 2, .length = 8}, Exec{}, {.balance = 0.01}};
+  Adam<Model> adam;
+  Batches batches(tokens, {.shape = work.shape, .order = WindowOrder::shuffled}, seed);
+
+  Accumulator<Model> accumulator(BalanceLoads::so_far);
+  std::vector<Batch> micro(4);
+  for (int step = 0; step < 3; ++step) {
+    for (Batch& b : micro) batches.next(b);
+    set_zero(grad);
+    const Loss loss = accumulator.step(model, micro, work, grad, seed.with(Purpose::step, step));
+    adam.step(model, grad, work.exec, clip_scale(global_norm(grad), 1.0));
+    CHECK(loss.targets == 4 * work.shape.tokens());
+  }
+  CHECK(batches.cursor() == DataCursor{12, 24});
+  CHECK(evaluate(model, val, work) > 0);
+}
+
 TEST_CASE("one stream attends to another") {
   using Cross = Attention<AttentionShape{.dim = 8, .heads = 2, .mask = Mask::full, .memory_dim = 12}>;
   Cross layer, grad;

@@ -3,17 +3,19 @@
 #   resume   stopped after TRIALS random numbers of steps, a run ends with the bits of one that was not
 #   kill     the same if it is killed at TRIALS random moments, while it trains, saves or logs
 #   stop     signals, damaged checkpoints, two processes, numbers that are not finite
+#   full     the disk is full for a while: training goes on, says so, and saves when there is room
 #   options  what is wrong is refused with status 2 and a sentence, and nothing is written
 # A campaign: runs.sh kill build/release/tests/examples/tiny_train /tmp/kill 200 $RANDOM
 set -euo pipefail
-which=$1 program=$(realpath "$2") folder=$3 trials=${4:-10}
+script=$(realpath "$0") which=$1 program=$(realpath "$2") folder=$3 trials=${4:-10}
 RANDOM=${5:-1}
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}   # a waiting thread must not take a core
 mkdir -p "$folder"
 cd "$folder"
 for (( i = 0; i < 300; ++i )); do echo "To be, or not to be: that is question $i."; done > text.txt
 steps=60
-new=(--data text.txt --no-peak --steps $steps --eval-every 7 --log-every 3 --sample-every 20)
+short=(--data text.txt --no-peak --steps $steps)
+new=("${short[@]}" --eval-every 7 --log-every 3 --sample-every 20)
 faults=0
 fault() { echo "not so: $*" >&2; faults=$(( faults + 1 )); }
 train() { "$program" "$@" > out.txt 2> err.txt; }
@@ -52,8 +54,8 @@ case $which in
   kill)
     begin=$(date +%s%N)
     status 0 --run whole "${new[@]}" --checkpoint-every 5
-    milliseconds=$(( ($(date +%s%N) - begin) / 1000000 + 1 ))
-    kills=0
+    limit=$(( ($(date +%s%N) - begin) / 1000 ))   # microseconds after which a process is killed, at most
+    killed=0
     for (( trial = 0; trial < trials; ++trial )); do
       rm -rf run
       for (( attempt = 0; ; ++attempt )); do
@@ -64,15 +66,20 @@ case $which in
           break
         fi
         "$program" "${how[@]}" > out.txt 2> err.txt &
-        sleep "$(printf '%d.%03d' $(( milliseconds / 1000 )) $(( RANDOM % milliseconds % 1000 )))"
-        kill -9 $! 2> /dev/null && kills=$(( kills + 1 ))
+        sleep "$(printf '0.%06d' $(( (RANDOM * 32768 + RANDOM) % limit % 1000000 )))"
+        kill -9 $! 2> /dev/null || true
         got=0
         wait $! 2> /dev/null || got=$?
-        (( got == 137 || got == 0 )) || fault "trial $trial: status $got: $(tail -n 1 err.txt)"
+        case $got in   # the limit follows the speed of the machine
+          137) killed=$(( killed + 1 )) limit=$(( limit + limit / 16 )) ;;
+          0) limit=$(( limit - limit / 8 )) ;;
+          *) fault "trial $trial: status $got: $(tail -n 1 err.txt)" ;;
+        esac
       done
       same whole run "trial $trial"
     done
-    echo "$trials trials, $kills processes killed within $milliseconds ms"
+    echo "$trials trials, $killed processes killed"
+    (( killed >= trials )) || fault "most processes are killed before their end"
     ;;
   stop)
     status 0 --run whole "${new[@]}" --checkpoint-every 5
@@ -121,6 +128,31 @@ case $which in
     grep -q "is skipped: " err.txt || fault "skipped steps are told"
     (( $(grep -c '"what":"skipped"' run/metrics.jsonl) == 3 )) || fault "as many steps are skipped as allowed"
     status 3 --resume run
+    ;;
+  full)
+    if [[ -z ${MOEGPT_OWN_MOUNTS-} ]]; then
+      unshare -rm true 2> /dev/null || { echo "skipped: this user cannot mount a small disk"; exit 77; }
+      MOEGPT_OWN_MOUNTS=1 exec unshare -rm bash "$script" full "$program" .
+    fi
+    mkdir small
+    mount -t tmpfs -o size=1m none small || { echo "skipped: no small disk"; exit 77; }
+    slow=("${short[@]}" --batch 300 --checkpoint-every 5 --eval-every 0)   # some 20 ms a step
+    status 0 --run whole "${slow[@]}"
+    "$program" --run small/run "${slow[@]}" > out.txt 2> err.txt &
+    waits() { kill -0 $! 2> /dev/null && sleep 0.01; }
+    until [[ -e small/run/checkpoints/step_00000005 ]]; do waits || break; done
+    head -c 1m /dev/zero > small/ballast 2> /dev/null || true
+    until grep -q "warning: there is no checkpoint of step .*No space left" err.txt; do waits || break; done
+    rm small/ballast
+    wait $! || fault "the run ends well: $(tail -n 1 err.txt)"
+    grep -q '"what":"checkpoint failed"' small/run/metrics.jsonl || fault "the log has the failure"
+    same whole small/run "after a full disk"
+    # Full to the end: the final save fails, and so does the program.
+    status 0 --run small/run "${short[@]}" --overwrite --keep 1
+    head -c 1m /dev/zero > small/ballast 2> /dev/null || true
+    status 1 --resume small/run --steps $(( steps + 5 ))
+    rm small/ballast
+    status 0 --resume small/run --steps $steps
     ;;
   options)
     status 0 --run whole "${new[@]}"

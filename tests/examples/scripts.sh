@@ -17,7 +17,7 @@ begin() {   # a fresh copy
   mkdir -p "$project/cmake" "$project/examples" "$project/build/release/examples" "$elsewhere" "$bin"
   cp "$root/examples/run.sh" "$root/examples/get_corpus.sh" "$project/examples"
   echo 'need_packages() { :; }; can_install() { return 1; }; compile_jobs() { echo 1; }' > "$project/cmake/need_packages.sh"
-  for program in train generate; do
+  for program in train generate report; do
     make_program "$project/build/release/examples/$program" "printf '%s\n' $program \"\$@\" >> log"
   done
 }
@@ -54,12 +54,16 @@ run() {   # run FOLDER ARGUMENTS...
   (cd "$from" && "$project/examples/run.sh" "$@" > /dev/null 2>&1)
 }
 started() { grep -qxF -- "$2" "$1/log"; }
+model_of() { grep -xE "$2runs/[-0-9_]+/model\.safetensors" "$1/log" > /dev/null; }
 run "$project"
-expect "the model goes to runs/" started "$project" runs/small.safetensors
+expect "the run goes to runs/" grep -qxE "runs/[-0-9_]+" "$project/log"
+expect "its model is the one that writes" model_of "$project" ""
+expect "there is a report of it" grep -qxF report "$project/log"
 expect "a generated text needs no prompt" status 1 started "$project" --prompt
 run "$elsewhere" --data "my book.txt" --save model.safetensors
 expect "a text is looked for where one stands" started "$elsewhere" "my book.txt"
 expect "the model is written where one stands" test "$(grep -cxF model.safetensors "$elsewhere/log")" = 2
+expect "a bare model has no report" status 1 started "$elsewhere" report
 run "$elsewhere" --save=model.safetensors
 expect "--save=FILE is --save FILE" started "$elsewhere" --save=model.safetensors
 expect "the model of --save=FILE is the one that writes" started "$elsewhere" model.safetensors
@@ -67,7 +71,13 @@ expect "--save=FILE is not given twice" status 1 started "$elsewhere" --save
 run "$elsewhere" --save no/such/model
 expect "a folder that was not there is not made" test ! -e "$elsewhere/no"
 run "$elsewhere"
-expect "without --save the model goes to the project" started "$elsewhere" "$project/runs/small.safetensors"
+expect "without --save the run goes to the project" model_of "$elsewhere" "$project/"
+run "$elsewhere" --run=mine --steps 3
+expect "the model of a run is in its directory" started "$elsewhere" mine/model.safetensors
+expect "a run that is named has no other name" status 1 started "$elsewhere" --run
+run "$elsewhere" --resume mine
+expect "a run that is resumed knows its options" test "$(head -n 3 "$elsewhere/log" | tr '\n' ' ')" = "train --resume mine "
+expect "the model of a resumed run is in its directory" started "$elsewhere" mine/model.safetensors
 mkdir -p "$project/data"
 echo "no play" > "$project/data/tinyshakespeare.txt"
 run "$elsewhere"

@@ -6,7 +6,6 @@ namespace training {
 struct Tiny {
   static constexpr const char* name = "tiny";
   static constexpr int vocab = 256;
-  static constexpr bool any_text = false;
   template <int V = vocab>
   using Model =
       GPT<Config{

@@ -98,6 +98,19 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("a step does not depend on earlier steps") {
+  const auto model = random_model<Model>(1);
+  Model::Workspace work({5, 6}, {}, {.balance = 0.7, .balance_rule = BalanceRule::huggingface});
+  for (const BalanceLoads loads : every_load) {
+    Model once, again, unused;
+    Accumulator<Model> accumulator(loads);
+    accumulator.step(*model, micro_batches(whole_batch()), work, once);
+    accumulator.step(*model, micro_batches(random_batch({3, 6}, config.vocab, 7)), work, unused);
+    accumulator.step(*model, micro_batches(whole_batch()), work, again);
+    CHECK(first_difference(once, again) == "");
+  }
+}
+
 TEST_CASE("the loads so far are those of the micro-batch and of those before it") {
   const auto model = random_model<Model>(1);
   Model::Workspace work({5, 6}, {}, {.balance = 0.7});

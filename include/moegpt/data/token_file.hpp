@@ -76,7 +76,7 @@ inline Layout layout_of(const std::string& name, const Contents& file, std::opti
       reject_file(name, "has version ", header[1], ", expected ", format.version,
                   " of llm.c's token files with magic number ", format.magic);
     const Index found = file.size - header_bytes, count = header[2];
-    if (count < 0 || count * bytes_of(format.type) != found)
+    if (count * bytes_of(format.type) != found)
       reject_file(name, "has ", found, " bytes of ids, but its header says ", count, " ids of ",
                   bytes_of(format.type), " bytes");
     return {format.type, header_bytes, count};

@@ -5,6 +5,7 @@
 //   checkpoints/       run/checkpoint.hpp
 //   metrics.jsonl      run/metrics.hpp
 //   model.safetensors  the model at the end
+//   routing.json       run/routing_record.hpp
 // Events of TensorBoard (events.out.tfevents.*) and report.html may lie beside them.
 #include <moegpt/run/checkpoint.hpp>
 
@@ -22,7 +23,7 @@ namespace run_directory {
 
 inline constexpr const char *manifest = "run.json", *lock = "lock", *checkpoints = "checkpoints";
 inline constexpr std::array<std::string_view, 6> files{
-    manifest, lock, "metrics.jsonl", "model.safetensors", "report.html", "samples.txt"};
+    manifest, lock, "metrics.jsonl", "model.safetensors", "report.html", "routing.json"};
 
 inline std::string manifest_text(const RunManifest& run) {
   const nlohmann::json json{{"moegpt_run", 1}, {"version", MOEGPT_VERSION}, {"options", run.options}};
