@@ -125,8 +125,8 @@ TEST_CASE("a file of another model names the type to compile, and changes nothin
                  ".norm = Norm::rms, .gated = true}, TopKRouter<4, 2>>"));
   CHECK(contains(text, to_text<Other>()));
   CHECK(contains(text,
-                 ": .dim is 8, expected 12; .gated is true, expected the default; .norm is Norm::rms, "
-                 "expected the default; router is TopKRouter<4, 2>, expected TopKRouter<4, 1>. Compile"));
+                 ": '.dim is 8, expected 12; .gated is true, expected the default; .norm is Norm::rms, "
+                 "expected the default; router is TopKRouter<4, 2>, expected TopKRouter<4, 1>'. Compile"));
   CHECK(count_weights(other) > 0);
   for_each_weight(
       [](const auto& w) {

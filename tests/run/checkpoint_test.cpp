@@ -186,7 +186,7 @@ TEST_CASE("a checkpoint of another type says what differs, and changes nothing")
   const std::string error = error_of([&] { load_checkpoint(path, model, adam, tokenizer); });
   CHECK(has(error,
             ".dim is 8, expected 12; .norm is Norm::rms, expected the default; "
-            "router is TopKRouter<2, 1>, expected TopKRouter<4, 2>. Compile"));
+            "router is TopKRouter<2, 1>, expected TopKRouter<4, 2>'. Compile"));
   CHECK(adam.steps()[0] == 0);
 }
 
