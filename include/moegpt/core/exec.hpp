@@ -9,6 +9,7 @@
 #endif
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
@@ -82,7 +83,6 @@ class Team {
 
  private:
   static constexpr unsigned closed = 1u << 31;
-  static constexpr int spin_limit = 200;
 
   void work(int worker) {
     try {
@@ -95,7 +95,9 @@ class Team {
   // Not std::atomic::wait: GCC's yields before it blocks, which costs a time slice under load.
   template <class Done>
   void await(std::condition_variable& changed, Done done) {
-    for (int spin = 0; spin < spin_limit; ++spin, relax())
+    using Clock = std::chrono::steady_clock;
+    const auto until = Clock::now() + std::chrono::microseconds(30);  // waking a blocked thread takes as long
+    for (int spin = 1; spin % 16 != 0 || Clock::now() < until; ++spin, relax())
       if (done()) return;
     std::unique_lock lock(mutex_);
     changed.wait(lock, done);
