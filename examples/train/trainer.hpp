@@ -171,7 +171,9 @@ class Trainer {
   template <class Record>
   void write(Record record) {
     record.time = wall_time();
-    const bool whole = (!metrics_ || metrics_->write(record)) & (!events_ || events_->write(record));
+    const bool in_metrics = !metrics_ || metrics_->write(record),
+               in_events = !events_ || events_->write(record);
+    const bool whole = in_metrics && in_events;
     if (!whole && !std::exchange(log_failed_, true))
       show(console_.note("warning: the log cannot be written: " +
                          (metrics_->error().empty() ? events_->error() : metrics_->error()) +
@@ -335,7 +337,10 @@ class Trainer {
   int finish() {
     show(console_.end());
     bool saved = save_run();  // first, because later steps may throw
-    if (place_.directory) saved &= save_model(place_.directory->model()) & save_routing();
+    if (place_.directory) {
+      saved &= save_model(place_.directory->model());
+      saved &= save_routing();
+    }
     if (!o_.save.empty()) saved &= save_model(o_.save);
     std::printf("a sample:\n%s\n", sample(300).c_str());
     const double loss = recipe_.noisy_evaluation ? estimated(text_.val, 400, 0)
