@@ -9,7 +9,7 @@ using report_page::Run;
 namespace {
 
 const std::string hostile =
-    "</title></style></pre><script>alert(1)</script>\"' onload='x' &amp; <img src=x> \x01";
+    "</title></style></pre><script>alert(1)</script>\" onload='x' &amp; <img src=x> \x01";
 
 StepRecord step_record(Index step, int layers, int experts) {
   StepRecord r;
@@ -79,6 +79,7 @@ void check_page(const std::string& html) {
   }
   CHECK(count(html, "default-src 'none'") == 1);
   CHECK(count(html, "onload='") == 0);
+  CHECK(count(html, "\" onload=") == 0);
 }
 
 }  // namespace

@@ -41,6 +41,8 @@ TEST_CASE("intact records are those before the first one that is torn, damaged o
   CHECK(tensorboard::intact(file, 3) == file.size());
   CHECK(tensorboard::intact(file, 2) == one.size() + two.size());
   CHECK(tensorboard::intact(file, 0) == 0);
+  CHECK(tensorboard::intact(record(1, 0, 1), 0) > 0);
+  CHECK(tensorboard::intact(record(1, 0, 1), -1) == 0);  // a run that begins anew
   CHECK(tensorboard::intact("", 3) == 0);
   for (std::size_t cut = 1; cut < three.size(); ++cut)
     REQUIRE(tensorboard::intact(std::string_view(file).substr(0, file.size() - cut), 3) ==

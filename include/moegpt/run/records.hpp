@@ -3,6 +3,7 @@
 // steps. Losses are means in nats per token.
 #include <moegpt/model/mixtures.hpp>
 #include <moegpt/moe/metrics.hpp>
+#include <moegpt/text/token_view.hpp>
 #include <moegpt/text/tokenizer.hpp>
 
 #include <string>
@@ -146,7 +147,7 @@ struct EventRecord {
 inline double uniform_loss(int vocab) { return std::log(static_cast<double>(vocab)); }
 // Loss on `val` of the distribution of single tokens in `train`, each counted once more than it occurs.
 // std::invalid_argument for no tokens, or ids outside [0, vocab).
-inline double unigram_loss(std::span<const int> train, std::span<const int> val, int vocab) {
+inline double unigram_loss(TokenView train, TokenView val, int vocab) {
   check(vocab > 0 && !val.empty(), "unigram_loss: there are ", val.size(), " tokens of ", vocab,
         " different ones, expected at least 1 of each");
   std::vector<double> count(static_cast<std::size_t>(vocab), 1);
@@ -154,9 +155,13 @@ inline double unigram_loss(std::span<const int> train, std::span<const int> val,
     check(id >= 0 && id < vocab, "unigram_loss: token id ", id, " is outside [0, ", vocab, ")");
     return count[static_cast<std::size_t>(id)];
   };
-  for (const int id : train) ++at(id);
+  for_each_token_piece(train, [&](Index, std::span<const int> ids) {
+    for (const int id : ids) ++at(id);
+  });
   double sum = 0;
-  for (const int id : val) sum -= std::log(at(id));
+  for_each_token_piece(val, [&](Index, std::span<const int> ids) {
+    for (const int id : ids) sum -= std::log(at(id));
+  });
   return std::log(static_cast<double>(train.size()) + vocab) + sum / static_cast<double>(val.size());
 }
 

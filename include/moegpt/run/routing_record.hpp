@@ -28,15 +28,17 @@ struct RoutingRecord {
 // noise: for routers that are noisy in evaluation, too. The workspace is one for training or inspection; its
 // last forward is replaced. std::invalid_argument for an inference workspace or ids that the tokenizer lacks.
 template <class Model>
-RoutingRecord routing_record(const Model& model, const Tokenizer& tokenizer, std::span<const int> tokens,
+RoutingRecord routing_record(const Model& model, const Tokenizer& tokenizer, TokenView tokens,
                              Workspace<Model>& work, Index step, std::optional<Key> noise = {}) {
   check_tapes(work);
   RoutingRecord record{.step = step};
-  for (const int id : tokens) record.tokens.push_back(as_utf8(tokenizer.decode(std::span(&id, 1))));
+  std::vector<int> ids(static_cast<std::size_t>(tokens.size()));
+  tokens.copy(0, tokens.size(), ids.data());
+  for (const int id : ids) record.tokens.push_back(as_utf8(tokenizer.decode(std::span(&id, 1))));
   Buffer<int> expert;
-  for (std::size_t from = 0; from < tokens.size();) {
-    const auto window =
-        tokens.subspan(from, std::min(tokens.size() - from, static_cast<std::size_t>(work.shape.length)));
+  for (std::size_t from = 0; from < ids.size();) {
+    const std::size_t length = std::min(ids.size() - from, static_cast<std::size_t>(work.shape.length));
+    const auto window = std::span(ids).subspan(from, length);
     Batch batch{{1, std::ssize(window)}, {window.begin(), window.end()}, {window.begin(), window.end()}};
     model.forward(batch, work, noise, Objective{});
     std::size_t i = 0;
@@ -49,7 +51,7 @@ RoutingRecord routing_record(const Model& model, const Tokenizer& tokenizer, std
       for (Index pair = 0; pair < expert.size(); ++pair)
         layer.gate.push_back(expert[pair] == no_expert ? 0 : static_cast<double>(plan.gate[plan.slot[pair]]));
     });
-    from += window.size();
+    from += length;
   }
   return record;
 }

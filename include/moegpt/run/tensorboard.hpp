@@ -167,7 +167,8 @@ inline std::optional<std::uint64_t> step_of(std::string_view bytes) {
   return step;
 }
 
-// Number of bytes of a file, from its beginning, that are intact records of at most `step` steps.
+// Number of bytes of a file, from its beginning, that are intact records of at most `step` steps; step -1:
+// none.
 inline std::size_t intact(std::string_view file, Index step) {
   constexpr std::size_t head = 12, tail = 4;
   std::size_t at = 0;
@@ -178,7 +179,7 @@ inline std::size_t intact(std::string_view file, Index step) {
     const auto bytes = file.substr(at + head, static_cast<std::size_t>(length));
     if (masked(crc32c_of(bytes)) != number_at<std::uint32_t>(file, at + head + bytes.size())) break;
     const auto found = step_of(bytes);
-    if (!found || *found > static_cast<std::uint64_t>(step)) break;
+    if (!found || step < 0 || *found > static_cast<std::uint64_t>(step)) break;
     at += head + bytes.size() + tail;
   }
   return at;
