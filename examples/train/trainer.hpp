@@ -171,7 +171,9 @@ class Trainer {
   template <class Record>
   void write(Record record) {
     record.time = wall_time();
-    const bool whole = (!metrics_ || metrics_->write(record)) & (!events_ || events_->write(record));
+    const bool in_metrics = !metrics_ || metrics_->write(record),
+               in_events = !events_ || events_->write(record);
+    const bool whole = in_metrics && in_events;
     if (!whole && !std::exchange(log_failed_, true))
       show(console_.note("warning: the log cannot be written: " +
                          (metrics_->error().empty() ? events_->error() : metrics_->error()) +
@@ -194,12 +196,13 @@ class Trainer {
                   .steps = recipe_.steps,
                   .unit = text_.tokenizer == Tokenizer::bytes() ? "byte" : "character",
                   .peak = peak_};
-    run.baselines = {{"uniform", uniform_loss(text_.tokenizer.vocab())}};
+    const int different = text_.tokenizer.vocab();
+    run.baselines = {{"uniform", uniform_loss(different)},
+                     {"unigram", unigram_loss(text_.train, text_.val, different)}};
     if (text_.entropy_rate > 0) run.baselines.emplace_back("entropy rate", text_.entropy_rate);
     show(header_of(run));
     show("text: " + std::to_string(text_.train.size()) + " tokens for training, " +
-         std::to_string(text_.val.size()) + " for validation, " + std::to_string(text_.tokenizer.vocab()) +
-         " different\n");
+         std::to_string(text_.val.size()) + " for validation, " + std::to_string(different) + " different\n");
     open_directory();
     run.options.assign(place_.kept.begin(), place_.kept.end());
     if (!place_.directory) return;
@@ -311,10 +314,9 @@ class Trainer {
   bool save_routing() {
     if constexpr (Model::has_experts) {
       try {
-        std::vector<int> ids(static_cast<std::size_t>(std::min<Index>(text_.val.size(), 2000)));
-        text_.val.copy(0, std::ssize(ids), ids.data());
+        const TokenView begin = TokenView(text_.val).part(0, std::min<Index>(text_.val.size(), 2000));
         save_json(place_.directory->path() / "routing.json",
-                  routing_record(model_, text_.tokenizer, ids, work_, state_.step, noise_));
+                  routing_record(model_, text_.tokenizer, begin, work_, state_.step, noise_));
       } catch (const std::exception& error) {
         show(console_.note(std::string("error: ") + error.what()));
         return false;
@@ -335,7 +337,10 @@ class Trainer {
   int finish() {
     show(console_.end());
     bool saved = save_run();  // first, because later steps may throw
-    if (place_.directory) saved &= save_model(place_.directory->model()) & save_routing();
+    if (place_.directory) {
+      saved &= save_model(place_.directory->model());
+      saved &= save_routing();
+    }
     if (!o_.save.empty()) saved &= save_model(o_.save);
     std::printf("a sample:\n%s\n", sample(300).c_str());
     const double loss = recipe_.noisy_evaluation ? estimated(text_.val, 400, 0)

@@ -28,7 +28,7 @@ TEST_CASE(
 TEST_CASE("a number that is none is blamed on a weight, or on activations if no weight is guilty") {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   const auto blames = [&](const char* weight) {
-    return refusal<std::runtime_error>([&] { not_finite("loss", nan, weight); });
+    return refusal<NotFinite>([&] { not_finite("loss", nan, weight); });
   };
   CHECK(contains(blames("head.weight[3]"), "the weight head.weight[3] is not finite"));
   CHECK(contains(blames(""), "activations overflowed"));
