@@ -49,6 +49,9 @@ else
     data=$root$data
     options+=(--data "$data")
   fi
+  if ! value_of --steps "$@" > /dev/null && ! value_of --preset "$@" > /dev/null; then
+    options+=(--steps 6000)   # about ten minutes on two cores
+  fi
   if run=$(value_of --run "$@"); then
     model=$run/model.safetensors
   elif ! model=$(value_of --save "$@"); then
