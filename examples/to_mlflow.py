@@ -6,6 +6,7 @@
     mlflow ui --backend-store-uri sqlite:///mlflow.db
 
 A process of its own, so no server can hold up or end the training. A server that does not answer is asked again.
+It ends when the log has the run's last step and does not grow any more.
 Stopped and started again, it goes on behind the last step that the server has; a resumed run stays one MLflow run.
 """
 import argparse
@@ -38,16 +39,16 @@ class Log:
         try:
             with open(self.path, "rb") as file:
                 status = os.fstat(file.fileno())
-                restarted = status.st_ino != self.inode or status.st_size < self.offset
-                if restarted:
+                if status.st_ino != self.inode or status.st_size < self.offset:
                     self.inode, self.offset = status.st_ino, 0
-                file.seek(self.offset)
+                begin = self.offset
+                file.seek(begin)
                 lines = file.read()
         except FileNotFoundError:
             return [], False
         lines = lines[: lines.rfind(b"\n") + 1]
         self.offset += len(lines)
-        return [json.loads(line) for line in lines.splitlines()], restarted and len(lines) > 0
+        return [json.loads(line) for line in lines.splitlines()], begin == 0 and len(lines) > 0
 
 
 def number(value):
@@ -157,14 +158,19 @@ def main():
         return Follower(client, options.experiment, options.name or options.run.resolve().name, options.every)
 
     follower, log = patiently(connect, options.patience), Log(path)
+    step, steps = 0, math.inf  # of the log's last training record, and of the whole run
     try:
         while True:
             records, restarted = log.new_records()
             if restarted:
                 patiently(lambda: follower.start(records[0]), options.patience)
             patiently(lambda: follower.send(records), options.patience)
-            ended = any(r["kind"] == "event" and r["what"] == "end" for r in records[-1:])
-            if options.once or ended:
+            for record in records:
+                if record["kind"] == "run":
+                    steps = record["steps"]
+                elif record["kind"] == "train":
+                    step = record["step"]
+            if options.once or (step >= steps and not records):  # after the last step, and nothing came since
                 break
             time.sleep(options.poll)
         follower.finish()

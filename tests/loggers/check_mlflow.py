@@ -68,6 +68,7 @@ first = check(12)
 subprocess.run([write_logs, folder, "20", "10"], check=True)  # resumed after step 10: steps 11 and 12 again
 second = check(20)
 assert check(20) == second > first
+subprocess.run([sys.executable, script, folder, "--uri", uri, "--poll", "0.1"], check=True, timeout=120)  # it ends
 
 done = subprocess.run([sys.executable, script, folder, "--uri", "http://127.0.0.1:9", "--once", "--patience", "0"],
                       env={**os.environ, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}, capture_output=True, text=True)
