@@ -52,6 +52,13 @@ TEST_CASE("a signal that is ignored stays so, and handlers before are restored")
           return signals.received();
         }) == 0);
   CHECK(ending_of([] {
+          std::signal(SIGTERM, SIG_IGN);
+          const StopSignals signals;
+          std::raise(SIGINT);
+          std::raise(SIGTERM);
+          return signals.received() == SIGINT ? 7 : 1;
+        }) == 7);
+  CHECK(ending_of([] {
           {
             const StopSignals signals;
           }

@@ -36,7 +36,11 @@ class StopSignals {
   static constexpr std::array numbers{SIGINT, SIGTERM};
   static void keep_first(int number) {
     received_ = number;
-    for (const int each : numbers) std::signal(each, SIG_DFL);
+    for (const int each : numbers) {
+      struct sigaction now{};
+      ::sigaction(each, nullptr, &now);
+      if (now.sa_handler == keep_first) std::signal(each, SIG_DFL);  // an ignored one stays ignored
+    }
   }
   // Of the process, as handlers are.
   static inline volatile std::sig_atomic_t received_ = 0;
