@@ -34,7 +34,8 @@ run_chains(T b_, Index n) {
 }
 
 // FLOP/s of `threads` threads over `seconds`: the sum of the rates of each thread, by the clock now(). Uses
-// std::thread, not Exec, so that the probe is independent of the library's threads.
+// std::thread, not Exec, so that the probe is independent of the library's threads. Throws std::system_error
+// if a thread cannot be started.
 template <class T, class Now>
 double rate(int threads, double seconds, Now now) {
   constexpr Index links = 10000;  // about 50 us
@@ -55,7 +56,13 @@ double rate(int threads, double seconds, Now now) {
     rates[static_cast<std::size_t>(thread)] = done / time;
   };
   std::vector<std::thread> others;
-  for (int i = 1; i < threads; ++i) others.emplace_back(burn, i);
+  try {
+    for (int i = 1; i < threads; ++i) others.emplace_back(burn, i);
+  } catch (...) {
+    ready = threads;  // those that were started wait for no more
+    for (auto& t : others) t.join();
+    throw;
+  }
   burn(0);
   for (auto& t : others) t.join();
   double sum = 0;
