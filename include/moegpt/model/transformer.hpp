@@ -39,8 +39,8 @@ consteval bool make_a_model() {
         "such as SharedExperts<...>. Experts come from the config or WithExperts<...>, and which are "
         "allowed from work.allowed");
   static_assert(NumberPolicy<N>,
-                "GPT<config, Recipe, N>: N must be float, double, or for inference Stored<float, BF16> "
-                "or Stored<float, INT8>");
+                "GPT<config, Recipe, N>: N must be float, double, or for inference Stored<float>, "
+                "Stored<float, BF16> or Stored<float, INT8>");
   return ModelRecipe<Recipe> && NumberPolicy<N>;
 }
 
