@@ -50,9 +50,9 @@ TEST_CASE("a file that cannot be read is named with the reason") {
   const std::string missing = error_of([&] { read_file(folder / "missing.txt"); });
   CHECK(has(missing, "missing.txt"));
   CHECK(has(missing, "No such file"));
-  CHECK(has(error_of([&] { read_file(folder.path); }), "is a directory"));
+  CHECK(has(error_of([&] { read_file(folder.path); }), "but a directory"));
   CHECK(has(error_of([&] { read_file(folder / "empty"); }), "empty: is empty"));
-  CHECK(has(error_of([&] { read_file("/dev/zero"); }), "/dev/zero: is a device"));
+  CHECK(has(error_of([&] { read_file("/dev/zero"); }), "/dev/zero: is not a regular file, but a device"));
   CHECK_THROWS_AS(read_file(folder / "missing.txt"), std::runtime_error);
 }
 

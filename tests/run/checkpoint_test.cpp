@@ -201,6 +201,12 @@ TEST_CASE("what is not finite is not saved") {
   moment.head.weight[5] = std::nanf("");
   CHECK(has(error_of([&] { trained.save(folder.path); }), "tensor 'second_moment.head.weight' holds nan"));
   CHECK(folder.files() == 0);
+  moment.head.weight[5] = 0;
+  TrainingState state;
+  state.best_val = std::nan("");
+  CHECK(has(error_of([&] { save_checkpoint(folder.path, trained.model, trained.adam, letters(), state); }),
+            "best_val is nan, expected a finite loss"));
+  CHECK(folder.files() == 0);
 }
 
 TEST_CASE("a state is read back, and what is none is refused by name") {

@@ -103,15 +103,6 @@ class TextCleaner {
   std::int64_t invalid_ = -1;  // first byte that is not UTF-8 in out_
 };
 
-// Opens a regular file and returns its size.
-inline std::int64_t open_regular(file::Descriptor& in, const std::filesystem::path& path) {
-  in.open(path, O_RDONLY | O_NONBLOCK);
-  if (!in.is_open()) file::fail("open", path);
-  struct stat status{};
-  if (::fstat(in.number(), &status) != 0) file::fail("get the status of", path);
-  if (!S_ISREG(status.st_mode)) reject_file(path.string(), "is not a regular file");
-  return status.st_size;
-}
 // Reads at most `size` bytes; 0: the end.
 inline std::size_t read_some(const file::Descriptor& in, const std::filesystem::path& path, void* to,
                              std::size_t size) {
@@ -138,7 +129,7 @@ struct TextFiles {
     for (const std::filesystem::path& path : files) {
       if (&path != files.data() && !separator.empty()) f(TextPiece{separator, path, 0});
       file::Descriptor in;
-      detail::open_regular(in, path);
+      file::open_regular(in, path);
       detail::TextCleaner cleaner(rules, path);
       for (std::size_t got = 1; got > 0;) {
         got = detail::read_some(in, path, cleaner.room(chunk), chunk);

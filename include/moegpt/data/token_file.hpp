@@ -47,11 +47,7 @@ inline Contents contents_of(const std::filesystem::path& path, bool mapped) {
     return {std::ssize(*bytes), {bytes, bytes->data()}};
   }
   file::Descriptor in;
-  in.open(path, O_RDONLY | O_NONBLOCK);
-  if (!in.is_open()) file::fail("open", path);
-  struct stat status{};
-  if (::fstat(in.number(), &status) != 0) file::fail("get the status of", path);
-  if (!S_ISREG(status.st_mode)) reject_file(path.string(), "is not a regular file");
+  const struct stat status = file::open_regular(in, path);
   if (status.st_size == 0) reject_file(path.string(), "is empty");
   const auto size = static_cast<std::size_t>(status.st_size);
   void* const memory = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, in.number(), 0);

@@ -95,6 +95,19 @@ void flush_directory(const std::filesystem::path& path) {
   flush_directory(directory, path / "");
 }
 
+// Opens a regular file for reading, and returns its status. Throws std::runtime_error if it is missing,
+// unreadable, or of another kind. Does not wait for the writer of a pipe.
+inline struct stat open_regular(Descriptor& in, const std::filesystem::path& path) {
+  in.open(path, O_RDONLY | O_NONBLOCK);
+  if (!in.is_open()) fail("open", path);
+  struct stat status{};
+  if (::fstat(in.number(), &status) != 0) fail("get the status of", path);
+  if (!S_ISREG(status.st_mode))
+    reject_file(path.string(), "is not a regular file, but a ",
+                S_ISDIR(status.st_mode) ? "directory" : "device or pipe");
+  return status;
+}
+
 template <class Status>
 timespec last_write(const Status& status) {
   if constexpr (requires { status.st_mtim; })
@@ -110,11 +123,7 @@ class FileReader {
  public:
   // Throws std::runtime_error if it is missing, a directory or a device, empty, or unreadable.
   explicit FileReader(const std::filesystem::path& path) : path_(path) {
-    in_.open(path, O_RDONLY | O_NONBLOCK);
-    if (!in_.is_open()) file::fail("open", path);
-    opened_ = status();
-    if (S_ISDIR(opened_.st_mode)) reject_file(path.string(), "is a directory, expected a file");
-    if (!S_ISREG(opened_.st_mode)) reject_file(path.string(), "is a device or pipe, expected a regular file");
+    opened_ = file::open_regular(in_, path);
     if (opened_.st_size == 0) reject_file(path.string(), "is empty");
   }
   Index size() const { return opened_.st_size; }  // when it was opened
@@ -192,6 +201,9 @@ inline std::filesystem::path resolved(std::filesystem::path path) {
   return path;
 }
 
+// Part of the names of incomplete files, NAME.tmp-PROCESS-ATTEMPT, and of incomplete directories.
+inline constexpr std::string_view temporary_mark = ".tmp-";
+
 // A new file in the directory of its target. publish() replaces the target by it; otherwise it is removed.
 template <class Files>
 class Replacement {
@@ -207,7 +219,8 @@ class Replacement {
     if (exists && !may_replace(old.st_uid)) fail("replace", path, EPERM);
     for (int attempt = 0; !file_.is_open(); ++attempt) {
       temporary_ = target_;
-      temporary_ += ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(attempt);
+      temporary_ += temporary_mark;
+      temporary_ += std::to_string(::getpid()) + "-" + std::to_string(attempt);
       file_.open(temporary_, O_WRONLY | O_CREAT | O_EXCL, 0666);
       if (!file_.is_open() && errno != EEXIST) fail("create a file beside", path);
     }

@@ -1,9 +1,10 @@
 #pragma once
 // Checkpoints: directories that hold all that a training run needs to continue with the same bits.
-//   step_00001200/model.safetensors      weights, buffers, options, tokenizer: a model file
-//   (io/model_file.hpp) step_00001200/optimizer.safetensors  moments under the paths of their weights, step
-//   counts step_00001200/state.json             TrainingState step_00001200/manifest.txt           size and
-//   CRC-32C of each of them
+//   step_00001200/model.safetensors      a model file (io/model_file.hpp)
+//   step_00001200/optimizer.safetensors  moments under the paths of their weights, and step counts
+//   step_00001200/state.json             TrainingState
+//   step_00001200/manifest.txt           size and CRC-32C of each of the others
+//
 // A checkpoint appears under its name when all of it is on the disk. Equal states give equal bytes.
 #include <moegpt/io/crc32c.hpp>
 #include <moegpt/io/json_document.hpp>
@@ -33,8 +34,7 @@ struct TrainingState {
 namespace checkpoint {
 
 inline constexpr std::string_view title = "moegpt checkpoint 1\n", name_start = "step_",
-                                  manifest = "manifest.txt", temporary_start = ".tmp-",
-                                  steps_key = "moegpt.steps";
+                                  manifest = "manifest.txt", steps_key = "moegpt.steps";
 inline constexpr std::array<std::string_view, 3> files{"model.safetensors", "optimizer.safetensors",
                                                        "state.json"};
 
@@ -58,6 +58,19 @@ inline std::string manifest_line(std::string_view name, std::uint64_t bytes, std
   std::snprintf(line, sizeof line, "%s %llu %08x\n", std::string(name).c_str(),
                 static_cast<unsigned long long>(bytes), static_cast<unsigned>(crc));
   return line;
+}
+
+// That of a file, which is read in pieces. Throws what FileReader throws.
+inline std::string manifest_line_of(const std::filesystem::path& folder, std::string_view name) {
+  const FileReader in(folder / name);
+  Crc32c crc;
+  std::string piece;
+  for (Index at = 0; at < in.size(); at += std::ssize(piece)) {
+    piece.resize(static_cast<std::size_t>(std::min(in.size() - at, Index{1} << 20)));
+    in.read(at, std::ssize(piece), piece.data());
+    crc.add(piece);
+  }
+  return manifest_line(name, static_cast<std::uint64_t>(in.size()), crc.value());
 }
 
 inline std::string steps_text(std::span<const std::int64_t> steps) {
@@ -138,7 +151,7 @@ class Draft {
  public:
   Draft(const std::filesystem::path& parent, const std::string& name)
       : parent_(parent),
-        folder_(parent / (std::string(temporary_start) + name + '-' + std::to_string(::getpid()))) {
+        folder_(parent / (std::string(file::temporary_mark) + name + '-' + std::to_string(::getpid()))) {
     remove<Files>(folder_);  // of an earlier process with this number
     if (Files::mkdir(folder_.c_str(), 0777) != 0) file::fail("create", folder_);
   }
@@ -203,8 +216,7 @@ inline std::string fault_of_checkpoint(const std::filesystem::path& path) {
              shown(stated.substr(0, checkpoint::title.size())) + ", expected " + shown(checkpoint::title);
     std::string found(checkpoint::title);
     for (const std::string_view name : checkpoint::files) {
-      const std::string bytes = read_file(path / name);
-      const std::string line = checkpoint::manifest_line(name, bytes.size(), crc32c_of(bytes));
+      const std::string line = checkpoint::manifest_line_of(path, name);
       if (std::string_view(stated).substr(std::min(found.size(), stated.size())).substr(0, line.size()) !=
           line)
         return "moegpt: " + (path / name).string() + " has size and CRC-32C " +
@@ -253,12 +265,14 @@ inline NewestCheckpoint newest_checkpoint(const std::filesystem::path& folder) {
 
 // Writes folder/step_<state.step>, and returns when it is on the disk. A valid checkpoint of this step is
 // kept, a damaged one is replaced. Optimizer: Adam, or another tree with steps() and set_steps(). Throws
-// std::runtime_error with the reason if it cannot be written, or a weight or moment is not finite; older
-// checkpoints are unchanged in any case.
+// std::runtime_error with the reason if it cannot be written, or a weight or moment is not finite,
+// std::invalid_argument for a best_val that is not finite; older checkpoints are unchanged in any case.
 template <class Files = SystemFiles, class Model, class Optimizer>
 std::filesystem::path save_checkpoint(const std::filesystem::path& folder, const Model& model,
                                       const Optimizer& optimizer, const Tokenizer& tokenizer,
                                       const TrainingState& state) {
+  check(!state.best_val || std::isfinite(*state.best_val), "save_checkpoint: best_val is ",
+        state.best_val.value_or(0), ", expected a finite loss, or none");
   const std::string name = checkpoint::name_of(state.step);
   const std::filesystem::path target = folder / name;
   const bool exists = std::filesystem::exists(target);
@@ -297,7 +311,7 @@ template <class Files = SystemFiles>
 void remove_checkpoint_drafts(const std::filesystem::path& folder) {
   std::vector<std::filesystem::path> drafts;
   for (const auto& entry : std::filesystem::directory_iterator(folder))
-    if (entry.path().filename().string().starts_with(std::string(checkpoint::temporary_start) +
+    if (entry.path().filename().string().starts_with(std::string(file::temporary_mark) +
                                                      std::string(checkpoint::name_start)) &&
         entry.symlink_status().type() == std::filesystem::file_type::directory)
       drafts.push_back(entry.path());

@@ -42,9 +42,9 @@ inline RunManifest read_manifest(const std::filesystem::path& path) {
 
 // Whether write_file_atomically may have left a file of this name behind: FILE.tmp-1234-0
 inline bool is_left_over(std::string_view name) {
-  for (const std::string_view file : files)
-    if (name.starts_with(std::string(file) + ".tmp-") &&
-        name.find_first_not_of("0123456789-", file.size() + 5) == name.npos)
+  for (const std::string_view known : files)
+    if (name.starts_with(known) && name.substr(known.size()).starts_with(file::temporary_mark) &&
+        name.find_first_not_of("0123456789-", known.size() + file::temporary_mark.size()) == name.npos)
       return true;
   return false;
 }
