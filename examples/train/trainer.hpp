@@ -89,6 +89,15 @@ class Trainer {
 
   // Trains and returns the exit status.
   int run() {
+    try {
+      return train();
+    } catch (const NotFinite& error) {  // of an evaluation or a sample
+      diverged(error.what());
+    }
+  }
+
+ private:
+  int train() {
     const StopSignals signals;
     place_.checkpoint.empty() ? init(model_, seed_, recipe_.init) : load();
     open_logs();
@@ -103,8 +112,6 @@ class Trainer {
     }
     return finish();
   }
-
- private:
   bool is_due(int every) const { return every > 0 && state_.step % every == 0; }
 
   // ---- one step ----
