@@ -1,4 +1,4 @@
-// Products widen narrower storage to float alone.
+// Products widen elements of panels to float alone.
 // expect: write Stored<float>, Stored<float, BF16> or Stored<float, INT8>
 #include <moegpt/layers/linear.hpp>
 

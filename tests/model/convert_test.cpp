@@ -1,4 +1,4 @@
-// Models with weights in narrower storage: made of trained ones, they say almost the same.
+// Models with weights in panels: made of trained ones, they say almost the same.
 #include <moegpt/generate/generator.hpp>
 #include <moegpt/model/convert.hpp>
 #include <moegpt/model/gpt.hpp>

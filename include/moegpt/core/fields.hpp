@@ -73,8 +73,8 @@ template <bool stored, class... Owner, class... Member>
 auto scalar_in_fields(const Fields<Field<Owner, Member>...>&) {
   return first_scalar(scalar_in<stored, Member>()...);
 }
-// The scalar of the first weight found in X; with `stored`, of the first in narrower storage
-// (core/number.hpp). void if there is none.
+// The scalar of the first weight found in X; with `stored`, of the first in panels
+// (core/panels.hpp). void if there is none.
 template <bool stored, class X>
 auto scalar_in() {
   using Tree = std::remove_cvref_t<X>;
@@ -94,7 +94,7 @@ auto scalar_in() {
 }
 template <class X>
 using Scalar = typename decltype(scalar_in<false, X>())::type;
-// The narrower storage of X; Scalar<X> if there is none.
+// The storage of the matrices of X: panels, or Scalar<X> if there are none.
 template <class X>
 using Storage = typename decltype(first_scalar(scalar_in<true, X>(), scalar_in<false, X>()))::type;
 

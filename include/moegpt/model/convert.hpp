@@ -1,5 +1,5 @@
 #pragma once
-// Converts a trained model to narrower storage, or back: convert(from, to).
+// Converts a trained model to the storage of inference (Stored), or back: convert(from, to).
 #include <moegpt/model/transformer.hpp>
 
 #include <functional>

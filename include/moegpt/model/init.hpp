@@ -40,7 +40,7 @@ struct Draw {
   return {.deviation = rule == residual ? 0.02 / std::sqrt(2.0 * layers) : 0.02};
 }
 
-// Row by row, so that weights in narrower storage never exist as T.
+// Row by row, so that weights in panels never exist as T beside them.
 template <class W>
 [[gnu::noinline]] void init_weight(const W& w, const Draw& draw, Rng rng) {
   using T = Widened<typename W::Scalar>;
