@@ -67,8 +67,9 @@ namespace detail {
 
 template <class... Numbers>
 std::string formatted(const char* format, Numbers... numbers) {
-  char text[160];
-  std::snprintf(text, sizeof text, format, numbers...);
+  const int length = std::snprintf(nullptr, 0, format, numbers...);
+  std::string text(static_cast<std::size_t>(std::max(length, 0)), '\0');
+  std::snprintf(text.data(), text.size() + 1, format, numbers...);
   return text;
 }
 
