@@ -142,6 +142,8 @@ TEST_CASE("every flipped bit is found, and a missing, shorter or longer file") {
     put(file, bytes);
   }
   CHECK(fault_of_checkpoint(path) == "");
+  std::filesystem::resize_file(path / checkpoint::manifest, std::uintmax_t{1} << 40);  // of no blocks
+  CHECK(has(fault_of_checkpoint(path), "expected at most 4096"));
 }
 
 TEST_CASE("the newest valid checkpoint is found, and why newer ones are not taken") {

@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -158,9 +159,11 @@ class FileReader {
   struct stat opened_{};
 };
 
-// The bytes of a regular file. Throws as FileReader does.
-inline std::string read_file(const std::filesystem::path& path) {
+// The bytes of a regular file. Throws as FileReader does, and std::runtime_error for more than `most` bytes.
+inline std::string read_file(const std::filesystem::path& path,
+                             Index most = std::numeric_limits<Index>::max()) {
   const FileReader in(path);
+  if (in.size() > most) reject_file(path.string(), "has ", in.size(), " bytes, expected at most ", most);
   std::string bytes(static_cast<std::size_t>(in.size()), '\0');
   in.read(0, in.size(), bytes.data());
   return bytes;

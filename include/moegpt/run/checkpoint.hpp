@@ -35,6 +35,7 @@ namespace checkpoint {
 
 inline constexpr std::string_view title = "moegpt checkpoint 1\n", name_start = "step_",
                                   manifest = "manifest.txt", steps_key = "moegpt.steps";
+inline constexpr Index manifest_bytes = 4096, state_bytes = 1 << 24;  // limits
 inline constexpr std::array<std::string_view, 3> files{"model.safetensors", "optimizer.safetensors",
                                                        "state.json"};
 
@@ -210,7 +211,7 @@ class Draft {
 // What is wrong with a checkpoint: a file that is missing or differs from the manifest; empty if nothing is.
 inline std::string fault_of_checkpoint(const std::filesystem::path& path) {
   try {
-    const std::string stated = read_file(path / checkpoint::manifest);
+    const std::string stated = read_file(path / checkpoint::manifest, checkpoint::manifest_bytes);
     if (!stated.starts_with(checkpoint::title))
       return "moegpt: " + (path / checkpoint::manifest).string() + " begins with " +
              shown(stated.substr(0, checkpoint::title.size())) + ", expected " + shown(checkpoint::title);
@@ -322,7 +323,7 @@ void remove_checkpoint_drafts(const std::filesystem::path& folder) {
 inline TrainingState read_training_state(const std::filesystem::path& path) {
   if (const std::string fault = fault_of_checkpoint(path); !fault.empty()) throw std::runtime_error(fault);
   const std::filesystem::path file = path / checkpoint::files[2];
-  return checkpoint::read_state(file.string(), read_file(file));
+  return checkpoint::read_state(file.string(), read_file(file, checkpoint::state_bytes));
 }
 
 // Sets model, optimizer and tokenizer to those of a checkpoint, and returns its state. Throws

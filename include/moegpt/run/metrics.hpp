@@ -133,7 +133,7 @@ struct Metrics {
 
 // Limits of what a reader accepts.
 struct MetricsLimits {
-  static constexpr std::uintmax_t file_bytes = std::uintmax_t{1} << 32;
+  static constexpr Index file_bytes = Index{1} << 32;
   static constexpr std::size_t line_bytes = std::size_t{1} << 24;
   static constexpr Index layers = 1000, experts = 100000;
 };
@@ -242,11 +242,8 @@ inline Metrics parse_metrics(const std::string& name, std::string_view text) {
 namespace detail {
 inline std::string read_log(const std::filesystem::path& path) {
   std::error_code error;
-  const std::uintmax_t bytes = std::filesystem::file_size(path, error);
-  if (error) file::fail("read", path, error.value());
-  if (bytes > MetricsLimits::file_bytes)
-    reject_file(path.string(), "has ", bytes, " bytes, expected at most ", MetricsLimits::file_bytes);
-  return bytes == 0 ? std::string() : read_file(path);
+  if (std::filesystem::file_size(path, error) == 0) return {};
+  return read_file(path, MetricsLimits::file_bytes);
 }
 }  // namespace detail
 

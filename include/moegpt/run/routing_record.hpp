@@ -82,7 +82,7 @@ void save_json(const std::filesystem::path& path, const RoutingRecord& record) {
 
 // Limits of what the reader accepts.
 struct RoutingRecordLimits {
-  static constexpr std::uintmax_t file_bytes = std::uintmax_t{1} << 28;
+  static constexpr Index file_bytes = Index{1} << 28;
   static constexpr Index tokens = 1000000, layers = 1000, experts = 100000, choices = 1000;
 };
 
@@ -130,11 +130,7 @@ inline RoutingRecord parse_routing_record(const std::string& name, std::string_v
 }
 // Throws as parse_routing_record and read_file do.
 inline RoutingRecord read_routing_record(const std::filesystem::path& path) {
-  std::error_code error;
-  const std::uintmax_t bytes = std::filesystem::file_size(path, error);
-  if (!error && bytes > RoutingRecordLimits::file_bytes)
-    reject_file(path.string(), "has ", bytes, " bytes, expected at most ", RoutingRecordLimits::file_bytes);
-  return parse_routing_record(path.string(), read_file(path));
+  return parse_routing_record(path.string(), read_file(path, RoutingRecordLimits::file_bytes));
 }
 
 }  // namespace MOEGPT_BUILD

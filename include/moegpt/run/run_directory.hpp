@@ -30,7 +30,7 @@ inline std::string manifest_text(const RunManifest& run) {
   return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
 }
 inline RunManifest read_manifest(const std::filesystem::path& path) {
-  const nlohmann::json json = parse_json(path.string(), read_file(path));
+  const nlohmann::json json = parse_json(path.string(), read_file(path, checkpoint::state_bytes));
   const JsonObject object(path.string(), json);
   object.integer("moegpt_run", 1, 1);
   const JsonObject options(path.string() + ": options", object.at("options"));
