@@ -95,8 +95,8 @@ void flush_directory(const std::filesystem::path& path) {
   flush_directory(directory, path / "");
 }
 
-template <class Status>
-timespec last_write(const Status& status) {
+template <class Stat>
+timespec last_write(const Stat& status) {
   if constexpr (requires { status.st_mtim; })
     return status.st_mtim;
   else
