@@ -24,8 +24,15 @@ StepRecord step_record(Index step) {
 
 TEST_CASE("a record has the bytes of the format") {
   // Event{wall_time: 1.5, step: 300, summary {value {tag: "a", simple_value: 0.5}}}
-  const std::string event = std::string("\x09\0\0\0\0\0\0\xf8\x3f", 9) + "\x10\xac\x02" + "\x2a\x0a" +
-                            "\x0a\x08" + "\x0a\x01" + "a" + std::string("\x15\0\0\0\x3f", 5);
+  constexpr char stored[] =
+      "\x09\0\0\0\0\0\0\xf8\x3f"
+      "\x10\xac\x02"
+      "\x2a\x0a"
+      "\x0a\x08"
+      "\x0a\x01"
+      "a"
+      "\x15\0\0\0\x3f";
+  const std::string event(stored, sizeof stored - 1);
   const std::string bytes = record(1.5, 300, 0.5f);
   REQUIRE(bytes.size() == 12 + event.size() + 4);
   CHECK(bytes.substr(0, 8) == eight_bytes(event.size()));

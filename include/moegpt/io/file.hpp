@@ -109,8 +109,8 @@ inline struct stat open_regular(Descriptor& in, const std::filesystem::path& pat
   return status;
 }
 
-template <class Status>
-timespec last_write(const Status& status) {
+template <class Stat>
+timespec last_write(const Stat& status) {
   if constexpr (requires { status.st_mtim; })
     return status.st_mtim;
   else
