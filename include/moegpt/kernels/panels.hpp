@@ -240,7 +240,7 @@ const T* packed_in_place(const PanelsOperand<ConstPanelsView<float>>& b) {
   const bool whole = NR == Panels<float>::rows && b.cols == NR && b.w.row_in_panel(0) == 0;
   return whole ? b.w.at(0, 0) : nullptr;
 }
-// panel[k][j] = B[k][j]; columns beyond those of B have any numbers. panel [b.rows, cols].
+// panel[k][j] = B[k][j]; columns beyond those of B are unspecified. panel [b.rows, cols].
 template <class T, class View>
 [[gnu::noinline]] void pack(const PanelsOperand<View>& b, Index cols, T* panel) {
   constexpr int W = lanes<T>;

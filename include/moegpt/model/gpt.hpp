@@ -155,8 +155,8 @@ struct GPT {
                   std::optional<Key> key = {}) const {
     return logits_of<false>(ids, lengths, work, cache, key);
   }
-  // The same for the last id of each sequence only, [batch, V], whose head is one row. That of a sequence
-  // without ids is any.
+  // The same for the last id of each sequence only, [batch, V]. The row of a sequence without ids is
+  // unspecified.
   In<V, T> last_logits(std::span<const int> ids, std::span<const Index> lengths, Workspace& work,
                        Cache& cache, std::optional<Key> key = {}) const {
     return logits_of<true>(ids, lengths, work, cache, key);
