@@ -86,11 +86,12 @@ inline constexpr Index column_unit<T, PanelsOperand<View>> =
 // Prefetches a stream, at some addresses for every input.
 template <int addresses>
 struct Prefetch {
-  const char* next = nullptr;
-  Index step = 0;  // bytes for an input
+  std::intptr_t next = 0;  // address, not a pointer: it may lie beyond the weights
+  Index step = 0;          // bytes for an input
   [[gnu::always_inline]] void operator()() {
 #pragma GCC unroll 4
-    for (int i = 0; i < addresses; ++i) __builtin_prefetch(next + i * step / addresses, 0, 3);
+    for (int i = 0; i < addresses; ++i)
+      __builtin_prefetch(reinterpret_cast<const void*>(next + i * step / addresses), 0, 3);
     next += step;
   }
 };
@@ -211,7 +212,7 @@ template <int R, class View>
       return n;
     };
     for (Index n = 0; n < c.cols;) {
-      const char* const here = reinterpret_cast<const char*>(part.at(n, 0));
+      const auto here = reinterpret_cast<std::intptr_t>(part.at(n, 0));
       const Index step = bytes / passes;
       n = passes == 1 ? panel_from(n, Prefetch<near>{here + 8192, bytes}, 0)
                       : panel_from(n, Prefetch<far>{here + panel, step}, depth.count * step);

@@ -191,7 +191,8 @@ struct GPT {
       if constexpr (last)  // the last rows move to the front
         for (Index b = 0; b < shape.batch; ++b) {
           const Index length = lengths.empty() ? shape.length : lengths[static_cast<std::size_t>(b)];
-          std::copy_n(tape.normed[b * shape.length + std::max<Index>(length - 1, 0)], C.dim, tape.normed[b]);
+          const Index n = b * shape.length + std::max<Index>(length - 1, 0);
+          if (n != b) std::copy_n(tape.normed[n], C.dim, tape.normed[b]);
         }
       head.forward(tape.normed.rows({0, rows}), trunk.token_embedding.weight, tape.head.logits, pass);
     });
