@@ -175,7 +175,7 @@ template <int R, class View>
   constexpr int W = lanes<float>, G = vectors_at_once<R>;
   constexpr Index unit = sizeof(*w.data);
   constexpr Index bytes = Storage::rows * Storage::units(INT8::block) * unit / INT8::block;  // of an input
-  constexpr int near = bytes / 64, far = near < 2 ? near : 2;
+  constexpr int near = (bytes + 63) / 64, far = near < 2 ? near : 2;
   const Index panel = Storage::rows * Storage::units(w.matrix_cols) * unit;
   constexpr Index block_size = 16384;
   alignas(64) float block[block_size];
