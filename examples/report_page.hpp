@@ -215,7 +215,9 @@ inline std::string tiles(const Run& run) {
   };
   if (const EvaluationRecord* best = best_of(run))
     tile(svg::number(best->val, "%.4f"), "best val loss, step " + whole(best->step));
-  if (!m.evaluations.empty()) tile(svg::number(m.evaluations.back().train, "%.4f"), "train loss at the end");
+  if (!m.evaluations.empty())
+    tile(svg::number(m.evaluations.back().train, "%.4f"),
+         "train loss at step " + whole(m.evaluations.back().step));
   if (m.run)
     tile(short_number(static_cast<double>(m.run->parameters)),
          "weights, " + short_number(m.run->active) + " active for a token");

@@ -253,7 +253,7 @@ class Trainer {
     record_.time = wall_time();
     write(record_);
     std::optional<EvaluationRecord> e;
-    if (is_due(o_.eval_every)) write(e.emplace(evaluation()));
+    if (is_due(o_.eval_every) || state_.step == recipe_.steps) write(e.emplace(evaluation()));
     const bool interval = is_due(o_.log_every) || state_.step == recipe_.steps;
     show(console_.step(record_,
                        e          ? Line::kept

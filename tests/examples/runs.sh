@@ -156,6 +156,9 @@ case $which in
     ;;
   options)
     status 0 --run whole "${new[@]}"
+    status 0 --run short "${short[@]}" --steps 5 --overwrite
+    [[ $(grep -c '"kind":"eval","step":5,' short/metrics.jsonl) == 1 ]] || fault "the last step has an evaluation"
+    rm -rf short
     mkdir home
     echo mine > home/letter.txt
     echo "nonsense=3" > unknown.ini
