@@ -49,7 +49,8 @@ inline Place resumed(CLI::App& app, int argc, char** argv, Options& o) {
 
 template <class... Presets>
 int program(int argc, char** argv) {
-  CLI::App app("Trains a GPT with mixtures of experts on a text", "train");
+  CLI::App app("Trains a GPT with mixtures of experts on a text. Without --run and --save it is not kept",
+               "train");
   Options o;
   declare(app, o, {Presets::name...});
   return options::run(app, argc, argv, [&] {

@@ -210,6 +210,8 @@ class Trainer {
     show(header_of(run));
     show("text: " + std::to_string(text_.train.size()) + " tokens for training, " +
          std::to_string(text_.val.size()) + " for validation, " + std::to_string(different) + " different\n");
+    if (o_.run.empty() && o_.resume.empty() && o_.save.empty())
+      show("the model is not kept: --run DIR keeps the run, --save FILE the model\n");
     open_directory();
     run.options.assign(place_.kept.begin(), place_.kept.end());
     if (!place_.directory) return;

@@ -159,6 +159,8 @@ case $which in
     status 0 --run short "${short[@]}" --steps 5 --overwrite
     [[ $(grep -c '"kind":"eval","step":5,' short/metrics.jsonl) == 1 ]] || fault "the last step has an evaluation"
     rm -rf short
+    status 0 --data text.txt --no-peak --steps 1
+    grep -q "the model is not kept" err.txt || fault "it says that the model is not kept"
     mkdir home
     echo mine > home/letter.txt
     echo "nonsense=3" > unknown.ini
