@@ -100,6 +100,7 @@ class Trainer {
   int train() {
     const StopSignals signals;
     place_.checkpoint.empty() ? init(model_, seed_, recipe_.init) : load();
+    if (!place_.checkpoint.empty() && state_.step >= recipe_.steps) nothing_to_train();
     open_logs();
     if (state_.step == 0) log_first_evaluation();
     while (state_.step < recipe_.steps) {
@@ -111,6 +112,13 @@ class Trainer {
       if (is_due(o_.checkpoint_every) && state_.step < recipe_.steps) save_run();
     }
     return finish();
+  }
+  void nothing_to_train() const {
+    const std::string done = "the run is already after step " + std::to_string(state_.step);
+    if (state_.step > recipe_.steps)
+      throw options::Failure(
+          2, done + ", --steps is " + std::to_string(recipe_.steps) + ": expected at least as many");
+    show(done + ": nothing to train\n");
   }
   bool is_due(int every) const { return every > 0 && state_.step % every == 0; }
 

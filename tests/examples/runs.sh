@@ -161,6 +161,9 @@ case $which in
     rm -rf short
     status 0 --data text.txt --no-peak --steps 1
     grep -q "the model is not kept" err.txt || fault "it says that the model is not kept"
+    status 0 --resume whole
+    grep -q "already after step $steps: nothing to train" err.txt || fault "a finished run is told"
+    status 2 --resume whole --steps 3
     mkdir home
     echo mine > home/letter.txt
     echo "nonsense=3" > unknown.ini
