@@ -218,11 +218,12 @@ inline std::string fault_of_checkpoint(const std::filesystem::path& path) {
     std::string found(checkpoint::title);
     for (const std::string_view name : checkpoint::files) {
       const std::string line = checkpoint::manifest_line_of(path, name);
-      if (std::string_view(stated).substr(std::min(found.size(), stated.size())).substr(0, line.size()) !=
-          line)
+      const std::string_view rest = std::string_view(stated).substr(std::min(found.size(), stated.size()));
+      const std::string_view stated_line = rest.substr(0, rest.find('\n'));
+      if (rest.substr(0, line.size()) != line)
         return "moegpt: " + (path / name).string() + " has size and CRC-32C " +
-               shown(line.substr(name.size() + 1)) +
-               ", which the manifest does not state: the file or the manifest is damaged";
+               shown(line.substr(name.size() + 1, line.size() - name.size() - 2)) + ", the manifest states " +
+               shown(stated_line) + ": the file or the manifest is damaged";
       found += line;
     }
     return stated == found ? ""
