@@ -33,7 +33,7 @@ inline std::string unit_of(const std::vector<Run>& runs) {
 inline std::string whole(Index n) {  // 12,288,000
   std::string digits = std::to_string(n);
   for (auto at = static_cast<Index>(digits.size()) - 3; at > 0; at -= 3)
-    digits.insert(static_cast<std::size_t>(at), ",");
+    digits.insert(static_cast<std::size_t>(at), 1, ',');
   return digits;
 }
 

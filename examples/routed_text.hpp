@@ -271,7 +271,7 @@ inline std::string html(const RoutingRecord& record, const std::string& id, std:
       words += "\nlayer " + std::to_string(layer.layer) + ": expert " + gates(layer, n);
       for (std::size_t k = 0, place = 0; k < K && place < 2; ++k)
         if (const int e = layer.expert[n * K + k]; e != no_expert)
-          classes += (classes.empty() ? "" : " ") + name(place++ == 0 ? "x" : "y", static_cast<int>(l), e);
+          (classes += classes.empty() ? "" : " ") += name(place++ == 0 ? "x" : "y", static_cast<int>(l), e);
     }
     text += "<i class=\"" + classes + "\" data-g=\"" + page::escaped(words) + "\">" +
             page::escaped(record.tokens[n]) + "</i>";
