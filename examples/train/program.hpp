@@ -30,7 +30,19 @@ int train(const Options& o, const Text& text, Place place) {
                                 ": use another preset, or another text");
 }
 
+// A run whose preset this program does not have. checkpoint: may be empty.
+inline options::Failure of_another_program(const std::string& run, const std::filesystem::path& checkpoint,
+                                           const std::string& preset) {
+  if (preset != "given")
+    return {2, run + " holds a run of preset " + shown(preset) + ", which this program does not have"};
+  std::string type = "TYPE";  // that the run was begun with
+  if (!checkpoint.empty()) type = model_text(read_safetensors((checkpoint / "model.safetensors").string()));
+  return {2, run + " holds a model of type " + type + ": examples/for_model.sh --type '" + type +
+                 "' train --resume " + run + " goes on with it"};
+}
+
 // Opens the run of --resume, and takes its options.
+template <class... Presets>
 inline Place resumed(CLI::App& app, int argc, char** argv, Options& o) {
   Place place;
   place.directory = usage([&] { return RunDirectory::open(o.resume); });
@@ -40,10 +52,12 @@ inline Place resumed(CLI::App& app, int argc, char** argv, Options& o) {
     throw options::Failure(1,
                            o.resume + " has no valid checkpoint: begin it anew with --run DIR --overwrite");
   place.checkpoint = newest.path;
-  add_kept_options(
-      app, argc, argv,
-      newest.path.empty() ? place.directory->manifest().options : read_training_state(newest.path).options,
-      o.resume);
+  const auto kept =
+      newest.path.empty() ? place.directory->manifest().options : read_training_state(newest.path).options;
+  if (const auto preset = kept.find("preset");
+      preset != kept.end() && ((preset->second != Presets::name) && ...))
+    throw of_another_program(o.resume, newest.path, preset->second);
+  add_kept_options(app, argc, argv, kept, o.resume);
   return place;
 }
 
@@ -55,7 +69,7 @@ int program(int argc, char** argv) {
   declare(app, o, {Presets::name...});
   return options::run(app, argc, argv, [&] {
     Place place;
-    if (!o.resume.empty()) place = resumed(app, argc, argv, o);
+    if (!o.resume.empty()) place = resumed<Presets...>(app, argc, argv, o);
     if (!o.run.empty()) usage([&] { return RunDirectory::check_may_create(o.run, o.overwrite); });
     place.kept = kept_options(app);
     if (!o.save.empty()) check_can_write(o.save);  // before training

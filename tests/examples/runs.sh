@@ -164,6 +164,12 @@ case $which in
     status 0 --resume whole
     grep -q "already after step $steps: nothing to train" err.txt || fault "a finished run is told"
     status 2 --resume whole --steps 3
+    cp -r whole given   # a run of for_model.sh's program, before its first checkpoint, and with one
+    rm -r given/checkpoints/*
+    sed -i 's/"preset": "tiny"/"preset": "given"/' given/run.json
+    status 2 --resume given
+    grep -q "holds a model of type .*for_model.sh" err.txt || fault "the program for a run is named"
+    rm -r given
     mkdir home
     echo mine > home/letter.txt
     echo "nonsense=3" > unknown.ini
