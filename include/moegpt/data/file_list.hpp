@@ -80,5 +80,9 @@ inline std::vector<std::filesystem::path> list_files(std::span<const std::string
   return files;
 }
 
+inline std::vector<std::filesystem::path> list_files(std::initializer_list<std::string> names) {
+  return list_files(std::span(names.begin(), names.size()));
+}
+
 }  // namespace MOEGPT_BUILD
 }  // namespace moegpt
