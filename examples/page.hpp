@@ -14,16 +14,32 @@ using svg::escaped, svg::number;
 
 // Colours on light and dark ground. Heat maps use lightness only: readable in greyscale and by colour-blind
 // viewers.
-inline std::string heat_style(const int (&ramp)[5][3]) {
+// Relative luminance of a colour (WCAG 2.1); c: red, green, blue in [0, 255].
+inline double luminance(const double (&c)[3]) {
+  const auto linear = [](double v) {
+    v /= 255;
+    return v <= 0.04045 ? v / 12.92 : std::pow((v + 0.055) / 1.055, 2.4);
+  };
+  return 0.2126 * linear(c[0]) + 0.7152 * linear(c[1]) + 0.0722 * linear(c[2]);
+}
+inline double contrast(double a, double b) { return (std::max(a, b) + 0.05) / (std::min(a, b) + 0.05); }
+
+// text, on: of var(--text) and var(--on). Numbers on a level have the colour with more contrast.
+inline std::string heat_style(const int (&ramp)[5][3], const double (&text)[3], const double (&on)[3]) {
   std::string style;
   for (int level = 0; level < svg::heat_levels; ++level) {
     const double x = 4.0 * level / (svg::heat_levels - 1);
     const int i = std::min(3, static_cast<int>(x));
+    double rgb[3];
     std::string colour = "rgb(";
-    for (int c = 0; c < 3; ++c)
-      colour +=
-          number(std::round(ramp[i][c] + (x - i) * (ramp[i + 1][c] - ramp[i][c]))) + (c < 2 ? "," : ")");
-    style += ".h" + std::to_string(level) + "{fill:" + colour + ";background:" + colour + "}";
+    for (int c = 0; c < 3; ++c) {
+      rgb[c] = std::round(ramp[i][c] + (x - i) * (ramp[i + 1][c] - ramp[i][c]));
+      colour += number(rgb[c]) + (c < 2 ? "," : ")");
+    }
+    const double ground = luminance(rgb);
+    const bool is_on = contrast(ground, luminance(on)) > contrast(ground, luminance(text));
+    style += "svg .t" + std::to_string(level) + "{fill:var(--" + (is_on ? "on" : "text") + ")}.h" +
+             std::to_string(level) + "{fill:" + colour + ";background:" + colour + "}";
   }
   return style + "\n";
 }
@@ -42,11 +58,11 @@ inline std::string colours() {
   std::string style =
       ":root{color-scheme:light dark;--ground:#fff;--panel:#f6f7f9;--text:#1c2024;--soft:#5b636c;"
       "--rule:#dfe3e7;--mark:#b00020;--on:#fff;--muted:#e6e8eb;--dim:#a3aab1;--tint:83%;--tint-s:70%;" +
-      lines(light_lines) + "}\n" + heat_style(light) +
+      lines(light_lines) + "}\n" + heat_style(light, {28, 32, 36}, {255, 255, 255}) +
       "@media (prefers-color-scheme:dark){:root{--ground:#12161b;--panel:#1a2027;--text:#e4e8ec;"
       "--soft:#9aa4ae;--rule:#2c343d;--mark:#ff8a80;--on:#0c1116;--muted:#2a3038;--dim:#5c6670;--tint:30%;--"
       "tint-s:55%;" +
-      lines(dark_lines) + "}\n" + heat_style(dark) + "}\n";
+      lines(dark_lines) + "}\n" + heat_style(dark, {228, 232, 236}, {12, 17, 22}) + "}\n";
   for (std::size_t i = 0; i < svg::line_colours; ++i) {
     const std::string n = std::to_string(i);
     style += ".s" + n + "{stroke:var(--s" + n + ")}.band.s" + n + ",.dot.s" + n + "{fill:var(--s" + n +
@@ -90,7 +106,7 @@ code{font-size:13px;background:var(--panel);border:1px solid var(--rule);border-
   padding:0 4px;white-space:pre}
 svg{width:100%;height:auto;display:block;font:12px system-ui,"Segoe UI","DejaVu Sans",sans-serif}
 svg text{fill:var(--text)}svg .title{font-weight:600;font-size:13.5px}svg .soft{fill:var(--soft)}
-svg .marked{fill:var(--mark)}svg .on{fill:var(--on)}rect{shape-rendering:crispEdges}.muted{fill:var(--muted)}
+svg .marked{fill:var(--mark)}rect{shape-rendering:crispEdges}.muted{fill:var(--muted)}
 .rule{stroke:var(--rule)}.curve{fill:none;stroke-width:2;stroke-linejoin:round}
 .thin{stroke-width:1.2;opacity:.75}.band{stroke:none;opacity:.22}.dot{stroke:none}
 .mark{stroke:var(--mark);stroke-width:1.5}

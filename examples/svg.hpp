@@ -164,9 +164,7 @@ inline std::string draw(const Heatmap& h) {
             h.row_name + " " + h.rows[r] + col + ": " + number(v, "%.3g") + h.unit);
       if (h.numbers)
         d.write(x + (cell - gap) / 2, y + h.cell_height / 2 + 3, number(v, h.format), "middle",
-                muted              ? "soft"
-                : v / h.top > 0.45 ? "on"
-                                   : "");
+                muted ? "soft" : "t" + std::to_string(heat_level(v / h.top)));
     }
   }
   for (std::size_t c = 0; c < cols; ++c)

@@ -93,6 +93,18 @@ TEST_CASE("a page of hostile texts is well-formed and runs nothing") {
   check_page(report_page::html({run_of(40), run_of(7), run_of(500, 1, 70)}));
 }
 
+TEST_CASE("numbers on heat have the colour with more contrast") {
+  CHECK(page::luminance({255, 255, 255}) == Approx(1));
+  CHECK(page::contrast(page::luminance({0, 0, 0}), 1) == Approx(21));
+  // Ground darker than both: the lighter of two texts; lighter than both: the darker one.
+  constexpr int night[5][3] = {},
+                day[5][3] = {
+                    {255, 255, 255}, {255, 255, 255}, {255, 255, 255}, {255, 255, 255}, {255, 255, 255}};
+  CHECK(count(page::heat_style(night, {20, 20, 20}, {250, 250, 250}), "fill:var(--on)") == svg::heat_levels);
+  CHECK(count(page::heat_style(day, {20, 20, 20}, {250, 250, 250}), "fill:var(--on)") == 0);
+  CHECK(count(page::heat_style(day, {250, 250, 250}, {20, 20, 20}), "fill:var(--on)") == svg::heat_levels);
+}
+
 TEST_CASE("a page of a run that has only begun says what there is") {
   for (int steps = 0; steps < 12; ++steps) check_page(report_page::html({run_of(steps)}));
   check_page(report_page::html({Run{.name = "nothing", .metrics = {}}}));
