@@ -36,7 +36,8 @@ inline options::Failure of_another_program(const std::string& run, const std::fi
   if (preset != "given")
     return {2, run + " holds a run of preset " + shown(preset) + ", which this program does not have"};
   std::string type = "TYPE";  // that the run was begun with
-  if (!checkpoint.empty()) type = model_text(read_safetensors((checkpoint / "model.safetensors").string()));
+  if (!checkpoint.empty())
+    type = to_text(parse_type(model_text((checkpoint / "model.safetensors").string())));
   return {2, run + " holds a model of type " + type + ": examples/for_model.sh --type '" + type +
                  "' train --resume " + run + " goes on with it"};
 }
