@@ -156,7 +156,7 @@ case $which in
     ;;
   options)
     status 0 --run whole "${new[@]}"
-    status 0 --run short "${short[@]}" --steps 5 --overwrite
+    status 0 --run short --data text.txt --no-peak --steps 5
     [[ $(grep -c '"kind":"eval","step":5,' short/metrics.jsonl) == 1 ]] || fault "the last step has an evaluation"
     rm -rf short
     status 0 --data text.txt --no-peak --steps 1
