@@ -178,19 +178,24 @@ inline bool same_value(const std::string& a, const std::string& b) {
   return a == b || (options::read(a, x) && options::read(b, y) && x == y);
 }
 
-// Parses the command line again, with the options of a run beneath those given. Throws options::Failure for
+// Parses the command line again, with the options of a run beneath those given. of_preset: values of options
+// that the run was not given. Throws options::Failure for
 // an option that differs and may not.
 inline void add_kept_options(CLI::App& app, int argc, char** argv,
-                             const std::map<std::string, std::string>& kept, const std::string& run) {
+                             const std::map<std::string, std::string>& kept,
+                             const std::map<std::string, std::string>& of_preset, const std::string& run) {
   std::vector<std::string> words(argv + 1, argv + argc);
   for (const CLI::Option* option : app.get_options()) {
     const std::string name = option->get_single_name();
     if (option->count() == 0 || of_this_process.contains(name) || may_change.contains(name)) continue;
-    const auto before = kept.find(name);
+    const auto found = kept.find(name), preset = of_preset.find(name);
+    const std::string before = found != kept.end()         ? found->second
+                               : preset != of_preset.end() ? preset->second
+                                                           : "";
     const std::string given = CLI::detail::join(option->results(), " ");
-    if (before == kept.end() || !same_value(given, before->second))
+    if (!same_value(given, before))
       throw options::Failure(2, "--" + name + " is " + shown(given) + ", but the run in " + run + " has " +
-                                    (before == kept.end() ? "the preset's" : shown(before->second)) +
+                                    (before.empty() ? "none" : shown(before)) +
                                     ": leave it out to resume, or begin another run");
   }
   for (const auto& [name, text] : kept) {

@@ -30,6 +30,18 @@ int train(const Options& o, const Text& text, Place place) {
                                 ": use another preset, or another text");
 }
 
+// The options that a recipe has values for.
+inline std::map<std::string, std::string> as_options(const Recipe& recipe) {
+  const auto text = [](double x) {
+    char digits[32];
+    return std::string(digits, std::to_chars(digits, digits + sizeof digits, x).ptr);
+  };
+  return {{"batch", std::to_string(recipe.batch.batch)},
+          {"length", std::to_string(recipe.batch.length)},
+          {"lr", text(recipe.learning_rate)},
+          {"capacity", text(recipe.options.capacity_factor)}};
+}
+
 // A run whose preset this program does not have. checkpoint: may be empty.
 inline options::Failure of_another_program(const std::string& run, const std::filesystem::path& checkpoint,
                                            const std::string& preset) {
@@ -58,7 +70,10 @@ inline Place resumed(CLI::App& app, int argc, char** argv, Options& o) {
   if (const auto preset = kept.find("preset");
       preset != kept.end() && ((preset->second != Presets::name) && ...))
     throw of_another_program(o.resume, newest.path, preset->second);
-  add_kept_options(app, argc, argv, kept, o.resume);
+  std::map<std::string, std::string> of_preset;
+  if (const auto preset = kept.find("preset"); preset != kept.end())
+    (void)((preset->second == Presets::name && (of_preset = as_options(Presets::recipe()), true)) || ...);
+  add_kept_options(app, argc, argv, kept, of_preset, o.resume);
   return place;
 }
 
