@@ -367,8 +367,8 @@ class Trainer {
     if (text_.entropy_rate > 0)
       std::printf("%.4f nats/char above the entropy rate\n", units_.per_character(loss) - text_.entropy_rate);
     const char* what = recipe_.noisy_evaluation ? "400 random batches" : "the whole validation text";
+    std::printf("val loss at the end, of %s; those at steps are estimates from 20 random batches\n", what);
     std::printf("final val loss: %s\n", units_.text(loss).c_str());
-    std::printf("(of %s; the losses at steps are estimates from 20 random batches)\n", what);
     write(EventRecord{state_.step, "final loss",
                       "val loss of " + std::string(what) + ": " + units_.text(loss) +
                           "; the losses at steps are estimates from 20 random batches"});

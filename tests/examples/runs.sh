@@ -166,7 +166,7 @@ case $which in
     status 2 --resume whole --steps 3
     status 0 --resume whole --batch 4 --length 16 --lr 0.01 --capacity 0   # as its preset has them
     status 2 --resume whole --batch 8
-    grep -q 'batch is "8", but the run in whole has "4"' err.txt || fault "both numbers: $(cat err.txt)"
+    grep -q "batch is '8', but the run in whole has '4'" err.txt || fault "both numbers: $(cat err.txt)"
     cp -r whole given   # a run of for_model.sh's program, before its first checkpoint, and with one
     rm -r given/checkpoints/*
     sed -i 's/"preset": "tiny"/"preset": "given"/' given/run.json
