@@ -39,6 +39,7 @@ TEST_CASE("files are in the order of their names, those of a directory or a patt
   CHECK(tree.list({"b.txt", "s*", "a.txt"}) == Names{"b.txt", "sub/c.txt", "sub/deep/a.md", "a.txt"});
   CHECK(tree.list({"[ab].txt"}) == Names{"a.txt", "b.txt"});
   CHECK(tree.list({}).empty());
+  CHECK(list_files({(tree.path / "a.txt").string(), (tree.path / "b.txt").string()}).size() == 2);
 }
 
 TEST_CASE("a file whose name is a pattern is itself") {
