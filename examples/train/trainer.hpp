@@ -298,7 +298,12 @@ class Trainer {
       throw options::Failure(
           4, "the text is another than the one that the run in " + o_.resume + " was trained on");
     state_.options = place_.kept;
-    batches_.seek({state_.cursor["batches"], state_.cursor["windows"]});
+    const auto place = [&](const char* name) {
+      const auto found = state_.cursor.find(name);
+      if (found != state_.cursor.end()) return found->second;
+      throw options::Failure(1, "the cursor of the checkpoint in " + o_.resume + " has no \"" + name + "\"");
+    };
+    batches_.seek({place("batches"), place("windows")});
   }
   // Returns whether there is a checkpoint of this step. If not, says why, and training can go on.
   bool save_run() {

@@ -22,7 +22,7 @@ struct Tree : TemporaryFolder {
     return found;
   }
   std::string refuses(std::vector<std::string> names) const {
-    return refusal([&] { list(std::move(names)); });
+    return refusal<std::runtime_error>([&] { list(std::move(names)); });
   }
 };
 

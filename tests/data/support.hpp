@@ -1,5 +1,6 @@
 #pragma once
 #include "../support/catch.hpp"
+#include "../support/refusal.hpp"
 #include "../support/temporary_folder.hpp"
 
 #include <moegpt/text/token_view.hpp>
@@ -22,18 +23,4 @@ inline std::vector<int> ids_of(moegpt::TokenView tokens) {
   std::vector<int> ids(static_cast<std::size_t>(tokens.size()));
   tokens.copy(0, tokens.size(), ids.data());
   return ids;
-}
-
-// The message of the Error that f throws; empty if it throws none.
-template <class Error = std::runtime_error, class F>
-std::string refusal(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return {};
-}
-inline bool contains(const std::string& text, std::string_view part) {
-  return text.find(part) != std::string::npos;
 }

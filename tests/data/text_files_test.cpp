@@ -25,7 +25,7 @@ struct Text : TemporaryFolder {
 
 std::string cleaned(const std::string& bytes, TextRules rules = {}) { return Text({bytes}, rules).all(); }
 std::string refuses(const std::string& bytes, TextRules rules) {
-  return refusal([&] { cleaned(bytes, rules); });
+  return refusal<std::runtime_error>([&] { cleaned(bytes, rules); });
 }
 
 const std::string bom = "\xef\xbb\xbf", cafe = "caf\u00e9";
@@ -93,9 +93,9 @@ TEST_CASE("files are joined as they are, or with a separator between two of them
 TEST_CASE("a file that is missing or a directory is refused by name") {
   Text text({"one"});
   text.text.files.push_back(text / "missing");
-  CHECK(contains(refusal([&] { text.all(); }), "missing: No such file"));
+  CHECK(contains(refusal<std::runtime_error>([&] { text.all(); }), "missing: No such file"));
   text.text.files.back() = text.path;
-  CHECK(contains(refusal([&] { text.all(); }), "is not a regular file"));
+  CHECK(contains(refusal<std::runtime_error>([&] { text.all(); }), "is not a regular file"));
 }
 
 TEST_CASE("a survey counts bytes and characters and finds the alphabet") {

@@ -32,7 +32,7 @@ struct File : TemporaryFolder {
     return read_tokens(file, options);
   }
   std::string refuses(const std::string& bytes, TokenFileOptions options) const {
-    return refusal([&] { read(bytes, options); });
+    return refusal<std::runtime_error>([&] { read(bytes, options); });
   }
 };
 
@@ -109,8 +109,9 @@ TEST_CASE("a file with another header, size or version is refused with what was 
 
 TEST_CASE("a missing file, a directory and a vocabulary of no ids are refused") {
   const File file;
-  CHECK(contains(refusal([&] { read_tokens(file.file, {5}); }), "tokens.bin: No such file"));
-  CHECK(contains(refusal([&] { read_tokens(file.path, {5}); }), "is not a regular file"));
+  CHECK(contains(refusal<std::runtime_error>([&] { read_tokens(file.file, {5}); }),
+                 "tokens.bin: No such file"));
+  CHECK(contains(refusal<std::runtime_error>([&] { read_tokens(file.path, {5}); }), "is not a regular file"));
   CHECK_THROWS_WITH(read_tokens(file.file, {0}), Catch::Contains("the vocabulary has 0 ids"));
 }
 

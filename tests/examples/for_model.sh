@@ -4,14 +4,7 @@
 set -euo pipefail
 root=$1 type_of=$2 folder=$3
 script="$root/examples/for_model.sh"
-faults=0
-expect() {   # expect WHAT COMMAND...
-  local what=$1
-  shift
-  "$@" && return
-  echo "not so: $what" >&2
-  faults=$(( faults + 1 ))
-}
+source "$(dirname "${BASH_SOURCE[0]}")/expect.sh"
 not() { ! "$@"; }
 equal() { [[ $1 == "$2" ]] || { printf '%s\n' "is '$1', expected '$2'" >&2; return 1; }; }
 cd "$folder"

@@ -3,14 +3,7 @@
 # for all that they start. Nothing is built, installed or fetched.
 set -euo pipefail
 root=$1 project="$2/a project" bin="$2/bin" elsewhere="$2/else where"
-faults=0
-expect() {   # expect WHAT COMMAND...
-  local what=$1
-  shift
-  "$@" && return
-  echo "not so: $what" >&2
-  faults=$(( faults + 1 ))
-}
+source "$(dirname "${BASH_SOURCE[0]}")/expect.sh"
 make_program() { printf '#!/bin/bash\n%s\n' "$2" > "$1"; chmod +x "$1"; }
 begin() {   # a fresh copy
   rm -rf "$project" "$elsewhere"

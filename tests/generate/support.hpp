@@ -4,6 +4,7 @@
 #include <moegpt/model/init.hpp>
 
 #include "../support/catch.hpp"
+#include "../support/refusal.hpp"
 
 #include <limits>
 #include <memory>
@@ -22,19 +23,6 @@ std::unique_ptr<M> random_model(std::uint64_t seed = 1) {
   auto model = std::make_unique<M>();
   init(*model, Key{seed}, Init::makemoe);
   return model;
-}
-
-template <class Error = std::invalid_argument, class F>
-std::string refusal(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return {};
-}
-[[maybe_unused]] bool contains(const std::string& text, std::string_view part) {
-  return text.find(part) != std::string::npos;
 }
 
 }  // namespace

@@ -5,25 +5,11 @@
 #include <moegpt/routing/noisy_top_k_router.hpp>
 
 #include "../support/catch.hpp"
+#include "../support/refusal.hpp"
 
 #include <memory>
 
 using namespace moegpt;
-
-// The message of the Error that f throws; empty if it throws none.
-template <class Error = std::invalid_argument, class F>
-std::string refusal(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return {};
-}
-
-inline bool contains(const std::string& text, std::string_view part) {
-  return text.find(part) != std::string::npos;
-}
 
 inline std::vector<int> random_ids(Index count, int vocab, std::uint64_t seed) {
   Rng rng(seed);

@@ -211,33 +211,6 @@ TEST_CASE("what is not finite is not saved") {
   CHECK(folder.files() == 0);
 }
 
-TEST_CASE("a state is read back, and what is none is refused by name") {
-  TrainingState state = Trained(3).state;
-  state.seed = ~std::uint64_t{0};
-  state.best_val = 0.1;
-  const std::string text = checkpoint::state_text(state);
-  CHECK(checkpoint::read_state("s", text) == state);
-  state.best_val.reset();
-  CHECK(checkpoint::read_state("s", checkpoint::state_text(state)) == state);
-  for (const char* wrong : {"", "{", "[]", "3", "{\"step\": -1}", "{\"step\": 1.5}", "{\"step\": \"1\"}"})
-    CHECK(has(error_of([&] { checkpoint::read_state("s", wrong); }), "moegpt: s: "));
-  for (const char* key :
-       {"step", "tokens", "seed", "corpus", "cursor", "options", "best_val", "data", "position"}) {
-    std::string damaged = text;
-    const std::size_t at = damaged.find("\"" + std::string(key) + "\": ") + std::string(key).size() + 4;
-    damaged.insert(at, "[],\"x\": ");
-    const std::string error = error_of([&] { checkpoint::read_state("s", damaged); });
-    CAPTURE(key, error);
-    CHECK(has(error, "moegpt: s"));
-    CHECK((has(error, key) && has(error, "is array, expected")));
-  }
-  for (const char* wrong : {"-1", "1x", "", "18446744073709551616"}) {
-    std::string damaged = text;
-    damaged.replace(damaged.find("18446744073709551615"), 20, wrong);
-    CHECK(has(error_of([&] { checkpoint::read_state("s", damaged); }), "s: \"seed\" is '"));
-  }
-}
-
 TEST_CASE("whichever system call fails, the old checkpoint or the new one is readable") {
   using Fault = FaultyFiles::Fault;
   Trained old(1), next = old;

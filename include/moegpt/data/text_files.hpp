@@ -31,7 +31,7 @@ class TextCleaner {
   TextCleaner(const TextRules& rules, const std::filesystem::path& file) : rules_(rules), file_(file) {}
 
   // The memory to read the next chunk to, `size` bytes; then clean() the bytes read, 0 at the file's end.
-  char* room(std::size_t size) {
+  char* chunk_buffer(std::size_t size) {
     in_.resize(left_ + size);
     return in_.data() + left_;
   }
@@ -132,7 +132,7 @@ struct TextFiles {
       file::open_regular(in, path);
       detail::TextCleaner cleaner(rules, path);
       for (std::size_t got = 1; got > 0;) {
-        got = detail::read_some(in, path, cleaner.room(chunk), chunk);
+        got = detail::read_some(in, path, cleaner.chunk_buffer(chunk), chunk);
         const TextPiece piece = cleaner.clean(got);
         if (!piece.text.empty()) f(piece);
       }

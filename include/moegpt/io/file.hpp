@@ -182,6 +182,7 @@ class FileWriterOf {
       const ssize_t count = Files::write(descriptor_, bytes.data(), bytes.size());
       if (count < 0 && errno == EINTR) continue;
       if (count < 0) file::fail("write", path_);
+      if (count == 0) file::fail("write", path_, EIO);  // it would be tried for ever
       bytes.remove_prefix(static_cast<std::size_t>(count));
     }
   }

@@ -28,10 +28,10 @@ class AppendedFile {
     error_ = 0;
     while (done < waiting_.size() && error_ == 0) {
       const ssize_t count = Files::write(file_.number(), waiting_.data() + done, waiting_.size() - done);
-      if (count >= 0)
+      if (count > 0)
         done += static_cast<std::size_t>(count);
-      else if (errno != EINTR)
-        error_ = errno;
+      else if (count == 0 || errno != EINTR)
+        error_ = count == 0 ? EIO : errno;
     }
     waiting_.erase(0, done);
     complete_ = waiting_.size();

@@ -7,8 +7,8 @@
 //
 // A checkpoint appears under its name when all of it is on the disk. Equal states give equal bytes.
 #include <moegpt/io/crc32c.hpp>
-#include <moegpt/io/json_document.hpp>
 #include <moegpt/io/model_file.hpp>
+#include <moegpt/run/training_state.hpp>
 
 #include <charconv>
 #include <optional>
@@ -16,26 +16,11 @@
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
-// What a run knows besides model, optimizer and tokenizer. Random numbers are functions of the seed and the
-// step, the learning rate is one of the options and the step.
-struct TrainingState {
-  Index step = 0;     // taken
-  Index tokens = 0;   // seen by these steps
-  Index skipped = 0;  // steps without an update, because a number was not finite
-  std::uint64_t seed = 0;
-  std::uint64_t corpus = 0;             // hash of the tokens
-  std::map<std::string, Index> cursor;  // place in the training data
-  std::optional<double> best_val;       // lowest validation loss so far, in nats per token
-  Index best_step = 0;
-  std::map<std::string, std::string> options;  // of the program, its recipe included
-  bool operator==(const TrainingState&) const = default;
-};
-
 namespace checkpoint {
 
 inline constexpr std::string_view title = "moegpt checkpoint 1\n", name_start = "step_",
                                   manifest = "manifest.txt", steps_key = "moegpt.steps";
-inline constexpr Index manifest_bytes = 4096, state_bytes = 1 << 24;  // limits
+inline constexpr Index manifest_bytes = 4096;  // at most
 inline constexpr std::array<std::string_view, 3> files{"model.safetensors", "optimizer.safetensors",
                                                        "state.json"};
 
@@ -91,50 +76,6 @@ inline std::vector<std::int64_t> read_steps(const SafetensorsFile& file) {
     at = read.ptr == end ? end : read.ptr + 1;
   }
   return steps;
-}
-
-// Numbers of 64 bits are texts: JSON's have 53 in many programs.
-inline std::string state_text(const TrainingState& state) {
-  nlohmann::json json{{"version", MOEGPT_VERSION},
-                      {"step", state.step},
-                      {"tokens", state.tokens},
-                      {"skipped", state.skipped},
-                      {"seed", std::to_string(state.seed)},
-                      {"corpus", std::to_string(state.corpus)},
-                      {"cursor", state.cursor},
-                      {"best_step", state.best_step},
-                      {"options", state.options}};
-  if (state.best_val) json["best_val"] = *state.best_val;
-  return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
-}
-
-inline std::uint64_t read_64_bits(const JsonObject& object, const char* member) {
-  const std::string text = object.text(member);
-  std::uint64_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc{} || end != text.data() + text.size())
-    reject_file(object.name(), "\"", member, "\" is ", shown(text), ", expected a whole number below 2^64");
-  return number;
-}
-
-inline TrainingState read_state(const std::string& name, const std::string& text) {
-  const nlohmann::json json = parse_json(name, text);
-  const JsonObject object(name, json);
-  TrainingState state;
-  state.step = object.integer("step");
-  state.tokens = object.integer("tokens");
-  state.skipped = object.integer("skipped");
-  state.seed = read_64_bits(object, "seed");
-  state.corpus = read_64_bits(object, "corpus");
-  const JsonObject cursor(name + ": cursor", object.at("cursor"));
-  for (const auto& item : object.at("cursor").items())
-    state.cursor[item.key()] = cursor.integer(item.key().c_str());
-  if (object.has("best_val")) state.best_val = object.number("best_val");
-  state.best_step = object.integer("best_step");
-  const JsonObject options(name + ": options", object.at("options"));
-  for (const auto& item : object.at("options").items())
-    state.options[item.key()] = options.text(item.key().c_str());
-  return state;
 }
 
 // Removes a checkpoint's files, the manifest first, and its directory if it is then empty. Returns whether it
