@@ -349,7 +349,7 @@ inline std::string html(const std::vector<Run>& runs) {
   });
   if (!routed.empty())
     text += page::section(
-        "Who reads what",
+        "Which expert takes which character",
         "Validation text. The ground of a character is the colour of its first expert, the line below that "
         "of "
         "its second. Choose a layer, and an expert to see only what it takes. Hovering shows all gates.",
