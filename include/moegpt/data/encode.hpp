@@ -1,5 +1,6 @@
 #pragma once
 // Text files to tokens, piece by piece, into memory or into token files.
+#include <moegpt/core/exec.hpp>
 #include <moegpt/data/text_files.hpp>
 #include <moegpt/data/token_file.hpp>
 
