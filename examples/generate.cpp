@@ -5,6 +5,7 @@
 
 #include <cstdio>
 
+#include "chat.hpp"
 #include "options.hpp"
 #include "presets.hpp"
 
@@ -19,7 +20,8 @@ struct Options {
   Generate how{.tokens = 400, .sampling = {.temperature = 0.8}};
   std::vector<std::string> banned;
   std::vector<std::pair<int, double>> bias;
-  int samples = 1, beams = 0;
+  int samples = 1, beams = 0, colour_layer = -1;
+  bool chat = false;
   double alpha = 0.6;
 };
 
@@ -35,6 +37,12 @@ void declare(CLI::App& app, Options& o) {
          "Type of matrices in memory: float, bf16 or int8, of 4, 2 and 1.125 bytes (default: the file's)")
       ->check(CLI::IsMember({"float", "bf16", "int8"}));
   app.add_option("--prompt", o.prompt, "What to continue (default: a new line, or the model's first token)");
+  auto* const chat =
+      app.add_flag("--chat", o.chat, "Continues each line of the standard input, and remembers them");
+  app.add_option("--colour-layer", o.colour_layer,
+                 "With --chat: the colour of a text is the first expert of its tokens in layer L")
+      ->check(whole(0))
+      ->needs(chat);
   app.add_option("--tokens", o.how.tokens, "How much to write, at most (default 400)")->check(whole(0));
   app.add_option("--threads", o.how.exec.threads, "Default 1")->check(threads());
 
@@ -133,6 +141,7 @@ void run(Options o, bool noisy) {
   for (const auto& [id, value] : o.bias) o.how.sampling.bias.push_back({id, value});
   for (const std::string& text : o.banned)
     for (const int id : tokenizer.encode(text)) o.how.sampling.banned.push_back(id);
+  if (o.chat) return chat::Conversation<Model>(model, tokenizer, {o.how, o.colour_layer}).run();
   const std::string prompt = o.prompt.value_or(tokenizer.knows("\n") ? "\n" : "");
   tokenizer.encode(prompt);  // complains before anything is printed
   if (o.beams > 0) return search(model, tokenizer, prompt, o);
