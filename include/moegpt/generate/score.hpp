@@ -195,7 +195,8 @@ std::vector<Score> score_all(const Model& model, std::span<const int> prompt,
         "a score per character or byte needs texts: call score_all with a tokenizer");
   return detail::scores(model, prompt, candidates, {}, how);
 }
-// The same in texts. An empty prompt becomes token 0.
+// The same in texts. Prompt and candidates are encoded apart, so with byte pairs a candidate begins with a
+// new token. An empty prompt becomes token 0.
 template <class Model>
 std::vector<Score> score_all(const Model& model, const Tokenizer& tokenizer, std::string_view prompt,
                              std::span<const std::string> candidates, const Scoring& how = {}) {
