@@ -46,6 +46,7 @@
 #include <moegpt/routing/token_choice.hpp>
 #include <moegpt/routing/top_k_router.hpp>
 #include <moegpt/routing/top_p_router.hpp>
+#include <moegpt/moe/expert_heads.hpp>
 #include <moegpt/moe/experts.hpp>
 #include <moegpt/moe/feed_forward.hpp>
 #include <moegpt/moe/layer_mean.hpp>
@@ -58,8 +59,11 @@
 #include <moegpt/moe/soft_moe.hpp>
 #include <moegpt/moe/with_experts.hpp>
 #include <moegpt/model/batch.hpp>
+#include <moegpt/model/batch_pass.hpp>
 #include <moegpt/model/block.hpp>
 #include <moegpt/model/checks.hpp>
+#include <moegpt/model/class_head.hpp>
+#include <moegpt/model/classifier.hpp>
 #include <moegpt/model/config.hpp>
 #include <moegpt/model/convert.hpp>
 #include <moegpt/model/gpt.hpp>
@@ -67,6 +71,7 @@
 #include <moegpt/model/intermediates.hpp>
 #include <moegpt/model/kv_cache.hpp>
 #include <moegpt/model/mixtures.hpp>
+#include <moegpt/model/multi_task.hpp>
 #include <moegpt/model/presets.hpp>
 #include <moegpt/model/routing_statistics.hpp>
 #include <moegpt/model/selection_bias.hpp>
@@ -94,5 +99,6 @@
 #include <moegpt/generate/generate.hpp>
 #include <moegpt/generate/generator.hpp>
 #include <moegpt/generate/sampler.hpp>
+#include <moegpt/generate/score.hpp>
 #include <moegpt/generate/sequence_batch.hpp>
 #include <moegpt/generate/text_stream.hpp>

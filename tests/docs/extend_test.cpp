@@ -1,15 +1,11 @@
-// The excerpts of docs/extend.md: a layer, an expert, a router and a model of one's own, and what gradcheck
+// The excerpts of docs/extend.md: a layer, an expert and a router of one's own, and what gradcheck
 // and check_router say of wrong ones.
 #include "support/catch.hpp"
 #include "support/numbers.hpp"
 
-#include <moegpt/model/gpt.hpp>
-#include <moegpt/model/init.hpp>
-#include <moegpt/model/routing_statistics.hpp>
 #include <moegpt/routing/dropping.hpp>
 #include <moegpt/testing/check_router.hpp>
 #include <moegpt/testing/gradcheck.hpp>
-#include <moegpt/train/adam.hpp>
 
 using namespace moegpt;
 
@@ -155,85 +151,6 @@ struct ThresholdRouter {
 };
 static_assert(Router<ThresholdRouter<4>>);
 
-// The class of a sequence: softmax of a linear map of the mean over the tokens of an encoder's output.
-template <Config C, class Recipe, int Classes, class T = float>
-struct Classifier {
-  using Scalar = T;
-  using Trunk = Transformer<C, Recipe, T>;
-  using Workspace = moegpt::Workspace<Classifier>;
-  static constexpr Config config = C;
-  static constexpr int D = C.dim, classes = Classes;
-
-  Trunk trunk;
-  Linear<D, Classes, T> output;
-  ModelOptions options;
-
-  static constexpr auto fields() {
-    return Fields{Field{"", &Classifier::trunk}, Field{"output", &Classifier::output}};
-  }
-  struct Tape {
-    typename Trunk::Tape trunk;
-    Tokens<D, T> y, mean;      // [tokens, D], [batch, D]
-    Tokens<Classes, T> score;  // [batch, Classes]
-    void resize(const Pass& pass, Use use) {
-      trunk.resize(pass, use);
-      resize_all(pass, y, mean, score);
-    }
-  };
-  struct Scratch {
-    typename Trunk::Scratch trunk;
-    Tokens<D, T> dy, d_mean;
-    Tokens<Classes, T> d_logits;
-    void resize(const Pass& pass, Use use) {
-      trunk.resize(pass, use);
-      resize_all(pass, dy, d_mean, d_logits);
-    }
-  };
-
-  // The class of sequence b is the target of its first token.
-  static int class_of(const Batch& batch, Index b) {
-    return batch.targets[static_cast<std::size_t>(b * batch.shape.length)];
-  }
-  // loss = -mean_b log softmax(W mean_t y_bt + b)[class of b]
-  Loss forward(const Batch& batch, Workspace& work, std::optional<Key> key = {}) const {
-    const Pass pass = trunk.prepare(batch.inputs, {.shape = batch.shape, .options = options, .key = key},
-                                    work, work.objective);
-    const auto [count, length] = batch.shape;
-    Tape& tape = work.tape;
-    tape.y.resize(pass), tape.mean.resize(count), tape.score.resize(count);
-    Loss loss{trunk.forward(batch.inputs, tape.y, tape.trunk, work.scratch.trunk, pass)};
-    tape.mean.memory().fill(0);
-    const T share = 1 / static_cast<T>(length);
-    for (Index n = 0; n < pass.tokens(); ++n) kernels::axpy(D, share, tape.y[n], tape.mean[n / length]);
-    output.forward(tape.mean, tape.score, pass);
-    for (Index b = 0; b < count; ++b) {
-      const T logit = tape.score[b][class_of(batch, b)];
-      loss.cross_entropy += static_cast<double>(kernels::softmax(tape.score[b], Classes) - logit);
-    }
-    loss.cross_entropy /= static_cast<double>(count);
-    work.last.complete = true;
-    return loss;
-  }
-  void backward(const Batch& batch, Workspace& work, Classifier& grad) const {
-    check_forward(work, "backward");
-    const Pass pass = work.last.with_routing(work.last.routing);
-    const auto [count, length] = batch.shape;
-    const Tape& tape = work.tape;
-    Scratch& s = work.scratch;
-    s.dy.resize(pass), s.d_mean.resize(count), s.d_logits.resize(count);
-    const T weight = 1 / static_cast<T>(count), share = 1 / static_cast<T>(length);
-    for (Index b = 0; b < count; ++b)
-      for (int c = 0; c < Classes; ++c)
-        s.d_logits[b][c] = weight * (tape.score[b][c] - (c == class_of(batch, b)));
-    output.backward(tape.mean, s.d_logits, s.d_mean, grad.output, pass);
-    for (Index n = 0; n < pass.tokens(); ++n) kernels::scale(D, share, s.d_mean[n / length], s.dy[n]);
-    trunk.backward(batch.inputs, tape.trunk, s.dy, grad.trunk, s.trunk, pass);
-  }
-};
-
-constexpr Config encoder{
-    .vocab = 9, .context = 8, .dim = 8, .layers = 2, .heads = 2, .hidden = 6, .mask = Mask::full};
-
 // Wrong on purpose: the slope of a sigmoid is gate (1 - gate).
 struct ForgetfulGates {
   template <class T>
@@ -307,43 +224,4 @@ TEST_CASE("gradcheck names the tensor, both derivatives and the error of a wrong
   CAPTURE(report.message);
   CHECK(report.message.find("x: backward says ") == 0);
   CHECK(report.message.find(", differences say ") != std::string::npos);
-}
-
-TEST_CASE("a classifier on an encoder's trunk passes gradcheck") {
-  for (std::uint64_t seed : {1, 2, 3}) {
-    GradcheckOptions options{.seed = seed, .pass = {.shape = {2, 5}}};
-    options.routing.objective = {.balance = 0.1};
-    const GradcheckReport model = gradcheck<Classifier<encoder, TopKRouter<4, 2>, 3, double>>(options);
-    INFO(model.message);
-    CHECK(model);
-  }
-}
-
-TEST_CASE("a classifier learns which of two ids a sequence has more often, wherever they stand") {
-  using Model = Classifier<encoder, TopKRouter<4, 2>, 2>;
-  Model model, grad;
-  init(model, Key{1});
-  Model::Workspace work{{16, 7}, {}, {.balance = 0.01}};
-  Adam<Model> adam({.learning_rate = 1e-2});
-  Rng rng(2);
-  double loss = 0;
-  for (int step = 0; step < 200; ++step) {
-    Batch batch{{16, 7}};
-    for (int b = 0; b < 16; ++b) {
-      int ones = 0;
-      for (int t = 0; t < 7; ++t) {
-        batch.inputs.push_back(static_cast<int>(rng.below(2)));
-        ones += batch.inputs.back();
-      }
-      batch.targets.insert(batch.targets.end(), 7, ones > 3);
-    }
-    loss = 0.9 * loss + 0.1 * model.forward(batch, work, Key{3}).cross_entropy;
-    set_zero(grad);
-    model.backward(batch, work, grad);
-    adam.step(model, grad);
-  }
-  CHECK(loss < 0.2);                    // log 2 = 0.69: knows nothing
-  RoutingStatistics<Model> statistics;  // what looks at a model's mixtures looks at these as well
-  statistics.add(model, work);
-  CHECK(statistics.layers.size() == 2);
 }

@@ -25,7 +25,8 @@ std::string saved(const TemporaryFolder& folder, std::uint64_t seed) {
 
 }  // namespace
 
-TEST_CASE("a file of any of the types is read, generates and has intermediates as its own type does") {
+TEST_CASE(
+    "a file of any of the types is read, generates, scores and has intermediates as its own type does") {
   const TemporaryFolder folder;
   const std::string path = saved<Sparse>(folder, 3);
   Sparse model;
@@ -39,6 +40,9 @@ TEST_CASE("a file of any of the types is read, generates and has intermediates a
   const std::string text =
       std::visit([&](const auto& read) { return generate(read, any.tokenizer, "ab", how); }, any.model);
   CHECK(text == generate(model, tokenizer, "ab", how));
+  const double log_probability =
+      std::visit([&](const auto& read) { return score(read, any.tokenizer, "ab", "cd"); }, any.model);
+  CHECK(log_probability == score(model, tokenizer, "ab", "cd"));
 
   const auto seen = [&](const auto& read) {
     typename std::decay_t<decltype(read)>::Workspace work{{1, 3}};

@@ -11,7 +11,8 @@ inline namespace MOEGPT_BUILD {
 struct Batch {
   Shape shape;
   std::vector<int> inputs{};      // [tokens] ids, batch-major
-  std::vector<int> targets{};     // [tokens] target id, usually the next token; below 0: ignored
+  std::vector<int> targets{};     // [tokens] target id, usually the next token; below 0: ignored. Of a
+                                  // Classifier: classes, [batch] or [tokens]
   std::vector<Index> starts{};    // [batch] index of each sequence's first token in the corpus, if known
   std::vector<Index> lengths{};   // [batch] tokens before the padding, 0 .. length; empty: no padding
   std::vector<Rows> documents{};  // [tokens] positions that a token may attend to; empty: its whole sequence

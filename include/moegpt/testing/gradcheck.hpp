@@ -222,8 +222,9 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}) {
 
 // A whole model: GPT<config, router, double>, or another with the same forward and backward. The gradient of
 // loss.total() on a random batch, whose targets are below Model::classes, if there is such a number, or are
-// ids. With a loss beside it, if one is given: beside(model, grad) returns a function of the weights, and
-// adds its gradient to *grad, unless grad is null.
+// ids. There is one target for each token, or Model::targets_in(shape), if it has this function. With a loss
+// beside it, if one is given: beside(model, grad) returns a function of the weights, and adds its gradient to
+// *grad, unless grad is null.
 template <class Model, class LossOfWeights = testing::NoLossOfWeights>
   requires(requires { Model::config; } && !testing::is_transformer<Model>)
 GradcheckReport gradcheck(const GradcheckOptions& options = {}, LossOfWeights beside = {}) {
@@ -240,9 +241,16 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}, LossOfWeights be
       else
         return Model::config.vocab;
     }();
+    const auto targets_in = [](Shape shape) {
+      if constexpr (requires { Model::targets_in(shape); })
+        return Model::targets_in(shape);
+      else
+        return shape.tokens();
+    };
     Batch batch{options.pass.shape, {}, {}};
     for (Index n = 0; n < batch.shape.tokens(); ++n) {
       batch.inputs.push_back(static_cast<int>(rng.below(Model::config.vocab)));
+      if (n >= targets_in(batch.shape)) continue;
       batch.targets.push_back(n == 1 ? -1 : static_cast<int>(rng.below(classes)));  // one is ignored
     }
     if (options.pass.lengths)
@@ -251,7 +259,7 @@ GradcheckReport gradcheck(const GradcheckOptions& options = {}, LossOfWeights be
     typename Model::Workspace used{batch.shape, options.pass.exec, options.routing.objective};
     Batch other{{1, batch.shape.length},
                 {batch.inputs.begin(), batch.inputs.begin() + batch.shape.length},
-                {batch.targets.begin(), batch.targets.begin() + batch.shape.length}};
+                {batch.targets.begin(), batch.targets.begin() + targets_in({1, batch.shape.length})}};
     const auto backward = [&](auto& of, Model& to) {
       model.backward(batch, of, to);
       beside(model, &to);

@@ -25,16 +25,19 @@ namespace detail {
 struct BatchCounts {
   Index tokens = 0, targets = 0, sequences = 0;
 
-  // std::invalid_argument for other numbers of targets or lengths than the shape says.
+  // std::invalid_argument for other numbers of targets or lengths than the shape says. There is a target for
+  // each token, or for each sequence in a Classifier.
   explicit BatchCounts(const Batch& b) {
-    check(std::ssize(b.targets) == b.shape.tokens(), "a micro-batch has ", b.targets.size(), " targets for ",
-          b.shape.tokens(), " tokens: one each, below zero to ignore it");
+    const bool of_sequences = std::ssize(b.targets) == b.shape.batch;
+    check(of_sequences || std::ssize(b.targets) == b.shape.tokens(), "a micro-batch has ", b.targets.size(),
+          " targets for ", b.shape.tokens(), " tokens: one each, below zero to ignore it");
     check_lengths(b.lengths, b.shape);
     for (Index row = 0; row < b.shape.batch; ++row) {
       const Index length = b.lengths.empty() ? b.shape.length : b.lengths[static_cast<std::size_t>(row)];
-      const auto first = b.targets.begin() + row * b.shape.length;
+      const auto first = b.targets.begin() + (of_sequences ? row : row * b.shape.length);
+      const Index count = of_sequences ? length > 0 : length;
       tokens += length;
-      targets += std::count_if(first, first + length, [](int target) { return target >= 0; });
+      targets += std::count_if(first, first + count, [](int target) { return target >= 0; });
       sequences += length > 0;
     }
   }
