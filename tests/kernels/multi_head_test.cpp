@@ -66,7 +66,7 @@ TEST_CASE("each head of each sequence is attention of its rows and columns, with
       for (Index t = 0; t < length; ++t) CHECK(lse[t] == p.lse[rows.first + t][h]);
       kernels::attention_backward<double>(head, query(p.q), key(p.k), key(p.v), query(mixed), lse,
                                           query(p.d_mixed), {0, length}, {0, head.rule.keys}, query(dq),
-                                          key(dk), key(dv), h % 2 > 0, scratch.data());
+                                          key(dk), key(dv), {.keys = h % 2 > 0}, scratch.data());
     }
   CHECK(same_bits(p.mixed, mixed));
   CHECK(same_bits(p.dq, dq));

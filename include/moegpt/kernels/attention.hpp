@@ -144,8 +144,14 @@ void row_dots(MatrixView<const T> a, MatrixView<const T> b, T* sums, T* scratch)
 }
 }  // namespace detail
 
-// Gradients of the pairs of queries `rows` and keys `keys`. dq is overwritten. dk and dv are overwritten or,
-// if `accumulate`, added to, because query heads share them. Empty dq, or empty dk and dv: not required.
+// What backward adds to instead of overwriting it: query heads share dk and dv, and the parts of a rule share
+// dq.
+struct Accumulate {
+  bool keys = false, queries = false;
+};
+
+// Gradients of the pairs of queries `rows` and keys `keys`. dq, dk and dv are overwritten, or added to as
+// `accumulate` states. Empty dq, or empty dk and dv: not required.
 //   delta_i = <do_i, o_i>,  dp_ij = <do_i, v_j> m_ij,  ds_ij = p_ij (dp_ij - delta_i)
 //   dv_j += sum_i p_ij m_ij do_i,  dq_i = scale sum_j ds_ij k_j,  dk_j += scale sum_i ds_ij q_i
 template <class T>
@@ -153,7 +159,7 @@ template <class T>
                                           MatrixView<const T> k, MatrixView<const T> v, MatrixView<const T> o,
                                           const T* lse, MatrixView<const T> d_o, Rows rows, Rows keys,
                                           MatrixView<T> dq, MatrixView<T> dk, MatrixView<T> dv,
-                                          bool accumulate, T* scratch) {
+                                          Accumulate accumulate, T* scratch) {
   constexpr int W = lanes<T>;
   constexpr Index B = attention_block;
   const Index width = whole_vectors<T>(q.cols);
@@ -223,13 +229,17 @@ template <class T>
       if (!dq.empty())
         queries.sum_keys(ds, block, MatrixView<const T>(k_panel).rows_at(own), sum, j0 > first);
     }
-    if (!dq.empty())
-      for (Index i = 0; i < queries.rows.count; ++i)
-        map(dq.cols, sum[i], dq[queries.rows.first + i], [&](Vector<T> x) { return head.scale * x; });
+    for (Index i = 0; i < queries.rows.count && !dq.empty(); ++i) {
+      T* const out = dq[queries.rows.first + i];
+      if (accumulate.queries)
+        map2(dq.cols, sum[i], out, out, [&](Vector<T> x, Vector<T> y) { return y + head.scale * x; });
+      else
+        map(dq.cols, sum[i], out, [&](Vector<T> x) { return head.scale * x; });
+    }
   }
   if (dk.empty()) return;
   auto write = [&](const T* sum, T* out) {
-    if (accumulate)
+    if (accumulate.keys)
       map2(q.cols, sum, out, out, [](Vector<T> a, Vector<T> b) { return a + b; });
     else
       std::memcpy(out, sum, bytes_of<T>(q.cols));
