@@ -102,24 +102,20 @@ class KVCache {
     move_rows(from);
   }
 
-  // std::invalid_argument unless each sequence b has lengths[b], or `tokens`, free positions.
+  // std::invalid_argument unless each sequence b has lengths[b], or `tokens`, free positions, and layers with
+  // a window hold what they attend to.
   void check_remaining(Index tokens, std::span<const Index> lengths = {}) const {
-    check(lengths.empty() || std::ssize(lengths) == batch(), "KVCache got ", lengths.size(), " lengths for ",
-          batch(), " sequences: one each, or none for ", tokens, " tokens of each");
-    for (Index b = 0; b < batch(); ++b) {
-      const Index more = lengths.empty() ? tokens : lengths[static_cast<std::size_t>(b)];
-      check(more >= 0 && more <= C.context - lengths_[b], "sequence ", b, " of the cache holds ", lengths_[b],
-            " of ", C.context, " positions, the model's context: no room for ", more, " more, expected 0 .. ",
-            C.context - lengths_[b]);
+    check_free(tokens, lengths);
+    for (Index b = 0; b < batch(); ++b)
       check(
           first_complete(b) <= lengths_[b], "sequence ", b, " of the cache holds ", lengths_[b],
           " positions, but a call that threw has overwritten some of its layers with a window: truncate it ",
           "to 0 and compute its tokens again");
-    }
   }
-  // Adds lengths[b], or `tokens`, to the length of each sequence. Throws as check_remaining.
+  // Adds lengths[b], or `tokens`, to the length of each sequence. std::invalid_argument unless they are
+  // free.
   void advance(Index tokens, std::span<const Index> lengths = {}) {
-    check_remaining(tokens, lengths);
+    check_free(tokens, lengths);
     for (Index b = 0; b < batch(); ++b)
       lengths_[b] += lengths.empty() ? tokens : lengths[static_cast<std::size_t>(b)];
   }
@@ -142,6 +138,16 @@ class KVCache {
 
   static void check_sequence(Index sequence, Index batch, const char* what) {
     check(sequence >= 0 && sequence < batch, what, ": sequence ", sequence, ", expected 0 .. ", batch - 1);
+  }
+  void check_free(Index tokens, std::span<const Index> lengths) const {
+    check(lengths.empty() || std::ssize(lengths) == batch(), "KVCache got ", lengths.size(), " lengths for ",
+          batch(), " sequences: one each, or none for ", tokens, " tokens of each");
+    for (Index b = 0; b < batch(); ++b) {
+      const Index more = lengths.empty() ? tokens : lengths[static_cast<std::size_t>(b)];
+      check(more >= 0 && more <= C.context - lengths_[b], "sequence ", b, " of the cache holds ", lengths_[b],
+            " of ", C.context, " positions, the model's context: no room for ", more, " more, expected 0 .. ",
+            C.context - lengths_[b]);
+    }
   }
   void empty(Index sequence) {
     lengths_[sequence] = 0;
