@@ -296,7 +296,8 @@ TEST_CASE("every choice of sequences is gathered in place: copies, cycles, fewer
         cache.gather(std::vector<Index>(static_cast<std::size_t>(before), 0));
         cache.advance(0, std::span(held, static_cast<std::size_t>(before)));
         for (const int layer : {0, 1}) {
-          const auto [keys, values, capacity] = cache.at_layer(layer);
+          const auto [keys, values, capacity, firsts] = cache.at_layer(layer);
+          wrong += firsts != nullptr;
           for (Index b = 0; b < before; ++b)
             for (Index p = 0; p < held[b]; ++p)
               keys[b * capacity + p][1] = content(layer, b, p),
@@ -310,7 +311,8 @@ TEST_CASE("every choice of sequences is gathered in place: copies, cycles, fewer
           const Index f = from[static_cast<std::size_t>(b)];
           wrong += cache.length(b) != held[f];
           for (const int layer : {0, 1}) {
-            const auto [keys, values, capacity] = cache.at_layer(layer);
+            const auto [keys, values, capacity, firsts] = cache.at_layer(layer);
+          wrong += firsts != nullptr;
             for (Index p = 0; p < held[f]; ++p)
               wrong += keys[b * capacity + p][1] != content(layer, f, p) ||
                        values[b * capacity + p][0] != -content(layer, f, p);
