@@ -1,7 +1,7 @@
 // Attention kernels (scores, softmax, sums of values): per cent of the FMA peak, by sequence length T.
 // 4,096 tokens, 8 heads of 64. Forward has 2 (T + 1) D FLOP per token, backward twice that by convention. With
-// a window, blocks or a stride it has 4 D FLOP for each key that a token attends to: rows local/..., whose
-// tokens/s depend on the window, not on T, except with a stride.
+// a window, blocks or a stride it has 4 D FLOP for each key that a token attends to: rows local/..., of 8,192
+// tokens, whose tokens/s depend on the window, not on T, except with a stride.
 #include <moegpt/layers/attention.hpp>
 
 #include "support/table.hpp"
@@ -19,8 +19,8 @@ struct Core {
   Tokens<heads, float> lse;
   kernels::MultiHead<float> m;
 
-  Core(Index length, int threads, const kernels::KeyRule& rule = {}, Index stride = 0)
-      : pass{.shape = {length < 4096 ? 4096 / length : 1, length}, .exec = Exec{.threads = threads}} {
+  Core(Index length, int threads, Index tokens = 4096, const kernels::KeyRule& rule = {}, Index stride = 0)
+      : pass{.shape = {tokens / length, length}, .exec = Exec{.threads = threads}} {
     Rng rng(1);
     for (auto* t : {&q, &k, &v, &mixed, &d_mixed, &dq, &dk, &dv}) {
       t->resize(pass.tokens());
@@ -85,11 +85,11 @@ int main(int argc, char** argv) {
     for (const Index length : {2048, 4096, 8192}) {
       const std::string row = std::string("local/") + local.name;
       add(name(row, "forward", length), 10, [=](benchmark::State& state) {
-        Core core(length, 1, local.rule, local.stride);
+        Core core(length, 1, 8192, local.rule, local.stride);
         measure(state, {.flops = core.flops(), .tokens = core.tokens()}, [&] { core.forward(); });
       });
       add(name(row, "backward", length), 10, [=](benchmark::State& state) {
-        Core core(length, 1, local.rule, local.stride);
+        Core core(length, 1, 8192, local.rule, local.stride);
         core.forward();
         measure(state, {.flops = 2 * core.flops(), .tokens = core.tokens()}, [&] { core.backward(); });
       });
