@@ -1,7 +1,7 @@
 // Attention kernels (scores, softmax, sums of values): per cent of the FMA peak, by sequence length T.
-// 4,096 tokens, 8 heads of 64. Forward has 2 (T + 1) D FLOP per token, backward twice that by convention. With
-// a window, blocks or a stride it has 4 D FLOP for each key that a token attends to: rows local/..., of 8,192
-// tokens, whose tokens/s depend on the window, not on T, except with a stride.
+// 4,096 tokens, 8 heads of 64. Forward has 2 (T + 1) D FLOP per token, backward twice that by convention.
+// With a window, blocks or a stride it has 4 D FLOP for each key that a token attends to: rows local/..., of
+// 8,192 tokens, whose tokens/s depend on the window, not on T, except with a stride.
 #include <moegpt/layers/attention.hpp>
 
 #include "support/table.hpp"

@@ -42,22 +42,21 @@ struct Heads {  // two sequences of 150 tokens, four heads on two key/value head
   Tokens<4, double> lse{tokens};
 
   void run(Index batch, int threads, Mask mask, double dropout = 0) {
-    const kernels::MultiHead<double> m{
-        .batch = batch,
-        .length = length,
-        .heads = 4,
-        .kv_heads = 2,
-        .width = d,
-        .key_rows = length,
-        .key_length = length,
-        .key_lengths = exist,
-        .common = {.scale = 0.8,
-                   .rule = {.mask = mask, .window = 20},
-                   .dropout = dropout,
-                   .key_stride = Index{1} << 24},
-        .noise = Key{3},
-        .first_sequence = 0,
-        .stride = 9};
+    const kernels::MultiHead<double> m{.batch = batch,
+                                       .length = length,
+                                       .heads = 4,
+                                       .kv_heads = 2,
+                                       .width = d,
+                                       .key_rows = length,
+                                       .key_length = length,
+                                       .key_lengths = exist,
+                                       .common = {.scale = 0.8,
+                                                  .rule = {.mask = mask, .window = 20},
+                                                  .dropout = dropout,
+                                                  .key_stride = Index{1} << 24},
+                                       .noise = Key{3},
+                                       .first_sequence = 0,
+                                       .stride = 9};
     Buffer<double> scratch(threads * kernels::multi_head_scratch(length, length, d, 9));
     kernels::multi_head_forward<double>({threads}, m, q, k, v, mixed, lse, scratch.data());
     kernels::multi_head_backward<double>({threads}, m, q, k, v, mixed, lse, d_mixed, dq, dk, dv,

@@ -171,8 +171,7 @@ TEST_CASE("a cache of a window that lacks keys, rows or a window is rejected") {
   const auto says = [&](Index position, Index rows) {
     Run<L> run;
     const KeyValues<L::Dkv, float> cache{keys, values, rows, &first};
-    return refusal(
-        [&] { run.forward(layer, x, {.shape = {1, 1}, .first_position = position}, &cache); });
+    return refusal([&] { run.forward(layer, x, {.shape = {1, 1}, .first_position = position}, &cache); });
   };
   CHECK(says(22, capacity).empty());
   CHECK(says(21, capacity).find("begins at position 20, but the token at position 21 attends to earlier") !=

@@ -174,7 +174,8 @@ TEST_CASE("usage of experts is the count of their selections, over any number of
     for (std::size_t e = 0; e < E; ++e) {
       const auto& routing = statistics.layers[l].routing;
       CHECK(routing.load[e] == counted[l * E + e]);
-      CHECK(routing.share(static_cast<int>(e)) == Approx(static_cast<double>(counted[l * E + e]) / (3 * N * K)));
+      CHECK(routing.share(static_cast<int>(e)) ==
+            Approx(static_cast<double>(counted[l * E + e]) / (3 * N * K)));
     }
 }
 

@@ -140,9 +140,9 @@ TEST_CASE("a block of dense_mixture is two norms of sums, with all experts, one 
                         v = affine(block.attention.value, x);
   Eigen::MatrixXd mixed(8, 5);
   for (int h = 0; h < 4; ++h)  // two features of a head; two heads share a key/value head
-    mixed.middleRows(2 * h, 2) = v.middleRows(h / 2 * 2, 2) *
-                                 softmax(k.middleRows(h / 2 * 2, 2).transpose() * q.middleRows(2 * h, 2) /
-                                         std::sqrt(2.0));
+    mixed.middleRows(2 * h, 2) =
+        v.middleRows(h / 2 * 2, 2) *
+        softmax(k.middleRows(h / 2 * 2, 2).transpose() * q.middleRows(2 * h, 2) / std::sqrt(2.0));
   const Eigen::MatrixXd middle = norm(block.norm1, x + affine(block.attention.output, mixed));
   const auto& mixture = block.mixture;
   const Eigen::MatrixXd p = softmax(affine(mixture.mixture.router.logits, middle));

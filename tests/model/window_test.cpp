@@ -143,9 +143,7 @@ TEST_CASE("generation far beyond a window has the bits of the batched forward, w
     }
     CHECK_FALSE(cache.can_truncate(0, 20));
   };
-  SECTION("sliding") {
-    require(std::type_identity<GPT<long_context(Local::window, 5), TopKRouter<4, 2>>>{});
-  }
+  SECTION("sliding") { require(std::type_identity<GPT<long_context(Local::window, 5), TopKRouter<4, 2>>>{}); }
   SECTION("two blocks") {
     require(std::type_identity<GPT<long_context(Local::two_blocks, 9), TopKRouter<4, 2>>>{});
   }
@@ -198,8 +196,9 @@ TEST_CASE("sequences with a window can be copied, gathered, and truncated as far
   const auto again = model->logits(part(236, 164), work, one);
   CHECK(same_bits(again[0], at(236), 164 * Model::V));
   const std::string says = refusal([&] { one.truncate(0, 100); });
-  CHECK(says.find("KVCache::truncate got length 100 for sequence 0, but its layers with a window no longer") !=
-        std::string::npos);
+  CHECK(
+      says.find("KVCache::truncate got length 100 for sequence 0, but its layers with a window no longer") !=
+      std::string::npos);
   CHECK(one.length() == 400);
   CHECK_FALSE(one.can_truncate(0, 100));
   CHECK(one.can_truncate(0, 0));

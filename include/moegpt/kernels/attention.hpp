@@ -107,7 +107,8 @@ template <class T>
       store(total[0] + i, t);
     }
     pad<T>(v.rows_at(block), T(1), panel.rows_at({0, block.count}));
-    queries.sum_keys(s.rows_at({j0 - first, block.count}), block, MatrixView<const T>(panel), sum, j0 > first);
+    queries.sum_keys(s.rows_at({j0 - first, block.count}), block, MatrixView<const T>(panel), sum,
+                     j0 > first);
   }
   for (Index i = 0; i < R; i += W) {  // total[0] becomes the factor of each query
     const Vector<T> t = load(total[0] + i), top = load(total[1] + i);
@@ -168,14 +169,15 @@ template <class T>
   const MatrixView<T> dk_panel = carve(keys.count, width), dv_panel = carve(keys.count, width);
   T* const rest = carve.free;
   // Runs of keys do not move back from one block of queries to the next. So panels are filled up to the end
-  // of a run, and gradients before its begin are final: with a window, the rows in use stay in cache.
-  Index filled = 0, written = 0;
+  // of a run, and gradients before its begin are final. With a window the rows in use move to the front now
+  // and then, so that they stay in cache. Row 0 is that of key `moved`, all counted from keys.first.
+  Index filled = 0, written = 0, moved = 0;
   const auto fill_to = [&](Index end) {
     if (end <= filled) return;
-    const Rows rows_of_keys{filled, end - filled};
-    pad<T>(k.rows_at({keys.first + filled, rows_of_keys.count}), T(1), k_panel.rows_at(rows_of_keys));
+    const Rows more{filled - moved, end - filled};
+    pad<T>(k.rows_at({keys.first + filled, more.count}), T(1), k_panel.rows_at(more));
     for (const MatrixView<T>& panel : {dk_panel, dv_panel})
-      std::memset(panel[filled], 0, bytes_of<T>(rows_of_keys.count * width));
+      std::memset(panel[more.first], 0, bytes_of<T>(more.count * width));
     filled = end;
   };
   const auto write = [&](const T* sum, T* out) {
@@ -188,9 +190,13 @@ template <class T>
     if (dk.empty()) return;
     fill_to(end);
     for (; written < end; ++written) {
-      write(dk_panel[written], dk[keys.first + written]);
-      write(dv_panel[written], dv[keys.first + written]);
+      write(dk_panel[written - moved], dk[keys.first + written]);
+      write(dv_panel[written - moved], dv[keys.first + written]);
     }
+    if (written - moved < 16 * B) return;
+    for (const MatrixView<T>& panel : {k_panel, dk_panel, dv_panel})
+      std::memmove(panel[0], panel[written - moved], bytes_of<T>((filled - written) * width));
+    moved = written;
   };
   const bool dropping = head.dropout > 0;
   const T keep_scale = static_cast<T>(1 / (1 - head.dropout));
@@ -220,7 +226,7 @@ template <class T>
       of_query[1][i] = i < queries.rows.count ? lse[queries.rows.first + i] : T(0);
     if (end <= first) std::memset(sum.data, 0, bytes_of<T>(R * width));
     for (Index j0 = first; j0 < end; j0 += B) {
-      const Rows block{j0, end - j0 < B ? end - j0 : B}, own{j0 - keys.first, block.count};
+      const Rows block{j0, end - j0 < B ? end - j0 : B}, own{j0 - keys.first - moved, block.count};
       queries.scores(k, block, MatrixView<const T>(q_t).rows_at({0, q.cols}), p);
       queries.scores(v, block, MatrixView<const T>(do_t).rows_at({0, q.cols}), ds);
       if (dropping) queries.draw(block, words);

@@ -99,7 +99,8 @@ struct gpt2_moe {
     c.attention_bias = true, c.tied = true, c.activation = Options.activation;
     return c;
   }();
-  using RouterRecipe = std::conditional_t<Options.use_moe, TopKRouter<extents.experts, extents.active>, Dense>;
+  using RouterRecipe =
+      std::conditional_t<Options.use_moe, TopKRouter<extents.experts, extents.active>, Dense>;
   // expert_dropout: none: that of the model
   static Objective objective(std::optional<double> expert_dropout = {}) {
     return {.dropout = 0.1, .expert_dropout = expert_dropout, .variance = 0.01};
@@ -249,7 +250,8 @@ struct dense_mixture {
     c.mask = Mask::full, c.residual = Residual::post_norm, c.attention_bias = true, c.head_bias = true;
     return c;
   }();
-  using RouterRecipe = WithSharedProjection<AllExperts<extents.experts, true>, extents.hidden, Activation::relu>;
+  using RouterRecipe =
+      WithSharedProjection<AllExperts<extents.experts, true>, extents.hidden, Activation::relu>;
   static Objective objective() { return {}; }
   static ModelOptions options() { return {}; }
   static constexpr Init init = Init::gpt2;
