@@ -8,6 +8,7 @@
 #include <moegpt/core/fields.hpp>
 #include <moegpt/core/heap_array.hpp>
 #include <moegpt/core/int8.hpp>
+#include <moegpt/core/layer_set.hpp>
 #include <moegpt/core/matrix.hpp>
 #include <moegpt/core/number.hpp>
 #include <moegpt/core/panels.hpp>

@@ -29,6 +29,13 @@ constexpr Config both_ways{.vocab = 29,
                            .mask = Mask::full,
                            .residual = Residual::post_norm,
                            .mixture_at = {0, 2}};
+constexpr Config with_window(int context, int window, int stride) {
+  Config c = learned;
+  c.context = context, c.window = window, c.stride = stride;
+  return c;
+}
+using Sliding = GPT<with_window(300, 6, 0), TopKRouter<4, 2>>;  // its cache moves rows
+using Strided = GPT<with_window(16, 4, 3), TopKRouter<4, 2>>;
 using Encoder = GPT<both_ways, ExpertChoiceRouter<4, 2>>;
 using Mixed = GPT<learned, NoisyTopKRouter<4, 2>>;
 using InPanels = GPT<learned, NoisyTopKRouter<4, 2>, Stored<float>>;
@@ -140,6 +147,15 @@ TEST_CASE("batched generation with lengths of their own allocates nothing after 
   CHECK(allocations_of_batched_generation<Small>() == 0);
   CHECK(allocations_of_batched_generation<Narrow>() == 0);
   CHECK(allocations_of_batched_generation<Narrower>() == 0);
+}
+
+TEST_CASE("neither a step nor a token of a model with windows and strides allocates") {
+  training::Recipe recipe = training::Small::recipe();
+  recipe.batch = {8, 16};
+  CHECK(allocations_of_training<Strided>(recipe) == 0);
+  CHECK(allocations_of_generation<Strided>({}) == 0);
+  CHECK(allocations_of_generation<Sliding>({}) == 0);
+  CHECK(allocations_of_batched_generation<Sliding>() == 0);
 }
 
 TEST_CASE("a token of a model with weights in storage allocates nothing") {

@@ -46,6 +46,17 @@ constexpr Config encoder{.vocab = 256,
                          .mixture_at = {1, 3, 4}};  // or [](int layer) { return layer % 2 == 1; }
 static_assert(GPT<encoder, ExpertChoiceRouter<4>>::Trunk::Blocks::bs == 3);
 
+constexpr Config local{.vocab = 256,
+                       .context = 1 << 16,
+                       .dim = 64,
+                       .layers = 6,
+                       .heads = 4,
+                       .hidden = 64,
+                       .window = 256,
+                       .window_at = [](int layer) { return layer % 6 != 5; },  // five of six layers
+                       .positions = Positions::rotary};
+static_assert(KVCache<local>::shape.cache_rows(0, local.context) == 256 + 128);
+
 using Preset =
     presets::mixtral<presets::Extents{.vocab = 256, .context = 64, .dim = 64, .layers = 4, .heads = 4}>;
 using Mixtral = presets::ModelOf<Preset>;  // with Preset::options(), Preset::objective() and Preset::init

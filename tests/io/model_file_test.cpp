@@ -179,6 +179,17 @@ TEST_CASE("a Config's text is C++ with all fields that differ from their default
         ".residual = Residual::no_norm, .dense_first = 1, .moe_every = 2}");
   CHECK(to_text(Config{.vocab = 9, .context = 8, .dim = 8, .layers = 3, .heads = 2, .mixture_at = {2}}) ==
         "Config{.vocab = 9, .context = 8, .dim = 8, .layers = 3, .heads = 2, .mixture_at = {2}}");
+  CHECK(to_text(Config{.vocab = 9,
+                       .context = 8,
+                       .dim = 8,
+                       .layers = 3,
+                       .heads = 2,
+                       .window = 4,
+                       .window_at = {0, 2},
+                       .local = Local::two_blocks,
+                       .stride = 3}) ==
+        "Config{.vocab = 9, .context = 8, .dim = 8, .layers = 3, .heads = 2, .window = 4, "
+        ".window_at = {0, 2}, .local = Local::two_blocks, .stride = 3}");
 }
 
 TEST_CASE("a tokenizer that does not fit the model is rejected before anything is written") {

@@ -118,6 +118,12 @@ TEST_CASE("every field of a Config and every value of its enumerations is read a
   check(c);
   c.mixture_at = {0, 2};
   check(c);
+  c.window_at = {1}, c.stride = 3;
+  check(c);
+  for (const Local local : {Local::block, Local::two_blocks}) {
+    c.local = local;
+    check(c);
+  }
 }
 
 TEST_CASE("spaces and arguments with default values may be left out, and the text is in one form") {

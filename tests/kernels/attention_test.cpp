@@ -103,7 +103,7 @@ TEST_CASE(
   const Problem p(rule_queries, 75);
   for_each_key_rule([&](const kernels::KeyRule& rule) {
     const OneHead head{.scale = 0.7, .rule = rule};
-    CAPTURE(rule.mask, rule.first, rule.keys, rule.window, rule.own != nullptr);
+    CAPTURE(rule.mask, rule.first, rule.keys, rule.local, rule.origin, rule.window, rule.own != nullptr);
     const Answer found = attend(head, p), wanted = expected(head, p);
     CHECK(distance(found.o, wanted.o) < 1e-13);  // of order one, in double
     double off = 0;
@@ -145,7 +145,7 @@ TEST_CASE("a query without keys has output zero, not NaN, and no gradient") {
   dq.memory().fill(5);
   Buffer<double> scratch(kernels::attention_scratch(3, d));
   kernels::attention_backward<double>(head, p.q.view(), p.k.view(), p.v.view(), a.o.view(), a.lse.data(),
-                                      p.q.view(), {0, 3}, {0, 0}, dq, dk, dv, true, scratch.data());
+                                      p.q.view(), {0, 3}, {0, 0}, dq, dk, dv, {.keys = true}, scratch.data());
   for (Index i = 0; i < 3 * d; ++i) CHECK((dq[0][i] == 0 && dk[0][i] == 0 && dv[0][i] == 0));
 }
 
@@ -210,25 +210,29 @@ TEST_CASE("dropout drops a share p of the probabilities and scales the rest") {
 TEST_CASE(
     "backward gives the derivatives of <o, do> for every mask, with padding, dropout and separate lengths") {
   const auto own = documents_of({1, 3, 2}, 0, 6);
-  const OneHead heads[] = {{.scale = 0.7, .rule = {.mask = Mask::causal, .keys = 6}},
-                           {.scale = 0.7, .rule = {.mask = Mask::full, .keys = 4}},
-                           {.scale = 0.7, .rule = {.mask = Mask::full, .keys = 8}},
-                           {.scale = 0.7, .rule = {.mask = Mask::causal, .first = 2, .keys = 8}},
-                           {.scale = 0.7,
-                            .rule = {.mask = Mask::full, .keys = 8},
-                            .dropout = 0.3,
-                            .key = Key{2},
-                            .key_stride = 16},
-                           {.scale = 0.7, .rule = {.mask = Mask::causal, .first = 2, .keys = 8, .window = 3}},
-                           {.scale = 0.7, .rule = {.mask = Mask::full, .keys = 7, .window = 2}},
-                           {.scale = 0.7, .rule = {.mask = Mask::causal, .keys = 6, .own = own.data()}},
-                           {.scale = 0.7,
-                            .rule = {.mask = Mask::full, .keys = 6, .window = 2, .own = own.data()},
-                            .dropout = 0.3,
-                            .key = Key{2},
-                            .key_stride = 16}};
+  const OneHead heads[] = {
+      {.scale = 0.7, .rule = {.mask = Mask::causal, .keys = 6}},
+      {.scale = 0.7, .rule = {.mask = Mask::full, .keys = 4}},
+      {.scale = 0.7, .rule = {.mask = Mask::full, .keys = 8}},
+      {.scale = 0.7, .rule = {.mask = Mask::causal, .first = 2, .keys = 8}},
+      {.scale = 0.7,
+       .rule = {.mask = Mask::full, .keys = 8},
+       .dropout = 0.3,
+       .key = Key{2},
+       .key_stride = 16},
+      {.scale = 0.7, .rule = {.mask = Mask::causal, .first = 2, .keys = 8, .window = 3}},
+      {.scale = 0.7, .rule = {.mask = Mask::full, .keys = 7, .window = 2}},
+      {.scale = 0.7,
+       .rule = {.mask = Mask::causal, .first = 2, .keys = 8, .window = 3, .local = Local::block}},
+      {.scale = 0.7, .rule = {.mask = Mask::full, .keys = 7, .window = 2, .local = Local::two_blocks}},
+      {.scale = 0.7, .rule = {.mask = Mask::causal, .keys = 6, .own = own.data()}},
+      {.scale = 0.7,
+       .rule = {.mask = Mask::full, .keys = 6, .window = 2, .own = own.data()},
+       .dropout = 0.3,
+       .key = Key{2},
+       .key_stride = 16}};
   for (const OneHead& head : heads) {
-    CAPTURE(head.rule.mask, head.rule.window, head.rule.own != nullptr);
+    CAPTURE(head.rule.mask, head.rule.local, head.rule.window, head.rule.own != nullptr);
     Problem p(6, 8);
     const auto d_o = random_tokens<d, double>(6, 7);
     Tokens<d, double> dq(6), dk(8), dv(8);
@@ -238,7 +242,7 @@ TEST_CASE(
     Buffer<double> scratch(kernels::attention_scratch(8, d));
     const Answer a = attend(head, p);
     kernels::attention_backward<double>(head, p.q.view(), p.k.view(), p.v.view(), a.o.view(), a.lse.data(),
-                                        d_o.view(), {0, 6}, {0, head.rule.keys}, dq, dk, dv, true,
+                                        d_o.view(), {0, 6}, {0, head.rule.keys}, dq, dk, dv, {.keys = true},
                                         scratch.data());
     auto difference = [&](double& x) {
       const double x0 = x, h = 1e-5;  // off by about h^2 + 1e-16 / h

@@ -7,7 +7,7 @@ using namespace moegpt;
 
 TEST_CASE("a query's keys by mask, window, document and sequence are one run, whose bounds do not decrease") {
   for_each_key_rule([](const kernels::KeyRule& rule) {
-    CAPTURE(rule.mask, rule.first, rule.keys, rule.window, rule.own != nullptr);
+    CAPTURE(rule.mask, rule.first, rule.keys, rule.local, rule.origin, rule.window, rule.own != nullptr);
     int wrong = 0;
     for (Index i = 0; i < rule_queries; ++i) {
       for (Index j = 0; j < rule.keys; ++j)
@@ -34,7 +34,7 @@ TEST_CASE("the queries of a key by mask and window are a run, too") {
 TEST_CASE(
     "the run of a block of queries begins at a tile, contains all their keys, and ends with the last one") {
   for_each_key_rule([](const kernels::KeyRule& rule) {
-    CAPTURE(rule.mask, rule.first, rule.keys, rule.window, rule.own != nullptr);
+    CAPTURE(rule.mask, rule.first, rule.keys, rule.local, rule.origin, rule.window, rule.own != nullptr);
     for (const Rows rows : {Rows{0, 64}, Rows{64, 6}, Rows{3, 1}}) {
       const Rows run = rule.run(rows);
       Index first = rule.keys, end = 0;

@@ -66,7 +66,7 @@ TEST_CASE("each head of each sequence is attention of its rows and columns, with
       for (Index t = 0; t < length; ++t) CHECK(lse[t] == p.lse[rows.first + t][h]);
       kernels::attention_backward<double>(head, query(p.q), key(p.k), key(p.v), query(mixed), lse,
                                           query(p.d_mixed), {0, length}, {0, head.rule.keys}, query(dq),
-                                          key(dk), key(dv), h % 2 > 0, scratch.data());
+                                          key(dk), key(dv), {.keys = h % 2 > 0}, scratch.data());
     }
   CHECK(same_bits(p.mixed, mixed));
   CHECK(same_bits(p.dq, dq));
@@ -114,6 +114,50 @@ TEST_CASE("backward of few heads in blocks of queries and of keys changes no bit
     CHECK(same_bits(dk[0][0], dk[1][0], longer * Hkv * width));
     CHECK(same_bits(dv[0][0], dv[1][0], longer * Hkv * width));
   }
+}
+
+TEST_CASE("backward of a window in one long sequence is that of its parts") {
+  // A window of 40 of 2,600 tokens, more than the rows that backward holds at a time. The gradient of a key
+  // depends on the queries that see it: a part with 40 tokens more on either side has the same ones.
+  constexpr Index longer = 2600, part = 300, from = 2200;
+  const auto q = random_tokens<width, double>(longer, 6), d_mixed = random_tokens<width, double>(longer, 7);
+  const auto k = random_tokens<width, double>(longer, 8), v = random_tokens<width, double>(longer, 9);
+  const auto run = [&](Index first, Index count, Tokens<width, double>& dq, Tokens<width, double>& dk,
+                       Tokens<width, double>& dv) {
+    kernels::MultiHead<double> m{.batch = 1,
+                                 .length = count,
+                                 .heads = 4,
+                                 .kv_heads = 4,
+                                 .width = width,
+                                 .key_rows = count,
+                                 .key_length = count,
+                                 .common = {.scale = 0.8, .rule = {.mask = Mask::full, .window = 40}},
+                                 .noise = {},
+                                 .first_sequence = 0};
+    const auto view = [&](const Tokens<width, double>& x) {  // four heads of the same numbers
+      Tokens<4 * width, double> all(count);
+      for (Index t = 0; t < count; ++t)
+        for (int h = 0; h < 4; ++h) std::copy_n(x[first + t], width, all[t] + h * width);
+      return all;
+    };
+    const auto qs = view(q), ks = view(k), vs = view(v), d_os = view(d_mixed);
+    Tokens<4 * width, double> mixed(count), dqs(count), dks(count), dvs(count);
+    Tokens<4, double> lse(count);
+    Buffer<double> scratch(kernels::multi_head_scratch(count, count, width));
+    kernels::multi_head_forward<double>({1}, m, qs, ks, vs, mixed, lse, scratch.data());
+    kernels::multi_head_backward<double>({1}, m, qs, ks, vs, mixed, lse, d_os, dqs, dks, dvs, scratch.data());
+    for (auto [to, of] : {std::pair{&dq, &dqs}, {&dk, &dks}, {&dv, &dvs}}) {
+      to->resize(count);
+      for (Index t = 0; t < count; ++t) std::copy_n((*of)[t] + 2 * width, width, (*to)[t]);
+    }
+  };
+  Tokens<width, double> dq, dk, dv, part_dq, part_dk, part_dv;
+  run(0, longer, dq, dk, dv);
+  run(from, part, part_dq, part_dk, part_dv);
+  const Index inner = part - 160;
+  CHECK(distance(dq[from + 80], part_dq[80], inner * width) < 1e-13);
+  CHECK(distance(dk[from + 80], part_dk[80], inner * width) < 1e-13);
+  CHECK(distance(dv[from + 80], part_dv[80], inner * width) < 1e-13);
 }
 
 TEST_CASE("a sequence's dropout depends on its global index") {

@@ -13,7 +13,8 @@ TEMPLATE_TEST_CASE("the keys of each, any and all lanes of a block of queries fo
     const kernels::AttentionHead<T> head{.scale = 1, .rule = rule};
     for (const Rows rows : {Rows{0, 64}, Rows{64, 6}, Rows{3, 1}}) {
       const kernels::detail::QueryBlock<T> queries{head, rows};
-      CAPTURE(rule.mask, rule.first, rule.keys, rule.window, rule.own != nullptr, rows.first, rows.count);
+      CAPTURE(rule.mask, rule.first, rule.keys, rule.local, rule.origin, rule.window, rule.own != nullptr,
+              rows.first, rows.count);
       int wrong = 0;
       for (Index i = 0; i < rows.count; i += W) {
         const Vector<T> starts = queries.starts(i), limits = queries.limits(i);

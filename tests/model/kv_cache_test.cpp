@@ -153,8 +153,7 @@ void require_ragged_batches() {
       const auto last = model->last_logits(part, lengths, work, cache_of_last, key);
       REQUIRE(last.count == 3);
       for (Index b = 0; b < 3; ++b)
-        if (lengths[b] > 0)
-          REQUIRE(same_bits(last[b], whole.data() + (b * L + cache.length(b) - 1) * V, V));
+        if (lengths[b] > 0) REQUIRE(same_bits(last[b], whole.data() + (b * L + cache.length(b) - 1) * V, V));
     }
     REQUIRE(cache.remaining() == 0);
   }
@@ -296,7 +295,8 @@ TEST_CASE("every choice of sequences is gathered in place: copies, cycles, fewer
         cache.gather(std::vector<Index>(static_cast<std::size_t>(before), 0));
         cache.advance(0, std::span(held, static_cast<std::size_t>(before)));
         for (const int layer : {0, 1}) {
-          const auto [keys, values, capacity] = cache.at_layer(layer);
+          const auto [keys, values, capacity, firsts] = cache.at_layer(layer);
+          wrong += firsts != nullptr;
           for (Index b = 0; b < before; ++b)
             for (Index p = 0; p < held[b]; ++p)
               keys[b * capacity + p][1] = content(layer, b, p),
@@ -310,7 +310,8 @@ TEST_CASE("every choice of sequences is gathered in place: copies, cycles, fewer
           const Index f = from[static_cast<std::size_t>(b)];
           wrong += cache.length(b) != held[f];
           for (const int layer : {0, 1}) {
-            const auto [keys, values, capacity] = cache.at_layer(layer);
+            const auto [keys, values, capacity, firsts] = cache.at_layer(layer);
+            wrong += firsts != nullptr;
             for (Index p = 0; p < held[f]; ++p)
               wrong += keys[b * capacity + p][1] != content(layer, f, p) ||
                        values[b * capacity + p][0] != -content(layer, f, p);

@@ -41,13 +41,15 @@ void examine() {
     REQUIRE(report.worst <= 1e-6);
   }
 
-  const LeakReport leak = find_leak<Model>({.shape = shape,
-                                            .options = Preset::options(),
-                                            .objective = Preset::objective(),
-                                            .key = Key{4},
-                                            .draws = 2});
-  CAPTURE(leak.text());
-  CHECK_FALSE(leak.leaks);
+  if constexpr (Model::config.mask == Mask::causal) {
+    const LeakReport leak = find_leak<Model>({.shape = shape,
+                                              .options = Preset::options(),
+                                              .objective = Preset::objective(),
+                                              .key = Key{4},
+                                              .draws = 2});
+    CAPTURE(leak.text());
+    CHECK_FALSE(leak.leaks);
+  }
 
   Model model, grad, read;
   init(model, Key{1}, Preset::init);
@@ -102,6 +104,78 @@ TEST_CASE("qwen_moe is right in its gradients, keeps to the past, learns, and co
 }
 TEST_CASE("deepseek_moe is right in its gradients, keeps to the past, learns, and comes back from a file") {
   examine<presets::deepseek_moe<tiny_in_groups>>();
+}
+
+TEST_CASE("dense_mixture is right in its gradients, learns, and comes back from a file") {
+  examine<presets::dense_mixture<tiny>>();
+}
+TEST_CASE("masked_encoder is right in its gradients, learns, and comes back from a file") {
+  constexpr Extents few = [] {  // without norms logits are small: fewer experts are further from a tie
+    Extents x = tiny;
+    x.experts = 3, x.active = 2;
+    return x;
+  }();
+  examine<presets::masked_encoder<few>>();
+}
+
+TEST_CASE("a block of dense_mixture is two norms of sums, with all experts, one projection and no mask") {
+  using Model = presets::ModelOf<presets::dense_mixture<tiny>, double>;
+  const auto model = random_model<Model>(5);
+  Model::Workspace work{{1, 5}};
+  model->forward(random_batch({1, 5}, 7, 2), work);
+  const auto& block = model->trunk.blocks.second[0];
+  const Eigen::MatrixXd x = work.tape.trunk.stream[0].eigen();
+  const auto affine = [](const auto& linear, const Eigen::MatrixXd& in) -> Eigen::MatrixXd {
+    return (linear.weight.eigen() * in).colwise() + Eigen::VectorXd(linear.bias.eigen().transpose());
+  };
+  const auto softmax = [](const Eigen::MatrixXd& scores) -> Eigen::MatrixXd {  // of each column
+    const Eigen::MatrixXd e = scores.array().exp();
+    return e * e.colwise().sum().cwiseInverse().eval().asDiagonal();
+  };
+  const auto norm = [](const auto& layer, const Eigen::MatrixXd& in) {
+    Eigen::MatrixXd out = in;
+    for (Index n = 0; n < in.cols(); ++n) {
+      const Eigen::VectorXd c = in.col(n).array() - in.col(n).mean();
+      out.col(n) = c / std::sqrt(c.squaredNorm() / 8 + 1e-5);
+      for (int i = 0; i < 8; ++i) out(i, n) = out(i, n) * layer.weight[i] + layer.bias[i];
+    }
+    return out;
+  };
+  const Eigen::MatrixXd q = affine(block.attention.query, x), k = affine(block.attention.key, x),
+                        v = affine(block.attention.value, x);
+  Eigen::MatrixXd mixed(8, 5);
+  for (int h = 0; h < 4; ++h)  // two features of a head; two heads share a key/value head
+    mixed.middleRows(2 * h, 2) =
+        v.middleRows(h / 2 * 2, 2) *
+        softmax(k.middleRows(h / 2 * 2, 2).transpose() * q.middleRows(2 * h, 2) / std::sqrt(2.0));
+  const Eigen::MatrixXd middle = norm(block.norm1, x + affine(block.attention.output, mixed));
+  const auto& mixture = block.mixture;
+  const Eigen::MatrixXd p = softmax(affine(mixture.mixture.router.logits, middle));
+  Eigen::MatrixXd sum = Eigen::MatrixXd::Zero(4, 5);
+  for (int e = 0; e < 6; ++e)
+    sum += affine(mixture.mixture.experts[static_cast<std::size_t>(e)].map, middle) * p.row(e).asDiagonal();
+  const Eigen::MatrixXd y = norm(block.norm2, middle + affine(mixture.down, sum.cwiseMax(0)));
+  CHECK((y - work.tape.trunk.stream[1].eigen()).cwiseAbs().maxCoeff() < 1e-12);
+}
+
+TEST_CASE("masked_encoder has no norms, and one mixture, with a mask for each task, in its last layer") {
+  using Model = presets::ModelOf<presets::masked_encoder<tiny_two_of_six, 3>, double>;
+  CHECK((Model::config.residual == Residual::no_norm && Model::config.mask == Mask::full));
+  CHECK_FALSE(Model::config.is_moe(0));
+  CHECK(Model::config.is_moe(1));
+  const auto model = random_model<Model>(5);
+  auto& router = model->trunk.blocks.second[0].mixture.mixture.router;
+  REQUIRE(router.mask.size() == 3);
+  Model::Workspace work{shape};
+  const Batch batch = random_batch(shape, 7, 2);
+  const auto loss = [&](int task) {
+    work.task = task;
+    return model->forward(batch, work).cross_entropy;
+  };
+  const double of_task_0 = loss(0), of_task_1 = loss(1);
+  for (int e = 0; e < 6; ++e) router.mask[1][e] = 0;  // no expert
+  CHECK(loss(0) == of_task_0);
+  CHECK(loss(1) != of_task_1);
 }
 
 TEST_CASE("the selection bias of deepseek_moe moves against the load, by the preset's rate") {

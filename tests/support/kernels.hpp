@@ -23,7 +23,7 @@
   KIND template void attention_backward<T>(const AttentionHead<T>&, MatrixView<const T>,                     \
                                            MatrixView<const T>, MatrixView<const T>, MatrixView<const T>,    \
                                            const T*, MatrixView<const T>, Rows, Rows, MatrixView<T>,         \
-                                           MatrixView<T>, MatrixView<T>, bool, T*);                          \
+                                           MatrixView<T>, MatrixView<T>, Accumulate, T*);                    \
   KIND template void cross_entropies<T>(const Exec&, MatrixView<const T>, const int*, T*, T*);               \
   KIND template void cross_entropies_backward<T>(const Exec&, MatrixView<const T>, const int*, const T*, T,  \
                                                  Index, MatrixView<T>);                                      \
@@ -58,6 +58,13 @@
                                             MatrixView<const T>, MatrixView<const T>, MatrixView<const T>,   \
                                             MatrixView<const T>, MatrixView<const T>, MatrixView<T>,         \
                                             MatrixView<T>, MatrixView<T>, T*);                               \
+  KIND template void strided_forward<T>(const AttentionHead<T>&, Index, MatrixView<const T>,                 \
+                                        MatrixView<const T>, MatrixView<const T>, Index, Index,              \
+                                        MatrixView<T>, MatrixView<T>, T*);                                   \
+  KIND template void strided_backward<T>(const AttentionHead<T>&, Index, MatrixView<const T>,                \
+                                         MatrixView<const T>, MatrixView<const T>, MatrixView<const T>,      \
+                                         MatrixView<const T>, MatrixView<const T>, Index, MatrixView<T>,     \
+                                         MatrixView<T>, MatrixView<T>, T*);                                  \
   KIND template void rotary_table<T>(const Exec&, TokenPositions, Index, double, Index, T*, T*);             \
   KIND template void rotate_heads<T>(const Exec&, MatrixView<T>, Index, Index, const T*, const T*, T);       \
   KIND template void add_noise<T>(const T*, const T*, T, T*, Index);                                         \

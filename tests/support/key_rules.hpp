@@ -1,6 +1,6 @@
 #pragma once
-// Rules of every kind for tests of attention: masks, windows and documents, padded and continued from a first
-// position.
+// Rules of every kind for tests of attention: masks, windows, blocks and documents, padded and continued from
+// a first position.
 #include <moegpt/kernels/key_rule.hpp>
 
 #include <cstdlib>
@@ -22,26 +22,41 @@ inline std::vector<moegpt::Rows> documents_of(const std::vector<moegpt::Index>& 
   return own;
 }
 
-// The definition, query by key.
+// The definitions, query by key: of `local`, and of a rule.
+inline bool is_near(moegpt::Local local, moegpt::Index size, moegpt::Index p, moegpt::Index j) {
+  const moegpt::Index blocks = p / size - j / size;
+  if (local == moegpt::Local::window) return std::abs(p - j) < size;
+  return blocks == 0 || (local == moegpt::Local::two_blocks && blocks == 1);
+}
 inline bool sees(const moegpt::kernels::KeyRule& rule, moegpt::Index i, moegpt::Index j) {
   const moegpt::Index p = rule.first + i;
   return j < rule.keys && (rule.mask == moegpt::Mask::full || j <= p) &&
-         (rule.window == 0 || std::abs(p - j) < rule.window) &&
+         (rule.window == 0 || is_near(rule.local, rule.window, rule.origin + p, rule.origin + j)) &&
          (!rule.own || (j >= rule.own[i].first && j < rule.own[i].first + rule.own[i].count));
 }
 
+struct LocalKeys {
+  moegpt::Local local = moegpt::Local::window;
+  moegpt::Index size = 0, origin = 0;
+};
+
 template <class F>
 void for_each_key_rule(F&& f) {
+  using enum moegpt::Local;
+  const LocalKeys near[] = {{},         {window, 1}, {window, 7},      {window, 50},    {window, 7, 4},
+                            {block, 1}, {block, 7},  {two_blocks, 20}, {block, 50, 32}, {two_blocks, 9, 4}};
   for (const moegpt::Mask mask : {moegpt::Mask::causal, moegpt::Mask::full})
     for (const moegpt::Index first : {0, 5})
       for (const moegpt::Index keys : {0, 3, 40, 75})
-        for (const moegpt::Index window : {0, 1, 7, 50})
+        for (const LocalKeys& n : near)
           for (const bool cut : {false, true}) {
             const auto own = documents_of({9, 1, 30, 2, 40}, first, rule_queries);
             f(moegpt::kernels::KeyRule{.mask = mask,
                                        .first = first,
                                        .keys = keys,
-                                       .window = window,
-                                       .own = cut ? own.data() : nullptr});
+                                       .window = n.size,
+                                       .own = cut ? own.data() : nullptr,
+                                       .local = n.local,
+                                       .origin = n.origin});
           }
 }

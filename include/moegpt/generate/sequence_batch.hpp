@@ -168,7 +168,7 @@ class SequenceBatch {
       int* const old = held(most_);
       const Index most = independent() ? std::min(alone_->length(0), total - 1) : 0;
       const Index same = std::mismatch(old, old + most, all).first - old;
-      if (same >= cache_.length(sequence))
+      if (same >= cache_.length(sequence) && alone_->can_truncate(0, same))
         alone_->truncate(0, same);
       else
         alone_->copy(cache_, sequence, 0);

@@ -23,12 +23,23 @@ inline std::string to_text(const Config& c) {
   auto flag = [&](const char* name, bool value, bool usual) {
     if (value != usual) ((text += ", .") += name) += value ? " = true" : " = false";
   };
+  auto layers = [&](const char* name, const LayerSet& set) {
+    if (!set.given) return;
+    ((text += ", .") += name) += " = {";
+    for (int i = 0, listed = 0; i < c.layers; ++i)
+      if (set.has(i)) (text += listed++ > 0 ? ", " : "") += std::to_string(i);
+    text += '}';
+  };
   number("kv_heads", c.kv_heads, plain.kv_heads);
   number("head_dim", c.head_dim, plain.head_dim);
   number("hidden", c.hidden, plain.hidden);
   number("dense_hidden", c.dense_hidden, plain.dense_hidden);
   if (c.mask != plain.mask) text += ", .mask = Mask::full";
   number("window", c.window, plain.window);
+  layers("window_at", c.window_at);
+  if (c.local != plain.local)
+    text += c.local == Local::block ? ", .local = Local::block" : ", .local = Local::two_blocks";
+  number("stride", c.stride, plain.stride);
   if (c.norm != plain.norm) text += ", .norm = Norm::rms";
   if (c.residual != plain.residual)
     (text += ", .residual = Residual::") += residuals[static_cast<int>(c.residual)];
@@ -42,12 +53,7 @@ inline std::string to_text(const Config& c) {
   flag("tied", c.tied, plain.tied);
   number("dense_first", c.dense_first, plain.dense_first);
   number("moe_every", c.moe_every, plain.moe_every);
-  if (c.mixture_at.given) {
-    std::string mixtures;
-    for (int i = 0; i < c.layers; ++i)
-      if (c.mixture_at.has(i)) mixtures += (mixtures.empty() ? "" : ", ") + std::to_string(i);
-    text += ", .mixture_at = {" + mixtures + "}";
-  }
+  layers("mixture_at", c.mixture_at);
   return text + "}";
 }
 

@@ -54,12 +54,12 @@ template <class T>
   const Index first = queries.run.first, seen = first + queries.run.count;
   detail::Carve<T> carve{scratch};
   const MatrixView<T> q_t = carve(width, R), panel = carve(attention_block, width), sum = carve(R, width);
-  const MatrixView<T> s = carve(seen, R), total = carve(2, R);
+  const MatrixView<T> s = carve(seen - first, R), total = carve(2, R);
   const auto words = carve.words(attention_block, R);
 
   pad<T>(q.rows_at(rows), head.scale, panel.rows_at({0, R}));
   transpose<T>(panel.rows_at({0, R}), q_t);
-  queries.scores(k, queries.run, MatrixView<const T>(q_t).rows_at({0, q.cols}), s.rows_at(queries.run));
+  queries.scores(k, queries.run, MatrixView<const T>(q_t).rows_at({0, q.cols}), s);
   for (Index i = 0; i < R; i += W) {  // the maximum over keys
     const Vector<T> limit = queries.limits(i);
     Vector<T> top[2] = {Vector<T>{} + lowest, Vector<T>{} + lowest};
@@ -68,12 +68,12 @@ template <class T>
     if (j < all_begin) {
       const Vector<T> start = queries.starts(i);
       for (Vector<T> key = Vector<T>{} + static_cast<T>(j); j < all_begin && j < any; ++j, key += 1)
-        top[0] = ((key >= start) & (key < limit)) ? larger<T>(load(s[j] + i), top[0]) : top[0];
+        top[0] = ((key >= start) & (key < limit)) ? larger<T>(load(s[j - first] + i), top[0]) : top[0];
     }
     for (; j + 2 <= all; j += 2)
-      for (int c = 0; c < 2; ++c) top[c] = larger<T>(load(s[j + c] + i), top[c]);
+      for (int c = 0; c < 2; ++c) top[c] = larger<T>(load(s[j + c - first] + i), top[c]);
     for (Vector<T> key = Vector<T>{} + static_cast<T>(j); j < any; ++j, key += 1)
-      top[0] = key < limit ? larger<T>(load(s[j] + i), top[0]) : top[0];
+      top[0] = key < limit ? larger<T>(load(s[j - first] + i), top[0]) : top[0];
     store(total[1] + i, larger<T>(top[0], top[1]));
     store(total[0] + i, Vector<T>{});
   }
@@ -90,24 +90,25 @@ template <class T>
       Vector<T> t = load(total[0] + i);
       Index j = j0;
       const auto weigh = [&](auto sees) {
-        Vector<T> e = exponential(load(s[j] + i) - top);
+        Vector<T> e = exponential(load(s[j - first] + i) - top);
         e = sees ? e : Vector<T>{};
         t += e;
         if (dropping) e = load(words[j - j0] + i) < threshold ? Vector<T>{} : e;
-        store(s[j] + i, e);
+        store(s[j - first] + i, e);
       };
-      for (; j < any_begin && j < end; ++j) store(s[j] + i, Vector<T>{});
+      for (; j < any_begin && j < end; ++j) store(s[j - first] + i, Vector<T>{});
       if (j < all_begin) {
         const Vector<T> start = queries.starts(i);
         for (Vector<T> key = Vector<T>{} + static_cast<T>(j); j < all_begin && j < any; ++j, key += 1)
           weigh((key >= start) & (key < limit));
       }
       for (Vector<T> key = Vector<T>{} + static_cast<T>(j); j < any; ++j, key += 1) weigh(key < limit);
-      for (; j < end; ++j) store(s[j] + i, Vector<T>{});
+      for (; j < end; ++j) store(s[j - first] + i, Vector<T>{});
       store(total[0] + i, t);
     }
     pad<T>(v.rows_at(block), T(1), panel.rows_at({0, block.count}));
-    queries.sum_keys(s.rows_at(block), block, MatrixView<const T>(panel), sum, j0 > first);
+    queries.sum_keys(s.rows_at({j0 - first, block.count}), block, MatrixView<const T>(panel), sum,
+                     j0 > first);
   }
   for (Index i = 0; i < R; i += W) {  // total[0] becomes the factor of each query
     const Vector<T> t = load(total[0] + i), top = load(total[1] + i);
@@ -144,8 +145,14 @@ void row_dots(MatrixView<const T> a, MatrixView<const T> b, T* sums, T* scratch)
 }
 }  // namespace detail
 
-// Gradients of the pairs of queries `rows` and keys `keys`. dq is overwritten. dk and dv are overwritten or,
-// if `accumulate`, added to, because query heads share them. Empty dq, or empty dk and dv: not required.
+// What backward adds to instead of overwriting it: query heads share dk and dv, and the parts of a rule share
+// dq.
+struct Accumulate {
+  bool keys = false, queries = false;
+};
+
+// Gradients of the pairs of queries `rows` and keys `keys`. dq, dk and dv are overwritten, or added to as
+// `accumulate` states. Empty dq, or empty dk and dv: not required.
 //   delta_i = <do_i, o_i>,  dp_ij = <do_i, v_j> m_ij,  ds_ij = p_ij (dp_ij - delta_i)
 //   dv_j += sum_i p_ij m_ij do_i,  dq_i = scale sum_j ds_ij k_j,  dk_j += scale sum_i ds_ij q_i
 template <class T>
@@ -153,16 +160,44 @@ template <class T>
                                           MatrixView<const T> k, MatrixView<const T> v, MatrixView<const T> o,
                                           const T* lse, MatrixView<const T> d_o, Rows rows, Rows keys,
                                           MatrixView<T> dq, MatrixView<T> dk, MatrixView<T> dv,
-                                          bool accumulate, T* scratch) {
+                                          Accumulate accumulate, T* scratch) {
   constexpr int W = lanes<T>;
   constexpr Index B = attention_block;
   const Index width = whole_vectors<T>(q.cols);
   detail::Carve<T> carve{scratch};
   const MatrixView<T> k_panel = carve(keys.count, width);
   const MatrixView<T> dk_panel = carve(keys.count, width), dv_panel = carve(keys.count, width);
-  pad<T>(k.rows_at(keys), T(1), k_panel);
-  std::memset(dk_panel.data, 0, bytes_of<T>(2 * keys.count * width));
   T* const rest = carve.free;
+  // Runs of keys do not move back from one block of queries to the next. So panels are filled up to the end
+  // of a run, and gradients before its begin are final. With a window the rows in use move to the front now
+  // and then, so that they stay in cache. Row 0 is that of key `moved`, all counted from keys.first.
+  Index filled = 0, written = 0, moved = 0;
+  const auto fill_to = [&](Index end) {
+    if (end <= filled) return;
+    const Rows more{filled - moved, end - filled};
+    pad<T>(k.rows_at({keys.first + filled, more.count}), T(1), k_panel.rows_at(more));
+    for (const MatrixView<T>& panel : {dk_panel, dv_panel})
+      std::memset(panel[more.first], 0, bytes_of<T>(more.count * width));
+    filled = end;
+  };
+  const auto write = [&](const T* sum, T* out) {
+    if (accumulate.keys)
+      map2(q.cols, sum, out, out, [](Vector<T> a, Vector<T> b) { return a + b; });
+    else
+      std::memcpy(out, sum, bytes_of<T>(q.cols));
+  };
+  const auto write_to = [&](Index end) {
+    if (dk.empty()) return;
+    fill_to(end);
+    for (; written < end; ++written) {
+      write(dk_panel[written - moved], dk[keys.first + written]);
+      write(dv_panel[written - moved], dv[keys.first + written]);
+    }
+    if (written - moved < 16 * B) return;
+    for (const MatrixView<T>& panel : {k_panel, dk_panel, dv_panel})
+      std::memmove(panel[0], panel[written - moved], bytes_of<T>((filled - written) * width));
+    moved = written;
+  };
   const bool dropping = head.dropout > 0;
   const T keep_scale = static_cast<T>(1 / (1 - head.dropout));
   const Pieces blocks{rows.count, B};
@@ -172,6 +207,10 @@ template <class T>
     const Index first = queries.run.first > keys.first ? queries.run.first : keys.first;
     const Index end = seen < keys.first + keys.count ? seen : keys.first + keys.count;
     if (end <= first && dq.empty()) continue;
+    if (end > first) {
+      write_to(first - keys.first);
+      fill_to(end - keys.first);
+    }
     carve.free = rest;
     const MatrixView<T> q_panel = carve(R, width), do_panel = carve(R, width), q_t = carve(width, R);
     const MatrixView<T> do_t = carve(width, R), sum = carve(R, width), p = carve(B, R), ds = carve(B, R);
@@ -187,7 +226,7 @@ template <class T>
       of_query[1][i] = i < queries.rows.count ? lse[queries.rows.first + i] : T(0);
     if (end <= first) std::memset(sum.data, 0, bytes_of<T>(R * width));
     for (Index j0 = first; j0 < end; j0 += B) {
-      const Rows block{j0, end - j0 < B ? end - j0 : B}, own{j0 - keys.first, block.count};
+      const Rows block{j0, end - j0 < B ? end - j0 : B}, own{j0 - keys.first - moved, block.count};
       queries.scores(k, block, MatrixView<const T>(q_t).rows_at({0, q.cols}), p);
       queries.scores(v, block, MatrixView<const T>(do_t).rows_at({0, q.cols}), ds);
       if (dropping) queries.draw(block, words);
@@ -223,21 +262,15 @@ template <class T>
       if (!dq.empty())
         queries.sum_keys(ds, block, MatrixView<const T>(k_panel).rows_at(own), sum, j0 > first);
     }
-    if (!dq.empty())
-      for (Index i = 0; i < queries.rows.count; ++i)
-        map(dq.cols, sum[i], dq[queries.rows.first + i], [&](Vector<T> x) { return head.scale * x; });
+    for (Index i = 0; i < queries.rows.count && !dq.empty(); ++i) {
+      T* const out = dq[queries.rows.first + i];
+      if (accumulate.queries)
+        map2(dq.cols, sum[i], out, out, [&](Vector<T> x, Vector<T> y) { return y + head.scale * x; });
+      else
+        map(dq.cols, sum[i], out, [&](Vector<T> x) { return head.scale * x; });
+    }
   }
-  if (dk.empty()) return;
-  auto write = [&](const T* sum, T* out) {
-    if (accumulate)
-      map2(q.cols, sum, out, out, [](Vector<T> a, Vector<T> b) { return a + b; });
-    else
-      std::memcpy(out, sum, bytes_of<T>(q.cols));
-  };
-  for (Index j = 0; j < keys.count; ++j) {
-    write(dk_panel[j], dk[keys.first + j]);
-    write(dv_panel[j], dv[keys.first + j]);
-  }
+  write_to(keys.count);
 }
 
 }  // namespace kernels

@@ -1,10 +1,10 @@
 #pragma once
 // Multi-head and grouped-query attention of a batch, in parallel. A task of forward is a block of queries of
 // one (sequence, head), a task of backward a (sequence, key/value head) or a block of it: each owns its
-// output.
+// output. Keys of a stride follow, with a task for each residue of positions.
 #include <moegpt/core/token_positions.hpp>
-#include <moegpt/kernels/attention.hpp>
 #include <moegpt/kernels/rotary.hpp>
+#include <moegpt/kernels/strided.hpp>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
@@ -23,29 +23,44 @@ struct MultiHead {
   AttentionHead<T> common;             // rule.keys and key are set by head()
   Key noise;                           // RNG key of dropout
   Index first_sequence;                // global index of sequence 0, for dropout
+  Index stride = 0;                    // further keys j with (p - j) % stride = 0; 0: none
+  Index query_rows = 0;                // rows of queries from one sequence to the next; 0: length
+  const Index* origins = nullptr;      // [batch] position of the first row of keys, even; null: 0
 
   Index group() const { return heads / kv_heads; }
   Index first_of(Index b) const { return firsts ? firsts[b] : common.rule.first; }
   Index keys_of(Index b) const {
     return (cross ? 0 : first_of(b)) + (key_lengths ? key_lengths[b] : key_length);
   }
+  Index origin_of(Index b) const { return origins ? origins[b] : 0; }
+  // Rows of keys that exist, of the sequence with most.
   Index most_keys() const {
     Index most = 0;
-    for (Index b = 0; b < batch; ++b) most = keys_of(b) > most ? keys_of(b) : most;
+    for (Index b = 0; b < batch; ++b) {
+      const Index keys = keys_of(b) - origin_of(b);
+      most = keys > most ? keys : most;
+    }
     return most;
   }
+  Index stride_of_queries() const { return query_rows > 0 ? query_rows : length; }
   AttentionHead<T> head(Index b, Index h) const {
     AttentionHead<T> result = common;
-    result.rule.first = first_of(b);
-    result.rule.keys = keys_of(b);
-    if (own) result.rule.own = own + b * length;
+    result.rule.origin = origin_of(b);
+    result.rule.first = first_of(b) - result.rule.origin;
+    result.rule.keys = keys_of(b) - result.rule.origin;
+    if (own) result.rule.own = own + b * stride_of_queries();
     result.key = {mix64(noise.value + static_cast<std::uint64_t>((first_sequence + b) * heads + h))};
     return result;
   }
   // Head h of sequence b: [rows, width].
   template <class U>
   MatrixView<U> queries(MatrixView<U> x, Index b, Index h) const {
-    return x.rows_at({b * length, length}).cols_at(h * width, width);
+    return x.rows_at({b * stride_of_queries(), length}).cols_at(h * width, width);
+  }
+  // Log-sum-exp of head h of sequence b: [rows, 1].
+  template <class U>
+  MatrixView<U> lse(MatrixView<U> x, Index b, Index h) const {
+    return x.rows_at({b * stride_of_queries(), length}).cols_at(h, 1);
   }
   template <class U>
   MatrixView<U> keys(MatrixView<U> x, Index b, Index kv) const {
@@ -54,16 +69,28 @@ struct MultiHead {
 };
 
 // Size of scratch, in elements, for each worker.
-inline Index multi_head_scratch(Index length, Index keys, Index width) {
-  return attention_scratch(keys, width) + (length + 15) / 16 * 16;
+inline Index multi_head_scratch(Index length, Index keys, Index width, Index stride = 0) {
+  return attention_scratch(keys, width) + (length + 15) / 16 * 16 + strided_scratch(length, width, stride);
 }
+
+namespace detail {
+// f(sequence, head, query, worker) for the first queries of all residues, of each sequence and head.
+template <class T, class F>
+void for_each_residue(const Exec& exec, const MultiHead<T>& m, Index heads, F&& f) {
+  const Index residues = m.stride < m.length ? m.stride : m.length;
+  exec.parallel_for_worker(m.batch * heads * residues, [&](Index task, int worker) {
+    const Index pair = task / residues;
+    f(pair / heads, pair % heads, task % residues, worker);
+  });
+}
+}  // namespace detail
 
 // mixed_h = softmax(scale q_h k^T) v;  lse [tokens, heads]
 template <class T>
 [[gnu::noinline]] void multi_head_forward(const Exec& exec, const MultiHead<T>& m, MatrixView<const T> q,
                                           MatrixView<const T> k, MatrixView<const T> v, MatrixView<T> mixed,
                                           MatrixView<T> lse, T* scratch) {
-  const Index each = multi_head_scratch(m.length, m.most_keys(), m.width);
+  const Index each = multi_head_scratch(m.length, m.most_keys(), m.width, m.stride);
   const Pieces blocks{m.length, attention_block};
   exec.parallel_for_worker(m.batch * m.heads * blocks.size(), [&](Index task, int worker) {
     const Index pair = task / blocks.size(), b = pair / m.heads, h = pair % m.heads, kv = h / m.group();
@@ -71,7 +98,18 @@ template <class T>
     T *lse_h = scratch + worker * each, *rest = lse_h + (m.length + 15) / 16 * 16;
     attention_forward<T>(m.head(b, h), m.queries(q, b, h), m.keys(k, b, kv), m.keys(v, b, kv), rows,
                          m.queries(mixed, b, h), lse_h, rest);
-    for (Index t = rows.first; t < rows.first + rows.count; ++t) lse[b * m.length + t][h] = lse_h[t];
+    const MatrixView<T> saved = m.lse(lse, b, h);
+    for (Index t = rows.first; t < rows.first + rows.count; ++t) *saved[t] = lse_h[t];
+  });
+  if (m.stride == 0) return;
+  detail::for_each_residue(exec, m, m.heads, [&](Index b, Index h, Index first, int worker) {
+    const Index kv = h / m.group(), step = attention_block * m.stride;
+    for (Index i = first; i < m.length; i += step) {
+      const Index all = (m.length - i + m.stride - 1) / m.stride;
+      strided_forward<T>(m.head(b, h), m.stride, m.queries(q, b, h), m.keys(k, b, kv), m.keys(v, b, kv), i,
+                         all < attention_block ? all : attention_block, m.queries(mixed, b, h),
+                         m.lse(lse, b, h), scratch + worker * each);
+    }
   });
 }
 
@@ -87,17 +125,18 @@ template <class T>
                                            MatrixView<const T> mixed, MatrixView<const T> lse,
                                            MatrixView<const T> d_mixed, MatrixView<T> dq, MatrixView<T> dk,
                                            MatrixView<T> dv, T* scratch) {
-  const Index each = multi_head_scratch(m.length, m.key_rows, m.width);
+  const Index each = multi_head_scratch(m.length, m.key_rows, m.width, m.stride);
   // Head h, queries `rows`, keys `keys`; of_queries: compute dq, of_keys: compute dk and dv.
   auto head = [&](Index b, Index h, Rows rows, Rows keys, bool of_queries, bool of_keys, int worker) {
     const Index kv = h / m.group();
     T *lse_h = scratch + worker * each, *rest = lse_h + (m.length + 15) / 16 * 16;
-    for (Index t = rows.first; t < rows.first + rows.count; ++t) lse_h[t] = lse[b * m.length + t][h];
+    const MatrixView<const T> saved = m.lse(lse, b, h);
+    for (Index t = rows.first; t < rows.first + rows.count; ++t) lse_h[t] = *saved[t];
     attention_backward<T>(m.head(b, h), m.queries(q, b, h), m.keys(k, b, kv), m.keys(v, b, kv),
                           m.queries(mixed, b, h), lse_h, m.queries(d_mixed, b, h), rows, keys,
                           of_queries ? m.queries(dq, b, h) : MatrixView<T>{},
                           of_keys ? m.keys(dk, b, kv) : MatrixView<T>{},
-                          of_keys ? m.keys(dv, b, kv) : MatrixView<T>{}, h > kv * m.group(), rest);
+                          of_keys ? m.keys(dv, b, kv) : MatrixView<T>{}, {.keys = h > kv * m.group()}, rest);
   };
   // All heads that share these keys, and all queries that attend to some of them. Rows beyond the keys become
   // zero.
@@ -120,21 +159,28 @@ template <class T>
     exec.parallel_for_worker(pairs, [&](Index task, int worker) {
       heads_of_keys(task / m.kv_heads, task % m.kv_heads, {0, m.key_rows}, true, worker);
     });
-    return;
+  } else {
+    const Index queries = Pieces{m.length, attention_block}.size(),
+                keys = (m.key_rows + attention_block - 1) / attention_block;
+    const Index first_tasks = m.batch * m.heads * queries;
+    exec.parallel_for_worker(first_tasks + pairs * keys, [&](Index task, int worker) {
+      if (task < first_tasks) {
+        const Index pair = task / queries, b = pair / m.heads;
+        const Rows rows = Pieces{m.length, attention_block}[task % queries];
+        head(b, pair % m.heads, rows, m.head(b, pair % m.heads).rule.run(rows), true, false, worker);
+      } else {
+        const Index pair = (task - first_tasks) / keys, first = (task - first_tasks) % keys * attention_block;
+        const Index count = m.key_rows - first < attention_block ? m.key_rows - first : attention_block;
+        heads_of_keys(pair / m.kv_heads, pair % m.kv_heads, {first, count}, false, worker);
+      }
+    });
   }
-  const Index queries = Pieces{m.length, attention_block}.size(),
-              keys = (m.key_rows + attention_block - 1) / attention_block;
-  const Index first_tasks = m.batch * m.heads * queries;
-  exec.parallel_for_worker(first_tasks + pairs * keys, [&](Index task, int worker) {
-    if (task < first_tasks) {
-      const Index pair = task / queries, b = pair / m.heads;
-      const Rows rows = Pieces{m.length, attention_block}[task % queries];
-      head(b, pair % m.heads, rows, m.head(b, pair % m.heads).rule.run(rows), true, false, worker);
-    } else {
-      const Index pair = (task - first_tasks) / keys, first = (task - first_tasks) % keys * attention_block;
-      const Index count = m.key_rows - first < attention_block ? m.key_rows - first : attention_block;
-      heads_of_keys(pair / m.kv_heads, pair % m.kv_heads, {first, count}, false, worker);
-    }
+  if (m.stride == 0) return;
+  detail::for_each_residue(exec, m, m.kv_heads, [&](Index b, Index kv, Index first, int worker) {
+    for (Index h = kv * m.group(); h < (kv + 1) * m.group(); ++h)
+      strided_backward<T>(m.head(b, h), m.stride, m.queries(q, b, h), m.keys(k, b, kv), m.keys(v, b, kv),
+                          m.queries(mixed, b, h), m.lse(lse, b, h), m.queries(d_mixed, b, h), first,
+                          m.queries(dq, b, h), m.keys(dk, b, kv), m.keys(dv, b, kv), scratch + worker * each);
   });
 }
 

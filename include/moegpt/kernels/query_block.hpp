@@ -120,10 +120,11 @@ struct QueryBlock {
     constexpr int D = lanes<std::uint64_t>;
     typedef Word<T> Words __attribute__((vector_size(D * sizeof(Word<T>))));
     for (Index i = 0; i < width; i += D) {
-      const Index position = head.rule.first + rows.first + i;
+      const Index position = head.rule.origin + head.rule.first + rows.first + i;
+      const Index pair = (head.rule.origin + block.first) / 2;
       Vector<std::uint64_t> counter =
           lane_numbers<std::uint64_t>() * static_cast<std::uint64_t>(head.key_stride) +
-          static_cast<std::uint64_t>(position * head.key_stride + block.first / 2);
+          static_cast<std::uint64_t>(position * head.key_stride + pair);
       for (Index j = 0; j < block.count && first_lane(block.first + j) < i + D; j += 2, counter += 1) {
         const Vector<std::uint64_t> bits = head.key.bits(counter);
         const Words low = __builtin_convertvector(bits & 0xffffffffu, Words);

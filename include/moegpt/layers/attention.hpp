@@ -4,6 +4,7 @@
 //   y = W_o concat_h softmax(scale q_h k^T) v
 // Self-attention: queries, keys and values are projections of x; a key/value cache holds those of earlier
 // tokens, and forward appends to it. Cross-attention: keys and values are projections of a memory.
+#include <moegpt/core/layer_set.hpp>
 #include <moegpt/kernels/multi_head.hpp>
 #include <moegpt/layers/linear.hpp>
 
@@ -17,19 +18,43 @@ struct AttentionShape {
   bool rotary = false;
   bool bias = false;  // of query, key and value
   bool output_bias = true;
-  int window = 0;      // query p attends to keys |p - j| < window, within the mask; 0: no window
-  int memory_dim = 0;  // features of a memory's tokens; 0: dim. If not dim: cross-attention only
+  int window = 0;               // query p attends to keys |p - j| < window, within the mask; 0: no window
+  LayerSet window_at{};         // layers of a model with the window, by Pass::layer; not given: all
+  Local local = Local::window;  // or blocks of `window` positions
+  int stride = 0;               // with a window: query p attends to keys (p - j) % stride = 0, too; 0: none
+  int memory_dim = 0;           // features of a memory's tokens; 0: dim. If not dim: cross-attention only
 
   constexpr int key_value_heads() const { return kv_heads > 0 ? kv_heads : heads; }
   constexpr int width() const { return head_dim > 0 ? head_dim : dim / heads; }
   constexpr int memory_width() const { return memory_dim > 0 ? memory_dim : dim; }
+
+  constexpr bool has_window(int layer) const {
+    return window > 0 && (!window_at.given || window_at.has(layer));
+  }
+  // Positions before its own that a query of a layer with a window, but no stride, may attend to.
+  constexpr Index reach() const { return Index{local == Local::two_blocks ? 2 : 1} * window - 1; }
+
+  // A cache of a window holds the positions that the next token and any of the last `spare` tokens may
+  // attend to, one more because it begins at an even one, and room for `step` tokens.
+  static constexpr Index spare = 64, step = 64;
+  constexpr Index window_rows() const { return reach() + spare + 1 + step; }
+  // Rows that a cache of a layer needs for each sequence.
+  constexpr Index cache_rows(int layer, Index context) const {
+    return has_window(layer) && stride == 0 && window_rows() < context ? window_rows() : context;
+  }
+  // The same for the layer with most.
+  constexpr Index most_cache_rows(Index context) const {
+    return window_at.given ? context : cache_rows(0, context);
+  }
 };
 
-// Key/value cache of `capacity` positions per sequence: position p of sequence b is row b * capacity + p.
+// Key/value cache of `capacity` positions per sequence: position p of sequence b is row b * capacity + p. In
+// a cache of a window it is row b * capacity + p - firsts[b], and attention moves rows and `firsts` forward.
 template <int Dkv, class T>
 struct KeyValues {
   Out<Dkv, T> keys, values;
   Index capacity = 0;
+  Index* firsts = nullptr;  // [batch] position of the first row, even; null: all 0, and rows never move
 };
 
 template <AttentionShape S, class N = float>
@@ -41,6 +66,9 @@ struct Attention {
                 "attention: dim must be a multiple of heads, or head_dim be given");
   static_assert(S.heads % S.key_value_heads() == 0, "attention: heads must be a multiple of kv_heads");
   static_assert(S.window >= 0, "attention: window must be at least 0, which stands for no window");
+  static_assert(S.stride >= 0, "attention: stride must be at least 0, which stands for none");
+  static_assert(S.window > 0 || (!S.window_at.given && S.local == Local::window && S.stride == 0),
+                "attention: window_at, local and stride need a window, the size of the local keys");
   static_assert(S.memory_dim >= 0, "attention: memory_dim must be at least 0, which stands for dim");
   static_assert(!S.rotary || S.width() % 2 == 0, "attention: rotary positions need an even head_dim");
 
@@ -75,13 +103,17 @@ struct Attention {
   struct Scratch {
     Buffer<T> heads;         // [workers, multi_head_scratch]
     Buffer<T> cosine, sine;  // [angles(pass), d / 2]
+    Buffer<Index> steps;     // [2 batch] position and number of a step's tokens; see mix_in_steps
     Tokens<Dq, T> d_query, d_mixed;
     Tokens<Dkv, T> d_key, d_value;
-    void resize(const Pass& pass) { resize(pass, pass.shape.length, pass.most_positions()); }
+    void resize(const Pass& pass) {
+      resize(pass, pass.shape.length, S.most_cache_rows(pass.most_positions()));
+    }
     // keys: per sequence; most: with those in a cache.
     [[gnu::noinline]] void resize(const Pass& pass, Index keys, Index most) {
       const Index all = most > keys ? most : keys;
-      heads.resize(pass.exec.workers() * kernels::multi_head_scratch(pass.shape.length, all, d));
+      heads.resize(pass.exec.workers() * kernels::multi_head_scratch(pass.shape.length, all, d, S.stride));
+      steps.resize(S.window > 0 ? 2 * pass.shape.batch : 0);
       cosine.resize(S.rotary ? pass.tokens() * (d / 2) : 0);
       sine.resize(S.rotary ? pass.tokens() * (d / 2) : 0);
       resize_all(pass, d_query, d_mixed);
@@ -96,7 +128,7 @@ struct Attention {
     check_cache(cache, pass);
     check_documents(pass);
     tape.resize(pass);
-    scratch.resize(pass);
+    scratch.resize(pass, pass.shape.length, cache ? cache->capacity : 0);
     query.forward(x, tape.query, pass);
     key.forward(x, tape.key, pass);
     value.forward(x, tape.value, pass);
@@ -105,8 +137,9 @@ struct Attention {
       rotate(tape.query, scratch, pass, T(1));
       rotate(tape.key, scratch, pass, T(1));
     }
-    if (cache) append(*cache, tape, pass);
     start_dropout(tape, pass);
+    if (cache && cache->firsts) return mix_in_steps(*cache, y, tape, scratch, pass);
+    if (cache) append(*cache, tape, pass, {0, pass.shape.length});
     mix(heads_of(tape, pass, cache ? cache->capacity : pass.shape.length),
         cache ? In<Dkv, T>(cache->keys) : tape.key, cache ? In<Dkv, T>(cache->values) : tape.value, y, tape,
         scratch, pass);
@@ -175,6 +208,30 @@ struct Attention {
                                    scratch.heads.data());
     output.forward(tape.mixed, y, pass);
   }
+  // The same with a cache of a window. It has room for S.step further tokens of each sequence: the tokens of
+  // a longer call are appended and attended from in steps.
+  void mix_in_steps(const KeyValues<Dkv, T>& cache, Out<D, T> y, Tape& tape, Scratch& scratch,
+                    const Pass& pass) const {
+    const Index batch = pass.shape.batch, length = pass.shape.length;
+    Index *const firsts = scratch.steps.data(), *const lengths = firsts + batch;
+    for (Index done = 0; done < length; done += S.step) {
+      const Rows tokens{done, length - done < S.step ? length - done : S.step};
+      append(cache, tape, pass, tokens);
+      for (Index b = 0; b < batch; ++b) {
+        const Index left = pass.length_of(b) - done;  // below zero: padding, which has no keys of its own
+        firsts[b] = pass.positions().first_of(b) + done;
+        lengths[b] = left < tokens.count ? left : tokens.count;
+      }
+      kernels::MultiHead<T> heads = heads_of(tape, pass, cache.capacity);
+      heads.length = tokens.count, heads.query_rows = length;
+      heads.firsts = firsts, heads.key_lengths = lengths, heads.origins = cache.firsts;
+      const Rows rows{done, pass.tokens() - done};
+      kernels::multi_head_forward<T>(pass.exec, heads, MatrixView<const T>(tape.query.rows(rows)),
+                                     In<Dkv, T>(cache.keys), In<Dkv, T>(cache.values), tape.mixed.rows(rows),
+                                     tape.lse.rows(rows), scratch.heads.data());
+    }
+    output.forward(tape.mixed, y, pass);
+  }
   void mix_backward(const kernels::MultiHead<T>& heads, const Tape& tape, In<D, T> dy, Attention& grad,
                     Scratch& scratch, const Pass& pass) const {
     output.backward(tape.mixed, dy, scratch.d_mixed, grad.output, pass);
@@ -198,17 +255,32 @@ struct Attention {
   }
   [[gnu::noinline]] static void check_cache(const KeyValues<Dkv, T>* cache, const Pass& pass) {
     const Index capacity = cache ? cache->capacity : 0;
+    if (cache && cache->firsts) check_window_cache(*cache, pass);
     for (Index b = 0; b < pass.shape.batch; ++b) {
       const Index first = pass.positions().first_of(b), end = pass.end_of(b);
       check(cache || first == 0, "attention: the tokens of sequence ", b, " begin at position ", first,
             ", but without a cache there are no keys before them: give it one, or first_position 0");
-      check(!cache || end <= capacity, "attention: sequence ", b, " has ", end,
+      check(!cache || cache->firsts || end <= capacity, "attention: sequence ", b, " has ", end,
             " positions, but the cache has room for ", capacity, " in each sequence");
     }
     const Index rows = pass.shape.batch * capacity;
     check(!cache || (cache->keys.count >= rows && cache->values.count >= rows), "attention: a cache with ",
           cache ? cache->keys.count : 0, " keys and ", cache ? cache->values.count : 0, " values, but ",
           pass.shape.batch, " sequences of ", capacity, " positions need ", rows, " of each");
+  }
+  [[gnu::noinline]] static void check_window_cache(const KeyValues<Dkv, T>& cache, const Pass& pass) {
+    check(S.has_window(pass.layer) && S.stride == 0 && cache.capacity >= S.window_rows(),
+          "attention: a cache of ", cache.capacity,
+          " rows that move, but this layer needs all positions, or "
+          "more rows: use KVCache");
+    check(!pass.documents, "attention: documents, but a cache of a window does not serve them");
+    for (Index b = 0; b < pass.shape.batch; ++b) {
+      const Index first = pass.positions().first_of(b), held = cache.firsts[b];
+      check(held >= 0 && held % 2 == 0 && (held == 0 || held + S.reach() <= first),
+            "attention: the cache of ", "sequence ", b, " begins at position ", held,
+            ", but the token at position ", first,
+            " attends to earlier ones: clear the sequence and compute it again");
+    }
   }
   [[gnu::noinline]] static void check_documents(const Pass& pass) {
     for (Index n = 0; pass.documents && n < pass.tokens(); ++n) {
@@ -234,11 +306,15 @@ struct Attention {
             .firsts = pass.first_positions,
             .own = pass.documents,
             .common = {.scale = static_cast<T>(scale),
-                       .rule = {.mask = S.mask, .first = pass.first_position, .window = S.window},
+                       .rule = {.mask = S.mask,
+                                .first = pass.first_position,
+                                .window = S.has_window(pass.layer) ? S.window : 0,
+                                .local = S.local},
                        .dropout = tape.dropout,
                        .key_stride = Index{1} << 24},
             .noise = tape.noise,
-            .first_sequence = pass.first_token / pass.stride()};
+            .first_sequence = pass.first_token / pass.stride(),
+            .stride = S.has_window(pass.layer) ? S.stride : 0};
   }
   static kernels::MultiHead<T> cross_heads_of(const Tape& tape, const Pass& pass, Index length,
                                               const Index* lengths) {
@@ -256,13 +332,30 @@ struct Attention {
     kernels::rotate_heads<T>(pass.exec, heads, angles(pass), d, scratch.cosine.data(), scratch.sine.data(),
                              direction);
   }
-  static void append(const KeyValues<Dkv, T>& cache, const Tape& tape, const Pass& pass) {
+  // Stores the keys and values of a range of each sequence's tokens.
+  static void append(const KeyValues<Dkv, T>& cache, const Tape& tape, const Pass& pass, Rows tokens) {
     for (Index b = 0; b < pass.shape.batch; ++b) {
-      const Index from = b * pass.shape.length, to = b * cache.capacity + pass.positions().first_of(b);
-      const std::size_t bytes = bytes_of<T>(Dkv * pass.length_of(b));
+      const Index left = pass.length_of(b) - tokens.first, count = left < tokens.count ? left : tokens.count;
+      if (count <= 0) continue;
+      const Index position = pass.positions().first_of(b) + tokens.first;
+      if (cache.firsts) make_room(cache, b, position, count);
+      const Index from = b * pass.shape.length + tokens.first;
+      const Index to = b * cache.capacity + position - (cache.firsts ? cache.firsts[b] : 0);
+      const std::size_t bytes = bytes_of<T>(Dkv * count);
       std::memcpy(cache.keys[to], tape.key[from], bytes);
       std::memcpy(cache.values[to], tape.value[from], bytes);
     }
+  }
+  // Moves the rows that are still attended to, if `count` positions from `position` on do not fit behind
+  // them: once in S.step tokens.
+  static void make_room(const KeyValues<Dkv, T>& cache, Index b, Index position, Index count) {
+    Index& first = cache.firsts[b];
+    if (position + count - first <= cache.capacity) return;
+    const Index needed = position - S.reach() - S.spare, from = needed > 0 ? needed / 2 * 2 : 0;
+    const std::size_t bytes = bytes_of<T>(Dkv * (position - from));
+    for (const Out<Dkv, T>& rows : {cache.keys, cache.values})
+      std::memmove(rows[b * cache.capacity], rows[b * cache.capacity + from - first], bytes);
+    first = from;
   }
 };
 static_assert(lists_every_field<Attention<AttentionShape{.dim = 4, .heads = 2}>>());

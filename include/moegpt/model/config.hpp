@@ -4,9 +4,6 @@
 #include <moegpt/layers/attention.hpp>
 #include <moegpt/kernels/activations.hpp>
 
-#include <concepts>
-#include <initializer_list>
-
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
@@ -18,50 +15,23 @@ enum class Residual {
   no_norm,    // x + branch(x)
 };
 
-// A set of layer indices, from 0: a list, {1, 4}, or a predicate, [](int layer) { return layer % 3 == 0; }.
-// A model does not compile if the list contains an index outside 0 .. layers - 1.
-struct LayerSet {
-  static constexpr int most = 256;
-  bool given = false;
-  int lowest = 0, highest = -1;  // bounds of the listed indices
-  std::uint64_t bits[most / 64] = {};
-
-  constexpr LayerSet() = default;
-  constexpr LayerSet(std::initializer_list<int> layers) : given(true) {
-    for (int layer : layers) {
-      if (layer < lowest) lowest = layer;
-      if (layer > highest) highest = layer;
-      if (layer >= 0 && layer < most) insert(layer);
-    }
-  }
-  template <std::predicate<int> Predicate>
-  constexpr LayerSet(Predicate holds) : given(true) {
-    for (int layer = 0; layer < most; ++layer)
-      if (holds(layer)) insert(layer);
-  }
-  constexpr bool has(int layer) const {
-    return layer >= 0 && layer < most && (bits[layer / 64] >> (layer % 64) & 1) != 0;
-  }
-  bool operator==(const LayerSet&) const = default;
-
- private:
-  constexpr void insert(int layer) { bits[layer / 64] |= std::uint64_t{1} << (layer % 64); }
-};
-
 // Required: vocab, context, dim, layers, heads.
 struct Config {
-  int vocab;                 // V, vocabulary size
-  int context;               // maximum sequence length, in tokens
-  int dim;                   // D, width of the residual stream
-  int layers;                // L, number of blocks
-  int heads;                 // H, query heads
-  int kv_heads = 0;          // Hkv, key/value heads, a divisor of heads; 0: heads
-  int head_dim = 0;          // d, width of a head; 0: dim / heads
-  int hidden = 0;            // Dff, hidden width of an expert; 0: 4 dim
-  int dense_hidden = 0;      // hidden width of a dense FFN; 0: that of an expert
-  Mask mask = Mask::causal;  // full: bidirectional attention (encoder); cannot generate
-  int window = 0;            // sliding window: |query - key| < window; 0: unlimited
-  Norm norm = Norm::layer;   // LayerNorm or RMSNorm
+  int vocab;                    // V, vocabulary size
+  int context;                  // maximum sequence length, in tokens
+  int dim;                      // D, width of the residual stream
+  int layers;                   // L, number of blocks
+  int heads;                    // H, query heads
+  int kv_heads = 0;             // Hkv, key/value heads, a divisor of heads; 0: heads
+  int head_dim = 0;             // d, width of a head; 0: dim / heads
+  int hidden = 0;               // Dff, hidden width of an expert; 0: 4 dim
+  int dense_hidden = 0;         // hidden width of a dense FFN; 0: that of an expert
+  Mask mask = Mask::causal;     // full: bidirectional attention (encoder); cannot generate
+  int window = 0;               // sliding window: |query - key| < window; 0: unlimited
+  LayerSet window_at{};         // indices of the layers with the window; not given: all
+  Local local = Local::window;  // or blocks of `window` positions instead of a sliding window
+  int stride = 0;               // beside the window, keys with (query - key) % stride = 0; 0: none
+  Norm norm = Norm::layer;      // LayerNorm or RMSNorm
   Residual residual = Residual::pre_norm;
   Positions positions = Positions::learned;  // learned embedding, or rotary (RoPE)
   Activation activation = Activation::gelu;  // of experts and dense FFNs
@@ -90,7 +60,10 @@ struct Config {
             .rotary = positions == Positions::rotary,
             .bias = attention_bias,
             .output_bias = output_bias,
-            .window = window};
+            .window = window,
+            .window_at = window_at,
+            .local = local,
+            .stride = stride};
   }
   bool operator==(const Config&) const = default;
 };
@@ -106,10 +79,16 @@ consteval bool extents_make_sense() {
       "Config: kv_heads, head_dim, hidden and dense_hidden must be at least 0, which stands for the default");
   static_assert(
       C.vocab <= most && C.context <= most && factor * C.dim <= most && C.layers <= most &&
-          heads * (head_dim > 0 ? head_dim : 1) <= most && C.hidden <= most && C.dense_hidden <= most,
+          heads * (head_dim > 0 ? head_dim : 1) <= most && C.hidden <= most && C.dense_hidden <= most &&
+          C.window <= most && C.stride <= most,
       "Config: an extent is absurd: vocab, context, the width of the stream, of all heads and of an expert, "
-      "and the number of layers are at most 2^26");
+      "the window, the stride and the number of layers are at most 2^26");
   static_assert(C.kv_heads <= C.heads, "Config: kv_heads must be at most heads");
+  static_assert(
+      C.window_at.lowest >= 0 && C.window_at.highest < C.layers,
+      "Config: window_at names a layer that is not there: layers are numbered from 0 to layers - 1");
+  static_assert(!C.window_at.given || C.layers <= LayerSet::most,
+                "Config: window_at chooses among at most LayerSet::most layers");
   static_assert(
       C.mixture_at.lowest >= 0 && C.mixture_at.highest < C.layers,
       "Config: mixture_at names a layer that is not there: layers are numbered from 0 to layers - 1");

@@ -1,6 +1,8 @@
 #pragma once
 // Key/value cache of generation, for all layers. Each sequence has its own length. gather copies, reorders
 // and removes sequences, as for beam search, samples with a common prompt and batches whose sequences end.
+// Layers with a window hold only the positions that it needs, so that their memory does not depend on the
+// context; a sequence of theirs can be truncated by at least AttentionShape::spare tokens.
 #include <moegpt/core/heap_array.hpp>
 #include <moegpt/model/config.hpp>
 #include <moegpt/model/workspace.hpp>
@@ -14,7 +16,8 @@ inline namespace MOEGPT_BUILD {
 template <Config C, class T = float>
 class KVCache {
  public:
-  static constexpr int Dkv = C.attention().key_value_heads() * C.attention().width();  // Hkv d
+  static constexpr AttentionShape shape = C.attention();
+  static constexpr int Dkv = shape.key_value_heads() * shape.width();  // Hkv d
 
   using View = KeyValues<Dkv, T>;
 
@@ -24,9 +27,12 @@ class KVCache {
     check(batch > 0, "a cache for ", batch, " sequences was asked for: at least 1 is needed");
     check(batch <= most_tokens / C.context, "a cache for ", batch, " sequences of ", C.context,
           " tokens was asked for: at most ", most_tokens, " tokens are possible");
-    for (auto& layer : layers_) {
-      layer.keys.resize(batch * C.context);
-      layer.values.resize(batch * C.context);
+    for (int i = 0; i < C.layers; ++i) {
+      Layer& layer = layers_[static_cast<std::size_t>(i)];
+      layer.rows = shape.cache_rows(i, C.context);
+      layer.keys.resize(batch * layer.rows);
+      layer.values.resize(batch * layer.rows);
+      layer.firsts.resize(layer.rows < C.context ? batch : 0);
     }
     for (auto* of_sequences : {&lengths_, &old_lengths_, &readers_}) of_sequences->resize(batch);
   }
@@ -42,13 +48,27 @@ class KVCache {
   Index length() const { return *std::max_element(lengths_.begin(), lengths_.end()); }
   Index remaining() const { return C.context - length(); }
 
-  void clear() { lengths_.fill(0); }
-  // Removes the positions of `sequence` from `length` on. std::invalid_argument for length > its length.
+  void clear() {
+    for (Index b = 0; b < batch(); ++b) empty(b);
+  }
+  // Whether `sequence` can be truncated to `length`: layers with a window still hold what the next token
+  // attends to.
+  bool can_truncate(Index sequence, Index length) const {
+    check_sequence(sequence, batch(), "KVCache::can_truncate");
+    return length >= 0 && length <= lengths_[sequence] && (length == 0 || first_complete(sequence) <= length);
+  }
+  // Removes the positions of `sequence` from `length` on. std::invalid_argument for length > its length, and
+  // unless can_truncate.
   void truncate(Index sequence, Index length) {
     check_sequence(sequence, batch(), "KVCache::truncate");
     check(length >= 0 && length <= lengths_[sequence], "KVCache::truncate got length ", length,
           " for sequence ", sequence, ", expected 0 .. ", lengths_[sequence],
           ", the positions that it holds");
+    check(can_truncate(sequence, length), "KVCache::truncate got length ", length, " for sequence ", sequence,
+          ", but its layers with a window no longer hold what the next token attends to, expected 0 or ",
+          first_complete(sequence), " .. ", lengths_[sequence],
+          ": truncate it to 0 and compute its tokens again");
+    if (length == 0) empty(sequence);
     lengths_[sequence] = length;
   }
 
@@ -58,7 +78,7 @@ class KVCache {
           most_sequences(), ", what the cache was made for");
     const Index old = batch();
     lengths_.resize(count);
-    for (Index b = old; b < count; ++b) lengths_[b] = 0;
+    for (Index b = old; b < count; ++b) empty(b);
   }
 
   // Copies sequence `from` of `source`, which may be this cache, to sequence `to`.
@@ -82,8 +102,44 @@ class KVCache {
     move_rows(from);
   }
 
-  // std::invalid_argument unless each sequence b has lengths[b], or `tokens`, free positions.
+  // std::invalid_argument unless each sequence b has lengths[b], or `tokens`, free positions, and layers with
+  // a window hold what they attend to.
   void check_remaining(Index tokens, std::span<const Index> lengths = {}) const {
+    check_free(tokens, lengths);
+    for (Index b = 0; b < batch(); ++b)
+      check(
+          first_complete(b) <= lengths_[b], "sequence ", b, " of the cache holds ", lengths_[b],
+          " positions, but a call that threw has overwritten some of its layers with a window: truncate it ",
+          "to 0 and compute its tokens again");
+  }
+  // Adds lengths[b], or `tokens`, to the length of each sequence. std::invalid_argument unless they are
+  // free.
+  void advance(Index tokens, std::span<const Index> lengths = {}) {
+    check_free(tokens, lengths);
+    for (Index b = 0; b < batch(); ++b)
+      lengths_[b] += lengths.empty() ? tokens : lengths[static_cast<std::size_t>(b)];
+  }
+  View at_layer(int layer) {
+    auto& l = layers_[static_cast<std::size_t>(layer)];
+    return {l.keys, l.values, l.rows, l.firsts.size() > 0 ? l.firsts.data() : nullptr};
+  }
+
+ private:
+  struct Layer {
+    Index rows = 0;               // per sequence: the context, or those of a window
+    Tokens<Dkv, T> keys, values;  // [most_sequences * rows, Dkv]
+    Buffer<Index> firsts;         // [most_sequences] position of the first row; of a window only
+
+    Index first(Index sequence) const { return firsts.size() > 0 ? firsts[sequence] : 0; }
+  };
+  HeapArray<Layer, C.layers> layers_;
+  Buffer<Index> lengths_;                // [batch]
+  Buffer<Index> old_lengths_, readers_;  // [most_sequences] scratch of gather
+
+  static void check_sequence(Index sequence, Index batch, const char* what) {
+    check(sequence >= 0 && sequence < batch, what, ": sequence ", sequence, ", expected 0 .. ", batch - 1);
+  }
+  void check_free(Index tokens, std::span<const Index> lengths) const {
     check(lengths.empty() || std::ssize(lengths) == batch(), "KVCache got ", lengths.size(), " lengths for ",
           batch(), " sequences: one each, or none for ", tokens, " tokens of each");
     for (Index b = 0; b < batch(); ++b) {
@@ -93,40 +149,36 @@ class KVCache {
             C.context - lengths_[b]);
     }
   }
-  // Adds lengths[b], or `tokens`, to the length of each sequence. Throws as check_remaining.
-  void advance(Index tokens, std::span<const Index> lengths = {}) {
-    check_remaining(tokens, lengths);
-    for (Index b = 0; b < batch(); ++b)
-      lengths_[b] += lengths.empty() ? tokens : lengths[static_cast<std::size_t>(b)];
+  void empty(Index sequence) {
+    lengths_[sequence] = 0;
+    for (Layer& layer : layers_)
+      if (layer.firsts.size() > 0) layer.firsts[sequence] = 0;
   }
-  View at_layer(int layer) {
-    auto& l = layers_[static_cast<std::size_t>(layer)];
-    return {l.keys, l.values, C.context};
-  }
-
- private:
-  struct Layer {
-    Tokens<Dkv, T> keys, values;  // [most_sequences * context, Dkv]
-  };
-  HeapArray<Layer, C.layers> layers_;
-  Buffer<Index> lengths_;                // [batch]
-  Buffer<Index> old_lengths_, readers_;  // [most_sequences] scratch of gather
-
-  static void check_sequence(Index sequence, Index batch, const char* what) {
-    check(sequence >= 0 && sequence < batch, what, ": sequence ", sequence, ", expected 0 .. ", batch - 1);
+  // The least length of a sequence whose next token finds all positions that it attends to. Length 0 is one.
+  Index first_complete(Index sequence) const {
+    Index most = 0;
+    for (const Layer& layer : layers_)
+      if (layer.first(sequence) > 0) most = std::max(most, layer.first(sequence) + shape.reach());
+    return most;
   }
   void copy_rows(const KVCache& source, Index from, Index to, Index length) {
-    for (int i = 0; i < C.layers; ++i) {
-      const auto& theirs = source.layers_[static_cast<std::size_t>(i)];
-      auto& ours = layers_[static_cast<std::size_t>(i)];
-      std::copy_n(theirs.keys[from * C.context], length * Dkv, ours.keys[to * C.context]);
-      std::copy_n(theirs.values[from * C.context], length * Dkv, ours.values[to * C.context]);
+    for (std::size_t i = 0; i < C.layers; ++i) {
+      const Layer& theirs = source.layers_[i];
+      Layer& ours = layers_[i];
+      const Index rows = ours.rows, count = std::clamp<Index>(length - theirs.first(from), 0, rows) * Dkv;
+      std::copy_n(theirs.keys[from * rows], count, ours.keys[to * rows]);
+      std::copy_n(theirs.values[from * rows], count, ours.values[to * rows]);
+      if (ours.firsts.size() > 0) ours.firsts[to] = theirs.firsts[from];
     }
   }
   void swap_rows(Index a, Index b, Index length) {
-    for (auto& layer : layers_)
+    for (Layer& layer : layers_) {
+      const Index rows = layer.rows, held = length - std::min(layer.first(a), layer.first(b));
+      const Index count = std::clamp<Index>(held, 0, rows) * Dkv;
       for (auto* x : {&layer.keys, &layer.values})
-        std::swap_ranges((*x)[a * C.context], (*x)[a * C.context] + length * Dkv, (*x)[b * C.context]);
+        std::swap_ranges((*x)[a * rows], (*x)[a * rows] + count, (*x)[b * rows]);
+      if (layer.firsts.size() > 0) std::swap(layer.firsts[a], layer.firsts[b]);
+    }
   }
   // Gather in place. Reader b of sequence a: from[b] = a. Sequences without readers are overwritten first,
   // which removes a reader from their sources. Then each remaining sequence has exactly one reader: these are

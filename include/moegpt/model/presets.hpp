@@ -9,9 +9,12 @@
 // states how the preset differs from its system.
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/model/init.hpp>
+#include <moegpt/routing/all_experts.hpp>
 #include <moegpt/routing/gshard_router.hpp>
 #include <moegpt/routing/input_jitter.hpp>
+#include <moegpt/routing/masked.hpp>
 #include <moegpt/routing/noisy_top_k_router.hpp>
+#include <moegpt/moe/projected_mixture.hpp>
 #include <moegpt/moe/shared_experts.hpp>
 #include <moegpt/routing/sigmoid_router.hpp>
 
@@ -76,18 +79,32 @@ struct makemoe {
   static constexpr Init init = Init::makemoe;
 };
 
+// Options of gpt2_moe beside its extents.
+struct GPT2 {
+  bool use_moe = true;                       // false: dense FFNs, the original GPT-2
+  Activation activation = Activation::gelu;  // or relu, silu (swish), tanh
+};
+
 // GPT-2 small (Radford et al. 2019; tanh form of GELU, biases, tied head) with an MoE layer in every block:
-// softmax, top-2 of 8, renormalised gates (with top-1 the gate is the probability), score-variance loss.
-template <Extents X = Extents{.vocab = 50257, .context = 1024, .dim = 768, .layers = 12, .heads = 12}>
+// softmax, top-2 of 8, renormalised gates (with top-1 the gate is the probability), score-variance loss, and
+// dropout of experts with a rate of its own.
+template <Extents X = Extents{.vocab = 50257, .context = 1024, .dim = 768, .layers = 12, .heads = 12},
+          GPT2 Options = GPT2{}>
 struct gpt2_moe {
   static constexpr Extents extents = X.with({.experts = 8, .active = 2});
+  static_assert(extents.experts >= 1 && extents.active >= 1 && extents.active <= extents.experts,
+                "gpt2_moe: experts must be at least 1, active from 1 to experts");
   static constexpr Config config = [] {
     Config c = config_of(extents);
-    c.attention_bias = true, c.tied = true;
+    c.attention_bias = true, c.tied = true, c.activation = Options.activation;
     return c;
   }();
-  using RouterRecipe = TopKRouter<extents.experts, extents.active>;
-  static Objective objective() { return {.dropout = 0.1, .variance = 0.01}; }
+  using RouterRecipe =
+      std::conditional_t<Options.use_moe, TopKRouter<extents.experts, extents.active>, Dense>;
+  // expert_dropout: none: that of the model
+  static Objective objective(std::optional<double> expert_dropout = {}) {
+    return {.dropout = 0.1, .expert_dropout = expert_dropout, .variance = 0.01};
+  }
   static ModelOptions options() { return {}; }
   static constexpr Init init = Init::gpt2;
 };
@@ -217,6 +234,46 @@ struct deepseek_moe {
   static constexpr double balance_rate = 0.001;  // rate of balance_selection, called after each step
   static Objective objective() { return {.balance = 1e-4, .balance_rule = BalanceRule::deepseek}; }
   static ModelOptions options() { return {.norm_epsilon = 1e-6}; }
+  static constexpr Init init = Init::gpt2;
+};
+
+// A dense mixture in a post-norm encoder (experts as in Jacobs et al. 1991, block as in Vaswani et al. 2017):
+//   x = norm(x + attention(x)),  x = norm(x + W relu(sum_e p_e (W_e x + b_e)) + b),  p = softmax(gate(x))
+// Every expert is one linear map to `hidden` features, and every token has all of them. Attention is not
+// masked and has biases. Train it on Batch::targets, such as masked tokens.
+template <Extents X = Extents{.vocab = 65, .context = 64, .dim = 128, .layers = 4, .heads = 4}>
+struct dense_mixture {
+  static constexpr Extents extents = X.with({.hidden = 4 * X.dim, .experts = 8});
+  static_assert(X.active == 0, "dense_mixture: a token has all experts: leave out active");
+  static constexpr Config config = [] {
+    Config c = config_of(extents);
+    c.mask = Mask::full, c.residual = Residual::post_norm, c.attention_bias = true, c.head_bias = true;
+    return c;
+  }();
+  using RouterRecipe =
+      WithSharedProjection<AllExperts<extents.experts, true>, extents.hidden, Activation::relu>;
+  static Objective objective() { return {}; }
+  static ModelOptions options() { return {}; }
+  static constexpr Init init = Init::gpt2;
+};
+
+// An encoder with residual sums and no norms, whose last layer has a mixture with a learned expert mask for
+// each task: gates are masked, not renormalised, probabilities of the top-2 of 4 linear experts, which share
+// an output projection; squared-count loss, dropout of experts. Differs: the mixture replaces the last
+// layer's feed-forward network, and its output is added to its input.
+template <Extents X = Extents{.vocab = 65, .context = 64, .dim = 128, .layers = 4, .heads = 4}, int Tasks = 2>
+struct masked_encoder {
+  static constexpr Extents extents = X.with({.hidden = 4 * X.dim, .experts = 4, .active = 2});
+  static constexpr Config config = [] {
+    Config c = config_of(extents);
+    c.mask = Mask::full, c.residual = Residual::no_norm, c.activation = Activation::relu;
+    c.attention_bias = c.head_bias = true, c.mixture_at = {X.layers - 1};
+    return c;
+  }();
+  using Routed = TopKRouter<extents.experts, extents.active, TopK{.gates = Gates::probability, .bias = true}>;
+  using RouterRecipe = WithSharedProjection<Masked<Routed, Tasks>, extents.hidden>;
+  static Objective objective() { return {.dropout = 0.1, .count = 1e-4}; }
+  static ModelOptions options() { return {}; }
   static constexpr Init init = Init::gpt2;
 };
 
