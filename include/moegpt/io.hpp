@@ -8,6 +8,7 @@
 #include <moegpt/data/text_files.hpp>
 #include <moegpt/data/token_file.hpp>
 #include <moegpt/data/token_sequence.hpp>
+#include <moegpt/io/adapter_file.hpp>
 #include <moegpt/io/any_model.hpp>
 #include <moegpt/io/intermediates.hpp>
 #include <moegpt/io/model_file.hpp>

@@ -14,6 +14,7 @@
 #include <moegpt/core/panels.hpp>
 #include <moegpt/core/random.hpp>
 #include <moegpt/core/start.hpp>
+#include <moegpt/layers/adapted_linear.hpp>
 #include <moegpt/layers/attention.hpp>
 #include <moegpt/layers/dropout.hpp>
 #include <moegpt/layers/embedding.hpp>
@@ -59,6 +60,7 @@
 #include <moegpt/moe/shared_experts.hpp>
 #include <moegpt/moe/soft_moe.hpp>
 #include <moegpt/moe/with_experts.hpp>
+#include <moegpt/model/adapters.hpp>
 #include <moegpt/model/batch.hpp>
 #include <moegpt/model/batch_pass.hpp>
 #include <moegpt/model/block.hpp>

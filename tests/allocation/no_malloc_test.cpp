@@ -41,12 +41,20 @@ using Mixed = GPT<learned, NoisyTopKRouter<4, 2>>;
 using InPanels = GPT<learned, NoisyTopKRouter<4, 2>, Stored<float>>;
 using Narrow = GPT<learned, NoisyTopKRouter<4, 2>, Stored<float, BF16>>;
 using Narrower = GPT<learned, NoisyTopKRouter<4, 2>, Stored<float, INT8>>;
+constexpr Config adapted = [] {
+  Config c = learned;
+  c.adapter_rank = 4;
+  return c;
+}();
+template <class N>
+using Adapted = GPT<adapted, NoisyTopKRouter<4, 2>, N>;
 using Small = training::Small::Model<>;
 constexpr int steps = 50;
 
 // The most allocations of a step after the first.
 template <class Model>
-long allocations_of_training(const training::Recipe& recipe, int threads = 2) {
+long allocations_of_training(const training::Recipe& recipe, int threads = 2,
+                             std::string_view trained = "*") {
   std::vector<int> text(10000);
   Rng rng(3);
   for (int& id : text) id = static_cast<int>(rng.below(static_cast<std::uint64_t>(Model::V)));
@@ -54,7 +62,8 @@ long allocations_of_training(const training::Recipe& recipe, int threads = 2) {
   const auto model = std::make_unique<Model>(), grad = std::make_unique<Model>();
   init(*model, Key{1}, recipe.init);
   model->options = recipe.options;
-  Adam<Model> adam(recipe.adam);
+  freeze_all_but(*grad, {trained});
+  Adam<Model> adam(recipe.adam, *grad);
   Workspace<Model> work(recipe.batch, exec, recipe.objective);
   const WarmupCosine rate{recipe.learning_rate, recipe.final_rate, recipe.warmup, recipe.steps};
   Batch batch{recipe.batch};
@@ -162,6 +171,13 @@ TEST_CASE("a token of a model with weights in storage allocates nothing") {
   CHECK(allocations_of_generation<InPanels>({}) == 0);
   CHECK(allocations_of_generation<Narrow>({}) == 0);
   CHECK(allocations_of_generation<Narrower>({}) == 0);
+  CHECK(allocations_of_generation<Adapted<Stored<float, INT8>>>({}) == 0);
+}
+
+TEST_CASE("steps 2 to 50 that train adapters alone do not allocate") {
+  training::Recipe recipe = training::Small::recipe();
+  recipe.batch = {8, 16};
+  CHECK(allocations_of_training<Adapted<float>>(recipe, 2, "*.adapter") == 0);
 }
 
 TEST_CASE("steps 2 to 50 of the small preset on two threads do not allocate", "[slow]") {

@@ -45,19 +45,20 @@ using Cross = Attention<crossing, double>;
 
 // Cross-attention as a layer of one input: x is the first half of each sequence, rounded up; the memory is
 // the first five features of the other half. pass.lengths are divided likewise.
-struct Halves {
+template <class CrossAttention>
+struct HalvesOf {
   using Scalar = double;
   static constexpr int dim_in = 6, dim_out = 6;
-  Cross attention;
-  static constexpr auto fields() { return Fields{Field{"attention", &Halves::attention}}; }
+  CrossAttention attention;
+  static constexpr auto fields() { return Fields{Field{"attention", &HalvesOf::attention}}; }
   struct Tape {
-    Cross::Tape attention;
+    typename CrossAttention::Tape attention;
     Tokens<6, double> x;
     Tokens<5, double> memory;
     void resize(const Pass&) {}
   };
   struct Scratch {
-    Cross::Scratch attention;
+    typename CrossAttention::Scratch attention;
     Tokens<6, double> y, dx;
     Tokens<5, double> d_memory;
     void resize(const Pass&) {}
@@ -97,7 +98,7 @@ struct Halves {
     std::fill_n(y[0], 6 * y.count, 0.0);
     Parts::each(whole, 0, L, [&](Index n, Index i) { std::copy_n(scratch.y[i], 6, y[n]); });
   }
-  void backward(In<6, double>, const Tape& tape, In<6, double> dy, Out<6, double> dx, Halves& grad,
+  void backward(In<6, double>, const Tape& tape, In<6, double> dy, Out<6, double> dx, HalvesOf& grad,
                 Scratch& scratch, const Pass& whole) const {
     const Parts parts(whole);
     const Index L = parts.pass.shape.length, batch = whole.shape.batch;
@@ -139,7 +140,13 @@ TEST_CASE("the gradients of cross-attention agree with differences: of x, of the
     options.pass.options.attention_scale = 0.9;
   }
   SECTION("a memory without tokens that count") { options.pass.lengths = none; }
-  gradcheck_three_seeds<Halves>(options);
+  gradcheck_three_seeds<HalvesOf<Cross>>(options);
+  constexpr AttentionShape adapted = [] {
+    AttentionShape shape = crossing;
+    shape.adapter_rank = 2;
+    return shape;
+  }();
+  gradcheck_three_seeds<HalvesOf<Attention<adapted, double>>>(options);
 }
 
 TEST_CASE("cross-attention is the formula of its projections, for each sequence's own length of the memory") {

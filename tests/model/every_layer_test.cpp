@@ -18,6 +18,8 @@ constexpr AttentionShape turning{.dim = 9, .heads = 4, .kv_heads = 2, .head_dim 
 constexpr AttentionShape one_key_head{
     .dim = 9, .heads = 2, .kv_heads = 1, .head_dim = 5, .output_bias = false};
 constexpr AttentionShape both_ways{.dim = 9, .heads = 4, .head_dim = 2, .mask = Mask::full, .rotary = true};
+constexpr AttentionShape with_adapters{
+    .dim = 9, .heads = 4, .kv_heads = 2, .head_dim = 6, .rotary = true, .adapter_rank = 3};
 using Narrow = LinearExpert<9, 9, float>;
 
 template <class L>
@@ -37,6 +39,7 @@ Layers every_layer() {
   add_attention<Attention<turning>>(all, "Attention, rotary, grouped heads");
   add_attention<Attention<one_key_head>>(all, "Attention, one key/value head");
   add_attention<Attention<both_ways>>(all, "Attention without a mask", Mates::sequence);
+  add_attention<Attention<with_adapters>>(all, "Attention with adapters");
   add_attention<Block<turning, RMSNorm<9>, MoELayer<GShardRouter<5>, Narrow>>>(all, "Block");
   add_attention<Block<few, NoNorm<9>, MoELayer<InputJitter<TopKRouter<5, 1>>, Narrow>>>(
       all, "Block without norms");

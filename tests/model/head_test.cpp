@@ -139,8 +139,8 @@ TEST_CASE("logits of a thousand do not overflow the loss") {
 }
 
 namespace {
-constexpr int large = 2500;  // five blocks
-using Large = Head<D, large, double, false, true>;
+constexpr int large = 2500;                            // five blocks
+using Large = Head<D, large, double, false, true, 2>;  // with an adapter
 
 struct LargeScene {
   Large head, grad;
@@ -154,8 +154,11 @@ struct LargeScene {
     draw(head.weight.data(), head.weight.size(), 1);
     draw(head.bias.data(), head.bias.size(), 2);
     draw(x[0], N * D, 3);
+    draw(head.adapter.a.data(), head.adapter.a.size(), 5);
+    draw(head.adapter.b.data(), head.adapter.b.size(), 6);
   }
-  void run(const Pass& pass) {
+  void run(Pass pass) {
+    pass.options.adapter_alpha = 3;  // a scale of 1.5
     head.loss(x, embedding, targets.data(), tape, pass);
     head.backward(x, embedding, tape, dx, grad, d_embedding, scratch, pass);
   }
@@ -178,8 +181,15 @@ TEST_CASE(
     else
       dz.col(n).setZero();
   }
-  // sums of up to 2,500 terms whose magnitudes add up to less than ten
-  CHECK((s.dx.eigen() - s.head.weight.eigen().transpose() * dz).cwiseAbs().maxCoeff() <= 1e-13);
+  // sums of up to 2,500 terms whose magnitudes add up to less than a hundred
+  const Eigen::MatrixXd a = s.head.adapter.a.eigen(), b = s.head.adapter.b.eigen(), x = s.x.eigen();
+  const Eigen::MatrixXd whole = s.head.weight.eigen() + 1.5 * b * a;
+  CHECK((s.dx.eigen() - whole.transpose() * dz).cwiseAbs().maxCoeff() <= 1e-12);
+  CHECK((s.grad.adapter.a.eigen() - 1.5 * b.transpose() * dz * x.transpose()).cwiseAbs().maxCoeff() <= 1e-12);
+  CHECK((s.grad.adapter.b.eigen() - 1.5 * dz * (a * x).transpose()).cwiseAbs().maxCoeff() <= 1e-12);
+  CHECK(((s.tape.logits.eigen() - whole * x).colwise() - s.head.bias.eigen().row(0).transpose())
+            .cwiseAbs()
+            .maxCoeff() <= 1e-13);
   CHECK((s.grad.weight.eigen() - dz * s.x.eigen().transpose()).cwiseAbs().maxCoeff() <= 1e-14);
   CHECK((s.grad.bias.eigen() - dz.rowwise().sum().transpose()).cwiseAbs().maxCoeff() <= 1e-14);
 }

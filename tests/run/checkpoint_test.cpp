@@ -3,6 +3,7 @@
 #include <moegpt/run/checkpoint.hpp>
 #include <moegpt/train/adam.hpp>
 #include <moegpt/train/clip.hpp>
+#include <moegpt/train/freeze.hpp>
 
 #include "../io/support.hpp"
 #include "../support/faulty_files.hpp"
@@ -24,6 +25,7 @@ struct Trained {
   Model model;
   Adam<Model> adam;
   TrainingState state;
+  std::string frozen;
   explicit Trained(int steps = 0) {
     init(model, Key{1});
     state.seed = 1;
@@ -40,6 +42,7 @@ struct Trained {
           g.touched = state.step % 2 == 0;
         },
         grad);
+    if (!frozen.empty()) freeze(grad, frozen);
     adam.step(model, grad);
     ++state.step;
     state.tokens += 100;
@@ -83,6 +86,27 @@ TEST_CASE("an optimizer read from a checkpoint continues with the same bits") {
   for (int i = 0; i < 3; ++i) whole.step(), resumed.step();
   CHECK(same_weights(resumed.model, whole.model));
   CHECK(same_weights(resumed.adam.first_moment(), whole.adam.first_moment()));
+  CHECK(same_weights(resumed.adam.second_moment(), whole.adam.second_moment()));
+}
+
+TEST_CASE("a run with frozen weights saves no moments of them and continues with the same bits") {
+  TemporaryFolder folder;
+  Trained whole, resumed(1);  // which has moments of its own
+  for (Trained* run : {&whole, &resumed}) run->frozen = "blocks";
+  for (int i = 0; i < 3; ++i) whole.step();
+  const auto path = whole.save(folder.path);
+  for (const auto& [name, tensor] : read_safetensors(path / checkpoint::files[1]).header.tensors)
+    CHECK_FALSE(has(name, ".blocks."));
+  Tokenizer tokenizer;
+  resumed.state = load_checkpoint(path, resumed.model, resumed.adam, tokenizer);
+  CHECK(count_weights(resumed.adam) == count_weights(whole.adam));
+  CHECK(count_weights(resumed.adam) < count_weights(resumed.model));
+  for (int i = 0; i < 3; ++i) whole.step(), resumed.step();
+  CHECK(same_weights(resumed.model, whole.model));
+  CHECK(same_weights(resumed.adam.second_moment(), whole.adam.second_moment()));
+  whole.frozen = resumed.frozen = {};  // moments from here on
+  whole.step(), resumed.step();
+  CHECK(same_weights(resumed.model, whole.model));
   CHECK(same_weights(resumed.adam.second_moment(), whole.adam.second_moment()));
 }
 

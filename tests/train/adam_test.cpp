@@ -122,6 +122,50 @@ TEST_CASE("a weight with a released gradient is not updated, does not decay and 
   CHECK(adam.steps()[0] == 1);
 }
 
+TEST_CASE("weights without a gradient have no moments: not at first, or not after the first step") {
+  Tree tree = random_tree(1), grad = touched(random_tree(2)), twin = tree;
+  grad.vector.release();
+  Adam<Tree> early({}, grad), late;
+  CHECK(early.first_moment().vector.empty());
+  CHECK(early.second_moment().vector.empty());
+  CHECK_FALSE(late.first_moment().vector.empty());
+  for (int step = 0; step < 2; ++step) early.step(tree, grad), late.step(twin, grad);
+  CHECK(late.first_moment().vector.empty());
+  CHECK(late.second_moment().vector.empty());
+  CHECK(count_weights(early) == 2 * (count_weights(tree) - 4));
+  CHECK(same(tree.matrix, twin.matrix));
+}
+
+TEST_CASE("a weight that is frozen later keeps its moments, one that is unfrozen gets them") {
+  Tree tree = random_tree(1), grad = touched(random_tree(2)), twin = tree;
+  Tree vector_frozen = grad, matrix_frozen = grad;
+  vector_frozen.vector.release(), matrix_frozen.matrix.release();
+  Adam<Tree> adam, never_frozen;
+  adam.step(tree, vector_frozen);
+  const Tree m = adam.first_moment();
+  adam.step(tree, matrix_frozen);
+  CHECK(same(adam.first_moment().matrix, m.matrix));
+  CHECK(adam.steps()[0] == 1);
+  CHECK(adam.steps()[1] == 1);
+  never_frozen.step(twin, grad);
+  CHECK(same(tree.vector, twin.vector));  // its first step, however late
+}
+
+TEST_CASE("a count of steps without moments is rejected by its path, and counts are unchanged") {
+  Tree grad = touched(random_tree(2));
+  grad.vector.release();
+  Adam<Tree> adam({}, grad);
+  try {
+    adam.set_steps(std::vector<std::int64_t>{1, 1, 0, 0, 0, 0, 0});
+    FAIL("expected an error");
+  } catch (const std::invalid_argument& error) {
+    CHECK(std::string(error.what()).find("the step count of vector is 1, but a moment") != std::string::npos);
+  }
+  CHECK(adam.steps()[0] == 0);
+  adam.set_steps(std::vector<std::int64_t>{1, 0, 0, 0, 0, 0, 0});
+  CHECK(adam.steps()[0] == 1);
+}
+
 TEST_CASE("a weight that is not held here is skipped") {
   Tree tree = random_tree(1);
   tree.matrix.release();

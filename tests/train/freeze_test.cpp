@@ -143,6 +143,64 @@ TEST_CASE("freeze_all_but, freeze_experts and unfreeze release and allocate the 
   CHECK(global_norm(grad) == 0);
 }
 
+TEST_CASE("freeze_all_but_adapters keeps adapters and what a further pattern names") {
+  struct Two {
+    AdaptedLinear<3, 2, 1> first;
+    std::array<Linear<2, 2>, 2> experts;
+    static constexpr auto fields() {
+      return Fields{Field{"first", &Two::first}, Field{"experts", &Two::experts}};
+    }
+  } grad;
+  freeze_all_but_adapters(grad);
+  CHECK(held(grad) == 2);
+  CHECK(held(grad.first.adapter) == 2);
+  freeze_all_but_adapters(grad, "*experts.1");
+  CHECK(held(grad) == 4);
+  CHECK(held(grad.experts[1]) == 2);
+  CHECK(refusal([&] { freeze_all_but_adapters(grad.experts[0]); }).find("*.adapter") != std::string::npos);
+}
+
+// New experts on a frozen model: experts 2 and up and the head are new; the others and all else are frozen.
+TEST_CASE("new experts and the head train on a frozen model, under allowed experts and a selection bias") {
+  constexpr Config config{.vocab = 7, .context = 6, .dim = 8, .layers = 2, .heads = 2, .hidden = 5};
+  using Model = GPT<config, TopKRouter<4, 2, TopK{.selection_bias = true}>>;
+  const auto model = std::make_unique<Model>(), grad = std::make_unique<Model>();
+  draw_weights(*model, 1, 0.3);
+  for (auto& block : model->trunk.blocks.second) {
+    block.mixture.router.selection_bias.memory().fill(0);
+    for (const Index expert : {2, 3}) block.mixture.router.selection_bias[expert] = 2;
+  }
+  const auto before = std::make_unique<Model>(*model);
+  freeze_all_but(*grad, {"*.experts.2", "*.experts.3", "head"});
+  const Index trained = count_weights(*grad);
+  CHECK(trained == 7 * 8 + 2 * 2 * (2 * 8 * 5 + 5 + 8));
+  Adam<Model> adam({.learning_rate = 0.02}, *grad);
+  CHECK(count_weights(adam) == 2 * trained);
+  const Batch batch{{2, 5}, {1, 2, 3, 4, 5, 6, 0, 1, 2, 3}, {2, 3, 4, 5, 6, 0, 1, 2, 3, 4}};
+  Model::Workspace work(batch.shape);
+  const bool allowed[4] = {true, false, true, true};  // expert 1 is old and not used
+  work.allowed = allowed;
+  double first = 0, last = 0;
+  for (int step = 0; step < 30; ++step) {
+    last = model->forward(batch, work).cross_entropy;
+    if (step == 0) first = last;
+    set_zero(*grad);
+    model->backward(batch, work, *grad);
+    adam.step(*model, *grad);
+  }
+  CHECK(last < 0.8 * first);
+  CHECK(count_weights(adam) == 2 * trained);
+  CHECK(work.tape.trunk.blocks.second[0].mixture.plan.load(2) > 0);
+  CHECK(work.tape.trunk.blocks.second[0].mixture.plan.load(1) == 0);
+  for_each_named_weight(
+      [&](const std::string& path, Kind, const auto& w, const auto& old, const auto& g) {
+        CAPTURE(path);
+        if (g.empty()) CHECK(same_bits(w.data(), old.data(), w.size()));
+        if (path == "head.weight") CHECK_FALSE(same_bits(w.data(), old.data(), w.size()));
+      },
+      std::as_const(*model), std::as_const(*before), std::as_const(*grad));
+}
+
 TEST_CASE("experts are frozen by their whole number") {
   MoELayer<TopKRouter<12, 1>, Expert<2, 3>> grad;
   for (const int frozen : {1, 11}) {

@@ -31,12 +31,13 @@ struct OptionDefault {
 // Each table is in the order of its versions.
 inline constexpr std::array<Renamed, 0> renamed_paths{};
 inline constexpr std::array<Renamed, 0> renamed_texts{};
-inline constexpr std::array<OptionDefault, 5> option_defaults{{
+inline constexpr std::array<OptionDefault, 6> option_defaults{{
     {1, &ModelOptions::norm_epsilon, 1e-5},
     {1, &ModelOptions::rotary_base, 10000},
     {1, &ModelOptions::attention_scale, 0},
     {1, &ModelOptions::capacity_factor, 0},
     {1, &ModelOptions::min_capacity, 0},
+    {1, &ModelOptions::adapter_alpha, 0},
 }};
 
 // The version that a program writes, and the latest it reads, with its tables. Only tests use other tables.
@@ -50,12 +51,13 @@ namespace safetensors {
 
 inline constexpr const char* version_key = "moegpt.format_version";
 inline constexpr std::string_view options_prefix = "moegpt.options.";
-inline constexpr std::array<std::pair<std::string_view, double ModelOptions::*>, 5> option_fields{{
+inline constexpr std::array<std::pair<std::string_view, double ModelOptions::*>, 6> option_fields{{
     {"norm_epsilon", &ModelOptions::norm_epsilon},
     {"rotary_base", &ModelOptions::rotary_base},
     {"attention_scale", &ModelOptions::attention_scale},
     {"capacity_factor", &ModelOptions::capacity_factor},
     {"min_capacity", &ModelOptions::min_capacity},
+    {"adapter_alpha", &ModelOptions::adapter_alpha},
 }};
 constexpr bool has_first_default(double ModelOptions::* option) {
   for (const OptionDefault& known : option_defaults)
@@ -152,6 +154,7 @@ inline void read_options(const std::string& file, const Metadata& metadata, int 
 }
 inline void write_options(const ModelOptions& options, Metadata& metadata) {
   for (const auto& [name, member] : option_fields) {
+    if (member == &ModelOptions::adapter_alpha && options.*member == 0) continue;  // so 0.1 reads the file
     char text[32];
     const auto end = std::to_chars(text, text + sizeof text, options.*member).ptr;
     metadata[std::string(options_prefix) + std::string(name)] = std::string(text, end);

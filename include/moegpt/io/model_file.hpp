@@ -51,6 +51,7 @@ inline std::string to_text(const Config& c) {
   flag("expert_bias", c.expert_bias, plain.expert_bias);
   flag("head_bias", c.head_bias, plain.head_bias);
   flag("tied", c.tied, plain.tied);
+  number("adapter_rank", c.adapter_rank, plain.adapter_rank);
   number("dense_first", c.dense_first, plain.dense_first);
   number("moe_every", c.moe_every, plain.moe_every);
   layers("mixture_at", c.mixture_at);
@@ -60,14 +61,14 @@ inline std::string to_text(const Config& c) {
 // The whole model type, "GPT<Config{...}, TopKRouter<8, 2>>", or "Transformer<...>" of a trunk alone. A
 // router without text() is called "your router".
 template <class Model>
-std::string to_text() {
+std::string to_text(const Config& config = Model::config) {
   std::string router;
   if constexpr (!Model::has_experts)
     router = "Dense";
   else
     router = router_text<typename Model::RouterRecipe>();
   constexpr bool has_head = requires(const Model& model) { model.head; };
-  return (has_head ? "GPT<" : "Transformer<") + to_text(Model::config) + ", " + router + ">";
+  return (has_head ? "GPT<" : "Transformer<") + to_text(config) + ", " + router + ">";
 }
 
 namespace detail {
@@ -120,18 +121,28 @@ inline const std::string& metadata_of(const SafetensorsFile& file, const std::st
 
 }  // namespace detail
 
+namespace detail {
+// `extra` may state another type than the model's.
+template <class Model>
+PreparedSafetensors prepare_model_file(const std::string& path, const Model& model,
+                                       const Tokenizer& tokenizer, Metadata extra,
+                                       SafetensorsOptions options) {
+  check(tokenizer.vocab() <= Model::config.vocab, "the tokenizer has ", tokenizer.vocab(),
+        " tokens, the model only ", Model::config.vocab, ": a file with both could not be loaded");
+  extra["moegpt.version"] = MOEGPT_VERSION;
+  extra["moegpt.tokenizer"] = tokenizer.to_text();
+  return prepare_safetensors(path, model, std::move(extra), options);
+}
+}  // namespace detail
+
 // The file of a model with its options and its tokenizer; `extra` is added to the metadata. The model must
 // outlive the result. Throws std::invalid_argument if the tokenizer has more tokens than the model,
 // std::runtime_error for a weight that is not finite.
 template <class Model>
 PreparedSafetensors prepare_model_file(const std::string& path, const Model& model,
                                        const Tokenizer& tokenizer, Metadata extra = {}) {
-  check(tokenizer.vocab() <= Model::config.vocab, "the tokenizer has ", tokenizer.vocab(),
-        " tokens, the model only ", Model::config.vocab, ": a file with both could not be loaded");
-  extra["moegpt.version"] = MOEGPT_VERSION;
   extra["moegpt.model"] = to_text<Model>();
-  extra["moegpt.tokenizer"] = tokenizer.to_text();
-  return prepare_safetensors(path, model, std::move(extra));
+  return detail::prepare_model_file(path, model, tokenizer, std::move(extra), {});
 }
 
 // Writes it atomically. Throws the same, and std::runtime_error if the file cannot be written.
@@ -150,20 +161,35 @@ inline std::string model_text(const std::string& path, const FileFormat& format 
   return model_text(read_safetensors(path), format);
 }
 
+namespace detail {
+
+// Throws std::invalid_argument unless the file holds a model of the type `expected`.
+inline void check_type(const SafetensorsFile& file, const std::string& expected, const FileFormat& format) {
+  const std::string found = model_text(file, format);
+  check(found == expected, file.name, " holds a ", shown(found, 1000), ", this program is compiled for a '",
+        expected, "': ", shown(type_difference(found, expected), 1000),
+        ". Compile it for the type of the file, or use examples/for_model.sh");
+}
+
+// `text`: the type that the file states.
+template <class Model>
+void load_as(const std::string& text, const SafetensorsFile& file, Model& model, Tokenizer& tokenizer,
+             SafetensorsOptions options) {
+  check_type(file, text, options.format);
+  Tokenizer read = Tokenizer::from_text(metadata_of(file, "moegpt.tokenizer"));
+  check(read.vocab() <= Model::config.vocab, file.name, ": its tokenizer has ", read.vocab(),
+        " tokens, its model ", Model::config.vocab);
+  load_safetensors(file, model, options);
+  tokenizer = std::move(read);
+}
+
+}  // namespace detail
+
 // Reads a file of save() into the model and the tokenizer. Throws std::invalid_argument for a file of another
 // model type, std::runtime_error for an invalid file; model and tokenizer are then unchanged.
 template <class Model>
 void load(const SafetensorsFile& file, Model& model, Tokenizer& tokenizer, const FileFormat& format = {}) {
-  const std::string found = model_text(file, format);
-  check(found == to_text<Model>(), file.name, " holds a ", shown(found, 1000),
-        ", this program is compiled for a '", to_text<Model>(),
-        "': ", shown(detail::type_difference(found, to_text<Model>()), 1000),
-        ". Compile it for the type of the file, or use examples/for_model.sh");
-  Tokenizer read = Tokenizer::from_text(detail::metadata_of(file, "moegpt.tokenizer"));
-  check(read.vocab() <= Model::config.vocab, file.name, ": its tokenizer has ", read.vocab(),
-        " tokens, its model ", Model::config.vocab);
-  load_safetensors(file, model, {.format = format});
-  tokenizer = std::move(read);
+  detail::load_as(to_text<Model>(), file, model, tokenizer, {.format = format});
 }
 template <class Model>
 void load(const std::string& path, Model& model, Tokenizer& tokenizer, const FileFormat& format = {}) {

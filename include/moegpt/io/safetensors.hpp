@@ -11,6 +11,7 @@ inline namespace MOEGPT_BUILD {
 struct SafetensorsOptions {
   bool check_finite = true;  // reject NaN, infinity and overflow in the type of the weights
   FileFormat format{};
+  bool (*only)(std::string_view path) = nullptr;  // leaves out other weights, also of a file; null: all
 };
 
 // ---- reading ----
@@ -34,10 +35,13 @@ inline std::string listed(std::string_view what, const std::vector<std::string>&
 
 // Throws unless names, shapes and types match the tree.
 template <class Tree>
-void check_fit(const std::string& file, TensorInfos rest, const Tree& tree) {
+void check_fit(const std::string& file, TensorInfos rest, const Tree& tree,
+               bool (*only)(std::string_view) = nullptr) {
   std::vector<std::string> missing, unexpected, misfits;
+  if (only) std::erase_if(rest, [&](const auto& item) { return !only(item.first); });
   for_each_named_weight(
       [&](const std::string& path, Kind, const auto& weight) {
+        if (only && !only(path)) return;
         const WeightTensors found = tensors_of(rest, path);
         if (!found.numbers) {
           if (!weight.empty()) missing.push_back(shown(path));
@@ -73,11 +77,11 @@ void load_safetensors(const SafetensorsFile& file, Tree& tree, SafetensorsOption
   const Metadata& metadata = file.header.metadata;
   const int version = safetensors::version_of(file.name, metadata, options.format);
   const TensorInfos tensors = safetensors::renamed(file.name, file.header.tensors, version, options.format);
-  safetensors::check_fit(file.name, tensors, tree);
+  safetensors::check_fit(file.name, tensors, tree, options.only);
   const auto read = [&](safetensors::Reading how) {
     for_each_named_weight(
         [&](const std::string& path, Kind, auto& weight) {
-          if (weight.empty()) return;
+          if (weight.empty() || (options.only && !options.only(path))) return;
           safetensors::read_weight(file, path, safetensors::tensors_of(tensors, path), weight, how);
         },
         tree);
@@ -190,7 +194,7 @@ PreparedSafetensors prepare_safetensors(std::string name, const Tree& tree, Meta
   std::vector<safetensors::TensorToWrite> tensors;
   for_each_named_weight(
       [&](const std::string& path, Kind, const auto& weight) {
-        if (weight.empty()) return;
+        if (weight.empty() || (options.only && !options.only(path))) return;
         if (options.check_finite) safetensors::check_finite(name, path, weight);
         safetensors::add_tensors(path, weight, tensors);
       },

@@ -82,6 +82,7 @@ inline constexpr Rule rules[] = {
       {"expert_bias", "flag"},
       {"head_bias", "flag"},
       {"tied", "flag"},
+      optional(number("adapter_rank", most_width, 0)),
       optional(number("dense_first", most_layers, 0)),
       optional(number("moe_every", most_layers)),
       {"mixture_at", "layers"}}},

@@ -6,7 +6,7 @@
 // tokens, and forward appends to it. Cross-attention: keys and values are projections of a memory.
 #include <moegpt/core/layer_set.hpp>
 #include <moegpt/kernels/multi_head.hpp>
-#include <moegpt/layers/linear.hpp>
+#include <moegpt/layers/adapted_linear.hpp>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
@@ -23,6 +23,7 @@ struct AttentionShape {
   Local local = Local::window;  // or blocks of `window` positions
   int stride = 0;               // with a window: query p attends to keys (p - j) % stride = 0, too; 0: none
   int memory_dim = 0;           // features of a memory's tokens; 0: dim. If not dim: cross-attention only
+  int adapter_rank = 0;         // of the projections' adapters; 0: none
 
   constexpr int key_value_heads() const { return kv_heads > 0 ? kv_heads : heads; }
   constexpr int width() const { return head_dim > 0 ? head_dim : dim / heads; }
@@ -79,25 +80,30 @@ struct Attention {
   static constexpr int Dq = H * d, Dkv = Hkv * d, M = S.memory_width();
   static constexpr bool causal = S.mask == Mask::causal;
 
-  Linear<D, Dq, N, S.bias> query;
-  Linear<M, Dkv, N, S.bias> key, value;
-  Linear<Dq, D, N, S.output_bias> output;
+  static constexpr int R = S.adapter_rank;
+  Projection<D, Dq, R, N, S.bias> query;
+  Projection<M, Dkv, R, N, S.bias> key, value;
+  Projection<Dq, D, R, N, S.output_bias> output;
 
   static constexpr auto fields() {
     return Fields{Field{"query", &Attention::query}, Field{"key", &Attention::key},
                   Field{"value", &Attention::value}, Field{"output", &Attention::output, Start::residual}};
   }
+  using AnyAdapter = Adapter<D, Dq, R, T>;  // tape and scratch are those of all four
   struct Tape {
     Tokens<Dq, T> query, mixed;  // rotated queries; weighted sum of values, the input of `output`
     Tokens<Dkv, T> key, value;   // rotated keys; values
     Tokens<H, T> lse;            // log-sum-exp of each query's attention scores
     double dropout = 0;
     Key noise{};
+    [[no_unique_address]] typename AnyAdapter::Tape of_query, of_key, of_value, of_output;
     void resize(const Pass& pass) { resize(pass, pass.shape.length); }
     [[gnu::noinline]] void resize(const Pass& pass, Index keys) {  // keys: per sequence
-      resize_all(pass, query, mixed, lse);
+      resize_all(pass, query, mixed, lse, of_query, of_output);
       key.resize(pass.shape.batch * keys);
       value.resize(pass.shape.batch * keys);
+      if constexpr (R > 0)
+        for (auto* low : {&of_key, &of_value}) low->resize(pass.shape.batch * keys);
     }
   };
   struct Scratch {
@@ -106,6 +112,7 @@ struct Attention {
     Buffer<Index> steps;     // [2 batch] position and number of a step's tokens; see mix_in_steps
     Tokens<Dq, T> d_query, d_mixed;
     Tokens<Dkv, T> d_key, d_value;
+    [[no_unique_address]] typename AnyAdapter::Scratch adapter;
     void resize(const Pass& pass) {
       resize(pass, pass.shape.length, S.most_cache_rows(pass.most_positions()));
     }
@@ -119,6 +126,8 @@ struct Attention {
       resize_all(pass, d_query, d_mixed);
       d_key.resize(pass.shape.batch * keys);
       d_value.resize(pass.shape.batch * keys);
+      if constexpr (R > 0)
+        adapter.resize(pass.shape.batch * (keys > pass.shape.length ? keys : pass.shape.length));
     }
   };
 
@@ -129,9 +138,9 @@ struct Attention {
     check_documents(pass);
     tape.resize(pass);
     scratch.resize(pass, pass.shape.length, cache ? cache->capacity : 0);
-    query.forward(x, tape.query, pass);
-    key.forward(x, tape.key, pass);
-    value.forward(x, tape.value, pass);
+    moegpt::forward(query, x, tape.query, tape.of_query, scratch.adapter, pass);
+    moegpt::forward(key, x, tape.key, tape.of_key, scratch.adapter, pass);
+    moegpt::forward(value, x, tape.value, tape.of_value, scratch.adapter, pass);
     if constexpr (S.rotary) {
       compute_angles(scratch, pass);
       rotate(tape.query, scratch, pass, T(1));
@@ -154,9 +163,10 @@ struct Attention {
       rotate(scratch.d_query, scratch, pass, T(-1));
       rotate(scratch.d_key, scratch, pass, T(-1));
     }
-    query.backward(x, scratch.d_query, dx, grad.query, pass);
-    key.backward(x, scratch.d_key, Sum(dx), grad.key, pass);
-    value.backward(x, scratch.d_value, Sum(dx), grad.value, pass);
+    auto& s = scratch.adapter;
+    moegpt::backward(query, x, tape.of_query, scratch.d_query, dx, grad.query, s, pass);
+    moegpt::backward(key, x, tape.of_key, scratch.d_key, Sum(dx), grad.key, s, pass);
+    moegpt::backward(value, x, tape.of_value, scratch.d_value, Sum(dx), grad.value, s, pass);
   }
 
   // Cross-attention (Vaswani et al. 2017, section 3.2.3). std::invalid_argument for a wrong shape of memory.
@@ -165,8 +175,8 @@ struct Attention {
     pass.check_fits(x.count, y.count);
     check_memory(memory.tokens.count, memory.tokens.count, memory.length, memory.lengths, pass);
     tape.resize(pass, memory.length);
-    key.forward(memory.tokens, tape.key, pass);
-    value.forward(memory.tokens, tape.value, pass);
+    moegpt::forward(key, memory.tokens, tape.key, tape.of_key, scratch.adapter, pass);
+    moegpt::forward(value, memory.tokens, tape.value, tape.of_value, scratch.adapter, pass);
     attend(x, tape.key, tape.value, memory.length, memory.lengths, y, tape, scratch, pass);
   }
 
@@ -175,9 +185,10 @@ struct Attention {
                 Sum<M, T> d_memory, Attention& grad, Scratch& scratch, const Pass& pass) const {
     scratch.resize(pass, memory.length, 0);
     mix_backward(cross_heads_of(tape, pass, memory.length, memory.lengths), tape, dy, grad, scratch, pass);
-    query.backward(x, scratch.d_query, dx, grad.query, pass);
-    key.backward(memory.tokens, scratch.d_key, d_memory, grad.key, pass);
-    value.backward(memory.tokens, scratch.d_value, d_memory, grad.value, pass);
+    auto& s = scratch.adapter;
+    moegpt::backward(query, x, tape.of_query, scratch.d_query, dx, grad.query, s, pass);
+    moegpt::backward(key, memory.tokens, tape.of_key, scratch.d_key, d_memory, grad.key, s, pass);
+    moegpt::backward(value, memory.tokens, tape.of_value, scratch.d_value, d_memory, grad.value, s, pass);
   }
 
   // Cross-attention to `projected`, the keys and values of a memory, which generation computes once with
@@ -197,7 +208,7 @@ struct Attention {
                   "attention: cross-attention needs Mask::full, no "
                   "rotary positions and no window, because a memory has no positions among those of x");
     scratch.resize(pass, length, 0);
-    query.forward(x, tape.query, pass);
+    moegpt::forward(query, x, tape.query, tape.of_query, scratch.adapter, pass);
     start_dropout(tape, pass);
     mix(cross_heads_of(tape, pass, length, lengths), keys, values, y, tape, scratch, pass);
   }
@@ -206,7 +217,7 @@ struct Attention {
            Scratch& scratch, const Pass& pass) const {
     kernels::multi_head_forward<T>(pass.exec, heads, tape.query, keys, values, tape.mixed, tape.lse,
                                    scratch.heads.data());
-    output.forward(tape.mixed, y, pass);
+    moegpt::forward(output, tape.mixed, y, tape.of_output, scratch.adapter, pass);
   }
   // The same with a cache of a window. It has room for S.step further tokens of each sequence: the tokens of
   // a longer call are appended and attended from in steps.
@@ -230,11 +241,12 @@ struct Attention {
                                      In<Dkv, T>(cache.keys), In<Dkv, T>(cache.values), tape.mixed.rows(rows),
                                      tape.lse.rows(rows), scratch.heads.data());
     }
-    output.forward(tape.mixed, y, pass);
+    moegpt::forward(output, tape.mixed, y, tape.of_output, scratch.adapter, pass);
   }
   void mix_backward(const kernels::MultiHead<T>& heads, const Tape& tape, In<D, T> dy, Attention& grad,
                     Scratch& scratch, const Pass& pass) const {
-    output.backward(tape.mixed, dy, scratch.d_mixed, grad.output, pass);
+    moegpt::backward(output, tape.mixed, tape.of_output, dy, scratch.d_mixed, grad.output, scratch.adapter,
+                     pass);
     kernels::multi_head_backward<T>(pass.exec, heads, tape.query, tape.key, tape.value, tape.mixed, tape.lse,
                                     scratch.d_mixed, scratch.d_query, scratch.d_key, scratch.d_value,
                                     scratch.heads.data());

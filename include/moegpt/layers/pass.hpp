@@ -25,6 +25,7 @@ struct ModelOptions {
   double attention_scale = 0;  // of query-key products; 0: 1 / sqrt(head_dim)
   double capacity_factor = 0;  // capacity of an expert: factor * tokens * K / E slots; 0: dropless
   double min_capacity = 0;     // minimum capacity in slots; a capacity is at least 1
+  double adapter_alpha = 0;    // adapters are multiplied by adapter_alpha / rank; 0: by 1
   bool operator==(const ModelOptions&) const = default;
 };
 
@@ -38,6 +39,12 @@ struct ModelOptions {
         ", expected a finite number above 0, or 0 for 1 / sqrt(head_dim)");
   check(o.min_capacity == 0 || positive(o.min_capacity), "min_capacity is ", o.min_capacity,
         ", expected a finite number, 0 or more");
+  check(o.adapter_alpha == 0 || positive(o.adapter_alpha), "adapter_alpha is ", o.adapter_alpha,
+        ", expected a finite number above 0, or 0 for the adapters' rank");
+}
+// Factor of adapters (layers/adapted_linear.hpp).
+inline double adapter_scale(const ModelOptions& o, int rank) {
+  return o.adapter_alpha > 0 ? o.adapter_alpha / rank : 1;
 }
 inline void check_dropout(const char* name, double probability) {
   check(probability >= 0 && probability < 1, name, " is ", probability,

@@ -41,6 +41,7 @@ struct Config {
   bool expert_bias = true;                   // biases of experts and dense FFNs
   bool head_bias = false;                    // bias of the LM head
   bool tied = false;                         // the LM head shares the token embedding's weight
+  int adapter_rank = 0;                      // of attention's and an untied LM head's adapters; 0: none
   int dense_first = 0;                       // the first dense_first layers have dense FFNs
   int moe_every = 1;                         // of the others, every moe_every-th is an MoE layer
   LayerSet mixture_at{};                     // instead of these two: indices of the MoE layers
@@ -63,7 +64,8 @@ struct Config {
             .window = window,
             .window_at = window_at,
             .local = local,
-            .stride = stride};
+            .stride = stride,
+            .adapter_rank = adapter_rank};
   }
   bool operator==(const Config&) const = default;
 };
@@ -83,6 +85,8 @@ consteval bool extents_make_sense() {
           C.window <= most && C.stride <= most,
       "Config: an extent is absurd: vocab, context, the width of the stream, of all heads and of an expert, "
       "the window, the stride and the number of layers are at most 2^26");
+  static_assert(C.adapter_rank >= 0 && C.adapter_rank <= most,
+                "Config: adapter_rank must be 0, which stands for no adapters, to 2^26");
   static_assert(C.kv_heads <= C.heads, "Config: kv_heads must be at most heads");
   static_assert(
       C.window_at.lowest >= 0 && C.window_at.highest < C.layers,

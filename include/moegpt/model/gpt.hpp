@@ -31,7 +31,7 @@ struct GPT {
   static constexpr Config config = C;
   static constexpr int D = C.dim, V = C.vocab;
   static constexpr bool has_experts = Trunk::has_experts;
-  using HeadType = Head<D, V, N, C.tied, C.head_bias>;
+  using HeadType = Head<D, V, N, C.tied, C.head_bias, C.adapter_rank>;
   using Cache = typename Trunk::Cache;
   using Workspace = moegpt::Workspace<GPT>;
 
@@ -194,7 +194,7 @@ struct GPT {
           const Index n = b * shape.length + std::max<Index>(length - 1, 0);
           if (n != b) std::copy_n(tape.normed[n], C.dim, tape.normed[b]);
         }
-      head.forward(tape.normed.rows({0, rows}), trunk.token_embedding.weight, tape.head.logits, pass);
+      head.forward(tape.normed.rows({0, rows}), trunk.token_embedding.weight, tape.head, pass);
     });
     for (const T logit : tape.head.logits.memory())
       if (!std::isfinite(logit))

@@ -1,25 +1,30 @@
 #pragma once
 // LM head: logits z = W x + b, x [D], z [V], and their cross-entropy. If tied, W is the token embedding's
-// weight. The logits are saved on the tape. Backward computes dz for a block of the vocabulary at a time, so
-// no second buffer of the logits' size is needed.
+// weight, and there is no adapter: merged, it would change the embedding. The logits are saved on the tape.
+// Backward computes dz for a block of the vocabulary at a time, so no second buffer of the logits' size is
+// needed.
 #include <moegpt/kernels/cross_entropy.hpp>
 #include <moegpt/kernels/gemm.hpp>
-#include <moegpt/layers/layer.hpp>
+#include <moegpt/layers/adapted_linear.hpp>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
-template <int D, int V, class N = float, bool Tied = false, bool HasBias = false>
+template <int D, int V, class N = float, bool Tied = false, bool HasBias = false, int Rank = 0>
 struct Head {
   using T = ScalarOf<N>;
   using Scalar = T;
   using Table = Weight<StorageOf<N>, V, D>;
+  static constexpr int R = Tied ? 0 : Rank;
+  using AdapterType = Adapter<D, V, R, T>;
 
   [[no_unique_address]] Weight<StorageOf<N>, Tied ? 0 : V, D> weight;
   [[no_unique_address]] Weight<T, HasBias ? V : 0> bias;
+  [[no_unique_address]] AdapterType adapter;
 
   static constexpr auto fields() {
-    return Fields{Field{"weight", &Head::weight}, Field{"bias", &Head::bias, Start::bias(D)}};
+    return Fields{Field{"weight", &Head::weight}, Field{"bias", &Head::bias, Start::bias(D)},
+                  Field{"adapter", &Head::adapter}};
   }
   struct Tape {
     Tokens<V, T> logits;
@@ -27,19 +32,26 @@ struct Head {
     Tokens<1, T> lse;     // log-sum-exp of its logits
     Buffer<int> targets;  // [tokens] of the last loss; below 0: ignored; padding: -1
     Index counted = 0;    // number of targets that are not ignored
+    [[no_unique_address]] typename AdapterType::Tape adapter;
     void resize(const Pass& pass) {
-      resize_all(pass, logits, loss, lse);
+      resize_all(pass, logits, loss, lse, adapter);
       targets.resize(pass.tokens());
     }
   };
   static constexpr Pieces blocks{V, 512};  // of the vocabulary; does not affect results
   struct Scratch {
     Buffer<T> d_logits;  // [tokens, block]
-    void resize(const Pass& pass) { d_logits.resize(pass.tokens() * blocks[0].count); }
+    [[no_unique_address]] typename AdapterType::Scratch adapter;
+    void resize(const Pass& pass) {
+      d_logits.resize(pass.tokens() * blocks[0].count);
+      adapter.resize(pass);
+    }
   };
 
-  void forward(In<D, T> x, const Table& embedding, Out<V, T> logits, const Pass& pass) const {
-    kernels::affine<T, StorageOf<N>>(pass.exec, x, table(embedding), bias.data(), logits);
+  // Writes tape.logits, which has x.count tokens.
+  void forward(In<D, T> x, const Table& embedding, Tape& tape, const Pass& pass) const {
+    kernels::affine<T, StorageOf<N>>(pass.exec, x, table(embedding), bias.data(), tape.logits);
+    if constexpr (R > 0) adapter.add(x, Sum(tape.logits), tape.adapter, pass);
   }
 
   // Mean cross-entropy in nats over targets >= 0 of tokens that are not padding; 0 if there are none.
@@ -49,7 +61,7 @@ struct Head {
     for (Index n = 0; n < x.count; ++n)
       check(targets[n] < V, "Head: target ", n, " is ", targets[n], ", expected less than ", V);
     tape.resize(pass);
-    forward(x, embedding, tape.logits, pass);
+    forward(x, embedding, tape, pass);
     for (Index n = 0; n < x.count; ++n) tape.targets[n] = pass.is_padding(n) ? -1 : targets[n];
     kernels::cross_entropies<T>(pass.exec, tape.logits.view(), tape.targets.data(), tape.loss[0],
                                 tape.lse[0]);
@@ -80,7 +92,10 @@ struct Head {
       kernels::affine_backward<T>(pass.exec, dz, w.rows_at(block), dx, b > 0);
       kernels::affine_backward_weights<T>(pass.exec, x, dz, dw.empty() ? dw : dw.rows_at(block),
                                           grad.bias.empty() ? nullptr : grad.bias.data() + block.first);
+      if constexpr (R > 0)
+        adapter.backward_outputs(block, dz, b > 0, tape.adapter, grad.adapter, scratch.adapter, pass);
     }
+    if constexpr (R > 0) adapter.backward_inputs(x, Sum(dx), grad.adapter, scratch.adapter, pass);
   }
 
  private:

@@ -36,6 +36,7 @@ struct Draw {
   if (attributes.kind == Kind::buffer) return {};
   if (rule == bias) return {.spread = makemoe ? 1 / std::sqrt(value) : 0};
   if (!matrix) return {};
+  if (rule == uniform) return {.spread = 1 / std::sqrt(static_cast<double>(fan_in))};
   if (makemoe) return {.deviation = rule == embedding ? 1 : std::sqrt(2.0 / static_cast<double>(fan_in))};
   return {.deviation = rule == residual ? 0.02 / std::sqrt(2.0 * layers) : 0.02};
 }

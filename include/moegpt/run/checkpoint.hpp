@@ -78,6 +78,18 @@ inline std::vector<std::int64_t> read_steps(const SafetensorsFile& file) {
   return steps;
 }
 
+// Allocates the moments that are in the file and releases the others: those of frozen weights.
+template <class Optimizer>
+void hold_moments(const SafetensorsFile& file, Optimizer& optimizer) {
+  for_each_named_weight(
+      [&](const std::string& path, Kind, auto& moment) {
+        const bool held = file.header.tensors.contains(path);
+        if (held != moment.empty()) return;
+        held ? moment.allocate() : moment.release();
+      },
+      optimizer);
+}
+
 // Removes a checkpoint's files, the manifest first, and its directory if it is then empty. Returns whether it
 // is gone.
 template <class Files>
@@ -279,6 +291,7 @@ TrainingState load_checkpoint(const std::filesystem::path& path, Model& model, O
   load(read_safetensors(path / checkpoint::files[0]), model, tokenizer);
   const SafetensorsFile moments = read_safetensors(path / checkpoint::files[1]);
   const std::vector<std::int64_t> steps = checkpoint::read_steps(moments);
+  checkpoint::hold_moments(moments, optimizer);
   load_safetensors(moments, optimizer);
   optimizer.set_steps(steps);
   return state;

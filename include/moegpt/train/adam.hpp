@@ -2,6 +2,7 @@
 // Adam (Kingma, Ba 2015) and AdamW (Loshchilov, Hutter 2019), with PyTorch's formulas. The optimizer works on
 // parameter trees: its two moments are trees of the model's type, and it is a tree of both, so that functions
 // of trees write and read them. With them and the step counts, an optimizer continues with the same bits.
+// Weights that have had no gradient so far (train/freeze.hpp) have no moments.
 #include <moegpt/core/runs.hpp>
 #include <moegpt/kernels/adam.hpp>
 
@@ -52,18 +53,18 @@ class Adam {
  public:
   AdamOptions options;
 
-  explicit Adam(AdamOptions options_ = {}) : options(options_) {
-    for_each_weight(
-        [&](auto& m) {
-          runs_.push_back(
-              {.size = m.size(), .end = lines_of(m.size()) + (runs_.empty() ? 0 : runs_.back().end)});
-        },
-        m_);
-    steps_.resize(runs_.size());
+  // Allocates moments of all weights. The first step releases those of weights with an empty gradient.
+  explicit Adam(AdamOptions options_ = {}) : options(options_) { list_weights(); }
+  // Keeps moments of the weights of which `grad` is not empty, and never both moments of all weights.
+  Adam(AdamOptions options_, const Model& grad)
+      : options(options_), m_(moments_of(grad)), v_(moments_of(grad)) {
+    list_weights();
   }
 
   // One step. gradient_scale multiplies the gradient (clip_scale in train/clip.hpp). Weights with an empty
-  // gradient are unchanged. Throws std::invalid_argument for invalid options; then nothing changes.
+  // gradient are unchanged, and so are their moments and step counts; moments without a step are released.
+  // A weight that gets a gradient later gets moments then: that step allocates. Throws std::invalid_argument
+  // for invalid options; then nothing changes.
   void step(Model& model, const Model& grad, const Exec& exec = {}, double gradient_scale = 1) {
     check_adam(options, gradient_scale);
     std::size_t number = 0;
@@ -72,7 +73,12 @@ class Adam {
           AdamRun& run = runs_[number];
           std::int64_t& t = steps_[number++];
           run.g = nullptr;  // not updated, unless set below
-          if (kind == Kind::buffer || w.empty() || g.empty()) return;
+          if (kind == Kind::buffer || w.empty()) return;
+          if (g.empty()) {
+            if (t == 0) m.release(), v.release();  // zeros
+            return;
+          }
+          if (m.empty() || v.empty()) m.allocate(), v.allocate();
           if (kind == Kind::sparse && !g.touched && options.empty_expert == EmptyExpert::skip) return;
           const bool decays = options.decay_of == DecayOf::everything || w.shape.size() > 1;
           run.step = constants(++t, decays ? options.weight_decay : 0, gradient_scale);
@@ -94,12 +100,19 @@ class Adam {
   const Model& second_moment() const { return v_; }
   // Steps taken by each weight, in the order of fields().
   const std::vector<std::int64_t>& steps() const { return steps_; }
-  // Throws std::invalid_argument unless there is a count of at least 0 for each weight.
+  // Throws std::invalid_argument unless there is a count of at least 0 for each weight, 0 without moments.
   void set_steps(std::span<const std::int64_t> counts) {
     check(counts.size() == steps_.size(), "Adam: ", counts.size(), " step counts for ", steps_.size(),
           " weights: one each");
-    for (const std::int64_t count : counts)
-      check(count >= 0, "Adam: a step count is ", count, ", expected 0 or more");
+    std::size_t number = 0;
+    for_each_named_weight(
+        [&](const std::string& path, Kind, const auto& m, const auto& v) {
+          const std::int64_t count = counts[number++];
+          check(count >= 0, "Adam: a step count is ", count, ", expected 0 or more");
+          check(count == 0 || !(m.empty() || v.empty()), "Adam: the step count of ", path, " is ", count,
+                ", but a moment of it is missing, expected both, or 0 steps");
+        },
+        std::as_const(m_), std::as_const(v_));
     steps_.assign(counts.begin(), counts.end());
   }
 
@@ -111,6 +124,25 @@ class Adam {
     T *w = nullptr, *m = nullptr, *v = nullptr;
     kernels::AdamStep<T> step{};
   };
+
+  void list_weights() {
+    for_each_weight(
+        [&](auto& m) {
+          runs_.push_back(
+              {.size = m.extent, .end = lines_of(m.extent) + (runs_.empty() ? 0 : runs_.back().end)});
+        },
+        m_);
+    steps_.resize(runs_.size());
+  }
+  static Model moments_of(const Model& grad) {
+    Model moments;
+    for_each_weight(
+        [](auto& m, const auto& g) {
+          if (g.empty()) m.release();
+        },
+        moments, grad);
+    return moments;
+  }
 
   kernels::AdamStep<T> constants(std::int64_t t, double decay, double gradient_scale) const {
     const auto time = static_cast<double>(t);

@@ -66,6 +66,13 @@ void freeze_all_but(Tree& grad, std::initializer_list<std::string_view> patterns
   detail::for_each_named_by(patterns, grad, [](auto& w, bool named) { named ? w.allocate() : w.release(); });
 }
 
+// Freezes all weights but adapters (layers/adapted_linear.hpp) and what a further pattern names, such as
+// "*.experts.3". Throws std::invalid_argument if the model has no adapters.
+template <class Tree>
+void freeze_all_but_adapters(Tree& grad, std::string_view further = "*.adapter") {
+  freeze_all_but(grad, {"*.adapter", further});
+}
+
 // Freezes experts by index, in every layer.
 template <class Tree>
 void freeze_experts(Tree& grad, std::initializer_list<int> numbers) {
