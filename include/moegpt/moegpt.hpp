@@ -62,6 +62,7 @@
 #include <moegpt/model/checks.hpp>
 #include <moegpt/model/config.hpp>
 #include <moegpt/model/convert.hpp>
+#include <moegpt/model/distillation.hpp>
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/model/init.hpp>
 #include <moegpt/model/intermediates.hpp>
