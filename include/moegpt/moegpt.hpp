@@ -62,13 +62,17 @@
 #include <moegpt/model/checks.hpp>
 #include <moegpt/model/config.hpp>
 #include <moegpt/model/convert.hpp>
+#include <moegpt/model/copy_experts.hpp>
+#include <moegpt/model/copy_weights.hpp>
 #include <moegpt/model/distillation.hpp>
+#include <moegpt/model/expert_pruning.hpp>
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/model/init.hpp>
 #include <moegpt/model/intermediates.hpp>
 #include <moegpt/model/kv_cache.hpp>
 #include <moegpt/model/mixtures.hpp>
 #include <moegpt/model/presets.hpp>
+#include <moegpt/model/reshape.hpp>
 #include <moegpt/model/routing_statistics.hpp>
 #include <moegpt/model/selection_bias.hpp>
 #include <moegpt/model/thresholds.hpp>
