@@ -1,5 +1,5 @@
-// compile_cost DIRECTORY HELLO RESHAPE COMPILER FLAGS...: compiles programs, and prints user time and memory beside
-// their limits.
+// compile_cost DIRECTORY HELLO RESHAPE COMPILER FLAGS...: compiles programs, and prints user time and memory
+// beside their limits.
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>

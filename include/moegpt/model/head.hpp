@@ -25,10 +25,10 @@ struct Head {
   }
   struct Tape {
     Tokens<V, T> logits;
-    Tokens<1, T> loss;    // cross-entropy of each token, in nats
-    Tokens<1, T> lse;     // log-sum-exp of its logits
-    Buffer<int> targets;  // [tokens] of the last loss; below 0: ignored; padding: -1
-    Index counted = 0;    // number of targets that are not ignored
+    Tokens<1, T> loss;                            // cross-entropy of each token, in nats
+    Tokens<1, T> lse;                             // log-sum-exp of its logits
+    Buffer<int> targets;                          // [tokens] of the last loss; below 0: ignored; padding: -1
+    Index counted = 0;                            // number of targets that are not ignored
     SoftTargets<V, T> soft{};                     // of the last loss; without logits: none
     Buffer<kernels::Divergence<T>> divergence{};  // [tokens] of soft targets
     double mean_divergence = 0;                   // over the targets that are not ignored
