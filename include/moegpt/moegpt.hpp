@@ -69,6 +69,10 @@
 #include <moegpt/model/classifier.hpp>
 #include <moegpt/model/config.hpp>
 #include <moegpt/model/convert.hpp>
+#include <moegpt/model/copy_experts.hpp>
+#include <moegpt/model/copy_weights.hpp>
+#include <moegpt/model/distillation.hpp>
+#include <moegpt/model/expert_pruning.hpp>
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/model/init.hpp>
 #include <moegpt/model/intermediates.hpp>
@@ -76,6 +80,7 @@
 #include <moegpt/model/mixtures.hpp>
 #include <moegpt/model/multi_task.hpp>
 #include <moegpt/model/presets.hpp>
+#include <moegpt/model/reshape.hpp>
 #include <moegpt/model/routing_statistics.hpp>
 #include <moegpt/model/selection_bias.hpp>
 #include <moegpt/model/thresholds.hpp>

@@ -1,5 +1,5 @@
-// compile_cost DIRECTORY HELLO COMPILER FLAGS...: compiles programs, and prints user time and memory beside
-// their limits.
+// compile_cost DIRECTORY HELLO RESHAPE COMPILER FLAGS...: compiles programs, and prints user time and memory
+// beside their limits.
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -49,18 +49,20 @@ static void promise(const char* what, double found, double limit, const char* un
 }
 
 int main(int argc, char** argv) {
-  const std::string directory = argv[1], hello = argv[2];
-  std::vector<std::string> compiler(argv + 3, argv + argc);
+  const std::string directory = argv[1], hello = argv[2], reshape = argv[3];
+  std::vector<std::string> compiler(argv + 4, argv + argc);
   for (const char* word : {"-c", "-o", "/dev/null"}) compiler.push_back(word);
 
   const Cost product = cost_of(compiler, {directory + "/one_product.cpp"});
   const Cost greeting = cost_of(compiler, {hello});
+  const Cost shapes = cost_of(compiler, {reshape});
   const Cost one = cost_of(compiler, {"-DSHAPES=1", directory + "/shapes.cpp"});
   const Cost two = cost_of(compiler, {"-DSHAPES=2", directory + "/shapes.cpp"});
   std::printf("one product %.2f s, hello %.2f s, one shape %.2f s, two shapes %.2f s\n", product.seconds,
               greeting.seconds, one.seconds, two.seconds);
   promise("hello", greeting.seconds / product.seconds, 4, "products");
   promise("hello", greeting.gigabytes, 1, "GB");
+  promise("reshape, six model shapes", shapes.seconds / product.seconds, 12, "products");
   promise("a second model shape in the same file", (two.seconds - one.seconds) / product.seconds, 0.75,
           "products");
   return all_hold ? 0 : 1;

@@ -94,3 +94,64 @@ TEST_CASE(
     }
   }
 }
+
+namespace {
+template <class T>
+kernels::Divergence<T> divergence(const T* z, const T* teacher, Index vocab, int target, T temperature) {
+  kernels::Divergence<T> found{};
+  kernels::divergences<T>(Exec{1}, {z, 1, vocab, vocab}, {teacher, 1, vocab, vocab}, &target, temperature,
+                          &found);
+  return found;
+}
+}  // namespace
+
+TEMPLATE_TEST_CASE("the divergence agrees with plain sums in long double at every length", "", float,
+                   double) {
+  for (Index n = 1; n <= 40; ++n) {
+    const auto z = random_numbers<TestType>(n, 7, 2), v = random_numbers<TestType>(n, 8, 2);
+    const long double t = 1.7L;
+    long double sum_z = 0, sum_v = 0, expected = 0;
+    for (Index i = 0; i < n; ++i) sum_z += std::exp(z[i] / t), sum_v += std::exp(v[i] / t);
+    for (Index i = 0; i < n; ++i) {
+      const long double log_p = v[i] / t - std::log(sum_v), log_q = z[i] / t - std::log(sum_z);
+      expected += std::exp(log_p) * (log_p - log_q);
+    }
+    CAPTURE(n);
+    // some roundings of logarithms below ten, weighted by probabilities
+    const double bound = 60 * std::numeric_limits<TestType>::epsilon();
+    CHECK(std::abs(static_cast<double>(divergence(z.data(), v.data(), n, 0, static_cast<TestType>(t)).value -
+                                       expected)) <= bound);
+  }
+}
+
+TEST_CASE("a teacher may rule out vocabulary entries, and a NaN of either is a NaN") {
+  const float no = -std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  const float z[3] = {1, 1, 5}, v[3] = {2, 2, no}, bad[3] = {0, nan, 0}, none[3] = {0, 0, no};
+  // p = (1/2, 1/2, 0)
+  CHECK(divergence(z, v, 3, 0, 1.0f).value ==
+        Approx(std::log(0.5) - 1 + std::log(2 * std::exp(1.0) + std::exp(5.0))));
+  CHECK(divergence(none, v, 3, 0, 2.0f).value == Approx(0).margin(1e-6));
+  CHECK(std::isnan(divergence(bad, v, 3, 0, 1.0f).value));
+  CHECK(std::isnan(divergence(z, bad, 3, 0, 1.0f).value));
+  CHECK(divergence(bad, v, 3, -1, 1.0f).value == 0);
+}
+
+TEST_CASE("some columns of the gradient of the divergence are added, those of the whole gradient") {
+  const Index V = 50;
+  const auto z = random_numbers<double>(V, 2), v = random_numbers<double>(V, 3);
+  const auto found = divergence(z.data(), v.data(), V, 0, 2.0);
+  const auto gradient_of = [&](Rows part, double start) {
+    const int target = 0;
+    Buffer<double> dz(part.count);
+    dz.fill(start);
+    kernels::divergences_backward<double>(Exec{1}, {z.data(), 1, V, V}, {v.data(), 1, V, V}, &target, 2.0,
+                                          &found, 0.25, part.first, {dz.data(), 1, part.count, part.count});
+    return dz;
+  };
+  const auto whole = gradient_of({0, V}, 0);
+  for (const Rows part : {Rows{0, 17}, Rows{17, 16}, Rows{33, 17}}) {
+    const auto columns = gradient_of(part, 0), added = gradient_of(part, 1);
+    CHECK(same_bits(columns.data(), whole.data() + part.first, part.count));
+    for (Index i = 0; i < part.count; ++i) CHECK(added[i] - 1 == Approx(columns[i]).margin(1e-15));
+  }
+}

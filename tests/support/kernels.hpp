@@ -27,6 +27,10 @@
   KIND template void cross_entropies<T>(const Exec&, MatrixView<const T>, const int*, T*, T*);               \
   KIND template void cross_entropies_backward<T>(const Exec&, MatrixView<const T>, const int*, const T*, T,  \
                                                  Index, MatrixView<T>);                                      \
+  KIND template void divergences<T>(const Exec&, MatrixView<const T>, MatrixView<const T>, const int*, T,    \
+                                    Divergence<T>*);                                                         \
+  KIND template void divergences_backward<T>(const Exec&, MatrixView<const T>, MatrixView<const T>,          \
+                                             const int*, T, const Divergence<T>*, T, Index, MatrixView<T>);  \
   KIND template void combine<T>(const Exec&, MatrixView<const T>, const Index*, int, const T*,               \
                                 MatrixView<T>);                                                              \
   KIND template void drop<T>(T*, Index, double, Key, Index);                                                 \

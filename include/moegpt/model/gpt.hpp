@@ -17,8 +17,12 @@ inline namespace MOEGPT_BUILD {
 struct Loss : RouterLosses<double> {
   double cross_entropy = 0;  // mean over `targets`, in nats per token
   Index targets = 0;         // number of targets that are not ignored
-  // cross_entropy + sum of coefficient * router loss
-  double total(const Objective& o) const { return cross_entropy + weighted(o, *this); }
+  double divergence = 0;     // mean KL(teacher || model) at the temperature of soft targets, in nats
+  double hard_weight = 1, soft_weight = 0;  // with soft targets 1 - a and a T^2 (model/distillation.hpp)
+  // hard_weight * cross_entropy + soft_weight * divergence + sum of coefficient * router loss
+  double total(const Objective& o) const {
+    return hard_weight * cross_entropy + soft_weight * divergence + weighted(o, *this);
+  }
 };
 
 template <Config C, class Recipe = Dense, class N = float>
@@ -82,9 +86,10 @@ struct GPT {
   Loss forward(const Batch& batch, Workspace& work, std::optional<Key> key = {}) const {
     return forward(batch, work, key, work.objective);
   }
-  // The same with another objective than the workspace's, such as Objective{} in evaluation.
-  Loss forward(const Batch& batch, Workspace& work, std::optional<Key> key,
-               const Objective& objective) const {
+  // The same with another objective than the workspace's, such as Objective{} in evaluation, and optionally
+  // with the logits of a teacher, of which backward computes the gradient, too (model/distillation.hpp).
+  Loss forward(const Batch& batch, Workspace& work, std::optional<Key> key, const Objective& objective,
+               const SoftTargets<V, T>& soft = {}) const {
     check_ids(batch.targets, "target", std::numeric_limits<int>::min(), V);
     check(std::ssize(batch.targets) == batch.shape.tokens(), "the batch has ", batch.targets.size(),
           " targets for ", batch.shape.tokens(), " tokens: one each, below zero to ignore it");
@@ -106,8 +111,9 @@ struct GPT {
       pass.exec = exec;
       loss = {trunk.forward(batch.inputs, tape.normed, tape.trunk, work.scratch.trunk, pass)};
       loss.cross_entropy =
-          head.loss(tape.normed, trunk.token_embedding.weight, batch.targets.data(), tape.head, pass);
-      loss.targets = tape.head.counted;
+          head.loss(tape.normed, trunk.token_embedding.weight, batch.targets.data(), tape.head, pass, soft);
+      loss.targets = tape.head.counted, loss.divergence = tape.head.mean_divergence;
+      loss.hard_weight = soft.hard_weight(), loss.soft_weight = soft.soft_weight();
     });
     if (!std::isfinite(loss.total(objective)))
       not_finite("loss", loss.total(objective), first_not_finite(*this));

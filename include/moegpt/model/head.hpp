@@ -2,10 +2,11 @@
 // LM head: logits z = W x + b, x [D], z [V], and their cross-entropy. If tied, W is the token embedding's
 // weight, and there is no adapter: merged, it would change the embedding. The logits are saved on the tape.
 // Backward computes dz for a block of the vocabulary at a time, so no second buffer of the logits' size is
-// needed.
+// needed. With soft targets the loss has a second part (model/distillation.hpp).
 #include <moegpt/kernels/cross_entropy.hpp>
 #include <moegpt/kernels/gemm.hpp>
 #include <moegpt/layers/adapted_linear.hpp>
+#include <moegpt/model/distillation.hpp>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
@@ -28,14 +29,18 @@ struct Head {
   }
   struct Tape {
     Tokens<V, T> logits;
-    Tokens<1, T> loss;    // cross-entropy of each token, in nats
-    Tokens<1, T> lse;     // log-sum-exp of its logits
-    Buffer<int> targets;  // [tokens] of the last loss; below 0: ignored; padding: -1
-    Index counted = 0;    // number of targets that are not ignored
+    Tokens<1, T> loss;                            // cross-entropy of each token, in nats
+    Tokens<1, T> lse;                             // log-sum-exp of its logits
+    Buffer<int> targets;                          // [tokens] of the last loss; below 0: ignored; padding: -1
+    Index counted = 0;                            // number of targets that are not ignored
+    SoftTargets<V, T> soft{};                     // of the last loss; without logits: none
+    Buffer<kernels::Divergence<T>> divergence{};  // [tokens] of soft targets
+    double mean_divergence = 0;                   // over the targets that are not ignored
     [[no_unique_address]] typename AdapterType::Tape adapter;
     void resize(const Pass& pass) {
       resize_all(pass, logits, loss, lse, adapter);
       targets.resize(pass.tokens());
+      divergence.resize(pass.tokens());
     }
   };
   static constexpr Pieces blocks{V, 512};  // of the vocabulary; does not affect results
@@ -55,12 +60,15 @@ struct Head {
   }
 
   // Mean cross-entropy in nats over targets >= 0 of tokens that are not padding; 0 if there are none.
-  // targets: [tokens]. std::invalid_argument for a target >= V.
-  double loss(In<D, T> x, const Table& embedding, const int* targets, Tape& tape, const Pass& pass) const {
+  // targets: [tokens]. With soft targets, stores the mean divergence from them on the tape.
+  // std::invalid_argument for a target >= V and for invalid soft targets.
+  double loss(In<D, T> x, const Table& embedding, const int* targets, Tape& tape, const Pass& pass,
+              const SoftTargets<V, T>& soft = {}) const {
     pass.check_fits(x.count, x.count);
     for (Index n = 0; n < x.count; ++n)
       check(targets[n] < V, "Head: target ", n, " is ", targets[n], ", expected less than ", V);
     tape.resize(pass);
+    check_soft_targets(soft, x.count, tape.logits[0]);
     forward(x, embedding, tape, pass);
     for (Index n = 0; n < x.count; ++n) tape.targets[n] = pass.is_padding(n) ? -1 : targets[n];
     kernels::cross_entropies<T>(pass.exec, tape.logits.view(), tape.targets.data(), tape.loss[0],
@@ -72,16 +80,23 @@ struct Head {
         total += static_cast<double>(*tape.loss[n]);
         ++tape.counted;
       }
+    measure_divergence(soft, tape, pass);
     return tape.counted > 0 ? total / static_cast<double>(tape.counted) : 0;
   }
 
   // Gradient of factor * loss:
   // dz = factor (softmax(z) - onehot) / counted,  dx = W^T dz,  dW += dz x^T,  db += dz
+  // With soft targets, of factor ((1 - a) loss + a T^2 mean divergence):
+  // dz = factor ((1 - a) (softmax(z) - onehot) + a T (q - p)) / counted
   void backward(In<D, T> x, const Table& embedding, const Tape& tape, Out<D, T> dx, Head& grad,
                 Table& d_embedding, Scratch& scratch, const Pass& pass, double factor = 1) const {
     check_trains<N>();
     scratch.resize(pass);
-    const T scale = tape.counted > 0 ? static_cast<T>(factor) / static_cast<T>(tape.counted) : T(0);
+    const SoftTargets<V, T>& soft = tape.soft;
+    const auto per_target = [&](double part) {
+      return tape.counted > 0 ? static_cast<T>(part) / static_cast<T>(tape.counted) : T(0);
+    };
+    const T scale = per_target(factor * soft.hard_weight());
     const MatrixView<const T> w = table(embedding);
     const MatrixView<T> dw = Tied ? MatrixView<T>(d_embedding) : MatrixView<T>(grad.weight);
     for (Index b = 0; b < blocks.size(); ++b) {
@@ -89,6 +104,11 @@ struct Head {
       const MatrixView<T> dz{scratch.d_logits.data(), x.count, block.count, block.count};
       kernels::cross_entropies_backward<T>(pass.exec, tape.logits.view(), tape.targets.data(), tape.lse[0],
                                            scale, block.first, dz);
+      if (!soft.logits.empty())
+        kernels::divergences_backward<T>(pass.exec, tape.logits.view(), soft.logits, tape.targets.data(),
+                                         static_cast<T>(soft.options.temperature), tape.divergence.data(),
+                                         per_target(factor * soft.soft_weight() / soft.options.temperature),
+                                         block.first, dz);
       kernels::affine_backward<T>(pass.exec, dz, w.rows_at(block), dx, b > 0);
       kernels::affine_backward_weights<T>(pass.exec, x, dz, dw.empty() ? dw : dw.rows_at(block),
                                           grad.bias.empty() ? nullptr : grad.bias.data() + block.first);
@@ -99,6 +119,16 @@ struct Head {
   }
 
  private:
+  static void measure_divergence(const SoftTargets<V, T>& soft, Tape& tape, const Pass& pass) {
+    tape.soft = soft;
+    tape.mean_divergence = 0;
+    if (soft.logits.empty()) return;
+    kernels::divergences<T>(pass.exec, tape.logits.view(), soft.logits, tape.targets.data(),
+                            static_cast<T>(soft.options.temperature), tape.divergence.data());
+    double total = 0;
+    for (const auto& token : tape.divergence) total += static_cast<double>(token.value);
+    if (tape.counted > 0) tape.mean_divergence = total / static_cast<double>(tape.counted);
+  }
   StoredView<StorageOf<N>> table(const Table& embedding) const {
     if constexpr (Tied)
       return embedding;

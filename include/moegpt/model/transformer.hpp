@@ -155,12 +155,16 @@ struct Transformer {
     check_options(given.options), check_objective(objective, C.layers);
     check_ids(ids, "input", 0, C.vocab);
     check_shape(ids, given.shape, work.shape, C.context);
-    if constexpr (has_experts) check_allowed<Recipe>(work.allowed);
+    if constexpr (has_experts) check_allowed_experts(work.allowed, work.allowed_stride);
     LastForward& last = work.last;
     last.keep(given);
     last.pass.exec = work.exec, last.pass.dropout = objective.dropout;
     last.pass.partial = given.partial || given.shape != work.shape;
-    last.routing = {.objective = objective, .ids = ids.data(), .allowed = work.allowed, .task = work.task};
+    last.routing = {.objective = objective,
+                    .ids = ids.data(),
+                    .allowed = work.allowed,
+                    .allowed_stride = work.allowed_stride,
+                    .task = work.task};
     return last.with_routing(last.routing);
   }
 
@@ -220,6 +224,12 @@ struct Transformer {
   }
 
  private:
+  static void check_allowed_experts(const bool* allowed, Index stride) {
+    check(stride == 0 || stride == Recipe::experts, "allowed_stride is ", stride, ", expected ",
+          Recipe::experts, ", the number of experts, or 0 for the same experts in all layers");
+    for (int i = 0; i < (allowed && stride > 0 ? C.layers : 1); ++i)
+      if (stride == 0 || Pattern::second(i)) check_allowed<Recipe>(allowed ? allowed + i * stride : nullptr);
+  }
   // Balance loss of the model. Scales each layer's part on its tape; inference tapes are shared and skipped.
   static double balance_over_layers(Tape& tape, const Pass& pass) {
     const BalanceRule& rule = routing_of(pass).objective.balance_rule;

@@ -58,6 +58,7 @@ struct Workspace {
   Objective objective;
   Use use = Use::training;
   const bool* allowed = nullptr;  // [experts] allowed experts; null: all
+  Index allowed_stride = 0;       // number of experts: allowed [layers, experts] (ExpertMask)
   int task = 0;                   // task id of Masked routers
   LastForward last{};
   typename Model::Tape tape;

@@ -167,7 +167,7 @@ struct SoftMoELayer {
   }
   // logits := minus infinity for slots of experts that are not allowed.
   static void forbid(Out<S, T> logits, const Pass& pass) {
-    const bool* allowed = routing_of(pass).allowed;
+    const bool* allowed = allowed_experts(pass);
     for (Index n = 0; n < logits.count && allowed; ++n)
       for (int s = 0; s < S; ++s)
         if (!allowed[s / P]) logits[n][s] = kernels::minus_infinity<T>;

@@ -77,7 +77,7 @@ struct ExpertChoiceRouter {
       logits.forward(x, tape.score, pass);
       for_each_piece(pass.exec, pass.tokens(), token_piece, [&](Rows rows) {
         for (Index n = rows.first; n < rows.first + rows.count; ++n) {
-          if (const bool* allowed = routing_of(pass).allowed)
+          if (const bool* allowed = allowed_experts(pass))
             for (int e = 0; e < E; ++e)
               if (!allowed[e]) tape.score[n][e] = kernels::minus_infinity<T>;
           *tape.lse[n] = kernels::softmax(tape.score[n], E);

@@ -151,7 +151,7 @@ struct HierarchicalRouter {
       Pass pass;
       Level(const Pass& whole, std::size_t index, const bool* allowed)
           : routing(routing_of(whole)), pass(whole) {
-        if (routing.allowed) routing.allowed = allowed;
+        if (routing.allowed) routing.allowed = allowed, routing.allowed_stride = 0;
         pass.routing = &routing;
         pass.options.capacity_factor = pass.options.min_capacity = 0;
         if (pass.key) pass.key = pass.key->with(Purpose::router_noise, index);
@@ -163,7 +163,7 @@ struct HierarchicalRouter {
       const bool* allowed;  // [G] of the tape
       Level outer() const { return {pass, 0, allowed}; }
       Level inner(std::size_t g) const {
-        const bool* all = routing_of(pass).allowed;
+        const bool* all = allowed_experts(pass);
         return {pass, g + 1, all ? all + g * E : nullptr};
       }
     };

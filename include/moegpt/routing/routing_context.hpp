@@ -9,6 +9,7 @@ struct RoutingContext {
   Objective objective{};
   const int* ids = nullptr;       // [tokens] token ids, for routers such as HashRouter
   const bool* allowed = nullptr;  // [experts] experts that can be selected; null: all
+  Index allowed_stride = 0;       // number of experts: allowed [layers, experts]; 0: the same in all layers
   int task = 0;                   // task id, for routers such as Masked
 };
 
@@ -22,8 +23,13 @@ inline Objective objective_of(const Pass& pass) {
   const Objective& whole = routing_of(pass).objective;
   return whole.layer_weights.empty() ? whole : scaled(whole, whole.layer_weight(pass.layer));
 }
+// [experts] of the pass's layer; null: all.
+inline const bool* allowed_experts(const Pass& pass) {
+  const RoutingContext& routing = routing_of(pass);
+  return routing.allowed ? routing.allowed + pass.layer * routing.allowed_stride : nullptr;
+}
 inline bool is_allowed(int expert, const Pass& pass) {
-  const bool* allowed = routing_of(pass).allowed;
+  const bool* allowed = allowed_experts(pass);
   return !allowed || allowed[expert];
 }
 // Dropout probability of expert outputs; 0 without a key.

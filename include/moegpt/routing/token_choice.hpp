@@ -63,7 +63,7 @@ template <class Rule, class T>
   using Scores = typename Rule::Scores;
   const int E = static_cast<int>(score.cols);
   const Key noise = pass.key ? pass.key->with(Purpose::router_noise) : Key{};
-  const bool* allowed = routing_of(pass).allowed;
+  const bool* allowed = allowed_experts(pass);
   for_each_piece(pass.exec, score.rows, token_piece, [&](Rows rows) {
     T z_row[most_experts], s_row[most_experts], gate_logit[most_experts], gate_score[most_experts];
     for (Index n = rows.first; n < rows.first + rows.count; ++n) {
