@@ -32,7 +32,7 @@ void declare(CLI::App& app, Options& o) {
   app.add_option(
          "--storage", o.storage,
          "Type of matrices in memory: float, bf16 or int8, of 4, 2 and 1.125 bytes (default: the file's)")
-      ->check(CLI::IsMember({"float", "bf16", "int8"}));
+      ->check(one_of({"float", "bf16", "int8"}));
   app.add_option("--prompt", o.prompt, "What to continue (default: a new line, or the model's first token)");
   app.add_option("--tokens", o.how.tokens, "How much to write, at most (default 400)")->check(whole(0));
   app.add_option("--threads", o.how.exec.threads, "Default 1")->check(threads());

@@ -185,7 +185,8 @@ TEST_CASE("the best checkpoint and those of every so many steps are kept beside 
   CHECK(keep_checkpoints(folder.path, 9, {.newest = 1, .every = 4, .best = 2}).empty());
   std::vector<std::string> names;
   for (const auto& path : checkpoints_in(folder.path)) names.push_back(path.filename().string());
-  CHECK(names == std::vector<std::string>{"step_00000009", "step_00000008", "step_00000004", "step_00000002"});
+  CHECK(names ==
+        std::vector<std::string>{"step_00000009", "step_00000008", "step_00000004", "step_00000002"});
   keep_checkpoints(folder.path, 9, {.newest = 2, .best = 7});  // of which there is no checkpoint
   CHECK(checkpoints_in(folder.path).size() == 2);
 }

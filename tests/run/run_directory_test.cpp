@@ -107,12 +107,12 @@ TEST_CASE("a damaged or missing manifest is written anew with the options of the
     };
     lose();
     // Without a checkpoint nothing has the options: an error that says what to do, and no fresh start.
-    CHECK(has(error_of([&] { RunDirectory::open(path); }),
-              missing ? "holds no run" : "Begin it anew in another directory, or in this one by overwriting"));
+    CHECK(
+        has(error_of([&] { RunDirectory::open(path); }),
+            missing ? "holds no run" : "Begin it anew in another directory, or in this one by overwriting"));
     const auto saved = save_checkpoint(path / "checkpoints", model, adam, Tokenizer::characters("ab"),
                                        {.step = 3, .options = {{"seed", "9"}}});
-    save_checkpoint(path / "checkpoints", model, adam, Tokenizer::characters("ab"),
-                    {.step = 4});
+    save_checkpoint(path / "checkpoints", model, adam, Tokenizer::characters("ab"), {.step = 4});
     put(path / "checkpoints/step_00000004/state.json", "{}");
     {
       const auto run = RunDirectory::open(path);

@@ -252,7 +252,8 @@ std::vector<std::filesystem::path> keep_checkpoints(const std::filesystem::path&
     if (of > step) continue;
     const bool is_new = rule.newest > 0, is_major = rule.every > 0 && of % rule.every == 0;
     if (is_new) --rule.newest;
-    if (!is_new && !is_major && of != rule.best && !checkpoint::remove<Files>(path)) remaining.push_back(path);
+    if (!is_new && !is_major && of != rule.best && !checkpoint::remove<Files>(path))
+      remaining.push_back(path);
   }
   return remaining;
 }

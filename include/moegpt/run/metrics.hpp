@@ -4,9 +4,9 @@
 //      "gradient_norm":0.71,"layers":[0,1],"load":[[130,126],[128,128]],"wanted":[256,256],
 //      "max_over_mean":[1.016,1],"entropy":[0.9998,1],"dead":[0,0],"dropped":[0,0],
 //      "seconds":0.02,"tokens_per_second":48200,"utilisation":0.31,"time":1789000000.5}
-// Kinds are run, train, eval, final, sample and event (run/records.hpp). Members that describe one execution, not
-// the computation, come last: a resumed run writes the same lines up to "seconds" or "time".
-// Numbers that are not finite are the texts "nan", "inf" and "-inf".
+// Kinds are run, train, eval, final, sample and event (run/records.hpp). Members that describe one execution,
+// not the computation, come last: a resumed run writes the same lines up to "seconds" or "time". Numbers that
+// are not finite are the texts "nan", "inf" and "-inf".
 #include <moegpt/io/json_document.hpp>
 #include <moegpt/run/appended_file.hpp>
 #include <moegpt/run/records.hpp>
@@ -255,8 +255,9 @@ class MetricsFileOf {
       kept = kept && found && *found <= step;
       if (kept) keep = end;
       if (!damage.empty() && found && *found <= step)
-        throw std::runtime_error(damage + "; records of kept steps follow it: correct the line, or move the file "
-                                          "away, and a new one is begun");
+        throw std::runtime_error(damage +
+                                 "; records of kept steps follow it: correct the line, or move the file "
+                                 "away, and a new one is begun");
       return true;
     });
     if (keep < text.size())

@@ -22,9 +22,8 @@ struct RunManifest {
 namespace run_directory {
 
 inline constexpr const char *manifest = "run.json", *lock = "lock", *checkpoints = "checkpoints",
-                            *metrics = "metrics.jsonl", *model = "model.safetensors",
-                            *report = "report.html", *routing = "routing.json",
-                            *events = "events.out.tfevents.moegpt";
+                            *metrics = "metrics.jsonl", *model = "model.safetensors", *report = "report.html",
+                            *routing = "routing.json", *events = "events.out.tfevents.moegpt";
 inline constexpr std::array<std::string_view, 6> files{manifest, lock, metrics, model, report, routing};
 
 inline std::string manifest_text(const RunManifest& run) {
@@ -133,8 +132,9 @@ class RunDirectory {
             "' holds a run: resume it, overwrite it, or choose another directory");
       const std::string fault = run_directory::fault_of_manifest(path / run_directory::manifest);
       if (!fault.empty() && !is_surely_a_run(path))
-        throw std::runtime_error(fault + ": '" + path.string() + "' may hold something else than a run, so it is not "
-                                         "overwritten: choose another directory");
+        throw std::runtime_error(fault + ": '" + path.string() +
+                                 "' may hold something else than a run, so it is not "
+                                 "overwritten: choose another directory");
       return;
     }
     for (const auto& entry : std::filesystem::directory_iterator(path)) {
@@ -174,8 +174,9 @@ class RunDirectory {
   void repair(const std::string& fault) {
     const auto newest = newest_checkpoint(checkpoints());
     if (newest.path.empty())
-      throw std::runtime_error(fault + ": and no checkpoint has the options of the run, so it cannot go on. Begin it "
-                                       "anew in another directory, or in this one by overwriting");
+      throw std::runtime_error(fault +
+                               ": and no checkpoint has the options of the run, so it cannot go on. Begin it "
+                               "anew in another directory, or in this one by overwriting");
     const RunManifest run{read_training_state(newest.path).options};
     write_file_atomically(path_ / run_directory::manifest,
                           [&](FileWriter& out) { out.write(run_directory::manifest_text(run)); });

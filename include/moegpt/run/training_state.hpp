@@ -18,7 +18,7 @@ struct TrainingState {
   Index tokens = 0;   // seen by these steps
   Index skipped = 0;  // steps without an update, because a number was not finite
   std::uint64_t seed = 0;
-  std::uint64_t corpus = 0;             // hash of the tokens
+  std::uint64_t corpus = 0;               // hash of the tokens
   std::map<std::string, Index> cursor{};  // place in the training data
   std::optional<double> best_val{};       // lowest validation loss so far, in nats per token
   Index best_step = 0;
