@@ -118,9 +118,10 @@ inline std::string explain_found(const CLI::App& app, const CLI::ParseError& err
   if (dynamic_cast<const CLI::ArgumentMismatch*>(&error)) {
     const std::string name = parts(":").first;
     const CLI::Option* option = app.get_option_no_throw(name);
-    const bool many = option && std::ssize(option->results()) > option->get_items_expected_max();
-    return name + (many ? " is given more than once, expected once"
-                        : " has no value, or too few, expected it behind its name");
+    const int found = option ? static_cast<int>(option->results().size()) : 0;
+    if (option && found > option->get_items_expected_max()) return name + " is given more than once, expected once";
+    if (!option || found == 0) return name + " has no value, expected one behind its name";
+    return name + " has too few values, expected " + std::to_string(option->get_items_expected_min());
   }
   if (dynamic_cast<const CLI::RequiresError*>(&error)) {
     const auto [name, other] = parts(" requires ");
@@ -137,7 +138,10 @@ inline std::string explain_found(const CLI::App& app, const CLI::ParseError& err
            "', which is no option of this program";
   if (dynamic_cast<const CLI::FileError*>(&error))
     return "--config: the file '" + parts(" was not readable").first + "' cannot be read";
-  if (dynamic_cast<const CLI::ConversionError*>(&error)) return text + ": it has another form than expected";
+  if (dynamic_cast<const CLI::ConversionError*>(&error)) {
+    const auto [name, value] = parts(" = ");
+    return name.substr(name.rfind(' ') + 1) + " is '" + value + "', expected another kind of value";
+  }
   return text;
 }
 

@@ -186,7 +186,7 @@ class Trainer {
     note("skipped", "step " + std::to_string(state_.step) + " is skipped: " + fault);
     if (state_.skipped > o_.max_skips)
       diverged(std::to_string(state_.skipped) + " steps had numbers that are not finite, --max-skips is " +
-               std::to_string(o_.max_skips));
+               std::to_string(o_.max_skips) + "; in the last one " + fault);
   }
   [[noreturn]] void diverged(const std::string& why) {
     note("diverged", why);
