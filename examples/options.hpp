@@ -119,7 +119,8 @@ inline std::string explain_found(const CLI::App& app, const CLI::ParseError& err
     const std::string name = parts(":").first;
     const CLI::Option* option = app.get_option_no_throw(name);
     const int found = option ? static_cast<int>(option->results().size()) : 0;
-    if (option && found > option->get_items_expected_max()) return name + " is given more than once, expected once";
+    if (option && found > option->get_items_expected_max())
+      return name + " is given more than once, expected once";
     if (!option || found == 0) return name + " has no value, expected one behind its name";
     return name + " has too few values, expected " + std::to_string(option->get_items_expected_min());
   }
