@@ -62,7 +62,7 @@ inline std::string style(const RoutingRecord& record, const std::string& id) {
   std::string rules;
   for (std::size_t l = 0; l < record.layers.size(); ++l) {
     const int number = static_cast<int>(l), E = record.layers[l].experts;
-    const std::string on = "#" + id + "l" + std::to_string(l) + ":checked~";
+    const std::string on = "#" + id + "l" + std::to_string(l) + ":checked~", text = "#" + id + "t .";
     const std::string x = "--x" + std::to_string(l), y = "--y" + std::to_string(l);
     rules += on + ".of" + std::to_string(l) + "{display:inline-block}" + on + ".panel.of" +
              std::to_string(l) + "{display:block}" + on + ".text i{background:var(" + x +
@@ -71,8 +71,8 @@ inline std::string style(const RoutingRecord& record, const std::string& id) {
       const std::string colour = colour_of(e, E), line = colour_of(e, E, 'f'),
                         chosen = "#" + id + name("e", number, e) + ":checked~.text i",
                         first = name("x", number, e), second = name("y", number, e);
-      rules += "." + first + "{" + x + ":" + colour + "}." + second + "{" + y + ":" + line + "}" + chosen +
-               ":not(." + first + "){" + x + ":none}" + chosen + ":not(." + second + "){" + y +
+      rules += text + first + "{" + x + ":" + colour + "}" + text + second + "{" + y + ":" + line + "}" +
+               chosen + ":not(." + first + "){" + x + ":none}" + chosen + ":not(." + second + "){" + y +
                ":transparent}" + on + chosen + ":not(." + first + ",." + second + "){color:var(--dim)}\n";
     }
   }
@@ -271,7 +271,8 @@ inline std::string html(const RoutingRecord& record, const std::string& id, std:
       text += radio(one);
     }
   }
-  text += "<div class=\"text\" tabindex=\"0\" role=\"region\" aria-label=\"text coloured by expert\">";
+  text += "<div class=\"text\" id=\"" + id +
+          "t\" tabindex=\"0\" role=\"region\" aria-label=\"text coloured by expert\">";
   const std::size_t shown_tokens = std::min(most, record.tokens.size());
   for (std::size_t n = 0; n < shown_tokens; ++n) {
     std::string classes, words;

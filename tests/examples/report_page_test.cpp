@@ -128,7 +128,7 @@ TEST_CASE("a page of two runs of usual size has at most 700 kB, and all that a p
 
 TEST_CASE("a chosen expert leaves its own colour only: of grounds where it is first, of lines where second") {
   const std::string rules = routed_text::style(*run_of(3, 1, 4).routing, "r");
-  CHECK(count(rules, ".x0-2{--x0:var(--e4-2)}.y0-2{--y0:var(--f4-2)}") == 1);
+  CHECK(count(rules, "#rt .x0-2{--x0:var(--e4-2)}#rt .y0-2{--y0:var(--f4-2)}") == 1);
   CHECK(count(rules, "#re0-2:checked~.text i:not(.x0-2){--x0:none}") == 1);
   CHECK(count(rules, "#re0-2:checked~.text i:not(.y0-2){--y0:transparent}") == 1);
   CHECK(count(rules, "#rl0:checked~#re0-2:checked~.text i:not(.x0-2,.y0-2){color:var(--dim)}") == 1);
