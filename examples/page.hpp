@@ -93,7 +93,7 @@ table.words td,table.words th{text-align:left}.words td:not(:last-child){white-s
 .scroll th:first-child,.scroll td:first-child{position:sticky;left:0;background:var(--ground)}
 .samples td{text-align:left;font-style:italic}.samples td:first-child{font-style:normal;color:var(--soft)}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(340px,100%),1fr));gap:26px 40px}
-.grid.two{grid-template-columns:repeat(auto-fit,minmax(min(440px,100%),1fr))}.grid svg{max-width:500px}
+.grid.two{grid-template-columns:repeat(auto-fit,minmax(min(400px,100%),1fr))}.grid svg{max-width:500px}
 .tiles{display:flex;flex-wrap:wrap;gap:10px;margin:18px 0 8px}
 .tile{flex:1 1 150px;background:var(--panel);border:1px solid var(--rule);border-radius:8px;
   padding:10px 14px;max-width:260px}
