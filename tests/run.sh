@@ -6,7 +6,7 @@ source cmake/need_packages.sh
 
 need_packages "the tests" g++=g++ cmake=cmake ninja-build=ninja libeigen3-dev=/usr/include/eigen3/Eigen/Core \
   nlohmann-json3-dev=/usr/include/nlohmann/json.hpp libcli11-dev=/usr/include/CLI/CLI.hpp \
-  catch2=/usr/include/catch2 pkg-config=pkg-config
+  catch2=/usr/include/catch2 libpcre2-dev=/usr/include/pcre2.h pkg-config=pkg-config
 
 echo "== building the tests"
 cmake --preset ci

@@ -73,9 +73,16 @@
 #include <moegpt/model/thresholds.hpp>
 #include <moegpt/model/transformer.hpp>
 #include <moegpt/model/workspace.hpp>
+#include <moegpt/text/byte_pairs.hpp>
+#include <moegpt/text/byte_pairs_text.hpp>
 #include <moegpt/text/dialects.hpp>
+#include <moegpt/text/nfc.hpp>
+#include <moegpt/text/split.hpp>
 #include <moegpt/text/token_view.hpp>
 #include <moegpt/text/tokenizer.hpp>
+#include <moegpt/text/train_byte_pairs.hpp>
+#include <moegpt/text/unicode_classes.hpp>
+#include <moegpt/text/utf8.hpp>
 #include <moegpt/train/accumulate.hpp>
 #include <moegpt/train/adam.hpp>
 #include <moegpt/train/clip.hpp>

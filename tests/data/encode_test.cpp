@@ -1,5 +1,7 @@
 #include <moegpt/data/encode.hpp>
 
+#include <moegpt/text/train_byte_pairs.hpp>
+
 #include "support.hpp"
 
 #include <sys/resource.h>
@@ -28,6 +30,41 @@ TEST_CASE("a text that is encoded piece by piece has the tokens of the whole tex
       text.text.chunk = chunk;
       CHECK(ids_of(encode(text.text, tokenizer)) == tokenizer.encode(whole));
     }
+}
+
+TEST_CASE(
+    "byte pairs that are encoded in pieces have the tokens of the whole text, for any number of threads") {
+  TemporaryFolder folder;
+  std::string whole;
+  for (int i = 0; i < 200; ++i) whole += i % 7 ? "they'll say the caf\u00e9's 12345 " : " \n\n\t it's\n so  ";
+  const TextFiles text{{folder / "1.txt"}};
+  write_bytes(text.files[0], whole);
+  for (const Split split : {Split::gpt2, Split::llama3, Split::qwen2}) {
+    BytePairTrainer trainer({.vocab = 300, .split = split});
+    trainer.add(whole);
+    const Tokenizer tokenizer = Tokenizer::byte_pairs(trainer.train());
+    const std::vector<int> expected = tokenizer.encode(whole);
+    for (const std::size_t chunk : {1, 7, 100, 100000})
+      for (const int threads : {1, 3}) {
+        TextFiles pieces = text;
+        pieces.chunk = chunk;
+        CHECK(ids_of(encode(pieces, tokenizer, Exec{threads})) == expected);
+      }
+  }
+}
+
+TEST_CASE("a separator that is a special token is its id between the files") {
+  Text text;
+  BytePairTrainer trainer({.vocab = 260, .special = {"<|end|>"}});
+  trainer.add(one);
+  const Tokenizer tokenizer = Tokenizer::byte_pairs(trainer.train());
+  text.text.separator = "<|end|>";
+  std::vector<int> expected = tokenizer.encode(one);
+  expected.push_back(tokenizer.byte_pairs()->special("<|end|>"));
+  for (const int id : tokenizer.encode("a second file\n")) expected.push_back(id);
+  CHECK(ids_of(encode(text.text, tokenizer)) == expected);
+  text.text.separator = "<|other|>";  // a text like any other
+  CHECK(tokenizer.decode(ids_of(encode(text.text, tokenizer))) == one + "<|other|>a second file\n");
 }
 
 TEST_CASE("tokens in memory have the hash of the files written from them") {

@@ -306,6 +306,20 @@ TEST_CASE("a corpus of several files is read, written and accumulated in micro-b
   CHECK(evaluate(model, val, work) > 0);
 }
 
+TEST_CASE("byte pairs are learned, encode a text and go to a tokenizer.json") {
+  const TemporaryFolder folder;
+  const std::string text = "the cat sat on the mat, and the rat that the cat saw sat on the hat of the cat";
+
+  BytePairTrainer trainer({.vocab = 300, .split = Split::gpt2});
+  trainer.add(text);  // as many texts as there are
+  const Tokenizer tokenizer = Tokenizer::byte_pairs(trainer.train());
+  const std::vector<int> ids = tokenizer.encode("the rat");
+  write_tokenizer_json(folder / "tokenizer.json", tokenizer);
+  const Tokenizer same = read_tokenizer_json(folder / "tokenizer.json");
+  CHECK(tokenizer.decode(ids) == "the rat");
+  CHECK(same == tokenizer);
+}
+
 TEST_CASE("one stream attends to another") {
   using Cross = Attention<AttentionShape{.dim = 8, .heads = 2, .mask = Mask::full, .memory_dim = 12}>;
   Cross layer, grad;

@@ -35,7 +35,8 @@ struct SafetensorsHeader {
 struct SafetensorsLimits {
   static constexpr std::uint64_t header_bytes = 100'000'000;
   static constexpr std::uint64_t integer = (std::uint64_t{1} << 48) - 1;  // the schema's maximum
-  static constexpr std::size_t tensors = 100'000, name_bytes = 1024, rank = 8, metadata_bytes = 1'000'000;
+  static constexpr std::size_t tensors = 100'000, name_bytes = 1024, rank = 8,
+                               metadata_bytes = 16'000'000;  // byte pairs of 10^6 merges
 };
 
 namespace safetensors {
