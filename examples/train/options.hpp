@@ -77,8 +77,8 @@ inline void declare(CLI::App& app, Options& o, const std::vector<std::string>& p
   defaults_to(
       app.add_option("--tokenizer", o.tokenizer,
                      "auto (characters, or bytes if the text is not UTF-8 or has more than 256 different "
-                     "ones; of token ids, bytes), characters, bytes, or a model's file: its tokenizer")
-          ->check(one_of({"auto", "characters", "bytes"}, "the name of a model's file")),
+                     "ones; of token ids, bytes), characters, bytes, or a file: tokenizer.json, or a model's")
+          ->check(one_of({"auto", "characters", "bytes"}, "a file: tokenizer.json, or a model's")),
       text);
   const auto add_rule = [&](const char* name, std::string& rule, const char* what) {
     defaults_to(app.add_option(name, rule, what)->check(one_of({"keep", "remove", "refuse"})), text);

@@ -1,5 +1,7 @@
 #pragma once
 // The text of `train` as tokens, and the units of its losses.
+#include <moegpt/io/tokenizer_file.hpp>
+
 #include "options.hpp"
 
 namespace training {
@@ -17,6 +19,7 @@ inline bool is_file(const std::string& choice) {
   return choice != "auto" && choice != "characters" && choice != "bytes";
 }
 inline Tokenizer tokenizer_of_file(const std::string& path) {
+  if (path.ends_with(".json")) return read_tokenizer_json(path);
   return Tokenizer::from_text(detail::metadata_of(read_safetensors(path), "moegpt.tokenizer"));
 }
 inline Tokenizer choose_tokenizer(const std::string& choice, const TextSurvey& survey) {

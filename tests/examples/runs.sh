@@ -325,7 +325,7 @@ END
     wrong 2 "separator is 50256, but the ids of these tokens are 0 .. 255" --data moved.bin --separator auto
     wrong 2 "separator is 'auto', but the text has no form feed" --data text.txt --separator auto
     wrong 2 "tokenizer is 'characters', but --data are token ids" --data moved.bin --tokenizer characters
-    wrong 2 "tokenizer: is 'words', expected auto, characters, bytes or the name of a model's file" --data text.txt --tokenizer words
+    wrong 2 "tokenizer: is 'words', expected auto, characters, bytes or a file: tokenizer.json, or a model's" --data text.txt --tokenizer words
     wrong 4 "text.txt: " --data text.txt --tokenizer text.txt
     ;;
   damage)

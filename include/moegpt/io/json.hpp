@@ -1,7 +1,7 @@
 #pragma once
 // Text for files and messages: JSON, and shortened text for error messages.
 #include <moegpt/core/matrix.hpp>
-#include <moegpt/text/tokenizer.hpp>
+#include <moegpt/text/utf8.hpp>
 
 #include <charconv>
 #include <cmath>
