@@ -35,7 +35,7 @@ void declare(CLI::App& app, Options& o) {
   app.add_option(
          "--storage", o.storage,
          "Type of matrices in memory: float, bf16 or int8, of 4, 2 and 1.125 bytes (default: the file's)")
-      ->check(CLI::IsMember({"float", "bf16", "int8"}));
+      ->check(one_of({"float", "bf16", "int8"}));
   app.add_option("--prompt", o.prompt, "What to continue (default: a new line, or the model's first token)");
   auto* const chat =
       app.add_flag("--chat", o.chat, "Continues each line of the standard input, and remembers them");

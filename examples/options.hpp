@@ -7,6 +7,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
+#include <filesystem>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -64,6 +66,23 @@ inline CLI::Validator file_name() {
           ""};
 }
 
+// One of some words. or_file: or else the name of a file that exists.
+inline CLI::Validator one_of(std::vector<std::string> words, const char* or_file = nullptr) {
+  return {[=](std::string& text) -> std::string {
+            if (std::find(words.begin(), words.end(), text) != words.end()) return {};
+            std::error_code none;
+            if (or_file && std::filesystem::is_regular_file(text, none)) return {};
+            std::string expected;
+            for (const std::string& word : words) {
+              if (!expected.empty()) expected += !or_file && &word == &words.back() ? " or " : ", ";
+              expected += word;
+            }
+            if (or_file) (expected += " or ") += or_file;
+            return "is '" + text + "', expected " + expected;
+          },
+          ""};
+}
+
 inline int default_threads() { return std::thread::hardware_concurrency() == 1 ? 1 : 2; }
 
 // The most similar option to an unknown one: with it as prefix, or at Levenshtein distance at most two; or
@@ -89,9 +108,47 @@ inline std::string nearest(const CLI::App& app, const std::string& wrong) {
   return found;
 }
 
+// Sentences for what CLI11 itself finds.
+inline std::string explain_found(const CLI::App& app, const CLI::ParseError& error) {
+  const std::string text = error.what();
+  const auto parts = [&](const char* between) {  // of "A between B"
+    const std::size_t at = text.find(between);
+    return std::pair(text.substr(0, at), at == text.npos ? "" : text.substr(at + std::strlen(between)));
+  };
+  if (dynamic_cast<const CLI::ArgumentMismatch*>(&error)) {
+    const std::string name = parts(":").first;
+    const CLI::Option* option = app.get_option_no_throw(name);
+    const int found = option ? static_cast<int>(option->results().size()) : 0;
+    if (option && found > option->get_items_expected_max())
+      return name + " is given more than once, expected once";
+    if (!option || found == 0) return name + " has no value, expected one behind its name";
+    return name + " has too few values, expected " + std::to_string(option->get_items_expected_min());
+  }
+  if (dynamic_cast<const CLI::RequiresError*>(&error)) {
+    const auto [name, other] = parts(" requires ");
+    return name + " is given without " + other + ": give both, or neither";
+  }
+  if (dynamic_cast<const CLI::ExcludesError*>(&error)) {
+    const auto [name, other] = parts(" excludes ");
+    return name + " and " + other + " are given, expected one of them";
+  }
+  if (dynamic_cast<const CLI::RequiredError*>(&error))
+    return parts(" is required").first + " is missing, and is required";
+  if (dynamic_cast<const CLI::ConfigError*>(&error))
+    return "the file of --config has '" + text.substr(text.rfind(' ') + 1) +
+           "', which is no option of this program";
+  if (dynamic_cast<const CLI::FileError*>(&error))
+    return "--config: the file '" + parts(" was not readable").first + "' cannot be read";
+  if (dynamic_cast<const CLI::ConversionError*>(&error)) {
+    const auto [name, value] = parts(" = ");
+    return name.substr(name.rfind(' ') + 1) + " is '" + value + "', expected another kind of value";
+  }
+  return text;
+}
+
 inline std::string explain(const CLI::App& app, const CLI::ParseError& error) {
   const std::vector<std::string> unknown = app.remaining();
-  if (unknown.empty()) return error.what();
+  if (unknown.empty()) return explain_found(app, error);
   const std::string name = unknown[0].substr(0, unknown[0].find('=')), meant = nearest(app, name);
   if (name.rfind('-', 0) != 0) return "'" + unknown[0] + "' belongs to no option";
   return "no option is called " + name + (meant.empty() ? "" : ": is " + meant + " meant?");

@@ -39,7 +39,7 @@ inline std::string heat_style(const int (&ramp)[5][3], const double (&text)[3], 
     const double ground = luminance(rgb);
     const bool is_on = contrast(ground, luminance(on)) > contrast(ground, luminance(text));
     style += "svg .t" + std::to_string(level) + "{fill:var(--" + (is_on ? "on" : "text") + ")}.h" +
-             std::to_string(level) + "{fill:" + colour + ";background:" + colour + "}";
+             std::to_string(level) + "{--c:" + colour + ";fill:var(--c);background:var(--c)}";
   }
   return style + "\n";
 }
@@ -57,10 +57,12 @@ inline std::string colours() {
   };
   std::string style =
       ":root{color-scheme:light dark;--ground:#fff;--panel:#f6f7f9;--text:#1c2024;--soft:#5b636c;"
-      "--rule:#dfe3e7;--mark:#b00020;--on:#fff;--muted:#e6e8eb;--dim:#a3aab1;--tint:83%;--tint-s:70%;" +
+      "--rule:#dfe3e7;--mark:#b00020;--on:#fff;--muted:#e6e8eb;--dim:#a3aab1;--tint:83%;--line:52%;--tint-s:"
+      "70%;" +
       lines(light_lines) + "}\n" + heat_style(light, {28, 32, 36}, {255, 255, 255}) +
       "@media (prefers-color-scheme:dark){:root{--ground:#12161b;--panel:#1a2027;--text:#e4e8ec;"
       "--soft:#9aa4ae;--rule:#2c343d;--mark:#ff8a80;--on:#0c1116;--muted:#2a3038;--dim:#5c6670;--tint:30%;--"
+      "line:58%;--"
       "tint-s:55%;" +
       lines(dark_lines) + "}\n" + heat_style(dark, {228, 232, 236}, {12, 17, 22}) + "}\n";
   for (std::size_t i = 0; i < svg::line_colours; ++i) {
@@ -88,9 +90,10 @@ table.words td,table.words th{text-align:left}.words td:not(:last-child){white-s
 .type{font:13px/1.55 ui-monospace,"SF Mono","DejaVu Sans Mono",Consolas,monospace;color:var(--soft)}
 .words td{overflow-wrap:anywhere}
 .scroll{overflow-x:auto;max-width:100%}
+.scroll th:first-child,.scroll td:first-child{position:sticky;left:0;background:var(--ground)}
 .samples td{text-align:left;font-style:italic}.samples td:first-child{font-style:normal;color:var(--soft)}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(340px,100%),1fr));gap:26px 40px}
-.grid.two{grid-template-columns:repeat(auto-fit,minmax(min(440px,100%),1fr))}.grid svg{max-width:640px}
+.grid.two{grid-template-columns:repeat(auto-fit,minmax(min(400px,100%),1fr))}.grid svg{max-width:500px}
 .tiles{display:flex;flex-wrap:wrap;gap:10px;margin:18px 0 8px}
 .tile{flex:1 1 150px;background:var(--panel);border:1px solid var(--rule);border-radius:8px;
   padding:10px 14px;max-width:260px}
@@ -104,17 +107,20 @@ pre{background:var(--panel);border:1px solid var(--rule);border-radius:8px;paddi
   font-size:13.5px;line-height:1.5;max-width:900px}
 code{font-size:13px;background:var(--panel);border:1px solid var(--rule);border-radius:4px;
   padding:0 4px;white-space:pre}
-svg{width:100%;height:auto;display:block;font:12px system-ui,"Segoe UI","DejaVu Sans",sans-serif}
-svg text{fill:var(--text)}svg .title{font-weight:600;font-size:13.5px}svg .soft{fill:var(--soft)}
-svg .marked{fill:var(--mark)}rect{shape-rendering:crispEdges}.muted{fill:var(--muted)}
+svg{width:100%;height:auto;display:block;font:13px system-ui,"Segoe UI","DejaVu Sans",sans-serif}
+svg text{fill:var(--text)}svg .title{font-weight:600;font-size:14px}svg .soft{fill:var(--soft)}
+svg .marked{fill:var(--mark);paint-order:stroke;stroke:var(--ground);stroke-width:3px}
+path.heat{fill:none;stroke:var(--c)}rect{shape-rendering:crispEdges}.muted{fill:var(--muted)}
 .rule{stroke:var(--rule)}.curve{fill:none;stroke-width:2;stroke-linejoin:round}
 .thin{stroke-width:1.2;opacity:.75}.band{stroke:none;opacity:.22}.dot{stroke:none}
 .mark{stroke:var(--mark);stroke-width:1.5}
 .dashed{stroke-dasharray:5 4}
 .hit{fill:transparent}.hit:hover{fill:var(--soft);opacity:.13}
 svg.narrow{display:none}
-@media (max-width:760px){body{padding:20px 14px 48px}svg.wide{display:none}svg.narrow{display:block}
-  th,td{padding-left:14px}.tile{max-width:none;flex-basis:130px}}
+@media (max-width:760px){body{padding:20px 14px 48px}svg.wide{display:none}
+  svg.narrow{display:block;max-width:560px}.tile{max-width:none;flex-basis:130px}
+  table{font-size:14px}th,td{padding:4px 0 4px 14px}td,th{white-space:nowrap}
+  .words td:last-child,.words th:last-child{white-space:normal;min-width:190px}.samples td{white-space:normal}}
 @media print{.tile,pre{break-inside:avoid}}
 )";
 

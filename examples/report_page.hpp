@@ -39,7 +39,7 @@ inline std::string whole(Index n) {  // 12,288,000
 
 // value(step record) over the steps, as means of at most `points` intervals, with their extremes as a band.
 template <class F>
-svg::Series means(const Run& run, std::string name, std::size_t colour, F&& value, std::size_t points = 200) {
+svg::Series means(const Run& run, std::string name, std::size_t colour, F&& value, std::size_t points = 140) {
   svg::Series s{std::move(name), {}, {}, colour};
   const auto& steps = run.metrics.steps;
   const std::size_t each = (steps.size() + points - 1) / std::max<std::size_t>(points, 1);
@@ -135,11 +135,16 @@ inline std::string expert_charts(const std::vector<Run>& runs) {
       worst([](const ExpertHealth& h) { return h.max_over_mean; }));
   text += chart_of(
       runs,
-      {.title = "Entropy of the load over ln E", .unit = "worst layer; balanced: 1", .x_name = "", .most = 1},
+      {.title = "Entropy of the load / ln E", .unit = "worst layer; balanced: 1", .x_name = "", .most = 1},
       worst([](const ExpertHealth& h) { return h.entropy; }));
-  text += chart_of(
-      runs, {.title = "Experts without tokens", .unit = "worst layer", .x_name = "", .least = 0, .most = 1},
-      worst([](const ExpertHealth& h) { return static_cast<double>(h.dead); }));
+  text += chart_of(runs,
+                   {.title = "Experts without tokens",
+                    .unit = "worst layer",
+                    .x_name = "",
+                    .least = 0,
+                    .most = 1,
+                    .whole = true},
+                   worst([](const ExpertHealth& h) { return static_cast<double>(h.dead); }));
   bool drops = false;
   for (const Run& run : runs)
     for (const StepRecord& r : run.metrics.steps) drops = drops || worst_of(r.layers).dropped > 0;
@@ -150,7 +155,54 @@ inline std::string expert_charts(const std::vector<Run>& runs) {
   return page::grid(text);
 }
 
+// The charts of a run as a table of means over intervals, which needs no pointer.
+inline std::string values_table(const Run& run) {
+  const auto& steps = run.metrics.steps;
+  if (steps.empty()) return {};
+  const bool experts = !steps.front().layers.empty();
+  std::vector<std::vector<std::string>> rows{{"steps", "loss", "learning rate", "gradient", "tokens/s"}};
+  if (experts) rows[0].insert(rows[0].end(), {"load / mean", "entropy", "dead", "dropped"});
+  const std::size_t parts = std::min<std::size_t>(12, steps.size());
+  for (std::size_t p = 0; p < parts; ++p) {
+    const std::size_t from = p * steps.size() / parts, to = (p + 1) * steps.size() / parts;
+    const auto mean = [&](const char* format, auto&& value) {
+      double sum = 0;
+      for (std::size_t i = from; i < to; ++i) sum += value(steps[i]) / static_cast<double>(to - from);
+      return std::isfinite(sum) ? svg::number(sum, format) : "not finite";
+    };
+    std::vector<std::string>& row = rows.emplace_back();
+    row.push_back(whole(steps[from].step) + " \u2013 " + whole(steps[to - 1].step));
+    row.push_back(mean("%.4f", [](const StepRecord& r) { return r.loss; }));
+    row.push_back(mean("%.2g", [](const StepRecord& r) { return r.learning_rate; }));
+    row.push_back(mean("%.3g", [](const StepRecord& r) { return r.gradient_norm; }));
+    row.push_back(mean("%.0f", [](const StepRecord& r) { return r.tokens_per_second; }));
+    if (!experts) continue;
+    row.push_back(mean("%.2f", [](const StepRecord& r) { return worst_of(r.layers).max_over_mean; }));
+    row.push_back(mean("%.3f", [](const StepRecord& r) { return worst_of(r.layers).entropy; }));
+    row.push_back(mean("%.2f", [](const StepRecord& r) { return 1.0 * worst_of(r.layers).dead; }));
+    row.push_back(mean("%.1f %%", [](const StepRecord& r) { return 100 * worst_of(r.layers).dropped; }));
+  }
+  return page::table(rows);
+}
+
 // Share of each expert of each layer in the load, over intervals of the run.
+inline std::string table_of(const svg::Heatmap& map) {
+  const std::size_t E = map.rows.size(), frames = map.cols.size(), parts = std::min<std::size_t>(6, frames);
+  std::vector<std::vector<std::string>> rows{{"steps"}};
+  for (std::size_t p = 0; p < parts; ++p)
+    rows[0].push_back(map.from[p * frames / parts] + " \u2013 " + map.to[(p + 1) * frames / parts - 1]);
+  for (std::size_t e = 0; e < E; ++e) {
+    rows.push_back({"expert " + std::to_string(e)});
+    for (std::size_t p = 0; p < parts; ++p) {
+      const std::size_t from = p * frames / parts, to = (p + 1) * frames / parts;
+      double mean = 0;
+      for (std::size_t f = from; f < to; ++f)
+        mean += map.value[e * frames + f] / static_cast<double>(to - from);
+      rows.back().push_back(svg::number(mean, "%.1f %%"));
+    }
+  }
+  return page::table(rows);
+}
 inline std::string load_maps(const Run& run) {
   const auto& steps = run.metrics.steps;
   const auto first =
@@ -194,12 +246,18 @@ inline std::string load_maps(const Run& run) {
       map.cols[f] = std::to_string(steps[std::min(steps.size() - 1, f * steps.size() / frames)].step);
     }
     map.cols[frames - 1] = std::to_string(steps.back().step);
+    for (std::size_t f = 0; f < frames; ++f)
+      map.from.push_back(whole(steps[f * steps.size() / frames].step)),
+          map.to.push_back(whole(steps[(f + 1) * steps.size() / frames - 1].step));
     if (frames < 8) std::fill(map.cols.begin() + 1, map.cols.end() - (frames > 1 ? 1 : 0), "");
     maps.push_back(std::move(map));
   }
   std::string text;
   for (svg::Heatmap& map : maps) map.top = 100 * most, text += svg::draw(map);
-  return page::grid(text);
+  text = page::grid(text);
+  std::string tables;
+  for (const svg::Heatmap& map : maps) ((tables += "<h3>") += map.title) += "</h3>\n" + table_of(map);
+  return text + page::details("The same as tables", tables);
 }
 
 inline std::string swatch(const std::vector<Run>& runs, std::size_t i) {
@@ -215,6 +273,10 @@ inline std::string tiles(const Run& run) {
   };
   if (const EvaluationRecord* best = best_of(run))
     tile(svg::number(best->val, "%.4f"), "best val loss, step " + whole(best->step));
+  if (m.final_loss)
+    tile(svg::number(m.final_loss->val, "%.4f"),
+         "val loss at the end, of " + (m.final_loss->batches > 0 ? whole(m.final_loss->batches) + " batches"
+                                                                 : std::string("the whole validation text")));
   if (!m.evaluations.empty())
     tile(svg::number(m.evaluations.back().train, "%.4f"),
          "train loss at step " + whole(m.evaluations.back().step));
@@ -323,17 +385,19 @@ inline std::string html(const std::vector<Run>& runs) {
             "text (dots). Dashed in red: what simpler models reach on the text of the first run.",
       loss_chart(runs));
   text += page::section("Training", "", training_charts(runs));
+  const std::string values = each_run(runs, [&](std::size_t i) { return values_table(runs[i]); });
+  if (!values.empty()) text += page::details("The curves as a table: means over parts of the run", values);
   std::string rules;
   if (has_experts(runs)) {
     text += page::section("Health of the experts",
                           "Each of the layer that is worst in this respect. Balanced layers stay near 1; "
                           "an expert without tokens learns nothing.",
                           expert_charts(runs));
-    text += page::section("Load of the experts",
-                          "Percent of a layer's work that goes to each expert, while the model learns. Rows "
-                          "alike: balance. One "
-                          "strong row among weak ones: collapse.",
-                          each_run(runs, [&](std::size_t i) { return load_maps(runs[i]); }));
+    text += page::section(
+        "Load of the experts",
+        "Percent of a layer's work that goes to each expert, while the model learns. Rows alike: balance. "
+        "One strong row among weak ones: collapse.",
+        each_run(runs, [&](std::size_t i) { return load_maps(runs[i]); }));
   }
   std::vector<int> expert_counts;
   const std::string routed = each_run(runs, [&](std::size_t i) -> std::string {
@@ -350,9 +414,9 @@ inline std::string html(const std::vector<Run>& runs) {
   if (!routed.empty())
     text += page::section(
         "Which expert takes which character",
-        "Validation text. The ground of a character is the colour of its first expert, the line below that "
-        "of "
-        "its second. Choose a layer, and an expert to see only what it takes. Hovering shows all gates.",
+        "Validation text. The ground of a character has the colour of its first expert, the line below it "
+        "that of its second. Choose a layer, and an expert to see only what it takes. Hovering shows all "
+        "gates, and so does the table below.",
         routed);
   const std::string written = each_run(runs, [&](std::size_t i) { return samples(runs[i]); });
   if (!written.empty()) text += page::section("Samples", "What the model writes.", written);

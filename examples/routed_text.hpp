@@ -12,12 +12,13 @@ using namespace moegpt;
 using Layer = RoutingRecord::Layer;
 
 // A token in a table: white space is visible.
-inline std::string shown(std::string_view token) {
+inline std::string visible(std::string_view token) {
   std::string text;
   for (const char c : token)
     text += c == '\n' ? "\u23ce" : c == ' ' ? "\u2423" : c == '\t' ? "\u21e5" : std::string(1, c);
-  return "<code>" + page::escaped(text) + "</code>";
+  return page::escaped(text);
 }
+inline std::string shown(std::string_view token) { return "<code>" + visible(token) + "</code>"; }
 
 inline constexpr const char* kinds[] = {"space",   "line end", "vowel",       "consonant",
                                         "capital", "digit",    "punctuation", "other"};
@@ -40,8 +41,9 @@ inline double hue(int expert, int experts) {
   return experts <= 12 ? 360.0 * expert / experts : std::fmod(137.508 * expert, 360.0);
 }
 
-inline std::string colour_of(int expert, int experts) {
-  return "var(--e" + std::to_string(experts) + "-" + std::to_string(expert) + ")";
+// kind: e, of grounds; f, of lines, which are darker.
+inline std::string colour_of(int expert, int experts, char kind = 'e') {
+  return std::string("var(--") + kind + std::to_string(experts) + "-" + std::to_string(expert) + ")";
 }
 inline std::string name(std::string_view prefix, int layer, int expert) {
   return std::string(prefix) + std::to_string(layer) + "-" + std::to_string(expert);
@@ -55,20 +57,23 @@ inline bool can_show(const RoutingRecord& record) {
 }
 
 // Rules of one text; `id` distinguishes the texts of a page. The classes of a token: xL-E and yL-E, its first
-// and second expert in layer L.
+// and second expert in layer L. They set the colours --xL and --yL; a chosen expert leaves only its own.
 inline std::string style(const RoutingRecord& record, const std::string& id) {
   std::string rules;
   for (std::size_t l = 0; l < record.layers.size(); ++l) {
     const int number = static_cast<int>(l), E = record.layers[l].experts;
-    const std::string on = "#" + id + "l" + std::to_string(l) + ":checked~";
+    const std::string on = "#" + id + "l" + std::to_string(l) + ":checked~", text = "#" + id + "t .";
+    const std::string x = "--x" + std::to_string(l), y = "--y" + std::to_string(l);
     rules += on + ".of" + std::to_string(l) + "{display:inline-block}" + on + ".panel.of" +
-             std::to_string(l) + "{display:block}\n";
+             std::to_string(l) + "{display:block}" + on + ".text i{background:var(" + x +
+             ");border-color:var(" + y + ",transparent)}\n";
     for (int e = 0; e < E; ++e) {
-      const std::string colour = colour_of(e, E);
-      rules += on + ".text ." + name("x", number, e) + "{background:" + colour + "}" + on + ".text ." +
-               name("y", number, e) + "{border-color:" + colour + "}\n";
-      rules += on + "#" + id + name("e", number, e) + ":checked~.text i:not(." + name("x", number, e) + ",." +
-               name("y", number, e) + "){background:none;border-color:transparent;color:var(--dim)}\n";
+      const std::string colour = colour_of(e, E), line = colour_of(e, E, 'f'),
+                        chosen = "#" + id + name("e", number, e) + ":checked~.text i",
+                        first = name("x", number, e), second = name("y", number, e);
+      rules += text + first + "{" + x + ":" + colour + "}" + text + second + "{" + y + ":" + line + "}" +
+               chosen + ":not(." + first + "){" + x + ":none}" + chosen + ":not(." + second + "){" + y +
+               ":transparent}" + on + chosen + ":not(." + first + ",." + second + "){color:var(--dim)}\n";
     }
   }
   return rules;
@@ -77,10 +82,14 @@ inline std::string style(const RoutingRecord& record, const std::string& id) {
 inline std::string colours(const std::vector<int>& expert_counts) {
   std::string rules = ":root{";
   for (const int E : expert_counts)
-    for (int e = 0; e < E; ++e)
-      rules += "--e" + std::to_string(E) + "-" + std::to_string(e) + ":hsl(" +
-               page::number(hue(e, E), "%.0f") + " var(--tint-s) " +
-               (E > 12 && e % 2 == 1 ? "calc(var(--tint) - 7%)" : "var(--tint)") + ");";
+    for (int e = 0; e < E; ++e) {
+      const std::string number = std::to_string(E) + "-" + std::to_string(e),
+                        h = page::number(hue(e, E), "%.0f");
+      const bool darker = E > 12 && e % 2 == 1;
+      rules += "--e" + number + ":hsl(" + h + " var(--tint-s) " +
+               (darker ? "calc(var(--tint) - 7%)" : "var(--tint)") + ");--f" + number + ":hsl(" + h +
+               " var(--tint-s) var(--line));";
+    }
   return rules + "}\n";
 }
 
@@ -100,20 +109,21 @@ inline constexpr const char* common_style = R"(
   white-space:pre-wrap;overflow-wrap:anywhere;max-height:28em;overflow:auto}
 .text i{font-style:normal;border-bottom:2px solid transparent;padding:2px 0 0}
 .text i:hover{outline:1.5px solid var(--text)}
-.text i:hover::after{content:attr(data-g);position:fixed;left:0;right:0;bottom:0;z-index:9;
+.text i:hover::after{content:"layer: experts and gates\A" attr(data-g);position:fixed;left:0;right:0;bottom:0;z-index:9;
   white-space:pre-wrap;background:var(--text);color:var(--ground);padding:8px 16px;font-size:13px;
   line-height:1.5;max-height:50vh;overflow:hidden}
-.chip b{font-weight:600}
+.gates td{text-align:left;font-variant-numeric:tabular-nums}.gates th{text-align:left}
 )";
 
-// The experts and gates of token n in one layer: 3 (0.61), 5 (0.39)
+// The experts and gates of token n in one layer: 3 .61, 5 .39
 inline std::string gates(const Layer& layer, std::size_t n) {
   std::string text;
   for (std::size_t k = 0; k < static_cast<std::size_t>(layer.choices); ++k) {
     const std::size_t pair = n * static_cast<std::size_t>(layer.choices) + k;
     if (layer.expert[pair] == no_expert) continue;
+    const std::string gate = page::number(layer.gate[pair], " %.2f");
     text += (text.empty() ? "" : ", ") + std::to_string(layer.expert[pair]) +
-            page::number(layer.gate[pair], " (%.2f)");
+            (gate.starts_with(" 0.") ? " " + gate.substr(2) : gate);
   }
   return text.empty() ? "none" : text;
 }
@@ -235,7 +245,7 @@ inline std::string radio(const Radio& r) {
 }
 
 // The text with its controls. At most `most` tokens are shown; the tables are of all.
-inline std::string html(const RoutingRecord& record, const std::string& id, std::size_t most = 1200) {
+inline std::string html(const RoutingRecord& record, const std::string& id, std::size_t most = 750) {
   if (record.layers.empty()) return "<p class=\"soft\">This model has no routed layers.</p>\n";
   if (!can_show(record)) return "<p class=\"soft\">These are too many experts to show in colours.</p>\n";
   std::string text = "<div class=\"routed\">\n";
@@ -261,14 +271,15 @@ inline std::string html(const RoutingRecord& record, const std::string& id, std:
       text += radio(one);
     }
   }
-  text += "<div class=\"text\" tabindex=\"0\" role=\"region\" aria-label=\"text coloured by expert\">";
+  text += "<div class=\"text\" id=\"" + id +
+          "t\" tabindex=\"0\" role=\"region\" aria-label=\"text coloured by expert\">";
   const std::size_t shown_tokens = std::min(most, record.tokens.size());
   for (std::size_t n = 0; n < shown_tokens; ++n) {
-    std::string classes, words = record.tokens[n] == "\n" ? "line end" : "'" + record.tokens[n] + "'";
+    std::string classes, words;
     for (std::size_t l = 0; l < record.layers.size(); ++l) {
       const Layer& layer = record.layers[l];
       const auto K = static_cast<std::size_t>(layer.choices);
-      words += "\nlayer " + std::to_string(layer.layer) + ": expert " + gates(layer, n);
+      words += (l > 0 ? "\n" : "") + std::to_string(layer.layer) + ": " + gates(layer, n);
       for (std::size_t k = 0, place = 0; k < K && place < 2; ++k)
         if (const int e = layer.expert[n * K + k]; e != no_expert)
           (classes += classes.empty() ? "" : " ") += name(place++ == 0 ? "x" : "y", static_cast<int>(l), e);
@@ -287,10 +298,11 @@ inline std::string html(const RoutingRecord& record, const std::string& id, std:
   std::vector<std::vector<std::string>> rows{{"token"}};
   for (const Layer& layer : record.layers) rows[0].push_back("layer " + std::to_string(layer.layer));
   for (std::size_t n = 0; n < shown_tokens; ++n) {
-    rows.push_back({shown(record.tokens[n])});
+    rows.push_back({visible(record.tokens[n])});
     for (const Layer& layer : record.layers) rows.back().push_back(gates(layer, n));
   }
-  return text + page::details("The same as a table: experts and gates of each token", page::table(rows));
+  return text +
+         page::details("The same as a table: experts and gates of each token", page::table(rows, "gates"));
 }
 
 }  // namespace routed_text

@@ -205,14 +205,13 @@ inline std::string html(const Watched& seen) {
     text += "<tr><td>dialect " + dialect_name(static_cast<int>(d)) + "</td><td>" +
             svg::escaped(seen.samples[d]) + "</td></tr>\n";
   text += "</table>\n" + figures(seen);
-  text +=
-      section("While it learns",
-              "The loss falls towards the entropy of the text, below which no model can get. MaxVio says how "
-              "far the busiest "
-              "expert is above an even share: at 1 it has twice as much. What an expert tells of the dialect "
-              "is their mutual "
-              "information, 0 if routing does not care. The last picture shows how early a router settles.",
-              charts(seen));
+  text += section(
+      "While it learns",
+      "The loss falls towards the entropy of the text, below which no model can get. MaxVio says how "
+      "far the busiest expert is above an even share: at 1 it has twice as much. What an expert tells "
+      "of the dialect is their mutual information, 0 if routing does not depend on it. The last "
+      "picture shows how early a router settles.",
+      charts(seen));
   text += section(
       "Load of the experts",
       "Percent of all choices that go to each expert, while it learns. All rows alike: balance. One strong "
@@ -221,14 +220,13 @@ inline std::string html(const Watched& seen) {
   text += section(
       "Which dialect uses which expert",
       "Percent of a dialect's choices that go to each expert, on held-out text; each row sums to 100. Rows "
-      "that look "
-      "alike: experts do not care about dialects. Strong cells in different places: they have specialised.",
+      "that look alike: routing does not depend on dialects. Strong cells in different places: experts have "
+      "specialised.",
       tables(seen));
   text +=
       section("Experts that are used together",
-              "Percent of tokens that use both experts, on held-out text. Strong pairs work as a team. On "
-              "the grey diagonal: "
-              "tokens that use the expert at all.",
+              "Percent of tokens that use both experts, on held-out text. On the grey diagonal: tokens that "
+              "use the expert at all.",
               together(seen));
   return page::whole("Where the tokens go", text);
 }

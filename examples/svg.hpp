@@ -94,6 +94,15 @@ class Drawing {
     add("circle", {{"cx", place(x)}, {"cy", place(y)}, {"r", "2.6"}, {"class", std::string(style)}}, "",
         true);
   }
+  // Horizontal strokes of one colour: x, y and length of each, as many bytes as a number.
+  void strokes(const std::vector<std::array<double, 3>>& all, double thickness, std::string_view style) {
+    std::string path;
+    for (const auto& [x, y, length] : all) {
+      ((path += 'M') += place(x)) += ' ';
+      ((path += place(y)) += 'h') += place(length);
+    }
+    add("path", {{"class", std::string(style)}, {"stroke-width", place(thickness)}, {"d", path}}, "", true);
+  }
   // anchor: start, middle or end.
   void write(double x, double y, std::string_view words, const char* anchor = "start",
              std::string_view style = {}) {
@@ -103,7 +112,7 @@ class Drawing {
   std::string str() const { return text_ + "</svg>\n"; }
 
  private:
-  static std::string place(double x) { return number(x, "%.5g"); }
+  static std::string place(double x) { return number(std::round(10 * x) / 10, "%.5g"); }
   void poly(std::string_view name, const Points& points, std::string_view style) {
     std::string path;
     for (const auto& [x, y] : points) path += place(x) + "," + place(y) + " ";
@@ -133,49 +142,85 @@ struct Heatmap {
   std::string mark_name{};
   const char* format = "%.0f";  // of values
   std::string unit{};
-  bool numbers = false;        // in the cells
-  bool mute_diagonal = false;  // the diagonal has other values: no colour
+  bool numbers = false;                   // in the cells
+  bool mute_diagonal = false;             // the diagonal has other values: no colour
+  std::vector<std::string> from{}, to{};  // of all columns, what each stands for; empty: cols
   double cell_height = 26;
   double left = 72;  // for names of rows
 };
 
 inline std::string draw(const Heatmap& h) {
-  constexpr double width = 480, right = 14, top = 48;
+  constexpr double width = 400, right = 14, top = 48;
   const std::size_t rows = h.rows.size(), cols = h.cols.size();
   const double left = h.left,
                cell = (width - left - right) / static_cast<double>(std::max<std::size_t>(cols, 1));
   const double bottom = top + h.cell_height * static_cast<double>(rows), gap = h.numbers ? 1.5 : 0;
   Drawing d(width, bottom + 92, h.title, h.title + ": " + h.row_name + " by " + h.col_name);
   d.write(left - 8, top - 8, h.row_name, "end", "soft");
+  struct Hit {
+    double x, y, width, height;
+    std::string tip;
+  };
+  std::vector<Hit> hits;  // above all colours, as numbers are
+  struct Number {
+    double x, y;
+    std::string text, style;
+  };
+  std::vector<Number> numbers;
+  std::array<std::vector<std::array<double, 3>>, heat_levels> strokes{};
+  double thickness = 0;
   for (std::size_t r = 0; r < rows; ++r) {
     const double y = top + h.cell_height * static_cast<double>(r);
     d.write(left - 8, y + h.cell_height / 2 + 4, h.rows[r], "end");
-    for (std::size_t c = 0, next; c < cols; c = next) {
-      // Neighbours of one colour and without numbers are one box.
-      const double v = h.value[r * cols + c], x = left + cell * static_cast<double>(c);
-      const bool muted = h.mute_diagonal && r == c;
-      const auto colour = [&](std::size_t i) { return heat_level(h.value[r * cols + i] / h.top); };
-      for (next = c + 1; !h.numbers && next < cols && colour(next) == colour(c) && h.cols[next].empty();)
-        ++next;
-      const std::string col = h.cols[c].empty() ? "" : ", " + h.col_name + " " + h.cols[c];
-      const double extent = cell * static_cast<double>(next - c);
-      d.box(x, y, gap > 0 ? extent - gap : extent + 0.3, h.cell_height - std::min(2.0, h.cell_height / 8),
-            muted ? "muted" : heat(v / h.top),
-            h.row_name + " " + h.rows[r] + col + ": " + number(v, "%.3g") + h.unit);
-      if (h.numbers)
-        d.write(x + (cell - gap) / 2, y + h.cell_height / 2 + 3, number(v, h.format), "middle",
-                muted ? "soft" : "t" + std::to_string(heat_level(v / h.top)));
+    const double height = h.cell_height - std::min(2.0, h.cell_height / 8);
+    const auto x_of = [&](std::size_t c) { return left + cell * static_cast<double>(c); };
+    const auto value = [&](std::size_t c) { return h.value[r * cols + c]; };
+    const auto from_of = [&](std::size_t c) { return h.from.empty() ? h.cols[c] : h.from[c]; };
+    const auto to_of = [&](std::size_t c) { return h.to.empty() ? h.cols[c] : h.to[c]; };
+    thickness = height;
+    const auto level = [&](std::size_t c) { return heat_level(value(c) / h.top); };
+    if (h.numbers) {  // which need no tooltips
+      for (std::size_t c = 0; c < cols; ++c) {
+        const bool muted = h.mute_diagonal && r == c;
+        if (muted) d.box(x_of(c), y, cell - gap, height, "muted");
+        if (!muted)
+          strokes[static_cast<std::size_t>(level(c))].push_back({x_of(c), y + height / 2, cell - gap});
+        numbers.push_back({x_of(c) + (cell - gap) / 2, y + h.cell_height / 2 + 4, number(value(c), h.format),
+                           muted ? "soft" : "t" + std::to_string(level(c))});
+      }
+      continue;
+    }
+    for (std::size_t c = 0, next; c < cols; c = next) {  // neighbours of one colour are one stroke
+      for (next = c + 1; next < cols && level(next) == level(c);) ++next;
+      strokes[static_cast<std::size_t>(level(c))].push_back(
+          {x_of(c), y + height / 2, cell * static_cast<double>(next - c) + 0.3});
+    }
+    constexpr std::size_t parts = 6;
+    for (std::size_t p = 0; p < std::min(parts, cols); ++p) {
+      const std::size_t from = p * cols / std::min(parts, cols), to = (p + 1) * cols / std::min(parts, cols);
+      double mean = 0;
+      for (std::size_t c = from; c < to; ++c) mean += value(c) / static_cast<double>(to - from);
+      std::string tip = h.row_name + " " + h.rows[r];
+      if (!from_of(from).empty()) tip += ", " + h.col_name + " " + from_of(from);
+      if (!from_of(from).empty() && to_of(to - 1) != from_of(from)) tip += " to " + to_of(to - 1);
+      hits.push_back(
+          {x_of(from), y, x_of(to) - x_of(from), height, tip + ": " + number(mean, "%.3g") + h.unit});
     }
   }
+  for (std::size_t l = 0; l < strokes.size(); ++l)
+    if (!strokes[l].empty()) d.strokes(strokes[l], thickness, "heat h" + std::to_string(l));
+  for (const auto& n : numbers) d.write(n.x, n.y, n.text, "middle", n.style);
+  for (const auto& hit : hits) d.box(hit.x, hit.y, hit.width, hit.height, "hit", hit.tip);
   for (std::size_t c = 0; c < cols; ++c)
     if (!h.cols[c].empty())
       d.write(left + cell * (static_cast<double>(c) + 0.5), bottom + 16, h.cols[c], "middle");
   d.write(left + (width - left - right) / 2, bottom + 36, h.col_name, "middle", "soft");
 
-  constexpr double bar = 170;  // the legend
+  constexpr double bar = 110;  // the legend
   const double y = bottom + 54;
-  for (int i = 0; i < heat_levels; ++i)
-    d.box(left + bar * i / heat_levels, y, bar / heat_levels + 0.3, 10, "h" + std::to_string(i));
+  for (int i = 0; i < heat_levels; i += 2)
+    d.box(left + bar * i / heat_levels, y, bar * (i + 1 < heat_levels ? 2 : 1) / heat_levels + 0.3, 10,
+          "h" + std::to_string(i));
   d.write(left, y + 26, "0" + h.unit);
   d.write(left + bar, y + 26, number(h.top, h.format) + h.unit, "end");
   if (h.mark > 0) {
@@ -209,7 +254,8 @@ struct Chart {
   std::vector<std::pair<double, std::string>> marks{};  // dashed lines, and their names
   double least = NAN, most = NAN;                       // the y axis has these values, too
   std::function<std::string(double)> text = [](double v) { return number(v); };
-  double width = 480, height = 236;
+  double width = 400, height = 226;
+  bool whole = false;  // the y axis has whole numbers only
   std::string style{};
 };
 
@@ -220,10 +266,13 @@ inline double round_step(double span, int parts) {
 }
 
 inline std::string draw(const Chart& c) {
-  constexpr double left = 50, right = 14, bottom = 46, row = 18;
+  constexpr double left = 50, right = 14, bottom = 48, row = 19;
+  // The unit is beside the title, or below it.
+  const bool below =
+      8.2 * static_cast<double>(c.title.size()) + 7 * static_cast<double>(c.unit.size()) > c.width;
   // the names of series, in rows
   std::vector<std::pair<double, double>> keys;
-  double key = 0, top = 38;
+  double key = 0, top = below ? 55 : 38;
   bool named = false;
   for (const Series& s : c.series) {
     if (s.name.empty()) {
@@ -231,7 +280,7 @@ inline std::string draw(const Chart& c) {
       continue;
     }
     named = true;
-    const double length = 34 + 6.7 * static_cast<double>(s.name.size());
+    const double length = 34 + 7.3 * static_cast<double>(s.name.size());
     if (key > 0 && left + key + length > c.width) key = 0, top += row;
     keys.emplace_back(left + key, top - 4);
     key += length;
@@ -248,8 +297,9 @@ inline std::string draw(const Chart& c) {
   for (const auto& mark : c.marks) reach(mark.first);
   reach(c.least), reach(c.most);
   if (low > high) low = 0, high = 1;
-  const double tick =
+  double tick =
       round_step(std::max(high - low, std::max(1e-12, 1e-3 * std::abs(high))), c.height > 300 ? 7 : 5);
+  if (c.whole) tick = std::max(tick, 1.0);
   low = std::floor(low / tick + 1e-9) * tick;
   high = std::max(std::ceil(high / tick - 1e-9) * tick, low + tick);
   const double span = std::max(c.end - c.begin, 1e-9), plot = c.width - left - right;
@@ -259,7 +309,10 @@ inline std::string draw(const Chart& c) {
   };
 
   Drawing d(c.width, height, c.title, c.title + ", " + c.unit, c.style);
-  d.write(c.width - right, 16, c.unit, "end", "soft");
+  if (below)
+    d.write(0, 33, c.unit, "start", "soft");
+  else
+    d.write(c.width - right, 16, c.unit, "end", "soft");
   for (int i = 0; i <= static_cast<int>(std::lround((high - low) / tick)); ++i) {
     const double v = low + i * tick;
     d.line(left, y_of(v), c.width - right, y_of(v), "rule");
@@ -267,7 +320,7 @@ inline std::string draw(const Chart& c) {
   }
   const double x_tick = std::max(1.0, round_step(span, c.width > 600 ? 10 : 5));
   for (double x = std::ceil(c.begin / x_tick) * x_tick; x <= c.end + 1e-9 * span; x += x_tick)
-    d.write(x_of(x), height - bottom + 17, number(x, "%.0f"), "middle");
+    d.write(x_of(x), height - bottom + 17, number(x, "%.0f"), x_of(x) + 18 > c.width ? "end" : "middle");
   d.write(left + plot / 2, height - 8, c.x_name, "middle", "soft");
 
   for (const Series& s : c.series) {  // bands below all lines
@@ -308,7 +361,7 @@ inline std::string draw(const Chart& c) {
     d.write(x + 24, y + 4, s.name);
   }
 
-  constexpr int strips = 48;  // values on hover
+  constexpr int strips = 24;  // values on hover
   for (int i = 0; i < strips; ++i) {
     const double from = c.begin + span * i / strips, to = c.begin + span * (i + 1) / strips;
     std::string tip;
@@ -331,7 +384,7 @@ inline std::string draw(const Chart& c) {
 // A wide picture for wide windows, and the usual one for narrow windows.
 inline std::string draw_wide(Chart c) {
   const std::string narrow = (c.style = "narrow", draw(c));
-  c.width = 980, c.height = 340, c.style = "wide";
+  c.width = 900, c.height = 330, c.style = "wide";
   return draw(c) + narrow;
 }
 

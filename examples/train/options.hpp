@@ -14,16 +14,19 @@ using namespace moegpt;
 struct Options {
   // Of the training. A run keeps them.
   std::vector<std::string> data;
+  std::string format = "auto";
   std::string nul = "refuse", carriage_return = "remove", invalid = "keep";  // names of moegpt::Bytes
+  std::string separator, from;
   std::string preset, tokenizer = "auto", order = "random", balance_loads = "so-far";
-  std::optional<int> steps;
+  std::optional<int> steps, warmup;
   std::optional<Index> batch, length;
   std::optional<double> learning_rate, capacity;
   int accumulate = 1;
   std::uint64_t seed = 1337;
   // Of its execution. They may change when a run is resumed.
   int threads = options::default_threads(), eval_every = 250, sample_every = 0, log_every = 50;
-  int checkpoint_every = 250, keep = 3, max_skips = 10;
+  int checkpoint_every = 250, keep = 3, keep_every = 0, max_skips = 10;
+  double checkpoint_minutes = 0;
   bool tensorboard = false, no_peak = false;
   // Of this process.
   std::string run, resume, save, color = "auto";
@@ -33,9 +36,21 @@ struct Options {
 inline const std::set<std::string> of_this_process{"help", "config",    "run",  "resume",
                                                    "save", "overwrite", "color"};
 // The text may have moved: its tokens are compared by a hash.
-inline const std::set<std::string> may_change{"data",         "steps",       "threads",          "eval-every",
-                                              "sample-every", "log-every",   "checkpoint-every", "keep",
-                                              "max-skips",    "tensorboard", "no-peak"};
+inline const std::set<std::string> may_change{
+    "data",         "steps",      "threads",          "eval-every",
+    "sample-every", "log-every",  "checkpoint-every", "checkpoint-minutes",
+    "keep",         "keep-every", "max-skips",        "tensorboard",
+    "no-peak"};
+
+inline CLI::Validator id_or_auto() {
+  return {[](std::string& text) -> std::string {
+            std::uint64_t id = 0;
+            if (text == "auto" || (options::read(text, id) && id <= std::numeric_limits<int>::max()))
+              return {};
+            return "is '" + text + "', expected auto or the id of a token";
+          },
+          ""};
+}
 
 inline void declare(CLI::App& app, Options& o, const std::vector<std::string>& presets) {
   using namespace options;
@@ -49,26 +64,42 @@ inline void declare(CLI::App& app, Options& o, const std::vector<std::string>& p
          "Texts: files, directories and patterns; without it, a text is generated whose entropy is known")
       ->check(file_name())
       ->group(text);
+  defaults_to(app.add_option("--format", o.format,
+                             "Of the files of --data: text, uint16 or uint32 (token ids), auto (token ids if "
+                             "they have llm.c's header, otherwise text)")
+                  ->check(one_of({"auto", "text", "uint16", "uint32"})),
+              text);
+  app.add_option("--separator", o.separator,
+                 "Hides documents from each other: the id of the token that ends one, or auto (of llm.c's "
+                 "files, their own; of several texts, a form feed that is put between them)")
+      ->check(id_or_auto())
+      ->group(text);
   defaults_to(
       app.add_option("--tokenizer", o.tokenizer,
                      "auto (characters, or bytes if the text is not UTF-8 or has more than 256 different "
-                     "ones), characters, bytes")
-          ->check(CLI::IsMember({"auto", "characters", "bytes"})),
+                     "ones; of token ids, bytes), characters, bytes, or a file: tokenizer.json, or a model's")
+          ->check(one_of({"auto", "characters", "bytes"}, "a file: tokenizer.json, or a model's")),
       text);
   const auto add_rule = [&](const char* name, std::string& rule, const char* what) {
-    defaults_to(app.add_option(name, rule, what)->check(CLI::IsMember({"keep", "remove", "refuse"})), text);
+    defaults_to(app.add_option(name, rule, what)->check(one_of({"keep", "remove", "refuse"})), text);
   };
   add_rule("--nul", o.nul, "Bytes 0 of the text: keep, remove or refuse");
   add_rule("--carriage-return", o.carriage_return, "The CR of CR LF, likewise");
   add_rule("--invalid", o.invalid, "Bytes that are not UTF-8, likewise; kept, they need bytes as tokens");
   defaults_to(
       app.add_option("--order", o.order, "Windows of the text: random, or shuffled, each once in an epoch")
-          ->check(CLI::IsMember({"random", "shuffled"})),
+          ->check(one_of({"random", "shuffled"})),
       text);
 
-  defaults_to(app.add_option("--preset", o.preset, "Model and recipe")->check(CLI::IsMember(presets)),
-              training);
+  defaults_to(app.add_option("--preset", o.preset, "Model and recipe")->check(one_of(presets)), training);
   app.add_option("--steps", o.steps, "Training steps, instead of the preset's")
+      ->check(whole(0))
+      ->group(training);
+  app.add_option("--from", o.from, "A model's file to begin with; without it, random weights")
+      ->check(file_name())
+      ->group(training);
+  app.add_option("--warmup", o.warmup,
+                 "Steps of growing learning rate (default: the preset's, at most a tenth of the steps)")
       ->check(whole(0))
       ->group(training);
   app.add_option("--batch", o.batch, "Sequences in a batch, instead of the preset's")
@@ -85,7 +116,7 @@ inline void declare(CLI::App& app, Options& o, const std::vector<std::string>& p
              "--balance-loads", o.balance_loads,
              "Loads in the balance loss of accumulated batches: of the batch (batch), of it and those "
              "before it in the step (so-far), or of the step (step), by one more forward")
-          ->check(CLI::IsMember({"batch", "so-far", "step"})),
+          ->check(one_of({"batch", "so-far", "step"})),
       training);
   app.add_option("--lr", o.learning_rate, "Learning rate, instead of the preset's")
       ->check(real(0, std::numeric_limits<double>::max(), From::exclusive))
@@ -115,7 +146,18 @@ inline void declare(CLI::App& app, Options& o, const std::vector<std::string>& p
       app.add_option("--checkpoint-every", o.checkpoint_every, "Steps between checkpoints; 0: at the end")
           ->check(whole(0)),
       run);
-  defaults_to(app.add_option("--keep", o.keep, "Checkpoints that are kept, the newest")->check(whole(1)),
+  defaults_to(app.add_option("--checkpoint-minutes", o.checkpoint_minutes,
+                             "Minutes after which there is one more, whatever the step; 0: by steps only")
+                  ->check(real(0, 1e6)),
+              run);
+  defaults_to(app.add_option("--keep", o.keep,
+                             "So many of the newest checkpoints are kept, and the one with the least "
+                             "validation loss of those with an evaluation at their step")
+                  ->check(whole(1)),
+              run);
+  defaults_to(app.add_option("--keep-every", o.keep_every,
+                             "Also keeps checkpoints of steps that are multiples of it; 0: none")
+                  ->check(whole(0)),
               run);
   defaults_to(app.add_option("--max-skips", o.max_skips,
                              "Steps that may be skipped because a number is not finite, before the run ends")
@@ -143,9 +185,9 @@ inline void declare(CLI::App& app, Options& o, const std::vector<std::string>& p
   app.add_flag("--no-peak", o.no_peak,
                "Does not measure the processor's peak, which takes a fifth of a second")
       ->group(output);
-  defaults_to(app.add_option("--color", o.color, "auto, always, never")
-                  ->check(CLI::IsMember({"auto", "always", "never"})),
-              output);
+  defaults_to(
+      app.add_option("--color", o.color, "auto, always, never")->check(one_of({"auto", "always", "never"})),
+      output);
 
   app.final_callback([&app, &o] {
     std::error_code missing;
@@ -154,7 +196,8 @@ inline void declare(CLI::App& app, Options& o, const std::vector<std::string>& p
         throw CLI::ValidationError("--save",
                                    "is '" + o.save + "', the text of --data, which the model would replace");
     if (o.run.empty() && o.resume.empty())
-      for (const char* name : {"--checkpoint-every", "--keep", "--tensorboard"})
+      for (const char* name :
+           {"--checkpoint-every", "--checkpoint-minutes", "--keep", "--keep-every", "--tensorboard"})
         if (app.get_option(name)->count() > 0)
           throw CLI::ValidationError(name, "is for a run with a directory: also give --run or --resume");
   });

@@ -39,7 +39,29 @@ inline std::map<std::string, std::string> as_options(const Recipe& recipe) {
   return {{"batch", std::to_string(recipe.batch.batch)},
           {"length", std::to_string(recipe.batch.length)},
           {"lr", text(recipe.learning_rate)},
+          {"warmup", std::to_string(recipe.warmup)},
           {"capacity", text(recipe.options.capacity_factor)}};
+}
+
+inline std::string model_of(const std::filesystem::path& checkpoint) {
+  return (checkpoint / checkpoint::files[0]).string();
+}
+
+// What can be done with a run all of whose checkpoints are damaged.
+inline options::Failure without_checkpoint(const RunDirectory& run) {
+  const std::string there = run.path().string() + " has no valid checkpoint, so it cannot go on";
+  try {
+    const std::string model = run.model().string();
+    if (std::filesystem::exists(model)) {
+      read_safetensors(model);
+      return {1, there + ". Its model at the end is there: generate --model " + model +
+                     " uses it, train --run OTHER --from " + model +
+                     " trains it further, without its moments"};
+    }
+  } catch (const std::exception&) {  // damaged, too
+  }
+  return {1, there + ": begin it anew, in another directory, or here with --run " + run.path().string() +
+                 " --overwrite"};
 }
 
 // A run whose preset this program does not have. checkpoint: may be empty.
@@ -48,8 +70,7 @@ inline options::Failure of_another_program(const std::string& run, const std::fi
   if (preset != "given")
     return {2, run + " holds a run of preset " + shown(preset) + ", which this program does not have"};
   std::string type = "TYPE";  // that the run was begun with
-  if (!checkpoint.empty())
-    type = to_text(parse_type(model_text((checkpoint / "model.safetensors").string())));
+  if (!checkpoint.empty()) type = to_text(parse_type(model_text(model_of(checkpoint))));
   return {2, run + " holds a model of type " + type + ": examples/for_model.sh --type '" + type +
                  "' train --resume " + run + " goes on with it"};
 }
@@ -59,11 +80,11 @@ template <class... Presets>
 inline Place resumed(CLI::App& app, int argc, char** argv, Options& o) {
   Place place;
   place.directory = usage([&] { return RunDirectory::open(o.resume); });
+  if (!place.directory->repaired().empty())
+    std::fprintf(stderr, "warning: %s\n", place.directory->repaired().c_str());
   const NewestCheckpoint newest = newest_checkpoint(place.directory->checkpoints());
   for (const std::string& reason : newest.rejected) std::fprintf(stderr, "not used: %s\n", reason.c_str());
-  if (newest.path.empty() && !newest.rejected.empty())
-    throw options::Failure(1,
-                           o.resume + " has no valid checkpoint: begin it anew with --run DIR --overwrite");
+  if (newest.path.empty() && !newest.rejected.empty()) throw without_checkpoint(*place.directory);
   place.checkpoint = newest.path;
   const auto kept =
       newest.path.empty() ? place.directory->manifest().options : read_training_state(newest.path).options;
@@ -89,6 +110,8 @@ int program(int argc, char** argv) {
     if (!o.run.empty()) usage([&] { return RunDirectory::check_may_create(o.run, o.overwrite); });
     place.kept = kept_options(app);
     if (!o.save.empty()) check_can_write(o.save);  // before training
+    if (o.tokenizer == "auto" && !o.from.empty()) o.tokenizer = o.from;
+    if (is_file(o.tokenizer) && !place.checkpoint.empty()) o.tokenizer = model_of(place.checkpoint);
     const Text text = read_text(o);
     int status = 0;
     (void)((o.preset == Presets::name && (status = train<Presets>(o, text, std::move(place)), true)) || ...);

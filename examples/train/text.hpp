@@ -1,5 +1,7 @@
 #pragma once
 // The text of `train` as tokens, and the units of its losses.
+#include <moegpt/io/tokenizer_file.hpp>
+
 #include "options.hpp"
 
 namespace training {
@@ -7,13 +9,22 @@ namespace training {
 struct Text {
   Tokenizer tokenizer;
   TokenSequence train, val;
-  std::uint64_t hash = 0;   // of all tokens
-  bool utf8 = true;         // so that losses can be stated per character
-  double entropy_rate = 0;  // nats per character, the least possible loss; 0: unknown
+  std::uint64_t hash = 0;          // of all tokens
+  bool utf8 = true;                // so that losses can be stated per character
+  double entropy_rate = 0;         // nats per character, the least possible loss; 0: unknown
+  std::optional<int> separator{};  // hides documents from each other
 };
 
+inline bool is_file(const std::string& choice) {
+  return choice != "auto" && choice != "characters" && choice != "bytes";
+}
+inline Tokenizer tokenizer_of_file(const std::string& path) {
+  if (path.ends_with(".json")) return read_tokenizer_json(path);
+  return Tokenizer::from_text(detail::metadata_of(read_safetensors(path), "moegpt.tokenizer"));
+}
 inline Tokenizer choose_tokenizer(const std::string& choice, const TextSurvey& survey) {
   if (choice == "bytes") return Tokenizer::bytes();
+  if (is_file(choice)) return tokenizer_of_file(choice);
   if (!survey.invalid.empty()) {
     check(choice == "auto", "the text is not UTF-8 (", survey.invalid, "): use --tokenizer bytes");
     std::fprintf(stderr, "the text is not UTF-8 (%s): its tokens are bytes\n", survey.invalid.c_str());
@@ -29,39 +40,116 @@ inline Tokenizer choose_tokenizer(const std::string& choice, const TextSurvey& s
 
 inline TokenSequence tokens_of(const std::string& text, const Tokenizer& tokenizer) {
   const std::vector<int> ids = tokenizer.encode(text);
-  return TokenSequence(std::vector<std::uint8_t>(ids.begin(), ids.end()));  // at most 256 different ones
+  return with_integer_of(smallest_type(tokenizer.vocab()), [&](auto u) {
+    return TokenSequence(std::vector<decltype(u)>(ids.begin(), ids.end()));
+  });
 }
 
 inline Bytes rule_of(const std::string& name) {
   return name == "keep" ? Bytes::keep : name == "remove" ? Bytes::remove : Bytes::refuse;
 }
 
+inline TokenSequence generated_text(const Options& o, Text& text) {
+  const Dialects dialects;
+  const std::string generated = dialects.generate(1100000, Key{o.seed}.with(Purpose::corpus)).text;
+  text.tokenizer = o.tokenizer == "bytes" ? Tokenizer::bytes()
+                   : is_file(o.tokenizer) ? tokenizer_of_file(o.tokenizer)
+                                          : Tokenizer::characters(generated);
+  text.entropy_rate = dialects.entropy_rate();
+  return tokens_of(generated, text.tokenizer);
+}
+
+using Paths = std::vector<std::filesystem::path>;
+
+inline TokenSequence text_of_files(const Options& o, const Paths& paths, Text& text) {
+  const TextFiles files{.files = paths,
+                        .rules = {.carriage_return = rule_of(o.carriage_return),
+                                  .nul = rule_of(o.nul),
+                                  .invalid = rule_of(o.invalid)},
+                        .separator = o.separator == "auto" ? "\f" : ""};
+  const TextSurvey found = survey(files);
+  check(found.bytes > 0, "the text is empty");
+  text.tokenizer = choose_tokenizer(o.tokenizer, found);
+  text.utf8 = found.characters > 0;
+  return encode(files, text.tokenizer);
+}
+
+// Whether --data are token ids. They have no text of their own: a tokenizer of bytes or of a model.
+inline bool are_ids(const Options& o, const Paths& paths) {
+  if (o.format != "auto") return o.format != "text";
+  const auto has_header = [](const auto& path) { return token_file::format_of(path) != nullptr; };
+  const bool first = has_header(paths[0]);
+  for (const auto& path : paths)
+    check(has_header(path) == first, paths[0].string(), " holds ", first ? "token ids, " : "text, ",
+          path.string(), first ? " text" : " token ids", ": give files of one kind, or --format");
+  return first;
+}
+inline TokenSequence ids_of_files(const Options& o, const Paths& paths, Text& text) {
+  if (o.tokenizer == "characters")
+    throw options::Failure(
+        2,
+        "--tokenizer is 'characters', but --data are token ids, which have no text to take "
+        "characters from: expected bytes, or a model's file");
+  if (is_file(o.tokenizer)) text.tokenizer = tokenizer_of_file(o.tokenizer);
+  text.utf8 = text.tokenizer != Tokenizer::bytes();
+  TokenFileOptions how{.vocab = text.tokenizer.vocab()};
+  if (o.format != "auto") how.type = o.format == "uint16" ? TokenType::u16 : TokenType::u32;
+  try {
+    return read_tokens(paths, how);
+  } catch (const std::runtime_error& error) {
+    if (is_file(o.tokenizer)) throw;
+    throw std::runtime_error(std::string(error.what()) +
+                             ". Without --tokenizer FILE, ids are those of bytes, 0 .. 255");
+  }
+}
+
+// Throws options::Failure with status 2 for a separator that the tokens do not have.
+inline std::optional<int> separator_of(const Options& o, const Paths& paths, bool ids,
+                                       const Tokenizer& tokenizer) {
+  if (o.separator.empty()) return {};
+  if (o.separator == "auto" && !ids) {
+    if (!tokenizer.knows("\f"))
+      throw options::Failure(
+          2,
+          "--separator is 'auto', but the text has no form feed and is not in several files: "
+          "state the id of the token that ends a document");
+    return tokenizer.encode("\f")[0];
+  }
+  int id = -1;
+  if (o.separator == "auto") {
+    for (const auto& path : paths) {
+      const token_file::Format* format = token_file::format_of(path);
+      if (!format || (id >= 0 && id != format->separator))
+        throw options::Failure(2, "--separator is 'auto', but " + path.string() +
+                                      " states no separator, or another one: state its id");
+      id = format->separator;
+    }
+  } else {
+    options::read(o.separator, id);
+  }
+  if (id >= tokenizer.vocab())
+    throw options::Failure(2, "--separator is " + std::to_string(id) +
+                                  ", but the ids of these tokens are 0 .. " +
+                                  std::to_string(tokenizer.vocab() - 1));
+  return id;
+}
+
 // The text of --data, or a generated one. Throws options::Failure with status 4 for one that cannot be used.
 inline Text read_text(const Options& o) {
   try {
     Text text;
-    TokenSequence tokens;
-    if (o.data.empty()) {
-      const Dialects dialects;
-      const std::string generated = dialects.generate(1100000, Key{o.seed}.with(Purpose::corpus)).text;
-      text.tokenizer = o.tokenizer == "bytes" ? Tokenizer::bytes() : Tokenizer::characters(generated);
-      text.entropy_rate = dialects.entropy_rate();
-      tokens = tokens_of(generated, text.tokenizer);
-    } else {
-      const TextFiles files{.files = list_files(o.data),
-                            .rules = {.carriage_return = rule_of(o.carriage_return),
-                                      .nul = rule_of(o.nul),
-                                      .invalid = rule_of(o.invalid)}};
-      const TextSurvey found = survey(files);
-      check(found.bytes > 0, "the text is empty");
-      text.tokenizer = choose_tokenizer(o.tokenizer, found);
-      text.utf8 = found.characters > 0;
-      tokens = encode(files, text.tokenizer);
-    }
+    const Paths paths = list_files(o.data);
+    const bool ids = !paths.empty() && are_ids(o, paths);
+    const TokenSequence tokens = paths.empty() ? generated_text(o, text)
+                                 : ids         ? ids_of_files(o, paths, text)
+                                               : text_of_files(o, paths, text);
+    text.separator = separator_of(o, paths, ids, text.tokenizer);
     const TokenSplit split = split_tokens(tokens);
     text.train = split.train, text.val = split.val;
     text.hash = hash_of(tokens);
     return text;
+  } catch (const options::Failure&) {
+    throw;
   } catch (const std::exception& error) {
     throw options::Failure(4, error.what());
   }

@@ -33,6 +33,10 @@ inline Recipe with_options(Recipe recipe, const Options& o, Index context) {
   if (o.learning_rate)
     recipe.final_rate *= *o.learning_rate / recipe.learning_rate, recipe.learning_rate = *o.learning_rate;
   if (o.capacity) recipe.options.capacity_factor = *o.capacity;
+  if (o.warmup)
+    recipe.warmup = *o.warmup;
+  else if (o.resume.empty())  // a run has its warm-up; one of an earlier version, the preset's
+    recipe.warmup = std::min(recipe.warmup, recipe.steps / 10);
   check(recipe.batch.length <= context, "--length is ", recipe.batch.length, ", the model's context is ",
         context);
   return recipe;
@@ -70,7 +74,8 @@ class Trainer {
         adam_(recipe_.adam),
         batches_(text_.train,
                  {.shape = recipe_.batch,
-                  .order = o.order == "random" ? WindowOrder::random : WindowOrder::shuffled},
+                  .order = o.order == "random" ? WindowOrder::random : WindowOrder::shuffled,
+                  .separator = text.separator},
                  seed_),
         step_batches_(static_cast<std::size_t>(o.accumulate), Batch{recipe_.batch}),
         accumulator_(balance_loads(o)),
@@ -83,6 +88,7 @@ class Trainer {
                                                      : Colour::automatic),
                  recipe_.steps, recipe_.objective) {
     model_.options = recipe_.options;
+    place_.kept["warmup"] = std::to_string(recipe_.warmup);
     state_.seed = o.seed, state_.corpus = text_.hash, state_.options = place_.kept;
     if (recipe_.noisy_evaluation) noise_ = seed_.with(Purpose::evaluation);
   }
@@ -99,7 +105,12 @@ class Trainer {
  private:
   int train() {
     const StopSignals signals;
-    place_.checkpoint.empty() ? init(model_, seed_, recipe_.init) : load();
+    if (!place_.checkpoint.empty())
+      load();
+    else if (!o_.from.empty())
+      load_first();
+    else
+      init(model_, seed_, recipe_.init);
     if (!place_.checkpoint.empty() && state_.step >= recipe_.steps) nothing_to_train();
     open_logs();
     if (state_.step == 0) log_first_evaluation();
@@ -109,7 +120,9 @@ class Trainer {
       if (is_due(o_.sample_every)) log_sample();
       const bool stops = signals.received() != 0 && state_.step < recipe_.steps;
       if (stops) return stopped_by(signals.received());
-      if (is_due(o_.checkpoint_every) && state_.step < recipe_.steps) save_run();
+      const bool in_time =
+          o_.checkpoint_minutes > 0 && seconds_now() - saved_at_ >= 60 * o_.checkpoint_minutes;
+      if ((is_due(o_.checkpoint_every) || in_time) && state_.step < recipe_.steps) save_run();
     }
     return finish();
   }
@@ -154,6 +167,8 @@ class Trainer {
           accumulator_.step(model_, step_batches_, work_, grad_, seed_.with(Purpose::step, state_.step),
                             [&](Index, const Loss&) { add_loads(model_, work_, record_.layers); });
       record_.loss = loss.cross_entropy, record_.router = loss;
+      if constexpr (requires { Preset::before_update(model_, grad_, state_.step); })
+        Preset::before_update(model_, grad_, state_.step);  // a test's
     } catch (const NotFinite& error) {
       record_.loss = record_.gradient_norm = NAN;
       return error.what();
@@ -171,7 +186,7 @@ class Trainer {
     note("skipped", "step " + std::to_string(state_.step) + " is skipped: " + fault);
     if (state_.skipped > o_.max_skips)
       diverged(std::to_string(state_.skipped) + " steps had numbers that are not finite, --max-skips is " +
-               std::to_string(o_.max_skips));
+               std::to_string(o_.max_skips) + "; in the last one " + fault);
   }
   [[noreturn]] void diverged(const std::string& why) {
     note("diverged", why);
@@ -184,7 +199,7 @@ class Trainer {
   static void show(const std::string& text) { std::fputs(text.c_str(), stderr); }
 
   template <class Record>
-  void write(Record record) {
+  void write(Record&& record) {
     record.time = wall_time();
     const bool in_metrics = !metrics_ || metrics_->write(record),
                in_events = !events_ || events_->write(record);
@@ -226,6 +241,8 @@ class Trainer {
     const auto metrics = place_.directory->metrics(), events = place_.directory->events();
     const Index kept = place_.checkpoint.empty() ? -1 : state_.step;  // later records are removed
     metrics_.emplace(metrics, kept);
+    if (!metrics_->damage().empty())
+      note("log cut", "warning: " + metrics_->damage() + ": it and the lines behind it are removed");
     if (o_.tensorboard) events_.emplace(events, wall_time(), kept);
     write(run);
   }
@@ -238,9 +255,40 @@ class Trainer {
                                            place_.checkpoint.string() + "\n");
   }
 
+  // Documents are hidden from each other as in training.
   double estimated(const TokenSequence& tokens, int batches, int stream) {
-    return estimate_loss(model_, tokens, evaluation_work_, batches, seed_.with(Purpose::evaluation, stream),
-                         noise_);
+    const Key key = seed_.with(Purpose::evaluation, stream);
+    if (!text_.separator) return estimate_loss(model_, tokens, evaluation_work_, batches, key, noise_);
+    return mean_loss(batches, [&](Index i, Batch& batch) {
+      const Key of_batch = key.with(Purpose::evaluation, i);
+      batch.shape = recipe_.batch;
+      sample_batch(tokens, batch, of_batch);
+      return noise_ ? std::optional(key.with(Purpose::step, i)) : noise_;
+    });
+  }
+  double whole_val_loss() {
+    if (!text_.separator) return evaluate(model_, TokenView(text_.val), evaluation_work_);
+    const Windows windows{text_.val, recipe_.batch.batch, recipe_.batch.length};
+    return mean_loss(windows.size(), [&](Index i, Batch& batch) {
+      windows.read(i, batch);
+      return noise_;
+    });
+  }
+  // Over all targets of batches; read(i, batch) sets batch i and returns the key of its noise.
+  template <class Read>
+  double mean_loss(Index batches, Read&& read) {
+    Batch batch;
+    double total = 0, targets = 0;
+    for (Index i = 0; i < batches; ++i) {
+      const std::optional<Key> noise = read(i, batch);
+      hide_documents(batch, *text_.separator);
+      const auto count = static_cast<double>(
+          std::count_if(batch.targets.begin(), batch.targets.end(), [](int id) { return id >= 0; }));
+      if (count == 0) continue;
+      total += count * model_.forward(batch, evaluation_work_, noise, Objective{}).cross_entropy;
+      targets += count;
+    }
+    return total / std::max(targets, 1.0);
   }
   EvaluationRecord evaluation() {
     EvaluationRecord e{.step = state_.step};
@@ -249,11 +297,12 @@ class Trainer {
     e.train = estimated(text_.train, 20, 1), e.val = estimated(text_.val, 20, 0);
     e.best = !state_.best_val || e.val < *state_.best_val;
     if (e.best) state_.best_val = e.val, state_.best_step = state_.step;
+    evaluated_ = e;
     return e;
   }
   void log_first_evaluation() {
     if (o_.eval_every == 0 || recipe_.steps == 0) return;
-    const EvaluationRecord e = evaluation();
+    EvaluationRecord e = evaluation();
     write(e);
     char text[80];
     std::snprintf(text, sizeof text, "before the first step: train %.4f val %.4f", e.train, e.val);
@@ -282,7 +331,7 @@ class Trainer {
                      .noise = noise_});
   }
   void log_sample() {
-    const SampleRecord record{state_.step, sample(200)};
+    SampleRecord record{state_.step, sample(200)};
     write(record);
     show(console_.end());
     std::printf("---\n%s\n---\n", record.text.c_str());
@@ -291,6 +340,18 @@ class Trainer {
 
   // ---- checkpoints ----
 
+  void load_first() {
+    Tokenizer tokenizer;
+    try {
+      moegpt::load(o_.from, model_, tokenizer);
+    } catch (const std::invalid_argument& error) {
+      throw options::Failure(2, error.what());
+    }
+    if (tokenizer != text_.tokenizer)
+      throw options::Failure(
+          2, "the model in " + o_.from + " has another tokenizer than the text: leave --tokenizer out");
+    model_.options = recipe_.options;
+  }
   void load() {
     Tokenizer tokenizer;
     state_ = load_checkpoint(place_.checkpoint, model_, adam_, tokenizer);
@@ -308,16 +369,23 @@ class Trainer {
   // Returns whether there is a checkpoint of this step. If not, says why, and training can go on.
   bool save_run() {
     if (!place_.directory) return true;
+    saved_at_ = seconds_now();
+    const auto best_before = state_.best_saved;
+    if (evaluated_ && evaluated_->step == state_.step && (!best_before || evaluated_->val < best_before->val))
+      state_.best_saved = {state_.step, evaluated_->val};
     try {
       if (metrics_) metrics_->flush();
       if (events_) events_->flush();
       const auto folder = place_.directory->checkpoints();
       state_.cursor = {{"batches", batches_.cursor().batches}, {"windows", batches_.cursor().windows}};
       save_checkpoint(folder, model_, adam_, text_.tokenizer, state_);
-      for (const auto& left : keep_checkpoints(folder, state_.step, static_cast<std::size_t>(o_.keep)))
+      KeepRule rule{.newest = static_cast<std::size_t>(o_.keep), .every = o_.keep_every};
+      if (state_.best_saved) rule.best = state_.best_saved->step;
+      for (const auto& left : keep_checkpoints(folder, state_.step, rule))
         show(console_.note("warning: cannot remove all of the old checkpoint " + left.string()));
       return true;
     } catch (const std::exception& error) {
+      state_.best_saved = best_before;
       note("checkpoint failed", std::string("warning: there is no checkpoint of step ") +
                                     std::to_string(state_.step) + ": " + error.what());
       return false;
@@ -339,7 +407,7 @@ class Trainer {
     if constexpr (Model::has_experts) {
       try {
         const TokenView begin = TokenView(text_.val).part(0, std::min<Index>(text_.val.size(), 2000));
-        save_json(place_.directory->path() / "routing.json",
+        save_json(place_.directory->routing(),
                   routing_record(model_, text_.tokenizer, begin, work_, state_.step, noise_));
       } catch (const std::exception& error) {
         show(console_.note(std::string("error: ") + error.what()));
@@ -367,16 +435,22 @@ class Trainer {
     }
     if (!o_.save.empty()) saved &= save_model(o_.save);
     std::printf("a sample:\n%s\n", sample(300).c_str());
-    const double loss = recipe_.noisy_evaluation ? estimated(text_.val, 400, 0)
-                                                 : evaluate(model_, TokenView(text_.val), evaluation_work_);
+    FinalRecord last{.step = state_.step,
+                     .val = recipe_.noisy_evaluation ? estimated(text_.val, 400, 0) : whole_val_loss(),
+                     .batches = recipe_.noisy_evaluation ? 400 : 0};
+    const double loss = last.val;
+    write(last);
+    if (const auto& best = state_.best_saved; best && best->step != state_.step) {
+      char text[48];
+      std::snprintf(text, sizeof text, "%.4f", best->val);
+      show(std::string("the checkpoint with the least val loss, ") + text + ", is " +
+           (place_.directory->checkpoints() / checkpoint::name_of(best->step)).string() + "\n");
+    }
     if (text_.entropy_rate > 0)
       std::printf("%.4f nats/char above the entropy rate\n", units_.per_character(loss) - text_.entropy_rate);
     const char* what = recipe_.noisy_evaluation ? "400 random batches" : "the whole validation text";
     std::printf("val loss at the end, of %s; those at steps are estimates from 20 random batches\n", what);
     std::printf("final val loss: %s\n", units_.text(loss).c_str());
-    write(EventRecord{state_.step, "final loss",
-                      "val loss of " + std::string(what) + ": " + units_.text(loss) +
-                          "; the losses at steps are estimates from 20 random batches"});
     return saved ? 0 : 1;
   }
 
@@ -404,6 +478,8 @@ class Trainer {
   std::optional<MetricsFile> metrics_;
   std::optional<EventFile> events_;
   bool log_failed_ = false;
+  std::optional<EvaluationRecord> evaluated_;  // the last one
+  double saved_at_ = seconds_now();
 };
 
 }  // namespace training

@@ -147,8 +147,8 @@ elseif(CASE STREQUAL "bad_input")
     message(FATAL_ERROR "the text was replaced by the model")
   endif()
   misuse("a word that is no option" "text.txt" ${train} text.txt)
-  misuse("an option without its value" "--steps" ${train} --steps)
-  misuse("an option given twice" "--steps" ${train} --steps 3 --steps 3)
+  misuse("an option without its value" "--steps has no value" ${train} --steps)
+  misuse("an option given twice" "--steps is given more than once" ${train} --steps 3 --steps 3)
   misuse("a text without a name" "--data" ${train} --data "")
   misuse("an empty number" "--steps" ${train} --steps "")
   foreach(wrong many -1 1.5 1e3 0x10 010 4294967298 99999999999999999999 "3 4")
@@ -178,9 +178,9 @@ elseif(CASE STREQUAL "bad_input")
 
   succeed("${TRAIN}" --data text.txt --preset small ${short} --save model.safetensors)
   reject("an unknown character" "[Zz]|character" "${GENERATE}" --model model.safetensors --prompt "Zebra #7")
-  misuse("no model" "--model is required" "${GENERATE}")
+  misuse("no model" "--model is missing, and is required" "${GENERATE}")
   misuse("a storage that does not exist" "--storage" "${GENERATE}" --model model.safetensors --storage fp4)
-  misuse("samples of a search" "--beams excludes --samples|--samples excludes --beams"
+  misuse("samples of a search" "--(beams|samples) and --(samples|beams) are given, expected one of them"
     "${GENERATE}" --model model.safetensors --samples 2 --beams 2)
   if(EXISTS /dev/full)
     reject("an output that cannot be written" "output could not be written"

@@ -93,6 +93,47 @@ TEST_CASE("a page of hostile texts is well-formed and runs nothing") {
   check_page(report_page::html({run_of(40), run_of(7), run_of(500, 1, 70)}));
 }
 
+TEST_CASE("a page of two runs of usual size has at most 700 kB, and all that a pointer shows is in tables") {
+  Run run = run_of(3000, 4, 8);
+  Rng rng(5);
+  for (StepRecord& r : run.metrics.steps) {
+    r.loss += rng.uniform(), r.gradient_norm += rng.uniform();
+    for (LayerLoad& layer : r.layers)
+      for (Index& load : layer.load) load = static_cast<Index>(rng.below(100));
+  }
+  run.name = "run", run.metrics.run->options.clear(), run.metrics.evaluations.resize(60);
+  run.metrics.final_loss = FinalRecord{.step = 3000, .val = 1.25};
+  RoutingRecord& routing = *run.routing;
+  routing.tokens.clear();
+  for (auto& layer : routing.layers) layer.expert.clear(), layer.gate.clear();
+  for (int n = 0; n < 2000; ++n) {
+    routing.tokens.emplace_back(1, static_cast<char>('a' + rng.below(26)));
+    for (auto& layer : routing.layers) {
+      const auto first = static_cast<int>(rng.below(8));
+      const double gate = 0.5 + 0.5 * rng.uniform();
+      layer.expert.insert(layer.expert.end(), {first, (first + 1) % 8});
+      layer.gate.insert(layer.gate.end(), {gate, 1 - gate});
+    }
+  }
+  const std::string html = report_page::html({run, run});
+  check_page(html);
+  CHECK(html.size() < 700000);
+  CHECK(count(html, "The curves as a table") == 1);
+  CHECK(count(html, "The same as tables") == 2);
+  CHECK(count(html, "The same as a table") == 2);
+  CHECK(count(html, "<td>1 \u2013 250</td>") == 2);
+  const std::string one = report_page::html({run});
+  CHECK(count(one, "<b>1.2500</b><span>val loss at the end, of the whole validation text</span>") == 1);
+}
+
+TEST_CASE("a chosen expert leaves its own colour only: of grounds where it is first, of lines where second") {
+  const std::string rules = routed_text::style(*run_of(3, 1, 4).routing, "r");
+  CHECK(count(rules, "#rt .x0-2{--x0:var(--e4-2)}#rt .y0-2{--y0:var(--f4-2)}") == 1);
+  CHECK(count(rules, "#re0-2:checked~.text i:not(.x0-2){--x0:none}") == 1);
+  CHECK(count(rules, "#re0-2:checked~.text i:not(.y0-2){--y0:transparent}") == 1);
+  CHECK(count(rules, "#rl0:checked~#re0-2:checked~.text i:not(.x0-2,.y0-2){color:var(--dim)}") == 1);
+}
+
 TEST_CASE("numbers on heat have the colour with more contrast") {
   CHECK(page::luminance({255, 255, 255}) == Approx(1));
   CHECK(page::contrast(page::luminance({0, 0, 0}), 1) == Approx(21));

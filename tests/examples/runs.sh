@@ -5,6 +5,10 @@
 #   stop     signals, damaged checkpoints, two processes, numbers that are not finite
 #   full     the disk is full for a while: training goes on, says so, and saves when there is room
 #   options  what is wrong is refused with status 2 and a sentence, and nothing is written
+#   tokens   token files train the bits that their text does, and documents are hidden from each other
+#   damage   ways out of damaged manifests, checkpoints and logs
+#   keep     which checkpoints are kept, when they are written, and how long the warm-up is
+#   planted  a NaN in each tensor of weights and gradients in turn is named, and nothing is saved
 # A campaign: runs.sh kill build/release/tests/examples/tiny_train /tmp/kill 200 $RANDOM
 set -euo pipefail
 script=$(realpath "$0") which=$1 program=$(realpath "$2") folder=$3 trials=${4:-10}
@@ -224,6 +228,21 @@ case $which in
 --tensorboard --data text.txt
 --save text.txt --data text.txt
 END
+    while IFS='|' read -r sentence line; do   # what CLI11 finds, in our words
+      read -ra words <<< "$line"
+      status 2 "${words[@]}"
+      [[ $(head -n 1 err.txt) == "train: $sentence" ]] || fault "$sentence: $(head -n 1 err.txt)"
+    done <<'END'
+--steps has no value, expected one behind its name|--steps
+--steps is given more than once, expected once|--steps 3 --steps 4
+--run and --resume are given, expected one of them|--run new --resume whole
+--overwrite is given without --run: give both, or neither|--overwrite
+--config: the file 'nowhere.ini' cannot be read|--config nowhere.ini
+the file of --config has 'nonsense', which is no option of this program|--config unknown.ini
+--no-peak is 'maybe', expected another kind of value|--no-peak=maybe
+--order: is 'backwards', expected random or shuffled|--order backwards
+--color: is 'blue', expected auto, always or never|--color blue
+END
     status 4 --run new --data nowhere.txt
     status 4 --run new --data unknown.ini
     find . ! -name out.txt ! -name err.txt ! -name before.txt -exec md5sum {} + 2> /dev/null | sort > after.txt || true
@@ -234,6 +253,184 @@ END
     [[ $(ls configured/checkpoints) == step_00000002 ]] || fault "the command line has precedence over the file"
     status 0 --run whole --data text.txt --steps 2 --no-peak --overwrite
     [[ $(ls whole/checkpoints) == step_00000002 ]] || fault "an overwritten run has its own checkpoints"
+    ;;
+  tokens)
+    little() { local n=$1 i; for i in 1 2 3 4; do printf "\\x$(printf %02x $(( n & 255 )))"; n=$(( n >> 8 )); done; }
+    ids16() { iconv -f latin1 -t utf-16le "$1"; }
+    ids32() { iconv -f latin1 -t utf-32le "$1"; }
+    header() { little $1; little $2; little $3; head -c 1012 /dev/zero; }   # magic, version, number of ids
+    head -n 100 text.txt > a.txt
+    tail -n +101 text.txt > b.txt
+    ids16 text.txt > ids16.bin
+    ids32 text.txt > ids32.bin
+    { header 20240520 1 "$(stat -c %s a.txt)"; ids16 a.txt; } > a.bin
+    { header 20240801 7 "$(stat -c %s b.txt)"; ids32 b.txt; } > b.bin
+    model_of() { sha256sum < "$1/model.safetensors"; }
+    few=(--no-peak --steps 12 --eval-every 4)
+    for separator in "" "--separator 10"; do
+      rm -rf text "ids 0" "ids 1" "ids 2"
+      status 0 --run text --data text.txt --tokenizer bytes "${few[@]}" $separator
+      status 0 --run "ids 0" --data ids16.bin --format uint16 "${few[@]}" $separator
+      status 0 --run "ids 1" --data ids32.bin --format uint32 "${few[@]}" $separator
+      status 0 --run "ids 2" --data a.bin b.bin "${few[@]}" $separator
+      for i in 0 1 2; do
+        [[ $(model_of text) == "$(model_of "ids $i")" ]] || fault "ids $i train as their text does $separator"
+        cmp -s <(log_of text) <(log_of "ids $i") || fault "and have its losses $separator"
+      done
+    done
+    cp -r text hidden
+    rm -rf text
+    status 0 --run text --data text.txt --tokenizer bytes "${few[@]}"
+    [[ $(model_of text) != "$(model_of hidden)" ]] || fault "hidden documents change the training"
+    # A document is hidden from a change of the one before it: of the first half of each line, if "," ends it.
+    sed 's/^To be,/AB CD,/' text.txt > changed.txt
+    for data in text changed; do
+      rm -rf run
+      status 0 --run run --data $data.txt --no-peak --tokenizer bytes --separator 44 --from text/model.safetensors --steps 0
+      grep -o '"val_loss":[^,]*' run/metrics.jsonl > $data.loss
+    done
+    status 0 --resume "ids 2" --steps 14
+    mv a.bin moved.bin
+    status 0 --resume "ids 2" --data moved.bin b.bin --steps 16
+    status 4 --resume "ids 2" --data b.bin --steps 18
+    rm -rf run
+    # The separator of texts is a form feed between them.
+    status 0 --run run --data a.txt b.txt --separator auto "${few[@]}"
+    grep -q '"separator":"auto"' run/metrics.jsonl || fault "a run keeps its separator"
+    status 0 --resume run --steps 14
+    # The tokenizer of a model, for ids of its characters.
+    rm -rf run
+    status 0 --run run --data text.txt "${few[@]}"
+    head -c 4000 ids16.bin > small.bin
+    wrong() {   # wrong STATUS SENTENCE ARGUMENTS...
+      local wanted=$1 sentence=$2
+      shift 2
+      status "$wanted" --run new "$@"
+      grep -q "^train: .*$sentence" err.txt || fault "'$sentence' of $*: $(cat err.txt)"
+      [[ ! -e new ]] || fault "nothing is written: $*"
+    }
+    wrong 4 "expected 0 .. .*: the file is of another vocabulary" --data small.bin --format uint16 --tokenizer run/model.safetensors
+    wrong 4 "Without --tokenizer FILE, ids are those of bytes" --data ids16.bin --format uint32
+    wrong 4 "moved.bin holds token ids, text.txt text: give files of one kind" --data moved.bin text.txt
+    wrong 4 "byte 1 is a NUL" --data ids16.bin
+    head -c 3001 ids16.bin > odd.bin
+    wrong 4 "has 3001 bytes, expected ids of 2 bytes" --data odd.bin --format uint16
+    head -c 3001 moved.bin > half.bin
+    wrong 4 "bytes of ids, but its header says" --data half.bin
+    wrong 2 "format: is 'int8', expected auto, text, uint16 or uint32" --data ids16.bin --format int8
+    wrong 2 "separator: is '-1', expected auto or the id of a token" --data text.txt --separator -1
+    wrong 2 "separator: is 'x', expected auto or the id" --data text.txt --separator x
+    wrong 2 "separator is 256, but the ids of these tokens are 0 .. 255" --data ids16.bin --format uint16 --separator 256
+    wrong 2 "separator is 'auto', but ids16.bin states no separator" --data ids16.bin --format uint16 --separator auto
+    wrong 2 "separator is 50256, but the ids of these tokens are 0 .. 255" --data moved.bin --separator auto
+    wrong 2 "separator is 'auto', but the text has no form feed" --data text.txt --separator auto
+    wrong 2 "tokenizer is 'characters', but --data are token ids" --data moved.bin --tokenizer characters
+    wrong 2 "tokenizer: is 'words', expected auto, characters, bytes or a file: tokenizer.json, or a model's" --data text.txt --tokenizer words
+    wrong 4 "text.txt: " --data text.txt --tokenizer text.txt
+    ;;
+  damage)
+    status 0 --run whole "${new[@]}" --checkpoint-every 20
+    back() { rm -rf run; cp -r whole run; rm -r run/checkpoints/step_00000060 run/model.safetensors run/routing.json; }
+    # A damaged or lost run.json: the options of the checkpoint.
+    for damage in ': >' 'head -c 40 whole/run.json >' 'rm -f'; do
+      back
+      eval "$damage run/run.json"
+      status 0 --resume run
+      grep -q "warning: .*run.json.*: written anew with the options of run/checkpoints/step_00000040" err.txt ||
+        fault "the repair is told: $damage"
+      same whole run "$damage run.json"
+      status 0 --resume run
+      ! grep -q "warning" err.txt || fault "repaired once: $(cat err.txt)"
+    done
+    back
+    rm -r run/checkpoints/*
+    echo '{' > run/run.json
+    status 1 --resume run
+    grep -q "run.json: .*Begin it anew in another directory, or in this one by overwriting" err.txt || fault "what to do: $(cat err.txt)"
+    status 2 --run run "${new[@]}"
+    status 0 --run run "${new[@]}" --overwrite
+    same whole run "overwritten"
+    # All checkpoints damaged: the model at the end is a way out.
+    for checkpoint in run/checkpoints/*; do echo x >> "$checkpoint/state.json"; done
+    status 1 --resume run
+    grep -q "no valid checkpoint.*generate --model run/model.safetensors uses it, train --run OTHER --from run/model.safetensors" err.txt ||
+      fault "the model is a way out: $(tail -n 1 err.txt)"
+    status 0 --run other --data text.txt --no-peak --steps 10 --from run/model.safetensors
+    status 0 --resume other --steps 12
+    first() { grep -m 1 '"kind":"eval"' "$1/metrics.jsonl" | sed 's/.*"val_loss":\([^,]*\).*/\1/'; }
+    awk -v a="$(first other)" -v b="$(first whole)" 'BEGIN { exit !(a < 0.8 * b) }' || fault "the model is begun with: $(first other)"
+    status 2 --run new --data text.txt --tokenizer bytes --from run/model.safetensors
+    status 2 --run new --data text.txt --tokenizer run/model.safetensors --from run/checkpoints/step_00000060/optimizer.safetensors
+    status 1 --run new --data text.txt --tokenizer characters --from nowhere.safetensors
+    rm -rf new
+    echo x > run/model.safetensors
+    status 1 --resume run
+    grep -q "begin it anew, in another directory, or here with --run run --overwrite" err.txt || fault "without a model: $(tail -n 1 err.txt)"
+    # A damaged line behind those of the checkpoint's steps: it is cut off.
+    back
+    sed -i 's/^{"kind":"train","step":41,.*/{"kind":"train","st\x00/' run/metrics.jsonl
+    status 0 --resume run
+    grep -q "warning: .*metrics.jsonl, line .*it and the lines behind it are removed" err.txt || fault "it is told: $(cat err.txt)"
+    same whole run "after a damaged line"
+    back
+    sed -i 's/^{"kind":"train","step":3,.*/{"kind":"train","st/' run/metrics.jsonl
+    cp run/metrics.jsonl before.jsonl
+    status 1 --resume run
+    grep -q "correct the line, or move the file away" err.txt || fault "what to do: $(tail -n 1 err.txt)"
+    cmp -s before.jsonl run/metrics.jsonl || fault "a log with damage among kept steps stays as it was"
+    ;;
+  keep)
+    kept() { ls "$1/checkpoints" | sed 's/step_0*//' | tr '\n' ' '; }
+    status 0 --run run "${short[@]}" --eval-every 20 --checkpoint-every 5 --keep 2 --keep-every 15
+    [[ $(kept run) == "15 30 45 55 60 " ]] || fault "the newest and every 15th: $(kept run)"
+    # A weight that is spoilt after 35 steps: the evaluation after 30 is the best.
+    rm -rf run
+    PLANT="spoilt norm.weight 35" status 0 --run run "${short[@]}" --eval-every 15 --checkpoint-every 10 --keep 1
+    [[ $(kept run) == "30 60 " ]] || fault "the best and the newest: $(kept run)"
+    grep -q "the checkpoint with the least val loss, .*step_00000030$" err.txt || fault "it is named: $(tail -n 3 err.txt)"
+    status 0 --resume run --steps 70
+    [[ $(kept run) == "30 70 " ]] || fault "the best is kept by a resumed run: $(kept run)"
+    rm -rf run
+    status 0 --run run "${short[@]}" --checkpoint-every 0 --checkpoint-minutes 0.00001 --keep 100
+    (( $(kept run | wc -w) > 5 )) || fault "checkpoints in time: $(kept run)"
+    rm -rf run
+    status 0 --run run "${short[@]}" --checkpoint-every 0 --keep 100
+    [[ $(kept run) == "60 " ]] || fault "without: $(kept run)"
+    # The warm-up is at most a tenth of the steps, and stays what it is.
+    rates() { grep '"kind":"train"' "$1/metrics.jsonl" | sed 's/.*"learning_rate":\([^,]*\),.*/\1/'; }
+    rm -rf run
+    status 0 --run run --data text.txt --no-peak --steps 20
+    grep -q '"warmup":"2"' run/metrics.jsonl || fault "a tenth of 20 steps is 2"
+    [[ $(rates run | sort -g | tail -n 1) == "$(rates run | sed -n 3p)" ]] || fault "the largest rate is the third: $(rates run)"
+    status 0 --resume run --steps 40
+    grep '"kind":"run"' run/metrics.jsonl | tail -n 1 | grep -q '"warmup":"2"' || fault "more steps do not change it"
+    status 2 --resume run --warmup 4 --steps 50
+    grep -q "warmup is '4', but the run in run has '2'" err.txt || fault "both numbers: $(cat err.txt)"
+    # A run of an earlier version has the warm-up of its preset, 5.
+    rm -r run/checkpoints/*
+    sed -i -z 's/,\n *"warmup": "2"//' run/run.json
+    status 0 --resume run --steps 30
+    [[ $(rates run | sort -g | tail -n 1) == "$(rates run | sed -n 6p)" ]] || fault "the largest rate is the sixth: $(rates run)"
+    ;;
+  planted)
+    few=(--data text.txt --no-peak --steps 6 --eval-every 0 --checkpoint-every 1)
+    PLANT="weight ? 3" status 0 --run run "${few[@]}"
+    mapfile -t names < <(sed -n 's/^tensor //p' err.txt)
+    (( ${#names[@]} > 30 )) || fault "all tensors are listed: ${#names[@]}"
+    for name in "${names[@]}"; do
+      for what in weight gradient; do
+        rm -rf run saved.safetensors
+        PLANT="$what $name 3" status 3 --run run "${few[@]}" --max-skips 0 --save saved.safetensors
+        of=""
+        [[ $what == weight ]] || of="of "
+        grep -qF "diverged: " err.txt && grep -qF "the $what $of$name[" err.txt || fault "$what $name is named: $(tail -n 1 err.txt)"
+        [[ $(ls run/checkpoints | tail -n 1) == step_00000003 ]] || fault "$what $name: no checkpoint behind it"
+        [[ ! -e run/model.safetensors && ! -e saved.safetensors ]] || fault "$what $name: no model"
+        ! grep -q 'nan' run/checkpoints/*/state.json || fault "$what $name: the state is finite"
+        [[ $what == weight ]] || PLANT="gradient $name 3" status 0 --run run "${few[@]}" --max-skips 1 --overwrite
+      done
+    done
+    echo "${#names[@]} tensors"
     ;;
 esac
 echo "$faults faults"

@@ -1,5 +1,9 @@
-// `train` with a model so small that a test can train it often.
+// `train` with a model so small that a test can train it often. PLANT="weight NAME STEP" or "gradient
+// NAME STEP" sets a number of this tensor to NaN in the step after STEP steps, "spoilt NAME STEP" a weight to
+// 10,000 in this and all later steps. NAME "?": all names are listed.
 #include "../../examples/train/program.hpp"
+
+#include <sstream>
 
 namespace training {
 
@@ -23,6 +27,22 @@ struct Tiny {
             .options = {},
             .init = Init::gpt2,
             .noisy_evaluation = false};
+  }
+  template <class M>
+  static void before_update(M& model, M& grad, Index step) {
+    const char* plan = std::getenv("PLANT");
+    if (!plan) return;
+    std::istringstream words(plan);
+    std::string what, name;
+    Index when = 0;
+    words >> what >> name >> when;
+    if (what == "spoilt" ? step < when : step != when) return;
+    const auto plant = [&](const std::string& path, Kind, auto& weight) {
+      if (weight.size() == 0) return;
+      if (name == "?") std::fprintf(stderr, "tensor %s\n", path.c_str());
+      if (name == path) weight.data()[weight.size() / 2] = what == "spoilt" ? 1e4f : std::nanf("");
+    };
+    for_each_named_weight(plant, what == "gradient" ? grad : model);
   }
 };
 

@@ -1,5 +1,6 @@
 // logging_cost DIR STEPS on|off: a training loop with all logs of every step, or without; logging_cost.sh
-// counts the instructions of both.
+// counts the instructions of both. The model is makeMoE's, the batch a quarter of its recipe's: the cost of
+// logs does not depend on the batch, so its share of a step is larger than in that recipe.
 #include <moegpt/moegpt.hpp>
 #include <moegpt/run/console.hpp>
 #include <moegpt/run/metrics.hpp>
@@ -12,8 +13,8 @@ using namespace moegpt;
 
 namespace {
 
-using Model = GPT<Config{.vocab = 65, .context = 32, .dim = 64, .layers = 4, .heads = 4, .hidden = 128},
-                  TopKRouter<8, 2>>;
+using Model = presets::ModelOf<
+    presets::makemoe<presets::Extents{.vocab = 65, .context = 32, .dim = 128, .layers = 8, .heads = 8}>>;
 
 double seconds_since_1970() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -32,7 +33,8 @@ int main(int argc, char** argv) {
   init(model, seed);
   Adam<Model> adam;
   const Objective objective{.balance = 0.01};
-  Model::Workspace work{{8, 32}, Exec{1}, objective};
+  model.options = presets::makemoe<>::options();
+  Model::Workspace work{{4, 32}, Exec{1}, objective};
   Batch batch{work.shape};
   std::vector<int> tokens(5000);
   Rng rng(seed);

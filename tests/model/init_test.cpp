@@ -48,7 +48,7 @@ std::uint64_t draws_of() {
     init(*model, Key{5}, scheme);
     for_each_named_weight(
         [&](const std::string& path, Kind, const auto& w) {
-          hash ^= detail::hash_of(path);
+          hash ^= detail::fnv_1a(path);
           for (const auto x : w)
             hash = mix64(hash + static_cast<std::uint64_t>(std::llround(static_cast<double>(x) * 0x1p20)));
         },

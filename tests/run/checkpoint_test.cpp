@@ -193,13 +193,26 @@ TEST_CASE("old checkpoints are removed, newer ones and other files are not") {
   for (int i = 0; i < 5; ++i) trained.step(), trained.save(folder.path);
   put(folder / "notes.txt", "mine");
   put(folder / "step_00000001/notes.txt", "mine");
-  const auto remaining = keep_checkpoints(folder.path, 4, 2);
+  const auto remaining = keep_checkpoints(folder.path, 4, {2});
   CHECK(remaining == std::vector{folder / "step_00000001"});
   CHECK(get(folder / "step_00000001/notes.txt") == "mine");
   CHECK_FALSE(std::filesystem::exists(folder / "step_00000002"));
   for (const char* kept : {"step_00000003", "step_00000004", "step_00000005"})
     CHECK(fault_of_checkpoint(folder / kept) == "");
   CHECK(get(folder / "notes.txt") == "mine");
+}
+
+TEST_CASE("the best checkpoint and those of every so many steps are kept beside the newest") {
+  TemporaryFolder folder;
+  Trained trained;
+  for (int i = 0; i < 9; ++i) trained.step(), trained.save(folder.path);
+  CHECK(keep_checkpoints(folder.path, 9, {.newest = 1, .every = 4, .best = 2}).empty());
+  std::vector<std::string> names;
+  for (const auto& path : checkpoints_in(folder.path)) names.push_back(path.filename().string());
+  CHECK(names ==
+        std::vector<std::string>{"step_00000009", "step_00000008", "step_00000004", "step_00000002"});
+  keep_checkpoints(folder.path, 9, {.newest = 2, .best = 7});  // of which there is no checkpoint
+  CHECK(checkpoints_in(folder.path).size() == 2);
 }
 
 TEST_CASE("a checkpoint of another type says what differs, and changes nothing") {
@@ -235,6 +248,34 @@ TEST_CASE("what is not finite is not saved") {
   CHECK(folder.files() == 0);
 }
 
+TEST_CASE("a NaN or infinity in any tensor of model or moments is named, and nothing is saved") {
+  TemporaryFolder folder;
+  Trained trained(1);
+  int planted = 0;
+  const auto plant = [&](const std::string& path, auto& weight) {
+    if (weight.size() == 0) return;
+    for (const float wrong : {std::nanf(""), -std::numeric_limits<float>::infinity()}) {
+      const Index at = (weight.size() - 1) * (planted++ % 3) / 2;
+      const float before = std::exchange(weight.data()[at], wrong);
+      const std::string error = error_of([&] { trained.save(folder.path); });
+      CAPTURE(path, at, error);
+      CHECK(has(error, "tensor '" + path + "' holds "));
+      CHECK(has(error, " at index " + std::to_string(at)));
+      CHECK(folder.files() == 0);
+      weight.data()[at] = before;
+    }
+  };
+  for_each_named_weight([&](const std::string& path, Kind, auto& w) { plant(path, w); }, trained.model);
+  const int of_model = planted;
+  CHECK(of_model >= 20);
+  for (const auto& [prefix, moment] : {std::pair{"first_moment.", &trained.adam.first_moment()},
+                                       std::pair{"second_moment.", &trained.adam.second_moment()}})
+    for_each_named_weight([&](const std::string& path, Kind, auto& w) { plant(prefix + path, w); },
+                          const_cast<Model&>(*moment));
+  CHECK(planted == 3 * of_model);
+  trained.save(folder.path);
+}
+
 TEST_CASE("whichever system call fails, the old checkpoint or the new one is readable") {
   using Fault = FaultyFiles::Fault;
   Trained old(1), next = old;
@@ -253,7 +294,7 @@ TEST_CASE("whichever system call fails, the old checkpoint or the new one is rea
         FaultyFiles::begin(at, fault, stays);
         const std::string error = error_of([&] {
           next.save<FaultyFiles>(folder.path);
-          keep_checkpoints<FaultyFiles>(folder.path, next.state.step, 1);
+          keep_checkpoints<FaultyFiles>(folder.path, next.state.step, {1});
         });
         const bool ended = FaultyFiles::calls <= at;
         failed += !error.empty();
@@ -267,7 +308,7 @@ TEST_CASE("whichever system call fails, the old checkpoint or the new one is rea
         FaultyFiles::begin();
         next.save(folder.path);
         remove_checkpoint_drafts(folder.path);
-        keep_checkpoints(folder.path, next.state.step, 1);
+        keep_checkpoints(folder.path, next.state.step, {1});
         CHECK(folder.files() == 1);
         CHECK(bytes_of_checkpoint(newest_checkpoint(folder.path).path) == new_bytes);
         if (ended) break;
@@ -289,7 +330,7 @@ std::string fault_after_power_loss(bool fsync) {
   const std::size_t first_saved = FaultyFiles::log.size();
   const std::string new_bytes = bytes_of_checkpoint(next.save<FaultyFiles>(folder.path));
   const std::size_t saved = FaultyFiles::log.size();
-  keep_checkpoints<FaultyFiles>(folder.path, next.state.step, 1);
+  keep_checkpoints<FaultyFiles>(folder.path, next.state.step, {1});
   Disk disk(folder.path.string());
   using Kept = Disk::Kept;
   for (std::size_t done = 0; done <= FaultyFiles::log.size(); ++done) {

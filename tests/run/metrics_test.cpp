@@ -144,12 +144,47 @@ TEST_CASE("a resumed log loses the records of later steps and an incomplete line
       CHECK(file.write(step_record(3)));
       CHECK(get(path) == kept + line_of(step_record(3)));
     }
-  put(path, kept + "no record\n" + line_of(step_record(3)));
-  CHECK(has(error_of([&] { MetricsFile file(path, 2); }), "line 5: is not valid JSON"));
   MetricsFile fresh(folder / "other.jsonl", 2);
   CHECK(fresh.write(step_record(3)));
   put(path, "");
   CHECK_FALSE(read_metrics(path).run.has_value());
+}
+
+TEST_CASE("damaged lines behind the records of kept steps are cut off, and it is said; others are an error") {
+  TemporaryFolder folder;
+  const auto path = folder / "metrics.jsonl";
+  const std::string kept = line_of(run_record) + line_of(step_record(1)) + line_of(step_record(2));
+  std::string cut = line_of(step_record(2));
+  cut.erase(cut.find("\"loss\""), 30);
+  for (const std::string& damage : {std::string("no record\n"), std::string(300, '\0') + "\n", cut,
+                                    std::string("\n"), std::string("{}\n")})
+    for (const std::string& after : {std::string(), line_of(step_record(3)), std::string("{\"ki")}) {
+      put(path, kept + damage + after);
+      MetricsFile file(path, 2);
+      CHECK(has(file.damage(), "metrics.jsonl, line 4: "));
+      CHECK(file.write(step_record(3)));
+      CHECK(get(path) == kept + line_of(step_record(3)));
+      CHECK(MetricsFile(path, 3).damage() == "");
+
+      put(path, kept + damage + line_of(step_record(2)) + after);
+      const std::string before = get(path), error = error_of([&] { MetricsFile again(path, 2); });
+      CHECK(has(error, "line 4: "));
+      CHECK(has(error, "records of kept steps follow it: correct the line, or move the file away"));
+      CHECK(get(path) == before);
+    }
+  // Damage behind a record that is cut off anyway needs no word.
+  put(path, kept + line_of(step_record(3)) + "no record\n");
+  CHECK(MetricsFile(path, 2).damage() == "");
+  CHECK(get(path) == kept);
+}
+
+TEST_CASE("the final loss is a record of its own, which readers of steps and evaluations need not know") {
+  const std::string line = line_of(FinalRecord{40, 1.5, 0, 7});
+  CHECK(line == "{\"kind\":\"final\",\"step\":40,\"val_loss\":1.5,\"batches\":0,\"time\":7}\n");
+  const Metrics m = parse_metrics("log", line_of(FinalRecord{30, 2, 400, 6}) + line);
+  REQUIRE(m.final_loss.has_value());
+  CHECK(line_of(*m.final_loss) == line);
+  CHECK(m.evaluations.empty());
 }
 
 namespace {

@@ -1,3 +1,4 @@
+#include <moegpt/moegpt.hpp>
 #include <moegpt/run/run_directory.hpp>
 
 #include "../io/support.hpp"
@@ -70,7 +71,7 @@ TEST_CASE("a directory with anything but a run is refused, and nothing is writte
   put(folder / "home/letter.txt", "dear");
   put(folder / "file", "x");
   std::filesystem::create_directory(folder / "damaged");
-  put(folder / "damaged/run.json", "{\"moegpt_run\": 2, \"options\": {}}");
+  put(folder / "damaged/run.json", "{\"kind\": \"another program's\"}");
   write_run(folder / "run");
   const auto before = files_in(folder.path);
   for (const bool overwrite : {false, true}) {
@@ -88,6 +89,50 @@ TEST_CASE("a directory with anything but a run is refused, and nothing is writte
   CHECK(has(error_of([&] { RunDirectory::open(folder / "file"); }), "file' is no directory"));
   CHECK_THROWS_AS(RunDirectory::open(folder / "nowhere"), std::invalid_argument);
   CHECK(files_in(folder.path) == before);
+}
+
+TEST_CASE("a damaged or missing manifest is written anew with the options of the newest valid checkpoint") {
+  using Model = GPT<Config{.vocab = 3, .context = 2, .dim = 4, .layers = 1, .heads = 1}, Dense>;
+  const Model model;
+  const Adam<Model> adam;
+  for (const char* damage : {"", "{\"moegpt_run\": 1, \"opt", "[]", "{\"moegpt_run\": 1}", "missing"}) {
+    CAPTURE(damage);
+    TemporaryFolder folder;
+    const auto path = folder / "run";
+    RunDirectory::create(path, manifest);
+    const bool missing = damage == std::string("missing");
+    const auto lose = [&] {
+      put(path / "run.json", damage);
+      if (missing) std::filesystem::remove(path / "run.json");
+    };
+    lose();
+    // Without a checkpoint nothing has the options: an error that says what to do, and no fresh start.
+    CHECK(
+        has(error_of([&] { RunDirectory::open(path); }),
+            missing ? "holds no run" : "Begin it anew in another directory, or in this one by overwriting"));
+    const auto saved = save_checkpoint(path / "checkpoints", model, adam, Tokenizer::characters("ab"),
+                                       {.step = 3, .options = {{"seed", "9"}}});
+    save_checkpoint(path / "checkpoints", model, adam, Tokenizer::characters("ab"), {.step = 4});
+    put(path / "checkpoints/step_00000004/state.json", "{}");
+    {
+      const auto run = RunDirectory::open(path);
+      CHECK(run.manifest() == RunManifest{{{"seed", "9"}}});
+      CHECK(has(run.repaired(), "run.json: "));
+      CHECK(has(run.repaired(), ": written anew with the options of " + saved.string()));
+    }
+    CHECK(RunDirectory::open(path).repaired() == "");
+    lose();
+    if (!missing) CHECK(RunDirectory::create(path, manifest, true).manifest() == manifest);
+  }
+  TemporaryFolder folder;
+  const auto path = folder / "run";
+  RunDirectory::create(path, manifest);
+  const std::string later = "{\"moegpt_run\": 2, \"options\": [7]}";
+  put(path / "run.json", later);
+  for (const std::string& error : {error_of([&] { RunDirectory::open(path); }),
+                                   error_of([&] { RunDirectory::create(path, manifest, true); })})
+    CHECK(has(error, "run.json: is of a later version of moegpt: use that version"));
+  CHECK(get(path / "run.json") == later);
 }
 
 TEST_CASE("overwriting removes what a run writes and nothing else") {

@@ -14,15 +14,16 @@ TEST_CASE("a state is read back, and what is none is refused by name") {
                       .cursor = {{"data", 3}, {"position", 7}},
                       .best_val = 0.1,
                       .best_step = 2,
+                      .best_saved = TrainingState::Saved{1, 0.25},
                       .options = {{"steps", "9"}}};
   const std::string text = checkpoint::state_text(state);
   CHECK(checkpoint::read_state("s", text) == state);
-  state.best_val.reset();
+  state.best_val.reset(), state.best_saved.reset();
   CHECK(checkpoint::read_state("s", checkpoint::state_text(state)) == state);
   for (const char* wrong : {"", "{", "[]", "3", "{\"step\": -1}", "{\"step\": 1.5}", "{\"step\": \"1\"}"})
     CHECK(has(error_of([&] { checkpoint::read_state("s", wrong); }), "moegpt: s: "));
-  for (const char* key :
-       {"step", "tokens", "seed", "corpus", "cursor", "options", "best_val", "data", "position"}) {
+  for (const char* key : {"step", "tokens", "seed", "corpus", "cursor", "options", "best_val",
+                          "best_saved_val", "data", "position"}) {
     std::string damaged = text;
     const std::size_t at = damaged.find("\"" + std::string(key) + "\": ") + std::string(key).size() + 4;
     damaged.insert(at, "[],\"x\": ");

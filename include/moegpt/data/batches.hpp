@@ -17,8 +17,8 @@ enum class WindowOrder {
 struct BatchOptions {
   Shape shape{};  // of a batch
   WindowOrder order = WindowOrder::random;
-  // Hides documents from each other: a document ends with this id. A token attends to its own document only
-  // (Batch::documents), and has no target in the next one. None: tokens attend to all of their window.
+  // Hides documents from each other (hide_documents): a document ends with this id. None: tokens attend to
+  // all of their window.
   std::optional<int> separator{};
 };
 
@@ -27,6 +27,13 @@ struct DataCursor {
   std::int64_t batches = 0, windows = 0;  // read so far
   bool operator==(const DataCursor&) const = default;
 };
+
+// A token of the batch attends to its own document only, and has no target in the next one.
+inline void hide_documents(Batch& b, int separator) {
+  set_documents(b.inputs, b.shape, separator, b.documents);
+  for (std::size_t n = 0; n < b.inputs.size(); ++n)
+    if (b.inputs[n] == separator) b.targets[n] = -1;
+}
 
 // Window w of an epoch has the inputs w * length .. (w + 1) * length - 1. The last (tokens - 1) % length
 // inputs are in no window of WindowOrder::shuffled. A batch may end one epoch and begin the next.
@@ -77,11 +84,6 @@ class Batches {
     const Permutation order{static_cast<std::uint64_t>(size),
                             key_.with(Purpose::window_order, window / size)};
     return static_cast<Index>(order(static_cast<std::uint64_t>(window % size))) * options_.shape.length;
-  }
-  static void hide_documents(Batch& b, int separator) {
-    set_documents(b.inputs, b.shape, separator, b.documents);
-    for (std::size_t n = 0; n < b.inputs.size(); ++n)
-      if (b.inputs[n] == separator) b.targets[n] = -1;
   }
 
   TokenSequence tokens_;

@@ -3,7 +3,8 @@
 // mapped, so that a process need not hold them, or read.
 //
 // llm.c's header: 256 int32, of which the first three are magic, version and the number of ids; then
-//   magic 20240520, version 1: uint16 ids     magic 20240801, version 7: uint32 ids
+//   magic 20240520, version 1: uint16 ids, of GPT-2; magic 20240801, version 7: uint32 ids, of Llama 3
+// Each document begins with the id 50256 (GPT-2), or 128000.
 #include <moegpt/data/token_sequence.hpp>
 #include <moegpt/io/file.hpp>
 
@@ -30,8 +31,10 @@ namespace token_file {
 struct Format {
   std::int32_t magic, version;
   TokenType type;
+  int separator;  // of the vocabulary that llm.c writes in this format
 };
-inline constexpr Format formats[] = {{20240520, 1, TokenType::u16}, {20240801, 7, TokenType::u32}};
+inline constexpr Format formats[] = {{20240520, 1, TokenType::u16, 50256},
+                                     {20240801, 7, TokenType::u32, 128000}};
 using Header = std::array<std::int32_t, 256>;
 inline constexpr Index header_bytes = sizeof(Header);
 
@@ -54,6 +57,17 @@ inline Contents contents_of(const std::filesystem::path& path, bool mapped) {
   if (memory == MAP_FAILED) file::fail("map", path);
   return {static_cast<Index>(size),
           {memory, [size](const void* m) { ::munmap(const_cast<void*>(m), size); }}};
+}
+
+// That of a file's header; null: the file begins with no magic number. Throws what FileReader throws.
+inline const Format* format_of(const std::filesystem::path& path) {
+  const FileReader in(path);
+  std::int32_t magic = 0;
+  if (in.size() < Index{sizeof magic}) return nullptr;
+  in.read(0, sizeof magic, reinterpret_cast<char*>(&magic));
+  const auto* found = std::find_if(std::begin(formats), std::end(formats),
+                                   [&](const Format& format) { return format.magic == magic; });
+  return found == std::end(formats) ? nullptr : found;
 }
 
 struct Layout {

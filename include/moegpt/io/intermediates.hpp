@@ -12,6 +12,7 @@
 // and wanted I64, losses F64. In JSON, where values that are not finite are null:
 //     {"batch": ..., "length": ..., "ids": [...],
 //      "layers": [{"layer": i, "gate_scores": [[...], ...], ...}, ...]}
+#include <moegpt/io/json.hpp>
 #include <moegpt/io/safetensors.hpp>
 #include <moegpt/model/intermediates.hpp>
 
@@ -84,24 +85,28 @@ void save_safetensors(const std::filesystem::path& path, const Intermediates<T>&
 // The same as JSON text.
 template <class T>
 std::string to_json(const Intermediates<T>& all) {
-  std::string text =
-      "{\"batch\": " + std::to_string(all.shape.batch) + ", \"length\": " + std::to_string(all.shape.length);
+  std::string text;
+  JsonText json(text, JsonText::Lines::each);
+  json.member("batch", all.shape.batch).member("length", all.shape.length);
   const Index tokens = std::ssize(all.ids);
-  if (tokens > 0) detail::append_array(text += ",\n\"ids\": ", all.ids.data(), std::span(&tokens, 1));
-  text += ",\n\"layers\": [";
-  for (const auto& layer : all.layers) {
-    (text += &layer == all.layers.data() ? "{\"layer\": " : ",\n{\"layer\": ") += std::to_string(layer.layer);
-    layer.for_each_array([&](const char* name, const auto& numbers, std::vector<Index> shape) {
-      ((text += ",\n\"") += name) += "\": ";
-      detail::append_array(text, numbers.data(), std::span<const Index>(shape));
-    });
-    layer.for_each_loss([&](const char* name, double loss) {
-      ((text += ",\n\"") += name) += "\": ";
-      detail::append_number(text, loss);
-    });
-    text += '}';
-  }
-  return text += "]}\n";
+  if (tokens > 0)
+    json.member("ids", [&] { detail::append_array(text, all.ids.data(), std::span(&tokens, 1)); });
+  json.list("layers", all.layers, [&](const auto& layer) {
+    return [&] {
+      JsonText object(text, JsonText::Lines::each, 1);
+      object.member("layer", layer.layer);
+      layer.for_each_array([&](const char* name, const auto& numbers, std::vector<Index> shape) {
+        object.member(name,
+                      [&] { detail::append_array(text, numbers.data(), std::span<const Index>(shape)); });
+      });
+      layer.for_each_loss([&](const char* name, double loss) {
+        object.member(name, [&] { detail::append_number(text, loss); });
+      });
+      object.end();
+    };
+  });
+  json.end();
+  return text += '\n';
 }
 
 // Writes a JSON file, in one step; throws std::runtime_error if it cannot be written.

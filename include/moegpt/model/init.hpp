@@ -17,7 +17,7 @@ enum class Init {
 
 namespace detail {
 
-inline std::uint64_t hash_of(std::string_view text) {  // FNV-1a
+inline std::uint64_t fnv_1a(std::string_view text) {
   std::uint64_t h = 0xcbf29ce484222325u;
   for (char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
   return h;
@@ -69,7 +69,7 @@ void init(Model& model, Key key, Init scheme = Init::gpt2) {
       [&](const walk::Path& path, const walk::Attributes& attributes, auto& w) {
         const auto draw =
             detail::draw_of(attributes, w.shape.size() > 1, w.cols, Model::config.layers, scheme);
-        const Key stream = key.with(Purpose::initial_weights, detail::hash_of(path.text()));
+        const Key stream = key.with(Purpose::initial_weights, detail::fnv_1a(path.text()));
         detail::init_weight(w, draw, Rng{stream});
       },
       model);

@@ -30,7 +30,7 @@ inline std::string name_of(Index step) {
   return std::string(name_start) + std::string(digits.size() < 8 ? 8 - digits.size() : 0, '0') + digits;
 }
 // The step of a name; none if it is no checkpoint's.
-inline std::optional<Index> step_of(const std::string& name) {
+inline std::optional<Index> step_of_name(const std::string& name) {
   Index step = 0;
   if (!name.starts_with(name_start)) return {};
   const char* end = name.data() + name.size();
@@ -191,7 +191,7 @@ inline std::vector<std::filesystem::path> checkpoints_in(const std::filesystem::
   std::vector<std::pair<Index, std::filesystem::path>> found;
   if (std::filesystem::is_directory(folder))
     for (const auto& entry : std::filesystem::directory_iterator(folder))
-      if (const auto step = checkpoint::step_of(entry.path().filename().string());
+      if (const auto step = checkpoint::step_of_name(entry.path().filename().string());
           step && entry.symlink_status().type() == std::filesystem::file_type::directory)
         found.emplace_back(*step, entry.path());
   std::sort(found.rbegin(), found.rend());
@@ -221,13 +221,15 @@ inline NewestCheckpoint newest_checkpoint(const std::filesystem::path& folder) {
 // Writes folder/step_<state.step>, and returns when it is on the disk. A valid checkpoint of this step is
 // kept, a damaged one is replaced. Optimizer: Adam, or another tree with steps() and set_steps(). Throws
 // std::runtime_error with the reason if it cannot be written, or a weight or moment is not finite,
-// std::invalid_argument for a best_val that is not finite; older checkpoints are unchanged in any case.
+// std::invalid_argument for a best loss that is not finite; older checkpoints are unchanged in any case.
 template <class Files = SystemFiles, class Model, class Optimizer>
 std::filesystem::path save_checkpoint(const std::filesystem::path& folder, const Model& model,
                                       const Optimizer& optimizer, const Tokenizer& tokenizer,
                                       const TrainingState& state) {
   check(!state.best_val || std::isfinite(*state.best_val), "save_checkpoint: best_val is ",
         state.best_val.value_or(0), ", expected a finite loss, or none");
+  check(!state.best_saved || std::isfinite(state.best_saved->val), "save_checkpoint: best_saved.val is ",
+        state.best_saved.value_or(TrainingState::Saved{}).val, ", expected a finite loss, or none");
   const std::string name = checkpoint::name_of(state.step);
   const std::filesystem::path target = folder / name;
   const bool exists = std::filesystem::exists(target);
@@ -245,17 +247,24 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& folder, const
   return target;
 }
 
-// Removes all checkpoints in `folder` but the newest `keep` up to `step`; newer ones are not touched. Returns
-// what could not be removed.
+// Which checkpoints are kept.
+struct KeepRule {
+  std::size_t newest;           // so many of the newest
+  Index every = 0;              // those of steps that are multiples of it; 0: none
+  std::optional<Index> best{};  // that of this step: TrainingState::best_saved
+};
+// Removes all checkpoints in `folder` up to `step` that the rule does not keep; newer ones are not touched.
+// Returns what could not be removed.
 template <class Files = SystemFiles>
 std::vector<std::filesystem::path> keep_checkpoints(const std::filesystem::path& folder, Index step,
-                                                    std::size_t keep) {
+                                                    KeepRule rule) {
   std::vector<std::filesystem::path> remaining;
   for (const std::filesystem::path& path : checkpoints_in(folder)) {
-    if (*checkpoint::step_of(path.filename().string()) > step) continue;
-    if (keep > 0)
-      --keep;
-    else if (!checkpoint::remove<Files>(path))
+    const Index of = *checkpoint::step_of_name(path.filename().string());
+    if (of > step) continue;
+    const bool is_new = rule.newest > 0, is_major = rule.every > 0 && of % rule.every == 0;
+    if (is_new) --rule.newest;
+    if (!is_new && !is_major && of != rule.best && !checkpoint::remove<Files>(path))
       remaining.push_back(path);
   }
   return remaining;

@@ -4,9 +4,9 @@
 //      "gradient_norm":0.71,"layers":[0,1],"load":[[130,126],[128,128]],"wanted":[256,256],
 //      "max_over_mean":[1.016,1],"entropy":[0.9998,1],"dead":[0,0],"dropped":[0,0],
 //      "seconds":0.02,"tokens_per_second":48200,"utilisation":0.31,"time":1789000000.5}
-// Kinds are run, train, eval, sample and event (run/records.hpp). Members that describe one execution, not
-// the computation, come last: a resumed run writes the same lines up to "seconds" or "time".
-// Numbers that are not finite are the texts "nan", "inf" and "-inf".
+// Kinds are run, train, eval, final, sample and event (run/records.hpp). Members that describe one execution,
+// not the computation, come last: a resumed run writes the same lines up to "seconds" or "time". Numbers that
+// are not finite are the texts "nan", "inf" and "-inf".
 #include <moegpt/io/json_document.hpp>
 #include <moegpt/run/appended_file.hpp>
 #include <moegpt/run/records.hpp>
@@ -17,108 +17,54 @@
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
-namespace detail {
-
-// Appends members to the text of a JSON object.
-class JsonLine {
- public:
-  explicit JsonLine(std::string& text) : text_(text) { text_ += '{'; }
-  void end() { text_ += "}\n"; }
-
-  template <class Value>
-  JsonLine& member(std::string_view name, const Value& value) {
-    if (text_.back() != '{') text_ += ',';
-    text_ += json_quoted(as_utf8(name));
-    text_ += ':';
-    put(value);
-    return *this;
-  }
-  // f(layer) for each layer, as a list.
-  template <class F>
-  void each(std::string_view name, std::span<const LayerLoad> layers, F&& f) {
-    member(name, [&] { list(layers, f); });
-  }
-
- private:
-  template <class Value>
-  void put(const Value& value) {
-    if constexpr (std::is_same_v<Value, bool>) {
-      text_ += value ? "true" : "false";
-    } else if constexpr (std::is_floating_point_v<Value>) {
-      if (std::isfinite(value))
-        digits(value);
-      else
-        text_ += std::isnan(value) ? "\"nan\"" : value > 0 ? "\"inf\"" : "\"-inf\"";
-    } else if constexpr (std::is_integral_v<Value>) {
-      digits(value);
-    } else if constexpr (std::is_convertible_v<const Value&, std::string_view>) {
-      text_ += json_quoted(as_utf8(value));
-    } else if constexpr (std::is_invocable_v<const Value&>) {
-      value();
-    } else if constexpr (std::is_same_v<Value, std::vector<Index>>) {
-      list(value, [](Index x) { return x; });
-    } else {  // pairs of names and values
-      JsonLine object(text_);
-      for (const auto& [key, content] : value) object.member(key, content);
-      text_ += '}';
-    }
-  }
-  template <class List, class F>
-  void list(const List& values, F&& f) {
-    text_ += '[';
-    for (const auto& value : values) {
-      if (&value != &*values.begin()) text_ += ',';
-      put(f(value));
-    }
-    text_ += ']';
-  }
-  template <class Number>
-  void digits(Number x) {
-    char text[32];
-    text_.append(text, std::to_chars(text, text + sizeof text, x).ptr);
-  }
-  std::string& text_;
-};
-
-}  // namespace detail
-
 // Appends the line of a record to `text`.
 inline void append_line(std::string& text, const RunRecord& r) {
-  detail::JsonLine line(text);
+  JsonText line(text);
   line.member("kind", "run").member("step", r.step).member("version", build_info().version);
   line.member("model", r.model).member("parameters", r.parameters).member("active", r.active);
   line.member("steps", r.steps).member("unit", r.unit).member("options", r.options);
   line.member("baselines", r.baselines).member("peak", r.peak).member("time", r.time).end();
+  text += '\n';
 }
 inline void append_line(std::string& text, const StepRecord& r) {
-  detail::JsonLine line(text);
+  JsonText line(text);
   line.member("kind", "train").member("step", r.step).member("tokens", r.tokens).member("loss", r.loss);
   for (const auto& entry : loss_table<double>)
     line.member(entry.name + std::string("_loss"), r.router.*entry.value);
   line.member("learning_rate", r.learning_rate).member("gradient_norm", r.gradient_norm);
-  line.each("layers", r.layers, [](const LayerLoad& l) { return l.layer; });
-  line.each("load", r.layers, [](const LayerLoad& l) -> const auto& { return l.load; });
-  line.each("wanted", r.layers, [](const LayerLoad& l) { return l.wanted; });
-  line.each("max_over_mean", r.layers, [](const LayerLoad& l) { return l.max_over_mean(); });
-  line.each("entropy", r.layers, [](const LayerLoad& l) { return l.entropy(); });
-  line.each("dead", r.layers, [](const LayerLoad& l) { return l.dead(); });
-  line.each("dropped", r.layers, [](const LayerLoad& l) { return l.dropped(); });
+  line.list("layers", r.layers, [](const LayerLoad& l) { return l.layer; });
+  line.list("load", r.layers, [](const LayerLoad& l) -> const auto& { return l.load; });
+  line.list("wanted", r.layers, [](const LayerLoad& l) { return l.wanted; });
+  line.list("max_over_mean", r.layers, [](const LayerLoad& l) { return l.max_over_mean(); });
+  line.list("entropy", r.layers, [](const LayerLoad& l) { return l.entropy(); });
+  line.list("dead", r.layers, [](const LayerLoad& l) { return l.dead(); });
+  line.list("dropped", r.layers, [](const LayerLoad& l) { return l.dropped(); });
   line.member("seconds", r.seconds).member("tokens_per_second", r.tokens_per_second);
   line.member("utilisation", r.utilisation).member("time", r.time).end();
+  text += '\n';
 }
 inline void append_line(std::string& text, const EvaluationRecord& r) {
-  detail::JsonLine line(text);
+  JsonText line(text);
   line.member("kind", "eval").member("step", r.step).member("train_loss", r.train);
   line.member("val_loss", r.val).member("best", r.best).member("time", r.time).end();
+  text += '\n';
+}
+inline void append_line(std::string& text, const FinalRecord& r) {
+  JsonText line(text);
+  line.member("kind", "final").member("step", r.step).member("val_loss", r.val);
+  line.member("batches", r.batches).member("time", r.time).end();
+  text += '\n';
 }
 inline void append_line(std::string& text, const SampleRecord& r) {
-  detail::JsonLine line(text);
+  JsonText line(text);
   line.member("kind", "sample").member("step", r.step).member("text", r.text).member("time", r.time).end();
+  text += '\n';
 }
 inline void append_line(std::string& text, const EventRecord& r) {
-  detail::JsonLine line(text);
+  JsonText line(text);
   line.member("kind", "event").member("step", r.step).member("what", r.what).member("text", r.text);
   line.member("time", r.time).end();
+  text += '\n';
 }
 
 // The records of a file, in its order.
@@ -126,6 +72,7 @@ struct Metrics {
   std::optional<RunRecord> run{};  // the last one
   std::vector<StepRecord> steps{};
   std::vector<EvaluationRecord> evaluations{};
+  std::optional<FinalRecord> final_loss{};  // the last one
   std::vector<SampleRecord> samples{};
   std::vector<EventRecord> events{};
   bool torn = false;  // the last line was incomplete and is ignored
@@ -206,6 +153,8 @@ inline void read_line(const JsonObject& line, Metrics& to) {
   } else if (kind == "eval") {
     to.evaluations.push_back(
         {step, line.number("train_loss"), line.number("val_loss"), line.boolean("best"), time});
+  } else if (kind == "final") {
+    to.final_loss = {step, line.number("val_loss"), line.integer("batches"), time};
   } else if (kind == "sample") {
     to.samples.push_back({step, line.text("text"), time});
   } else if (kind == "event") {
@@ -261,10 +210,14 @@ class MetricsFileOf {
   explicit MetricsFileOf(const std::filesystem::path& path)
       : file_(path, AppendedFile<Files>::Start::create) {}
   // The file of a run that goes on after `step` steps: records of later steps, and an incomplete last line,
-  // are removed. Creates the file if there is none. Throws std::runtime_error as read_metrics, and if the
-  // file cannot be changed.
+  // are removed; so is what follows a damaged line that has no records of the kept steps behind it, as a loss
+  // of power leaves it. Creates the file if there is none. Throws std::runtime_error for other damage, and if
+  // the file cannot be changed.
   MetricsFileOf(const std::filesystem::path& path, Index step)
-      : file_((keep_steps(path, step), path), AppendedFile<Files>::Start::go_on) {}
+      : damage_(keep_steps(path, step)), file_(path, AppendedFile<Files>::Start::go_on) {}
+
+  // What was wrong with the first damaged line that was removed; empty: none was.
+  const std::string& damage() const { return damage_; }
 
   // Returns whether all lines so far are in the file. If not, error() says why, and the next call tries
   // again.
@@ -278,18 +231,41 @@ class MetricsFileOf {
   std::string error() const { return file_.error(); }
 
  private:
-  static void keep_steps(const std::filesystem::path& path, Index step) {
-    if (!std::filesystem::exists(path)) return;
+  // Cuts the file. Returns what damage was cut off.
+  static std::string keep_steps(const std::filesystem::path& path, Index step) {
+    if (!std::filesystem::exists(path)) return {};
     const std::string text = detail::read_log(path);
-    std::size_t number = 0;
-    const std::size_t keep = detail::for_each_line(text, [&](std::string_view line) {
-      nlohmann::json document;
-      return detail::line_object(path.string(), ++number, line, document).integer("step") <= step;
+    std::string damage;
+    bool kept = true;  // all lines so far
+    std::size_t number = 0, keep = 0, end = 0;
+    detail::for_each_line(text, [&](std::string_view line) {
+      end += line.size() + 1;
+      std::optional<Index> found;
+      std::string fault;
+      try {
+        nlohmann::json document;
+        const JsonObject object = detail::line_object(path.string(), ++number, line, document);
+        Metrics one;
+        detail::read_line(object, one);
+        found = object.integer("step");
+      } catch (const std::runtime_error& error) {
+        fault = error.what();
+      }
+      if (kept && damage.empty()) damage = fault;
+      kept = kept && found && *found <= step;
+      if (kept) keep = end;
+      if (!damage.empty() && found && *found <= step)
+        throw std::runtime_error(damage +
+                                 "; records of kept steps follow it: correct the line, or move the file "
+                                 "away, and a new one is begun");
+      return true;
     });
     if (keep < text.size())
       write_file_atomically<Files>(path,
                                    [&](auto& out) { out.write(std::string_view(text).substr(0, keep)); });
+    return damage;
   }
+  std::string damage_;
   AppendedFile<Files> file_;
 };
 using MetricsFile = MetricsFileOf<>;

@@ -1,6 +1,7 @@
 #pragma once
 // Records of a run: what it is, and what happened at a step. A record of step n describes the run after n
 // steps. Losses are means in nats per token.
+#include <moegpt/io/json.hpp>
 #include <moegpt/model/mixtures.hpp>
 #include <moegpt/moe/metrics.hpp>
 #include <moegpt/text/token_view.hpp>
@@ -11,18 +12,6 @@
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
-
-// The text with U+FFFD for each byte that is not UTF-8, as in a sample of a byte model. Logs are UTF-8.
-inline std::string as_utf8(std::string_view text) {
-  if (utf8::first_invalid(text) == text.npos) return std::string(text);
-  std::string valid;
-  for (std::size_t offset = 0; offset < text.size();) {
-    const utf8::Character c = utf8::read(text, offset);
-    utf8::append(valid, c.bytes > 0 ? c.value : 0xfffd);
-    offset += c.bytes > 0 ? c.bytes : 1;
-  }
-  return valid;
-}
 
 // Load of the experts of one MoE layer, summed over forwards.
 struct LayerLoad {
@@ -127,6 +116,14 @@ struct EvaluationRecord {
   Index step = 0;
   double train = 0, val = 0;
   bool best = false;  // the smallest val loss so far
+  double time = 0;
+};
+
+// The loss of the whole validation part, after the last step.
+struct FinalRecord {
+  Index step = 0;
+  double val = 0;
+  Index batches = 0;  // random ones, where routers are noisy in evaluation; 0: the whole part, once
   double time = 0;
 };
 

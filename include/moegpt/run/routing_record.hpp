@@ -1,9 +1,9 @@
 #pragma once
 // Which experts each token of a text was sent to, with their gates, as a file that programs can show:
-//     {"step": 3000, "tokens": ["T", "h", ...],
-//      "layers": [{"layer": 0, "experts": 8, "expert": [[3, 5], ...], "gate": [[0.61, 0.39], ...]}, ...]}
+//     {"step": 3000, "tokens": ["T","h", ...],
+//      "layers": [{"layer": 0, "experts": 8, "expert": [[3,5], ...], "gate": [[0.61,0.39], ...]}, ...]}
 // expert and gate are [tokens, K], in the order of choices; expert -1: none, or dropped.
-#include <moegpt/io/intermediates.hpp>
+#include <moegpt/model/intermediates.hpp>
 #include <moegpt/io/json_document.hpp>
 #include <moegpt/model/batch.hpp>
 #include <moegpt/run/records.hpp>
@@ -57,20 +57,25 @@ RoutingRecord routing_record(const Model& model, const Tokenizer& tokenizer, Tok
 }
 
 inline std::string to_json(const RoutingRecord& record) {
-  std::string text = "{\"step\": " + std::to_string(record.step) + ",\n\"tokens\": [";
-  for (std::size_t n = 0; n < record.tokens.size(); ++n)
-    (text += n > 0 ? ", " : "") += json_quoted(record.tokens[n]);
-  text += "],\n\"layers\": [";
-  for (const auto& layer : record.layers) {
-    text += &layer == record.layers.data() ? "\n" : ",\n";
-    text += "{\"layer\": " + std::to_string(layer.layer) + ", \"experts\": " + std::to_string(layer.experts);
-    const Index shape[] = {std::ssize(record.tokens), layer.choices};
-    detail::append_array(text += ",\n\"expert\": ", layer.expert.data(), std::span<const Index>(shape));
-    std::vector<float> gate(layer.gate.begin(), layer.gate.end());  // fewer digits
-    detail::append_array(text += ",\n\"gate\": ", gate.data(), std::span<const Index>(shape));
-    text += "}";
-  }
-  return text += "]}\n";
+  std::string text;
+  JsonText json(text, JsonText::Lines::each);
+  json.member("step", record.step).member("tokens", record.tokens);
+  json.list("layers", record.layers, [&](const RoutingRecord::Layer& layer) {
+    return [&] {
+      const std::vector<float> gate(layer.gate.begin(), layer.gate.end());  // fewer digits
+      const auto rows = [&](const auto& numbers) {
+        std::vector<std::span<const std::decay_t<decltype(numbers[0])>>> all;
+        const auto K = static_cast<std::size_t>(layer.choices);
+        for (std::size_t n = 0; n < record.tokens.size(); ++n) all.emplace_back(numbers.data() + n * K, K);
+        return all;
+      };
+      JsonText object(text, JsonText::Lines::each, 1);
+      object.member("layer", layer.layer).member("experts", layer.experts);
+      object.member("expert", rows(layer.expert)).member("gate", rows(gate)).end();
+    };
+  });
+  json.end();
+  return text += '\n';
 }
 
 // Writes the file, in one step; throws std::runtime_error if it cannot be written.

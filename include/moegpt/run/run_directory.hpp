@@ -21,25 +21,49 @@ struct RunManifest {
 
 namespace run_directory {
 
-inline constexpr const char *manifest = "run.json", *lock = "lock", *checkpoints = "checkpoints";
-inline constexpr std::array<std::string_view, 6> files{
-    manifest, lock, "metrics.jsonl", "model.safetensors", "report.html", "routing.json"};
+inline constexpr const char *manifest = "run.json", *lock = "lock", *checkpoints = "checkpoints",
+                            *metrics = "metrics.jsonl", *model = "model.safetensors", *report = "report.html",
+                            *routing = "routing.json", *events = "events.out.tfevents.moegpt";
+inline constexpr std::array<std::string_view, 6> files{manifest, lock, metrics, model, report, routing};
 
 inline std::string manifest_text(const RunManifest& run) {
-  const nlohmann::json json{{"moegpt_run", 1}, {"version", MOEGPT_VERSION}, {"options", run.options}};
-  return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
+  std::string text;
+  JsonText json(text, JsonText::Lines::each);
+  json.member("moegpt_run", 1).member("version", MOEGPT_VERSION).member("options", run.options).end();
+  return text += '\n';
 }
-inline RunManifest read_manifest(const std::filesystem::path& path) {
-  const nlohmann::json json = parse_json(path.string(), read_file(path, checkpoint::state_bytes));
-  const JsonObject object(path.string(), json);
-  object.integer("moegpt_run", 1, 1);
-  const JsonObject options(path.string() + ": options", object.at("options"));
+struct LaterVersion : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+inline RunManifest parse_manifest(const std::string& name, const std::string& text) {
+  const nlohmann::json json = parse_json(name, text);
+  const JsonObject object(name, json);
+  if (object.integer("moegpt_run", 1) > 1)
+    throw LaterVersion("moegpt: " + name + ": is of a later version of moegpt: use that version");
+  const JsonObject options(name + ": options", object.at("options"));
   RunManifest run;
   for (const auto& item : object.at("options").items())
     run.options[item.key()] = options.text(item.key().c_str());
   return run;
 }
-
+inline RunManifest read_manifest(const std::filesystem::path& path) {
+  return parse_manifest(path.string(), read_file(path, checkpoint::state_bytes));
+}
+// How a manifest is damaged, of which a half may be left, or nothing; empty: it is not. Throws
+// std::runtime_error for one of a later version, or one that cannot be read.
+inline std::string fault_of_manifest(const std::filesystem::path& path) {
+  if (!std::filesystem::exists(path)) return "moegpt: " + path.string() + ": is missing";
+  if (std::filesystem::file_size(path) == 0) return "moegpt: " + path.string() + ": is empty";
+  const std::string text = read_file(path, checkpoint::state_bytes);
+  try {
+    parse_manifest(path.string(), text);
+    return {};
+  } catch (const LaterVersion&) {
+    throw;
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+}
 // Whether write_file_atomically may have left a file of this name behind: FILE.tmp-1234-0
 inline bool is_left_over(std::string_view name) {
   for (const std::string_view known : files)
@@ -77,17 +101,22 @@ class RunDirectory {
     return directory;
   }
 
-  // The run in a directory. Throws std::invalid_argument if there is none, std::runtime_error if another
-  // process trains there or its manifest is damaged.
+  // The run in a directory. A manifest that is damaged or missing is written anew, with the options of the
+  // newest checkpoint without a fault; then repaired() says so. Throws std::invalid_argument if there is no
+  // run, std::runtime_error if another process trains there, the manifest is one of a later version, or is
+  // damaged and there is no such checkpoint.
   static RunDirectory open(const std::filesystem::path& path) {
     check(std::filesystem::is_directory(path), "'", path.string(),
           "' is no directory, expected one of a run");
-    check(std::filesystem::exists(path / run_directory::manifest), "'", path.string(),
+    const std::filesystem::path manifest = path / run_directory::manifest;
+    const bool exists = std::filesystem::exists(manifest);
+    check(exists || !newest_checkpoint(path / run_directory::checkpoints).path.empty(), "'", path.string(),
           "' holds no run: there is no ", run_directory::manifest, " in it");
     RunDirectory directory(path);
-    run_directory::read_manifest(path / run_directory::manifest);
+    const std::string fault = run_directory::fault_of_manifest(manifest);
     directory.make_checkpoints();
     directory.remove_left_overs();
+    if (!fault.empty()) directory.repair(fault);
     return directory;
   }
 
@@ -101,7 +130,11 @@ class RunDirectory {
     if (std::filesystem::exists(path / run_directory::manifest)) {
       check(overwrite, "'", path.string(),
             "' holds a run: resume it, overwrite it, or choose another directory");
-      run_directory::read_manifest(path / run_directory::manifest);
+      const std::string fault = run_directory::fault_of_manifest(path / run_directory::manifest);
+      if (!fault.empty() && !is_surely_a_run(path))
+        throw std::runtime_error(fault + ": '" + path.string() +
+                                 "' may hold something else than a run, so it is not "
+                                 "overwritten: choose another directory");
       return;
     }
     for (const auto& entry : std::filesystem::directory_iterator(path)) {
@@ -112,11 +145,15 @@ class RunDirectory {
     }
   }
 
+  // What open() repaired; empty: nothing was damaged.
+  const std::string& repaired() const { return repaired_; }
+
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path checkpoints() const { return path_ / run_directory::checkpoints; }
-  std::filesystem::path metrics() const { return path_ / "metrics.jsonl"; }
-  std::filesystem::path events() const { return path_ / "events.out.tfevents.moegpt"; }
-  std::filesystem::path model() const { return path_ / "model.safetensors"; }
+  std::filesystem::path metrics() const { return path_ / run_directory::metrics; }
+  std::filesystem::path events() const { return path_ / run_directory::events; }
+  std::filesystem::path model() const { return path_ / run_directory::model; }
+  std::filesystem::path routing() const { return path_ / run_directory::routing; }
   RunManifest manifest() const { return run_directory::read_manifest(path_ / run_directory::manifest); }
 
  private:
@@ -128,6 +165,22 @@ class RunDirectory {
     if (::flock(lock_->number(), LOCK_EX | LOCK_NB) == 0) return;
     if (errno != EWOULDBLOCK) file::fail("lock", file);
     reject_file(path.string(), "another process trains here: only one can at a time");
+  }
+  // By what create() makes before the manifest.
+  static bool is_surely_a_run(const std::filesystem::path& path) {
+    return std::filesystem::exists(path / run_directory::lock) &&
+           std::filesystem::is_directory(path / run_directory::checkpoints);
+  }
+  void repair(const std::string& fault) {
+    const auto newest = newest_checkpoint(checkpoints());
+    if (newest.path.empty())
+      throw std::runtime_error(fault +
+                               ": and no checkpoint has the options of the run, so it cannot go on. Begin it "
+                               "anew in another directory, or in this one by overwriting");
+    const RunManifest run{read_training_state(newest.path).options};
+    write_file_atomically(path_ / run_directory::manifest,
+                          [&](FileWriter& out) { out.write(run_directory::manifest_text(run)); });
+    repaired_ = fault + ": written anew with the options of " + newest.path.string();
   }
   bool holds_a_run() const { return std::filesystem::exists(path_ / run_directory::manifest); }
   void make_checkpoints() {
@@ -163,6 +216,7 @@ class RunDirectory {
 
   std::filesystem::path path_;
   std::unique_ptr<file::Descriptor> lock_;
+  std::string repaired_;
 };
 
 }  // namespace MOEGPT_BUILD

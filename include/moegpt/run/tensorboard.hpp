@@ -126,7 +126,7 @@ inline std::string first_event(double time) {
 }
 
 // The step of an event, 0 if it has none; nothing if the bytes are no message.
-inline std::optional<std::uint64_t> step_of(std::string_view bytes) {
+inline std::optional<std::uint64_t> step_of_event(std::string_view bytes) {
   std::size_t at = 0;
   const auto varint = [&]() -> std::optional<std::uint64_t> {
     std::uint64_t value = 0;
@@ -178,7 +178,7 @@ inline std::size_t intact(std::string_view file, Index step) {
     if (length > file.size() - at - head - tail) break;
     const auto bytes = file.substr(at + head, static_cast<std::size_t>(length));
     if (masked(crc32c_of(bytes)) != number_at<std::uint32_t>(file, at + head + bytes.size())) break;
-    const auto found = step_of(bytes);
+    const auto found = step_of_event(bytes);
     if (!found || step < 0 || *found > static_cast<std::uint64_t>(step)) break;
     at += head + bytes.size() + tail;
   }

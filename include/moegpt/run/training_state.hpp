@@ -18,11 +18,18 @@ struct TrainingState {
   Index tokens = 0;   // seen by these steps
   Index skipped = 0;  // steps without an update, because a number was not finite
   std::uint64_t seed = 0;
-  std::uint64_t corpus = 0;             // hash of the tokens
-  std::map<std::string, Index> cursor;  // place in the training data
-  std::optional<double> best_val;       // lowest validation loss so far, in nats per token
+  std::uint64_t corpus = 0;               // hash of the tokens
+  std::map<std::string, Index> cursor{};  // place in the training data
+  std::optional<double> best_val{};       // lowest validation loss so far, in nats per token
   Index best_step = 0;
-  std::map<std::string, std::string> options;  // of the program, its recipe included
+  // The checkpoint of the lowest validation loss among those that were saved at a step with an evaluation.
+  struct Saved {
+    Index step = 0;
+    double val = 0;
+    bool operator==(const Saved&) const = default;
+  };
+  std::optional<Saved> best_saved{};
+  std::map<std::string, std::string> options{};  // of the program, its recipe included
   bool operator==(const TrainingState&) const = default;
 };
 
@@ -33,17 +40,17 @@ inline constexpr Index state_bytes = 1 << 24;  // of its text, at most
 // Numbers of 64 bits are texts: JSON's have 53 in many programs. Throws std::runtime_error for a text that is
 // too long to be read back.
 inline std::string state_text(const TrainingState& state) {
-  nlohmann::json json{{"version", MOEGPT_VERSION},
-                      {"step", state.step},
-                      {"tokens", state.tokens},
-                      {"skipped", state.skipped},
-                      {"seed", std::to_string(state.seed)},
-                      {"corpus", std::to_string(state.corpus)},
-                      {"cursor", state.cursor},
-                      {"best_step", state.best_step},
-                      {"options", state.options}};
-  if (state.best_val) json["best_val"] = *state.best_val;
-  std::string text = json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
+  std::string text;
+  JsonText json(text, JsonText::Lines::each);
+  json.member("version", MOEGPT_VERSION).member("step", state.step).member("tokens", state.tokens);
+  json.member("skipped", state.skipped).member("seed", std::to_string(state.seed));
+  json.member("corpus", std::to_string(state.corpus)).member("cursor", state.cursor);
+  if (state.best_val) json.member("best_val", *state.best_val);
+  json.member("best_step", state.best_step);
+  if (state.best_saved)
+    json.member("best_saved_step", state.best_saved->step).member("best_saved_val", state.best_saved->val);
+  json.member("options", state.options).end();
+  text += '\n';
   if (std::ssize(text) > state_bytes)
     reject_file("the state of a run", "has ", text.size(), " bytes, expected at most ", state_bytes);
   return text;
@@ -73,6 +80,8 @@ inline TrainingState read_state(const std::string& name, const std::string& text
     state.cursor[item.key()] = cursor.integer(item.key().c_str());
   if (object.has("best_val")) state.best_val = object.number("best_val");
   state.best_step = object.integer("best_step");
+  if (object.has("best_saved_step"))
+    state.best_saved = {object.integer("best_saved_step"), object.number("best_saved_val")};
   const JsonObject options(name + ": options", object.at("options"));
   for (const auto& item : object.at("options").items())
     state.options[item.key()] = options.text(item.key().c_str());
