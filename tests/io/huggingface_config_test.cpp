@@ -48,22 +48,26 @@ TEST_CASE("a config.json states a model type of the closed grammar") {
 
 TEST_CASE("published configurations are read") {  // of mistralai/Mixtral-8x7B-v0.1 and openai-community/gpt2
   const HuggingFaceModel mixtral =
-      read_text(R"({"architectures": ["MixtralForCausalLM"], "attention_dropout": 0.0,
-    "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02,
-    "intermediate_size": 14336, "max_position_embeddings": 32768, "model_type": "mixtral", "num_attention_heads": 32,
-    "num_experts_per_tok": 2, "num_hidden_layers": 32, "num_key_value_heads": 8, "num_local_experts": 8,
-    "output_router_logits": false, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0, "router_aux_loss_coef": 0.02,
+      read_text(R"({"architectures": ["MixtralForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 1,
+    "eos_token_id": 2, "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02,
+    "intermediate_size": 14336, "max_position_embeddings": 32768, "model_type": "mixtral",
+    "num_attention_heads": 32, "num_experts_per_tok": 2, "num_hidden_layers": 32,
+    "num_key_value_heads": 8, "num_local_experts": 8, "output_router_logits": false,
+    "rms_norm_eps": 1e-05, "rope_theta": 1000000.0, "router_aux_loss_coef": 0.02,
     "sliding_window": null, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
     "transformers_version": "4.36.0.dev0", "use_cache": true, "vocab_size": 32000})");
   CHECK(mixtral.type() == to_text<presets::ModelOf<presets::mixtral<>>>());
   CHECK(mixtral.options == presets::mixtral<>::options());
-  const HuggingFaceModel gpt2 =
-      read_text(R"({"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"],
-    "attn_pdrop": 0.1, "bos_token_id": 50256, "embd_pdrop": 0.1, "eos_token_id": 50256, "initializer_range": 0.02,
-    "layer_norm_epsilon": 1e-05, "model_type": "gpt2", "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12,
-    "n_positions": 1024, "resid_pdrop": 0.1, "summary_activation": null, "summary_first_dropout": 0.1,
-    "summary_proj_to_labels": true, "summary_type": "cls_index", "summary_use_proj": true,
-    "task_specific_params": {"text-generation": {"do_sample": true, "max_length": 50}}, "vocab_size": 50257})");
+  const HuggingFaceModel gpt2 = read_text(
+      R"({"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "attn_pdrop": 0.1,
+    "bos_token_id": 50256, "embd_pdrop": 0.1, "eos_token_id": 50256, "initializer_range": 0.02,
+    "layer_norm_epsilon": 1e-05, "model_type": "gpt2", "n_ctx": 1024, "n_embd": 768,
+    "n_head": 12, "n_layer": 12, "n_positions": 1024, "resid_pdrop": 0.1,
+    "summary_activation": null, "summary_first_dropout": 0.1, "summary_proj_to_labels": true,
+    "summary_type": "cls_index", "summary_use_proj": true,
+    "task_specific_params":
+      {"text-generation": {"do_sample": true, "max_length": 50}},
+    "vocab_size": 50257})");
   CHECK(gpt2.config == [] {
     Config c{.vocab = 50257, .context = 1024, .dim = 768, .layers = 12, .heads = 12};
     c.attention_bias = c.tied = true;
