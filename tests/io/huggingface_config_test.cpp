@@ -59,7 +59,8 @@ TEST_CASE("published configurations are read") {  // of mistralai/Mixtral-8x7B-v
   CHECK(mixtral.type() == to_text<presets::ModelOf<presets::mixtral<>>>());
   CHECK(mixtral.options == presets::mixtral<>::options());
   const HuggingFaceModel gpt2 = read_text(
-      R"({"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "attn_pdrop": 0.1,
+      R"({"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"],
+    "attn_pdrop": 0.1,
     "bos_token_id": 50256, "embd_pdrop": 0.1, "eos_token_id": 50256, "initializer_range": 0.02,
     "layer_norm_epsilon": 1e-05, "model_type": "gpt2", "n_ctx": 1024, "n_embd": 768,
     "n_head": 12, "n_layer": 12, "n_positions": 1024, "resid_pdrop": 0.1,
