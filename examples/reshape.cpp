@@ -11,10 +11,10 @@ namespace {
 
 constexpr Config config{.vocab = 64, .context = 32, .dim = 32, .layers = 2, .heads = 4, .hidden = 64};
 template <int E>
-using Experts = TopKRouter<E, 2>;  // renormalised gates
+using TopTwo = TopKRouter<E, 2>;  // renormalised gates
 using DenseModel = GPT<config>;
 template <int E>
-using Mixture = GPT<config, Experts<E>>;
+using Mixture = GPT<config, TopTwo<E>>;
 constexpr Shape shape{8, 32};
 const Key seed{1};
 
@@ -64,7 +64,7 @@ int main(int argc, char** argv) {
   Mixture<6> six;
   init(six, seed);
   Mixture<6>::Workspace six_work{shape, {}, balance};
-  const AllowedExperts<Experts<6>> old{0, 1, 2, 3};
+  const AllowedExperts<TopTwo<6>> old{0, 1, 2, 3};
   grow_experts(four, six, {.allowed = old, .copies = {0, 1}});
   six_work.allowed = old;
   report("grown to 6, the new ones out of reach", six, corpus, six_work);
