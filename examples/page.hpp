@@ -120,7 +120,8 @@ svg.narrow{display:none}
 @media (max-width:760px){body{padding:20px 14px 48px}svg.wide{display:none}
   svg.narrow{display:block;max-width:560px}.tile{max-width:none;flex-basis:130px}
   table{font-size:14px}th,td{padding:4px 0 4px 14px}td,th{white-space:nowrap}
-  .words td:last-child,.words th:last-child{white-space:normal;min-width:190px}.samples td{white-space:normal}}
+  .words td:last-child,.words th:last-child{white-space:normal;min-width:190px}
+  .samples td{white-space:normal}}
 @media print{.tile,pre{break-inside:avoid}}
 )";
 

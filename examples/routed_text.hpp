@@ -109,7 +109,8 @@ inline constexpr const char* common_style = R"(
   white-space:pre-wrap;overflow-wrap:anywhere;max-height:28em;overflow:auto}
 .text i{font-style:normal;border-bottom:2px solid transparent;padding:2px 0 0}
 .text i:hover{outline:1.5px solid var(--text)}
-.text i:hover::after{content:"layer: experts and gates\A" attr(data-g);position:fixed;left:0;right:0;bottom:0;z-index:9;
+.text i:hover::after{content:"layer: experts and gates\A" attr(data-g);
+  position:fixed;left:0;right:0;bottom:0;z-index:9;
   white-space:pre-wrap;background:var(--text);color:var(--ground);padding:8px 16px;font-size:13px;
   line-height:1.5;max-height:50vh;overflow:hidden}
 .gates td{text-align:left;font-variant-numeric:tabular-nums}.gates th{text-align:left}
