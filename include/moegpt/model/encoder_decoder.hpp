@@ -47,15 +47,18 @@ struct EncoderDecoder {
     return Fields{Field{"encoder", &EncoderDecoder::encoder}, Field{"decoder", &EncoderDecoder::decoder}};
   }
 
-  // The memory of both parts; the encoder's features and their gradient are in `encoder`.
+  // The memory of both parts. Their tapes, allowed experts and task ids are those of the two members; threads
+  // and objective are the same for both.
   struct Workspace {
-    Objective objective;  // of both parts
+    Exec exec;
+    Objective objective;
     typename EncoderType::Workspace encoder;
     typename DecoderType::Workspace decoder;
 
     // Maximum shapes of the source and of the target of a batch. Throws as moegpt::Workspace.
-    Workspace(Shape source, Shape target, Exec exec = {}, Objective objective_ = {}, Use use = Use::training)
-        : objective(objective_),
+    Workspace(Shape source, Shape target, Exec exec_ = {}, Objective objective_ = {}, Use use = Use::training)
+        : exec(exec_),
+          objective(objective_),
           encoder(source, exec, objective_, use),
           decoder(target, exec, objective_, use, source.length) {}
   };
@@ -74,6 +77,7 @@ struct EncoderDecoder {
           batch.target.shape.batch, " targets: one source for each target");
     check_lengths(source.lengths, source.shape);
     check(source.documents.empty(), "the source has documents: attention to a memory has none");
+    work.encoder.exec = work.decoder.exec = work.exec;
     const Pass given{.shape = source.shape,
                      .key = key ? std::optional(key->with(Purpose::encoder)) : key,
                      .lengths = source.lengths.empty() ? nullptr : source.lengths.data()};
