@@ -62,6 +62,10 @@
 #include <moegpt/model/checks.hpp>
 #include <moegpt/model/config.hpp>
 #include <moegpt/model/convert.hpp>
+#include <moegpt/model/decoder_block.hpp>
+#include <moegpt/model/decoder_cache.hpp>
+#include <moegpt/model/encoder.hpp>
+#include <moegpt/model/encoder_decoder.hpp>
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/model/init.hpp>
 #include <moegpt/model/intermediates.hpp>
