@@ -6,7 +6,8 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
+#include <memory>
+#include <string_view>
 
 using namespace moegpt;
 
@@ -86,7 +87,7 @@ void translate(int steps, Exec exec) {
     model->backward(batch, work, *grad);
     adam.options.learning_rate = rate(step);
     adam.step(*model, *grad, exec, clip_scale(global_norm(*grad), 1));
-    if (step % (steps / 10) == 0)
+    if (step % std::max(1, steps / 10) == 0)
       std::printf("step %5d  loss %.4f  %4.0f s\n", step, loss.cross_entropy,
                   std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
@@ -96,7 +97,11 @@ void translate(int steps, Exec exec) {
   BatchGenerator<Model> generator(*model, {.batch = 50, .exec = exec});
   for (int i = 0; i < count; ++i) {
     from.push_back(sentence(unseen));
-    generator.add({.ids = {stop}, .tokens = longest + 1, .sampling = {.temperature = 0}, .stop_ids = {stop}, .source = from.back()});
+    generator.add({.ids = {stop},
+                   .tokens = longest + 1,
+                   .sampling = {.temperature = 0},
+                   .stop_ids = {stop},
+                   .source = from.back()});
   }
   while (!generator.done())
     for (const Drawn& word : generator.step())
@@ -107,8 +112,8 @@ void translate(int steps, Exec exec) {
     word_by_word += translated(from[i], false) == translated(from[i]);
     if (i < 3) std::printf("%s\n  -> %s\n", text(from[i], "bdgm").c_str(), text(found[i], "ptkn").c_str());
   }
-  std::printf("of %d unseen sentences %.1f %% are exact, word by word %.1f %%\n", count, 100.0 * exact / count,
-              100.0 * word_by_word / count);
+  std::printf("of %d unseen sentences %.1f %% are exact, word by word %.1f %%\n", count,
+              100.0 * exact / count, 100.0 * word_by_word / count);
 }
 
 int main(int argc, char** argv) {
@@ -116,8 +121,15 @@ int main(int argc, char** argv) {
   const std::string_view placement = argc > 1 ? argv[1] : "both";
   const int steps = argc > 2 ? std::atoi(argv[2]) : 2000;
   const Exec exec{.threads = argc > 3 ? std::atoi(argv[3]) : 2};
-  if (placement == "both") translate<Mixture, Mixture>(steps, exec);
-  if (placement == "encoder") translate<Mixture, Dense>(steps, exec);
-  if (placement == "decoder") translate<Dense, Mixture>(steps, exec);
-  if (placement == "neither") translate<Dense, Dense>(steps, exec);
+  if (steps < 1 || exec.threads < 1) return std::puts("STEPS and THREADS are 1 or more"), 2;
+  if (placement == "both")
+    translate<Mixture, Mixture>(steps, exec);
+  else if (placement == "encoder")
+    translate<Mixture, Dense>(steps, exec);
+  else if (placement == "decoder")
+    translate<Dense, Mixture>(steps, exec);
+  else if (placement == "neither")
+    translate<Dense, Dense>(steps, exec);
+  else
+    return std::puts("PLACEMENT is both, encoder, decoder or neither"), 2;
 }

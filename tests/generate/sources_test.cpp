@@ -11,7 +11,8 @@ constexpr Config target_config{.vocab = 9, .context = 5, .dim = 12, .layers = 2,
 using Pairs = EncoderDecoder<source_config, TopKRouter<3, 2>, target_config, TopKRouter<4, 2>>;
 
 const std::vector<std::vector<int>> sources{{1, 2, 3, 4, 5, 6}, {0, 3}, {5}, {6, 2, 2, 1}};
-const std::vector<std::vector<int>> targets{{1, 2, 3, 4, 5}, {8, 7, 0, 1, 1}, {0, 4, 4, 4, 2}, {5, 5, 6, 1, 3}};
+const std::vector<std::vector<int>> targets{
+    {1, 2, 3, 4, 5}, {8, 7, 0, 1, 1}, {0, 4, 4, 4, 2}, {5, 5, 6, 1, 3}};
 
 // Logits [4, 5, V] of the batched forward.
 std::vector<float> batched(const Pairs& model) {
@@ -43,7 +44,8 @@ std::vector<int> continued(const Pairs& model, std::size_t sequence, const Sampl
 
 }  // namespace
 
-TEST_CASE("sequences with sources of their own have the bits of the batched forward, side by side and moved") {
+TEST_CASE(
+    "sequences with sources of their own have the bits of the batched forward, side by side and moved") {
   const auto model = random_model<Pairs>();
   const std::vector<float> expected = batched(*model);
   for (const Index piece : {0, 2}) {
@@ -77,7 +79,8 @@ TEST_CASE("sequences with sources of their own have the bits of the batched forw
 
 TEST_CASE("requests with sources give the tokens of each source alone, greedy and sampled") {
   const auto model = random_model<Pairs>();
-  for (const Sampling& sampling : {Sampling{.temperature = 0}, Sampling{.top_p = 0.9, .presence_penalty = 0.2}}) {
+  for (const Sampling& sampling :
+       {Sampling{.temperature = 0}, Sampling{.top_p = 0.9, .presence_penalty = 0.2}}) {
     BatchGenerator<Pairs> generator(*model, {.batch = 3});
     for (std::size_t i = 0; i < 4; ++i)
       generator.add(

@@ -77,8 +77,11 @@ struct PairProbe {
 template <class Model>
 void examine(const Pass& pass, const Objective& objective, double spread = 0.5) {
   for (const std::uint64_t seed : {1, 2, 3}) {
-    const GradcheckReport report = gradcheck<PairProbe<Model>>(
-        {.seed = seed, .pass = pass, .routing = {.objective = objective}, .spread = spread, .per_tensor = 16});
+    const GradcheckReport report = gradcheck<PairProbe<Model>>({.seed = seed,
+                                                                .pass = pass,
+                                                                .routing = {.objective = objective},
+                                                                .spread = spread,
+                                                                .per_tensor = 16});
     INFO("seed " << seed << ", worst " << report.worst << " in " << report.where);
     INFO(report.message);
     REQUIRE(report.ok);
@@ -122,12 +125,11 @@ double difference(const double* found, const double* expected, std::size_t count
 template <class Model>
 void require_torch(const std::string& kind) {
   const Fixture fixture;
-  const PairBatch batch{
-      {.shape = {2, 6}, .inputs = fixture.integers<int>("source"), .lengths = {6, 4}},
-      {.shape = {2, 5},
-       .inputs = fixture.integers<int>("inputs"),
-       .targets = fixture.integers<int>("targets"),
-       .lengths = {3, 5}}};
+  const PairBatch batch{{.shape = {2, 6}, .inputs = fixture.integers<int>("source"), .lengths = {6, 4}},
+                        {.shape = {2, 5},
+                         .inputs = fixture.integers<int>("inputs"),
+                         .targets = fixture.integers<int>("targets"),
+                         .lengths = {3, 5}}};
   REQUIRE(batch.source.lengths == fixture.integers<Index>("source_lengths"));
   REQUIRE(batch.target.lengths == fixture.integers<Index>("lengths"));
   Model model, grad;
@@ -269,10 +271,15 @@ TEST_CASE("an encoder-decoder model learns to reverse its source, and its tensor
 
   const TemporaryFolder folder;
   const std::string path = (folder / "pairs.safetensors").string();
+  model.encoder.options.norm_epsilon = 1e-4;
+  CHECK(contains(refusal([&] { save_safetensors(path, model); }), "have different options"));
+  model.decoder.options = model.encoder.options;
   save_safetensors(path, model);
   Model read;
   load_safetensors(path, read);
   CHECK(first_difference(model, read).empty());
+  CHECK(read.encoder.options == model.encoder.options);
+  CHECK(read.decoder.options == model.encoder.options);
 }
 
 TEST_CASE("a pair batch with another number of sources, or a backward of another batch, is rejected") {

@@ -2,8 +2,8 @@
 // SequenceBatch: batched decoding. It holds token sequences with their key/value cache, and computes
 // next-token logits. A prompt is prefilled alone, in chunks of `piece` tokens; a step decodes one id of every
 // sequence in one forward. With causal routing and no capacity, the bits of a sequence's logits do not depend
-// on other sequences, their order, `piece` or the number of threads. Of an EncoderDecoder, each sequence has a
-// source, which is encoded once.
+// on other sequences, their order, `piece` or the number of threads. Of an EncoderDecoder, each sequence has
+// a source, which is encoded once.
 #include <moegpt/model/encoder_decoder.hpp>
 
 namespace moegpt {
@@ -191,8 +191,8 @@ class SequenceBatch {
   std::optional<Workspace<Decoder>> stepping_;  // steps: [most, 1]; only if most > 1
   typename Decoder::Cache cache_;
   std::optional<typename Decoder::Cache> alone_;  // prefill cache, one sequence; only if most > 1
-  Buffer<int> held_, old_held_;                 // [most + 1, context] ids of cache_, then of alone_
-  Buffer<Index> order_, lengths_;               // [most]
+  Buffer<int> held_, old_held_;                   // [most + 1, context] ids of cache_, then of alone_
+  Buffer<Index> order_, lengths_;                 // [most]
   static const Decoding& checked(const Decoding& how) {
     check(how.piece >= 0, "the piece of a prompt is ", how.piece,
           " tokens, expected 1 or more, or 0 for the context");
@@ -212,7 +212,8 @@ class SequenceBatch {
     for (const int id : ids)
       check(id >= 0 && id < Model::V, "token id ", id, ", expected 0 .. ", Model::V - 1);
   }
-  // True if keys and values depend on the ids alone, not on a source or the partition of a sequence into calls.
+  // True if keys and values depend on the ids alone, not on a source or the partition of a sequence into
+  // calls.
   bool independent() const {
     return !ReadsSource<Model> && !allows_non_causal<typename Decoder::RouterRecipe> &&
            model_.options.capacity_factor == 0;

@@ -78,12 +78,10 @@ struct DecoderBlock {
   Mixture mixture;
 
   static constexpr auto fields() {
-    return Fields{Field{"norm1", &DecoderBlock::norm1},
-                  Field{"attention", &DecoderBlock::attention},
-                  Field{"norm2", &DecoderBlock::norm2},
-                  Field{"cross_attention", &DecoderBlock::cross_attention},
-                  Field{"norm3", &DecoderBlock::norm3},
-                  Field{Mixture::name, &DecoderBlock::mixture}};
+    return Fields{
+        Field{"norm1", &DecoderBlock::norm1}, Field{"attention", &DecoderBlock::attention},
+        Field{"norm2", &DecoderBlock::norm2}, Field{"cross_attention", &DecoderBlock::cross_attention},
+        Field{"norm3", &DecoderBlock::norm3}, Field{Mixture::name, &DecoderBlock::mixture}};
   }
   struct Tape : DecoderBlockTape<NormType, AttentionType, CrossType, Mixture> {
     Tokens<D, T> normed1, normed2, normed3;

@@ -31,10 +31,10 @@ struct EncoderDecoder {
   using Scalar = T;
   using RouterRecipe = DecoderRecipe;
   using EncoderType = Encoder<EncoderConfig, EncoderRecipe, N, TrunkPart{.last_norm = true}>;
-  using DecoderType = GPT<DecoderConfig, DecoderRecipe, N,
-                          TrunkPart{.memory_dim = EncoderConfig.dim,
-                                    .memory_context = EncoderConfig.context,
-                                    .last_norm = true}>;
+  using DecoderType =
+      GPT<DecoderConfig, DecoderRecipe, N,
+          TrunkPart{
+              .memory_dim = EncoderConfig.dim, .memory_context = EncoderConfig.context, .last_norm = true}>;
   using Cache = typename DecoderType::Cache;
   static constexpr Config config = DecoderConfig;
   static constexpr int M = EncoderConfig.dim, D = DecoderConfig.dim, V = DecoderConfig.vocab;

@@ -85,8 +85,8 @@ struct GPT {
   }
   // The same with another objective than the workspace's, such as Objective{} in evaluation. memory: what a
   // decoder reads, which must live until backward.
-  Loss forward(const Batch& batch, Workspace& work, std::optional<Key> key,
-               const Objective& objective, const MemoryType* memory = nullptr) const {
+  Loss forward(const Batch& batch, Workspace& work, std::optional<Key> key, const Objective& objective,
+               const MemoryType* memory = nullptr) const {
     check_ids(batch.targets, "target", std::numeric_limits<int>::min(), V);
     check(std::ssize(batch.targets) == batch.shape.tokens(), "the batch has ", batch.targets.size(),
           " targets for ", batch.shape.tokens(), " tokens: one each, below zero to ignore it");
@@ -106,7 +106,8 @@ struct GPT {
     Loss loss;
     work.exec.region([&](const Exec& exec) {
       pass.exec = exec;
-      loss = {trunk.forward(batch.inputs, tape.normed, tape.trunk, work.scratch.trunk, pass, nullptr, memory)};
+      loss = {
+          trunk.forward(batch.inputs, tape.normed, tape.trunk, work.scratch.trunk, pass, nullptr, memory)};
       loss.cross_entropy =
           head.loss(tape.normed, trunk.token_embedding.weight, batch.targets.data(), tape.head, pass);
       loss.targets = tape.head.counted;

@@ -99,9 +99,8 @@ struct Transformer {
   using LastNorm = std::conditional_t<C.residual == Residual::pre_norm || (post_norm && Part.last_norm),
                                       NormOfKind, NoNorm<D, T>>;
   template <class Mixture>
-  using BlockOf =
-      typename detail::TrunkBlock<Recipe, post_norm, C.attention(), Part.memory_dim, BlockNorm, Mixture,
-                                  N>::type;
+  using BlockOf = typename detail::TrunkBlock<Recipe, post_norm, C.attention(), Part.memory_dim, BlockNorm,
+                                              Mixture, N>::type;
   template <class R>
   struct BlockFor {
     using type = BlockOf<MixtureOf<R, ExpertType>>;
@@ -191,7 +190,8 @@ struct Transformer {
   }
 
   // ids [tokens] -> y [tokens, D]. Returns the router losses. With a cache, ids continue its sequences, and
-  // their keys and values are stored, and it holds those of the memory; without one, a decoder reads `memory`.
+  // their keys and values are stored, and it holds those of the memory; without one, a decoder reads
+  // `memory`.
   RouterLosses<double> forward(std::span<const int> ids, Out<D, T> y, Tape& tape, Scratch& scratch,
                                const Pass& pass, Cache* cache = nullptr,
                                const Memory<M, T>* memory = nullptr) const {
