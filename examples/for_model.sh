@@ -2,6 +2,7 @@
 # Compiles generate or train for the model type that a file states, once, and runs it:
 #   examples/for_model.sh FILE generate [OPTION...]    continues a text with the model in FILE
 #   examples/for_model.sh FILE train [OPTION...]       trains a new model of the type in FILE
+#   examples/for_model.sh DIRECTORY generate ...       the same for a directory of Hugging Face's layout
 #   examples/for_model.sh --type 'GPT<Config{...}, TopKRouter<8, 2>>' train [OPTION...]
 # Options are those of the program. The type is checked by a closed grammar (include/moegpt/io/type_text.hpp) and
 # by the size of the file before anything is compiled for it.

@@ -1,6 +1,7 @@
 // Continues a text with a trained model: by sampling, several samples at a time, or by beam search. See
 // --help.
 #include <moegpt/io.hpp>
+#include <moegpt/io/huggingface.hpp>
 
 #include <cstdio>
 
@@ -26,7 +27,7 @@ void declare(CLI::App& app, Options& o) {
   using namespace options;
   constexpr double most = 1e6;
   Sampling& s = o.how.sampling;
-  app.add_option("--model", o.model, "A model of one of the presets: what train --save wrote")
+  app.add_option("--model", o.model, "What train --save wrote, or a directory with config.json")
       ->required()
       ->check(file_name());
   app.add_option(
@@ -93,10 +94,12 @@ void write(std::string_view text) {
 
 std::string quoted(const Tokenizer& tokenizer, int id) {
   const std::string text = tokenizer.decode({&id, 1});
-  return "'" +
-         (utf8::first_invalid(text) == std::string::npos ? utf8::shown(utf8::read(text, 0).value)
-                                                         : "byte " + std::to_string(id)) +
-         "'";
+  std::string quoted = "'";
+  if (utf8::first_invalid(text) == std::string::npos)
+    utf8::for_each_character(text, [&](char32_t c, std::size_t) { quoted += utf8::shown(c); });
+  else
+    quoted.append("id ").append(std::to_string(id));
+  return quoted += "'";
 }
 
 void list(const Tokenizer& tokenizer, const Continuation& c) {
@@ -125,7 +128,7 @@ template <class Model>
 void run(Options o, bool noisy) {
   Model model;
   Tokenizer tokenizer;
-  load(o.model, model, tokenizer);
+  load_stated(o.model, model, tokenizer);
   if (noisy) o.how.noise = Key{o.how.seed}.with(Purpose::router_noise);
   for (const auto& [id, value] : o.bias) o.how.sampling.bias.push_back({id, value});
   for (const std::string& text : o.banned)
@@ -150,8 +153,11 @@ void run(Options o, bool noisy) {
   }
 }
 
-// Of the matrices in a file, as --storage names it.
-std::string storage_of(const SafetensorsFile& file) {
+// Of the matrices in a file or directory, as --storage names it.
+std::string storage_of(const std::string& path) {
+  if (std::filesystem::is_directory(path))
+    return facts(huggingface::Tensors(path).dtype()).bits == 16 ? "bf16" : "float";
+  const SafetensorsFile file = read_safetensors(path);
   std::string storage = "float";
   for (const auto& [name, tensor] : file.header.tensors) {
     if (tensor.dtype == DType::i8) return "int8";
@@ -175,8 +181,7 @@ bool is(const std::string& found, const std::string& storage, const Options& o) 
 }
 
 void start(const Options& o) {
-  const SafetensorsFile file = read_safetensors(o.model);
-  const std::string found = model_text(file), storage = o.storage.value_or(storage_of(file));
+  const std::string found = stated_type(o.model), storage = o.storage.value_or(storage_of(o.model));
 #ifdef MOEGPT_MODEL
   if (is<training::Given, training::Given::vocab>(found, storage, o)) return;
 #else

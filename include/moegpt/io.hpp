@@ -12,7 +12,6 @@
 #include <moegpt/io/intermediates.hpp>
 #include <moegpt/io/model_file.hpp>
 #include <moegpt/io/safetensors.hpp>
-#include <moegpt/io/tokenizer_file.hpp>
 #include <moegpt/io/type_size.hpp>
 #include <moegpt/io/type_text.hpp>
 #include <moegpt/moegpt.hpp>

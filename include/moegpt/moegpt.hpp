@@ -1,6 +1,6 @@
 #pragma once
-// All of moegpt but model files (<moegpt/io.hpp>) and testing/ (gradcheck, check_router, find_leak). Needs
-// Eigen alone.
+// All of moegpt but model files (<moegpt/io.hpp>), testing/ (gradcheck, check_router, find_leak) and
+// text/train_byte_pairs.hpp. Needs Eigen alone.
 #include <moegpt/core/bf16.hpp>
 #include <moegpt/core/build.hpp>
 #include <moegpt/core/check.hpp>
@@ -84,7 +84,6 @@
 #include <moegpt/text/split.hpp>
 #include <moegpt/text/token_view.hpp>
 #include <moegpt/text/tokenizer.hpp>
-#include <moegpt/text/train_byte_pairs.hpp>
 #include <moegpt/text/unicode_classes.hpp>
 #include <moegpt/text/utf8.hpp>
 #include <moegpt/train/accumulate.hpp>

@@ -3,7 +3,10 @@
 #include "support/temporary_folder.hpp"
 
 #include <moegpt/io.hpp>
+#include <moegpt/io/huggingface.hpp>
+#include <moegpt/io/tokenizer_file.hpp>
 #include <moegpt/testing/leak.hpp>
+#include <moegpt/text/train_byte_pairs.hpp>
 
 using namespace moegpt;
 
@@ -318,6 +321,22 @@ TEST_CASE("byte pairs are learned, encode a text and go to a tokenizer.json") {
   const Tokenizer same = read_tokenizer_json(folder / "tokenizer.json");
   CHECK(tokenizer.decode(ids) == "the rat");
   CHECK(same == tokenizer);
+}
+
+TEST_CASE("a model goes to Hugging Face's layout and comes back") {
+  const TemporaryFolder folder;
+  const std::filesystem::path directory = folder / "model";
+  using Mixtral = presets::ModelOf<presets::mixtral<
+      presets::Extents{.vocab = 61, .context = 16, .dim = 16, .layers = 1, .heads = 4, .experts = 3}>>;
+  Mixtral model, same;
+  init(model, Key{1});
+  model.options.rotary_base = 1e6;
+
+  save_huggingface(directory, model, "mixtral");  // .dtype = DType::bf16 and .shard_bytes are options
+  load_huggingface(directory, same);
+  std::puts(stated_type(directory).c_str());  // GPT<Config{...}, TopKRouter<3, 2>>
+  CHECK(same.options == model.options);
+  CHECK(stated_type(directory) == to_text<Mixtral>());
 }
 
 TEST_CASE("one stream attends to another") {

@@ -75,8 +75,13 @@ inline double least_weights(const TypeTree& model) {
          mixtures * (types::experts_of(recipe) * routed + types::extra_weights(recipe, dim, expert));
 }
 
-// Throws std::runtime_error if a model of the type has more weights than the file has numbers. A program for
-// the type would otherwise allocate them before it reads the file.
+// Throws std::runtime_error if a model of the type has more weights than there are numbers. A program for the
+// type would otherwise allocate them before it reads the file. `name` is the file's.
+inline void check_size(const TypeTree& model, double numbers, const std::string& name) {
+  if (const double least = least_weights(model); least > numbers)
+    reject_file(name, "states a type of at least ", least, " weights, but has ", numbers,
+                " numbers: ", to_text(model));
+}
 inline void check_size(const TypeTree& model, const SafetensorsFile& file) {
   double numbers = 0;
   for (const auto& [name, tensor] : file.header.tensors) {
@@ -84,9 +89,7 @@ inline void check_size(const TypeTree& model, const SafetensorsFile& file) {
     for (const Index extent : tensor.shape) count *= static_cast<double>(extent);
     numbers += count;
   }
-  if (const double least = least_weights(model); least > numbers)
-    reject_file(file.name, "states a type of at least ", least, " weights, but has ", numbers,
-                " numbers: ", to_text(model));
+  check_size(model, numbers, file.name);
 }
 
 }  // namespace MOEGPT_BUILD
