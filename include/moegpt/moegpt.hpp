@@ -71,7 +71,11 @@
 #include <moegpt/model/convert.hpp>
 #include <moegpt/model/copy_experts.hpp>
 #include <moegpt/model/copy_weights.hpp>
+#include <moegpt/model/decoder_block.hpp>
+#include <moegpt/model/decoder_cache.hpp>
 #include <moegpt/model/distillation.hpp>
+#include <moegpt/model/encoder.hpp>
+#include <moegpt/model/encoder_decoder.hpp>
 #include <moegpt/model/expert_pruning.hpp>
 #include <moegpt/model/gpt.hpp>
 #include <moegpt/model/init.hpp>

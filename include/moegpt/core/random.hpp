@@ -61,7 +61,9 @@ enum class Purpose : std::uint64_t {
   check,
   router_jitter,
   window_order,
-  micro_batch
+  micro_batch,
+  cross_attention,
+  encoder
 };
 
 struct Key {

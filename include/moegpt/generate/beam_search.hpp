@@ -16,6 +16,7 @@ struct BeamSearch {
   double alpha = 0.6;           // exponent of the length penalty; 0: none; larger values favour longer texts
   std::vector<int> stop_ids{};  // end-of-sequence ids
   int vocab = 0;                // only ids below it; 0: all
+  std::vector<int> source{};    // of an encoder-decoder model
 };
 
 struct Beam {
@@ -34,6 +35,8 @@ std::vector<Beam> beam_search(const Model& model, std::span<const int> prompt, c
   check(search.tokens > 0, "a search for texts of ", search.tokens, " tokens, expected 1 or more");
   check(search.alpha >= 0 && std::isfinite(search.alpha), "alpha is ", search.alpha,
         ", expected a finite number, 0 or more");
+  check(search.source.empty() != ReadsSource<Model>, "a search with a source of ", search.source.size(),
+        " ids: an encoder-decoder model needs one, other models read none");
   check(search.vocab >= 0, "the vocab of the search is ", search.vocab, ", expected 0 (all) or more");
   struct Candidate {
     double log_probability;
@@ -59,6 +62,7 @@ std::vector<Beam> beam_search(const Model& model, std::span<const int> prompt, c
   how.batch = search.beams;
   SequenceBatch<Model> sequences(model, how);
   sequences.resize(1);
+  if constexpr (ReadsSource<Model>) sequences.read_source(0, search.source);
   auto logits = sequences.read(0, prompt);
   std::vector<Beam> live(1), next, ended;
   std::vector<Candidate> candidates;

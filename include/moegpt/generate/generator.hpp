@@ -50,6 +50,12 @@ class Generator {
     sampler_.resize(Model::V);
   }
 
+  // For an encoder-decoder model: encodes a source and starts a new sequence.
+  void read_source(std::span<const int> ids) {
+    sequences_.read_source(0, ids);
+    sampler_.forget();
+    drawn_ = -1;
+  }
   // Appends ids and samples the next one. Penalties: if ids[0] is the id that the last call returned, it
   // counts as generated; other ids count as prompt. Throws what SequenceBatch::read and Sampler throw.
   int next(std::span<const int> ids) {
@@ -80,6 +86,7 @@ struct Request {
   Sampling sampling{};
   std::uint64_t seed = 1;
   std::vector<int> stop_ids{};  // end-of-sequence ids
+  std::vector<int> source{};    // of an encoder-decoder model
 };
 
 // Generates queued sequences, at most Decoding::batch at a time; when one ends, the next in the queue starts.
@@ -105,6 +112,8 @@ class BatchGenerator {
     check(!request.ids.empty(), "nothing to continue: the prompt has no tokens");
     for (const int id : request.ids)
       check(id >= 0 && id < Model::V, "token id ", id, ", expected 0 .. ", Model::V - 1);
+    check(request.source.empty() != ReadsSource<Model>, "a request with a source of ", request.source.size(),
+          " ids: an encoder-decoder model needs one, other models read none");
     check(request.tokens > 0, "a text of ", request.tokens, " tokens was asked for, expected 1 or more");
     check_sampling(request.sampling, Model::V);
     waiting_.push_back({added_, std::move(request)});
@@ -178,6 +187,7 @@ class BatchGenerator {
     p.stop_ids = r.stop_ids;
     p.left = r.tokens;
     p.finished = false;
+    if constexpr (ReadsSource<Model>) sequences_.read_source(b, r.source);
     draw_at(b, sequences_.read(b, r.ids)[0]);
   }
   void draw_at(Index b, const T* logits) {

@@ -58,17 +58,29 @@ inline std::string to_text(const Config& c) {
   return text + "}";
 }
 
-// The whole model type, "GPT<Config{...}, TopKRouter<8, 2>>", or "Transformer<...>" of a trunk alone. A
-// router without text() is called "your router".
+// The whole model type, "GPT<Config{...}, TopKRouter<8, 2>>", or "Transformer<...>" of a trunk alone, or
+// "EncoderDecoder<Config{...}, Dense, Config{...}, Dense>", which the grammar of files for programs
+// (io/type_grammar.hpp) does not have. A router without text() is called "your router".
 template <class Model>
 std::string to_text(const Config& config = Model::config) {
-  std::string router;
-  if constexpr (!Model::has_experts)
-    router = "Dense";
-  else
-    router = router_text<typename Model::RouterRecipe>();
-  constexpr bool has_head = requires(const Model& model) { model.head; };
-  return (has_head ? "GPT<" : "Transformer<") + to_text(config) + ", " + router + ">";
+  if constexpr (requires {
+                  typename Model::EncoderType;
+                  typename Model::DecoderType;
+                }) {
+    std::string text = to_text<typename Model::EncoderType>();
+    text.replace(0, text.find('<'), "EncoderDecoder");
+    text.replace(text.rfind('>'), 1, ", ");
+    const std::string decoder = to_text<typename Model::DecoderType>();
+    return text.append(decoder, decoder.find('<') + 1);
+  } else {
+    std::string router;
+    if constexpr (!Model::has_experts)
+      router = "Dense";
+    else
+      router = router_text<typename Model::RouterRecipe>();
+    constexpr bool has_head = requires(const Model& model) { model.head; };
+    return (has_head ? "GPT<" : "Transformer<") + to_text(config) + ", " + router + ">";
+  }
 }
 
 namespace detail {

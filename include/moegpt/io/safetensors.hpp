@@ -20,6 +20,9 @@ struct SafetensorsOptions {
 template <class Tree>
 concept HasModelOptions =
     requires(Tree& tree) { requires std::same_as<decltype(tree.options), ModelOptions>; };
+// An encoder-decoder model. A file holds one set of options, which both parts have.
+template <class Tree>
+concept HasPartOptions = requires(Tree& tree) { tree.encoder.options = tree.decoder.options; };
 
 namespace safetensors {
 
@@ -92,6 +95,11 @@ void load_safetensors(const SafetensorsFile& file, Tree& tree, SafetensorsOption
     ModelOptions found = tree.options;
     safetensors::read_options(file.name, metadata, version, options.format, found);
     tree.options = found;
+  }
+  if constexpr (HasPartOptions<Tree>) {
+    ModelOptions found = tree.decoder.options;
+    safetensors::read_options(file.name, metadata, version, options.format, found);
+    tree.encoder.options = tree.decoder.options = found;
   }
   read({.check_finite = options.check_finite, .fill = true});
 }
@@ -191,6 +199,11 @@ PreparedSafetensors prepare_safetensors(std::string name, const Tree& tree, Meta
                                         SafetensorsOptions options = {}) {
   metadata[safetensors::version_key] = std::to_string(options.format.version);
   if constexpr (HasModelOptions<const Tree>) safetensors::write_options(tree.options, metadata);
+  if constexpr (HasPartOptions<Tree>) {
+    check(tree.encoder.options == tree.decoder.options,
+          "the encoder and the decoder have different options: a file holds one set, so give both the same");
+    safetensors::write_options(tree.decoder.options, metadata);
+  }
   std::vector<safetensors::TensorToWrite> tensors;
   for_each_named_weight(
       [&](const std::string& path, Kind, const auto& weight) {

@@ -191,8 +191,17 @@ struct Attention {
     moegpt::backward(value, memory.tokens, tape.of_value, scratch.d_value, d_memory, grad.value, s, pass);
   }
 
+  // The keys and values of a memory, for generation. Allocates if there are adapters.
+  void project(In<M, T> memory, Out<Dkv, T> keys, Out<Dkv, T> values, const Pass& pass) const {
+    typename AnyAdapter::Tape low;
+    typename AnyAdapter::Scratch scratch;
+    if constexpr (R > 0) low.resize(memory.count), scratch.resize(memory.count);
+    moegpt::forward(key, memory, keys, low, scratch, pass);
+    moegpt::forward(value, memory, values, low, scratch, pass);
+  }
+
   // Cross-attention to `projected`, the keys and values of a memory, which generation computes once with
-  // `key` and `value`. lengths [batch]: of the memory; null: projected.capacity. No backward.
+  // project. lengths [batch]: of the memory; null: projected.capacity. No backward.
   void forward(In<D, T> x, const KeyValues<Dkv, T>& projected, const Index* lengths, Out<D, T> y, Tape& tape,
                Scratch& scratch, const Pass& pass) const {
     pass.check_fits(x.count, y.count);

@@ -66,8 +66,9 @@ struct Pass {
   Index sequence_stride = 0;               // global numbers between sequences; 0: shape.length
   const Index* lengths = nullptr;          // [batch] tokens that are not padding; null: all
   const Rows* documents = nullptr;  // [tokens] positions of the token's document, to attend to; null: all
-  bool partial = false;             // smaller than a batch: in generation, and at the end of a text
-  int layer = 0;                    // number of the layer in its model, from 0; see at_layer
+  Index memory_length = 0;  // to size memory of cross-attention before its first call; tokens of a sequence
+  bool partial = false;     // smaller than a batch: in generation, and at the end of a text
+  int layer = 0;            // number of the layer in its model, from 0; see at_layer
   const RoutingContext* routing = nullptr;  // null: no losses, all experts allowed
 
   Index tokens() const { return shape.tokens(); }

@@ -25,19 +25,20 @@ struct Loss : RouterLosses<double> {
   }
 };
 
-template <Config C, class Recipe = Dense, class N = float>
+template <Config C, class Recipe = Dense, class N = float, TrunkPart Part = TrunkPart{}>
   requires(make_a_model<Recipe, N>())
 struct GPT {
   using T = ScalarOf<N>;
   using Scalar = T;
   using RouterRecipe = Recipe;
-  using Trunk = Transformer<C, Recipe, N>;
+  using Trunk = Transformer<C, Recipe, N, Part>;
   static constexpr Config config = C;
   static constexpr int D = C.dim, V = C.vocab;
   static constexpr bool has_experts = Trunk::has_experts;
   using HeadType = Head<D, V, N, C.tied, C.head_bias, C.adapter_rank>;
   using Cache = typename Trunk::Cache;
   using Workspace = moegpt::Workspace<GPT>;
+  using MemoryType = Memory<Trunk::M, T>;
 
   Trunk trunk;
   HeadType head;  // tied: it has no weight and uses trunk.token_embedding
@@ -86,10 +87,11 @@ struct GPT {
   Loss forward(const Batch& batch, Workspace& work, std::optional<Key> key = {}) const {
     return forward(batch, work, key, work.objective);
   }
-  // The same with another objective than the workspace's, such as Objective{} in evaluation, and optionally
-  // with the logits of a teacher, of which backward computes the gradient, too (model/distillation.hpp).
+  // The same with another objective than the workspace's, such as Objective{} in evaluation. soft: logits of
+  // a teacher, of which backward computes the gradient, too (model/distillation.hpp). memory: what a decoder
+  // reads, which must live until backward.
   Loss forward(const Batch& batch, Workspace& work, std::optional<Key> key, const Objective& objective,
-               const SoftTargets<V, T>& soft = {}) const {
+               const SoftTargets<V, T>& soft = {}, const MemoryType* memory = nullptr) const {
     check_ids(batch.targets, "target", std::numeric_limits<int>::min(), V);
     check(std::ssize(batch.targets) == batch.shape.tokens(), "the batch has ", batch.targets.size(),
           " targets for ", batch.shape.tokens(), " tokens: one each, below zero to ignore it");
@@ -109,7 +111,8 @@ struct GPT {
     Loss loss;
     work.exec.region([&](const Exec& exec) {
       pass.exec = exec;
-      loss = {trunk.forward(batch.inputs, tape.normed, tape.trunk, work.scratch.trunk, pass)};
+      loss = {
+          trunk.forward(batch.inputs, tape.normed, tape.trunk, work.scratch.trunk, pass, nullptr, memory)};
       loss.cross_entropy =
           head.loss(tape.normed, trunk.token_embedding.weight, batch.targets.data(), tape.head, pass, soft);
       loss.targets = tape.head.counted, loss.divergence = tape.head.mean_divergence;
@@ -124,7 +127,9 @@ struct GPT {
   // grad += d(weight * loss.total(objective)) of the last forward of `work`. To accumulate micro-batches with
   // different numbers of targets, pass weight = loss.targets / their sum. Throws std::invalid_argument
   // without such a forward, for another batch than its own, and for an inference workspace.
-  void backward(const Batch& batch, Workspace& work, GPT& grad, double weight = 1) const {
+  // A decoder adds the gradient of its memory to *d_memory.
+  void backward(const Batch& batch, Workspace& work, GPT& grad, double weight = 1,
+                const MemoryType* memory = nullptr, const Sum<Trunk::M, T>* d_memory = nullptr) const {
     check_trains<N>();
     check(work.use == Use::training, "backward needs a workspace made for training");
     check_forward(work, "backward");
@@ -143,7 +148,8 @@ struct GPT {
       pass.exec = exec;
       head.backward(tape.normed, trunk.token_embedding.weight, tape.head, scratch.d_normed, grad.head,
                     grad.trunk.token_embedding.weight, scratch.head, pass, weight);
-      trunk.backward(batch.inputs, tape.trunk, scratch.d_normed, grad.trunk, scratch.trunk, pass);
+      trunk.backward(batch.inputs, tape.trunk, scratch.d_normed, grad.trunk, scratch.trunk, pass, memory,
+                     d_memory);
     });
   }
 

@@ -119,6 +119,13 @@ class KVCache {
     for (Index b = 0; b < batch(); ++b)
       lengths_[b] += lengths.empty() ? tokens : lengths[static_cast<std::size_t>(b)];
   }
+  // Adds `tokens` to the length of one sequence.
+  void extend(Index sequence, Index tokens) {
+    check_sequence(sequence, batch(), "KVCache::extend");
+    check(tokens >= 0 && tokens <= C.context - lengths_[sequence], "KVCache::extend by ", tokens,
+          " tokens, expected 0 .. ", C.context - lengths_[sequence]);
+    lengths_[sequence] += tokens;
+  }
   View at_layer(int layer) {
     auto& l = layers_[static_cast<std::size_t>(layer)];
     return {l.keys, l.values, l.rows, l.firsts.size() > 0 ? l.firsts.data() : nullptr};

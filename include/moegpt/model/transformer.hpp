@@ -1,12 +1,13 @@
 #pragma once
 // Transformer: the trunk of a model, from token ids to normalised features [tokens, D]. GPT adds an LM head.
 //   x_0 = embedding(ids) + positions,   x_l+1 = block_l(x_l),   y = norm(x_L)
+// As the decoder of an EncoderDecoder its blocks also read a memory (TrunkPart).
 #include <moegpt/layers/embedding.hpp>
 #include <moegpt/model/block.hpp>
 #include <moegpt/model/checks.hpp>
 #include <moegpt/model/config.hpp>
+#include <moegpt/model/decoder_cache.hpp>
 #include <moegpt/model/interleaved.hpp>
-#include <moegpt/model/kv_cache.hpp>
 #include <moegpt/model/mixtures.hpp>
 #include <moegpt/model/workspace.hpp>
 #include <moegpt/routing/allowed_experts.hpp>
@@ -44,7 +45,30 @@ consteval bool make_a_model() {
   return ModelRecipe<Recipe> && NumberPolicy<N>;
 }
 
-template <Config C, class Recipe = Dense, class N = float>
+namespace detail {
+template <class Recipe, bool PostNorm, AttentionShape S, int M, class NormType, class Mixture, class N>
+struct TrunkBlock {
+  static_assert(
+      !requires { typename Recipe::template Block<S, NormType, Mixture>; },
+      "Transformer: a recipe with a Block of its own cannot be in a trunk that reads a memory");
+  using type = DecoderBlockOf<PostNorm, S, M, NormType, Mixture, N>;
+};
+template <class Recipe, bool PostNorm, AttentionShape S, class NormType, class Mixture, class N>
+struct TrunkBlock<Recipe, PostNorm, S, 0, NormType, Mixture, N> {
+  using type = BlockOfRecipe<Recipe, PostNorm, S, NormType, Mixture, N>;
+};
+template <Config C, TrunkPart Part, class T>
+struct CacheFor {
+  using type = DecoderCache<C, Part, T>;
+};
+template <Config C, TrunkPart Part, class T>
+  requires(Part.memory_dim == 0)
+struct CacheFor<C, Part, T> {
+  using type = KVCache<C, T>;
+};
+}  // namespace detail
+
+template <Config C, class Recipe = Dense, class N = float, TrunkPart Part = TrunkPart{}>
   requires(make_a_model<Recipe, N>())
 struct Transformer {
   static_assert(extents_make_sense<C>());
@@ -65,6 +89,8 @@ struct Transformer {
   static constexpr int D = C.dim;
   static constexpr bool has_experts = !std::is_same_v<Recipe, Dense>;
   static constexpr bool learned_positions = C.positions == Positions::learned;
+  static constexpr bool reads_memory = Part.memory_dim > 0;
+  static constexpr int M = reads_memory ? Part.memory_dim : 1;
 
   template <int Dff>
   using ExpertOf = std::conditional_t<C.gated, GatedExpert<D, Dff, C.activation, N, C.expert_bias>,
@@ -72,10 +98,12 @@ struct Transformer {
   using ExpertType = ExpertOf<C.expert_width()>;
   using NormOfKind = std::conditional_t<C.norm == Norm::layer, LayerNorm<D, T>, RMSNorm<D, T>>;
   using BlockNorm = std::conditional_t<C.residual == Residual::no_norm, NoNorm<D, T>, NormOfKind>;
-  using LastNorm = std::conditional_t<C.residual == Residual::pre_norm, NormOfKind, NoNorm<D, T>>;
+  static constexpr bool post_norm = C.residual == Residual::post_norm;
+  using LastNorm = std::conditional_t<C.residual == Residual::pre_norm || (post_norm && Part.last_norm),
+                                      NormOfKind, NoNorm<D, T>>;
   template <class Mixture>
-  using BlockOf =
-      BlockOfRecipe<Recipe, C.residual == Residual::post_norm, C.attention(), BlockNorm, Mixture, N>;
+  using BlockOf = typename detail::TrunkBlock<Recipe, post_norm, C.attention(), Part.memory_dim, BlockNorm,
+                                              Mixture, N>::type;
   template <class R>
   struct BlockFor {
     using type = BlockOf<MixtureOf<R, ExpertType>>;
@@ -95,7 +123,7 @@ struct Transformer {
   using Blocks = Interleaved<DenseBlock, MoEBlock, Pattern>;
   static_assert(!has_experts || Blocks::bs > 0,
                 "GPT: no layer is a mixture: let Config say which are, or take Dense in place of the router");
-  using Cache = KVCache<C, T>;
+  using Cache = typename detail::CacheFor<C, Part, T>::type;
   using Workspace = moegpt::Workspace<Transformer>;
 
   Embedding<C.vocab, D, N> token_embedding;
@@ -169,9 +197,12 @@ struct Transformer {
   }
 
   // ids [tokens] -> y [tokens, D]. Returns the router losses. With a cache, ids continue its sequences, and
-  // their keys and values are stored.
+  // their keys and values are stored, and it holds those of the memory; without one, a decoder reads
+  // `memory`.
   RouterLosses<double> forward(std::span<const int> ids, Out<D, T> y, Tape& tape, Scratch& scratch,
-                               const Pass& pass, Cache* cache = nullptr) const {
+                               const Pass& pass, Cache* cache = nullptr,
+                               const Memory<M, T>* memory = nullptr) const {
+    if constexpr (reads_memory) check(cache || memory, "this trunk reads a memory: give it one");
     pass.check_fits(std::ssize(ids), y.count);
     RouterLosses<double> losses;
     tape.resize_streams(pass);
@@ -181,8 +212,13 @@ struct Transformer {
     for (int i = 0; i < C.layers; ++i) {
       const auto held = cache ? cache->at_layer(i) : typename Cache::View{};
       const auto run = [&](const auto& block, auto& block_tape, auto& block_scratch) {
-        block.forward(tape.stream_of(i), tape.stream_of(i + 1), block_tape, block_scratch, pass.at_layer(i),
-                      cache ? &held : nullptr);
+        Tokens<D, T>&x = tape.stream_of(i), &out = tape.stream_of(i + 1);
+        if constexpr (!reads_memory)
+          block.forward(x, out, block_tape, block_scratch, pass.at_layer(i), cache ? &held : nullptr);
+        else if (cache)
+          block.forward(x, held, out, block_tape, block_scratch, pass.at_layer(i));
+        else
+          block.forward(x, *memory, out, block_tape, block_scratch, pass.at_layer(i));
         if constexpr (HasLosses<decltype(block_tape.mixture)>) {
           const double weight = routing_of(pass).objective.layer_weight(i);
           add_losses(block_tape.mixture, losses, weight);
@@ -199,10 +235,13 @@ struct Transformer {
     return losses;
   }
 
-  // Adds the gradient of <y, dy> + the weighted router losses to `grad`. dy [tokens, D].
+  // Adds the gradient of <y, dy> + the weighted router losses to `grad`, that of the memory to *d_memory.
+  // dy [tokens, D].
   void backward(std::span<const int> ids, const Tape& tape, In<D, T> dy, Transformer& grad, Scratch& scratch,
-                const Pass& pass) const {
+                const Pass& pass, const Memory<M, T>* memory = nullptr,
+                const Sum<M, T>* d_memory = nullptr) const {
     check_trains<N>();
+    if constexpr (reads_memory) check(memory && d_memory, "this trunk reads a memory: give it one");
     check(tape.use == Use::training, "backward needs a workspace made for training");
     pass.check_fits(std::ssize(ids), dy.count);
     Tokens<D, T>*d = &scratch.d_stream[0], *dx = &scratch.d_stream[1];
@@ -213,7 +252,11 @@ struct Transformer {
       blocks.at_layer(
           i,
           [&](const auto& block, const auto& of_forward, auto& block_grad, auto& block_scratch) {
-            block.backward(x, of_forward, *d, *dx, block_grad, block_scratch, pass.at_layer(i));
+            if constexpr (reads_memory)
+              block.backward(x, *memory, of_forward, *d, *dx, *d_memory, block_grad, block_scratch,
+                             pass.at_layer(i));
+            else
+              block.backward(x, of_forward, *d, *dx, block_grad, block_scratch, pass.at_layer(i));
           },
           tape.blocks, grad.blocks, scratch.blocks);
       std::swap(d, dx);

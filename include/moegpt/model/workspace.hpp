@@ -69,7 +69,9 @@ struct Workspace {
 
   // std::invalid_argument for a shape that is empty or exceeds the context or most_tokens, for an objective
   // out of range and for an invalid number of threads.
-  explicit Workspace(Shape shape_, Exec exec_ = {}, Objective objective_ = {}, Use use_ = Use::training)
+  // memory_length: maximum tokens of the memory that the model reads, for each sequence.
+  explicit Workspace(Shape shape_, Exec exec_ = {}, Objective objective_ = {}, Use use_ = Use::training,
+                     Index memory_length = 0)
       : shape(shape_), exec(exec_), objective(objective_), use(use_) {
     check(shape.batch > 0 && shape.length > 0, "a workspace for ", shape.batch, " sequences of ",
           shape.length, " tokens was asked for: both must be at least 1");
@@ -85,6 +87,7 @@ struct Workspace {
     const Pass pass{.shape = shape,
                     .exec = exec,
                     .first_position = Model::config.context - shape.length,
+                    .memory_length = memory_length,
                     .routing = &routing};
     last.resize(pass);
     tape.resize(pass, use);
