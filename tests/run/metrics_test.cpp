@@ -150,7 +150,7 @@ TEST_CASE("a resumed log loses the records of later steps and an incomplete line
   CHECK_FALSE(read_metrics(path).run.has_value());
 }
 
-TEST_CASE("damaged lines behind the records of kept steps are cut off with a message, and others are an error") {
+TEST_CASE("damaged lines behind records of kept steps are cut off with a message, others are an error") {
   TemporaryFolder folder;
   const auto path = folder / "metrics.jsonl";
   const std::string kept = line_of(run_record) + line_of(step_record(1)) + line_of(step_record(2));
