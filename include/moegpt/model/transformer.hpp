@@ -48,8 +48,9 @@ consteval bool make_a_model() {
 namespace detail {
 template <class Recipe, bool PostNorm, AttentionShape S, int M, class NormType, class Mixture, class N>
 struct TrunkBlock {
-  static_assert(!requires { typename Recipe::template Block<S, NormType, Mixture>; },
-                "Transformer: a recipe with a Block of its own cannot be in a trunk that reads a memory");
+  static_assert(
+      !requires { typename Recipe::template Block<S, NormType, Mixture>; },
+      "Transformer: a recipe with a Block of its own cannot be in a trunk that reads a memory");
   using type = DecoderBlockOf<PostNorm, S, M, NormType, Mixture, N>;
 };
 template <class Recipe, bool PostNorm, AttentionShape S, class NormType, class Mixture, class N>
