@@ -61,7 +61,8 @@ enum class Purpose : std::uint64_t {
   check,
   router_jitter,
   window_order,
-  micro_batch
+  micro_batch,
+  passages
 };
 
 struct Key {
