@@ -12,6 +12,7 @@
 #include <moegpt/io/any_model.hpp>
 #include <moegpt/io/intermediates.hpp>
 #include <moegpt/io/model_file.hpp>
+#include <moegpt/io/passage_file.hpp>
 #include <moegpt/io/safetensors.hpp>
 #include <moegpt/io/type_size.hpp>
 #include <moegpt/io/type_text.hpp>

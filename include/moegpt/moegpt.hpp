@@ -99,6 +99,13 @@
 #include <moegpt/text/tokenizer.hpp>
 #include <moegpt/text/unicode_classes.hpp>
 #include <moegpt/text/utf8.hpp>
+#include <moegpt/retrieval/chunked_cross_attention.hpp>
+#include <moegpt/retrieval/chunks.hpp>
+#include <moegpt/retrieval/concatenation.hpp>
+#include <moegpt/retrieval/passage_store.hpp>
+#include <moegpt/retrieval/retrieval_gpt.hpp>
+#include <moegpt/retrieval/retriever.hpp>
+#include <moegpt/retrieval/source_experts.hpp>
 #include <moegpt/train/accumulate.hpp>
 #include <moegpt/train/adam.hpp>
 #include <moegpt/train/clip.hpp>

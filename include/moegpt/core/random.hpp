@@ -63,7 +63,8 @@ enum class Purpose : std::uint64_t {
   window_order,
   micro_batch,
   cross_attention,
-  encoder
+  encoder,
+  passages
 };
 
 struct Key {

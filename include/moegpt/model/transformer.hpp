@@ -68,6 +68,11 @@ struct CacheFor<C, Part, T> {
 };
 }  // namespace detail
 
+// Default of what a model does between the blocks of its trunk.
+struct NothingBetween {
+  void operator()(int, auto) const {}
+};
+
 template <Config C, class Recipe = Dense, class N = float, TrunkPart Part = TrunkPart{}>
   requires(make_a_model<Recipe, N>())
 struct Transformer {
@@ -198,10 +203,11 @@ struct Transformer {
 
   // ids [tokens] -> y [tokens, D]. Returns the router losses. With a cache, ids continue its sequences, and
   // their keys and values are stored, and it holds those of the memory; without one, a decoder reads
-  // `memory`.
+  // `memory`. after(i, x): called after block i with its output, which it may change.
+  template <class After = NothingBetween>
   RouterLosses<double> forward(std::span<const int> ids, Out<D, T> y, Tape& tape, Scratch& scratch,
-                               const Pass& pass, Cache* cache = nullptr,
-                               const Memory<M, T>* memory = nullptr) const {
+                               const Pass& pass, Cache* cache = nullptr, const Memory<M, T>* memory = nullptr,
+                               const After& after = {}) const {
     if constexpr (reads_memory) check(cache || memory, "this trunk reads a memory: give it one");
     pass.check_fits(std::ssize(ids), y.count);
     RouterLosses<double> losses;
@@ -229,6 +235,7 @@ struct Transformer {
         blocks.at_layer(i, run, tape.shared, scratch.blocks);
       else
         blocks.at_layer(i, run, tape.blocks, scratch.blocks);
+      after(i, tape.stream_of(i + 1).view());
     }
     if constexpr (has_balance) losses.balance = balance_over_layers(tape, pass);
     norm.forward(tape.stream_of(C.layers), y, tape.norm, pass);
@@ -236,10 +243,12 @@ struct Transformer {
   }
 
   // Adds the gradient of <y, dy> + the weighted router losses to `grad`, that of the memory to *d_memory.
-  // dy [tokens, D].
+  // dy [tokens, D]. before(i, d): called before the backward of block i with the gradient of what `after`
+  // left, to make it that of the block.
+  template <class Before = NothingBetween>
   void backward(std::span<const int> ids, const Tape& tape, In<D, T> dy, Transformer& grad, Scratch& scratch,
-                const Pass& pass, const Memory<M, T>* memory = nullptr,
-                const Sum<M, T>* d_memory = nullptr) const {
+                const Pass& pass, const Memory<M, T>* memory = nullptr, const Sum<M, T>* d_memory = nullptr,
+                const Before& before = {}) const {
     check_trains<N>();
     if constexpr (reads_memory) check(memory && d_memory, "this trunk reads a memory: give it one");
     check(tape.use == Use::training, "backward needs a workspace made for training");
@@ -249,6 +258,7 @@ struct Transformer {
     norm.backward(tape.stream[C.layers], tape.norm, dy, *d, grad.norm, pass);
     for (int i = C.layers - 1; i >= 0; --i) {
       const Tokens<D, T>& x = tape.stream[static_cast<std::size_t>(i)];
+      before(i, d->view());
       blocks.at_layer(
           i,
           [&](const auto& block, const auto& of_forward, auto& block_grad, auto& block_scratch) {
