@@ -36,7 +36,7 @@ constexpr Config with_window(int context, int window, int stride) {
 }
 using Sliding = GPT<with_window(300, 6, 0), TopKRouter<4, 2>>;  // its cache moves rows
 using Strided = GPT<with_window(16, 4, 3), TopKRouter<4, 2>>;
-using Encoder = GPT<both_ways, ExpertChoiceRouter<4, 2>>;
+using ExpertChoiceEncoder = GPT<both_ways, ExpertChoiceRouter<4, 2>>;
 using Mixed = GPT<learned, NoisyTopKRouter<4, 2>>;
 using InPanels = GPT<learned, NoisyTopKRouter<4, 2>, Stored<float>>;
 using Narrow = GPT<learned, NoisyTopKRouter<4, 2>, Stored<float, BF16>>;
@@ -201,7 +201,7 @@ TEST_CASE("steps 2 to 50 on two threads do not allocate with noise, dense layers
 TEST_CASE("steps 2 to 50 of a post-norm encoder do not allocate") {
   training::Recipe recipe = training::Small::recipe();
   recipe.batch = {8, 16};
-  CHECK(allocations_of_training<Encoder>(recipe) == 0);
+  CHECK(allocations_of_training<ExpertChoiceEncoder>(recipe) == 0);
 }
 
 TEST_CASE("steps 2 to 50 on two threads do not allocate where experts drop pairs that are sorted for it") {

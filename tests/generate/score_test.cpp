@@ -46,7 +46,7 @@ std::vector<int> joined(std::vector<int> a, const std::vector<int>& b) {
 std::span<const std::vector<int>> all(const std::vector<std::vector<int>>& candidates) { return candidates; }
 
 constexpr Config bytes{.vocab = 256, .context = 32, .dim = 8, .layers = 1, .heads = 2, .hidden = 6};
-using Bytes = GPT<bytes>;
+using ByteModel = GPT<bytes>;
 
 const std::vector<std::vector<int>> candidates{{3}, {1, 4, 1, 5}, {2, 6}, {1, 4, 0}, {5, 5, 5, 5}};
 
@@ -160,7 +160,7 @@ TEST_CASE("each rule divides or subtracts what it says, and the choice follows i
 }
 
 TEST_CASE("characters of a text are counted as UTF-8, its bytes as bytes") {
-  const auto model = random_model<Bytes>(1);
+  const auto model = random_model<ByteModel>(1);
   const std::vector<std::string> text{"h\xc3\xa4t"};  // hät
   const double sum = score(*model, Tokenizer::bytes(), "x", text[0]);
   const auto by = [&](ScoreRule rule) {
@@ -172,8 +172,8 @@ TEST_CASE("characters of a text are counted as UTF-8, its bytes as bytes") {
 }
 
 TEST_CASE("examples before a question are a part of the prompt") {
-  const auto trained = random_model<Bytes>(2);
-  const Bytes& model = *trained;
+  const auto trained = random_model<ByteModel>(2);
+  const ByteModel& model = *trained;
   const Tokenizer tokenizer;
   std::vector<std::size_t> answer_with;  // so many examples
   const std::vector<std::string> examples{"cold: hot\n", "big: small\n"}, answers{"slow", "wet"};

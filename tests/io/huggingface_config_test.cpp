@@ -15,13 +15,13 @@ std::string golden_text(const std::string& family) {
   return read_file(std::filesystem::path(MOEGPT_TESTS_DIR) / "golden" / "huggingface" / family /
                    "config.json");
 }
-HuggingFaceModel read_text(const std::string& text) {
+HuggingFaceModel read_config(const std::string& text) {
   return huggingface::ConfigReader("config.json", parse_json("config.json", text)).read();
 }
 HuggingFaceModel changed(const std::string& family, auto change) {
   nlohmann::json json = nlohmann::json::parse(golden_text(family));
   change(json);
-  return read_text(json.dump());
+  return read_config(json.dump());
 }
 std::string refused(const std::string& family, auto change) {
   return refusal<std::runtime_error>([&] { changed(family, change); });
@@ -32,23 +32,23 @@ std::string refused(const std::string& family, auto change) {
 using Json = nlohmann::json;
 
 TEST_CASE("a config.json states a model type of the closed grammar") {
-  CHECK(read_text(golden_text("gpt2")).type() ==
+  CHECK(read_config(golden_text("gpt2")).type() ==
         "GPT<Config{.vocab = 61, .context = 80, .dim = 20, .layers = 2, .heads = 4, .hidden = 36, "
         ".attention_bias = true, .tied = true}, Dense>");
-  const HuggingFaceModel qwen = read_text(golden_text("qwen2_moe"));
+  const HuggingFaceModel qwen = read_config(golden_text("qwen2_moe"));
   CHECK_THAT(qwen.type(),
              ContainsSubstring(".mixture_at = {0, 2}}, SharedExperts<TopKRouter<6, 3, TopK{.gates = "
                                "Gates::probability}>, 2, Shared::gated>>"));
   CHECK(qwen.options.norm_epsilon == 1e-6);
   for (const char* family : {"gpt2", "llama", "qwen2", "mixtral", "qwen2_moe"}) {
-    const HuggingFaceModel model = read_text(golden_text(family));
+    const HuggingFaceModel model = read_config(golden_text(family));
     CHECK(to_text(parse_type(model.type())) == model.type());
   }
 }
 
 TEST_CASE("published configurations are read") {  // of mistralai/Mixtral-8x7B-v0.1 and openai-community/gpt2
   const HuggingFaceModel mixtral =
-      read_text(R"({"architectures": ["MixtralForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 1,
+      read_config(R"({"architectures": ["MixtralForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 1,
     "eos_token_id": 2, "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02,
     "intermediate_size": 14336, "max_position_embeddings": 32768, "model_type": "mixtral",
     "num_attention_heads": 32, "num_experts_per_tok": 2, "num_hidden_layers": 32,
@@ -58,7 +58,7 @@ TEST_CASE("published configurations are read") {  // of mistralai/Mixtral-8x7B-v
     "transformers_version": "4.36.0.dev0", "use_cache": true, "vocab_size": 32000})");
   CHECK(mixtral.type() == to_text<presets::ModelOf<presets::mixtral<>>>());
   CHECK(mixtral.options == presets::mixtral<>::options());
-  const HuggingFaceModel gpt2 = read_text(
+  const HuggingFaceModel gpt2 = read_config(
       R"({"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"],
     "attn_pdrop": 0.1,
     "bos_token_id": 50256, "embd_pdrop": 0.1, "eos_token_id": 50256, "initializer_range": 0.02,
@@ -127,7 +127,7 @@ TEST_CASE("a hostile config.json costs little and gives an error") {
       text[key.bits(2 * n) % text.size()] = "{}[]\",:0-9ex \x01\xff"[key.bits(2 * n + 1) % 15];
     if (i % 7 == 0) text.resize(key.bits(99) % text.size());
     try {
-      parse_type(read_text(text).type());
+      parse_type(read_config(text).type());
     } catch (const std::runtime_error&) {
       ++errors;
     } catch (const std::invalid_argument&) {  // of the grammar

@@ -6,7 +6,7 @@ namespace {
 
 constexpr Config config{
     .vocab = 9, .context = 4, .dim = 4, .layers = 1, .heads = 2, .hidden = 4, .mask = Mask::full};
-using Encoder = Transformer<config, TopKRouter<3, 2>, float>;
+using SmallEncoder = Transformer<config, TopKRouter<3, 2>, float>;
 
 template <class R>
 std::vector<float> embedded(R& retriever, const std::vector<int>& ids) {
@@ -32,10 +32,10 @@ TEST_CASE("texts with common n-grams are nearer than others, and every vector ha
 }
 
 TEST_CASE("MeanFeatures is the mean of the trunk's features of the last ids, normalised") {
-  const auto encoder = random_model<Encoder>(3);
-  MeanFeatures<Encoder> retriever(*encoder);
+  const auto encoder = random_model<SmallEncoder>(3);
+  MeanFeatures<SmallEncoder> retriever(*encoder);
   const std::vector<int> ids{1, 2, 3};
-  Encoder::Workspace work({1, 3});
+  SmallEncoder::Workspace work({1, 3});
   Tokens<4, float> features(3);
   encoder->forward(ids, features, work.tape, work.scratch,
                    encoder->prepare(ids, {.shape = {1, 3}}, work, {}));

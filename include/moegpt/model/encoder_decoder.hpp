@@ -55,12 +55,13 @@ struct EncoderDecoder {
     typename EncoderType::Workspace encoder;
     typename DecoderType::Workspace decoder;
 
-    // Maximum shapes of the source and of the target of a batch. Throws as moegpt::Workspace.
-    Workspace(Shape source, Shape target, Exec exec_ = {}, Objective objective_ = {}, Use use = Use::training)
+    // Maximum shapes of the sources and of the targets of a batch. Throws as moegpt::Workspace.
+    Workspace(Shape sources, Shape targets, Exec exec_ = {}, Objective objective_ = {},
+              Use use = Use::training)
         : exec(exec_),
           objective(objective_),
-          encoder(source, exec, objective_, use),
-          decoder(target, exec, objective_, use, source.length) {}
+          encoder(sources, exec, objective_, use),
+          decoder(targets, exec, objective_, use, sources.length) {}
   };
 
   // Mean cross-entropy of the targets, and the router losses, summed over both parts. Padding as in
@@ -99,17 +100,18 @@ struct EncoderDecoder {
     encoder.backward(batch.source.inputs, work.encoder, grad.encoder, weight);
   }
 
-  // Encodes `source`, 1 .. context ids, and stores each decoder layer's keys and values of the memory for one
-  // sequence of the cache, whose tokens are removed. Then `decoder.logits` continues it. Throws as forward.
-  void read_source(std::span<const int> source, Index sequence, typename EncoderType::Workspace& work,
+  // Encodes the source, 1 .. context ids, and stores each decoder layer's keys and values of the memory for
+  // one sequence of the cache, whose tokens are removed. Then `decoder.logits` continues it. Throws as
+  // forward.
+  void read_source(std::span<const int> ids, Index sequence, typename EncoderType::Workspace& work,
                    Cache& cache, std::optional<Key> key = {}) const {
-    check(!source.empty(), "a source without tokens: the decoder has nothing to read");
-    const Pass given{.shape = {1, std::ssize(source)},
+    check(!ids.empty(), "a source without tokens: the decoder has nothing to read");
+    const Pass given{.shape = {1, std::ssize(ids)},
                      .key = key ? std::optional(key->with(Purpose::encoder)) : key,
                      .partial = true};
-    encoder.forward(source, given, work, work.objective);
+    encoder.forward(ids, given, work, work.objective);
     cache.truncate(sequence, 0);
-    cache.set_memory(sequence, std::ssize(source), [&](int layer, auto keys, auto values) {
+    cache.set_memory(sequence, std::ssize(ids), [&](int layer, auto keys, auto values) {
       decoder.trunk.blocks.at_layer(layer, [&](const auto& block) {
         block.cross_attention.project(work.tape.features, keys, values, work.last.pass);
       });
