@@ -31,7 +31,7 @@ struct Document {
 };
 
 // The reader of a text: it knows the grammars, and sees only characters.
-struct Scorer {
+struct DialectScorer {
   const Dialects& dialects;
   std::map<std::string, Place> places = dictionary(dialects);
 
@@ -103,7 +103,7 @@ Estimate estimate(const std::vector<Document>& documents) {
 
 void check_floor(const Dialects& dialects, Index characters, double largest_error) {
   const Dialects::Text text = dialects.generate(characters, Key{2024});
-  const Estimate measured = estimate(Scorer{dialects}.read(text.text));
+  const Estimate measured = estimate(DialectScorer{dialects}.read(text.text));
   const double stated = dialects.entropy_rate();
   INFO("measured " << measured.rate << " +- " << measured.standard_error << ", stated " << stated);
   CHECK(measured.standard_error < largest_error);  // else agreement would say nothing
@@ -130,7 +130,7 @@ TEST_CASE("the stated entropy rate holds for other options and seeds") {
 
 TEST_CASE("the entropy rate of each dialect is the mean -log p of its documents") {
   const Dialects dialects;
-  const std::vector<Document> all = Scorer{dialects}.read(dialects.generate(400000, Key{9}).text);
+  const std::vector<Document> all = DialectScorer{dialects}.read(dialects.generate(400000, Key{9}).text);
   for (std::size_t d = 0; d < 4; ++d) {
     std::vector<Document> own;
     for (const Document& document : all)
@@ -148,7 +148,7 @@ TEST_CASE("each character carries the dialect whose lexicon holds its words") {
   const Dialects::Text text = dialects.generate(50000, Key{4});
   REQUIRE(text.dialect_of_char.size() == text.text.size());
   std::vector<int> seen(4);
-  for (const Document& document : Scorer{dialects}.read(text.text)) {
+  for (const Document& document : DialectScorer{dialects}.read(text.text)) {
     ++seen[document.dialect];
     for (std::size_t i = document.first_char; i < document.first_char + document.characters; ++i)
       if (text.dialect_of_char[i] != document.dialect) FAIL("character " << i << " has another dialect");

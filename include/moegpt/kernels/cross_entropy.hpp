@@ -114,7 +114,7 @@ template <class T>
   for_each_piece(exec, z.rows, 16, [&](Rows rows) {
     for (Index n = rows.first; n < rows.first + rows.count; ++n) {
       if (target[n] < 0) continue;
-      const auto [value, lse, teacher_lse] = divergence[n];
+      const T lse = divergence[n].lse, teacher_lse = divergence[n].teacher_lse;
       const T *z_row = z[n] + first, *teacher_row = teacher[n] + first;
       for_each_vector<T>(dz.cols, [&](Index i, auto part) {
         const Vector<T> q = exponential(a * part.load(z_row + i) - lse);

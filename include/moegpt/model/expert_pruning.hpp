@@ -40,9 +40,9 @@ struct ExpertUse {
     for_each_mixture(model, work, [&](int layer, const auto&, const auto& tape) {
       const auto l = static_cast<std::size_t>(layer);
       for (std::size_t e = 0; e < std::size_t{experts}; ++e) {
-        const Rows slots = tape.plan.layout().rows(static_cast<int>(e));
-        load[l][e] += static_cast<double>(slots.count);
-        for (Index s = slots.first; s < slots.first + slots.count; ++s)
+        const Rows pairs = tape.plan.layout().rows(static_cast<int>(e));
+        load[l][e] += static_cast<double>(pairs.count);
+        for (Index s = pairs.first; s < pairs.first + pairs.count; ++s)
           importance[l][e] += static_cast<double>(tape.plan.gate[s]);
       }
     });
