@@ -337,8 +337,8 @@ TEST_CASE("byte pairs are learned, encode a text and go to a tokenizer.json") {
 TEST_CASE("a model goes to Hugging Face's layout and comes back") {
   const TemporaryFolder folder;
   const std::filesystem::path directory = folder / "model";
-  using Mixtral = presets::ModelOf<presets::mixtral<
-      presets::Extents{.vocab = 61, .context = 16, .dim = 16, .layers = 1, .heads = 4, .experts = 3}>>;
+  using Mixtral = presets::ModelOf<presets::mixtral<presets::Extents{
+      .vocab = 61, .context = 16, .dim = 16, .layers = 1, .heads = 4, .experts = 3}>>;
   Mixtral model, same;
   init(model, Key{1});
   model.options.rotary_base = 1e6;
