@@ -2,10 +2,11 @@
 # A header includes its own tier and lower ones, never up, and no two headers include each other. OpenMP is
 # used in core/exec.hpp alone, and the library neither prints nor exits.
 cmake_policy(VERSION 3.22)
-set(tier_names core kernels layers routing moe model text retrieval train generate io data run testing)
+set(tier_names core kernels layers classical routing moe model text retrieval train generate io data run testing)
 set(core_may    core)
 set(kernels_may core kernels)
 set(layers_may  core kernels layers)
+set(classical_may core kernels layers classical)
 set(routing_may core kernels layers routing)
 set(moe_may     core kernels layers routing moe)
 set(model_may   core kernels layers routing moe model)
@@ -16,7 +17,7 @@ set(generate_may core kernels model text generate)
 set(io_may      core kernels layers routing moe model text retrieval train io)
 set(data_may    core model text train io data)
 set(run_may     core kernels layers routing moe model text retrieval train io data run)
-set(testing_may core kernels layers routing moe model text retrieval train generate io data run testing)
+set(testing_may core kernels layers classical routing moe model text retrieval train generate io data run testing)
 set(moegpt.hpp_may core kernels layers routing moe model text retrieval train generate)
 set(io.hpp_may     moegpt.hpp io data)
 
