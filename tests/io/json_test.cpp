@@ -43,6 +43,6 @@ TEST_CASE("JsonText writes what a JSON reader reads, in one line or a member in 
                 R"(","none":{},"nested":{"a":[1,2],"b":[]},"nan":"nan","inf":"-inf","squares":[1,4,9]})");
   CHECK(lines.substr(0, 31) == "{\n  \"whole\": -3,\n  \"real\": 0.1,");
   CHECK(has(lines, "\"none\": {},\n  \"nested\": {\n    \"a\": [1,2],\n    \"b\": []\n  },\n"));
-  CHECK(lines.substr(lines.size() - 24) == "\n  \"squares\": [1,4,9]\n}");
+  CHECK(lines.ends_with("\n  \"squares\": [1,4,9]\n}"));
   CHECK(nlohmann::json::parse(line) == nlohmann::json::parse(lines));
 }
