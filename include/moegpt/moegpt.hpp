@@ -1,6 +1,6 @@
 #pragma once
-// All of moegpt but model files (<moegpt/io.hpp>), testing/ (gradcheck, check_router, find_leak) and
-// text/train_byte_pairs.hpp. Needs Eigen alone.
+// All of moegpt but model files (<moegpt/io.hpp>), testing/ (gradcheck, check_router, find_leak), classical/
+// and text/train_byte_pairs.hpp. Needs Eigen alone.
 #include <moegpt/core/bf16.hpp>
 #include <moegpt/core/build.hpp>
 #include <moegpt/core/check.hpp>
