@@ -6,6 +6,13 @@
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
+namespace detail {
+inline constexpr std::string_view two_digits =  // 00 01 02 ...
+    "00010203040506070809101112131415161718192021222324252627282930313233343536373839"
+    "40414243444546474849505152535455565758596061626364656667686970717273747576777879"
+    "8081828384858687888990919293949596979899";
+}  // namespace detail
+
 template <int Number, class... Layers>
 struct LayerList {
   static constexpr int size = 0;
@@ -21,10 +28,8 @@ struct LayerList<Number, First, Rest...> {
   static_assert(Number < 100, "LayerList: at most 100 layers");
   using RestList = LayerList<Number + 1, Rest...>;
   static constexpr int size = 1 + sizeof...(Rest);
-  static constexpr char digits[] = {static_cast<char>('0' + Number / 10 % 10),
-                                    static_cast<char>('0' + Number % 10)};
   static constexpr std::string_view name =
-      Number < 10 ? std::string_view(digits + 1, 1) : std::string_view(digits, 2);
+      detail::two_digits.substr(2 * Number + (Number < 10), Number < 10 ? 1 : 2);
 
   First first;
   [[no_unique_address]] RestList rest;
