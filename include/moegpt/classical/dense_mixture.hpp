@@ -39,12 +39,13 @@ struct DenseMixture {
   struct Tape {
     Tokens<E, T> p;                   // probabilities of the gate
     std::array<Tokens<K, T>, E> out;  // outputs of the experts
+    Tokens<K, T> mean;                // y
     typename Gate::Tape gate;
     typename Experts::Tape experts;
     Tokens<E, T> posterior;  // of the last loss: h_i, what the gate should have said
     Tokens<1, T> loss;       // of each token
     void resize(const Pass& pass) {
-      resize_all(pass, p, gate, experts, posterior, loss);
+      resize_all(pass, p, mean, gate, experts, posterior, loss);
       for (auto& o : out) o.resize(pass);
     }
   };
@@ -56,7 +57,7 @@ struct DenseMixture {
     void resize(const Pass& pass) { resize_all(pass, d_logits, d_out, gate, experts); }
   };
 
-  // y [tokens, K] is the mean; empty: it is not computed.
+  // y [tokens, K] is the mean; empty: it is on the tape only.
   void forward(In<D, T> x, Out<K, T> y, Tape& tape, Scratch& scratch, const Pass& pass) const {
     pass.check_fits(x.count, y.empty() ? x.count : y.count);
     resize_all(pass, tape, scratch);
@@ -69,11 +70,12 @@ struct DenseMixture {
     for_each_piece(pass.exec, x.count, token_piece, [&](Rows rows) {
       for (Index n = rows.first; n < rows.first + rows.count; ++n) {
         kernels::softmax(tape.p[n], E);
-        for (int k = 0; k < K && !y.empty(); ++k) {
+        for (int k = 0; k < K; ++k) {
           T sum = 0;
           for (int i = 0; i < E; ++i) sum += tape.p[n][i] * tape.out[i][n][k];
-          y[n][k] = sum;
+          tape.mean[n][k] = sum;
         }
+        if (!y.empty()) std::copy_n(tape.mean[n], K, y[n]);
       }
     });
   }
@@ -121,7 +123,7 @@ struct DenseMixture {
       for (int i = 0; i < E; ++i) {
         da[i] = 0;
         for (int k = 0; k < K; ++k) {
-          const T error = d[k] - (rule == MixtureLoss::cooperative ? mean_at(tape, n, k) : tape.out[i][n][k]);
+          const T error = d[k] - (rule == MixtureLoss::cooperative ? tape.mean[n][k] : tape.out[i][n][k]);
           da[i] += rule == MixtureLoss::cooperative ? -2 * error * tape.out[i][n][k] : error * error;
         }
         mean += p[i] * da[i];
@@ -131,7 +133,7 @@ struct DenseMixture {
     const auto d_out = [&](Index n, int i, T* to) {
       const T weight = rule == MixtureLoss::log_mixture ? tape.posterior[n][i] : 2 * tape.p[n][i];
       for (int k = 0; k < K; ++k) {
-        const T output = rule == MixtureLoss::cooperative ? mean_at(tape, n, k) : tape.out[i][n][k];
+        const T output = rule == MixtureLoss::cooperative ? tape.mean[n][k] : tape.out[i][n][k];
         to[k] = -c * weight * (target[n][k] - output);
       }
     };
@@ -144,9 +146,12 @@ struct DenseMixture {
       check(labels[n] >= 0 && labels[n] < K, "DenseMixture: label ", n, " is ", labels[n], ", expected 0 .. ",
             K - 1);
     return mean_loss(tape, pass, [&](Index n, T* h) {
-      for (int i = 0; i < E; ++i)
-        h[i] = std::log(tape.p[n][i]) + tape.out[i][n][labels[n]] - log_sum_exp(tape.out[i][n], K);
-      return -to_posterior(h);
+      for (int i = 0; i < E; ++i) {
+        T q[K];
+        std::copy_n(tape.out[i][n], K, q);
+        h[i] = std::log(tape.p[n][i]) + tape.out[i][n][labels[n]] - kernels::softmax(q, K);
+      }
+      return -kernels::softmax(h, E);
     });
   }
   void backward_classification(In<D, T> x, const int* labels, const Tape& tape, Out<D, T> dx,
@@ -180,23 +185,6 @@ struct DenseMixture {
 
  private:
   static T scale(double factor, Index tokens) { return static_cast<T>(factor / static_cast<double>(tokens)); }
-  static T mean_at(const Tape& tape, Index n, int k) {
-    T sum = 0;
-    for (int i = 0; i < E; ++i) sum += tape.p[n][i] * tape.out[i][n][k];
-    return sum;
-  }
-  static T log_sum_exp(const T* z, int count) {
-    const T most = *std::max_element(z, z + count);
-    T sum = 0;
-    for (int i = 0; i < count; ++i) sum += std::exp(z[i] - most);
-    return most + std::log(sum);
-  }
-  // Joint log-probabilities to posteriors; returns the log of their sum.
-  static T to_posterior(T* h) {
-    const T total = log_sum_exp(h, E);
-    for (int i = 0; i < E; ++i) h[i] = std::exp(h[i] - total);
-    return total;
-  }
   // Loss of token n; h: its posteriors, of the other losses the probabilities.
   static T token_loss(MixtureLoss rule, const T* d, Index n, const Tape& tape, T* h) {
     const T* p = tape.p[n];
@@ -204,13 +192,13 @@ struct DenseMixture {
     for (int i = 0; i < E; ++i) {
       T squares = 0;
       for (int k = 0; k < K; ++k) {
-        const T error = d[k] - (rule == MixtureLoss::cooperative ? mean_at(tape, n, k) : tape.out[i][n][k]);
+        const T error = d[k] - (rule == MixtureLoss::cooperative ? tape.mean[n][k] : tape.out[i][n][k]);
         squares += error * error;
       }
       h[i] = rule == MixtureLoss::log_mixture ? std::log(p[i]) - squares / 2 : p[i];
       sum += p[i] * squares;
     }
-    return rule == MixtureLoss::log_mixture ? -to_posterior(h) : sum;
+    return rule == MixtureLoss::log_mixture ? -kernels::softmax(h, E) : sum;
   }
   template <class F>
   double mean_loss(Tape& tape, const Pass& pass, F&& loss_of) const {

@@ -24,6 +24,28 @@ struct EMOptions {
   int gate_steps = 1;            // Newton steps of a gate, and of a logistic leaf, in a pass
 };
 
+namespace detail {
+
+// Weights and, in the last column, biases of a linear layer.
+template <int D, int K, class T>
+RowMatrix matrix_of(const Linear<D, K, T>& layer) {
+  RowMatrix W(K, D + 1);
+  for (int k = 0; k < K; ++k) {
+    for (int i = 0; i < D; ++i) W(k, i) = static_cast<double>(layer.weight[Index{k} * D + i]);
+    W(k, D) = static_cast<double>(layer.bias[k]);
+  }
+  return W;
+}
+template <int D, int K, class T>
+void assign(Linear<D, K, T>& layer, const RowMatrix& W) {
+  for (int k = 0; k < K; ++k) {
+    for (int i = 0; i < D; ++i) layer.weight[Index{k} * D + i] = static_cast<T>(W(k, i));
+    layer.bias[k] = static_cast<T>(W(k, D));
+  }
+}
+
+}  // namespace detail
+
 // A leaf.
 template <int D, int K, Leaf Kind, class T, int... Branches>
 struct HierarchicalMixture {
@@ -85,7 +107,7 @@ struct HierarchicalMixture {
   // The M-step with posteriors h [N].
   void maximise(const RowMatrix& X, const RowMatrix& targets, const Tape&, const Eigen::VectorXd& h,
                 const EMOptions& how) {
-    RowMatrix W = matrix();
+    RowMatrix W = detail::matrix_of(output);
     if (Kind == Leaf::logistic) {
       improve_logistic(X, h.asDiagonal() * targets, W, how.ridge, how.gate_steps);
     } else {
@@ -94,22 +116,9 @@ struct HierarchicalMixture {
       const double found = h.sum() > 0 ? squares / (K * h.sum()) : 1;
       variance[0] = static_cast<T>(std::max(found, how.least_variance));
     }
-    for (int k = 0; k < K; ++k) {
-      for (int i = 0; i < D; ++i) output.weight[Index{k} * D + i] = static_cast<T>(W(k, i));
-      output.bias[k] = static_cast<T>(W(k, D));
-    }
+    detail::assign(output, W);
   }
-  double penalty(const EMOptions& how) const { return detail::penalty(matrix(), how.ridge); }
-
- private:
-  RowMatrix matrix() const {
-    RowMatrix W(K, D + 1);
-    for (int k = 0; k < K; ++k) {
-      for (int i = 0; i < D; ++i) W(k, i) = static_cast<double>(output.weight[Index{k} * D + i]);
-      W(k, D) = static_cast<double>(output.bias[k]);
-    }
-    return W;
-  }
+  double penalty(const EMOptions& how) const { return detail::penalty(detail::matrix_of(output), how.ridge); }
 };
 
 // An inner node with `Branch` children.
@@ -190,30 +199,20 @@ struct HierarchicalMixture<D, K, Kind, T, Branch, Rest...> {
     RowMatrix R(X.rows(), Branch);
     for (Eigen::Index n = 0; n < R.rows(); ++n)
       for (int c = 0; c < Branch; ++c) R(n, c) = h[n] * static_cast<double>(tape.posterior[n][c]);
-    RowMatrix V = matrix();
+    RowMatrix V = detail::matrix_of(gate);
     improve_logistic(X, R, V, how.ridge, how.gate_steps);
-    for (int c = 0; c < Branch; ++c) {
-      for (int i = 0; i < D; ++i) gate.weight[Index{c} * D + i] = static_cast<T>(V(c, i));
-      gate.bias[c] = static_cast<T>(V(c, D));
+    detail::assign(gate, V);
+    for (int c = 0; c < Branch; ++c)
       children[at(c)].maximise(X, targets, tape.children[at(c)], R.col(c), how);
-    }
   }
   double penalty(const EMOptions& how) const {
-    double sum = detail::penalty(matrix(), how.ridge);
+    double sum = detail::penalty(detail::matrix_of(gate), how.ridge);
     for (const Child& child : children) sum += child.penalty(how);
     return sum;
   }
 
  private:
   static constexpr std::size_t at(int c) { return static_cast<std::size_t>(c); }
-  RowMatrix matrix() const {
-    RowMatrix V(Branch, D + 1);
-    for (int c = 0; c < Branch; ++c) {
-      for (int i = 0; i < D; ++i) V(c, i) = static_cast<double>(gate.weight[Index{c} * D + i]);
-      V(c, D) = static_cast<double>(gate.bias[c]);
-    }
-    return V;
-  }
 };
 
 // sum_n log P(d_n | x_n), after forward with targets.

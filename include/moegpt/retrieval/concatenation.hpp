@@ -10,12 +10,12 @@ namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
 // `batch` with the passages found [batch, k] before each sequence, in this order; Neighbours::none is
-// skipped. room: tokens for the passages of a sequence, of which the last ones are cut. The result has
-// sequences of room + length tokens, with padding where passages do not fill the room. starts and documents
-// are not kept. std::invalid_argument for a batch without targets, another number of found or a negative
-// room.
+// skipped. passage_tokens: the number of tokens for the passages of a sequence; what exceeds it is cut. The
+// result has sequences of passage_tokens + length tokens, with padding where passages do not fill them.
+// starts and documents are not kept. std::invalid_argument for a batch without targets, another number of
+// found or a negative passage_tokens.
 inline Batch with_passages(const Batch& batch, const PassageStore& store, std::span<const Index> found,
-                           Index room) {
+                           Index passage_tokens) {
   const Shape shape = batch.shape;
   check(shape.batch > 0 && shape.length > 0 && std::ssize(batch.inputs) == shape.tokens() &&
             std::ssize(batch.targets) == shape.tokens(),
@@ -23,11 +23,11 @@ inline Batch with_passages(const Batch& batch, const PassageStore& store, std::s
         shape.batch, " x ", shape.length, " tokens: one each");
   check(std::ssize(found) % shape.batch == 0, "with_passages got ", found.size(), " passages for ",
         shape.batch, " sequences, expected as many for each");
-  check(room >= 0, "with_passages: room is ", room, ", expected 0 or more");
+  check(passage_tokens >= 0, "with_passages: passage_tokens is ", passage_tokens, ", expected 0 or more");
   check(batch.lengths.empty() || std::ssize(batch.lengths) == shape.batch, "with_passages got ",
         batch.lengths.size(), " lengths for ", shape.batch, " sequences: one each, or none");
   const Index each = std::ssize(found) / shape.batch;
-  Batch whole{{shape.batch, room + shape.length}};
+  Batch whole{{shape.batch, passage_tokens + shape.length}};
   whole.inputs.assign(static_cast<std::size_t>(whole.shape.tokens()), 0);
   whole.targets.assign(static_cast<std::size_t>(whole.shape.tokens()), -1);
   for (Index b = 0; b < shape.batch; ++b) {
@@ -40,7 +40,7 @@ inline Batch with_passages(const Batch& batch, const PassageStore& store, std::s
       const Index passage = found[static_cast<std::size_t>(b * each + p)];
       if (passage == Neighbours::none) continue;
       const std::span<const int> text = store.text(passage);
-      const Index count = std::min<Index>(std::ssize(text), room - filled);
+      const Index count = std::min<Index>(std::ssize(text), passage_tokens - filled);
       std::copy_n(text.begin(), count, whole.inputs.begin() + begin + filled);
       filled += count;
     }
