@@ -98,6 +98,7 @@
 #include <moegpt/text/token_view.hpp>
 #include <moegpt/text/tokenizer.hpp>
 #include <moegpt/text/unicode_classes.hpp>
+#include <moegpt/text/unicode_tables.hpp>
 #include <moegpt/text/utf8.hpp>
 #include <moegpt/retrieval/chunked_cross_attention.hpp>
 #include <moegpt/retrieval/chunks.hpp>
