@@ -95,6 +95,7 @@
 #include <moegpt/text/dialects.hpp>
 #include <moegpt/text/nfc.hpp>
 #include <moegpt/text/split.hpp>
+#include <moegpt/text/token_tables.hpp>
 #include <moegpt/text/token_view.hpp>
 #include <moegpt/text/tokenizer.hpp>
 #include <moegpt/text/unicode_classes.hpp>
