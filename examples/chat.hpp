@@ -94,8 +94,9 @@ class Conversation {
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     std::fputs("\n", stdout);
     std::fflush(stdout);
-    std::fprintf(stderr, "(%d tokens, %.1f tokens/s, %.2f bytes/token)\n", tokens, tokens / seconds,
-                 static_cast<double>(stream.text().size()) / std::max(tokens, 1));
+    std::fprintf(stderr, "(%d tokens, %.1f tokens/s, %.2f bytes/token%s)\n", tokens, tokens / seconds,
+                 static_cast<double>(stream.text().size()) / std::max(tokens, 1),
+                 cache_.remaining() == 0 ? "; the context is full" : "");
   }
   In<Model::V, typename Model::Scalar> read(std::span<const int> ids) {
     return model_.last_logits(ids, {}, work_, cache_, options_.how.noise);
