@@ -72,6 +72,19 @@ class Model:
         self.__init__(self.json, {n: t.double() for n, t in self.tensors.items()})
         return self
 
+    def bfloat16(self):
+        self.__init__(self.json, {n: t.bfloat16() for n, t in self.tensors.items()})
+        return self
+
+    def parameters(self):
+        return self.tensors.values()
+
+    def named_parameters(self):
+        return self.tensors.items()
+
+    def named_buffers(self):
+        return ()
+
     def norm(self, name, x):
         return self.tensors[name] * x * (x.square().mean(-1, keepdim=True) + self.json["rms_norm_eps"]).rsqrt()
 

@@ -150,6 +150,7 @@ void run(const std::filesystem::path& directory, const std::filesystem::path& ou
   model.backward(batch, work, grad);
   const DType dtype = dtype_of<T>();
   auto tensors = huggingface::exports_of(described.family, Model::config, grad, "gradients", dtype);
+  std::erase_if(tensors, [](const auto& tensor) { return tensor.name.ends_with("e_score_correction_bias"); });
   for (auto& tensor : tensors) tensor.name.insert(0, "grad.");
   const T losses[] = {static_cast<T>(loss.cross_entropy),
                       static_cast<T>(described.objective.balance > 0 ? loss.balance : 0)};

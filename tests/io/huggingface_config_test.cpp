@@ -40,8 +40,8 @@ TEST_CASE("a config.json states a model type of the closed grammar") {
              ContainsSubstring(".mixture_at = {0, 2}}, SharedExperts<TopKRouter<6, 3, TopK{.gates = "
                                "Gates::probability}>, 2, Shared::gated>>"));
   CHECK(qwen.options.norm_epsilon == 1e-6);
-  for (const char* family : {"gpt2", "llama", "qwen2", "mixtral", "qwen2_moe"}) {
-    const HuggingFaceModel model = read_config(golden_text(family));
+  for (const huggingface::Family& family : huggingface::families) {
+    const HuggingFaceModel model = read_config(golden_text(std::string(family.name)));
     CHECK(to_text(parse_type(model.type())) == model.type());
   }
 }

@@ -174,8 +174,8 @@ inline nlohmann::ordered_json stated_config(const std::string& file, const std::
     if (std::abs(ours - theirs) > 1e-15 * std::abs(ours))  // logits_scaling is a reciprocal
       (different += different.empty() ? "" : ", ") += name;
   }
-  check(different.empty(), "a config.json of ", family, " cannot state the model's options ", different,
-        ": expected their defaults");
+  check(different.empty(), "a config.json of ", family,
+        " cannot state these options of the model: ", different, "; expected their defaults");
   return json;
 }
 
