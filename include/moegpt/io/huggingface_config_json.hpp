@@ -74,8 +74,8 @@ inline void add_mixtures(nlohmann::ordered_json& json, const Family& family, con
   for (int step = 2; step <= c.layers; ++step)  // layers from the first mixture on, or every so many
     for (int first = 0; first < c.layers; ++first) {
       bool fits = true;
-      for (int layer = 0; layer < c.layers; ++layer)
-        fits &= c.is_moe(layer) == (layer >= first && layer % step == 0);
+      for (int layer = 0; fits && layer < c.layers; ++layer)
+        fits = c.is_moe(layer) == (layer >= first && layer % step == 0);
       if (fits) json["moe_layer_freq"] = step, json["first_k_dense_replace"] = first;
     }
 }
