@@ -5,6 +5,8 @@
 #include "../support/refusal.hpp"
 #include "../support/temporary_folder.hpp"
 
+#include <fstream>
+
 using namespace moegpt;
 using huggingface::Family;
 using huggingface_models::with_model;
@@ -22,6 +24,14 @@ std::vector<double> numbers_of(const SafetensorsFile& file, const TensorInfo& in
   const Index count = (info.end - info.begin) * 8 / facts(info.dtype).bits;
   for_each_number<double>(info.dtype, bytes.data(), count, [&](Index, double x) { numbers.push_back(x); });
   return numbers;
+}
+// `usual`, or for long runs the number in the environment variable MOEGPT_EXECUTIONS.
+int executions(int usual) {
+  const char* more = std::getenv("MOEGPT_EXECUTIONS");
+  return more ? std::atoi(more) : usual;
+}
+void overwrite(const fs::path& path, const std::string& text) {
+  std::ofstream(path, std::ios::binary) << text;
 }
 template <class T, class F>
 void with_family(const std::string& family, F&& f) {
@@ -276,6 +286,50 @@ TEST_CASE("an index names files beside it only, and what they have") {
   changed["model.other.weight"] = "model.safetensors";
   CHECK_THAT(refused(changed), ContainsSubstring("lacks the tensor 'model.other.weight'"));
   CHECK_THAT(refused(nlohmann::json::array()), ContainsSubstring("\"weight_map\" is array"));
+}
+
+TEST_CASE("a changed directory gives a model or an error, which leaves the model as it was") {
+  const TemporaryFolder folder;
+  const fs::path directory = folder / "model";
+  int errors = 0, trials = executions(1500);
+  for (const std::string family : {"granitemoe", "dots1"})
+    with_family<double>(family, [&]<class Model>() {
+      Model model, before;
+      load_huggingface(golden(family), model);
+      save_huggingface(directory, model, family, {.dtype = DType::bf16, .shard_bytes = 6000});
+      before = model;
+      std::vector<std::pair<fs::path, std::string>> files;
+      for (const auto& file : fs::directory_iterator(directory))
+        files.emplace_back(file.path(), read_file(file.path()));
+      std::sort(files.begin(), files.end());
+      for (int i = 0; i < trials; ++i) {
+        const Key key{mix64(static_cast<std::uint64_t>(i))};
+        const auto& [path, text] = files[key.bits(0) % files.size()];
+        std::string changed = text;
+        const std::size_t reach =
+            key.bits(1) % 3 != 0 ? std::min<std::size_t>(text.size(), 700) : text.size();
+        for (std::uint64_t n = 0; n < 1 + key.bits(2) % 4; ++n) {
+          char& c = changed[key.bits(3 + 2 * n) % reach];
+          const std::uint64_t random = key.bits(4 + 2 * n);
+          c = random % 2 ? "{}[]\",:0-9ex \x01\xff"[random / 2 % 15]
+                         : static_cast<char>(c ^ (1 << random / 2 % 8));
+        }
+        if (i % 7 == 0) changed.resize(key.bits(20) % text.size());
+        i % 31 == 0 ? void(fs::remove(path)) : overwrite(path, changed);
+        try {
+          load_huggingface(directory, model);
+          model = before;
+        } catch (const std::runtime_error&) {
+          ++errors;
+        } catch (const std::invalid_argument&) {  // another type
+          ++errors;
+        }
+        CHECK(same_weights(model, before));
+        overwrite(path, text);
+      }
+      fs::remove_all(directory);
+    });
+  CHECK(errors > trials);
 }
 
 TEST_CASE("a directory of another type, and a model that the family cannot state, are refused") {

@@ -1,8 +1,8 @@
 #pragma once
 // Tensors of a directory in Hugging Face's layout: one file, or shards that an index lists; and where in them
 // the numbers of a weight are.
+#include <moegpt/io/huggingface_index.hpp>
 #include <moegpt/io/huggingface_names.hpp>
-#include <moegpt/io/json_document.hpp>
 #include <moegpt/io/weight_tensors.hpp>
 
 #include <charconv>
@@ -30,25 +30,17 @@ class Tensors {
       return;
     }
     const std::string name = index.string();
-    const nlohmann::json json = parse_json(name, read_file(index, 64 << 20), 4);
-    const nlohmann::json& map = JsonObject(name, json).at("weight_map");
-    if (!map.is_object()) reject_file(name, "\"weight_map\" is ", map.type_name(), ", expected an object");
-    std::map<std::string, std::size_t> numbers;
-    for (const auto& [tensor, file] : map.items()) {
-      const std::string shard = file.is_string() ? file.get<std::string>() : "";
-      if (shard.empty() || shard.find('/') != std::string::npos || shard.find('\\') != std::string::npos ||
-          shard.find('\0') != std::string::npos || shard == ".." || shard == ".")
-        reject_file(name, "the file of ", shown(tensor), " is ", shown(file.dump()),
-                    ", expected the name of a file beside the index");
-      numbers.try_emplace(shard, numbers.size());
-      if (numbers.size() > 4096) reject_file(name, "names more than 4096 files");
+    const ShardIndex shards = parse_index(name, read_file(index, IndexLimits::bytes));
+    std::size_t total = 0;
+    files_.reserve(shards.files.size());
+    for (const std::string& shard : shards.files) {
+      files_.push_back(read_safetensors(directory / shard));
+      total += files_.back().header.tensors.size();
+      if (total > IndexLimits::tensors)
+        reject_file(name, "names files of more than ", IndexLimits::tensors, " tensors");
     }
-    files_.reserve(numbers.size());
-    std::vector<std::string> shards(numbers.size());
-    for (const auto& [shard, number] : numbers) shards[number] = shard;
-    for (const std::string& shard : shards) files_.push_back(read_safetensors(directory / shard));
-    for (const auto& [tensor, file] : map.items()) {
-      const SafetensorsFile& shard = files_[numbers[file.get<std::string>()]];
+    for (const auto& [tensor, number] : shards.tensors) {
+      const SafetensorsFile& shard = files_[number];
       const auto info = shard.header.tensors.find(tensor);
       if (info == shard.header.tensors.end())
         reject_file(shard.name, "lacks the tensor ", shown(tensor), ", which ", name, " says it has");
