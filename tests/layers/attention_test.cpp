@@ -329,15 +329,6 @@ TEST_CASE(
   gradcheck_three_seeds<Grouped>(options);
 }
 
-TEST_CASE("yarn needs the context of training") {
-  Attention<head_norms, double> layer;
-  draw_weights(layer, 1);
-  Run<Attention<head_norms, double>> run;
-  const auto x = random_tokens<6, double>(2, 2);
-  CHECK(refusal([&] { run.forward(layer, x, {.shape = {1, 2}}); }).find("rotary_context is 0") !=
-        std::string::npos);
-}
-
 TEST_CASE("the gradients of attention agree with differences for a sequence longer than a block of queries") {
   GradcheckOptions options;
   options.pass.shape = {1, 67};

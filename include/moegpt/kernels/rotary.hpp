@@ -29,7 +29,7 @@ enum class RotaryScaling {
 namespace kernels {
 
 struct Rotary {
-  Index width;  // r, even
+  Index width = 0;  // r, even
   Pairing pairing = Pairing::halves;
   RotaryScaling scaling = RotaryScaling::none;
   double base = 10000, factor = 1, context = 0, fast = 32, slow = 1;

@@ -5,9 +5,9 @@
 // Self-attention: queries, keys and values are projections of x; a key/value cache holds those of earlier
 // tokens, and forward appends to it. Cross-attention: keys and values are projections of a memory.
 #include <moegpt/core/layer_set.hpp>
-#include <moegpt/kernels/multi_head.hpp>
 #include <moegpt/layers/adapted_linear.hpp>
 #include <moegpt/layers/query_key_norm.hpp>
+#include <moegpt/layers/rotary.hpp>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
@@ -88,7 +88,7 @@ struct Attention {
   using Scalar = T;
   static constexpr int dim_in = S.dim, dim_out = S.dim, D = S.dim;
   static constexpr int d = S.width(), H = S.heads, Hkv = S.key_value_heads(), group = H / Hkv;
-  static constexpr int Dq = H * d, Dkv = Hkv * d, M = S.memory_width(), pairs = S.rotary_width() / 2;
+  static constexpr int Dq = H * d, Dkv = Hkv * d, M = S.memory_width();
   static constexpr bool causal = S.mask == Mask::causal;
 
   using QueryNorm = HeadNorm<S.query_key_norm, Dq, d, T>;
@@ -132,10 +132,9 @@ struct Attention {
     }
   };
   struct Scratch {
-    Buffer<T> heads;             // [workers, multi_head_scratch]
-    Buffer<double> frequencies;  // [rotary_dim / 2]
-    Buffer<T> cosine, sine;      // [angles(pass), rotary_dim / 2]
-    Buffer<Index> steps;         // [2 batch] position and number of a step's tokens; see mix_in_steps
+    Buffer<T> heads;  // [workers, multi_head_scratch]
+    RotaryTable<T> rotary;
+    Buffer<Index> steps;  // [2 batch] position and number of a step's tokens; see mix_in_steps
     Tokens<Dq, T> d_query, d_mixed;
     Tokens<Dkv, T> d_key, d_value;
     typename QueryNorm::Scratch query_norm;
@@ -149,9 +148,7 @@ struct Attention {
       const Index all = most > keys ? most : keys;
       heads.resize(pass.exec.workers() * kernels::multi_head_scratch(pass.shape.length, all, d, S.stride));
       steps.resize(S.window > 0 ? 2 * pass.shape.batch : 0);
-      frequencies.resize(S.rotary ? pairs : 0);
-      cosine.resize(S.rotary ? pass.tokens() * pairs : 0);
-      sine.resize(S.rotary ? pass.tokens() * pairs : 0);
+      rotary.resize(S.rotary ? S.rotary_width() : 0, pass);
       resize_all(pass, d_query, d_mixed, query_norm, key_norm);
       d_key.resize(pass.shape.batch * keys);
       d_value.resize(pass.shape.batch * keys);
@@ -178,9 +175,9 @@ struct Attention {
       if (clip_of(pass) > 0) kernels::clip<T>(pass.exec, clip_of(pass), tape.value);
     }
     if constexpr (S.rotary) {
-      compute_angles(scratch, pass);
-      rotate(tape.query, scratch, pass, T(1));
-      rotate(tape.key, scratch, pass, T(1));
+      scratch.rotary.compute(frequencies(pass.options), pass);
+      scratch.rotary.rotate(tape.query, d, pass);
+      scratch.rotary.rotate(tape.key, d, pass);
     }
     start_dropout(tape, pass);
     if (cache && cache->firsts) return mix_in_steps(*cache, y, tape, scratch, pass);
@@ -195,9 +192,9 @@ struct Attention {
     scratch.resize(pass);
     mix_backward(heads_of(tape, pass, pass.shape.length), tape, dy, grad, scratch, pass);
     if constexpr (S.rotary) {
-      compute_angles(scratch, pass);
-      rotate(scratch.d_query, scratch, pass, T(-1));
-      rotate(scratch.d_key, scratch, pass, T(-1));
+      scratch.rotary.compute(frequencies(pass.options), pass);
+      scratch.rotary.rotate_back(scratch.d_query, d, pass);
+      scratch.rotary.rotate_back(scratch.d_key, d, pass);
     }
     if (!QueryNorm::is_identity(pass)) {
       query_norm.backward(tape.projected_query, tape.of_query_norm, scratch.d_query, scratch.d_query,
@@ -391,32 +388,8 @@ struct Attention {
     heads.key_length = length, heads.key_lengths = lengths, heads.own = nullptr, heads.cross = true;
     return heads;
   }
-  // Rows of cosine and sine: one per position if all sequences start at the same one, else one per token.
-  static Index angles(const Pass& pass) { return pass.first_positions ? pass.tokens() : pass.shape.length; }
-  static kernels::Rotary rotary_of(const ModelOptions& o) {
-    constexpr bool needs_context =
-        S.rotary_scaling == RotaryScaling::yarn || S.rotary_scaling == RotaryScaling::llama3;
-    check(!needs_context || (o.rotary_context > 0 && o.rotary_base > 1), "rotary_context is ",
-          o.rotary_context, " and rotary_base ", o.rotary_base,
-          ": this rotary_scaling needs the context of training, in tokens, "
-          "and a base above 1");
-    return {.width = S.rotary_width(),
-            .pairing = S.pairing,
-            .scaling = S.rotary_scaling,
-            .base = o.rotary_base,
-            .factor = o.rotary_factor,
-            .context = o.rotary_context,
-            .fast = o.rotary_fast,
-            .slow = o.rotary_slow,
-            .magnitude = o.rotary_magnitude};
-  }
-  static void compute_angles(Scratch& scratch, const Pass& pass) {
-    kernels::rotary_table<T>(pass.exec, pass.positions(), angles(pass), rotary_of(pass.options),
-                             scratch.frequencies.data(), scratch.cosine.data(), scratch.sine.data());
-  }
-  static void rotate(MatrixView<T> heads, const Scratch& scratch, const Pass& pass, T direction) {
-    kernels::rotate_heads<T>(pass.exec, heads, angles(pass), d, rotary_of(pass.options),
-                             scratch.cosine.data(), scratch.sine.data(), direction);
+  static kernels::Rotary frequencies(const ModelOptions& options) {
+    return rotary_of(S.rotary_width(), S.pairing, S.rotary_scaling, options);
   }
   static T clip_of(const Pass& pass) { return static_cast<T>(pass.options.qkv_clip); }
   // Stores the keys and values of a range of each sequence's tokens.

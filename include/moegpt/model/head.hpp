@@ -5,6 +5,7 @@
 // at a time, so no second buffer of the logits' size is needed. With soft targets the loss has a second part
 // (model/distillation.hpp).
 #include <moegpt/kernels/cross_entropy.hpp>
+#include <moegpt/kernels/elementwise.hpp>
 #include <moegpt/kernels/gemm.hpp>
 #include <moegpt/layers/adapted_linear.hpp>
 #include <moegpt/model/distillation.hpp>
