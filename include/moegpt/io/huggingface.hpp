@@ -207,11 +207,15 @@ void save_huggingface(const std::filesystem::path& directory, const Model& model
   std::vector<safetensors::TensorToWrite> tensors =
       exports_of(family, Model::config, model, directory.string(), options.dtype);
 
+  check(tensors.size() <= IndexLimits::tensors, directory.string(), " would have ", tensors.size(),
+        " tensors, expected at most ", IndexLimits::tensors);
   std::vector<std::vector<safetensors::TensorToWrite>> shards(1);
   std::int64_t total = 0, in_shard = 0;
   for (safetensors::TensorToWrite& tensor : tensors) {
     const std::int64_t bytes = huggingface::bytes_of(tensor);
-    if (!shards.back().empty() && in_shard + bytes > options.shard_bytes) shards.emplace_back(), in_shard = 0;
+    const bool full = shards.back().size() == SafetensorsLimits::tensors;
+    if (full || (!shards.back().empty() && in_shard + bytes > options.shard_bytes))
+      shards.emplace_back(), in_shard = 0;
     in_shard += bytes, total += bytes;
     shards.back().push_back(std::move(tensor));
   }

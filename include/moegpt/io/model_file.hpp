@@ -165,6 +165,14 @@ PreparedSafetensors prepare_model_file(const std::string& path, const Model& mod
   return detail::prepare_model_file(path, model, tokenizer, std::move(extra), {});
 }
 
+// Throws what save would throw for the size of the model and its tokenizer, such as more tensors than a file
+// may have: before training, not after. The weights are not read, and nothing is written.
+template <class Model>
+void check_can_save(const std::string& path, const Model& model, const Tokenizer& tokenizer) {
+  (void)detail::prepare_model_file(path, model, tokenizer, {{"moegpt.model", to_text<Model>()}},
+                                   {.check_finite = false});
+}
+
 // Writes it atomically. Throws the same, and std::runtime_error if the file cannot be written.
 template <class Model>
 void save(const std::string& path, const Model& model, const Tokenizer& tokenizer, Metadata extra = {}) {
