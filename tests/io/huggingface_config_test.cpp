@@ -116,12 +116,56 @@ TEST_CASE("published configurations of mixtures with norms of queries and keys a
     "sliding_window": null, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
     "transformers_version": "4.51.0", "use_cache": true, "use_sliding_window": false,
     "vocab_size": 151936})");
-  CHECK(
-      qwen3.type() ==
-      "GPT<Config{.vocab = 151936, .context = 40960, .dim = 2048, .layers = 48, .heads = 32, .kv_heads = 4, "
-      ".head_dim = 128, .hidden = 768, .norm = Norm::rms, .positions = Positions::rotary, .query_key_norm = "
-      "QueryKeyNorm::head, .activation = Activation::silu, .gated = true, .output_bias = false, "
-      ".expert_bias = false}, TopKRouter<128, 8>>");
+  CHECK(qwen3.type() == to_text<presets::ModelOf<presets::qwen3_moe<>>>());
+  CHECK(qwen3.options == presets::qwen3_moe<>::options());
+  // of Qwen/Qwen1.5-MoE-A2.7B
+  const HuggingFaceModel qwen2 =
+      read_config(R"({"architectures": ["Qwen2MoeForCausalLM"], "attention_dropout": 0.0,
+    "bos_token_id": 151643, "decoder_sparse_step": 1, "eos_token_id": 151643, "hidden_act": "silu",
+    "hidden_size": 2048, "initializer_range": 0.02, "intermediate_size": 5632,
+    "max_position_embeddings": 8192, "max_window_layers": 21, "model_type": "qwen2_moe",
+    "moe_intermediate_size": 1408, "norm_topk_prob": false, "num_attention_heads": 16, "num_experts": 60,
+    "num_experts_per_tok": 4, "num_hidden_layers": 24, "num_key_value_heads": 16,
+    "output_router_logits": false, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0,
+    "router_aux_loss_coef": 0.001, "shared_expert_intermediate_size": 5632, "sliding_window": 32768,
+    "tie_word_embeddings": false, "torch_dtype": "bfloat16", "transformers_version": "4.40.0.dev0",
+    "use_cache": true, "use_sliding_window": false, "vocab_size": 151936})");
+  CHECK(qwen2.type() == to_text<presets::ModelOf<presets::qwen_moe<>>>());
+  CHECK(qwen2.options == presets::qwen_moe<>::options());
+  // of ibm-granite/granite-3.1-1b-a400m-instruct
+  const HuggingFaceModel granite =
+      read_config(R"({"architectures": ["GraniteMoeForCausalLM"], "attention_bias": false,
+    "attention_dropout": 0.0, "attention_multiplier": 0.015625, "bos_token_id": 0,
+    "embedding_multiplier": 12.0, "eos_token_id": 0, "hidden_act": "silu", "hidden_size": 1024,
+    "initializer_range": 0.02, "intermediate_size": 512, "logits_scaling": 6.0,
+    "max_position_embeddings": 131072, "model_type": "granitemoe", "num_attention_heads": 16,
+    "num_experts_per_tok": 8, "num_hidden_layers": 24, "num_key_value_heads": 8, "num_local_experts": 32,
+    "output_router_logits": false, "pad_token_id": 0, "residual_multiplier": 0.22, "rms_norm_eps": 1e-06,
+    "rope_scaling": null, "rope_theta": 1500000.0, "router_aux_loss_coef": 0.0, "tie_word_embeddings": true,
+    "torch_dtype": "bfloat16", "transformers_version": "4.47.0", "use_cache": true,
+    "vocab_size": 49155})");
+  using Granite = presets::granite_moe<presets::Extents{
+      .vocab = 49155, .context = 131072, .dim = 1024, .layers = 24, .heads = 16}>;
+  CHECK(granite.type() == to_text<presets::ModelOf<Granite>>());
+  CHECK(granite.options == Granite::options());
+  // of rednote-hilab/dots.llm1.base
+  const HuggingFaceModel dots =
+      read_config(R"({"architectures": ["Dots1ForCausalLM"], "attention_bias": false,
+    "attention_dropout": 0.0, "bos_token_id": null, "eos_token_id": 151643, "first_k_dense_replace": 1,
+    "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 10944,
+    "max_position_embeddings": 32768, "model_type": "dots1", "moe_intermediate_size": 1408,
+    "moe_layer_freq": 1, "n_routed_experts": 128, "n_shared_experts": 2, "norm_topk_prob": true,
+    "num_attention_heads": 32, "num_experts_per_tok": 6, "num_hidden_layers": 62,
+    "num_key_value_heads": 32, "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_scaling": null,
+    "rope_theta": 10000000, "routed_scaling_factor": 2.5, "sliding_window": null,
+    "scoring_func": "noaux_tc", "tie_word_embeddings": false, "torch_dtype": "bfloat16",
+    "transformers_version": "4.46.3", "use_cache": true, "use_sliding_window": false,
+    "vocab_size": 152064})");
+  CHECK_THAT(
+      dots.type(),
+      ContainsSubstring(".dense_first = 1}, SharedExperts<SigmoidRouter<128, 6, Sigmoid{.normalise = true, "
+                        ".selection_bias = true, .groups = 1, .groups_kept = 0, .root_softplus = "
+                        "false}, std::ratio<5, 2>>, 2>>"));
   // of deepseek-ai/deepseek-moe-16b-base
   const HuggingFaceModel deepseek =
       read_config(R"({"architectures": ["DeepseekForCausalLM"], "attention_bias": false,

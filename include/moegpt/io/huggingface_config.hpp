@@ -401,6 +401,7 @@ class ConfigReader {
       model_.objective.balance_rule =
           flag_or("seq_aux", true) ? BalanceRule::deepseek : BalanceRule::switch_transformer;
       if (has("n_shared_experts")) share(integer("n_shared_experts", 1, 1024), "");
+      expect("mlp_bias", {false});
     } else {
       expect("scoring_func", {"sigmoid", "noaux_tc"});
       expect("topk_method", {"noaux_tc"});
@@ -409,7 +410,7 @@ class ConfigReader {
                                         : integer("n_shared_experts", 1, 1024),
             "");
     }
-    used_.insert("ep_size");  // how experts were spread over processes
+    for (const char* key : {"ep_size", "moe_implementation"}) used_.insert(key);  // how it was computed
     if (model_.family == "glm4_moe")
       for (const char* key : {"num_nextn_predict_layers", "num_mtp_layers"}) integer_or(key, 0, 0, 4096);
     const int step = integer_or("moe_layer_freq", 1, 1, 4096);
