@@ -237,6 +237,8 @@ TEST_CASE("rotary scaling is read from either key, and what would be ignored is 
             .options.rotary_factor == 4);
   CHECK(with({{"rope_type", "yarn"}, {"factor", 4}, {"mscale", 1}, {"mscale_all_dim", 1}})
             .options.rotary_magnitude == 1);
+  CHECK(with({{"rope_type", "yarn"}, {"factor", 4}, {"mscale", 0.5}, {"mscale_all_dim", 2}})
+            .options.rotary_magnitude == Approx((0.05 * std::log(4) + 1) / (0.2 * std::log(4) + 1)));
   const auto refused_with = [&](Json rope) {
     return refusal<std::runtime_error>([&] { with(std::move(rope)); });
   };
