@@ -284,6 +284,10 @@ TEST_CASE("layers with a window are those of the family") {
   CHECK(config("dots1", [](Json& j) {
           j["sliding_window"] = 16, j["layer_types"][2] = "sliding_attention";
         }).window_at.has(2));
+  CHECK(config("dots1", [](Json& j) {
+          j["sliding_window"] = 16, j["max_window_layers"] = 2, j["use_sliding_window"] = false;
+          j.erase("layer_types");
+        }).window_at.has(2));
   CHECK(config("dots1", [](Json& j) { j["sliding_window"] = 4096, j["max_window_layers"] = 0; }).window == 0);
   CHECK_THAT(refused("qwen3", [](Json& j) { j["layer_types"][0] = "chunked_attention"; }),
              ContainsSubstring("\"layer_types\" has '\"chunked_attention\"' for layer 0"));

@@ -260,7 +260,8 @@ class ConfigReader {
     }
     int found = integer_or("sliding_window", 0, 0, 1 << 30);
     if (dots && !fields_.has("sliding_window")) found = 4096;
-    if (!flag_or("use_sliding_window", model_.family == "mixtral" || dots)) found = 0;
+    // Mixtral and dots.llm1 do not look at it.
+    if (!flag_or("use_sliding_window", false) && model_.family != "mixtral" && !dots) found = 0;
     const int from = windows == Windows::late || windows == Windows::even_early
                          ? integer_or("max_window_layers", dots ? 62 : 28, 0, 1 << 30)
                          : 0;
