@@ -64,6 +64,9 @@ CONFIGS = {
 }
 SMALL = [name for name in CONFIGS if name not in ("gpt2", "llama", "qwen2", "mixtral", "qwen2_moe")]
 CONFIGS |= {
+    "qwen3, window in one layer": lambda: transformers.Qwen3Config(**{
+        **CONFIGS["qwen3"]().to_dict(), "use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1,
+        "layer_types": None}),
     "llama, dynamic scaling": lambda: transformers.LlamaConfig(
         **common, num_key_value_heads=2, intermediate_size=44,
         rope_parameters=dict(rope_type="dynamic", factor=4.0, rope_theta=10000.0), **ids),

@@ -196,7 +196,10 @@ class Model:
         by, routed = c.get("residual_multiplier", 1.0), []
         for layer in range(c["num_hidden_layers"]):
             name = f"model.layers.{layer}"
-            x = x + by * self.attention(name + ".self_attn", self.norm(name + ".input_layernorm.weight", x), mask)
+            seen = mask
+            if "layer_types" in c and c["layer_types"][layer] == "sliding_attention":
+                seen = mask & torch.ones(T, T, dtype=torch.bool).triu(1 - c["sliding_window"])
+            x = x + by * self.attention(name + ".self_attn", self.norm(name + ".input_layernorm.weight", x), seen)
             h = self.norm(name + ".post_attention_layernorm.weight", x)
             if self.is_mixture(layer):
                 inner = "block_sparse_moe" if c["model_type"] in ("mixtral", "granitemoe") else "mlp"
