@@ -293,10 +293,10 @@ TEST_CASE("qwen3_moe is what its configuration says") {
   CHECK(mixtures(Preset::config) == 48);
 }
 
-// ibm-granite/granite-3.1-1b-a400m-base (config.json): hidden 1024, intermediate 512, 24 layers, 16 heads, 8
-// key/value heads, vocab 49155, 131072 positions, rms_norm_eps 1e-6, rope_theta 1500000, embedding_multiplier
-// 12, attention_multiplier 0.015625, residual_multiplier 0.22, logits_scaling 6, 32 experts, 8 per token,
-// tied; router_aux_loss_coef 0.001 by default (GraniteMoeConfig).
+// ibm-granite/granite-3.1-1b-a400m-instruct (config.json): hidden 1024, intermediate 512, 24 layers, 16
+// heads, 8 key/value heads, vocab 49155, 131072 positions, rms_norm_eps 1e-6, rope_theta 1500000,
+// embedding_multiplier 12, attention_multiplier 0.015625, residual_multiplier 0.22, logits_scaling 6, 32
+// experts, 8 per token, tied; router_aux_loss_coef 0.001 by default (GraniteMoeConfig).
 TEST_CASE("granite_moe is what its configuration says") {
   using Preset = presets::granite_moe<>;
   check_published<Preset, TopKRouter<32, 8>>({.vocab = 49155,

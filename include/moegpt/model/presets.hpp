@@ -111,7 +111,9 @@ struct gpt2_moe {
 
 // Switch-Base (Fedus et al. 2021; google/switch-base-128 on Hugging Face): an MoE layer in every second
 // block, top-1 of 128, capacity factor 1.25, minimum capacity 4 (Mesh-TensorFlow), router input jitter.
-// Differs: a decoder, with rotary instead of relative positions.
+// Differs: a decoder, with rotary instead of relative positions, scaled attention scores and logits that are
+// not scaled. T5 does the reverse, with other initial weights: ModelOptions::attention_scale 1, logit_scale
+// dim^-1/2.
 template <Extents X = Extents{.vocab = 32128, .context = 512, .dim = 768, .layers = 12, .heads = 12}>
 struct switch_base {
   static constexpr Extents extents = X.with({.experts = 128});
@@ -235,8 +237,9 @@ struct qwen3_moe {
   static constexpr Init init = Init::gpt2;
 };
 
-// Granite 3.1 1B-A400M (IBM 2024; ibm-granite/granite-3.1-1b-a400m-base): top-8 of 32 small experts, softmax
-// of the logits of these, a tied head, and scales of embeddings, attention scores, branches and logits.
+// Granite 3.1 1B-A400M (IBM 2024; ibm-granite/granite-3.1-1b-a400m-instruct): top-8 of 32 small experts,
+// softmax of the logits of these, a tied head, and scales of embeddings, attention scores, branches and
+// logits.
 template <Extents X = Extents{.vocab = 49155, .context = 131072, .dim = 1024, .layers = 24, .heads = 16}>
 struct granite_moe {
   static constexpr Extents extents = X.with({.kv_heads = X.heads % 2 == 0 ? X.heads / 2 : X.heads,
