@@ -83,6 +83,7 @@
 #include <moegpt/model/init.hpp>
 #include <moegpt/model/intermediates.hpp>
 #include <moegpt/model/kv_cache.hpp>
+#include <moegpt/model/mixture_check.hpp>
 #include <moegpt/model/mixtures.hpp>
 #include <moegpt/model/multi_task.hpp>
 #include <moegpt/model/presets.hpp>

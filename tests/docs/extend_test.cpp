@@ -151,6 +151,58 @@ struct ThresholdRouter {
 };
 static_assert(Router<ThresholdRouter<4>>);
 
+// y = x + w mean(memory of the sequence), feature by feature.
+template <int D, class T = float>
+struct AddMean {
+  using Scalar = T;
+  static constexpr int dim_in = D, dim_out = D;
+
+  Weight<T, D> weight;
+
+  static constexpr auto fields() { return Fields{Field{"weight", &AddMean::weight}}; }
+  struct Tape {
+    Tokens<D, T> mean;  // [sequences]
+  };
+  using Scratch = Nothing;
+
+  void forward(In<D, T> x, Memory<D, T> memory, Out<D, T> y, Tape& tape, Scratch&, const Pass& pass) const {
+    tape.mean.resize(pass.shape.batch);
+    tape.mean.memory().fill(0);
+    for (Index b = 0; b < pass.shape.batch; ++b) {
+      for_each_token(memory, b, [&](Index row, T share) {
+        for (Index i = 0; i < D; ++i) tape.mean[b][i] += share * memory.tokens[row][i];
+      });
+      for (Index n = b * pass.shape.length; n < (b + 1) * pass.shape.length; ++n)
+        for (Index i = 0; i < D; ++i) y[n][i] = x[n][i] + weight[i] * tape.mean[b][i];
+    }
+  }
+  // dx = dy,  dw += s mean,  d_memory += w s / count,  s the sum of a sequence's dy
+  void backward(In<D, T>, Memory<D, T> memory, const Tape& tape, In<D, T> dy, Out<D, T> dx,
+                Sum<D, T> d_memory, AddMean& grad, Scratch&, const Pass& pass) const {
+    for (Index b = 0; b < pass.shape.batch; ++b)
+      for (Index i = 0; i < D; ++i) {
+        T s = 0;
+        for (Index n = b * pass.shape.length; n < (b + 1) * pass.shape.length; ++n) {
+          s += dy[n][i];
+          if (!dx.empty()) dx[n][i] = dy[n][i];
+        }
+        if (!grad.weight.empty()) grad.weight[i] += s * tape.mean[b][i];
+        if (d_memory.empty()) continue;
+        for_each_token(memory, b, [&](Index row, T share) { d_memory[row][i] += share * weight[i] * s; });
+      }
+  }
+
+ private:
+  // f(row, 1 / count) for the tokens of sequence b that are not padding
+  template <class F>
+  static void for_each_token(const Memory<D, T>& memory, Index b, F&& f) {
+    const Index count = memory.lengths ? memory.lengths[b] : memory.length;
+    for (Index t = 0; t < count; ++t) f(b * memory.length + t, T(1) / static_cast<T>(count));
+  }
+};
+static_assert(lists_every_field<AddMean<2>>());
+static_assert(LayerWithMemory<AddMean<2>, 2>);
+
 // Wrong on purpose: the slope of a sigmoid is gate (1 - gate).
 struct ForgetfulGates {
   template <class T>
@@ -183,6 +235,11 @@ TEST_CASE("a user-defined layer, expert and router pass gradcheck") {
     const GradcheckReport scale = gradcheck<Scale<6, double>>({.seed = seed});
     INFO(scale.message);
     CHECK(scale);
+    const Index lengths[] = {4, 1};
+    const GradcheckReport mean =
+        gradcheck<AddMean<6, double>, 6>({.seed = seed}, {.length = 4, .lengths = lengths});
+    INFO(mean.message);
+    CHECK(mean);
     const GradcheckReport router = gradcheck<ThresholdRouter<5>>({.seed = seed});
     INFO(router.message);
     CHECK(router);

@@ -8,6 +8,8 @@
 #include <moegpt/testing/leak.hpp>
 #include <moegpt/text/train_byte_pairs.hpp>
 
+#include <numeric>
+
 using namespace moegpt;
 
 namespace {
@@ -135,6 +137,18 @@ TEST_CASE("statistics, intermediates and the leak test read routing") {
   const std::string json = to_json(intermediates(model, work, {.expert_outputs = true}));
   const std::string leak = find_leak<Model>({.options = {.capacity_factor = 1}}).text();
 
+  // Sum of the gates that each expert of each layer has.
+  std::vector<std::vector<float>> shares;
+  const Intermediates<float> all = intermediates(model, work);
+  for (const MixtureIntermediates<float>& layer : all.layers) {
+    auto& share = shares.emplace_back(layer.experts);
+    for (std::size_t pair = 0; pair < layer.gates.size(); ++pair)  // token n and choice j: n * choices + j
+      if (const int expert = layer.top_k_indices[pair]; expert >= 0) share.at(expert) += layer.gates[pair];
+  }
+
+  for (const auto& share : shares) CHECK(std::accumulate(share.begin(), share.end(), 0.0f) == Approx(16));
+  CHECK(shares.size() == all.layers.size());
+  CHECK(!shares.empty());
   CHECK(worst >= first);
   CHECK(json.find("gate_scores") != std::string::npos);
   CHECK(leak == "no leak");

@@ -140,11 +140,20 @@ TEST_CASE("sequences that are copied, ordered, removed and added keep their bits
 
 TEST_CASE("prompts that share their beginning have the bits that they have alone") {
   const auto model = random_model();
-  SequenceBatch<Model> sequences(*model, {.batch = 3});
-  const std::vector<int> prompts[] = {{1, 2, 3, 4, 5}, {1, 2, 3, 4, 5}, {1, 2, 6}};
-  for (Index b = 0; b < 3; ++b) {
+  SequenceBatch<Model> sequences(*model, {.batch = 5});
+  // The third differs from the one before in the middle, the fourth at the beginning, the last ends before.
+  std::vector<int> prompts[] = {{1, 2, 3, 4, 5}, {1, 2, 3, 4, 5}, {1, 2, 6, 4, 5}, {3, 2, 6, 4, 5}, {3, 2}};
+  for (Index b = 0; b < 5; ++b) {
     const auto& prompt = prompts[b];
+    CAPTURE(b);
     CHECK(same_bits(row(sequences.read(b, prompt), 0), alone(*model, prompt, std::ssize(prompt), {})[0]));
+  }
+  const auto logits = sequences.step(std::vector<int>{6, 6, 6, 6, 6});  // attends to what was kept of each
+  for (Index b = 0; b < 5; ++b) {
+    auto& ids = prompts[b];
+    ids.push_back(6);
+    CAPTURE(b);
+    CHECK(same_bits(row(logits, b), alone(*model, ids, std::ssize(ids) - 1, {}).back()));
   }
 }
 
@@ -153,12 +162,14 @@ TEST_CASE("the beginning that a prompt shares with the one before it is not read
   SequenceBatch<Model> sequences(*model, {.batch = 4});
   const std::vector<int> prompt{1, 2, 3, 4}, longer{1, 2, 3, 4, 5}, other{2, 2, 3, 4};
   const Row first = row(sequences.read(0, prompt), 0), more = alone(*model, longer, 5, {})[0],
-            another = alone(*model, other, 4, {})[0];
+            before = alone(*model, other, 4, {})[0];
   for (int i = 0; i < config.dim; ++i)
     model->trunk.position_embedding.weight[i] += 1;  // of what is not read again
   CHECK(same_bits(row(sequences.read(1, prompt), 0), first));
   CHECK(same_bits(row(sequences.read(2, longer), 0), more));
-  CHECK_FALSE(same_bits(row(sequences.read(3, other), 0), another));
+  const Row last = row(sequences.read(3, other), 0);  // shares nothing: it is read with the changed weights
+  CHECK_FALSE(same_bits(last, before));
+  CHECK(same_bits(last, alone(*model, other, 4, {})[0]));
 }
 
 // Both prompts begin alike, but what follows competes with it.

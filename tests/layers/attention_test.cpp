@@ -56,110 +56,33 @@ constexpr AttentionShape crossing{
     .dim = 6, .heads = 4, .kv_heads = 2, .head_dim = 4, .mask = Mask::full, .memory_dim = 5};
 using Cross = Attention<crossing, double>;
 
-// Cross-attention as a layer of one input: x is the first half of each sequence, rounded up; the memory is
-// the first five features of the other half. pass.lengths are divided likewise.
-template <class CrossAttention>
-struct HalvesOf {
-  using Scalar = double;
-  static constexpr int dim_in = 6, dim_out = 6;
-  CrossAttention attention;
-  static constexpr auto fields() { return Fields{Field{"attention", &HalvesOf::attention}}; }
-  struct Tape {
-    typename CrossAttention::Tape attention;
-    Tokens<6, double> x;
-    Tokens<5, double> memory;
-    void resize(const Pass&) {}
-  };
-  struct Scratch {
-    typename CrossAttention::Scratch attention;
-    Tokens<6, double> y, dx;
-    Tokens<5, double> d_memory;
-    void resize(const Pass&) {}
-  };
-  // The pass of x and the lengths of the memory.
-  struct Parts {
-    Pass pass;
-    Index length;
-    Index lengths[2][8];
-    explicit Parts(const Pass& whole) : pass(whole) {
-      pass.shape.length = (whole.shape.length + 1) / 2;
-      length = whole.shape.length - pass.shape.length;
-      for (Index b = 0; b < whole.shape.batch; ++b) {
-        lengths[0][b] = std::min(whole.length_of(b), pass.shape.length);
-        lengths[1][b] = whole.length_of(b) - lengths[0][b];
-      }
-      if (whole.lengths) pass.lengths = lengths[0];
-    }
-    Memory<5, double> memory(const Tape& tape) const {
-      return {tape.memory, length, pass.lengths ? lengths[1] : nullptr};
-    }
-    // f(row of the input, row of x or of the memory)
-    static void each(const Pass& whole, Index first, Index count, auto&& f) {
-      for (Index b = 0; b < whole.shape.batch; ++b)
-        for (Index t = 0; t < count; ++t) f(b * whole.shape.length + first + t, b * count + t);
-    }
-  };
-  void forward(In<6, double> x, Out<6, double> y, Tape& tape, Scratch& scratch, const Pass& whole) const {
-    const Parts parts(whole);
-    const Index L = parts.pass.shape.length, batch = whole.shape.batch;
-    tape.x.resize(batch * L);
-    tape.memory.resize(batch * parts.length);
-    scratch.y.resize(batch * L);
-    Parts::each(whole, 0, L, [&](Index n, Index i) { std::copy_n(x[n], 6, tape.x[i]); });
-    Parts::each(whole, L, parts.length, [&](Index n, Index i) { std::copy_n(x[n], 5, tape.memory[i]); });
-    attention.forward(tape.x, parts.memory(tape), scratch.y, tape.attention, scratch.attention, parts.pass);
-    std::fill_n(y[0], 6 * y.count, 0.0);
-    Parts::each(whole, 0, L, [&](Index n, Index i) { std::copy_n(scratch.y[i], 6, y[n]); });
-  }
-  void backward(In<6, double>, const Tape& tape, In<6, double> dy, Out<6, double> dx, HalvesOf& grad,
-                Scratch& scratch, const Pass& whole) const {
-    const Parts parts(whole);
-    const Index L = parts.pass.shape.length, batch = whole.shape.batch;
-    scratch.y.resize(batch * L);
-    scratch.dx.resize(batch * L);
-    scratch.d_memory.resize(batch * parts.length);
-    scratch.d_memory.memory().fill(0);
-    Parts::each(whole, 0, L, [&](Index n, Index i) { std::copy_n(dy[n], 6, scratch.y[i]); });
-    const bool wanted = !dx.empty();
-    attention.backward(tape.x, parts.memory(tape), tape.attention, scratch.y,
-                       wanted ? scratch.dx.view() : Out<6, double>{},
-                       Sum(wanted ? scratch.d_memory.view() : Out<5, double>{}), grad.attention,
-                       scratch.attention, parts.pass);
-    if (!wanted) return;
-    std::fill_n(dx[0], 6 * dx.count, 0.0);
-    Parts::each(whole, 0, L, [&](Index n, Index i) { std::copy_n(scratch.dx[i], 6, dx[n]); });
-    Parts::each(whole, L, parts.length,
-                [&](Index n, Index i) { std::copy_n(scratch.d_memory[i], 5, dx[n]); });
-  }
-};
-
 }  // namespace
 
 TEST_CASE("the gradients of cross-attention agree with differences: of x, of the memory and of weights") {
-  // of 7: four queries, of which one is padding, and memories of two tokens, of one, and of none, of three
-  const Index lengths[2] = {6, 5}, none[2] = {3, 7};
+  const Index lengths[2] = {4, 3}, two_and_one[2] = {2, 1}, none[2] = {0, 3};
   GradcheckOptions options;
-  options.pass.shape = {2, 7};
+  options.pass.shape = {2, 4};
+  GradcheckMemory memory{.length = 3};
   SECTION("whole") {}
-  SECTION("padding") { options.pass.lengths = lengths; }
+  SECTION("padding") { options.pass.lengths = lengths, memory.lengths = two_and_one; }
   SECTION("dropout") {
     options.pass.dropout = 0.3;
     options.pass.key = Key{5};
   }
   SECTION("padding, dropout and a scale of its own") {
-    options.pass.lengths = lengths;
+    options.pass.lengths = lengths, memory.lengths = two_and_one;
     options.pass.dropout = 0.3;
     options.pass.key = Key{6};
     options.pass.options.attention_scale = 0.9;
   }
-  SECTION("a memory without tokens that count") { options.pass.lengths = none; }
-  gradcheck_three_seeds<HalvesOf<Cross>>(options);
+  SECTION("a memory without tokens that count") { memory.lengths = none; }
+  gradcheck_three_seeds<Cross, 5>(options, memory);
   constexpr AttentionShape adapted = [] {
     AttentionShape shape = crossing;
     shape.adapter_rank = 2;
     return shape;
   }();
-  gradcheck_three_seeds<HalvesOf<Attention<adapted, double>>>(options);
+  gradcheck_three_seeds<Attention<adapted, double>, 5>(options, memory);
 }
 
 TEST_CASE("cross-attention is the formula of its projections, for each sequence's own length of the memory") {

@@ -3,6 +3,7 @@
 #include <moegpt/moe/feed_forward.hpp>
 
 #include "support.hpp"
+#include "support/gradchecks.hpp"
 
 namespace {
 
@@ -22,6 +23,12 @@ Tokens<D, double> random_tokens(Index count, std::uint64_t seed) {
 }
 
 }  // namespace
+
+TEMPLATE_TEST_CASE("the gradients of a decoder block agree with differences, of the memory too", "", PreNorm,
+                   PostNorm) {
+  const Index lengths[] = {4, 2};
+  gradcheck_three_seeds<TestType, 4>({.pass = {.shape = {2, 3}}}, {.length = 4, .lengths = lengths});
+}
 
 TEMPLATE_TEST_CASE(
     "a decoder block overwrites dx, adds to the memory's gradient and skips what is not wanted", "", PreNorm,

@@ -4,6 +4,7 @@
 // (Mask::full) reads the whole sequence; in a decoder the last token does (Pooling::last).
 #include <moegpt/model/batch_pass.hpp>
 #include <moegpt/model/class_head.hpp>
+#include <moegpt/model/mixture_check.hpp>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
@@ -12,6 +13,7 @@ inline namespace MOEGPT_BUILD {
 template <Config C, class Recipe, int Classes, Pooling P = Pooling::mean, class N = float,
           Layer Map = Linear<C.dim, Classes, N>>
 struct Classifier {
+  static_assert(make_a_mixture<C, Recipe, N>());
   static_assert(P != Pooling::first || C.mask == Mask::full,
                 "Classifier: under a causal mask the first token sees no other: take Pooling::last, or a "
                 "config with Mask::full");

@@ -2,13 +2,14 @@
 // Encoder: a Transformer with Mask::full as the first part of a model. Its features [tokens, D], on the tape
 // of its workspace, are the Memory of a decoder.
 #include <moegpt/model/batch.hpp>
+#include <moegpt/model/mixture_check.hpp>
 #include <moegpt/model/transformer.hpp>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
 template <Config C, class Recipe = Dense, class N = float, TrunkPart Part = TrunkPart{}>
-  requires(make_a_model<Recipe, N>())
+  requires(make_a_model<Recipe, N>() && make_a_mixture<C, Recipe, N>())
 struct Encoder {
   static_assert(C.mask == Mask::full, "Encoder: an encoder looks both ways: give its Config Mask::full");
 

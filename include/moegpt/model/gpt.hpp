@@ -4,6 +4,7 @@
 // tokens); its logits are in work.tape.head.logits.
 #include <moegpt/model/batch.hpp>
 #include <moegpt/model/head.hpp>
+#include <moegpt/model/mixture_check.hpp>
 #include <moegpt/model/transformer.hpp>
 
 #include <limits>
@@ -26,7 +27,7 @@ struct Loss : RouterLosses<double> {
 };
 
 template <Config C, class Recipe = Dense, class N = float, TrunkPart Part = TrunkPart{}>
-  requires(make_a_model<Recipe, N>())
+  requires(make_a_model<Recipe, N>() && make_a_mixture<C, Recipe, N>())
 struct GPT {
   using T = ScalarOf<N>;
   using Scalar = T;

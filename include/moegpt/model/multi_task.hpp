@@ -6,6 +6,7 @@
 // Adam skips the head of a task without labels.
 #include <moegpt/model/batch_pass.hpp>
 #include <moegpt/model/class_head.hpp>
+#include <moegpt/model/mixture_check.hpp>
 #include <moegpt/routing/allowed_experts.hpp>
 
 #include <tuple>
@@ -60,6 +61,7 @@ struct TaskList {
 // Heads: ClassHead<C.dim, classes, pooling>, one for each task, with the numbers of the first one.
 template <Config C, class Recipe, class FirstHead, class... Heads>
 struct MultiTask {
+  static_assert(make_a_mixture<C, Recipe, typename FirstHead::Numbers>());
   using N = typename FirstHead::Numbers;
   static_assert(FirstHead::dim == C.dim && ((Heads::dim == C.dim) && ...),
                 "MultiTask: the heads must have the width of the trunk, Config::dim");

@@ -8,10 +8,11 @@
 // accumulates), backward may run twice, and results do not depend on stale memory: for layers from other
 // shapes, lengths, keys and capacities, for models from another shape and key, for routers from other tokens.
 // For layers and routers two threads give the bits of one, and another forward between forward and backward
-// changes nothing.
+// changes nothing. For a layer with a memory: testing/gradcheck_memory.hpp.
 #include <moegpt/model/batch.hpp>
 #include <moegpt/moe/feed_forward.hpp>
 #include <moegpt/moe/moe_layer.hpp>
+#include <moegpt/testing/gradcheck_memory.hpp>
 #include <moegpt/testing/tensors.hpp>
 #include <moegpt/testing/trunk_probe.hpp>
 #include <moegpt/testing/verify_plan.hpp>
@@ -20,24 +21,6 @@
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
-
-namespace testing {
-
-// Of a block.
-template <class Tape>
-concept HoldsLosses = requires(const Tape& tape) { requires HasLosses<decltype(tape.mixture)>; };
-// f = <y, dy> + the weighted losses of a mixture.
-template <class Tape>
-double value_of(const Buffer<double>& y, const Buffer<double>& dy, const Tape& tape, const Pass& pass) {
-  double f = 0;
-  for (Index i = 0; i < y.size(); ++i) f += y[i] * dy[i];
-  const Objective o = objective_of(pass);
-  if constexpr (HasLosses<Tape>) f += weighted(o, tape);
-  if constexpr (HoldsLosses<Tape>) f += weighted(o, tape.mixture);
-  return f;
-}
-
-}  // namespace testing
 
 // For a layer over tokens: Linear, norms, attention, mixtures, blocks. Its scalar must be double.
 template <Layer L>

@@ -1,5 +1,7 @@
 #pragma once
-// Random weights of a tree, the tensors that gradcheck compares, and comparisons of gradients.
+// Random weights of a tree, the tensors that gradcheck compares, the function that it differentiates, and
+// comparisons of gradients.
+#include <moegpt/moe/mixture_losses.hpp>
 #include <moegpt/testing/differences.hpp>
 
 #include <cmath>
@@ -62,6 +64,20 @@ bool adds(const Tree& once, const Tree& twice, double start) {
       },
       once, twice);
   return good;
+}
+
+// Of a block.
+template <class Tape>
+concept HoldsLosses = requires(const Tape& tape) { requires HasLosses<decltype(tape.mixture)>; };
+// f = <y, dy> + the weighted losses of a mixture.
+template <class Tape>
+double value_of(const Buffer<double>& y, const Buffer<double>& dy, const Tape& tape, const Pass& pass) {
+  double f = 0;
+  for (Index i = 0; i < y.size(); ++i) f += y[i] * dy[i];
+  const Objective o = objective_of(pass);
+  if constexpr (HasLosses<Tape>) f += weighted(o, tape);
+  if constexpr (HoldsLosses<Tape>) f += weighted(o, tape.mixture);
+  return f;
 }
 
 }  // namespace testing
