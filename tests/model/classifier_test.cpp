@@ -1,4 +1,4 @@
-#include <moegpt/io/safetensors.hpp>
+#include <moegpt/io/model_file.hpp>
 #include <moegpt/model/classifier.hpp>
 #include <moegpt/model/routing_statistics.hpp>
 #include <moegpt/moe/expert_heads.hpp>
@@ -202,6 +202,7 @@ TEST_CASE("a classifier with a trunk of a GPT learns by its head alone, and its 
   Model read;
   load_safetensors(path, read);
   CHECK(first_difference(read, model) == "");
+  CHECK(to_text<Model>().starts_with("Classifier<Config{.vocab = "));
 }
 
 TEST_CASE("micro-batches of a classifier are weighted by their labels") {

@@ -66,9 +66,10 @@ inline std::string to_text(const Config& c) {
   return text + "}";
 }
 
-// The whole model type, "GPT<Config{...}, TopKRouter<8, 2>>", or "Transformer<...>" of a trunk alone, or
-// "EncoderDecoder<Config{...}, Dense, Config{...}, Dense>", which the grammar of files for programs
-// (io/type_grammar.hpp) does not have. A router without text() is called "your router".
+// The whole model type, "GPT<Config{...}, TopKRouter<8, 2>>", or "Transformer<...>" of a trunk alone. The
+// grammar of files for programs (io/type_grammar.hpp) does not have the others: "EncoderDecoder<Config{...},
+// Dense, Config{...}, Dense>", and those that state a kind, such as Classifier, without their heads. A router
+// without text() is called "your router".
 template <class Model>
 std::string to_text(const Config& config = Model::config) {
   if constexpr (requires {
@@ -86,8 +87,13 @@ std::string to_text(const Config& config = Model::config) {
       router = "Dense";
     else
       router = router_text<typename Model::RouterRecipe>();
-    constexpr bool has_head = requires(const Model& model) { model.head; };
-    return (has_head ? "GPT<" : "Transformer<") + to_text(config) + ", " + router + ">";
+    std::string text = "Transformer";
+    if constexpr (requires { Model::kind; })
+      text = Model::kind;
+    else if constexpr (requires(const Model& model) { model.head; })
+      text = "GPT";
+    ((((text += "<") += to_text(config)) += ", ") += router) += ">";
+    return text;
   }
 }
 
