@@ -69,7 +69,7 @@ void run(const char* path) {
       logits = sequences.step({&id, 1});
     };
     Reading reading;
-    bench::Interleaved turn;
+    bench::Alternation turn;
     const Clock clock = clock_for(threads);
     const int read = turn.add(reading.bytes(), [&] { reading.read(Exec{threads}); }, 0.05, clock);
     const int step = turn.add(bytes, next, 0.5, clock);

@@ -49,7 +49,7 @@ int main(int argc, char** argv) {
     Worst over_eigen, over_openblas;
     for (const Orientation o : orientations) {
       Products products(goal.shape, o);
-      Interleaved runs;
+      Alternation runs;
       const int peak = runs.add_peak();
       const int ours = runs.add(goal.shape.flops(), [&] { products.ours(); });
       int eigen = -1, blas = -1;

@@ -37,7 +37,7 @@ void machine() {
 void step_row(Workload (*make)(int), int rounds, double goal) {
   const Workload w = make(1);
   scorecard::progress("step of " + w.name);
-  Interleaved runs;
+  Alternation runs;
   Streams streams(16000000);
   const int peak = runs.add_peak(1, 0.2), step = runs.add(w.flops, w.step, 0.1);
   const int update = runs.add(streams.update_bytes(), [&] { streams.update(Exec{1}); }, 0.1);
@@ -69,7 +69,7 @@ void writing_row(const char* name, Writing (*make)(int, int), int threads) {
   scorecard::progress(name);
   auto reading = std::make_shared<Reading>();
   const Clock clock = clock_for(threads);
-  Interleaved turn;
+  Alternation turn;
   const int read = turn.add(reading->bytes(), [=] { reading->read(Exec{threads}); }, 0.05, clock);
   const int write = turn.add(w.bytes, w.next, 0.2, clock);
   turn.run(9);
@@ -85,7 +85,7 @@ void batch_row(const char* name, Writing (*make)(int, int), int sequences) {
   scorecard::progress(text);
   const Writing w = make(sequences, 1);
   Reading reading;
-  Interleaved turn;
+  Alternation turn;
   const int read = turn.add(reading.bytes(), [&] { reading.read(Exec{1}); }, 0.05);
   const int peak = turn.add_peak(1, 0.05), step = turn.add(1, w.next, 0.3);
   turn.run(9);
@@ -95,7 +95,7 @@ void batch_row(const char* name, Writing (*make)(int, int), int sequences) {
 void prompt_row(const char* name, Workload (*make)(int), double goal) {
   const Workload w = make(1);
   scorecard::progress(name);
-  Interleaved turn;
+  Alternation turn;
   const int peak = turn.add_peak(1, 0.2), step = turn.add(w.flops, w.step, 0.3);
   turn.run(7);
   scorecard::at_least(name, 100 * turn.ratio(step, peak), goal, "%");
@@ -104,7 +104,7 @@ void prompt_row(const char* name, Workload (*make)(int), double goal) {
 void storage_row(const char* name, Writing (*make)(int, int), double goal) {
   scorecard::progress(name);
   const Writing narrow = make(1, 1), wide = gpt2_dense_writing(1, 1);
-  Interleaved runs;
+  Alternation runs;
   const int a = runs.add(1, narrow.next, 0.2), b = runs.add(1, wide.next, 0.2);
   runs.run(9);
   scorecard::at_least(name, runs.ratio(a, b), goal, "x");
@@ -133,7 +133,7 @@ void generation() {
 void pair_row(const char* name, Pair (*make)(int), double goal) {
   scorecard::progress(name);
   const Pair pair = make(1);
-  Interleaved runs;
+  Alternation runs;
   const int dense = runs.add(1, pair.dense.call, 0.1), mixture = runs.add(1, pair.mixture.call, 0.1);
   runs.run(7);
   scorecard::at_most(name, runs.ratio(dense, mixture), goal, "x");
@@ -144,7 +144,7 @@ void layers() {
   pair_row("mixture over dense, 4,096 tokens, E 64, K 8", many_small_experts, 1.2);
   scorecard::progress("number of experts");
   const LayerWork few = mixture_of(4, 1), many = mixture_of(64, 1);
-  Interleaved runs;
+  Alternation runs;
   const int four = runs.add(1, few.call, 0.1), sixty_four = runs.add(1, many.call, 0.1);
   runs.run(11);
   scorecard::at_most("time of E 64 over E 4, K 2, D 128, Dff 512, 8,192 tokens", runs.ratio(four, sixty_four),
@@ -160,7 +160,7 @@ void layers() {
 void threads_row(Workload (*make)(int), int rounds) {
   const Workload one = make(1), two = make(2);
   scorecard::progress("two threads, " + one.name);
-  Interleaved runs;
+  Alternation runs;
   runs.pause = 0.01;
   const int peak1 = runs.add_peak(1, 0.1, Clock::wall), step1 = runs.add(1, one.step, 0.1, Clock::wall);
   const int peak2 = runs.add_peak(2, 0.1, Clock::wall), step2 = runs.add(1, two.step, 0.1, Clock::wall);
@@ -204,7 +204,7 @@ void busy_row(Workload (*make)(int), int rounds) {
   const Workload one = make(1), two = make(2);
   scorecard::progress("two threads on a busy machine, " + one.name);
   const Spinner spinner;
-  Interleaved runs;
+  Alternation runs;
   runs.pause = 0.01;
   const int step1 = runs.add(1, one.step, 0.4, Clock::wall), step2 = runs.add(1, two.step, 0.4, Clock::wall);
   runs.run(rounds);

@@ -33,7 +33,7 @@ AdamFigures adam_interleaved(int threads, int rounds) {
   Adam<Tree> adam;
   const auto weights = static_cast<double>(count_weights(model));
   Streams streams(count_weights(model));
-  Interleaved runs;
+  Alternation runs;
   const Clock clock = clock_for(threads);
   const int update = runs.add(streams.update_bytes(), [&] { streams.update(exec); }, 0.02, clock);
   const int step = runs.add(28 * weights, [&] { adam.step(model, grad, exec); }, 0.02, clock);

@@ -49,7 +49,7 @@ class Work {
 };
 
 // Functions to compare; each runs one slice and returns a rate.
-class Interleaved {
+class Alternation {
  public:
   using Slice = std::function<double()>;
   double pause = 0;  // seconds of sleep before each slice, until spinning threads of another function block

@@ -112,6 +112,7 @@ class Trainer {
     else
       init(model_, seed_, recipe_.init);
     if (!place_.checkpoint.empty() && state_.step >= recipe_.steps) nothing_to_train();
+    check_files();
     open_logs();
     if (state_.step == 0) log_first_evaluation();
     while (state_.step < recipe_.steps) {
@@ -125,6 +126,12 @@ class Trainer {
       if ((is_due(o_.checkpoint_every) || in_time) && state_.step < recipe_.steps) save_run();
     }
     return finish();
+  }
+  // Whether the files at the end can hold the model.
+  void check_files() const {
+    if (!o_.save.empty()) check_can_save(o_.save, model_, text_.tokenizer);
+    for (const std::string& run : {o_.run, o_.resume})
+      if (!run.empty()) check_can_save_checkpoint(run, model_, adam_, text_.tokenizer);
   }
   void nothing_to_train() const {
     const std::string done = "the run is already after step " + std::to_string(state_.step);

@@ -23,6 +23,8 @@
 #include <moegpt/layers/linear.hpp>
 #include <moegpt/layers/linear_expert.hpp>
 #include <moegpt/layers/norms.hpp>
+#include <moegpt/layers/query_key_norm.hpp>
+#include <moegpt/layers/rotary.hpp>
 #include <moegpt/routing/all_experts.hpp>
 #include <moegpt/routing/allowed_experts.hpp>
 #include <moegpt/routing/balance.hpp>

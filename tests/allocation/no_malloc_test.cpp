@@ -32,6 +32,7 @@ constexpr Config both_ways{.vocab = 29,
 constexpr Config with_window(int context, int window, int stride) {
   Config c = learned;
   c.context = context, c.window = window, c.stride = stride;
+  c.positions = Positions::rotary, c.query_key_norm = QueryKeyNorm::head, c.rotary_dim = 4;
   return c;
 }
 using Sliding = GPT<with_window(300, 6, 0), TopKRouter<4, 2>>;  // its cache moves rows
@@ -158,9 +159,11 @@ TEST_CASE("batched generation with lengths of their own allocates nothing after 
   CHECK(allocations_of_batched_generation<Narrower>() == 0);
 }
 
-TEST_CASE("neither a step nor a token of a model with windows and strides allocates") {
+TEST_CASE(
+    "neither a step nor a token of a model with windows, strides and norms of queries and keys allocates") {
   training::Recipe recipe = training::Small::recipe();
   recipe.batch = {8, 16};
+  recipe.options = {.qkv_clip = 1, .embedding_scale = 2, .residual_scale = 0.5, .logit_scale = 0.5};
   CHECK(allocations_of_training<Strided>(recipe) == 0);
   CHECK(allocations_of_generation<Strided>({}) == 0);
   CHECK(allocations_of_generation<Sliding>({}) == 0);

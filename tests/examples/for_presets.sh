@@ -6,12 +6,12 @@
 set -euo pipefail
 script=$(cd "$1" && pwd)/examples/for_model.sh folder=$2
 shift 2
-(( $# )) || set -- makemoe gpt2_moe switch_base gshard glam mixtral olmoe qwen_moe deepseek_moe
+(( $# )) || set -- makemoe gpt2_moe switch_base gshard glam mixtral olmoe qwen_moe qwen3_moe granite_moe deepseek_moe
 
 extents=".vocab = 96, .context = 32, .dim = 16, .layers = 2, .heads = 4"
 relu=".activation = Activation::relu" rotary=".positions = Positions::rotary" tied=".tied = true" rms=".norm = Norm::rms"
 no_bias=".output_bias = false, .expert_bias = false" gated=".gated = true"
-llama="$rms, $rotary, .activation = Activation::silu, $gated"
+silu=".activation = Activation::silu, $gated" llama="$rms, $rotary, .activation = Activation::silu, $gated"
 type_of() {
   local config router
   case $1 in
@@ -27,10 +27,12 @@ type_of() {
       config="$rotary, $gated, $no_bias, $tied, .moe_every = 2"
       router="GShardRouter<8, Second::random, std::ratio<1, 5>>" ;;
     mixtral) config="$llama, $no_bias" router="TopKRouter<8, 2>" ;;
-    olmoe) config="$llama, $no_bias" router="TopKRouter<8, 2, TopK{.gates = Gates::probability}>" ;;
+    olmoe) config="$rms, $rotary, .query_key_norm = QueryKeyNorm::full, $silu, $no_bias" router="TopKRouter<8, 2, TopK{.gates = Gates::probability}>" ;;
     qwen_moe)
       config="$llama, .attention_bias = true, $no_bias"
       router="SharedExperts<TopKRouter<8, 2, TopK{.gates = Gates::probability}>, 4, Shared::gated>" ;;
+    qwen3_moe) config="$rms, $rotary, .query_key_norm = QueryKeyNorm::head, $silu, $no_bias" router="TopKRouter<8, 2>" ;;
+    granite_moe) config="$llama, $no_bias, $tied" router="TopKRouter<8, 2>" ;;
     deepseek_moe)
       config="$llama, $no_bias, .dense_first = 1"
       router="SharedExperts<SigmoidRouter<16, 3, Sigmoid{.normalise = true, .selection_bias = true, .groups = 8, "
@@ -40,6 +42,8 @@ type_of() {
   local own=""   # fields that come before the norm
   case $1 in
     mixtral) own=", .kv_heads = 1, .hidden = 16" ;;
+    qwen3_moe) own=", .kv_heads = 1, .head_dim = 8, .hidden = 16" ;;
+    granite_moe) own=", .kv_heads = 2, .hidden = 16" ;;
     deepseek_moe) own=", .hidden = 16, .dense_hidden = 144" ;;
     *) own=", .hidden = 16" ;;
   esac

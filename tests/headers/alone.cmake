@@ -21,7 +21,9 @@ else()
 endif()
 set(programs "")
 if(PROGRAMS)
-  file(GLOB programs "${ROOT}/examples/*.cpp" "${ROOT}/tests/budget/shapes.cpp")
+  # Of the benchmarks those that do not need Google Benchmark.
+  file(GLOB programs "${ROOT}/examples/*.cpp" "${ROOT}/tests/budget/shapes.cpp" "${ROOT}/bench/scorecard/*.cpp"
+    "${ROOT}/bench/experiments/*.cpp" "${ROOT}/bench/support/*.cpp")
 endif()
 set(failed 0)
 set(count 0)
@@ -32,7 +34,8 @@ foreach(file IN LISTS headers programs)
   if(reaches_eigen)
     set(precompiled -include "${eigen}")
   endif()
-  execute_process(COMMAND "${CXX}" "@${FLAGS}" ${OPENMP} ${mpi} ${precompiled} -fsyntax-only -x c++ "${file}"
+  execute_process(COMMAND "${CXX}" "@${FLAGS}" ${OPENMP} ${mpi} ${precompiled} "-I${ROOT}/bench" -fsyntax-only -x c++
+    "${file}"
     RESULT_VARIABLE result ERROR_VARIABLE diagnostics)
   if(NOT result EQUAL 0)
     math(EXPR failed "${failed} + 1")

@@ -66,7 +66,16 @@ TEST_CASE("options are stored with the weights of a model, whichever functions w
                    .rotary_base = 5000,
                    .attention_scale = 0.1,
                    .capacity_factor = 1.25,
-                   .min_capacity = 4};
+                   .min_capacity = 4,
+                   .qkv_clip = 8,
+                   .embedding_scale = 12,
+                   .residual_scale = 0.22,
+                   .logit_scale = 1.0 / 6,
+                   .rotary_factor = 4,
+                   .rotary_context = 8192,
+                   .rotary_fast = 31,
+                   .rotary_slow = 2,
+                   .rotary_magnitude = 1.5};
   Model from_model_file, from_bare_weights;
   save(file.path, model, Tokenizer::characters("abc"));
   load_safetensors(file.path, from_model_file);

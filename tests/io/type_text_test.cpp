@@ -44,6 +44,8 @@ TEST_CASE("the text of every preset is read and written anew") {
   check_model<ModelOf<mixtral<>>>();
   check_model<ModelOf<olmoe<>>>();
   check_model<ModelOf<qwen_moe<>>>();
+  check_model<ModelOf<qwen3_moe<>>>();
+  check_model<ModelOf<granite_moe<>>>();
   check_model<ModelOf<deepseek_moe<>>>();
   check_model<ModelOf<mixtral<>>::Trunk>();
 }
@@ -116,6 +118,14 @@ TEST_CASE("every field of a Config and every value of its enumerations is read a
   c.mask = Mask::full, c.norm = Norm::rms, c.positions = Positions::rotary;
   c.gated = c.attention_bias = c.head_bias = c.tied = true, c.output_bias = c.expert_bias = false;
   check(c);
+  c.query_key_norm = QueryKeyNorm::head, c.rotary_dim = 4, c.pairing = Pairing::adjacent;
+  check(c);
+  c.query_key_norm = QueryKeyNorm::full;
+  for (const RotaryScaling scaling :
+       {RotaryScaling::linear, RotaryScaling::ntk, RotaryScaling::yarn, RotaryScaling::llama3}) {
+    c.rotary_scaling = scaling;
+    check(c);
+  }
   c.mixture_at = {0, 2};
   check(c);
   c.window_at = {1}, c.stride = 3;

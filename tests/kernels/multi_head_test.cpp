@@ -178,13 +178,16 @@ TEST_CASE("rotate_heads rotates every head of every token by the angle of its po
   auto x = random_tokens<2 * d, double>(2 * positions, 5);
   const auto before = x;
   Buffer<double> cosine(positions * d / 2), sine(positions * d / 2);
-  kernels::rotary_table<double>({2}, {positions, 11}, positions, 100, d, cosine.data(), sine.data());
-  kernels::rotate_heads<double>({2}, x, positions, d, cosine.data(), sine.data(), 1.0);
+  const kernels::Rotary rotary{.width = d, .base = 100};
+  Buffer<double> frequencies(d / 2);
+  kernels::rotary_table<double>({2}, {positions, 11}, positions, rotary, frequencies.data(), cosine.data(),
+                                sine.data());
+  kernels::rotate_heads<double>({2}, x, positions, d, rotary, cosine.data(), sine.data(), 1.0);
   for (const Index n : {0, 1, 69, 70, 139})
     for (int h = 0; h < 2; ++h) {
       double expected[d], c[d / 2], s[d / 2];
       std::copy_n(before[n] + h * d, d, expected);
-      kernels::rotary_angles(11 + n % positions, 100.0, d, c, s);
+      kernels::rotary_angles(11 + n % positions, frequencies.data(), 1.0, d / 2, c, s);
       kernels::rotate(expected, c, s, d, 1.0);
       CHECK(same_bits(x[n] + h * d, expected, d));
     }

@@ -15,6 +15,19 @@ constexpr AttentionShape bidirectional{.dim = 6, .heads = 3, .kv_heads = 1, .mas
 
 using Grouped = Attention<grouped, double>;
 
+// What variants of rotary positions and of queries and keys there are.
+constexpr AttentionShape with_norms(QueryKeyNorm norm, int rotary_dim, Pairing pairing,
+                                    RotaryScaling scaling) {
+  AttentionShape shape = grouped;
+  shape.query_key_norm = norm, shape.rotary_dim = rotary_dim, shape.pairing = pairing;
+  shape.rotary_scaling = scaling;
+  return shape;
+}
+constexpr AttentionShape head_norms =
+    with_norms(QueryKeyNorm::head, 2, Pairing::adjacent, RotaryScaling::yarn);
+constexpr AttentionShape full_norms =
+    with_norms(QueryKeyNorm::full, 4, Pairing::adjacent, RotaryScaling::ntk);
+
 template <class L>
 struct Run {
   using T = typename L::Scalar;
@@ -301,6 +314,21 @@ TEST_CASE("the gradients of attention agree with differences with padding, dropo
   gradcheck_three_seeds<Attention<bidirectional, double>>(options);
 }
 
+TEST_CASE(
+    "the gradients of attention agree with differences: norms, limit, partial and scaled rotary pairs") {
+  const Index lengths[2] = {5, 2};
+  GradcheckOptions options;
+  options.pass.options = {.rotary_base = 50, .rotary_factor = 3, .rotary_context = 40, .rotary_fast = 3};
+  SECTION("norms") {}
+  SECTION("limit, padding") {
+    options.pass.options.qkv_clip = 0.7;
+    options.pass.lengths = lengths;
+  }
+  gradcheck_three_seeds<Attention<head_norms, double>>(options);
+  gradcheck_three_seeds<Attention<full_norms, double>>(options);
+  gradcheck_three_seeds<Grouped>(options);
+}
+
 TEST_CASE("the gradients of attention agree with differences for a sequence longer than a block of queries") {
   GradcheckOptions options;
   options.pass.shape = {1, 67};
@@ -324,23 +352,28 @@ TEMPLATE_TEST_CASE("a sequence has the same bits alone and among others (invaria
 }
 
 TEMPLATE_TEST_CASE("with a cache, chunks and single tokens have the bits of the whole sequence (invariant 6)",
-                   "", float, double) {
-  using L = Attention<grouped, TestType>;
+                   "", (Attention<grouped, float>), (Attention<grouped, double>),
+                   (Attention<head_norms, float>)) {
+  using L = TestType;
+  using T = typename L::Scalar;
+  const ModelOptions options{
+      .qkv_clip = L::QueryNorm::norms ? 0.7 : 0.0, .rotary_factor = 3, .rotary_context = 40};
   constexpr Index length = 70, batch = 2, capacity = 80;
   L layer;
   draw_weights(layer, 3);
-  const auto x = random_tokens<6, TestType>(batch * length, 4);
+  const auto x = random_tokens<6, T>(batch * length, 4);
   Run<L> whole, step;
-  whole.forward(layer, x, {.shape = {batch, length}});
+  whole.forward(layer, x, {.shape = {batch, length}, .options = options});
   for (const Index piece : {1, 7, 70}) {
-    Tokens<L::Dkv, TestType> keys(batch * capacity), values(batch * capacity);
-    const KeyValues<L::Dkv, TestType> cache{keys, values, capacity};
+    Tokens<L::Dkv, T> keys(batch * capacity), values(batch * capacity);
+    const KeyValues<L::Dkv, T> cache{keys, values, capacity};
     for (Index first = 0; first < length; first += piece) {
-      Tokens<6, TestType> part(batch * piece);
+      Tokens<6, T> part(batch * piece);
       for (Index b = 0; b < batch; ++b) std::copy_n(x[b * length + first], piece * 6, part[b * piece]);
       step.y.resize(batch * piece);
       layer.forward(part, step.y, step.tape, step.scratch,
-                    {.shape = {batch, piece}, .exec = {2}, .first_position = first}, &cache);
+                    {.shape = {batch, piece}, .exec = {2}, .options = options, .first_position = first},
+                    &cache);
       for (Index b = 0; b < batch; ++b)
         REQUIRE(same_bits(step.y[b * piece], whole.y[b * length + first], piece * 6));
     }

@@ -94,6 +94,15 @@ TEST_CASE("an invalid pass is rejected by a message that names the field") {
   for (const double x : {-1.0, nan, inf}) {
     says({.options = {.attention_scale = x}}, "attention_scale is ");
     says({.options = {.min_capacity = x}}, "min_capacity is ");
+    says({.options = {.qkv_clip = x}}, "qkv_clip is ");
+    says({.options = {.embedding_scale = x}}, "embedding_scale is ");
+    says({.options = {.residual_scale = x}}, "residual_scale is ");
+    says({.options = {.logit_scale = x}}, "logit_scale is ");
+    says({.options = {.rotary_factor = x}}, "rotary_factor is ");
+    says({.options = {.rotary_context = x}}, "rotary_context is ");
+    says({.options = {.rotary_slow = x}}, "rotary_slow is ");
+    says({.options = {.rotary_fast = x}}, " and rotary_fast ");
+    says({.options = {.rotary_magnitude = x}}, "rotary_magnitude is ");
   }
   for (const double x : {-0.1, 1.0, 1.5, nan}) says({.dropout = x}, "pass.dropout is ");
 }

@@ -46,7 +46,7 @@ template <class Model>
 struct PairProbe {
   using Scalar = typename Model::Scalar;
   static constexpr Config config = Model::config;
-  Model model;
+  mutable Model model;
   ModelOptions options;
   static constexpr auto fields() { return Fields{Field{"", &PairProbe::model}}; }
 
@@ -67,6 +67,7 @@ struct PairProbe {
     pairs.source.lengths.assign(batch.shape.batch, source.context);
     pairs.source.lengths[0] = 3;
     work.pair.objective = work.objective;
+    model.encoder.options = model.decoder.options = options;
     return model.forward(pairs, work.pair, key);
   }
   void backward(const Batch&, Workspace& work, PairProbe& grad) const {
@@ -173,9 +174,11 @@ void require_torch(const std::string& kind) {
 TEST_CASE("gradients of an encoder-decoder model with mixtures on both sides are its differences") {
   const Objective all{.dropout = 0.2, .balance = 0.3, .z = 0.2};
   Index lengths[] = {5, 3};
-  const Pass pass{.shape = {2, 5}, .key = Key{42}, .lengths = lengths};
+  Pass pass{.shape = {2, 5}, .key = Key{42}, .lengths = lengths};
+  pass.options.residual_scale = 0.7;
   examine<Mixed<Residual::pre_norm>>(pass, all);
-  examine<Mixed<Residual::post_norm>>({.shape = {2, 5}}, all);
+  const ModelOptions scaled{.embedding_scale = 2, .residual_scale = 0.4, .logit_scale = 0.5};
+  examine<Mixed<Residual::post_norm>>({.shape = {2, 5}, .options = scaled}, all);
   examine<Mixed<Residual::no_norm>>(pass, all, 0.2);
 }
 

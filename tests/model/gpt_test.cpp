@@ -64,7 +64,7 @@ void require_causal(const ModelOptions& options, std::optional<Key> key) {
 }  // namespace
 
 TEST_CASE("later tokens change no bit of earlier logits, also under capacity, noise and dropout") {
-  for (const ModelOptions options : {ModelOptions{}, ModelOptions{.capacity_factor = 0.5}}) {
+  for (const ModelOptions& options : {ModelOptions{}, ModelOptions{.capacity_factor = 0.5}}) {
     require_causal<Plain>(options, {});
     require_causal<Plain>(options, Key{5});
     require_causal<Noisy>(options, {});

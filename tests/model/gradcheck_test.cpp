@@ -107,6 +107,21 @@ TEST_CASE(
 }
 
 TEST_CASE(
+    "gradients of a model with norms and limits of queries and keys and scaled sums are its differences") {
+  constexpr Config c = [] {
+    Config config = modern;
+    config.head_dim = 4, config.rotary_dim = 2, config.query_key_norm = QueryKeyNorm::full;
+    config.tied = false, config.head_bias = true;
+    return config;
+  }();
+  examine<GPT<c, TopKRouter<5, 2>, double>>(
+      {.shape = shape,
+       .options = {.qkv_clip = 0.9, .embedding_scale = 3, .residual_scale = 0.4, .logit_scale = 0.5},
+       .key = key},
+      all);
+}
+
+TEST_CASE(
     "gradients of a dense model with learned positions, shared keys, wide heads and a tied head with bias "
     "are "
     "its differences") {

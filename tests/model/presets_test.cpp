@@ -102,6 +102,12 @@ TEST_CASE("olmoe is right in its gradients, keeps to the past, learns, and comes
 TEST_CASE("qwen_moe is right in its gradients, keeps to the past, learns, and comes back from a file") {
   examine<presets::qwen_moe<tiny_two_of_six>>();
 }
+TEST_CASE("qwen3_moe is right in its gradients, keeps to the past, learns, and comes back from a file") {
+  examine<presets::qwen3_moe<tiny_two_of_six>>();
+}
+TEST_CASE("granite_moe is right in its gradients, keeps to the past, learns, and comes back from a file") {
+  examine<presets::granite_moe<tiny_two_of_six>>();
+}
 TEST_CASE("deepseek_moe is right in its gradients, keeps to the past, learns, and comes back from a file") {
   examine<presets::deepseek_moe<tiny_in_groups>>();
 }

@@ -220,6 +220,7 @@ TEST_CASE("olmoe is what its paper and configuration say") {
        .norm = Norm::rms,
        .residual = Residual::pre_norm,
        .positions = Positions::rotary,
+       .query_key_norm = QueryKeyNorm::full,
        .activation = Activation::silu,
        .gated = true,
        .attention_bias = false,
@@ -258,6 +259,71 @@ TEST_CASE("qwen_moe is what its configuration says") {
        .tied = false},
       {.norm_epsilon = 1e-6, .rotary_base = 1e6},
       {.balance = 0.001, .balance_rule = BalanceRule::huggingface}, Init::gpt2);
+  CHECK(mixtures(Preset::config) == 24);
+}
+
+// Qwen/Qwen3-30B-A3B (config.json): hidden 2048, moe_intermediate 768, 48 layers, 32 heads, 4 key/value
+// heads, head_dim 128, vocab 151936, 40960 positions, rms_norm_eps 1e-6, rope_theta 1e6, 128 experts, 8 per
+// token, norm_topk_prob true, decoder_sparse_step 1, router_aux_loss_coef 0.001, not tied; q_norm and k_norm
+// of 128.
+TEST_CASE("qwen3_moe is what its configuration says") {
+  using Preset = presets::qwen3_moe<>;
+  check_published<Preset, TopKRouter<128, 8>>({.vocab = 151936,
+                                               .context = 40960,
+                                               .dim = 2048,
+                                               .layers = 48,
+                                               .heads = 32,
+                                               .kv_heads = 4,
+                                               .head_dim = 128,
+                                               .hidden = 768,
+                                               .norm = Norm::rms,
+                                               .residual = Residual::pre_norm,
+                                               .positions = Positions::rotary,
+                                               .query_key_norm = QueryKeyNorm::head,
+                                               .activation = Activation::silu,
+                                               .gated = true,
+                                               .attention_bias = false,
+                                               .output_bias = false,
+                                               .expert_bias = false,
+                                               .head_bias = false,
+                                               .tied = false},
+                                              {.norm_epsilon = 1e-6, .rotary_base = 1e6},
+                                              {.balance = 0.001, .balance_rule = BalanceRule::huggingface},
+                                              Init::gpt2);
+  CHECK(mixtures(Preset::config) == 48);
+}
+
+// ibm-granite/granite-3.1-1b-a400m-base (config.json): hidden 1024, intermediate 512, 24 layers, 16 heads, 8
+// key/value heads, vocab 49155, 131072 positions, rms_norm_eps 1e-6, rope_theta 1500000, embedding_multiplier
+// 12, attention_multiplier 0.015625, residual_multiplier 0.22, logits_scaling 6, 32 experts, 8 per token,
+// tied; router_aux_loss_coef 0.001 by default (GraniteMoeConfig).
+TEST_CASE("granite_moe is what its configuration says") {
+  using Preset = presets::granite_moe<>;
+  check_published<Preset, TopKRouter<32, 8>>({.vocab = 49155,
+                                              .context = 131072,
+                                              .dim = 1024,
+                                              .layers = 24,
+                                              .heads = 16,
+                                              .kv_heads = 8,
+                                              .hidden = 512,
+                                              .norm = Norm::rms,
+                                              .residual = Residual::pre_norm,
+                                              .positions = Positions::rotary,
+                                              .activation = Activation::silu,
+                                              .gated = true,
+                                              .attention_bias = false,
+                                              .output_bias = false,
+                                              .expert_bias = false,
+                                              .head_bias = false,
+                                              .tied = true},
+                                             {.norm_epsilon = 1e-6,
+                                              .rotary_base = 1.5e6,
+                                              .attention_scale = 0.015625,
+                                              .embedding_scale = 12,
+                                              .residual_scale = 0.22,
+                                              .logit_scale = 1.0 / 6},
+                                             {.balance = 0.001, .balance_rule = BalanceRule::huggingface},
+                                             Init::gpt2);
   CHECK(mixtures(Preset::config) == 24);
 }
 

@@ -179,9 +179,9 @@ TEST_CASE("every drop policy keeps the first pairs in its order, for each group 
   int dropped_somewhere = 0, kept_somewhere = 0;
   for (const Drop drop : all_drops)
     for (const Group group : all_groups)
-      for (const ModelOptions options : {ModelOptions{.capacity_factor = 0.5, .min_capacity = 1},
-                                         ModelOptions{.capacity_factor = 1.1, .min_capacity = 1},
-                                         ModelOptions{.capacity_factor = 0.1, .min_capacity = 2}})
+      for (const ModelOptions& options : {ModelOptions{.capacity_factor = 0.5, .min_capacity = 1},
+                                          ModelOptions{.capacity_factor = 1.1, .min_capacity = 1},
+                                          ModelOptions{.capacity_factor = 0.1, .min_capacity = 2}})
         for (const Round rounding : {Round::down, Round::up})
           for (const bool padded : {false, true}) {
             CAPTURE(drop, group, options.capacity_factor, rounding, padded);

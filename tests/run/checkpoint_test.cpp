@@ -8,6 +8,7 @@
 #include "../io/support.hpp"
 #include "../support/faulty_files.hpp"
 #include "../support/power_loss.hpp"
+#include "../support/refusal.hpp"
 
 #include <memory>
 
@@ -246,6 +247,24 @@ TEST_CASE("what is not finite is not saved") {
   CHECK(has(error_of([&] { save_checkpoint(folder.path, trained.model, trained.adam, letters(), state); }),
             "best_val is nan, expected a finite loss"));
   CHECK(folder.files() == 0);
+}
+
+TEST_CASE("a model with more tensors than a file may have is refused before training") {
+  constexpr Config deep{.vocab = 2, .context = 2, .dim = 2, .layers = 5000, .heads = 1, .hidden = 1};
+  using Deep = GPT<deep, Dense>;
+  const auto model = std::make_unique<Deep>();
+  const auto adam = std::make_unique<Adam<Deep>>();
+  const Tokenizer two = Tokenizer::characters("ab");
+  const TemporaryFolder folder;
+  check_can_save((folder / "model").string(), *model, two);
+  CHECK_THAT(refusal<std::runtime_error>([&] { check_can_save_checkpoint(folder.path, *model, *adam, two); }),
+             ContainsSubstring("optimizer.safetensors") &&
+                 ContainsSubstring("would have 130010 tensors, expected at most 100000"));
+  CHECK_THAT(refusal([&] { check_can_save((folder / "model").string(), *model, letters()); }),
+             ContainsSubstring("the tokenizer has 9 tokens"));
+  CHECK(folder.files() == 0);
+  Trained run;
+  check_can_save_checkpoint(folder.path, run.model, run.adam, letters());
 }
 
 TEST_CASE("a NaN or infinity in any tensor of model or moments is named, and nothing is saved") {

@@ -34,7 +34,7 @@
   KIND template void combine<T>(const Exec&, MatrixView<const T>, const Index*, int, const T*,               \
                                 MatrixView<T>);                                                              \
   KIND template void drop<T>(T*, Index, double, Key, Index);                                                 \
-  KIND template void add<T>(const Exec&, MatrixView<const T>, MatrixView<const T>, MatrixView<T>);           \
+  KIND template void add<T>(const Exec&, MatrixView<const T>, MatrixView<const T>, MatrixView<T>, T);        \
   KIND template void look_up<T>(const Exec&, MatrixView<const T>, const int*, MatrixView<T>);                \
   KIND template void look_up_backward<T>(const Exec&, const int*, MatrixView<const T>, MatrixView<T>);       \
   KIND template void add_positions<T>(const Exec&, MatrixView<const T>, TokenPositions, MatrixView<T>);      \
@@ -69,8 +69,9 @@
                                          MatrixView<const T>, MatrixView<const T>, MatrixView<const T>,      \
                                          MatrixView<const T>, MatrixView<const T>, Index, MatrixView<T>,     \
                                          MatrixView<T>, MatrixView<T>, T*);                                  \
-  KIND template void rotary_table<T>(const Exec&, TokenPositions, Index, double, Index, T*, T*);             \
-  KIND template void rotate_heads<T>(const Exec&, MatrixView<T>, Index, Index, const T*, const T*, T);       \
+  KIND template void rotary_table<T>(const Exec&, TokenPositions, Index, const Rotary&, double*, T*, T*);    \
+  KIND template void rotate_heads<T>(const Exec&, MatrixView<T>, Index, Index, const Rotary&, const T*,      \
+                                     const T*, T);                                                           \
   KIND template void add_noise<T>(const T*, const T*, T, T*, Index);                                         \
   KIND template void add_noise_backward<T>(const T*, const T*, const T*, T*, Index);                         \
   KIND template void layer_norms<T>(const Exec&, MatrixView<const T>, const T*, const T*, MatrixView<T>, T*, \

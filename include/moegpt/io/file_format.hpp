@@ -31,13 +31,22 @@ struct OptionDefault {
 // Each table is in the order of its versions.
 inline constexpr std::array<Renamed, 0> renamed_paths{};
 inline constexpr std::array<Renamed, 0> renamed_texts{};
-inline constexpr std::array<OptionDefault, 6> option_defaults{{
+inline constexpr std::array<OptionDefault, 15> option_defaults{{
     {1, &ModelOptions::norm_epsilon, 1e-5},
     {1, &ModelOptions::rotary_base, 10000},
     {1, &ModelOptions::attention_scale, 0},
     {1, &ModelOptions::capacity_factor, 0},
     {1, &ModelOptions::min_capacity, 0},
     {1, &ModelOptions::adapter_alpha, 0},
+    {1, &ModelOptions::qkv_clip, 0},
+    {1, &ModelOptions::embedding_scale, 1},
+    {1, &ModelOptions::residual_scale, 1},
+    {1, &ModelOptions::logit_scale, 1},
+    {1, &ModelOptions::rotary_factor, 1},
+    {1, &ModelOptions::rotary_context, 0},
+    {1, &ModelOptions::rotary_fast, 32},
+    {1, &ModelOptions::rotary_slow, 1},
+    {1, &ModelOptions::rotary_magnitude, 0},
 }};
 
 // The version that a program writes, and the latest it reads, with its tables. Only tests use other tables.
@@ -51,13 +60,22 @@ namespace safetensors {
 
 inline constexpr const char* version_key = "moegpt.format_version";
 inline constexpr std::string_view options_prefix = "moegpt.options.";
-inline constexpr std::array<std::pair<std::string_view, double ModelOptions::*>, 6> option_fields{{
+inline constexpr std::array<std::pair<std::string_view, double ModelOptions::*>, 15> option_fields{{
     {"norm_epsilon", &ModelOptions::norm_epsilon},
     {"rotary_base", &ModelOptions::rotary_base},
     {"attention_scale", &ModelOptions::attention_scale},
     {"capacity_factor", &ModelOptions::capacity_factor},
     {"min_capacity", &ModelOptions::min_capacity},
     {"adapter_alpha", &ModelOptions::adapter_alpha},
+    {"qkv_clip", &ModelOptions::qkv_clip},
+    {"embedding_scale", &ModelOptions::embedding_scale},
+    {"residual_scale", &ModelOptions::residual_scale},
+    {"logit_scale", &ModelOptions::logit_scale},
+    {"rotary_factor", &ModelOptions::rotary_factor},
+    {"rotary_context", &ModelOptions::rotary_context},
+    {"rotary_fast", &ModelOptions::rotary_fast},
+    {"rotary_slow", &ModelOptions::rotary_slow},
+    {"rotary_magnitude", &ModelOptions::rotary_magnitude},
 }};
 constexpr bool has_first_default(double ModelOptions::* option) {
   for (const OptionDefault& known : option_defaults)

@@ -1,7 +1,7 @@
 #pragma once
 // Models in Hugging Face's layout: a directory with config.json, and model.safetensors or shards that
 // model.safetensors.index.json lists. Tensors are read and written in pieces.
-#include <moegpt/io/huggingface_config.hpp>
+#include <moegpt/io/huggingface_config_json.hpp>
 #include <moegpt/io/huggingface_tensors.hpp>
 #include <moegpt/io/tokenizer_file.hpp>
 
@@ -10,10 +10,22 @@ inline namespace MOEGPT_BUILD {
 
 namespace huggingface {
 
-inline bool is_known_buffer(const std::string& name) {
+// Tensors that a model does not need: buffers, and GLM's layers for the prediction of further tokens, which
+// follow those of the model.
+inline bool is_not_needed(const std::string& name, const std::string& family, int layers) {
   for (const std::string_view end : {".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"})
     if (name.ends_with(end)) return true;
-  return false;
+  const std::string_view stem = "model.layers.";
+  int layer = 0;
+  if (family != "glm4_moe" || !name.starts_with(stem)) return false;
+  std::from_chars(name.data() + stem.size(), name.data() + name.size(), layer);
+  return layer >= layers;
+}
+
+// The text of a model's type, the same for all ways to state it.
+template <class Model>
+std::string canonical_type() {
+  return to_text<Model>(canonical(Model::config));
 }
 
 }  // namespace huggingface
@@ -27,9 +39,11 @@ template <class Model>
 HuggingFaceModel load_huggingface(const std::filesystem::path& directory, Model& model) {
   using namespace huggingface;
   HuggingFaceModel described = read_huggingface_config(directory);
-  check(described.type() == to_text<Model>(), directory.string(), " describes a ",
+  HuggingFaceModel found = described;
+  found.config = canonical(found.config);
+  check(found.type() == canonical_type<Model>(), directory.string(), " describes a ",
         shown(described.type(), 1000), ", this program is compiled for a '", to_text<Model>(),
-        "': ", shown(detail::type_difference(described.type(), to_text<Model>()), 1000));
+        "': ", shown(detail::type_difference(found.type(), canonical_type<Model>()), 1000));
   Tensors tensors(directory);
   std::vector<Source> sources;
   for_each_named_weight(
@@ -43,7 +57,7 @@ HuggingFaceModel load_huggingface(const std::filesystem::path& directory, Model&
       model);
   std::vector<std::string> unknown;
   for (const std::string& name : tensors.unused())
-    if (!is_known_buffer(name)) unknown.push_back(shown(name));
+    if (!is_not_needed(name, described.family, Model::config.layers)) unknown.push_back(shown(name));
   if (!unknown.empty())
     reject_file(directory.string(), "has tensors that the model lacks",
                 safetensors::listed("unknown", unknown));
@@ -140,13 +154,19 @@ std::vector<safetensors::TensorToWrite> exports_of(const std::string& family, co
         const auto view = weight.view();
         const bool vector = weight.shape.size() == 1;
         to.dtype = dtype, to.transposed = place.transposed;
+        // The selection bias decides between scores that BF16 would make equal.
+        if (dtype == DType::bf16 && place.name.ends_with(".e_score_correction_bias")) to.dtype = DType::f32;
         to.cols = vector ? 1 : weight.cols;
         const Index rows = vector ? weight.cols : weight.rows;
-        to.rows = std::max(to.rows, place.row + rows);
+        const Index of_expert = place.part == Part::down ? rows : 2 * rows;  // rows, in a tensor of experts
+        Index first = place.row;
+        if (place.expert >= 0) first = place.expert * of_expert + (place.part == Part::up ? rows : 0);
+        to.rows = std::max(to.rows, first + rows);
         to.shape = vector             ? std::vector<Index>{to.rows}
                    : place.transposed ? std::vector<Index>{to.cols, to.rows}
                                       : std::vector<Index>{to.rows, to.cols};
-        to.parts.push_back({place.row, rows, [=, cols = weight.cols](Index row, double* out) {
+        if (place.expert >= 0) to.shape = {to.rows / of_expert, of_expert, to.cols};
+        to.parts.push_back({first, rows, [=, cols = weight.cols](Index row, double* out) {
                               Buffer<Widened<S>> numbers(cols);
                               moegpt::read_row(view, vector ? 0 : row, numbers.data());
                               for (Index k = 0; k < (vector ? 1 : cols); ++k)
@@ -156,7 +176,7 @@ std::vector<safetensors::TensorToWrite> exports_of(const std::string& family, co
       tree);
   std::vector<safetensors::TensorToWrite> list;
   for (auto& [name, tensor] : all)
-    list.push_back({name, dtype, tensor.shape,
+    list.push_back({name, tensor.dtype, tensor.shape,
                     [tensor = std::move(tensor)](safetensors::ByteSink out) { tensor.write(out); }});
   return list;
 }
@@ -182,24 +202,20 @@ template <class Model>
 void save_huggingface(const std::filesystem::path& directory, const Model& model, const std::string& family,
                       HuggingFaceOptions options = {}) {
   using namespace huggingface;
-  nlohmann::ordered_json json =
-      config_json(family, parse_type(to_text<Model>()), Model::config, model.options);
-  const nlohmann::json again = json;
-  const HuggingFaceModel stated = ConfigReader((directory / "config.json").string(), again).read();
-  check(stated.type() == to_text<Model>(), "a config.json of ", family, " cannot state a ", to_text<Model>(),
-        ": ", detail::type_difference(to_text<Model>(), stated.type()));
-  check(stated.options == model.options, "a config.json of ", family,
-        " cannot state the options of the model: of ModelOptions only norm_epsilon, and rotary_base with "
-        "rotary "
-        "positions, may differ from their defaults");
+  nlohmann::ordered_json json = stated_config((directory / "config.json").string(), family,
+                                              canonical_type<Model>(), Model::config, model.options);
   std::vector<safetensors::TensorToWrite> tensors =
       exports_of(family, Model::config, model, directory.string(), options.dtype);
 
+  check(tensors.size() <= IndexLimits::tensors, directory.string(), " would have ", tensors.size(),
+        " tensors, expected at most ", IndexLimits::tensors);
   std::vector<std::vector<safetensors::TensorToWrite>> shards(1);
   std::int64_t total = 0, in_shard = 0;
   for (safetensors::TensorToWrite& tensor : tensors) {
     const std::int64_t bytes = huggingface::bytes_of(tensor);
-    if (!shards.back().empty() && in_shard + bytes > options.shard_bytes) shards.emplace_back(), in_shard = 0;
+    const bool full = shards.back().size() == SafetensorsLimits::tensors;
+    if (full || (!shards.back().empty() && in_shard + bytes > options.shard_bytes))
+      shards.emplace_back(), in_shard = 0;
     in_shard += bytes, total += bytes;
     shards.back().push_back(std::move(tensor));
   }

@@ -1,17 +1,20 @@
 #pragma once
-// config.json of Hugging Face's transformers as a model type and its options, and the reverse. A key that is
-// not known is an error, because it may change what the weights mean.
-#include <moegpt/io/json_document.hpp>
+// config.json of Hugging Face's transformers as a model type and its options. A key that is not known is an
+// error, because it may change what the weights mean.
+#include <moegpt/io/huggingface_families.hpp>
+#include <moegpt/io/huggingface_rotary.hpp>
 #include <moegpt/io/model_file.hpp>
 #include <moegpt/io/type_text.hpp>
 
 #include <filesystem>
+#include <numeric>
+#include <sstream>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
 struct HuggingFaceModel {
-  std::string family{};  // model_type: gpt2, llama, qwen2, mixtral, qwen2_moe
+  std::string family{};  // model_type, of huggingface::families
   Config config{};
   std::string recipe = "Dense";  // text of the router specification
   ModelOptions options{};
@@ -28,8 +31,6 @@ struct HuggingFaceModel {
 };
 
 namespace huggingface {
-
-inline constexpr const char* families[] = {"gpt2", "llama", "qwen2", "mixtral", "qwen2_moe"};
 
 // Keys that say nothing about what the weights compute, or only about training and generation.
 inline constexpr const char* ignored_keys[] = {"_name_or_path",
@@ -71,6 +72,32 @@ inline constexpr const char* ignored_keys[] = {"_name_or_path",
                                                "unk_token_id",
                                                "use_cache"};
 
+// The same for all ways to state one model: defaults instead of numbers equal to them, and lists of layers.
+inline Config canonical(Config c) {
+  if (c.kv_heads == c.heads) c.kv_heads = 0;
+  if (Index{c.head_dim} * c.heads == c.dim) c.head_dim = 0;
+  if (c.rotary_dim == c.attention().width()) c.rotary_dim = 0;
+  if (c.window >= c.context) c.window = 0, c.window_at = LayerSet{};
+  int windows = 0, mixtures = 0;
+  for (int layer = 0; layer < c.layers; ++layer)
+    windows += c.attention().has_window(layer), mixtures += c.is_moe(layer);
+  if (windows == c.layers) c.window_at = LayerSet{};
+  if (mixtures == 0) c.hidden = c.dense_width();
+  if (mixtures == 0 || mixtures == c.layers || c.dense_width() == c.expert_width()) c.dense_hidden = 0;
+  if (mixtures == 0 || mixtures == c.layers) {
+    c.mixture_at = LayerSet{}, c.dense_first = 0, c.moe_every = 1;
+  } else if (c.layers <= LayerSet::most) {
+    const Config stated = c;
+    c.mixture_at = [&](int layer) { return layer < stated.layers && stated.is_moe(layer); };
+    c.dense_first = 0, c.moe_every = 1;
+  }
+  if (c.hidden == 4 * c.dim) c.hidden = 0;
+  return c;
+}
+
+// Of query-key products, if no other is stated.
+inline double usual_attention_scale(const Config& c) { return 1 / std::sqrt(double(c.attention().width())); }
+
 class ConfigReader {
  public:
   ConfigReader(const std::string& name, const nlohmann::json& json)
@@ -79,16 +106,20 @@ class ConfigReader {
   HuggingFaceModel read() {
     model_.family = fields_.text("model_type");
     used_.insert("model_type");
-    const auto& family = model_.family;
-    if (std::find(std::begin(families), std::end(families), family) == std::end(families))
-      reject_file(name_, "\"model_type\" is ", shown(family),
-                  ", expected one of gpt2, llama, qwen2, mixtral, qwen2_moe");
-    family == "gpt2" ? gpt2() : llama();
+    family_ = find_family(model_.family);
+    if (!family_)
+      reject_file(name_, "\"model_type\" is ", shown(model_.family), ", expected one of ", family_names());
+    model_.family == "gpt2" ? gpt2() : llama();
+    try {
+      check_options(model_.options);
+    } catch (const std::invalid_argument& error) {
+      reject_file(name_, "states a number out of range: ", error.what());
+    }
     for (const char* key : ignored_keys) used_.insert(key);
     for (const auto& [key, value] : json_.items())
       if (!used_.contains(key))
-        reject_file(name_, "the key ", shown(key), " (", shown(value.dump()), ") is not known for ", family,
-                    ": it may change what the model computes");
+        reject_file(name_, "the key ", shown(key), " (", shown(value.dump()), ") is not known for ",
+                    model_.family, ": it may change what the model computes");
     return std::move(model_);
   }
 
@@ -106,12 +137,17 @@ class ConfigReader {
   }
   double number_or(const char* key, double usual) { return has(key) ? fields_.number(key) : usual; }
   bool flag_or(const char* key, bool usual) { return has(key) ? fields_.boolean(key) : usual; }
-  // The key, if it is there, must have this value.
+  // The key, if it is there, must have one of these values.
   template <class Value>
-  void expect(const char* key, const Value& value) {
-    if (has(key) && json_[key] != value)
-      reject_file(name_, "\"", key, "\" is ", shown(json_[key].dump()), ", which is not supported; expected ",
-                  nlohmann::json(value).dump());
+  void expect(const char* key, std::initializer_list<Value> values) {
+    if (!has(key)) return;
+    std::string expected;
+    for (const Value& value : values) {
+      if (json_[key] == value) return;
+      (expected += expected.empty() ? "" : " or ") += nlohmann::json(value).dump();
+    }
+    reject_file(name_, "\"", key, "\" is ", shown(json_[key].dump()), ", which is not supported; expected ",
+                expected);
   }
   Activation activation_of(const char* key, const char* usual) {
     const std::string name = has(key) ? fields_.text(key) : usual;
@@ -128,190 +164,313 @@ class ConfigReader {
     c.vocab = integer("vocab_size", 1, 1 << 22), c.context = integer("n_positions", 1, most_width);
     c.dim = integer("n_embd", 1, most_width), c.layers = integer("n_layer", 1, 4096),
     c.heads = integer("n_head", 1, 4096);
+    check_divides("n_embd", c.dim, "n_head", c.heads);
     c.hidden = integer_or("n_inner", 0, 1, most_width);
     if (c.hidden == 4 * c.dim) c.hidden = 0;
     c.activation = activation_of("activation_function", "gelu_new");
     c.attention_bias = true;
     c.tied = flag_or("tie_word_embeddings", true);
-    expect("scale_attn_weights", true);
+    expect("scale_attn_weights", {true});
     for (const char* key :
          {"scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"})
-      expect(key, false);
+      expect(key, {false});
     model_.options.norm_epsilon = number_or("layer_norm_epsilon", 1e-5);
   }
   // Blocks of Llama: RMSNorm, rotary positions, gated experts.
   void llama() {
-    const std::string& family = model_.family;
     Config& c = model_.config;
     c.vocab = integer("vocab_size", 1, 1 << 22),
     c.context = integer("max_position_embeddings", 1, most_width);
     c.dim = integer("hidden_size", 1, most_width), c.layers = integer("num_hidden_layers", 1, 4096);
-    c.heads = integer("num_attention_heads", 1, 4096);
-    c.kv_heads = integer_or("num_key_value_heads", 0, 1, 4096);
-    if (c.kv_heads == c.heads) c.kv_heads = 0;
-    c.head_dim = integer_or("head_dim", 0, 1, most_width);
-    if (c.head_dim * c.heads == c.dim) c.head_dim = 0;
     c.norm = Norm::rms, c.positions = Positions::rotary, c.gated = true;
     c.activation = activation_of("hidden_act", "silu");
     c.output_bias = c.expert_bias = false;
     c.tied = flag_or("tie_word_embeddings", false);
-    model_.options.norm_epsilon =
-        number_or("rms_norm_eps", family == "llama" || family == "qwen2" ? 1e-6 : 1e-5);
+    model_.options.norm_epsilon = number_or("rms_norm_eps", family_->norm_epsilon);
+    attention();
     rotary();
     window();
-    if (family == "llama") {
-      c.attention_bias = c.output_bias = flag_or("attention_bias", false);
-      c.expert_bias = flag_or("mlp_bias", false);
-    } else if (family != "mixtral") {
-      c.attention_bias = flag_or("qkv_bias", true);
-      expect("attention_bias", true);
-    }
-    c.hidden = integer(family == "qwen2_moe" ? "moe_intermediate_size" : "intermediate_size", 1, most_width);
-    if (family == "mixtral" || family == "qwen2_moe") mixtures();
+    if (family_->mixtures == Mixtures::none || family_->mixtures == Mixtures::every_layer)
+      c.hidden = integer("intermediate_size", 1, most_width);
+    else
+      c.hidden = integer("moe_intermediate_size", 1, most_width);
+    if (family_->mixtures != Mixtures::none) mixtures();
     if (c.hidden == 4 * c.dim) c.hidden = 0;
+    if (model_.family == "llama") c.expert_bias = flag_or("mlp_bias", false);
+    if (model_.family == "olmoe") model_.options.qkv_clip = number_or("clip_qkv", 0);
+    if (model_.family == "granitemoe") multipliers();
+  }
+  void attention() {
+    Config& c = model_.config;
+    c.heads = integer("num_attention_heads", 1, 4096);
+    if (family_->key_value_heads) fields_.at("num_key_value_heads");
+    c.kv_heads = integer_or("num_key_value_heads", 0, 1, 4096);
+    if (c.kv_heads > 0) check_divides("num_attention_heads", c.heads, "num_key_value_heads", c.kv_heads);
+    if (c.kv_heads == c.heads) c.kv_heads = 0;
+    c.head_dim = integer_or("head_dim", family_->head_dim, 1, most_width);
+    if (c.head_dim == 0) check_divides("hidden_size", c.dim, "num_attention_heads", c.heads);
+    if (Index{c.head_dim} * c.heads == c.dim) c.head_dim = 0;
+    c.query_key_norm = family_->norms;
+    if (model_.family == "glm4_moe" && !flag_or("use_qk_norm", false)) c.query_key_norm = QueryKeyNorm::none;
+    if ((model_.family == "olmoe" || model_.family == "deepseek") && c.head_dim != 0)  // not a key of theirs
+      reject_file(name_, "\"head_dim\" is ", c.head_dim, ", expected ", c.dim / c.heads,
+                  " = \"hidden_size\" / \"num_attention_heads\"");
+    if (family_->biases_usual) {
+      c.attention_bias = flag_or("qkv_bias", true);
+      expect("attention_bias", {true});
+    } else if (family_->biases != Biases::none) {
+      c.attention_bias = flag_or("attention_bias", false);
+      c.output_bias = c.attention_bias && family_->biases == Biases::all;
+    }
   }
   void rotary() {
-    model_.options.rotary_base = number_or("rope_theta", model_.family == "mixtral" ? 1e6 : 10000);
+    RotaryKeys keys{.numbers = {.rotary_base = number_or("rope_theta", family_->rotary_base)}};
+    const bool partial = family_->partial_rotary != 1;
+    keys.partial = number_or("partial_rotary_factor", family_->partial_rotary);
+    std::optional<RotaryKeys> found;
     for (const char* key : {"rope_scaling", "rope_parameters"}) {
-      if (!has(key)) continue;
-      const JsonObject inner(name_ + ": " + key, json_[key]);
-      for (const auto& [member, value] : json_[key].items()) {
-        const bool plain = (member == "rope_type" || member == "type") && value == "default";
-        if (member == "rope_theta")
-          model_.options.rotary_base = inner.number("rope_theta");
-        else if (!plain)
-          reject_file(name_, "\"", key, "\" has ", shown(member), " ", shown(value.dump()),
-                      ", which is not supported; expected rope_type \"default\" and rope_theta");
-      }
+      if (!has(key) || json_[key] == nlohmann::json::object()) continue;
+      const RotaryKeys stated = rotary_keys(name_, key, json_[key], keys, model_.config.context);
+      if (found && *found != stated)
+        reject_file(name_, "\"rope_scaling\" and \"rope_parameters\" state different rotary positions");
+      found = stated;
     }
+    if (found) keys = *found;
+    if (!partial && keys.partial != 1)
+      reject_file(name_, "\"partial_rotary_factor\" is ", keys.partial, ", expected 1 for ", model_.family);
+    const int width = model_.config.attention().width();
+    const double rotated = std::floor(width * keys.partial);
+    if (!(rotated >= 2 && rotated <= width) || static_cast<int>(rotated) % 2 != 0)
+      reject_file(name_, "rotates ", rotated, " features of a head of ", width,
+                  ", expected an even number from 2 to ", width);
+    if (keys.scaling == RotaryScaling::yarn && !(keys.numbers.rotary_base > 1))
+      reject_file(name_, "\"rope_theta\" is ", keys.numbers.rotary_base, ", expected more than 1");
+    keys.numbers.norm_epsilon = model_.options.norm_epsilon;
+    model_.options = keys.numbers;
+    model_.config.rotary_scaling = keys.scaling;
+    if (static_cast<int>(rotated) != width) model_.config.rotary_dim = static_cast<int>(rotated);
   }
   void window() {
-    const int found = integer_or("sliding_window", 0, 0, 1 << 30);
-    const bool used = flag_or("use_sliding_window", model_.family == "mixtral") && found > 0;
-    if (used && found < model_.config.context) model_.config.window = found;
-    if (has("layer_types"))
-      for (const nlohmann::json& type : fields_.list("layer_types"))
-        if (type != (used ? "sliding_attention" : "full_attention"))
-          reject_file(name_, "\"layer_types\" has ", shown(type.dump()), ", expected all layers alike, \"",
-                      used ? "sliding_attention" : "full_attention", "\"");
+    Config& c = model_.config;
+    const Windows windows = family_->windows;
+    const bool dots = model_.family == "dots1";
+    if (windows == Windows::none) {
+      expect<std::nullptr_t>("sliding_window", {nullptr});
+      expect("use_sliding_window", {false});
+    }
+    int found = integer_or("sliding_window", 0, 0, 1 << 30);
+    if (dots && !fields_.has("sliding_window")) found = 4096;
+    // Mixtral and dots.llm1 do not look at it.
+    if (!flag_or("use_sliding_window", false) && model_.family != "mixtral" && !dots) found = 0;
+    const int from = windows == Windows::late || windows == Windows::even_early
+                         ? integer_or("max_window_layers", dots ? 62 : 28, 0, 1 << 30)
+                         : 0;
+    std::set<int> layers;
+    for (int layer = 0; found > 0 && layer < c.layers; ++layer)
+      if (windows == Windows::all || (windows == Windows::late && layer >= from) ||
+          (windows == Windows::even_early && layer < from && layer % 2 == 0))
+        layers.insert(layer);
+    if (has("layer_types")) {
+      const nlohmann::json& types = fields_.list("layer_types");
+      if (std::ssize(types) != c.layers)
+        reject_file(name_, "\"layer_types\" has ", types.size(), " layers, expected ", c.layers);
+      for (int layer = 0; layer < c.layers; ++layer) {
+        const nlohmann::json& type = types[static_cast<std::size_t>(layer)];
+        const bool slides = type == "sliding_attention";
+        const bool free = windows == Windows::late || windows == Windows::even_early;
+        if ((!slides && type != "full_attention") || (slides && found == 0) ||
+            (!free && slides != layers.contains(layer)))
+          reject_file(name_, "\"layer_types\" has ", shown(type.dump()), " for layer ", layer, ", expected ",
+                      found > 0 && free        ? "\"full_attention\" or \"sliding_attention\""
+                      : layers.contains(layer) ? "\"sliding_attention\""
+                                               : "\"full_attention\"");
+        slides ? static_cast<void>(layers.insert(layer)) : static_cast<void>(layers.erase(layer));
+      }
+    }
+    if (layers.empty() || found >= c.context) return;
+    c.window = found;
+    if (std::ssize(layers) == c.layers) return;
+    if (c.layers > LayerSet::most)
+      reject_file(name_, "some of ", c.layers, " layers have a window, expected at most ", LayerSet::most,
+                  " layers");
+    c.window_at = [&](int layer) { return layers.contains(layer); };
+  }
+
+  int experts(std::initializer_list<const char*> keys) {
+    const char* stated = nullptr;
+    for (const char* key : keys)
+      if (has(key)) {
+        if (stated && json_[stated] != json_[key])
+          reject_file(name_, "\"", stated, "\" is ", shown(json_[stated].dump()), " and \"", key, "\" ",
+                      shown(json_[key].dump()), ": they are the same number");
+        stated = key;
+      }
+    return integer(stated ? stated : *keys.begin(), 1, 1024);
+  }
+  // The router specification: scores are softmax, and `normalised` gates are divided by their sum.
+  static std::string top_k(int experts, int active, bool normalised) {
+    std::string text = "TopKRouter<";
+    text += std::to_string(experts);
+    text += ", ";
+    text += std::to_string(active);
+    if (active > 1) return text += normalised ? ">" : ", TopK{.gates = Gates::probability}>";
+    if (!normalised) return text += ">";
+    return "AllowConstantGate<" + text.append(", TopK{.gates = Gates::renormalised}>>");
+  }
+  // The same for sigmoid scores with a selection bias; only the best groups of experts are selected from.
+  std::string sigmoid(int experts, int active, bool normalised) {
+    const int groups = integer_or("n_group", 1, 1, 1024), kept = integer_or("topk_group", 1, 1, 1024);
+    check_divides("n_routed_experts", experts, "n_group", groups);
+    if (groups > 1 && experts / groups < 2)
+      reject_file(name_, "\"n_group\" is ", groups, ", expected groups of 2 experts or more");
+    if (kept > groups || kept * (experts / groups) < active)
+      reject_file(name_, "\"topk_group\" is ", kept, ", expected at most the ", groups,
+                  " groups, and enough for ", active, " experts");
+    const double scale = number_or("routed_scaling_factor", 1);
+    Index number = 0, divisor = 1;
+    const bool sensible = scale > 0 && scale < 1e4;
+    for (; sensible && divisor <= 100'000; divisor *= 10) {
+      number = std::llround(scale * static_cast<double>(divisor));
+      if (static_cast<double>(number) / static_cast<double>(divisor) == scale) break;
+    }
+    if (!sensible || divisor > 100'000 || number == 0)
+      reject_file(name_, "\"routed_scaling_factor\" is ", scale,
+                  ", expected a number above 0 and below 10000 of at most 5 decimals");
+    const Index common = std::gcd(number, divisor);
+    std::ostringstream text;
+    text << "SigmoidRouter<" << experts << ", " << active;
+    if (normalised != (active > 1) || groups > 1 || number != divisor)
+      text << ", Sigmoid{.normalise = " << (normalised ? "true" : "false")
+           << ", .selection_bias = true, .groups = " << groups
+           << ", .groups_kept = " << (groups > 1 ? kept : 0) << ", .root_softplus = false}, std::ratio<"
+           << number / common << ", " << divisor / common << ">";
+    text << ">";
+    return active == 1 && normalised ? "AllowConstantGate<" + text.str() + ">" : text.str();
   }
   void mixtures() {
+    const bool every = family_->mixtures == Mixtures::every_layer;
+    const bool deepseek = family_->mixtures == Mixtures::after_dense;
+    const int all = deepseek ? experts({"n_routed_experts", "num_local_experts"})
+                             : experts({"num_experts", "num_local_experts"});
+    const int active = integer("num_experts_per_tok", 1, 1024);
+    if (active > all)
+      reject_file(name_, "\"num_experts_per_tok\" is ", active, ", expected at most the ", all, " experts");
+    bool normalised = family_->always_normalised || flag_or("norm_topk_prob", family_->norm_topk_prob);
+    if (model_.family == "deepseek" && active == 1) normalised = false;
+    model_.recipe = family_->sigmoid ? sigmoid(all, active, normalised) : top_k(all, active, normalised);
+    if (!deepseek) {
+      model_.objective.balance = number_or("router_aux_loss_coef", model_.family == "olmoe" ? 0.01 : 0.001);
+      model_.objective.balance_rule = BalanceRule::huggingface;
+    }
+    if (deepseek) after_dense();
+    if (!deepseek && !every) sparse_step();
+  }
+  void share(int count, const char* how) {
+    std::string text = "SharedExperts<";
+    text += model_.recipe;
+    text += ", ";
+    text += std::to_string(count);
+    text += how;
+    model_.recipe = text += ">";
+  }
+  // Of Qwen.
+  void sparse_step() {
     Config& c = model_.config;
-    const bool mixtral = model_.family == "mixtral";
-    const char* const experts_key = has("num_experts") || !mixtral ? "num_experts" : "num_local_experts";
-    const int experts = integer(experts_key, 1, 1024), active = integer("num_experts_per_tok", 1, 1024);
-    const bool renormalised = mixtral || flag_or("norm_topk_prob", false);
-    std::string router = "TopKRouter<";
-    router += std::to_string(experts);
-    router += ", ";
-    router += std::to_string(active);
-    router += renormalised ? ">" : ", TopK{.gates = Gates::probability}>";
-    model_.objective.balance = number_or("router_aux_loss_coef", 0.001);
-    model_.objective.balance_rule = BalanceRule::huggingface;
-    model_.recipe = router;
-    if (mixtral) return;
-
-    const int shared = integer("shared_expert_intermediate_size", 1, most_width);
-    if (shared % c.hidden != 0)
-      reject_file(name_, "\"shared_expert_intermediate_size\" is ", shared, ", expected a multiple of ",
-                  "\"moe_intermediate_size\", ", c.hidden);
-    model_.recipe = "SharedExperts<";
-    model_.recipe += router;
-    model_.recipe += ", ";
-    model_.recipe += std::to_string(shared / c.hidden);
-    model_.recipe += ", Shared::gated>";
-    const int dense = integer("intermediate_size", 1, most_width);
+    if (model_.family == "qwen2_moe") {
+      const int shared = integer("shared_expert_intermediate_size", 1, most_width);
+      if (shared % c.hidden != 0)
+        reject_file(name_, "\"shared_expert_intermediate_size\" is ", shared, ", expected a multiple of ",
+                    "\"moe_intermediate_size\", ", c.hidden);
+      share(shared / c.hidden, ", Shared::gated");
+    }
     const int step = integer_or("decoder_sparse_step", 1, 1, 4096);
-    std::set<Index> dense_layers;
+    std::set<Index> dense;
     if (has("mlp_only_layers"))
-      for (const Index layer : fields_.integers("mlp_only_layers", 0, c.layers - 1))
-        dense_layers.insert(layer);
-    if (step > 1 || !dense_layers.empty()) c.dense_hidden = dense == c.hidden ? 0 : dense;
+      for (const Index layer : fields_.integers("mlp_only_layers", 0, c.layers - 1)) dense.insert(layer);
     c.moe_every = step;
-    if (dense_layers.empty()) return;
+    if (!dense.empty())
+      choose_layers([&](int layer) { return (layer + 1) % step == 0 && !dense.contains(layer); });
+    dense_width();
+  }
+  // Of DeepSeek.
+  void after_dense() {
+    Config& c = model_.config;
+    const int dense = integer_or("first_k_dense_replace", model_.family == "glm4_moe" ? 1 : 0, 0, 4096);
+    if (model_.family == "deepseek") {
+      expect("scoring_func", {"softmax"});
+      model_.objective.balance = number_or("aux_loss_alpha", 0.001);
+      model_.objective.balance_rule =
+          flag_or("seq_aux", true) ? BalanceRule::deepseek : BalanceRule::switch_transformer;
+      if (has("n_shared_experts")) share(integer("n_shared_experts", 1, 1024), "");
+      expect("mlp_bias", {false});
+    } else {
+      expect("scoring_func", {"sigmoid", "noaux_tc"});
+      expect("topk_method", {"noaux_tc"});
+      for (const char* key : {"aux_loss_alpha", "seq_aux"}) used_.insert(key);  // not of transformers
+      share(model_.family == "glm4_moe" ? integer_or("n_shared_experts", 1, 1, 1024)
+                                        : integer("n_shared_experts", 1, 1024),
+            "");
+    }
+    for (const char* key : {"ep_size", "moe_implementation"}) used_.insert(key);  // how it was computed
+    if (model_.family == "glm4_moe")
+      for (const char* key : {"num_nextn_predict_layers", "num_mtp_layers"}) integer_or(key, 0, 0, 4096);
+    const int step = integer_or("moe_layer_freq", 1, 1, 4096);
+    if (model_.family != "deepseek") expect("moe_layer_freq", {1});
+    c.dense_first = std::min(dense, c.layers);
+    if (step > 1) {
+      c.dense_first = 0;
+      choose_layers([&](int layer) { return layer >= dense && layer % step == 0; });
+    }
+    dense_width();
+  }
+  template <class Predicate>
+  void choose_layers(Predicate&& is_mixture) {
+    Config& c = model_.config;
     if (c.layers > LayerSet::most)
-      reject_file(name_, "\"mlp_only_layers\" of ", c.layers, " layers, expected at most ", LayerSet::most);
+      reject_file(name_, "some of ", c.layers, " layers are mixtures, expected at most ", LayerSet::most,
+                  " layers");
     c.moe_every = 1;
-    c.mixture_at = [&](int layer) {
-      return layer < c.layers && (layer + 1) % step == 0 && !dense_layers.contains(layer);
-    };
+    c.mixture_at = [&](int layer) { return layer < c.layers && is_mixture(layer); };
+  }
+  // Of layers that are no mixtures.
+  void dense_width() {
+    Config& c = model_.config;
+    const int dense = integer("intermediate_size", 1, most_width);
+    int mixtures = 0;
+    for (int layer = 0; layer < c.layers; ++layer) mixtures += c.is_moe(layer);
+    if (mixtures == 0) {
+      c.hidden = dense, c.moe_every = 1, c.dense_first = 0, c.mixture_at = LayerSet{};
+      model_.recipe = "Dense", model_.objective = {};
+    } else if (mixtures < c.layers && dense != c.hidden) {
+      c.dense_hidden = dense;
+    }
+  }
+  // Of Granite.
+  void multipliers() {
+    ModelOptions& options = model_.options;
+    options.embedding_scale = number_or("embedding_multiplier", 1);
+    options.residual_scale = number_or("residual_multiplier", 1);
+    const double scaling = number_or("logits_scaling", 1);
+    if (!(scaling > 0)) reject_file(name_, "\"logits_scaling\" is ", scaling, ", expected a number above 0");
+    options.logit_scale = 1 / scaling;
+    options.attention_scale = number_or("attention_multiplier", 1);
+    if (!(options.attention_scale > 0))
+      reject_file(name_, "\"attention_multiplier\" is ", options.attention_scale,
+                  ", expected a number above 0");
+    if (options.attention_scale == usual_attention_scale(model_.config)) options.attention_scale = 0;
+  }
+  void check_divides(const char* key, int number, const char* by, int divisor) {
+    if (number % divisor != 0)
+      reject_file(name_, "\"", key, "\" is ", number, ", expected a multiple of \"", by, "\", ", divisor);
   }
 
   std::string name_;
   JsonObject fields_;
   const nlohmann::json& json_;
+  const Family* family_ = nullptr;
   HuggingFaceModel model_;
   std::set<std::string> used_;
 };
-
-// config.json of a model of this family; what it cannot say is left out.
-inline nlohmann::ordered_json config_json(const std::string& family, const TypeTree& type, const Config& c,
-                                          const ModelOptions& options) {
-  const auto activation = [&] {
-    constexpr const char* names[] = {"gelu_new", "gelu", "relu", "silu", "tanh"};
-    return names[static_cast<int>(c.activation)];
-  };
-  if (family == "gpt2")
-    return {{"model_type", "gpt2"},
-            {"architectures", {"GPT2LMHeadModel"}},
-            {"vocab_size", c.vocab},
-            {"n_positions", c.context},
-            {"n_embd", c.dim},
-            {"n_layer", c.layers},
-            {"n_head", c.heads},
-            {"n_inner", c.expert_width()},
-            {"activation_function", activation()},
-            {"layer_norm_epsilon", options.norm_epsilon},
-            {"tie_word_embeddings", c.tied}};
-  const std::map<std::string, const char*> architectures = {{"llama", "LlamaForCausalLM"},
-                                                            {"qwen2", "Qwen2ForCausalLM"},
-                                                            {"mixtral", "MixtralForCausalLM"},
-                                                            {"qwen2_moe", "Qwen2MoeForCausalLM"}};
-  const auto architecture = architectures.find(family);
-  check(architecture != architectures.end(), "the family of checkpoints is ", shown(family),
-        ", expected one of gpt2, llama, qwen2, mixtral, qwen2_moe");
-  nlohmann::ordered_json json = {
-      {"model_type", family},
-      {"architectures", {architecture->second}},
-      {"vocab_size", c.vocab},
-      {"max_position_embeddings", c.context},
-      {"hidden_size", c.dim},
-      {"num_hidden_layers", c.layers},
-      {"num_attention_heads", c.heads},
-      {"num_key_value_heads", c.attention().key_value_heads()},
-      {"hidden_act", activation()},
-      {"rms_norm_eps", options.norm_epsilon},
-      {"rope_theta", options.rotary_base},  // before version 5 of transformers
-      {"rope_parameters", {{"rope_type", "default"}, {"rope_theta", options.rotary_base}}},
-      {"tie_word_embeddings", c.tied}};
-  const bool qwen_moe = family == "qwen2_moe", mixtral = family == "mixtral";
-  if (!qwen_moe) json["intermediate_size"] = c.expert_width();
-  if (family == "llama" || mixtral) json["head_dim"] = c.attention().width();
-  if (family == "llama") json["attention_bias"] = c.attention_bias, json["mlp_bias"] = c.expert_bias;
-  if (mixtral || c.window > 0) json["sliding_window"] = nullptr;
-  if (c.window > 0) json["sliding_window"] = c.window;
-  if (c.window > 0 && !mixtral) json["use_sliding_window"] = true, json["max_window_layers"] = 0;
-  const TypeTree* recipe = &type.parts[1];
-  if (qwen_moe) {
-    json["moe_intermediate_size"] = c.expert_width();
-    json["intermediate_size"] = c.dense_width();
-    if (recipe->name == "SharedExperts" && recipe->parts.size() > 1)
-      json["shared_expert_intermediate_size"] = recipe->parts[1].number * c.expert_width();
-    std::vector<int> dense;
-    for (int layer = 0; layer < c.layers; ++layer)
-      if (!c.is_moe(layer)) dense.push_back(layer);
-    json["decoder_sparse_step"] = 1;
-    json["mlp_only_layers"] = dense;
-    json["qkv_bias"] = c.attention_bias;
-    if (!recipe->parts.empty()) recipe = &recipe->parts[0];
-  }
-  if ((mixtral || qwen_moe) && recipe->name == "TopKRouter") {
-    json[mixtral ? "num_local_experts" : "num_experts"] = recipe->parts[0].number;
-    json["num_experts_per_tok"] = recipe->parts[1].number;
-    if (qwen_moe) json["norm_topk_prob"] = recipe->parts.size() < 3;
-  }
-  return json;
-}
 
 }  // namespace huggingface
 

@@ -1,8 +1,8 @@
 #pragma once
 // Names of weights in checkpoints of transformers, beside the paths of a GPT.
-#include <moegpt/io/json.hpp>
-#include <moegpt/model/config.hpp>
+#include <moegpt/io/huggingface_families.hpp>
 
+#include <charconv>
 #include <optional>
 
 namespace moegpt {
@@ -21,6 +21,8 @@ inline constexpr Name llama_names[] = {
     {"attention.key", "self_attn.k_proj"},
     {"attention.value", "self_attn.v_proj"},
     {"attention.output", "self_attn.o_proj"},
+    {"attention.query_norm", "self_attn.q_norm"},
+    {"attention.key_norm", "self_attn.k_norm"},
     {"ffn.gate", "mlp.gate_proj"},
     {"ffn.up", "mlp.up_proj"},
     {"ffn.down", "mlp.down_proj"},
@@ -38,6 +40,18 @@ inline constexpr Name mixtral_names[] = {
     {"moe.experts.*.gate", "block_sparse_moe.experts.*.w1"},
     {"moe.experts.*.up", "block_sparse_moe.experts.*.w3"},
     {"moe.experts.*.down", "block_sparse_moe.experts.*.w2"},
+};
+inline constexpr Name granite_names[] = {
+    {"moe.router.gate.weight", "block_sparse_moe.router.layer.weight"},
+    {"moe.experts.*.gate", "block_sparse_moe.input_linear"},
+    {"moe.experts.*.up", "block_sparse_moe.input_linear"},
+    {"moe.experts.*.down", "block_sparse_moe.output_linear"},
+};
+inline constexpr Name deepseek_names[] = {
+    {"moe.router.selection_bias", "mlp.gate.e_score_correction_bias"},
+    {"moe.shared.gate", "mlp.shared_experts.gate_proj"},
+    {"moe.shared.up", "mlp.shared_experts.up_proj"},
+    {"moe.shared.down", "mlp.shared_experts.down_proj"},
 };
 inline constexpr Name gpt2_names[] = {
     {"norm1", "ln_1"},      {"norm2", "ln_2"},          {"attention.output", "attn.c_proj"},
@@ -63,18 +77,24 @@ inline std::optional<std::string> renamed(std::string_view path, const Name& nam
     }
     const std::size_t begin = at;
     while (at < path.size() && path[at] >= '0' && path[at] <= '9') ++at;
-    result.replace(result.find('*'), 1, path.substr(begin, at - begin));
+    if (const std::size_t star = result.find('*'); star != std::string::npos)
+      result.replace(star, 1, path.substr(begin, at - begin));
   }
   if (at < path.size() && path[at] != '.') return std::nullopt;
   return result.append(path.substr(at));
 }
+
+// What a matrix is in an expert, which may be in one tensor with those of other experts.
+enum class Part { gate, up, down };
 
 // The tensor that holds a weight, or a part of it: rows begin at `row`, and columns, if it is stored [in,
 // out].
 struct Place {
   std::string name;
   bool transposed = false;
-  Index row = 0;  // of the weight's first row in the tensor
+  Index row = 0;      // of the weight's first row in the tensor
+  Index expert = -1;  // 0 or more: in a tensor [experts, 2 Dff, D] of gates above ups, or [experts, D, Dff]
+  Part part = Part::gate;
 };
 
 template <std::size_t N>
@@ -109,7 +129,19 @@ inline Place place_of(const std::string& family, const std::string& path, const 
         if (auto found = renamed(rest, {ours, "attn.c_attn"}))
           name = found, place.transposed = is_weight, place.row = row;
     } else {
+      const Family& differs = family_of(family);
       if (family == "mixtral") name = find_name(rest, mixtral_names);
+      if (differs.stacked) {
+        name = find_name(rest, granite_names);
+        const std::string_view mark = "moe.experts.";
+        if (name && rest.starts_with(mark)) {
+          std::from_chars(rest.data() + mark.size(), rest.data() + rest.size(), place.expert);
+          place.part = rest.ends_with("gate.weight") ? Part::gate
+                       : rest.ends_with("up.weight") ? Part::up
+                                                     : Part::down;
+        }
+      }
+      if (differs.mixtures == Mixtures::after_dense) name = find_name(rest, deepseek_names);
       if (!name) name = find_name(rest, llama_names);
     }
     if (name) name->insert(0, layer);

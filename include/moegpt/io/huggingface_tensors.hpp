@@ -1,8 +1,8 @@
 #pragma once
 // Tensors of a directory in Hugging Face's layout: one file, or shards that an index lists; and where in them
 // the numbers of a weight are.
+#include <moegpt/io/huggingface_index.hpp>
 #include <moegpt/io/huggingface_names.hpp>
-#include <moegpt/io/json_document.hpp>
 #include <moegpt/io/weight_tensors.hpp>
 
 #include <charconv>
@@ -30,25 +30,17 @@ class Tensors {
       return;
     }
     const std::string name = index.string();
-    const nlohmann::json json = parse_json(name, read_file(index, 64 << 20), 4);
-    const nlohmann::json& map = JsonObject(name, json).at("weight_map");
-    if (!map.is_object()) reject_file(name, "\"weight_map\" is ", map.type_name(), ", expected an object");
-    std::map<std::string, std::size_t> numbers;
-    for (const auto& [tensor, file] : map.items()) {
-      const std::string shard = file.is_string() ? file.get<std::string>() : "";
-      if (shard.empty() || shard.find('/') != std::string::npos || shard.find('\\') != std::string::npos ||
-          shard.find('\0') != std::string::npos || shard == ".." || shard == ".")
-        reject_file(name, "the file of ", shown(tensor), " is ", shown(file.dump()),
-                    ", expected the name of a file beside the index");
-      numbers.try_emplace(shard, numbers.size());
-      if (numbers.size() > 4096) reject_file(name, "names more than 4096 files");
+    const ShardIndex shards = parse_index(name, read_file(index, IndexLimits::bytes));
+    std::size_t total = 0;
+    files_.reserve(shards.files.size());
+    for (const std::string& shard : shards.files) {
+      files_.push_back(read_safetensors(directory / shard));
+      total += files_.back().header.tensors.size();
+      if (total > IndexLimits::tensors)
+        reject_file(name, "names files of more than ", IndexLimits::tensors, " tensors");
     }
-    files_.reserve(numbers.size());
-    std::vector<std::string> shards(numbers.size());
-    for (const auto& [shard, number] : numbers) shards[number] = shard;
-    for (const std::string& shard : shards) files_.push_back(read_safetensors(directory / shard));
-    for (const auto& [tensor, file] : map.items()) {
-      const SafetensorsFile& shard = files_[numbers[file.get<std::string>()]];
+    for (const auto& [tensor, number] : shards.tensors) {
+      const SafetensorsFile& shard = files_[number];
       const auto info = shard.header.tensors.find(tensor);
       if (info == shard.header.tensors.end())
         reject_file(shard.name, "lacks the tensor ", shown(tensor), ", which ", name, " says it has");
@@ -125,7 +117,15 @@ struct Source {
   }
 };
 
-inline std::string fused_name(const std::string& name, Index& expert, Index& half) {
+// Names that version 5 of transformers has in memory: of the experts of a layer in one tensor, or of
+// Granite's. Sets expert and part if the tensor holds several experts.
+inline std::string name_in_memory(const Place& place, Index& expert, Part& part) {
+  const std::string& name = place.name;
+  for (const auto& [stored, in_memory] : {std::pair{".input_linear.weight", ".experts.gate_up_proj"},
+                                          {".output_linear.weight", ".experts.down_proj"},
+                                          {".router.layer.weight", ".router.weight"}})
+    if (name.ends_with(stored))
+      return name.substr(0, name.size() - std::string_view(stored).size()) + in_memory;
   const std::string_view marks[] = {".gate_proj.weight", ".up_proj.weight", ".down_proj.weight",
                                     ".w1.weight",        ".w3.weight",      ".w2.weight"};
   const std::size_t begin = name.find(".experts.");
@@ -135,11 +135,11 @@ inline std::string fused_name(const std::string& name, Index& expert, Index& hal
     const std::size_t number = begin + 9, end = name.size() - marks[m].size();
     const auto [stop, error] = std::from_chars(name.data() + number, name.data() + end, expert);
     if (error != std::errc() || stop != name.data() + end) return {};
-    half = static_cast<Index>(m % 3);
+    part = static_cast<Part>(m % 3);
     std::string fused = name.substr(0, number);
     if (const std::size_t old = fused.find("block_sparse_moe"); old != std::string::npos)
       fused.replace(old, 16, "mlp");
-    return fused + (half == 2 ? "down_proj" : "gate_up_proj");
+    return fused + (part == Part::down ? "down_proj" : "gate_up_proj");
   }
   return {};
 }
@@ -156,27 +156,30 @@ Source source_of(Tensors& tensors, const Place& place, const W& weight) {
   const Tensors::Found* found = tensors.find(place.name);
   std::string name = place.name;
   if (!found && name.starts_with("transformer.")) found = tensors.find(name = name.substr(12));
-  Index expert = 0, half = 0;
+  Index expert = place.expert;
+  Part part = place.part;
   if (!found) {
-    const std::string fused = fused_name(place.name, expert, half);
-    found = fused.empty() ? nullptr : tensors.find(fused);
+    const std::string other = name_in_memory(place, expert, part);
+    found = other.empty() ? nullptr : tensors.find(other);
     if (!found) reject_file(tensors.directory(), "has no tensor ", shown(place.name), " ", shown(expected));
+    name = other;
+  }
+  if (expert >= 0) {
     const auto& shape = found->info->shape;
-    const Index all = half == 2 ? rows : 2 * rows;
+    const Index all = part == Part::down ? rows : 2 * rows;
     if (shape.size() != 3 || expert >= shape[0] || shape[1] != all || shape[2] != cols)
-      fail_shape(fused, *found->info,
+      fail_shape(name, *found->info,
                  "[more than " + std::to_string(expert) + ", " + std::to_string(all) + ", " +
                      std::to_string(cols) + "]");
-    name = fused;
   }
   const TensorInfo& info = *found->info;
   if (!is_real(info.dtype))
     reject_file(tensors.directory(), "the tensor ", shown(name), " is ", facts(info.dtype).name,
                 ", expected F64, F32, F16 or BF16");
   Source source{found->file, info.dtype, info.begin};
-  if (info.shape.size() == 3 && weight.shape.size() == 2) {
+  if (expert >= 0) {
     source.row_stride = cols;
-    source.begin = expert * info.shape[1] * cols + (half == 1 ? rows * cols : 0);
+    source.begin = expert * info.shape[1] * cols + (part == Part::up ? rows * cols : 0);
     return source;
   }
   // Parts of GPT-2's joined projection of query, key and value.

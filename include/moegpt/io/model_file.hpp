@@ -12,6 +12,7 @@ inline namespace MOEGPT_BUILD {
 // The Config as C++ text, without fields that have their default.
 inline std::string to_text(const Config& c) {
   static constexpr const char* residuals[] = {"pre_norm", "post_norm", "no_norm"};
+  static constexpr const char* scalings[] = {"none", "linear", "ntk", "yarn", "llama3"};
   const Config plain{
       .vocab = c.vocab, .context = c.context, .dim = c.dim, .layers = c.layers, .heads = c.heads};
   std::string text = "Config{.vocab = " + std::to_string(c.vocab) +
@@ -44,6 +45,13 @@ inline std::string to_text(const Config& c) {
   if (c.residual != plain.residual)
     (text += ", .residual = Residual::") += residuals[static_cast<int>(c.residual)];
   if (c.positions != plain.positions) text += ", .positions = Positions::rotary";
+  if (c.query_key_norm != plain.query_key_norm)
+    text += c.query_key_norm == QueryKeyNorm::head ? ", .query_key_norm = QueryKeyNorm::head"
+                                                   : ", .query_key_norm = QueryKeyNorm::full";
+  number("rotary_dim", c.rotary_dim, plain.rotary_dim);
+  if (c.pairing != plain.pairing) text += ", .pairing = Pairing::adjacent";
+  if (c.rotary_scaling != plain.rotary_scaling)
+    (text += ", .rotary_scaling = RotaryScaling::") += scalings[static_cast<int>(c.rotary_scaling)];
   if (c.activation != plain.activation) (text += ", .activation = Activation::") += to_text(c.activation);
   flag("gated", c.gated, plain.gated);
   flag("attention_bias", c.attention_bias, plain.attention_bias);
@@ -155,6 +163,14 @@ PreparedSafetensors prepare_model_file(const std::string& path, const Model& mod
                                        const Tokenizer& tokenizer, Metadata extra = {}) {
   extra["moegpt.model"] = to_text<Model>();
   return detail::prepare_model_file(path, model, tokenizer, std::move(extra), {});
+}
+
+// Throws what save would throw for the size of the model and its tokenizer, such as more tensors than a file
+// may have: before training, not after. The weights are not read, and nothing is written.
+template <class Model>
+void check_can_save(const std::string& path, const Model& model, const Tokenizer& tokenizer) {
+  (void)detail::prepare_model_file(path, model, tokenizer, {{"moegpt.model", to_text<Model>()}},
+                                   {.check_finite = false});
 }
 
 // Writes it atomically. Throws the same, and std::runtime_error if the file cannot be written.

@@ -117,6 +117,9 @@ namespace safetensors {
 // 8-aligned.
 inline std::string header_text(std::vector<TensorToWrite>& tensors, Metadata metadata,
                                const std::string& file) {
+  if (tensors.size() > SafetensorsLimits::tensors)
+    reject_file(file, "would have ", tensors.size(), " tensors, expected at most ",
+                SafetensorsLimits::tensors, ": readers accept no more");
   std::sort(tensors.begin(), tensors.end(), [](const TensorToWrite& a, const TensorToWrite& b) {
     return std::pair(-facts(a.dtype).bits, a.name) < std::pair(-facts(b.dtype).bits, b.name);
   });

@@ -184,25 +184,29 @@ template <class T>
   });
 }
 
-// cosine, sine [count, width / 2]: of the positions of the first `count` tokens.
+// cosine, sine [count, r / 2]: of the positions of the first `count` tokens. frequencies [r / 2] is scratch.
 template <class T>
-[[gnu::noinline]] void rotary_table(const Exec& exec, TokenPositions positions, Index count, double base,
-                                    Index width, T* cosine, T* sine) {
+[[gnu::noinline]] void rotary_table(const Exec& exec, TokenPositions positions, Index count,
+                                    const Rotary& rotary, double* frequencies, T* cosine, T* sine) {
+  const Index pairs = rotary.width / 2;
+  for (Index i = 0; i < pairs; ++i) frequencies[i] = rotary.frequency(i);
+  const double length = rotary.length_factor();
   exec.parallel_for(count, [&](Index n) {
-    rotary_angles(positions[n], base, width, cosine + n * (width / 2), sine + n * (width / 2));
+    rotary_angles(positions[n], frequencies, length, pairs, cosine + n * pairs, sine + n * pairs);
   });
 }
 
-// Rotates all heads of token n by the angles of row n mod `period` of the table; direction -1: the inverse
-// rotation.
+// Rotates all heads [width] of token n by the angles of row n mod `period` of the table; direction -1: the
+// inverse rotation.
 template <class T>
 [[gnu::noinline]] void rotate_heads(const Exec& exec, MatrixView<T> x, Index period, Index width,
-                                    const T* cosine, const T* sine, T direction) {
+                                    const Rotary& rotary, const T* cosine, const T* sine, T direction) {
+  const auto rotate_pairs = rotary.pairing == Pairing::halves ? &rotate<T> : &rotate_adjacent<T>;
   for_each_piece(exec, x.rows, 64, [&](Rows rows) {
     for (Index n = rows.first; n < rows.first + rows.count; ++n) {
-      const Index at = n % period * (width / 2);
+      const Index at = n % period * (rotary.width / 2);
       for (Index first = 0; first < x.cols; first += width)
-        rotate<T>(x[n] + first, cosine + at, sine + at, width, direction);
+        rotate_pairs(x[n] + first, cosine + at, sine + at, rotary.width, direction);
     }
   });
 }

@@ -89,9 +89,11 @@ struct Prefetch {
   std::intptr_t next = 0;  // address, not a pointer: it may lie beyond the weights
   Index step = 0;          // bytes for an input
   [[gnu::always_inline]] void operator()() {
+    if constexpr (addresses > 0) {
 #pragma GCC unroll 4
-    for (int i = 0; i < addresses; ++i)
-      __builtin_prefetch(reinterpret_cast<const void*>(next + i * step / addresses), 0, 3);
+      for (int i = 0; i < addresses; ++i)
+        __builtin_prefetch(reinterpret_cast<const void*>(next + i * step / addresses), 0, 3);
+    }
     next += step;
   }
 };

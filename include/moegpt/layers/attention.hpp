@@ -5,8 +5,9 @@
 // Self-attention: queries, keys and values are projections of x; a key/value cache holds those of earlier
 // tokens, and forward appends to it. Cross-attention: keys and values are projections of a memory.
 #include <moegpt/core/layer_set.hpp>
-#include <moegpt/kernels/multi_head.hpp>
 #include <moegpt/layers/adapted_linear.hpp>
+#include <moegpt/layers/query_key_norm.hpp>
+#include <moegpt/layers/rotary.hpp>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
@@ -16,6 +17,10 @@ struct AttentionShape {
   int dim, heads, kv_heads = 0, head_dim = 0;
   Mask mask = Mask::causal;
   bool rotary = false;
+  QueryKeyNorm query_key_norm = QueryKeyNorm::none;
+  int rotary_dim = 0;  // features of a head that are rotated, the first ones; 0: all
+  Pairing pairing = Pairing::halves;
+  RotaryScaling rotary_scaling = RotaryScaling::none;
   bool bias = false;  // of query, key and value
   bool output_bias = true;
   int window = 0;               // query p attends to keys |p - j| < window, within the mask; 0: no window
@@ -27,6 +32,7 @@ struct AttentionShape {
 
   constexpr int key_value_heads() const { return kv_heads > 0 ? kv_heads : heads; }
   constexpr int width() const { return head_dim > 0 ? head_dim : dim / heads; }
+  constexpr int rotary_width() const { return rotary_dim > 0 ? rotary_dim : width(); }
   constexpr int memory_width() const { return memory_dim > 0 ? memory_dim : dim; }
 
   constexpr bool has_window(int layer) const {
@@ -71,7 +77,12 @@ struct Attention {
   static_assert(S.window > 0 || (!S.window_at.given && S.local == Local::window && S.stride == 0),
                 "attention: window_at, local and stride need a window, the size of the local keys");
   static_assert(S.memory_dim >= 0, "attention: memory_dim must be at least 0, which stands for dim");
-  static_assert(!S.rotary || S.width() % 2 == 0, "attention: rotary positions need an even head_dim");
+  static_assert(S.rotary_dim >= 0 && S.rotary_dim <= S.width(),
+                "attention: rotary_dim must be at most head_dim, or 0, which stands for head_dim");
+  static_assert(!S.rotary || S.rotary_width() % 2 == 0,
+                "attention: rotary positions need an even head_dim, or an even rotary_dim");
+  static_assert(S.rotary_scaling != RotaryScaling::ntk || S.rotary_width() > 2,
+                "attention: RotaryScaling::ntk needs a rotary_dim of 4 or more");
 
   using T = ScalarOf<N>;
   using Scalar = T;
@@ -80,26 +91,40 @@ struct Attention {
   static constexpr int Dq = H * d, Dkv = Hkv * d, M = S.memory_width();
   static constexpr bool causal = S.mask == Mask::causal;
 
+  using QueryNorm = HeadNorm<S.query_key_norm, Dq, d, T>;
+  using KeyNorm = HeadNorm<S.query_key_norm, Dkv, d, T>;
+
   static constexpr int R = S.adapter_rank;
   Projection<D, Dq, R, N, S.bias> query;
   Projection<M, Dkv, R, N, S.bias> key, value;
   Projection<Dq, D, R, N, S.output_bias> output;
+  [[no_unique_address]] QueryNorm query_norm;
+  [[no_unique_address]] KeyNorm key_norm;
 
   static constexpr auto fields() {
-    return Fields{Field{"query", &Attention::query}, Field{"key", &Attention::key},
-                  Field{"value", &Attention::value}, Field{"output", &Attention::output, Start::residual}};
+    return Fields{
+        Field{"query", &Attention::query},           Field{"key", &Attention::key},
+        Field{"value", &Attention::value},           Field{"output", &Attention::output, Start::residual},
+        Field{"query_norm", &Attention::query_norm}, Field{"key_norm", &Attention::key_norm}};
   }
   using AnyAdapter = Adapter<D, Dq, R, T>;  // tape and scratch are those of all four
   struct Tape {
-    Tokens<Dq, T> query, mixed;  // rotated queries; weighted sum of values, the input of `output`
-    Tokens<Dkv, T> key, value;   // rotated keys; values
-    Tokens<H, T> lse;            // log-sum-exp of each query's attention scores
+    Tokens<Dq, T> query, mixed;     // rotated queries; weighted sum of values, the input of `output`
+    Tokens<Dkv, T> key, value;      // rotated keys; values
+    Tokens<H, T> lse;               // log-sum-exp of each query's attention scores
+    Tokens<Dq, T> projected_query;  // inputs of the norms, unless these are the identity
+    Tokens<Dkv, T> projected_key;
+    [[no_unique_address]] typename QueryNorm::Tape of_query_norm;
+    [[no_unique_address]] typename KeyNorm::Tape of_key_norm;
     double dropout = 0;
     Key noise{};
     [[no_unique_address]] typename AnyAdapter::Tape of_query, of_key, of_value, of_output;
     void resize(const Pass& pass) { resize(pass, pass.shape.length); }
     [[gnu::noinline]] void resize(const Pass& pass, Index keys) {  // keys: per sequence
-      resize_all(pass, query, mixed, lse, of_query, of_output);
+      resize_all(pass, query, mixed, lse, of_query, of_output, of_query_norm, of_key_norm);
+      const Index projected = QueryNorm::is_identity(pass) ? 0 : pass.tokens();
+      projected_query.resize(projected);
+      projected_key.resize(projected);
       key.resize(pass.shape.batch * keys);
       value.resize(pass.shape.batch * keys);
       if constexpr (R > 0)
@@ -107,11 +132,13 @@ struct Attention {
     }
   };
   struct Scratch {
-    Buffer<T> heads;         // [workers, multi_head_scratch]
-    Buffer<T> cosine, sine;  // [angles(pass), d / 2]
-    Buffer<Index> steps;     // [2 batch] position and number of a step's tokens; see mix_in_steps
+    Buffer<T> heads;  // [workers, multi_head_scratch]
+    RotaryTable<T> rotary;
+    Buffer<Index> steps;  // [2 batch] position and number of a step's tokens; see mix_in_steps
     Tokens<Dq, T> d_query, d_mixed;
     Tokens<Dkv, T> d_key, d_value;
+    typename QueryNorm::Scratch query_norm;
+    typename KeyNorm::Scratch key_norm;
     [[no_unique_address]] typename AnyAdapter::Scratch adapter;
     void resize(const Pass& pass) {
       resize(pass, pass.shape.length, S.most_cache_rows(pass.most_positions()));
@@ -121,9 +148,8 @@ struct Attention {
       const Index all = most > keys ? most : keys;
       heads.resize(pass.exec.workers() * kernels::multi_head_scratch(pass.shape.length, all, d, S.stride));
       steps.resize(S.window > 0 ? 2 * pass.shape.batch : 0);
-      cosine.resize(S.rotary ? pass.tokens() * (d / 2) : 0);
-      sine.resize(S.rotary ? pass.tokens() * (d / 2) : 0);
-      resize_all(pass, d_query, d_mixed);
+      rotary.resize(S.rotary ? S.rotary_width() : 0, pass);
+      resize_all(pass, d_query, d_mixed, query_norm, key_norm);
       d_key.resize(pass.shape.batch * keys);
       d_value.resize(pass.shape.batch * keys);
       if constexpr (R > 0)
@@ -138,13 +164,20 @@ struct Attention {
     check_documents(pass);
     tape.resize(pass);
     scratch.resize(pass, pass.shape.length, cache ? cache->capacity : 0);
-    moegpt::forward(query, x, tape.query, tape.of_query, scratch.adapter, pass);
-    moegpt::forward(key, x, tape.key, tape.of_key, scratch.adapter, pass);
+    const bool norms = !QueryNorm::is_identity(pass);
+    moegpt::forward(query, x, norms ? tape.projected_query : tape.query, tape.of_query, scratch.adapter,
+                    pass);
+    moegpt::forward(key, x, norms ? tape.projected_key : tape.key, tape.of_key, scratch.adapter, pass);
     moegpt::forward(value, x, tape.value, tape.of_value, scratch.adapter, pass);
+    if (norms) {
+      query_norm.forward(tape.projected_query, tape.query, tape.of_query_norm, scratch.query_norm, pass);
+      key_norm.forward(tape.projected_key, tape.key, tape.of_key_norm, scratch.key_norm, pass);
+      if (clip_of(pass) > 0) kernels::clip<T>(pass.exec, clip_of(pass), tape.value);
+    }
     if constexpr (S.rotary) {
-      compute_angles(scratch, pass);
-      rotate(tape.query, scratch, pass, T(1));
-      rotate(tape.key, scratch, pass, T(1));
+      scratch.rotary.compute(frequencies(pass.options), pass);
+      scratch.rotary.rotate(tape.query, d, pass);
+      scratch.rotary.rotate(tape.key, d, pass);
     }
     start_dropout(tape, pass);
     if (cache && cache->firsts) return mix_in_steps(*cache, y, tape, scratch, pass);
@@ -159,9 +192,17 @@ struct Attention {
     scratch.resize(pass);
     mix_backward(heads_of(tape, pass, pass.shape.length), tape, dy, grad, scratch, pass);
     if constexpr (S.rotary) {
-      compute_angles(scratch, pass);
-      rotate(scratch.d_query, scratch, pass, T(-1));
-      rotate(scratch.d_key, scratch, pass, T(-1));
+      scratch.rotary.compute(frequencies(pass.options), pass);
+      scratch.rotary.rotate_back(scratch.d_query, d, pass);
+      scratch.rotary.rotate_back(scratch.d_key, d, pass);
+    }
+    if (!QueryNorm::is_identity(pass)) {
+      query_norm.backward(tape.projected_query, tape.of_query_norm, scratch.d_query, scratch.d_query,
+                          grad.query_norm, scratch.query_norm, pass);
+      key_norm.backward(tape.projected_key, tape.of_key_norm, scratch.d_key, scratch.d_key, grad.key_norm,
+                        scratch.key_norm, pass);
+      if (clip_of(pass) > 0)
+        kernels::clip_backward<T>(pass.exec, clip_of(pass), tape.value, scratch.d_value, scratch.d_value);
     }
     auto& s = scratch.adapter;
     moegpt::backward(query, x, tape.of_query, scratch.d_query, dx, grad.query, s, pass);
@@ -216,6 +257,10 @@ struct Attention {
     static_assert(S.mask == Mask::full && !S.rotary && S.window == 0,
                   "attention: cross-attention needs Mask::full, no "
                   "rotary positions and no window, because a memory has no positions among those of x");
+    static_assert(S.query_key_norm == QueryKeyNorm::none,
+                  "attention: cross-attention has no norm of queries and keys");
+    check(pass.options.qkv_clip == 0, "qkv_clip is ", pass.options.qkv_clip,
+          ", but cross-attention does not limit its queries, keys and values: expected 0");
     scratch.resize(pass, length, 0);
     moegpt::forward(query, x, tape.query, tape.of_query, scratch.adapter, pass);
     start_dropout(tape, pass);
@@ -343,16 +388,10 @@ struct Attention {
     heads.key_length = length, heads.key_lengths = lengths, heads.own = nullptr, heads.cross = true;
     return heads;
   }
-  // Rows of cosine and sine: one per position if all sequences start at the same one, else one per token.
-  static Index angles(const Pass& pass) { return pass.first_positions ? pass.tokens() : pass.shape.length; }
-  static void compute_angles(Scratch& scratch, const Pass& pass) {
-    kernels::rotary_table<T>(pass.exec, pass.positions(), angles(pass), pass.options.rotary_base, d,
-                             scratch.cosine.data(), scratch.sine.data());
+  static kernels::Rotary frequencies(const ModelOptions& options) {
+    return rotary_of(S.rotary_width(), S.pairing, S.rotary_scaling, options);
   }
-  static void rotate(MatrixView<T> heads, const Scratch& scratch, const Pass& pass, T direction) {
-    kernels::rotate_heads<T>(pass.exec, heads, angles(pass), d, scratch.cosine.data(), scratch.sine.data(),
-                             direction);
-  }
+  static T clip_of(const Pass& pass) { return static_cast<T>(pass.options.qkv_clip); }
   // Stores the keys and values of a range of each sequence's tokens.
   static void append(const KeyValues<Dkv, T>& cache, const Tape& tape, const Pass& pass, Rows tokens) {
     for (Index b = 0; b < pass.shape.batch; ++b) {

@@ -26,6 +26,16 @@ struct ModelOptions {
   double capacity_factor = 0;  // capacity of an expert: factor * tokens * K / E slots; 0: dropless
   double min_capacity = 0;     // minimum capacity in slots; a capacity is at least 1
   double adapter_alpha = 0;    // adapters are multiplied by adapter_alpha / rank; 0: by 1
+  double qkv_clip = 0;         // queries, keys and values are limited to +-qkv_clip; 0: not
+  double embedding_scale = 1;  // of token embeddings
+  double residual_scale = 1;   // of what attention and a feed-forward branch add to the residual stream
+  double logit_scale = 1;      // of the LM head's logits
+  // Numbers of Config::rotary_scaling (layers/rotary.hpp).
+  double rotary_factor = 1;     // ratio of the context to that of training
+  double rotary_context = 0;    // context of training, in tokens; yarn and llama3 need it
+  double rotary_fast = 32;      // features that rotate more often in that context are not scaled ...
+  double rotary_slow = 1;       // ... and those that rotate less often are scaled by rotary_factor
+  double rotary_magnitude = 0;  // factor of rotated queries and keys; 0: yarn's 0.1 ln(factor) + 1, else 1
   bool operator==(const ModelOptions&) const = default;
 };
 
@@ -41,6 +51,22 @@ struct ModelOptions {
         ", expected a finite number, 0 or more");
   check(o.adapter_alpha == 0 || positive(o.adapter_alpha), "adapter_alpha is ", o.adapter_alpha,
         ", expected a finite number above 0, or 0 for the adapters' rank");
+  check(o.qkv_clip == 0 || positive(o.qkv_clip), "qkv_clip is ", o.qkv_clip,
+        ", expected a finite number above 0, or 0 for no limit");
+  check(positive(o.embedding_scale), "embedding_scale is ", o.embedding_scale,
+        ", expected a finite number above 0");
+  check(positive(o.residual_scale), "residual_scale is ", o.residual_scale,
+        ", expected a finite number above 0");
+  check(positive(o.logit_scale), "logit_scale is ", o.logit_scale, ", expected a finite number above 0");
+  check(o.rotary_factor >= 1 && std::isfinite(o.rotary_factor), "rotary_factor is ", o.rotary_factor,
+        ", expected a finite number, 1 or more");
+  check(o.rotary_context == 0 || positive(o.rotary_context), "rotary_context is ", o.rotary_context,
+        ", expected a number of tokens, or 0 if rotary_scaling does not need it");
+  check(positive(o.rotary_slow) && o.rotary_fast > o.rotary_slow && std::isfinite(o.rotary_fast),
+        "rotary_slow is ", o.rotary_slow, " and rotary_fast ", o.rotary_fast,
+        ", expected finite numbers above 0, the second greater");
+  check(o.rotary_magnitude == 0 || positive(o.rotary_magnitude), "rotary_magnitude is ", o.rotary_magnitude,
+        ", expected a finite number above 0, or 0 for that of rotary_scaling");
 }
 // Factor of adapters (layers/adapted_linear.hpp).
 inline double adapter_scale(const ModelOptions& o, int rank) {

@@ -1,6 +1,7 @@
 #pragma once
 // Transformer block: attention and a feed-forward branch (`mixture`: an MoE layer or a dense FFN), each with
 // a residual connection. Block is pre-norm (NormType NoNorm: no norm), PostNormBlock is post-norm.
+// r is ModelOptions::residual_scale.
 #include <moegpt/kernels/elementwise.hpp>
 #include <moegpt/layers/attention.hpp>
 #include <moegpt/layers/dropout.hpp>
@@ -24,6 +25,19 @@ consteval bool looks_back_only() {
       "Block: this router looks at later tokens, so a decoder that uses it leaks the future, and what "
       "it generates is not what it learned: choose a causal router, or AllowNonCausal<...> if that is meant");
   return true;
+}
+
+// Residual connection: y = x + r branch. y may be x or branch.
+template <int D, class T>
+void add_branch(In<D, T> x, In<D, T> branch, Out<D, T> y, const Pass& pass) {
+  kernels::add<T>(pass.exec, x, branch, y, static_cast<T>(pass.options.residual_scale));
+}
+// Its backward for the branch: r dy, in `scaled` unless r = 1.
+template <int D, class T>
+In<D, T> branch_gradient(In<D, T> dy, Out<D, T> scaled, const Pass& pass) {
+  if (pass.options.residual_scale == 1) return dy;
+  kernels::scale<T>(pass.exec, static_cast<T>(pass.options.residual_scale), dy, scaled);
+  return scaled;
 }
 
 // Tape and scratch that both kinds of block have; all streams are [tokens, D].
@@ -53,8 +67,8 @@ struct BlockScratch {
 };
 
 // Pre-norm (Xiong et al. 2020):
-//   middle = x + dropout(attention(norm1(x)))
-//   y = middle + mixture(norm2(middle))
+//   middle = x + r dropout(attention(norm1(x)))
+//   y = middle + r mixture(norm2(middle))
 template <AttentionShape S, class NormType, class Mixture, class N = typename Mixture::Scalar>
 struct Block {
   static_assert(looks_back_only<Mixture, S.mask>());
@@ -94,20 +108,22 @@ struct Block {
     norm1.forward(x, tape.normed1, tape.norm1, pass);
     attention.forward(tape.normed1, tape.attended, tape.attention, scratch.attention, pass, cache);
     dropout.forward(tape.attended, tape.attended, tape.dropout, pass);
-    kernels::add<T>(pass.exec, x, tape.attended, tape.middle);  // residual
+    add_branch<D, T>(x, tape.attended, tape.middle, pass);
     norm2.forward(tape.middle, tape.normed2, tape.norm2, pass);
     mixture.forward(tape.normed2, tape.mixed, tape.mixture, scratch.mixture, pass);
-    kernels::add<T>(pass.exec, tape.middle, tape.mixed, y);  // residual
+    add_branch<D, T>(tape.middle, tape.mixed, y, pass);
   }
 
   void backward(In<D, T> x, const Tape& tape, In<D, T> dy, Out<D, T> dx, Block& grad, Scratch& s,
                 const Pass& pass) const {
     s.resize(pass);
-    mixture.backward(tape.normed2, tape.mixture, dy, s.d_normed, grad.mixture, s.mixture, pass);
+    const In<D, T> d_mixed = branch_gradient<D, T>(dy, s.d_middle, pass);
+    mixture.backward(tape.normed2, tape.mixture, d_mixed, s.d_normed, grad.mixture, s.mixture, pass);
     norm2.backward(tape.middle, tape.norm2, s.d_normed, s.d_middle, grad.norm2, pass);
     kernels::add<T>(pass.exec, s.d_middle, dy, s.d_middle);  // residual
     Dropout<D, T> none;
-    dropout.backward(tape.attended, tape.dropout, s.d_middle, s.d_attended, none, pass);
+    const In<D, T> d_attended = branch_gradient<D, T>(s.d_middle, s.d_attended, pass);
+    dropout.backward(tape.attended, tape.dropout, d_attended, s.d_attended, none, pass);
     attention.backward(tape.normed1, tape.attention, s.d_attended, s.d_normed, grad.attention, s.attention,
                        pass);
     norm1.backward(x, tape.norm1, s.d_normed, dx, grad.norm1, pass);
@@ -119,8 +135,8 @@ struct Block {
 };
 
 // Post-norm (Vaswani et al. 2017). Its output is normalised, so the model has no final norm.
-//   middle = norm1(x + dropout(attention(x)))
-//   y = norm2(middle + mixture(middle))
+//   middle = norm1(x + r dropout(attention(x)))
+//   y = norm2(middle + r mixture(middle))
 template <AttentionShape S, class NormType, class Mixture, class N = typename Mixture::Scalar>
 struct PostNormBlock {
   static_assert(looks_back_only<Mixture, S.mask>());
@@ -159,10 +175,10 @@ struct PostNormBlock {
     tape.resize(pass);
     attention.forward(x, tape.attended, tape.attention, scratch.attention, pass, cache);
     dropout.forward(tape.attended, tape.attended, tape.dropout, pass);
-    kernels::add<T>(pass.exec, x, tape.attended, tape.sum1);  // residual
+    add_branch<D, T>(x, tape.attended, tape.sum1, pass);
     norm1.forward(tape.sum1, tape.middle, tape.norm1, pass);
     mixture.forward(tape.middle, tape.mixed, tape.mixture, scratch.mixture, pass);
-    kernels::add<T>(pass.exec, tape.middle, tape.mixed, tape.sum2);  // residual
+    add_branch<D, T>(tape.middle, tape.mixed, tape.sum2, pass);
     norm2.forward(tape.sum2, y, tape.norm2, pass);
   }
 
@@ -170,11 +186,13 @@ struct PostNormBlock {
                 const Pass& pass) const {
     s.resize(pass);
     norm2.backward(tape.sum2, tape.norm2, dy, s.d_sum, grad.norm2, pass);
-    mixture.backward(tape.middle, tape.mixture, s.d_sum, s.d_middle, grad.mixture, s.mixture, pass);
+    const In<D, T> d_mixed = branch_gradient<D, T>(s.d_sum, s.d_attended, pass);
+    mixture.backward(tape.middle, tape.mixture, d_mixed, s.d_middle, grad.mixture, s.mixture, pass);
     kernels::add<T>(pass.exec, s.d_middle, s.d_sum, s.d_middle);  // residual
     norm1.backward(tape.sum1, tape.norm1, s.d_middle, s.d_sum, grad.norm1, pass);
     Dropout<D, T> none;
-    dropout.backward(tape.attended, tape.dropout, s.d_sum, s.d_attended, none, pass);
+    const In<D, T> d_attended = branch_gradient<D, T>(s.d_sum, s.d_attended, pass);
+    dropout.backward(tape.attended, tape.dropout, d_attended, s.d_attended, none, pass);
     attention.backward(x, tape.attention, s.d_attended, dx, grad.attention, s.attention, pass);
     if (!dx.empty()) kernels::add<T>(pass.exec, dx, s.d_sum, dx);  // residual
   }

@@ -33,18 +33,22 @@ struct Config {
   int stride = 0;               // beside the window, keys with (query - key) % stride = 0; 0: none
   Norm norm = Norm::layer;      // LayerNorm or RMSNorm
   Residual residual = Residual::pre_norm;
-  Positions positions = Positions::learned;  // learned embedding, or rotary (RoPE)
-  Activation activation = Activation::gelu;  // of experts and dense FFNs
-  bool gated = false;                        // gated FFNs, as SwiGLU: down(act(gate x) * up x)
-  bool attention_bias = false;               // biases of query, key and value projections
-  bool output_bias = true;                   // bias of attention's output projection
-  bool expert_bias = true;                   // biases of experts and dense FFNs
-  bool head_bias = false;                    // bias of the LM head
-  bool tied = false;                         // the LM head shares the token embedding's weight
-  int adapter_rank = 0;                      // of attention's and an untied LM head's adapters; 0: none
-  int dense_first = 0;                       // the first dense_first layers have dense FFNs
-  int moe_every = 1;                         // of the others, every moe_every-th is an MoE layer
-  LayerSet mixture_at{};                     // instead of these two: indices of the MoE layers
+  Positions positions = Positions::learned;            // learned embedding, or rotary (RoPE)
+  QueryKeyNorm query_key_norm = QueryKeyNorm::none;    // RMSNorm of queries and keys: of each head, or of all
+  int rotary_dim = 0;                                  // leading features of a head that are rotated; 0: all
+  Pairing pairing = Pairing::halves;                   // features rotated together: i, i + r/2 or 2i, 2i + 1
+  RotaryScaling rotary_scaling = RotaryScaling::none;  // for a longer context than in training
+  Activation activation = Activation::gelu;            // of experts and dense FFNs
+  bool gated = false;                                  // gated FFNs, as SwiGLU: down(act(gate x) * up x)
+  bool attention_bias = false;                         // biases of query, key and value projections
+  bool output_bias = true;                             // bias of attention's output projection
+  bool expert_bias = true;                             // biases of experts and dense FFNs
+  bool head_bias = false;                              // bias of the LM head
+  bool tied = false;                                   // the LM head shares the token embedding's weight
+  int adapter_rank = 0;   // of attention's and an untied LM head's adapters; 0: none
+  int dense_first = 0;    // the first dense_first layers have dense FFNs
+  int moe_every = 1;      // of the others, every moe_every-th is an MoE layer
+  LayerSet mixture_at{};  // instead of these two: indices of the MoE layers
 
   constexpr int expert_width() const { return hidden > 0 ? hidden : 4 * dim; }
   constexpr int dense_width() const { return dense_hidden > 0 ? dense_hidden : expert_width(); }
@@ -59,6 +63,10 @@ struct Config {
             .head_dim = head_dim,
             .mask = mask,
             .rotary = positions == Positions::rotary,
+            .query_key_norm = query_key_norm,
+            .rotary_dim = rotary_dim,
+            .pairing = pairing,
+            .rotary_scaling = rotary_scaling,
             .bias = attention_bias,
             .output_bias = output_bias,
             .window = window,

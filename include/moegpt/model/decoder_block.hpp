@@ -20,6 +20,7 @@ struct DecoderKeyValues {
 constexpr AttentionShape cross_attention_shape(AttentionShape s, int memory_dim) {
   s.mask = Mask::full, s.rotary = false, s.memory_dim = memory_dim;
   s.window = s.stride = 0, s.window_at = {};
+  s.query_key_norm = QueryKeyNorm::none, s.rotary_scaling = RotaryScaling::none;
   return s;
 }
 
@@ -59,9 +60,9 @@ struct DecoderBlockScratch : BlockScratch<AttentionType, Mixture> {
 };
 
 // Pre-norm (Xiong et al. 2020):
-//   middle = x + dropout(attention(norm1(x)))
-//   joined = middle + dropout(cross_attention(norm2(middle), memory))
-//   y = joined + mixture(norm3(joined))
+//   middle = x + r dropout(attention(norm1(x)))
+//   joined = middle + r dropout(cross_attention(norm2(middle), memory))
+//   y = joined + r mixture(norm3(joined))
 template <AttentionShape S, int M, class NormType, class Mixture, class N = typename Mixture::Scalar>
 struct DecoderBlock {
   static_assert(looks_back_only<Mixture, S.mask>());
@@ -113,16 +114,19 @@ struct DecoderBlock {
                 Sum<M, T> d_memory, DecoderBlock& grad, Scratch& s, const Pass& pass) const {
     s.resize(pass);
     Dropout<D, T> none;
-    mixture.backward(tape.normed3, tape.mixture, dy, s.d_normed, grad.mixture, s.mixture, pass);
+    const In<D, T> d_mixed = branch_gradient<D, T>(dy, s.d_joined, pass);
+    mixture.backward(tape.normed3, tape.mixture, d_mixed, s.d_normed, grad.mixture, s.mixture, pass);
     norm3.backward(tape.joined, tape.norm3, s.d_normed, s.d_joined, grad.norm3, pass);
     kernels::add<T>(pass.exec, s.d_joined, dy, s.d_joined);  // residual
     const Pass cross = cross_pass(pass);
-    dropout.backward(tape.read, tape.cross_dropout, s.d_joined, s.d_attended, none, cross);
+    const In<D, T> d_read = branch_gradient<D, T>(s.d_joined, s.d_attended, pass);
+    dropout.backward(tape.read, tape.cross_dropout, d_read, s.d_attended, none, cross);
     cross_attention.backward(tape.normed2, memory, tape.cross_attention, s.d_attended, s.d_normed, d_memory,
                              grad.cross_attention, s.cross_attention, cross);
     norm2.backward(tape.middle, tape.norm2, s.d_normed, s.d_middle, grad.norm2, pass);
     kernels::add<T>(pass.exec, s.d_middle, s.d_joined, s.d_middle);  // residual
-    dropout.backward(tape.attended, tape.dropout, s.d_middle, s.d_attended, none, pass);
+    const In<D, T> d_attended = branch_gradient<D, T>(s.d_middle, s.d_attended, pass);
+    dropout.backward(tape.attended, tape.dropout, d_attended, s.d_attended, none, pass);
     attention.backward(tape.normed1, tape.attention, s.d_attended, s.d_normed, grad.attention, s.attention,
                        pass);
     norm1.backward(x, tape.norm1, s.d_normed, dx, grad.norm1, pass);
@@ -139,22 +143,22 @@ struct DecoderBlock {
     norm1.forward(x, tape.normed1, tape.norm1, pass);
     attention.forward(tape.normed1, tape.attended, tape.attention, scratch.attention, pass, own);
     dropout.forward(tape.attended, tape.attended, tape.dropout, pass);
-    kernels::add<T>(pass.exec, x, tape.attended, tape.middle);  // residual
+    add_branch<D, T>(x, tape.attended, tape.middle, pass);
     norm2.forward(tape.middle, tape.normed2, tape.norm2, pass);
     const Pass cross = cross_pass(pass);
     read(tape.normed2, tape.read, cross);
     dropout.forward(tape.read, tape.read, tape.cross_dropout, cross);
-    kernels::add<T>(pass.exec, tape.middle, tape.read, tape.joined);  // residual
+    add_branch<D, T>(tape.middle, tape.read, tape.joined, pass);
     norm3.forward(tape.joined, tape.normed3, tape.norm3, pass);
     mixture.forward(tape.normed3, tape.mixed, tape.mixture, scratch.mixture, pass);
-    kernels::add<T>(pass.exec, tape.joined, tape.mixed, y);  // residual
+    add_branch<D, T>(tape.joined, tape.mixed, y, pass);
   }
 };
 
 // Post-norm (Vaswani et al. 2017):
-//   middle = norm1(x + dropout(attention(x)))
-//   joined = norm2(middle + dropout(cross_attention(middle, memory)))
-//   y = norm3(joined + mixture(joined))
+//   middle = norm1(x + r dropout(attention(x)))
+//   joined = norm2(middle + r dropout(cross_attention(middle, memory)))
+//   y = norm3(joined + r mixture(joined))
 template <AttentionShape S, int M, class NormType, class Mixture, class N = typename Mixture::Scalar>
 struct PostNormDecoderBlock {
   static_assert(looks_back_only<Mixture, S.mask>());
@@ -209,16 +213,19 @@ struct PostNormDecoderBlock {
     s.resize(pass);
     Dropout<D, T> none;
     norm3.backward(tape.sum3, tape.norm3, dy, s.d_normed, grad.norm3, pass);
-    mixture.backward(tape.joined, tape.mixture, s.d_normed, s.d_joined, grad.mixture, s.mixture, pass);
+    const In<D, T> d_mixed = branch_gradient<D, T>(s.d_normed, s.d_attended, pass);
+    mixture.backward(tape.joined, tape.mixture, d_mixed, s.d_joined, grad.mixture, s.mixture, pass);
     kernels::add<T>(pass.exec, s.d_joined, s.d_normed, s.d_joined);  // residual
     norm2.backward(tape.sum2, tape.norm2, s.d_joined, s.d_normed, grad.norm2, pass);
     const Pass cross = cross_pass(pass);
-    dropout.backward(tape.read, tape.cross_dropout, s.d_normed, s.d_attended, none, cross);
+    const In<D, T> d_read = branch_gradient<D, T>(s.d_normed, s.d_attended, pass);
+    dropout.backward(tape.read, tape.cross_dropout, d_read, s.d_attended, none, cross);
     cross_attention.backward(tape.middle, memory, tape.cross_attention, s.d_attended, s.d_middle, d_memory,
                              grad.cross_attention, s.cross_attention, cross);
     kernels::add<T>(pass.exec, s.d_middle, s.d_normed, s.d_middle);  // residual
     norm1.backward(tape.sum1, tape.norm1, s.d_middle, s.d_normed, grad.norm1, pass);
-    dropout.backward(tape.attended, tape.dropout, s.d_normed, s.d_attended, none, pass);
+    const In<D, T> d_attended = branch_gradient<D, T>(s.d_normed, s.d_attended, pass);
+    dropout.backward(tape.attended, tape.dropout, d_attended, s.d_attended, none, pass);
     attention.backward(x, tape.attention, s.d_attended, dx, grad.attention, s.attention, pass);
     if (!dx.empty()) kernels::add<T>(pass.exec, dx, s.d_normed, dx);  // residual
   }
@@ -232,15 +239,15 @@ struct PostNormDecoderBlock {
     tape.resize(pass);
     attention.forward(x, tape.attended, tape.attention, scratch.attention, pass, own);
     dropout.forward(tape.attended, tape.attended, tape.dropout, pass);
-    kernels::add<T>(pass.exec, x, tape.attended, tape.sum1);  // residual
+    add_branch<D, T>(x, tape.attended, tape.sum1, pass);
     norm1.forward(tape.sum1, tape.middle, tape.norm1, pass);
     const Pass cross = cross_pass(pass);
     read(tape.middle, tape.read, cross);
     dropout.forward(tape.read, tape.read, tape.cross_dropout, cross);
-    kernels::add<T>(pass.exec, tape.middle, tape.read, tape.sum2);  // residual
+    add_branch<D, T>(tape.middle, tape.read, tape.sum2, pass);
     norm2.forward(tape.sum2, tape.joined, tape.norm2, pass);
     mixture.forward(tape.joined, tape.mixed, tape.mixture, scratch.mixture, pass);
-    kernels::add<T>(pass.exec, tape.joined, tape.mixed, tape.sum3);  // residual
+    add_branch<D, T>(tape.joined, tape.mixed, tape.sum3, pass);
     norm3.forward(tape.sum3, y, tape.norm3, pass);
   }
 };

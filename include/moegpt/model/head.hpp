@@ -1,9 +1,11 @@
 #pragma once
-// LM head: logits z = W x + b, x [D], z [V], and their cross-entropy. If tied, W is the token embedding's
-// weight, and there is no adapter: merged, it would change the embedding. The logits are saved on the tape.
-// Backward computes dz for a block of the vocabulary at a time, so no second buffer of the logits' size is
-// needed. With soft targets the loss has a second part (model/distillation.hpp).
+// LM head: logits z = s (W x + b), x [D], z [V], s = ModelOptions::logit_scale, and their cross-entropy. If
+// tied, W is the token embedding's weight, and there is no adapter: merged, it would change the embedding.
+// The logits are saved on the tape. Backward computes the gradient of u = z / s for a block of the vocabulary
+// at a time, so no second buffer of the logits' size is needed. With soft targets the loss has a second part
+// (model/distillation.hpp).
 #include <moegpt/kernels/cross_entropy.hpp>
+#include <moegpt/kernels/elementwise.hpp>
 #include <moegpt/kernels/gemm.hpp>
 #include <moegpt/layers/adapted_linear.hpp>
 #include <moegpt/model/distillation.hpp>
@@ -57,6 +59,8 @@ struct Head {
   void forward(In<D, T> x, const Table& embedding, Tape& tape, const Pass& pass) const {
     kernels::affine<T, StorageOf<N>>(pass.exec, x, table(embedding), bias.data(), tape.logits);
     if constexpr (R > 0) adapter.add(x, Sum(tape.logits), tape.adapter, pass);
+    const double factor = pass.options.logit_scale;
+    if (factor != 1) kernels::scale<T>(pass.exec, static_cast<T>(factor), tape.logits, tape.logits);
   }
 
   // Mean cross-entropy in nats over targets >= 0 of tokens that are not padding; 0 if there are none.
@@ -85,35 +89,36 @@ struct Head {
   }
 
   // Gradient of factor * loss:
-  // dz = factor (softmax(z) - onehot) / counted,  dx = W^T dz,  dW += dz x^T,  db += dz
+  // du = factor s (softmax(z) - onehot) / counted,  z = s u,  dx = W^T du,  dW += du x^T,  db += du
   // With soft targets, of factor ((1 - a) loss + a T^2 mean divergence):
-  // dz = factor ((1 - a) (softmax(z) - onehot) + a T (q - p)) / counted
+  // du = factor s ((1 - a) (softmax(z) - onehot) + a T (q - p)) / counted
   void backward(In<D, T> x, const Table& embedding, const Tape& tape, Out<D, T> dx, Head& grad,
                 Table& d_embedding, Scratch& scratch, const Pass& pass, double factor = 1) const {
     check_trains<N>();
     scratch.resize(pass);
     const SoftTargets<V, T>& soft = tape.soft;
     const auto per_target = [&](double part) {
-      return tape.counted > 0 ? static_cast<T>(part) / static_cast<T>(tape.counted) : T(0);
+      return tape.counted > 0 ? static_cast<T>(pass.options.logit_scale * part) / static_cast<T>(tape.counted)
+                              : T(0);
     };
     const T scale = per_target(factor * soft.hard_weight());
     const MatrixView<const T> w = table(embedding);
     const MatrixView<T> dw = Tied ? MatrixView<T>(d_embedding) : MatrixView<T>(grad.weight);
     for (Index b = 0; b < blocks.size(); ++b) {
       const Rows block = blocks[b];
-      const MatrixView<T> dz{scratch.d_logits.data(), x.count, block.count, block.count};
+      const MatrixView<T> du{scratch.d_logits.data(), x.count, block.count, block.count};
       kernels::cross_entropies_backward<T>(pass.exec, tape.logits.view(), tape.targets.data(), tape.lse[0],
-                                           scale, block.first, dz);
+                                           scale, block.first, du);
       if (!soft.logits.empty())
         kernels::divergences_backward<T>(pass.exec, tape.logits.view(), soft.logits, tape.targets.data(),
                                          static_cast<T>(soft.options.temperature), tape.divergence.data(),
                                          per_target(factor * soft.soft_weight() / soft.options.temperature),
-                                         block.first, dz);
-      kernels::affine_backward<T>(pass.exec, dz, w.rows_at(block), dx, b > 0);
-      kernels::affine_backward_weights<T>(pass.exec, x, dz, dw.empty() ? dw : dw.rows_at(block),
+                                         block.first, du);
+      kernels::affine_backward<T>(pass.exec, du, w.rows_at(block), dx, b > 0);
+      kernels::affine_backward_weights<T>(pass.exec, x, du, dw.empty() ? dw : dw.rows_at(block),
                                           grad.bias.empty() ? nullptr : grad.bias.data() + block.first);
       if constexpr (R > 0)
-        adapter.backward_outputs(block, dz, b > 0, tape.adapter, grad.adapter, scratch.adapter, pass);
+        adapter.backward_outputs(block, du, b > 0, tape.adapter, grad.adapter, scratch.adapter, pass);
     }
     if constexpr (R > 0) adapter.backward_inputs(x, Sum(dx), grad.adapter, scratch.adapter, pass);
   }

@@ -181,11 +181,15 @@ struct mixtral {
 };
 
 // OLMoE-1B-7B (Muennighoff et al. 2024; allenai/OLMoE-1B-7B-0924): top-8 of 64 small experts, unnormalised
-// gates, balance and z-loss. Differs: no query and key norms.
+// gates, norms of queries and keys over all heads, balance and z-loss.
 template <Extents X = Extents{.vocab = 50304, .context = 4096, .dim = 2048, .layers = 16, .heads = 16}>
 struct olmoe {
   static constexpr Extents extents = X.with({.hidden = X.dim / 2, .experts = 64, .active = 8});
-  static constexpr Config config = llama_config_of(extents);
+  static constexpr Config config = [] {
+    Config c = llama_config_of(extents);
+    c.query_key_norm = QueryKeyNorm::full;
+    return c;
+  }();
   using RouterRecipe = TopKRouter<extents.experts, extents.active, TopK{.gates = Gates::probability}>;
   static Objective objective() {
     return {.balance = 0.01, .balance_rule = BalanceRule::megablocks, .z = 0.001};
@@ -208,6 +212,52 @@ struct qwen_moe {
   using RouterRecipe = SharedExperts<Routed, 4, Shared::gated>;
   static Objective objective() { return {.balance = 0.001, .balance_rule = BalanceRule::huggingface}; }
   static ModelOptions options() { return {.norm_epsilon = 1e-6, .rotary_base = 1e6}; }
+  static constexpr Init init = Init::gpt2;
+};
+
+// Qwen3-30B-A3B (Qwen team 2025; Qwen/Qwen3-30B-A3B): top-8 of 128 small experts, renormalised gates, no
+// shared expert, norms of queries and keys of each head, heads wider than dim / heads, eight query heads per
+// key/value head. Differs: balance over a batch instead of a global batch.
+template <Extents X =
+              Extents{
+                  .vocab = 151936, .context = 40960, .dim = 2048, .layers = 48, .heads = 32, .head_dim = 128}>
+struct qwen3_moe {
+  static constexpr Extents extents = X.with(
+      {.kv_heads = X.heads % 8 == 0 ? X.heads / 8 : 1, .hidden = 3 * X.dim / 8, .experts = 128, .active = 8});
+  static constexpr Config config = [] {
+    Config c = llama_config_of(extents);
+    c.query_key_norm = QueryKeyNorm::head;
+    return c;
+  }();
+  using RouterRecipe = TopKRouter<extents.experts, extents.active>;
+  static Objective objective() { return {.balance = 0.001, .balance_rule = BalanceRule::huggingface}; }
+  static ModelOptions options() { return {.norm_epsilon = 1e-6, .rotary_base = 1e6}; }
+  static constexpr Init init = Init::gpt2;
+};
+
+// Granite 3.1 1B-A400M (IBM 2024; ibm-granite/granite-3.1-1b-a400m-base): top-8 of 32 small experts, softmax
+// of the logits of these, a tied head, and scales of embeddings, attention scores, branches and logits.
+template <Extents X = Extents{.vocab = 49155, .context = 131072, .dim = 1024, .layers = 24, .heads = 16}>
+struct granite_moe {
+  static constexpr Extents extents = X.with({.kv_heads = X.heads % 2 == 0 ? X.heads / 2 : X.heads,
+                                             .hidden = X.dim / 2,
+                                             .experts = 32,
+                                             .active = 8});
+  static constexpr Config config = [] {
+    Config c = llama_config_of(extents);
+    c.tied = true;
+    return c;
+  }();
+  using RouterRecipe = TopKRouter<extents.experts, extents.active>;
+  static Objective objective() { return {.balance = 0.001, .balance_rule = BalanceRule::huggingface}; }
+  static ModelOptions options() {
+    return {.norm_epsilon = 1e-6,
+            .rotary_base = 1.5e6,
+            .attention_scale = 1 / double(config.attention().width()),
+            .embedding_scale = 12,
+            .residual_scale = 0.22,
+            .logit_scale = 1.0 / 6};
+  }
   static constexpr Init init = Init::gpt2;
 };
 

@@ -1,7 +1,8 @@
 #pragma once
 // Transformer: the trunk of a model, from token ids to normalised features [tokens, D]. GPT adds an LM head.
-//   x_0 = embedding(ids) + positions,   x_l+1 = block_l(x_l),   y = norm(x_L)
-// As the decoder of an EncoderDecoder its blocks also read a memory (TrunkPart).
+//   x_0 = e embedding(ids) + positions,   x_l+1 = block_l(x_l),   y = norm(x_L)
+// with e = ModelOptions::embedding_scale. As the decoder of an EncoderDecoder its blocks also read a memory
+// (TrunkPart).
 #include <moegpt/layers/embedding.hpp>
 #include <moegpt/model/block.hpp>
 #include <moegpt/model/checks.hpp>
@@ -216,6 +217,7 @@ struct Transformer {
     tape.resize_streams(pass);
     if constexpr (has_balance) tape.layer_mean.start(Recipe::experts, pass);
     token_embedding.forward(ids.data(), tape.stream[0], pass);
+    scale_embedding(tape.stream[0], pass);
     if constexpr (learned_positions) position_embedding.add_positions(tape.stream[0], pass);
     for (int i = 0; i < C.layers; ++i) {
       const auto held = cache ? cache->at_layer(i) : typename Cache::View{};
@@ -275,10 +277,15 @@ struct Transformer {
     }
     if constexpr (learned_positions)
       position_embedding.add_positions_backward(*d, grad.position_embedding, pass);
+    scale_embedding(*d, pass);
     token_embedding.backward(ids.data(), *d, grad.token_embedding, pass);
   }
 
  private:
+  static void scale_embedding(Out<D, T> x, const Pass& pass) {
+    const double factor = pass.options.embedding_scale;
+    if (factor != 1) kernels::scale<T>(pass.exec, static_cast<T>(factor), x, x);
+  }
   static void check_allowed_experts(const bool* allowed, Index stride) {
     check(stride == 0 || stride == Recipe::experts, "allowed_stride is ", stride, ", expected ",
           Recipe::experts, ", the number of experts, or 0 for the same experts in all layers");

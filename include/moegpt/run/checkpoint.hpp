@@ -218,6 +218,16 @@ inline NewestCheckpoint newest_checkpoint(const std::filesystem::path& folder) {
   return newest;
 }
 
+// Throws what save_checkpoint would throw for the size of the model, its optimizer and its tokenizer, such as
+// more tensors than a file may have: before training, not after. Numbers are not read, and nothing is
+// written.
+template <class Model, class Optimizer>
+void check_can_save_checkpoint(const std::filesystem::path& folder, const Model& model,
+                               const Optimizer& optimizer, const Tokenizer& tokenizer) {
+  check_can_save((folder / checkpoint::files[0]).string(), model, tokenizer);
+  (void)prepare_safetensors((folder / checkpoint::files[1]).string(), optimizer, {}, {.check_finite = false});
+}
+
 // Writes folder/step_<state.step>, and returns when it is on the disk. A valid checkpoint of this step is
 // kept, a damaged one is replaced. Optimizer: Adam, or another tree with steps() and set_steps(). Throws
 // std::runtime_error with the reason if it cannot be written, or a weight or moment is not finite,
