@@ -63,7 +63,8 @@ int run(MpiCommunicator& world, int argc, char** argv) {
     const int own = world.rank();
     world.gather(&own, all.data(), sizeof own);
   } else if (what == "invalid") {  // an error of MPI
-    world.split(-5);
+    const MpiCommunicator moved = std::move(world);
+    world.split(0);
   } else if (what == "refuse") {
     Distribution<MpiCommunicator> ranks(world, world.size() + 1);
   } else {

@@ -7,8 +7,10 @@
 #define MPICH_SKIP_MPICXX 1
 #include <mpi.h>
 
+#include <chrono>
 #include <climits>
 #include <exception>
+#include <thread>
 #include <vector>
 
 namespace moegpt {
@@ -148,6 +150,8 @@ template <class F, class Report>
 int run_with_mpi(int& argc, char**& argv, F&& f, Report&& report) {
   int provided = 0;
   detail::check_mpi(MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+  for (const MPI_Comm all : {MPI_COMM_WORLD, MPI_COMM_SELF})  // for errors without a communicator
+    detail::check_mpi(MPI_Comm_set_errhandler(all, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   int rank = 0, status = 1;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   try {
@@ -156,6 +160,8 @@ int run_with_mpi(int& argc, char**& argv, F&& f, Report&& report) {
     status = f(world);
   } catch (const std::exception& error) {
     report(rank, error.what());
+    std::this_thread::sleep_for(
+        std::chrono::milliseconds(300));  // a launcher drops output of a job that ends
     MPI_Abort(MPI_COMM_WORLD, 1);
   }
   MPI_Finalize();
