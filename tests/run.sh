@@ -6,7 +6,8 @@ source cmake/need_packages.sh
 
 need_packages "the tests" g++=g++ cmake=cmake ninja-build=ninja libeigen3-dev=/usr/include/eigen3/Eigen/Core \
   nlohmann-json3-dev=/usr/include/nlohmann/json.hpp libcli11-dev=/usr/include/CLI/CLI.hpp \
-  catch2=/usr/include/catch2 libpcre2-dev=/usr/include/pcre2.h pkg-config=pkg-config
+  catch2=/usr/include/catch2 libpcre2-dev=/usr/include/pcre2.h pkg-config=pkg-config \
+  libopenmpi-dev=mpicxx.openmpi openmpi-bin=mpirun.openmpi libmpich-dev=mpicxx.mpich mpich=mpirun.mpich
 
 echo "== building the tests"
 cmake --preset ci

@@ -41,6 +41,7 @@
 #include <moegpt/routing/load.hpp>
 #include <moegpt/routing/masked.hpp>
 #include <moegpt/routing/noisy_top_k_router.hpp>
+#include <moegpt/routing/ranks.hpp>
 #include <moegpt/routing/router.hpp>
 #include <moegpt/routing/router_around.hpp>
 #include <moegpt/routing/routing_plan.hpp>

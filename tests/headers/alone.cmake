@@ -1,5 +1,5 @@
 # cmake -DCXX=compiler -DFLAGS=file.rsp -DROOT=dir -DWORK_DIR=dir [-DOPENMP=-fopenmp] [-DPROGRAMS=ON]
-#       -P alone.cmake
+#       [-DMPI_INCLUDE=dir] -P alone.cmake
 cmake_policy(VERSION 3.22)
 
 # Eigen is read once, precompiled; a header that does not reach Eigen by itself is compiled without it.
@@ -12,6 +12,13 @@ if(NOT result EQUAL 0)
 endif()
 
 file(GLOB_RECURSE headers "${ROOT}/include/moegpt/*.hpp")
+if(MPI_INCLUDE)
+  set(mpi -isystem "${MPI_INCLUDE}")
+else()
+  message("skipped: dist/mpi.hpp, because there is no MPI")
+  list(FILTER headers EXCLUDE REGEX "/dist/mpi.hpp$")
+  set(mpi "")
+endif()
 set(programs "")
 if(PROGRAMS)
   # Of the benchmarks those that do not need Google Benchmark.
@@ -27,7 +34,7 @@ foreach(file IN LISTS headers programs)
   if(reaches_eigen)
     set(precompiled -include "${eigen}")
   endif()
-  execute_process(COMMAND "${CXX}" "@${FLAGS}" ${OPENMP} ${precompiled} "-I${ROOT}/bench" -fsyntax-only -x c++
+  execute_process(COMMAND "${CXX}" "@${FLAGS}" ${OPENMP} ${mpi} ${precompiled} "-I${ROOT}/bench" -fsyntax-only -x c++
     "${file}"
     RESULT_VARIABLE result ERROR_VARIABLE diagnostics)
   if(NOT result EQUAL 0)

@@ -194,11 +194,13 @@ struct Transformer {
     last.keep(given);
     last.pass.exec = work.exec, last.pass.dropout = objective.dropout;
     last.pass.partial = given.partial || given.shape != work.shape;
+    if (work.ranks) last.pass.first_token += work.ranks->rank * given.shape.batch * given.stride();
     last.routing = {.objective = objective,
                     .ids = ids.data(),
                     .allowed = work.allowed,
                     .allowed_stride = work.allowed_stride,
-                    .task = work.task};
+                    .task = work.task,
+                    .ranks = work.ranks};
     return last.with_routing(last.routing);
   }
 

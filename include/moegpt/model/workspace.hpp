@@ -60,6 +60,7 @@ struct Workspace {
   const bool* allowed = nullptr;  // [experts] allowed experts; null: all
   Index allowed_stride = 0;       // number of experts: allowed [layers, experts] (ExpertMask)
   int task = 0;                   // task id of Masked routers
+  const Ranks* ranks = nullptr;   // that have the other parts of each batch; null: none
   LastForward last{};
   typename Model::Tape tape;
   typename Model::Scratch scratch;

@@ -16,6 +16,7 @@ struct LossTape : RouterLosses<T> {
   Buffer<T> load_share;      // [groups, E] f of the balance loss / number of groups; see layer_mean.hpp
   Buffer<Index> load_count;  // [groups, E] the loads of f, with those of Objective::step_loads
   Buffer<T> gate_sum;        // [E] importance: the sum of gates over the expert's slots
+  Buffer<double> of_ranks;   // with Ranks, sums over them: tokens, then [4, E]: see sum_over_ranks
 
   [[gnu::noinline]] void resize(int experts, const Pass& pass) {
     const Index groups = groups_in(routing_of(pass).objective.balance_rule.group, pass);
@@ -23,6 +24,7 @@ struct LossTape : RouterLosses<T> {
     load_share.resize(groups * experts);
     load_count.resize(groups * experts);
     gate_sum.resize(experts);
+    of_ranks.resize(routing_of(pass).ranks ? 1 + 4 * experts : 0);
   }
 };
 namespace detail {
@@ -97,23 +99,73 @@ template <class T>
         if (!first || plan.choice[s] == 0) ++count[plan.token[s] / length * E + e];
 }
 
-// tape.load_count, and tape.load_share: f of the balance rule, divided by the number of groups with tokens.
+// Mean scores of the batch, m_e = sum_g part(g) mean_ge, with part(g) the fraction of tokens in group g. With
+// Ranks `tokens` and means are of all of them, but part(g) is of this rank's tokens.
 template <class T>
-[[gnu::noinline]] void measure_shares(const Routed<T>& routed, const RoutingPlan<T>& plan, const Pass& pass,
-                                      LossTape<T>& tape) {
+struct BatchScores {
+  const LossTape<T>& tape;
+  Index groups;
+  int E;
+  const Pass& pass;
+  double own_tokens = static_cast<double>(std::max<Index>(1, routed_tokens(pass)));
+  double tokens = tape.of_ranks.size() > 0 ? std::max(1.0, tape.of_ranks[0]) : own_tokens;
+
+  double part(Index g) const {
+    const Group group = routing_of(pass).objective.balance_rule.group;
+    return groups == 1 ? 1 : static_cast<double>(tokens_in(group, g, pass)) / own_tokens;
+  }
+  double own(int e) const {
+    double sum = 0;
+    for (Index g = 0; g < groups; ++g) sum += part(g) * static_cast<double>(tape.mean_score[g * E + e]);
+    return sum;
+  }
+  double operator()(int e) const {
+    return tape.of_ranks.size() > 0 ? tape.of_ranks[1 + 3 * E + e] / tokens : own(e);
+  }
+};
+
+// tape.of_ranks, sums over Ranks: tokens, then for each expert the loads of f of the batch, gates, (expected)
+// loads and scores. load_count (of the batch) and gate_sum on the tape become these sums.
+template <class T>
+[[gnu::noinline]] void sum_over_ranks(const Routed<T>& routed, const RoutingPlan<T>& plan, const Pass& pass,
+                                      Index groups, LossTape<T>& tape) {
+  const RoutingContext& routing = routing_of(pass);
+  const int E = plan.experts;
+  const bool of_batch = routing.objective.balance_rule.group == Group::batch;
+  const auto tokens = static_cast<double>(routed_tokens(pass));
+  Buffer<double>& sum = tape.of_ranks;
+  const BatchScores<T> scores{tape, groups, E, pass};
+  sum[0] = tokens;
+  for (int e = 0; e < E; ++e) {
+    sum[1 + e] = of_batch ? static_cast<double>(tape.load_count[e]) : 0;
+    sum[1 + E + e] = static_cast<double>(tape.gate_sum[e]);
+    sum[1 + 2 * E + e] = static_cast<double>(routed.load ? (*routed.load)[e] : T(plan.wanted[e]));
+    sum[1 + 3 * E + e] = tokens * scores.own(e);
+  }
+  routing.ranks->sum(sum.data(), sum.size());
+  for (int e = 0; e < E; ++e) {
+    if (of_batch) tape.load_count[e] = static_cast<Index>(sum[1 + e]);
+    tape.gate_sum[e] = static_cast<T>(sum[1 + E + e]);
+  }
+}
+
+// tape.load_share: f of the balance rule, divided by the number of groups with tokens; with the loads of the
+// step also in tape.load_count.
+template <class T>
+[[gnu::noinline]] void measure_shares(int E, const Pass& pass, LossTape<T>& tape) {
   const Objective& o = routing_of(pass).objective;
   const BalanceRule& rule = o.balance_rule;
-  const int E = plan.experts;
   const Index groups = groups_in(rule.group, pass);
   Buffer<Index>& count = tape.load_count;
-  count_loads(routed, plan, rule, groups, count);
+  const Index own = routed_tokens(pass);
+  const Index of_batch = tape.of_ranks.size() > 0 ? static_cast<Index>(tape.of_ranks[0]) : own;
 
   const bool with_step = rule.group == Group::batch && !o.step_loads.count.empty();
-  Index of_step = 0;
+  Index of_step = rule.group == Group::batch ? of_batch - own : 0;
   if (with_step) {
     const Index* others = o.step_loads.of(pass.layer, E);
     for (int e = 0; e < E; ++e) count[e] = others[e] + (o.step_loads.complete ? 0 : count[e]);
-    of_step = o.step_loads.tokens - (o.step_loads.complete ? routed_tokens(pass) : 0);
+    of_step = o.step_loads.tokens - (o.step_loads.complete ? own : own - of_batch);
   }
   double filled = 0;
   for (Index g = 0; g < groups; ++g) filled += tokens_in(rule.group, g, pass) > 0;
@@ -121,26 +173,6 @@ template <class T>
     load_shares(rule, count.data() + g * E, E, tokens_in(rule.group, g, pass) + of_step,
                 1 / std::max(filled, 1.0), tape.load_share.data() + g * E);
 }
-
-// Mean scores of the batch, m_e = sum_g part(g) mean_ge, with part(g) the fraction of tokens in group g.
-template <class T>
-struct BatchScores {
-  const T* mean;
-  Index groups;
-  int E;
-  const Pass& pass;
-  double tokens = static_cast<double>(std::max<Index>(1, routed_tokens(pass)));
-
-  double part(Index g) const {
-    const Group group = routing_of(pass).objective.balance_rule.group;
-    return groups == 1 ? 1 : static_cast<double>(tokens_in(group, g, pass)) / tokens;
-  }
-  double operator()(int e) const {
-    double sum = 0;
-    for (Index g = 0; g < groups; ++g) sum += part(g) * static_cast<double>(mean[g * E + e]);
-    return sum;
-  }
-};
 
 template <class T>
 [[gnu::noinline]] void measure_losses(const Routed<T>& routed, const RoutingPlan<T>& plan, LossTape<T>& tape,
@@ -151,20 +183,25 @@ template <class T>
   const Index groups = groups_in(o.balance_rule.group, pass);
   tape.resize(E, pass);
   mean_scores(routed.score, o.balance_rule.group, pass, tape.mean_score.data());
-  measure_shares(routed, plan, pass, tape);
-  tape.balance = balance_loss(tape.load_share.data(), tape.mean_score.data(), E, groups);
-  tape.z = z_loss<T>(routed.lse, pass);
-
+  count_loads(routed, plan, o.balance_rule, groups, tape.load_count);
   for (int e = 0; e < E; ++e) {
     double sum = 0;
     for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) sum += static_cast<double>(plan.gate[s]);
     tape.gate_sum[e] = static_cast<T>(sum);
   }
+  const bool ranks = tape.of_ranks.size() > 0;
+  if (ranks) sum_over_ranks(routed, plan, pass, groups, tape);
+  measure_shares(E, pass, tape);
+  tape.balance = balance_loss(tape.load_share.data(), tape.mean_score.data(), E, groups);
+  tape.z = z_loss<T>(routed.lse, pass);
+
   const T* gates = tape.gate_sum.data();
   const Dispersion importance(E, [&](int e) { return static_cast<double>(gates[e]); });
-  const Dispersion load(
-      E, [&](int e) { return static_cast<double>(routed.load ? (*routed.load)[e] : T(plan.wanted[e])); });
-  const BatchScores<T> scores{tape.mean_score.data(), groups, E, pass};
+  const Dispersion load(E, [&](int e) {
+    if (ranks) return tape.of_ranks[1 + 2 * E + e];
+    return static_cast<double>(routed.load ? (*routed.load)[e] : T(plan.wanted[e]));
+  });
+  const BatchScores<T> scores{tape, groups, E, pass};
   const Dispersion dispersion(E, scores);
   tape.importance = static_cast<T>(importance.cv2(o.variation));
   tape.load = static_cast<T>(load.cv2(o.variation));
@@ -173,7 +210,8 @@ template <class T>
   tape.own = routed.own;
 }
 
-// The signal: dP and d_load in scratch; d_gate [slots] += gradient of the importance loss.
+// The signal: dP and d_load in scratch; d_gate [slots] += gradient of the importance loss. With Ranks a
+// coefficient has this rank's share of the tokens as a factor, but the gradients of sums have none.
 template <class T>
 [[gnu::noinline]] RouterSignal<T> signal_of_losses(const LossTape<T>& tape, const T* expected_load,
                                                    const RoutingPlan<T>& plan, T* d_gate,
@@ -182,6 +220,9 @@ template <class T>
   const Group group = o.balance_rule.group;
   const int E = plan.experts;
   const Index groups = groups_in(group, pass);
+  const bool ranks = tape.of_ranks.size() > 0;
+  const double whole =
+      ranks ? tape.of_ranks[0] / static_cast<double>(std::max<Index>(1, routed_tokens(pass))) : 1;
   RouterSignal<T> signal{.d_gate = d_gate, .z = T(o.z), .group = group, .own = T(o.own)};
   scratch.resize(E, pass);
   if (o.balance != 0 || o.variance != 0 || o.count != 0) {
@@ -190,7 +231,7 @@ template <class T>
     balance_loss_backward(tape.load_share.data(), E, groups, T(o.balance), d_mean);
     signal.d_mean_score = d_mean;
     if (o.variance != 0 || o.count != 0) {  // m_e = sum over groups of part P_ge
-      const BatchScores<T> m{tape.mean_score.data(), groups, E, pass};
+      const BatchScores<T> m{tape, groups, E, pass};
       const Dispersion dispersion(E, m);
       const double count = o.count * m.tokens * m.tokens;
       for (int e = 0; e < E; ++e) {
@@ -203,14 +244,17 @@ template <class T>
   if (o.importance != 0) {
     const Dispersion importance(E, [&](int e) { return static_cast<double>(tape.gate_sum[e]); });
     for (int e = 0; e < E; ++e) {
-      const T d = T(o.importance * importance.d_cv2(o.variation, static_cast<double>(tape.gate_sum[e])));
+      const T d =
+          T(whole * o.importance * importance.d_cv2(o.variation, static_cast<double>(tape.gate_sum[e])));
       for (Index s = plan.offset[e]; s < plan.offset[e + 1]; ++s) d_gate[s] += d;
     }
   }
   if (o.load != 0 && expected_load) {
-    const Dispersion load(E, [&](int e) { return static_cast<double>(expected_load[e]); });
-    for (int e = 0; e < E; ++e)
-      scratch.d_load[e] = T(o.load * load.d_cv2(o.variation, static_cast<double>(expected_load[e])));
+    const auto load_of = [&](int e) {
+      return ranks ? tape.of_ranks[1 + 2 * E + e] : static_cast<double>(expected_load[e]);
+    };
+    const Dispersion load(E, load_of);
+    for (int e = 0; e < E; ++e) scratch.d_load[e] = T(whole * o.load * load.d_cv2(o.variation, load_of(e)));
     signal.d_load = scratch.d_load.data();
   }
   return signal;

@@ -1,6 +1,7 @@
 #pragma once
 // Arguments of routers, MoE layers and their losses besides the Pass, which points to them.
 #include <moegpt/routing/objective.hpp>
+#include <moegpt/routing/ranks.hpp>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
@@ -11,6 +12,7 @@ struct RoutingContext {
   const bool* allowed = nullptr;  // [experts] experts that can be selected; null: all
   Index allowed_stride = 0;       // number of experts: allowed [layers, experts]; 0: the same in all layers
   int task = 0;                   // task id, for routers such as Masked
+  const Ranks* ranks = nullptr;   // that have the other parts of the batch; null: none
 };
 
 // The context of a pass, or a default one.

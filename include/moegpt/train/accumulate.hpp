@@ -7,6 +7,10 @@
 // Equal to the same sequences in one batch, up to rounding and without noise, dropout and a capacity: cross
 // entropy, z, balance of sequences, and balance of the batch with BalanceLoads::whole_step. The losses
 // importance, load, variance, count and own are those of each micro-batch.
+//
+// With work.ranks, micro-batch i is the i-th of all ranks together: n, N and G are sums over ranks, and
+// loads, importance, load, variance and count are of all ranks. `own` is that of each rank. Every rank calls
+// step with micro-batches of equal shapes.
 #include <moegpt/model/gpt.hpp>
 
 namespace moegpt {
@@ -62,7 +66,8 @@ struct StepWeights {
 
   // Of backward, which multiplies all losses by one weight; so the coefficients are divided by it. A batch
   // without a target has no cross entropy, so any weight will do.
-  double of_backward() const { return targets > 0 ? targets : tokens; }
+  double of_backward() const { return targets > 0 ? targets : tokens > 0 ? tokens : 1; }
+  bool none() const { return targets == 0 && tokens == 0; }
   Objective objective(const Objective& o) const {
     Objective own = scaled(o, tokens / of_backward());
     if (by_sequence) own.balance = o.balance * (sequences / of_backward());
@@ -104,7 +109,8 @@ class Accumulator {
   Loss step(const Model& model, std::span<const Batch> batches, Workspace<Model>& work, Model& grad,
             std::optional<Key> key, Each&& each) {
     check(!batches.empty(), "Accumulator: a step needs at least one micro-batch; found none");
-    const detail::BatchCounts all(batches);
+    detail::BatchCounts all(batches);
+    if (work.ranks) sum_over_ranks(*work.ranks, batches, all);
     clear();
     if (whole_step(work.objective)) {
       for (std::size_t i = 0; i < batches.size(); ++i)
@@ -114,12 +120,13 @@ class Accumulator {
     Loss sum;
     for (std::size_t i = 0; i < batches.size(); ++i) {
       const detail::StepWeights weights(detail::BatchCounts(batches[i]), all, work.objective);
-      if (weights.of_backward() == 0) continue;  // padding only
+      if (weights.none() && !work.ranks) continue;  // padding only, but other ranks may have tokens
       const Loss loss = forward(model, batches[i], work, key, i, weights.objective(work.objective));
       model.backward(batches[i], work, grad, weights.of_backward());
       weights.add(loss, sum);
       each(static_cast<Index>(i), loss);
     }
+    if (work.ranks) sum_losses(*work.ranks, sum);
     return sum;
   }
   Loss step(const Model& model, std::span<const Batch> batches, Workspace<Model>& work, Model& grad,
@@ -151,7 +158,7 @@ class Accumulator {
     const Loss loss = model.forward(batch, work, key, objective);
     if (!complete_) {
       keep_loads(work);
-      tokens_ += detail::BatchCounts(batch).tokens;
+      tokens_ += work.ranks ? of_ranks_[static_cast<Index>(i)] : detail::BatchCounts(batch).tokens;
     }
     return loss;
   }
@@ -164,8 +171,37 @@ class Accumulator {
       });
   }
 
-  Buffer<Index> count_;  // [layers, experts]
-  Index tokens_ = 0;     // that they are of
+  // Sums counts over ranks. std::invalid_argument, on every rank, unless micro-batches have equal shapes.
+  void sum_over_ranks(const Ranks& ranks, std::span<const Batch> batches, detail::BatchCounts& all) {
+    const Index n = std::ssize(batches);
+    check(ranks.agree(n), "Accumulator: ranks have different numbers of micro-batches, here ", n);
+    of_ranks_.resize(n + 3);
+    for (Index i = 0; i < n; ++i) {
+      const Batch& batch = batches[static_cast<std::size_t>(i)];
+      const bool same_batch = ranks.agree(batch.shape.batch), same_length = ranks.agree(batch.shape.length);
+      check(same_batch && same_length, "Accumulator: ranks have different shapes of micro-batch ", i,
+            ", here ", batch.shape.batch, " x ", batch.shape.length);
+      of_ranks_[i] = detail::BatchCounts(batch).tokens;
+    }
+    of_ranks_[n] = all.tokens, of_ranks_[n + 1] = all.targets, of_ranks_[n + 2] = all.sequences;
+    ranks.sum(of_ranks_.data(), n + 3);
+    all.tokens = of_ranks_[n], all.targets = of_ranks_[n + 1], all.sequences = of_ranks_[n + 2];
+  }
+  static void sum_losses(const Ranks& ranks, Loss& loss) {
+    constexpr Index n = std::size(loss_table<double>);
+    double sums[n + 3];
+    for (Index i = 0; i < n; ++i) sums[i] = loss.*loss_table<double>[i].value;
+    sums[n] = loss.cross_entropy, sums[n + 1] = loss.divergence;
+    sums[n + 2] = static_cast<double>(loss.targets);
+    ranks.sum(sums, n + 3);
+    for (Index i = 0; i < n; ++i) loss.*loss_table<double>[i].value = sums[i];
+    loss.cross_entropy = sums[n], loss.divergence = sums[n + 1];
+    loss.targets = static_cast<Index>(sums[n + 2]);
+  }
+
+  Buffer<Index> of_ranks_;  // tokens of micro-batches, summed over ranks
+  Buffer<Index> count_;     // [layers, experts]
+  Index tokens_ = 0;        // that they are of
   bool complete_ = false;
 };
 
