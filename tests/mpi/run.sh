@@ -1,6 +1,6 @@
 #!/bin/bash
 # run.sh MPIRUN PROGRAM [MPIRUN PROGRAM]: runs of a program on each MPI. All must print the same, and errors on
-# one rank must end the job with their message.
+# one rank must end the job with their message. 77 if an MPI starts no processes here.
 set -euo pipefail
 export OMP_NUM_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_base_warn_component_unused=0
@@ -28,6 +28,10 @@ while (( $# )); do
   mpirun=$1 program=$2
   shift 2
   echo "== $mpirun"
+  if ! printed=$(start 2 true); then
+    echo "it starts no processes here: $printed"
+    exit 77
+  fi
   printed=$(trains) || fail "$printed"
   echo "$printed"
   [[ -z $first || $first == "$printed" ]] || fail "the libraries differ: $first"
