@@ -68,7 +68,7 @@ inline std::string to_text(const Config& c) {
 
 // The whole model type, "GPT<Config{...}, TopKRouter<8, 2>>", or "Transformer<...>" of a trunk alone. The
 // grammar of files for programs (io/type_grammar.hpp) does not have the others: "EncoderDecoder<Config{...},
-// Dense, Config{...}, Dense>", and those that state a kind, such as Classifier, without their heads. A router
+// Dense, Config{...}, Dense>", and those with a type_name, such as Classifier, without their heads. A router
 // without text() is called "your router".
 template <class Model>
 std::string to_text(const Config& config = Model::config) {
@@ -88,8 +88,8 @@ std::string to_text(const Config& config = Model::config) {
     else
       router = router_text<typename Model::RouterRecipe>();
     std::string text = "Transformer";
-    if constexpr (requires { Model::kind; })
-      text = Model::kind;
+    if constexpr (requires { Model::type_name; })
+      text = Model::type_name;
     else if constexpr (requires(const Model& model) { model.head; })
       text = "GPT";
     ((((text += "<") += to_text(config)) += ", ") += router) += ">";

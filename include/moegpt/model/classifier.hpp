@@ -25,7 +25,7 @@ struct Classifier {
   using Workspace = moegpt::Workspace<Classifier>;
   static constexpr Config config = C;
   static constexpr int D = C.dim, classes = Classes;
-  static constexpr std::string_view kind = "Classifier";  // in the text of its type
+  static constexpr std::string_view type_name = "Classifier";  // in the text of its type
   static constexpr bool has_experts = Trunk::has_experts;
 
   Trunk trunk;

@@ -77,7 +77,7 @@ struct MultiTask {
   using Trunk = Transformer<C, Recipe, N>;
   using Workspace = moegpt::Workspace<MultiTask>;
   static constexpr Config config = C;
-  static constexpr std::string_view kind = "MultiTask";  // in the text of its type
+  static constexpr std::string_view type_name = "MultiTask";  // in the text of its type
   static constexpr int D = C.dim, tasks = 1 + static_cast<int>(sizeof...(Heads));
   static constexpr bool has_experts = Trunk::has_experts;
   using Loss = MultiTaskLoss<tasks>;

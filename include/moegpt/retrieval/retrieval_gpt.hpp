@@ -36,7 +36,7 @@ struct RetrievalGPT {
   using Trunk = Transformer<C, Recipe, N>;
   using EncoderTrunk = Transformer<Encoder, EncoderRecipe, N>;
   static constexpr Config config = C;
-  static constexpr std::string_view kind = "RetrievalGPT";  // in the text of its type
+  static constexpr std::string_view type_name = "RetrievalGPT";  // in the text of its type
   static constexpr RetrievalShape retrieval = S;
   static constexpr int D = C.dim, V = C.vocab, M = Encoder.dim;
   static constexpr bool has_experts = Trunk::has_experts || EncoderTrunk::has_experts;
