@@ -6,7 +6,13 @@
 #   bench/run.sh peers        training of the same models in PyTorch, interleaved with moegpt
 #   bench/run.sh peers generation   generation in PyTorch and llama.cpp, likewise: bench/peers/README.md
 #   bench/run.sh collapse     do experts collapse, and what prevents it? trains small models, twenty minutes
-#   bench/run.sh expert_choice   does expert choice learn in fewer steps than top-2? ten minutes
+# Experiments of docs/evidence.md. Each goes on where it was stopped, and remakes its tables and pictures from
+# docs/evidence/*.jsonl with --report; --help lists the options. They read data/ (examples/get_corpus.sh).
+#   bench/run.sh recipe          which training configuration has the least loss for a budget of arithmetic?
+#   bench/run.sh scaling         loss by number of experts and size, and fits of scaling laws
+#   bench/run.sh mixture_against_dense   compute that a mixture saves, and the weights that it costs
+#   bench/run.sh expert_choice   expert choice and top-2 by number of experts
+#   bench/run.sh byte_pairs      a vocabulary of byte pairs against characters at equal CPU time
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source cmake/need_packages.sh
@@ -61,7 +67,7 @@ peers)
   build build/bench
   exec bench/peers/run.sh "$root/$bin" "$@"
   ;;
-collapse | expert_choice)
+collapse | recipe | scaling | mixture_against_dense | expert_choice | byte_pairs)
   experiment=$1
   shift
   echo "== building" >&2
