@@ -4,6 +4,7 @@
 #include "../../bench/support/fits.hpp"
 #include "../../bench/support/records.hpp"
 #include "support/catch.hpp"
+#include "support/temporary_folder.hpp"
 
 #include <moegpt/train/corpus.hpp>
 
@@ -26,15 +27,6 @@ Figure example() {
               {.name = "seeds", .colour = 0, .draw = Figure::Draw::points, .points = {{1e9, 2}, {1e12, 1}}},
               {.name = "fit", .colour = 1, .draw = Figure::Draw::dashed, .points = {{1e9, 2}, {1e12, 1}}}}};
 }
-
-struct Folder {
-  std::filesystem::path path;
-  Folder() {
-    char name[] = "/tmp/moegpt-records-XXXXXX";
-    path = mkdtemp(name);
-  }
-  ~Folder() { std::filesystem::remove_all(path); }
-};
 
 }  // namespace
 
@@ -104,8 +96,8 @@ TEST_CASE("Fits find the laws that made the points") {
 }
 
 TEST_CASE("Records go on behind the last whole line") {
-  const Folder folder;
-  const auto path = folder.path / "new" / "runs.jsonl";
+  const TemporaryFolder folder;
+  const auto path = folder / "new/runs.jsonl";
   {
     Records records(path);
     records.add({{"cell", "a"}, {"seed", 1}, {"val", 1.25}});
@@ -133,8 +125,8 @@ TEST_CASE("Records go on behind the last whole line") {
 }
 
 TEST_CASE("Tables are replaced within their document") {
-  const Folder folder;
-  const auto path = folder.path / "page.md";
+  const TemporaryFolder folder;
+  const auto path = folder / "page.md";
   write_file(path, "before\n<!-- t -->\nold\n<!-- end of t -->\nafter\n");
   write_between(path, "t", "new\n");
   write_between(path, "other", "nothing\n");
