@@ -34,14 +34,6 @@ constexpr bool exchanges_experts() {
     return false;
 }
 
-// dst[i] = sum over r of parts[r][i], in the order of r
-template <class T>
-void sum_parts(const T* parts, int count, Index n, T* dst) {
-  std::copy_n(parts, n, dst);
-  for (int r = 1; r < count; ++r)
-    for (Index i = 0; i < n; ++i) dst[i] += parts[r * n + i];
-}
-
 }  // namespace detail
 
 // The sequences of a batch that rank `rank` of `ranks` has. std::invalid_argument unless each has equally
@@ -252,7 +244,7 @@ class Distribution {
   void sum_over(C& ranks, T* values, Index n) {
     Buffer<T> all(ranks.size() * n);
     ranks.gather(values, all.data(), n * Index{sizeof(T)});
-    detail::sum_parts(all.data(), ranks.size(), n, values);
+    sum_parts(all.data(), ranks.size(), n, values);
   }
 
   // Sums over `ranks`. Gradients are concatenated and cut in buckets, and each bucket in one slice per rank,
@@ -300,7 +292,7 @@ class Distribution {
       for (int r = 0; r < P; ++r) send[static_cast<std::size_t>(r)] = size_of(r);
       std::fill(receive.begin(), receive.end(), own);
       ranks.exchange(bucket, send.data(), parts, receive.data(), sizeof(T));
-      detail::sum_parts(parts, P, own, bucket);
+      sum_parts(parts, P, own, bucket);
       ranks.gather(bucket, sums, slice * Index{sizeof(T)});
       Index at = 0;
       for (const Piece& piece : pieces) {

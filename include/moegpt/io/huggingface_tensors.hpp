@@ -57,7 +57,7 @@ class Tensors {
     return &found->second;
   }
   const std::string& directory() const { return directory_; }
-  // Tensors that nobody asked for.
+  // Names that were no argument of find.
   std::vector<std::string> unused() const {
     std::vector<std::string> names;
     for (const auto& [name, found] : found_)

@@ -6,6 +6,14 @@
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
+// sum[i] = sum over r of parts[r][i], added in the order of r. parts [count, n], sum [n].
+template <class T>
+void sum_parts(const T* parts, int count, Index n, T* sum) {
+  for (Index i = 0; i < n; ++i) sum[i] = parts[i];
+  for (int r = 1; r < count; ++r)
+    for (Index i = 0; i < n; ++i) sum[i] += parts[r * n + i];
+}
+
 // Parts have equal shapes; rank r has the sequences after those of ranks below r. A null pointer to Ranks:
 // this process has the whole batch. All calls are collective: every rank makes them in the same order.
 struct Ranks {
@@ -24,10 +32,7 @@ struct Ranks {
   // values[i] = sum over ranks of values[i], added in their order, so that all ranks have the same bits.
   template <class T>
   void sum(T* values, Index n) const {
-    const T* all = gather_all(values, n);
-    for (Index i = 0; i < n; ++i) values[i] = 0;
-    for (int r = 0; r < count; ++r)
-      for (Index i = 0; i < n; ++i) values[i] += all[r * n + i];
+    sum_parts(gather_all(values, n), count, n, values);
   }
   // Whether all ranks have equal values.
   bool agree(Index value) const {
