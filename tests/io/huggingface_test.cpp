@@ -161,6 +161,28 @@ TEST_CASE("what is exported is imported with the same bits, in one file, in shar
   }
 }
 
+TEST_CASE("tensors of an earlier export do not stay in the directory") {
+  const TemporaryFolder folder;
+  Mixtral model;
+  load_huggingface(golden("mixtral"), model);
+  for (const std::int64_t shard_bytes : {5'000'000'000, 5'000l, 3'000l, 5'000'000'000}) {
+    save_huggingface(folder / "model", model, "mixtral", {.shard_bytes = shard_bytes});
+    std::set<std::string> found, expected;
+    for (const auto& entry : fs::directory_iterator(folder / "model"))
+      if (entry.path().extension() == ".safetensors") found.insert(entry.path().filename());
+    const fs::path index = folder / "model/model.safetensors.index.json";
+    if (shard_bytes > 5000) {
+      CHECK_FALSE(fs::exists(index));
+      expected.insert("model.safetensors");
+    } else {
+      const auto json = nlohmann::json::parse(std::ifstream(index));
+      for (const auto& [tensor, file] : json["weight_map"].items()) expected.insert(file.get<std::string>());
+      CHECK(expected.size() > 2);
+    }
+    CHECK(found == expected);
+  }
+}
+
 TEST_CASE("experts in one tensor, F16, and names without a prefix are read") {
   Mixtral model, fused;
   const Copy copy;
@@ -309,13 +331,14 @@ TEST_CASE("an index names files beside it only, and what they have") {
   const Copy copy;
   const auto tensors = copy.tensors();
   nlohmann::json map = nlohmann::json::object();
-  for (const auto& [name, tensor] : tensors) map[name] = "model.safetensors";
+  for (const auto& [name, tensor] : tensors) map[name] = "part.safetensors";
+  fs::rename(copy.directory / "model.safetensors", copy.directory / "part.safetensors");
   const auto refused = [&](const nlohmann::json& changed) {
     copy.write("model.safetensors.index.json", nlohmann::json{{"weight_map", changed}}.dump());
     return copy.refusal_of_load();
   };
   CHECK(refused(map) == "");
-  for (const char* name : {"../model.safetensors", "/etc/passwd", "..", "", "a/b"}) {
+  for (const char* name : {"../part.safetensors", "/etc/passwd", "..", "", "a/b"}) {
     nlohmann::json changed = map;
     changed["model.norm.weight"] = name;
     CHECK_THAT(refused(changed), ContainsSubstring("expected the name of a file beside the index"));
@@ -326,9 +349,12 @@ TEST_CASE("an index names files beside it only, and what they have") {
   changed["model.norm.weight"] = "missing.safetensors";
   CHECK_THAT(refused(changed), ContainsSubstring("missing.safetensors"));
   changed = map;
-  changed["model.other.weight"] = "model.safetensors";
+  changed["model.other.weight"] = "part.safetensors";
   CHECK_THAT(refused(changed), ContainsSubstring("lacks the tensor 'model.other.weight'"));
   CHECK_THAT(refused(nlohmann::json::array()), ContainsSubstring("\"weight_map\" is array"));
+  // Without it, and beside it, model.safetensors is read.
+  fs::rename(copy.directory / "part.safetensors", copy.directory / "model.safetensors");
+  CHECK(refused(changed) == "");
 }
 
 TEST_CASE("a changed directory gives a model or an error, which leaves the model as it was") {

@@ -5,6 +5,8 @@
 #include <moegpt/io/huggingface_tensors.hpp>
 #include <moegpt/io/tokenizer_file.hpp>
 
+#include <set>
+
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
 
@@ -192,12 +194,27 @@ inline void write_text(const std::filesystem::path& path, std::string text) {
   write_file_atomically(path, [&](FileWriter& out) { out.write(text); });
 }
 
+// Removes the tensors of an earlier model: model.safetensors would be read in place of shards, and an index
+// in place of model.safetensors.
+inline void remove_other_tensors(const std::filesystem::path& directory,
+                                 const std::set<std::string>& written) {
+  std::vector<std::filesystem::path> others;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    const bool shard =
+        name.starts_with("model-") && name.find("-of-") != name.npos && name.ends_with(".safetensors");
+    const bool tensors = shard || name == "model.safetensors" || name == "model.safetensors.index.json";
+    if (tensors && !written.contains(name)) others.push_back(entry.path());
+  }
+  for (const auto& path : others) std::filesystem::remove(path);
+}
+
 }  // namespace huggingface
 
 // Writes a model to a directory, which is created if it is missing, so that transformers loads it: shards of
-// tensors first, config.json last. Throws std::invalid_argument if the family's config.json cannot state the
-// model's type and options, std::runtime_error for a weight that is not finite and a file that cannot be
-// written.
+// tensors first, config.json last. Tensors of an earlier model in it are removed. Throws
+// std::invalid_argument if the family's config.json cannot state the model's type and options,
+// std::runtime_error for a weight that is not finite and a file that cannot be written.
 template <class Model>
 void save_huggingface(const std::filesystem::path& directory, const Model& model, const std::string& family,
                       HuggingFaceOptions options = {}) {
@@ -221,6 +238,7 @@ void save_huggingface(const std::filesystem::path& directory, const Model& model
   }
   std::filesystem::create_directories(directory);
   nlohmann::ordered_json map = nlohmann::ordered_json::object();
+  std::set<std::string> written;
   for (std::size_t i = 0; i < shards.size(); ++i) {
     char name[64] = "model.safetensors";
     if (shards.size() > 1)
@@ -228,13 +246,14 @@ void save_huggingface(const std::filesystem::path& directory, const Model& model
     for (const auto& tensor : shards[i]) map.push_back({tensor.name, name});
     const auto prepared = safetensors::prepared((directory / name).string(), std::move(shards[i]), {});
     write_file_atomically(directory / name, [&](FileWriter& out) { prepared.write(out); });
+    written.insert(name);
   }
-  const std::filesystem::path index = directory / "model.safetensors.index.json";
-  if (shards.size() > 1)
-    huggingface::write_text(
-        index, nlohmann::ordered_json{{"metadata", {{"total_size", total}}}, {"weight_map", map}}.dump(1));
-  else
-    std::filesystem::remove(index);  // of an earlier model, which would be read instead
+  if (shards.size() > 1) {
+    written.insert("model.safetensors.index.json");
+    write_text(directory / "model.safetensors.index.json",
+               nlohmann::ordered_json{{"metadata", {{"total_size", total}}}, {"weight_map", map}}.dump(1));
+  }
+  remove_other_tensors(directory, written);
   json["dtype"] = options.dtype == DType::f32    ? "float32"
                   : options.dtype == DType::bf16 ? "bfloat16"
                                                  : "float64";

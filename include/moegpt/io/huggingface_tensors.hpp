@@ -23,9 +23,9 @@ class Tensors {
     const TensorInfo* info;
   };
   explicit Tensors(const std::filesystem::path& directory) : directory_(directory.string()) {
-    const auto index = directory / "model.safetensors.index.json";
-    if (!std::filesystem::exists(index)) {
-      files_.push_back(read_safetensors(directory / "model.safetensors"));
+    const auto single = directory / "model.safetensors", index = directory / "model.safetensors.index.json";
+    if (std::filesystem::exists(single) || !std::filesystem::exists(index)) {  // as transformers
+      files_.push_back(read_safetensors(single));
       for (const auto& [name, info] : files_[0].header.tensors) found_[name] = {&files_[0], &info};
       return;
     }
