@@ -16,9 +16,11 @@
 #include <moegpt/core/start.hpp>
 #include <moegpt/layers/adapted_linear.hpp>
 #include <moegpt/layers/attention.hpp>
+#include <moegpt/layers/attention_shape.hpp>
 #include <moegpt/layers/dropout.hpp>
 #include <moegpt/layers/embedding.hpp>
 #include <moegpt/layers/expert.hpp>
+#include <moegpt/layers/key_values.hpp>
 #include <moegpt/layers/layer.hpp>
 #include <moegpt/layers/linear.hpp>
 #include <moegpt/layers/linear_expert.hpp>

@@ -4,65 +4,11 @@
 //   y = W_o concat_h softmax(scale q_h k^T) v
 // Self-attention: queries, keys and values are projections of x; a key/value cache holds those of earlier
 // tokens, and forward appends to it. Cross-attention: keys and values are projections of a memory.
-#include <moegpt/core/layer_set.hpp>
 #include <moegpt/layers/adapted_linear.hpp>
-#include <moegpt/layers/query_key_norm.hpp>
-#include <moegpt/layers/rotary.hpp>
+#include <moegpt/layers/key_values.hpp>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
-
-// The extents of an attention layer. kv_heads 0: as many as heads; head_dim 0: dim / heads.
-struct AttentionShape {
-  int dim, heads, kv_heads = 0, head_dim = 0;
-  Mask mask = Mask::causal;
-  bool rotary = false;
-  QueryKeyNorm query_key_norm = QueryKeyNorm::none;
-  int rotary_dim = 0;  // features of a head that are rotated, the first ones; 0: all
-  Pairing pairing = Pairing::halves;
-  RotaryScaling rotary_scaling = RotaryScaling::none;
-  bool bias = false;  // of query, key and value
-  bool output_bias = true;
-  int window = 0;               // query p attends to keys |p - j| < window, within the mask; 0: no window
-  LayerSet window_at{};         // layers of a model with the window, by Pass::layer; not given: all
-  Local local = Local::window;  // or blocks of `window` positions
-  int stride = 0;               // with a window: query p attends to keys (p - j) % stride = 0, too; 0: none
-  int memory_dim = 0;           // features of a memory's tokens; 0: dim. If not dim: cross-attention only
-  int adapter_rank = 0;         // of the projections' adapters; 0: none
-
-  constexpr int key_value_heads() const { return kv_heads > 0 ? kv_heads : heads; }
-  constexpr int width() const { return head_dim > 0 ? head_dim : dim / heads; }
-  constexpr int rotary_width() const { return rotary_dim > 0 ? rotary_dim : width(); }
-  constexpr int memory_width() const { return memory_dim > 0 ? memory_dim : dim; }
-
-  constexpr bool has_window(int layer) const {
-    return window > 0 && (!window_at.given || window_at.has(layer));
-  }
-  // Positions before its own that a query of a layer with a window, but no stride, may attend to.
-  constexpr Index reach() const { return Index{local == Local::two_blocks ? 2 : 1} * window - 1; }
-
-  // A cache of a window holds the positions that the next token and any of the last `spare` tokens may
-  // attend to, one more because it begins at an even one, and room for `step` tokens.
-  static constexpr Index spare = 64, step = 64;
-  constexpr Index window_rows() const { return reach() + spare + 1 + step; }
-  // Rows that a cache of a layer needs for each sequence.
-  constexpr Index cache_rows(int layer, Index context) const {
-    return has_window(layer) && stride == 0 && window_rows() < context ? window_rows() : context;
-  }
-  // The same for the layer with most.
-  constexpr Index most_cache_rows(Index context) const {
-    return window_at.given ? context : cache_rows(0, context);
-  }
-};
-
-// Key/value cache of `capacity` positions per sequence: position p of sequence b is row b * capacity + p. In
-// a cache of a window it is row b * capacity + p - firsts[b], and attention moves rows and `firsts` forward.
-template <int Dkv, class T>
-struct KeyValues {
-  Out<Dkv, T> keys, values;
-  Index capacity = 0;
-  Index* firsts = nullptr;  // [batch] position of the first row, even; null: all 0, and rows never move
-};
 
 template <AttentionShape S, class N = float>
 struct Attention {
@@ -181,7 +127,7 @@ struct Attention {
     }
     start_dropout(tape, pass);
     if (cache && cache->firsts) return mix_in_steps(*cache, y, tape, scratch, pass);
-    if (cache) append(*cache, tape, pass, {0, pass.shape.length});
+    if (cache) cache->append(S, tape.key, tape.value, pass, {0, pass.shape.length});
     mix(heads_of(tape, pass, cache ? cache->capacity : pass.shape.length),
         cache ? In<Dkv, T>(cache->keys) : tape.key, cache ? In<Dkv, T>(cache->values) : tape.value, y, tape,
         scratch, pass);
@@ -281,7 +227,7 @@ struct Attention {
     Index *const firsts = scratch.steps.data(), *const lengths = firsts + batch;
     for (Index done = 0; done < length; done += S.step) {
       const Rows tokens{done, length - done < S.step ? length - done : S.step};
-      append(cache, tape, pass, tokens);
+      cache.append(S, tape.key, tape.value, pass, tokens);
       for (Index b = 0; b < batch; ++b) {
         const Index left = pass.length_of(b) - done;  // below zero: padding, which has no keys of its own
         firsts[b] = pass.positions().first_of(b) + done;
@@ -320,33 +266,11 @@ struct Attention {
             lengths[b], ", expected 0 .. ", length);
   }
   [[gnu::noinline]] static void check_cache(const KeyValues<Dkv, T>* cache, const Pass& pass) {
-    const Index capacity = cache ? cache->capacity : 0;
-    if (cache && cache->firsts) check_window_cache(*cache, pass);
-    for (Index b = 0; b < pass.shape.batch; ++b) {
-      const Index first = pass.positions().first_of(b), end = pass.end_of(b);
-      check(cache || first == 0, "attention: the tokens of sequence ", b, " begin at position ", first,
+    for (Index b = 0; !cache && b < pass.shape.batch; ++b)
+      check(pass.positions().first_of(b) == 0, "attention: the tokens of sequence ", b, " begin at position ",
+            pass.positions().first_of(b),
             ", but without a cache there are no keys before them: give it one, or first_position 0");
-      check(!cache || cache->firsts || end <= capacity, "attention: sequence ", b, " has ", end,
-            " positions, but the cache has room for ", capacity, " in each sequence");
-    }
-    const Index rows = pass.shape.batch * capacity;
-    check(!cache || (cache->keys.count >= rows && cache->values.count >= rows), "attention: a cache with ",
-          cache ? cache->keys.count : 0, " keys and ", cache ? cache->values.count : 0, " values, but ",
-          pass.shape.batch, " sequences of ", capacity, " positions need ", rows, " of each");
-  }
-  [[gnu::noinline]] static void check_window_cache(const KeyValues<Dkv, T>& cache, const Pass& pass) {
-    check(S.has_window(pass.layer) && S.stride == 0 && cache.capacity >= S.window_rows(),
-          "attention: a cache of ", cache.capacity,
-          " rows that move, but this layer needs all positions, or "
-          "more rows: use KVCache");
-    check(!pass.documents, "attention: documents, but a cache of a window does not serve them");
-    for (Index b = 0; b < pass.shape.batch; ++b) {
-      const Index first = pass.positions().first_of(b), held = cache.firsts[b];
-      check(held >= 0 && held % 2 == 0 && (held == 0 || held + S.reach() <= first),
-            "attention: the cache of ", "sequence ", b, " begins at position ", held,
-            ", but the token at position ", first,
-            " attends to earlier ones: clear the sequence and compute it again");
-    }
+    if (cache) cache->check_fits(S, pass);
   }
   [[gnu::noinline]] static void check_documents(const Pass& pass) {
     for (Index n = 0; pass.documents && n < pass.tokens(); ++n) {
@@ -392,31 +316,6 @@ struct Attention {
     return rotary_of(S.rotary_width(), S.pairing, S.rotary_scaling, options);
   }
   static T clip_of(const Pass& pass) { return static_cast<T>(pass.options.qkv_clip); }
-  // Stores the keys and values of a range of each sequence's tokens.
-  static void append(const KeyValues<Dkv, T>& cache, const Tape& tape, const Pass& pass, Rows tokens) {
-    for (Index b = 0; b < pass.shape.batch; ++b) {
-      const Index left = pass.length_of(b) - tokens.first, count = left < tokens.count ? left : tokens.count;
-      if (count <= 0) continue;
-      const Index position = pass.positions().first_of(b) + tokens.first;
-      if (cache.firsts) make_room(cache, b, position, count);
-      const Index from = b * pass.shape.length + tokens.first;
-      const Index to = b * cache.capacity + position - (cache.firsts ? cache.firsts[b] : 0);
-      const std::size_t bytes = bytes_of<T>(Dkv * count);
-      std::memcpy(cache.keys[to], tape.key[from], bytes);
-      std::memcpy(cache.values[to], tape.value[from], bytes);
-    }
-  }
-  // Moves the rows that are still attended to, if `count` positions from `position` on do not fit behind
-  // them: once in S.step tokens.
-  static void make_room(const KeyValues<Dkv, T>& cache, Index b, Index position, Index count) {
-    Index& first = cache.firsts[b];
-    if (position + count - first <= cache.capacity) return;
-    const Index needed = position - S.reach() - S.spare, from = needed > 0 ? needed / 2 * 2 : 0;
-    const std::size_t bytes = bytes_of<T>(Dkv * (position - from));
-    for (const Out<Dkv, T>& rows : {cache.keys, cache.values})
-      std::memmove(rows[b * cache.capacity], rows[b * cache.capacity + from - first], bytes);
-    first = from;
-  }
 };
 static_assert(lists_every_field<Attention<AttentionShape{.dim = 4, .heads = 2}>>());
 static_assert(Layer<Attention<AttentionShape{.dim = 4, .heads = 2}>>);

@@ -1,7 +1,7 @@
 #pragma once
 // Config: dimensions of a model and the options that decide which weights exist. It is a template argument:
 // GPT<Config{.vocab = 65, ...}, TopKRouter<8, 2>>.
-#include <moegpt/layers/attention.hpp>
+#include <moegpt/layers/attention_shape.hpp>
 #include <moegpt/kernels/activations.hpp>
 
 namespace moegpt {

@@ -4,6 +4,7 @@
 // Layers with a window hold only the positions that it needs, so that their memory does not depend on the
 // context; a sequence of theirs can be truncated by at least AttentionShape::spare tokens.
 #include <moegpt/core/heap_array.hpp>
+#include <moegpt/layers/key_values.hpp>
 #include <moegpt/model/config.hpp>
 #include <moegpt/model/workspace.hpp>
 
