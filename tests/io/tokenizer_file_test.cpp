@@ -71,6 +71,10 @@ TEST_CASE("a tokenizer.json that is written is read as the same tokenizer") {
     const Tokenizer tokenizer = read_tokenizer_json(golden("bpe_" + name + ".json"));
     write_tokenizer_json(folder / "tokenizer.json", tokenizer);
     CHECK(read_tokenizer_json(folder / "tokenizer.json") == tokenizer);
+    // `tokenizers` takes the ids of special tokens from the vocabulary.
+    const auto json = nlohmann::json::parse(read_file(folder / "tokenizer.json", 1 << 20));
+    for (const auto& special : tokenizer.byte_pairs()->rules().special)
+      CHECK(json["model"]["vocab"][special.text] == special.id);
   }
   CHECK_THAT(refusal([&] { write_tokenizer_json(folder / "x", Tokenizer::bytes()); }),
              ContainsSubstring("expected one of byte pairs"));
@@ -126,6 +130,9 @@ TEST_CASE("what would change ids and is not supported is refused by name") {
   CHECK_THAT(refused([](Json& j) { j["model"]["vocab"]["!"] = -1; }), ContainsSubstring("expected 0 .. "));
   CHECK_THAT(refused([](Json& j) { j["model"]["ignore_merges"] = "yes"; }),
              ContainsSubstring("must be boolean"));
+  CHECK_THAT(refused([](Json& j) { j["model"]["ignore_merge"] = true; }),
+             ContainsSubstring("the member 'model.ignore_merge', which is not known"));
+  CHECK_THAT(refused([](Json& j) { j["case"] = "lower"; }), ContainsSubstring("the member 'case'"));
   CHECK_THAT(refused([](Json& j) { j.erase("model"); }), ContainsSubstring("has no member \"model\""));
 }
 

@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <unordered_map>
+#include <unordered_set>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
@@ -105,11 +106,17 @@ class TokenizerJson {
 
   Tokenizer read() {
     const JsonObject file(name_, json_);
+    refuse_others(json_, "",
+                  {"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer",
+                   "post_processor", "decoder", "model"});
     for (const char* member : {"truncation", "padding"}) refuse_if_set(json_, "", member);
     const bool nfc = json_.contains("normalizer") && has_type(json_["normalizer"], "NFC");
     if (!nfc) refuse_if_set(json_, "", "normalizer");
     const nlohmann::json& model = file.at("model");
     const JsonObject fields(name_ + ": model", model);
+    refuse_others(model, "model.",
+                  {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix",
+                   "fuse_unk", "byte_fallback", "ignore_merges", "vocab", "merges"});
     if (model.contains("type") && model["type"] != "BPE") refuse("model.type", model["type"], "\"BPE\"");
     for (const char* member : {"dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix",
                                "fuse_unk", "byte_fallback"})
@@ -133,6 +140,13 @@ class TokenizerJson {
                            std::string_view expected) const {
     reject_file(name_, "\"", member, "\" is ", shown(found.dump()), ", which is not supported; expected ",
                 expected);
+  }
+  void refuse_others(const nlohmann::json& object, const std::string& prefix,
+                     std::initializer_list<std::string_view> known) const {
+    for (const auto& [member, value] : object.items())
+      if (std::find(known.begin(), known.end(), member) == known.end())
+        reject_file(name_, "has the member ", shown(prefix + member),
+                    ", which is not known: it may change ids");
   }
   // null, false and "" mean that nothing is set.
   void refuse_if_set(const nlohmann::json& object, const std::string& prefix, const char* member) const {
@@ -262,7 +276,7 @@ inline void write_tokenizer_json(const std::filesystem::path& path, const Tokeni
   const BytePairRules& rules = pairs->rules();
   using Json = nlohmann::ordered_json;
   const auto token = [&](int id) { return detail::in_byte_characters(pairs->token(id)); };
-  Json vocab = Json::object(), merges = Json::array(), added = Json::array();
+  Json merges = Json::array(), added = Json::array();
   std::vector<int> ids = rules.bytes;
   for (const auto& merge : rules.merges) {
     ids.push_back(merge.id);
@@ -271,12 +285,17 @@ inline void write_tokenizer_json(const std::filesystem::path& path, const Tokeni
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   std::string vocabulary = "{";  // an ordered object is searched with each insertion
-  for (const int id : ids) {
+  std::unordered_set<std::string> written;
+  const auto add_to_vocabulary = [&](const std::string& text, int id) {
+    if (!written.insert(text).second) return;
     if (vocabulary.size() > 1) vocabulary += ',';
-    vocabulary += json_quoted(token(id));
+    vocabulary += json_quoted(text);
     vocabulary += ':';
     vocabulary += std::to_string(id);
-  }
+  };
+  for (const int id : ids) add_to_vocabulary(token(id), id);
+  // Without this, `tokenizers` gives a special token the id behind all others.
+  for (const auto& special : rules.special) add_to_vocabulary(special.text, special.id);
   vocabulary += '}';
   for (const auto& special : rules.special)
     added.push_back({{"id", special.id},
