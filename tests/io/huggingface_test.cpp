@@ -183,6 +183,42 @@ TEST_CASE("tensors of an earlier export do not stay in the directory") {
   }
 }
 
+TEST_CASE("a tokenizer, or the files of another directory, are written beside the weights") {
+  const TemporaryFolder folder;
+  const Copy copy;
+  Mixtral model;
+  load_huggingface(copy.directory, model);
+  const auto config_of = [&](const char* name) {
+    return nlohmann::json::parse(read_file(folder / name / "config.json"));
+  };
+  BytePairRules rules{.bytes = gpt2_byte_ids(), .special = {{256, "<|endoftext|>"}}};
+  const Tokenizer tokenizer = Tokenizer::byte_pairs(rules);
+  save_huggingface(folder / "own", model, "mixtral", {.tokenizer = &tokenizer});
+  CHECK(read_huggingface_tokenizer(folder / "own") == tokenizer);
+  CHECK(config_of("own")["eos_token_id"] == 256);
+  const auto settings = nlohmann::json::parse(read_file(folder / "own/tokenizer_config.json"));
+  CHECK(settings["eos_token"] == "<|endoftext|>");
+
+  nlohmann::json config = copy.config();
+  config["eos_token_id"] = {3, 4}, config["hidden_act"] = "relu";
+  copy.write("config.json", config.dump());
+  copy.write("generation_config.json", "{}");
+  copy.write("modeling.py", "");
+  write_tokenizer_json(copy.directory / "tokenizer.json", tokenizer);
+  save_huggingface(folder / "trained", model, "mixtral", {.base = copy.directory});
+  CHECK(read_huggingface_tokenizer(folder / "trained") == tokenizer);
+  CHECK(fs::exists(folder / "trained/generation_config.json"));
+  CHECK_FALSE(fs::exists(folder / "trained/modeling.py"));
+  CHECK(config_of("trained")["eos_token_id"] == nlohmann::json{3, 4});
+  CHECK(config_of("trained")["hidden_act"] == "silu");  // of the model
+  Mixtral again;
+  load_huggingface(folder / "trained", again);
+  CHECK(same_weights(model, again));
+  save_huggingface(copy.directory, model, "mixtral", {.base = copy.directory});  // in place
+  CHECK(copy.config()["eos_token_id"] == nlohmann::json{3, 4});
+  CHECK(read_huggingface_tokenizer(copy.directory) == tokenizer);
+}
+
 TEST_CASE("experts in one tensor, F16, and names without a prefix are read") {
   Mixtral model, fused;
   const Copy copy;
@@ -347,7 +383,7 @@ TEST_CASE("an index names files beside it only, and what they have") {
   changed["model.norm.weight"] = 3;
   CHECK_THAT(refused(changed), ContainsSubstring("expected the name of a file"));
   changed["model.norm.weight"] = "missing.safetensors";
-  CHECK_THAT(refused(changed), ContainsSubstring("missing.safetensors"));
+  CHECK_THAT(refused(changed), ContainsSubstring("names the file 'missing.safetensors', which is missing"));
   changed = map;
   changed["model.other.weight"] = "part.safetensors";
   CHECK_THAT(refused(changed), ContainsSubstring("lacks the tensor 'model.other.weight'"));

@@ -2,8 +2,8 @@
 // Models in Hugging Face's layout: a directory with config.json, and model.safetensors or shards that
 // model.safetensors.index.json lists. Tensors are read and written in pieces.
 #include <moegpt/io/huggingface_config_json.hpp>
+#include <moegpt/io/huggingface_files.hpp>
 #include <moegpt/io/huggingface_tensors.hpp>
-#include <moegpt/io/tokenizer_file.hpp>
 
 #include <set>
 
@@ -88,6 +88,10 @@ HuggingFaceModel load_huggingface(const std::filesystem::path& directory, Model&
 struct HuggingFaceOptions {
   DType dtype = DType::f32;                  // or bf16 or f64
   std::int64_t shard_bytes = 5'000'000'000;  // of tensors in a file, at most, unless one is larger
+  // The directory of the model that this one was trained from. Its tokenizer, its generation settings and the
+  // keys of its config.json that do not change what weights compute are copied.
+  std::filesystem::path base{};
+  const Tokenizer* tokenizer = nullptr;  // of byte pairs; without base: written beside the model
 };
 
 namespace huggingface {
@@ -189,13 +193,7 @@ inline std::int64_t bytes_of(const safetensors::TensorToWrite& tensor) {
   return bytes;
 }
 
-inline void write_text(const std::filesystem::path& path, std::string text) {
-  text += '\n';
-  write_file_atomically(path, [&](FileWriter& out) { out.write(text); });
-}
-
-// Removes the tensors of an earlier model: model.safetensors would be read in place of shards, and an index
-// in place of model.safetensors.
+// Removes the tensors of an earlier model: its model.safetensors would be read in place of shards.
 inline void remove_other_tensors(const std::filesystem::path& directory,
                                  const std::set<std::string>& written) {
   std::vector<std::filesystem::path> others;
@@ -212,9 +210,10 @@ inline void remove_other_tensors(const std::filesystem::path& directory,
 }  // namespace huggingface
 
 // Writes a model to a directory, which is created if it is missing, so that transformers loads it: shards of
-// tensors first, config.json last. Tensors of an earlier model in it are removed. Throws
-// std::invalid_argument if the family's config.json cannot state the model's type and options,
-// std::runtime_error for a weight that is not finite and a file that cannot be written.
+// tensors first, config.json last. Tensors of an earlier model in it are removed. Without `base` and
+// `tokenizer` no tokenizer is written. Throws std::invalid_argument if the family's config.json cannot state
+// the model's type and options, std::runtime_error for a weight that is not finite and a file that cannot be
+// written.
 template <class Model>
 void save_huggingface(const std::filesystem::path& directory, const Model& model, const std::string& family,
                       HuggingFaceOptions options = {}) {
@@ -254,21 +253,14 @@ void save_huggingface(const std::filesystem::path& directory, const Model& model
                nlohmann::ordered_json{{"metadata", {{"total_size", total}}}, {"weight_map", map}}.dump(1));
   }
   remove_other_tensors(directory, written);
+  if (!options.base.empty())
+    add_files_of(options.base, directory, json);
+  else if (options.tokenizer)
+    add_tokenizer(directory, *options.tokenizer, json);
   json["dtype"] = options.dtype == DType::f32    ? "float32"
                   : options.dtype == DType::bf16 ? "bfloat16"
                                                  : "float64";
-  huggingface::write_text(directory / "config.json", json.dump(2));
-}
-
-// The tokenizer of a directory: tokenizer.json, or GPT-2's two files under their names of either source.
-inline Tokenizer read_huggingface_tokenizer(const std::filesystem::path& directory) {
-  if (std::filesystem::exists(directory / "tokenizer.json"))
-    return read_tokenizer_json(directory / "tokenizer.json");
-  for (const auto& [merges, vocabulary] :
-       {std::pair{"merges.txt", "vocab.json"}, {"vocab.bpe", "encoder.json"}})
-    if (std::filesystem::exists(directory / merges))
-      return read_gpt2_tokenizer(directory / merges, directory / vocabulary);
-  reject_file(directory.string(), "has no tokenizer.json, and no merges.txt with vocab.json");
+  write_text(directory / "config.json", json.dump(2));
 }
 
 // The type, as C++ text, of the model in a file of save() or in a directory of Hugging Face's layout.

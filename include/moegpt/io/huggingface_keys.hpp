@@ -101,7 +101,7 @@ class ConfigKeys {
     for (const auto& [key, value] : json_.items())
       if (!used_.contains(key))
         reject_file(name_, "the key ", shown(key), " (", shown(value.dump()), ") is not known for ", family,
-                    ": it may change what the model computes");
+                    ": it may change what the model computes. Remove it if it does not");
   }
 
   std::string name_;

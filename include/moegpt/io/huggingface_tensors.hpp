@@ -24,16 +24,24 @@ class Tensors {
   };
   explicit Tensors(const std::filesystem::path& directory) : directory_(directory.string()) {
     const auto single = directory / "model.safetensors", index = directory / "model.safetensors.index.json";
-    if (std::filesystem::exists(single) || !std::filesystem::exists(index)) {  // as transformers
+    if (std::filesystem::exists(single)) {  // transformers prefers it to shards, too
       files_.push_back(read_safetensors(single));
       for (const auto& [name, info] : files_[0].header.tensors) found_[name] = {&files_[0], &info};
       return;
     }
+    if (!std::filesystem::exists(index))
+      reject_file(directory_,
+                  "has no model.safetensors, and no model.safetensors.index.json that lists its parts",
+                  std::filesystem::exists(directory / "pytorch_model.bin")
+                      ? ": transformers converts pytorch_model.bin with save_pretrained"
+                      : "");
     const std::string name = index.string();
     const ShardIndex shards = parse_index(name, read_file(index, IndexLimits::bytes));
     std::size_t total = 0;
     files_.reserve(shards.files.size());
     for (const std::string& shard : shards.files) {
+      if (!std::filesystem::exists(directory / shard))
+        reject_file(name, "names the file ", shown(shard), ", which is missing");
       files_.push_back(read_safetensors(directory / shard));
       total += files_.back().header.tensors.size();
       if (total > IndexLimits::tensors)

@@ -230,7 +230,8 @@ inline void check_layout(const std::string& file, const SafetensorsHeader& heade
     position = tensor.end;
   }
   if (position != data_bytes)
-    reject_file(file, "the tensors end at byte ", position, " of the data, which has ", data_bytes, " bytes");
+    reject_file(file, "the tensors end at byte ", position, " of the data, which has ", data_bytes, " bytes",
+                position > data_bytes ? ": the file is cut off; copy it again" : "");
 }
 
 }  // namespace safetensors
