@@ -38,10 +38,7 @@ class Conversation {
           ", expected 0 .. ", Model::config.layers - 1);
     options_.how.sampling.vocab = tokenizer.vocab();
     sampler_.restart(options_.how.sampling);
-    if (const BytePairs* pairs = tokenizer.byte_pairs()) {
-      start_ = pairs->rules().start;
-      for (const auto& special : pairs->rules().special) stop_.push_back(special.id);
-    }
+    if (const BytePairs* pairs = tokenizer.byte_pairs()) start_ = pairs->rules().start;
   }
 
   void run() {
@@ -61,8 +58,11 @@ class Conversation {
     if (!last_) ids.insert(ids.begin(), start_.begin(), start_.end());
     if (last_ && *last_ >= 0) ids.insert(ids.begin(), *last_);  // not read so far
     constexpr Index context = Model::config.context;
-    check(std::ssize(ids) < context, "a line of ", ids.size(), " tokens, but the model's context is ",
-          context);
+    if (std::ssize(ids) >= context) {
+      std::fprintf(stderr, "(the line has %zu tokens, but the model's context is %td: it is not read)\n",
+                   ids.size(), context);
+      return;
+    }
     if (cache_.remaining() <= std::ssize(ids)) {
       std::fputs("(the context is full: earlier lines are forgotten)\n", stderr);
       cache_.clear();
@@ -79,7 +79,8 @@ class Conversation {
     last_ = -1;
     while (tokens < options_.how.tokens && !stream.stopped()) {
       const int id = sampler_(logits[0], Model::V, rng_.uniform());
-      if (std::find(stop_.begin(), stop_.end(), id) != stop_.end()) break;
+      const auto& stops = options_.how.stop_ids;
+      if (std::find(stops.begin(), stops.end(), id) != stops.end()) break;
       sampler_.accept(id);
       ++tokens;
       if (cache_.remaining() == 0) {
@@ -132,7 +133,7 @@ class Conversation {
   typename Model::Cache cache_{1};
   Sampler<typename Model::Scalar> sampler_;
   Rng rng_;
-  std::vector<int> start_, stop_;
+  std::vector<int> start_;
   std::optional<int> last_;  // the last id, if it has not been read (else -1); none: nothing was said so far
 };
 

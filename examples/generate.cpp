@@ -21,7 +21,7 @@ struct Options {
   std::vector<std::string> banned;
   std::vector<std::pair<int, double>> bias;
   int samples = 1, beams = 0, colour_layer = -1;
-  bool chat = false;
+  bool chat = false, ignore_end = false;
   double alpha = 0.6;
 };
 
@@ -36,9 +36,11 @@ void declare(CLI::App& app, Options& o) {
          "--storage", o.storage,
          "Type of matrices in memory: float, bf16 or int8, of 4, 2 and 1.125 bytes (default: the file's)")
       ->check(one_of({"float", "bf16", "int8"}));
-  app.add_option("--prompt", o.prompt, "What to continue (default: a new line, or the model's first token)");
+  auto* const prompt = app.add_option("--prompt", o.prompt,
+                                      "What to continue (default: a new line, or the model's first token)");
   auto* const chat =
-      app.add_flag("--chat", o.chat, "Continues each line of the standard input, and remembers them");
+      app.add_flag("--chat", o.chat, "Continues each line of the standard input, as it is, and remembers it")
+          ->excludes(prompt);
   app.add_option("--colour-layer", o.colour_layer,
                  "With --chat: the colour of a text is the first expert of its tokens in layer L")
       ->check(whole(0))
@@ -80,12 +82,16 @@ void declare(CLI::App& app, Options& o) {
   auto* beams =
       option(several, "--beams", o.beams, "Search for likely texts by so many beams, without sampling")
           ->check(whole(1, 1000))
-          ->excludes(samples);
+          ->excludes(samples)
+          ->excludes(chat);
   option(several, "--alpha", o.alpha, "Length normalisation of beams; 0: none (default 0.6)")
       ->check(real(0, most))
       ->needs(beams);
 
   const char* const output = "End and output";
+  app.add_flag("--ignore-end", o.ignore_end,
+               "Goes on after a special token of the tokenizer, such as <|endoftext|>, which ends a text")
+      ->group(output);
   option(output, "--stop", o.how.stop, "A text ends before this string; may be repeated")
       ->allow_extra_args(false);
   option(output, "--log-probabilities", s.log_probabilities,
@@ -123,13 +129,24 @@ template <class Model>
 void search(const Model& model, const Tokenizer& tokenizer, const std::string& prompt, const Options& o) {
   std::vector<int> ids = tokenizer.encode(prompt);
   if (ids.empty()) ids.push_back(0);
-  const auto beams = beam_search(
-      model, ids, {.beams = o.beams, .tokens = o.how.tokens, .alpha = o.alpha, .vocab = tokenizer.vocab()},
-      {.piece = o.how.piece, .exec = o.how.exec, .noise = o.how.noise});
+  const auto beams = beam_search(model, ids,
+                                 {.beams = o.beams,
+                                  .tokens = o.how.tokens,
+                                  .alpha = o.alpha,
+                                  .stop_ids = o.how.stop_ids,
+                                  .vocab = tokenizer.vocab()},
+                                 {.piece = o.how.piece, .exec = o.how.exec, .noise = o.how.noise});
   for (const Beam& b : beams) {
     std::printf("--- score %.4f, log-probability %.4f\n", b.score, b.log_probability);
     write(prompt + tokenizer.decode(b.ids) + "\n");
   }
+}
+
+std::vector<int> special_ids(const Tokenizer& tokenizer) {
+  std::vector<int> ids;
+  if (const BytePairs* pairs = tokenizer.byte_pairs())
+    for (const auto& special : pairs->rules().special) ids.push_back(special.id);
+  return ids;
 }
 
 template <class Model>
@@ -141,6 +158,7 @@ void run(Options o, bool noisy) {
   for (const auto& [id, value] : o.bias) o.how.sampling.bias.push_back({id, value});
   for (const std::string& text : o.banned)
     for (const int id : tokenizer.encode(text)) o.how.sampling.banned.push_back(id);
+  if (!o.ignore_end) o.how.stop_ids = special_ids(tokenizer);
   if (o.chat) return chat::Conversation<Model>(model, tokenizer, {o.how, o.colour_layer}).run();
   const std::string prompt = o.prompt.value_or(tokenizer.knows("\n") ? "\n" : "");
   tokenizer.encode(prompt);  // complains before anything is printed
@@ -200,7 +218,8 @@ void start(const Options& o) {
     return;
 #endif
   check(false, o.model, " holds a ", shown(found, 1000),
-        ", which this program is not compiled for. To compile it: examples/for_model.sh FILE generate ...");
+        ", which this program is not compiled for. To compile it: examples/for_model.sh ", o.model,
+        " generate ...");
 }
 
 }  // namespace
