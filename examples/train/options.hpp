@@ -71,7 +71,8 @@ inline void declare(CLI::App& app, Options& o, const std::vector<std::string>& p
               text);
   app.add_option("--separator", o.separator,
                  "Hides documents from each other: the id of the token that ends one, or auto (of llm.c's "
-                 "files, their own; of several texts, a form feed that is put between them)")
+                 "files, their own or <|endoftext|> of the tokenizer; of several texts, a form feed that is "
+                 "put between them)")
       ->check(id_or_auto())
       ->group(text);
   defaults_to(
@@ -95,7 +96,8 @@ inline void declare(CLI::App& app, Options& o, const std::vector<std::string>& p
   app.add_option("--steps", o.steps, "Training steps, instead of the preset's")
       ->check(whole(0))
       ->group(training);
-  app.add_option("--from", o.from, "A model's file to begin with; without it, random weights")
+  app.add_option("--from", o.from,
+                 "A model to begin with, a file or a directory with config.json; without it, random weights")
       ->check(file_name())
       ->group(training);
   app.add_option("--warmup", o.warmup,

@@ -19,15 +19,24 @@ int train_with(const Options& o, const Text& text, Place place) {
   const auto trainer = usage([&] { return std::make_unique<Trainer<Preset, V>>(o, text, std::move(place)); });
   return trainer->run();
 }
+// The preset's type, with so many tokens.
+template <class Preset>
+std::string type_for(int vocab) {
+  std::string type = to_text<typename Preset::template Model<Preset::vocab>>();
+  const std::string found = ".vocab = " + std::to_string(Preset::vocab);
+  return type.replace(type.find(found), found.size(), ".vocab = " + std::to_string(vocab));
+}
 template <class Preset>
 int train(const Options& o, const Text& text, Place place) {
-  if (text.tokenizer.vocab() <= Preset::vocab)
-    return train_with<Preset, Preset::vocab>(o, text, std::move(place));
+  const int vocab = text.tokenizer.vocab();
+  if (vocab <= Preset::vocab) return train_with<Preset, Preset::vocab>(o, text, std::move(place));
   if constexpr (requires { requires Preset::any_text; })
-    return train_with<Preset, 256>(o, text, std::move(place));
-  throw options::Failure(4, std::string("preset ") + Preset::name + " has " + std::to_string(Preset::vocab) +
-                                " tokens, this text " + std::to_string(text.tokenizer.vocab()) +
-                                ": use another preset, or another text");
+    if (vocab <= 256) return train_with<Preset, 256>(o, text, std::move(place));
+  throw options::Failure(4, "the text has " + std::to_string(vocab) + " different tokens, preset " +
+                                Preset::name +
+                                " fewer: use another preset or text, or examples/for_model.sh "
+                                "--type '" +
+                                type_for<Preset>(vocab) + "' train ...");
 }
 
 // The options that a recipe has values for.

@@ -1,6 +1,6 @@
 #pragma once
 // The text of `train` as tokens, and the units of its losses.
-#include <moegpt/io/tokenizer_file.hpp>
+#include <moegpt/io/huggingface.hpp>
 
 #include "options.hpp"
 
@@ -19,6 +19,7 @@ inline bool is_file(const std::string& choice) {
   return choice != "auto" && choice != "characters" && choice != "bytes";
 }
 inline Tokenizer tokenizer_of_file(const std::string& path) {
+  if (std::filesystem::is_directory(path)) return read_huggingface_tokenizer(path);
   if (path.ends_with(".json")) return read_tokenizer_json(path);
   return Tokenizer::from_text(detail::metadata_of(read_safetensors(path), "moegpt.tokenizer"));
 }
@@ -116,7 +117,9 @@ inline std::optional<int> separator_of(const Options& o, const Paths& paths, boo
     return tokenizer.encode("\f")[0];
   }
   int id = -1;
-  if (o.separator == "auto") {
+  if (o.separator == "auto" && huggingface::end_id(tokenizer) >= 0) {
+    id = huggingface::end_id(tokenizer);
+  } else if (o.separator == "auto") {
     for (const auto& path : paths) {
       const token_file::Format* format = token_file::format_of(path);
       if (!format || (id >= 0 && id != format->separator))

@@ -350,14 +350,14 @@ class Trainer {
   void load_first() {
     Tokenizer tokenizer;
     try {
-      moegpt::load(o_.from, model_, tokenizer);
+      load_stated(o_.from, model_, tokenizer);
     } catch (const std::invalid_argument& error) {
       throw options::Failure(2, error.what());
     }
     if (tokenizer != text_.tokenizer)
       throw options::Failure(
           2, "the model in " + o_.from + " has another tokenizer than the text: leave --tokenizer out");
-    model_.options = recipe_.options;
+    if (o_.capacity) model_.options.capacity_factor = *o_.capacity;
   }
   void load() {
     Tokenizer tokenizer;
