@@ -1,13 +1,16 @@
 #!/bin/bash
-# Compiles generate or train for the model type that a file states, once, and runs it:
-#   examples/for_model.sh FILE generate [OPTION...]    continues a text with the model in FILE
-#   examples/for_model.sh FILE train [OPTION...]       trains a new model of the type in FILE
-#   examples/for_model.sh DIRECTORY generate ...       the same for a directory of Hugging Face's layout
+# Compiles a program for the model type that a file states, once, and runs it:
+#   examples/for_model.sh MODEL generate [OPTION...]   continues a text with the model
+#   examples/for_model.sh MODEL train [OPTION...]      trains a new model of its type; --from MODEL begins with its weights
+#   examples/for_model.sh MODEL convert --to PLACE     writes the model as a file, or as a directory of Hugging Face's layout
+#   examples/for_model.sh MODEL type                   prints the type
+# MODEL is a file of train, or a directory with config.json and *.safetensors. Or a type in words:
 #   examples/for_model.sh --type 'GPT<Config{...}, TopKRouter<8, 2>>' train [OPTION...]
 # Options are those of the program. The type is checked by a closed grammar (include/moegpt/io/type_text.hpp) and
 # by the size of the file before anything is compiled for it.
 # Programs are kept in $XDG_CACHE_HOME/moegpt (~/.cache/moegpt), which may be removed at any time, under a hash of
-# type, sources, flags, compiler, and what it knows of the processor. A compile may take 15 minutes and 6 GB.
+# type, sources, flags, compiler, and what it knows of the processor. A compile takes about two minutes, and at most
+# 15 minutes of processor time and 6 GB.
 # Environment: CXX (default g++), CXXFLAGS (default -O3 -march=native). Needs Eigen, nlohmann/json and CLI11.
 set -euo pipefail
 examples=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -25,8 +28,8 @@ shift || true
 program=${1-}
 shift || true
 case $program in
-  generate) ;;
-  train) arguments=() ;;
+  generate | convert) ;;
+  train | type) arguments=() ;;
   *) usage >&2; exit 2 ;;
 esac
 
@@ -68,12 +71,12 @@ compile() {
   } | sha256sum | cut -c 1-40)
   built=$cache/$name-$key
   [[ ! -x $built ]] || return 0
-  echo "for_model.sh: compiling $name, once" >&2
+  echo "for_model.sh: compiling $name, once; this takes a minute or two" >&2
   work=$(mktemp -d "$cache/build-XXXXXXXX")
   (
     ulimit -t 900 2> /dev/null || true   # seconds
     ulimit -v 6000000 2> /dev/null || true   # KiB
-    TMPDIR=$work exec timeout --foreground 1200 "${cxx[@]}" "${flags[@]}" "$@" "$examples/$name.cpp" -o "$work/$name"
+    TMPDIR=$work exec "${cxx[@]}" "${flags[@]}" "$@" "$examples/$name.cpp" -o "$work/$name"
   ) > "$work/log" 2>&1 || {
     grep -E -m 5 'error|memory' "$work/log" | cut -c 1-400 >&2 || tail -n 5 "$work/log" >&2
     fail "$name does not compile, or takes too long or too much memory: $*"
@@ -86,6 +89,10 @@ compile() {
 compile type_of -O1
 type=$("$built" "${source[@]}")
 [[ $type =~ ^[A-Za-z0-9_\ \<\>{}.,:=]+$ ]] || fail "the type has characters that no type has"
+if [[ $program == type ]]; then
+  printf '%s\n' "$type"
+  exit 0
+fi
 compile "$program" "-DMOEGPT_MODEL=$type"
 # Waiting threads block: on shared cores spinning ones would slow the others.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"

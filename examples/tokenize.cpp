@@ -92,6 +92,7 @@ Tokenizer trained(const Options& o, const TextFiles& text, std::size_t bytes) {
 
 void tokenize(const Options& o) {
   check(!o.tokenizer.empty() || o.vocab > 0, "say which tokenizer: --tokenizer FILE, or --train VOCAB");
+  check(!o.out.empty() || !o.save.empty(), "say what to write: --out PREFIX or --save FILE");
   TextFiles text{.files = list_files(o.texts)};
   std::size_t bytes = 0;
   for (const auto& path : text.files) bytes += std::filesystem::file_size(path);

@@ -47,6 +47,10 @@ expect "the programs' directory is closed to others" equal "$(stat -c %a cache/m
 run model.safetensors generate
 expect "the second time nothing is compiled" equal "$output $(compiled type_of) $(compiled generate)" \
   "generate --model=model.safetensors 1 1"
+run model.safetensors type
+expect "type prints the type" equal "$output $status" "$type 0"
+run model.safetensors convert --to directory
+expect "convert gets the model" equal "$output" "convert --model=model.safetensors --to directory"
 run --type "$type" train --steps 3
 expect "train gets its options alone" equal "$output $(compiled train)" "train --steps 3 1"
 run model.safetensors train
