@@ -5,6 +5,7 @@
 #include <moegpt/model/copy_weights.hpp>
 
 #include <algorithm>
+#include <charconv>
 
 namespace moegpt {
 inline namespace MOEGPT_BUILD {
@@ -28,24 +29,24 @@ struct ExpertMap {
 
 namespace detail {
 
-// The parts of a path: blocks.<layer>.<before>experts.<expert>.<after>, or something of a router.
+// The parts of a path, which must outlive them: blocks.<layer>.<before>experts.<expert>.<after>, or something
+// of a router. Parsing does not allocate.
 struct ExpertPath {
   int layer = -1, expert = -1;  // -1: none
   bool router = false;
-  std::string before, after;  // "blocks.3.moe.", "up.weight"
+  std::string_view before, after;  // "blocks.3.moe.", "up.weight"
 };
-[[gnu::noinline]] inline ExpertPath parse_expert_path(const std::string& path) {
+[[gnu::noinline]] inline ExpertPath parse_expert_path(std::string_view path) {
   ExpertPath found;
   const auto number_at = [&](std::size_t at) {
     const std::size_t end = std::min(path.find('.', at), path.size());
-    const bool digits =
-        end > at && std::all_of(path.begin() + static_cast<Index>(at), path.begin() + static_cast<Index>(end),
-                                [](char c) { return c >= '0' && c <= '9'; });
-    return digits ? std::stoi(path.substr(at, end - at)) : -1;
+    int number = -1;
+    const auto read = std::from_chars(path.data() + std::min(at, end), path.data() + end, number);
+    return read.ec == std::errc{} && read.ptr == path.data() + end && number >= 0 ? number : -1;
   };
   for (std::size_t at = 0, end; at < path.size() && !found.router && found.expert < 0; at = end + 1) {
     end = std::min(path.find('.', at), path.size());
-    const std::string_view name = std::string_view(path).substr(at, end - at);
+    const std::string_view name = path.substr(at, end - at);
     if (name == "blocks") found.layer = number_at(end + 1);
     found.router = name == "router";
     if (name != "experts") continue;
@@ -57,7 +58,7 @@ struct ExpertPath {
   return found;
 }
 inline std::string path_of_expert(const ExpertPath& path, int expert) {
-  std::string text = path.before;
+  std::string text(path.before);
   text += "experts.";
   text += std::to_string(expert);
   if (!path.after.empty()) text += '.';

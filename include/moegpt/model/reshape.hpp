@@ -27,7 +27,7 @@ CopyReport upcycle(const From& from, To& to) {
         const detail::ExpertPath parsed = detail::parse_expert_path(path);
         if (parsed.expert < 0) return weights.contains(path) ? path : std::string();
         experts = true;
-        std::string ffn = parsed.before.substr(0, parsed.before.rfind('.', parsed.before.size() - 2) + 1);
+        std::string ffn(parsed.before.substr(0, parsed.before.rfind('.', parsed.before.size() - 2) + 1));
         ffn += "ffn.";
         ffn += parsed.after;
         return ffn;
