@@ -313,6 +313,74 @@ TEST_CASE("a step has the same bits for any number of threads, also where chunks
   }
 }
 
+TEST_CASE("parts of weights are updated with the bits of the whole, and only their moments are held") {
+  const std::vector<Rows> parts[] = {{{0, 4}, {0, 1}, {0, 1}, {0, 2}, {0, 0}, {0, 2}, {0, 1}},
+                                     {{4, 2}, {1, 3}, {1, 1}, {2, 2}, {0, 2}, {2, 2}, {1, 1}}};
+  Tree whole = random_tree(1), part[] = {random_tree(1), random_tree(1)};
+  Adam<Tree> one, adam[2];
+  const Tree first = touched(random_tree(2));
+  one.step(whole, first);
+  for (int i = 0; i < 2; ++i) {
+    adam[i].step(part[i], first);
+    adam[i].keep_parts(parts[i]);
+    CHECK(count_weights(adam[i]) == 0);
+  }
+  for (std::uint64_t seed = 3; seed < 6; ++seed) {
+    Tree grad = touched(random_tree(seed));
+    grad.experts[1].weight.touched = false;
+    one.step(whole, grad);
+    for (int i = 0; i < 2; ++i) adam[i].step(part[i], grad);
+    for (int i = 0; i < 2; ++i) {
+      std::size_t number = 0;
+      for_each_weight(
+          [&](const auto& w, const auto& own, const auto& m, const auto& v) {
+            const Rows at = parts[i][number];
+            const Index to = at.first + at.count;
+            CAPTURE(seed, i, number);
+            CHECK(same(own.data() + at.first, w.data() + at.first, at.count));
+            CHECK(same(adam[i].part(number).data(), m.data() + at.first, at.count));
+            CHECK(same(adam[i].part(number + 7).data(), v.data() + at.first, at.count));
+            CHECK(adam[i].part(number).size() == at.count);
+            // The other part is not updated. Weight 2 is a buffer, 5 the expert without tokens.
+            if (number != 2 && number != 5 && to < w.size()) CHECK_FALSE(own[to] == w[to]);
+            ++number;
+          },
+          whole, part[i], one.first_moment(), one.second_moment());
+      CHECK(adam[i].steps() == one.steps());
+    }
+  }
+  adam[1].keep_parts(parts[1]);  // as before
+  CHECK_THROWS_WITH(adam[1].keep_parts(parts[0]), ContainsSubstring("load whole moments first"));
+  CHECK_THROWS_WITH(adam[1].keep_parts(std::vector<Rows>(6)), ContainsSubstring("6 parts for 7 weights"));
+  CHECK_THROWS_WITH(Adam<Tree>().keep_parts(std::vector<Rows>(7, {0, 5})),
+                    ContainsSubstring("elements 0 to 4 of 4"));
+  CHECK_THROWS_WITH(one.part(0), ContainsSubstring("moments are whole"));
+}
+
+TEST_CASE("parts are taken from moments that are loaded, and a frozen weight has none") {
+  const std::vector<Rows> parts{{2, 3}, {1, 2}, {0, 0}, {0, 0}, {0, 1}, {3, 1}, {0, 2}};
+  Tree tree = random_tree(1), expected = random_tree(1), grad = touched(random_tree(2));
+  grad.vector.release();
+  Adam<Tree> one, adam;
+  one.step(expected, grad);
+  adam.keep_parts(parts);
+  CHECK(adam.part(0).size() == 3);
+  for_each_weight([](auto& to) { to.allocate(); }, adam);
+  for_each_weight(
+      [](auto& to, const auto& from) {
+        if (from.empty()) to.release();
+        std::copy(from.begin(), from.end(), to.data());
+      },
+      adam, std::as_const(one));
+  adam.set_steps(one.steps());
+  const Tree next = touched(random_tree(3));
+  one.step(expected, next);
+  adam.step(tree = random_tree(1), next);
+  CHECK(same(adam.part(0).data(), one.first_moment().matrix.data() + 2, 3));
+  CHECK(same(adam.part(8).data(), one.second_moment().vector.data() + 1, 2));  // it got a gradient
+  CHECK(count_weights(adam) == 4);                                             // those of the buffer
+}
+
 // torch.optim.AdamW: lr 1e-3, betas (0.9, 0.999), eps 1e-8, weight_decay 1e-2
 TEST_CASE("the defaults of Adam are PyTorch's AdamW") {
   constexpr AdamOptions usual;

@@ -74,15 +74,23 @@ class Adam {
           std::int64_t& t = steps_[number++];
           run.g = nullptr;  // not updated, unless set below
           if (kind == Kind::buffer || w.empty()) return;
+          Part* const part = parts_.empty() ? nullptr : &parts_[number - 1];
           if (g.empty()) {
-            if (t == 0) m.release(), v.release();  // zeros
+            if (t > 0) return;
+            m.release(), v.release();  // zeros
+            if (part) part->m.release(), part->v.release();
             return;
           }
-          if (m.empty() || v.empty()) m.allocate(), v.allocate();
+          if (part)
+            part->hold(m, v);
+          else if (m.empty() || v.empty())
+            m.allocate(), v.allocate();
           if (kind == Kind::sparse && !g.touched && options.empty_expert == EmptyExpert::skip) return;
           const bool decays = options.decay_of == DecayOf::everything || w.shape.size() > 1;
           run.step = constants(++t, decays ? options.weight_decay : 0, gradient_scale);
-          run.g = g.data(), run.w = w.data(), run.m = m.data(), run.v = v.data();
+          const Index first = part ? part->elements.first : 0;
+          run.g = g.data() + first, run.w = w.data() + first;
+          run.m = part ? part->m.data() : m.data(), run.v = part ? part->v.data() : v.data();
         },
         model, grad, m_, v_);
     for_each_piece(exec, runs_.empty() ? 0 : runs_.back().end, 2048, [&](Rows lines) {
@@ -100,7 +108,8 @@ class Adam {
   const Model& second_moment() const { return v_; }
   // Steps taken by each weight, in the order of fields().
   const std::vector<std::int64_t>& steps() const { return steps_; }
-  // Throws std::invalid_argument unless there is a count of at least 0 for each weight, 0 without moments.
+  // Throws std::invalid_argument unless there is a count of at least 0 for each weight, 0 without moments
+  // (with keep_parts, they may be anywhere).
   void set_steps(std::span<const std::int64_t> counts) {
     check(counts.size() == steps_.size(), "Adam: ", counts.size(), " step counts for ", steps_.size(),
           " weights: one each");
@@ -109,15 +118,67 @@ class Adam {
         [&](const std::string& path, Kind, const auto& m, const auto& v) {
           const std::int64_t count = counts[number++];
           check(count >= 0, "Adam: a step count is ", count, ", expected 0 or more");
-          check(count == 0 || !(m.empty() || v.empty()), "Adam: the step count of ", path, " is ", count,
-                ", but a moment of it is missing, expected both, or 0 steps");
+          check(count == 0 || !parts_.empty() || !(m.empty() || v.empty()), "Adam: the step count of ", path,
+                " is ", count, ", but a moment of it is missing, expected both, or 0 steps");
         },
         std::as_const(m_), std::as_const(v_));
     steps_.assign(counts.begin(), counts.end());
   }
 
+  // From now on, steps update only elements parts[i] of weight i, in the order of fields(), and only their
+  // moments are held: other ranks update the others (dist/distribution.hpp). The trees of moments become
+  // empty. If they are filled again, from a file, the next step or call takes the parts from them. Throws
+  // std::invalid_argument for other numbers of weights or elements, and if other parts are held.
+  void keep_parts(std::span<const Rows> parts) {
+    check(parts.size() == steps_.size(), "Adam: ", parts.size(), " parts for ", steps_.size(),
+          " weights: one each");
+    std::size_t number = 0;
+    Index end = 0;
+    parts_.resize(parts.size());
+    for_each_weight(
+        [&](auto& m, auto& v) {
+          const Rows elements = parts[number];
+          check(elements.first >= 0 && elements.count >= 0 && elements.first + elements.count <= m.extent,
+                "Adam: a part has elements ", elements.first, " to ", elements.first + elements.count - 1,
+                " of ", m.extent);
+          Part& part = parts_[number];
+          const bool same = part.elements.first == elements.first && part.elements.count == elements.count;
+          check(same || part.m.size() == 0 || !m.empty(), "Adam: moments of weight ", number,
+                " are those of another part: load whole moments first");
+          part.elements = elements;
+          if (!m.empty() && !v.empty()) part.hold(m, v);
+          end += lines_of(elements.count);
+          runs_[number].size = elements.count, runs_[number].end = end;
+          ++number;
+        },
+        m_, v_);
+  }
+  // After keep_parts: the part of a moment, by its index in the order of fields().
+  const Buffer<walk::Scalar<Model>>& part(std::size_t number) const {
+    check(number < 2 * parts_.size(),
+          "Adam: moments are whole: call keep_parts, or keep_own_experts of Distribution, first");
+    const std::size_t n = parts_.size();
+    return number < n ? parts_[number].m : parts_[number - n].v;
+  }
+
  private:
   using T = walk::Scalar<Model>;
+  struct Part {
+    Rows elements{};
+    Buffer<T> m, v;
+
+    // Cuts whole moments; without them, the part is zero unless it is held.
+    template <class W>
+    void hold(W& whole_m, W& whole_v) {
+      const auto cut = [&](W& whole, Buffer<T>& part) {
+        part.resize(elements.count);
+        if (whole.empty()) return;
+        std::copy_n(whole.data() + elements.first, elements.count, part.data());
+        whole.release();
+      };
+      cut(whole_m, m), cut(whole_v, v);
+    }
+  };
   struct AdamRun {
     Index size, end;  // see core/runs.hpp
     const T* g = nullptr;
@@ -159,6 +220,7 @@ class Adam {
   Model m_, v_;
   std::vector<AdamRun> runs_;        // of all weights, in the order of fields()
   std::vector<std::int64_t> steps_;  // likewise
+  std::vector<Part> parts_;          // likewise; none: moments are whole
 };
 
 }  // namespace MOEGPT_BUILD
