@@ -9,6 +9,7 @@
 
 #include <moegpt/io/file.hpp>
 #include <moegpt/run/checkpoint.hpp>
+#include <moegpt/train/adam.hpp>
 
 namespace {
 
@@ -70,7 +71,9 @@ void same_as_one_process(const std::string& router) {
     CHECK(worst(result.norms, one.norms, true) <= 1e-11);
     CHECK(worst(result.weights, one.weights) <= 1e-10);
     CHECK(worst(result.moments, one.moments) <= 1e-10);
+    setting.sharded = true;  // the moments
     CHECK(on_threads(P, setting).hash == result.hash);
+    setting.sharded = false;
   }
 }
 
@@ -127,12 +130,17 @@ TEST_CASE("a reduction sends the bytes of the formula") {
     std::mutex mutex;
     on_ranks(P, [&](const ThreadCommunicator& communicator) {
       AnyCommunicator world(communicator);
-      Distribution<AnyCommunicator> ranks(world);
-      Tree grad;
-      ranks.reduce(grad);
-      const std::scoped_lock lock(mutex);
-      const Index weights = 36 + 4 * 3, marks = 4;
-      CHECK(world.bytes() == 2 * (P - 1) * weights / P * Index{sizeof(float)} + (P - 1) * marks);
+      Tree model, grad;
+      const Index of_dense = 36 / P, of_expert = (3 + P - 1) / P, marks = 4;
+      const Index shards = (of_dense + 4 * of_expert) * Index{sizeof(float)};
+      for (const OptimizerState state : {OptimizerState::replicated, OptimizerState::sharded}) {
+        Distribution<AnyCommunicator> ranks(world, 1, state);
+        const Index before = world.bytes();
+        ranks.reduce(grad);
+        ranks.gather_weights(model, grad);
+        const std::scoped_lock lock(mutex);
+        CHECK(world.bytes() - before == (P - 1) * (2 * shards + marks));
+      }
     });
   }
 }
@@ -165,6 +173,113 @@ TEST_CASE("a checkpoint of any number of ranks continues on any other with the s
       CHECK(worst(next.losses, losses, true) <= 1e-12);
     }
   }
+}
+
+TEST_CASE("sharded moments give the checkpoints of replicated ones, and continue them") {
+  const TemporaryFolder top;
+  const auto files_of = [&](const std::string& folder) {
+    const std::filesystem::path at = top / folder / checkpoint::name_of(3);
+    return read_file(at / "model.safetensors", Index{1} << 20) +
+           read_file(at / "optimizer.safetensors", Index{1} << 20);
+  };
+  for (const auto& [P, expert_ranks] : {std::pair{2, 1}, {4, 2}, {4, 4}}) {
+    INFO(P << " ranks, experts over " << expert_ranks);
+    std::string saved[2];
+    for (const bool sharded : {false, true}) {
+      const std::string name = std::to_string(P) + std::to_string(expert_ranks) + std::to_string(sharded);
+      saved[sharded] = (top / name).string();
+      std::filesystem::create_directory(saved[sharded]);
+      on_threads(P, {.steps = 3, .expert_ranks = expert_ranks, .sharded = sharded, .folder = saved[sharded]});
+    }
+    CHECK(files_of(saved[0]) == files_of(saved[1]));
+    const std::string again = saved[0] + "again";
+    std::filesystem::create_directory(again);
+    const Setting resumed{
+        .steps = 5, .expert_ranks = expert_ranks, .first = 3, .folder = saved[0], .into = again};
+    Setting sharded = resumed, unchanged = resumed;
+    sharded.sharded = unchanged.sharded = true, unchanged.steps = 3;
+    CHECK(on_threads(P, sharded).hash == on_threads(P, resumed).hash);
+    on_threads(P, unchanged);
+    CHECK(files_of(again) == files_of(saved[0]));
+  }
+}
+
+TEST_CASE("moments and step counts of all ranks are collected") {
+  // Expert e gets a gradient in step e and later ones.
+  const auto fill = [](Tree& grad, int step, bool zero) {
+    int number = 0;
+    for_each_weight_of_kind(
+        [&](Kind kind, auto& w) {
+          ++number;
+          for (Index i = 0; kind != Kind::buffer && i < w.size(); ++i)
+            w[i] = zero ? 0 : static_cast<float>(number) + 0.01f * static_cast<float>((step + 1) * i);
+          w.touched = false;
+        },
+        grad);
+    for (int e = 0; e <= step; ++e) grad.experts[static_cast<std::size_t>(e)].w.touched = !zero;
+  };
+  Tree expected, gradient;
+  Adam<Tree> one({}, gradient);
+  std::vector<std::vector<std::int64_t>> counts;
+  std::vector<Tree> first, second, weights;
+  for (int step = 0; step < 4; ++step) {
+    fill(gradient, step, false);
+    one.step(expected, gradient);
+    counts.push_back(one.steps()), weights.push_back(expected);
+    first.push_back(one.first_moment()), second.push_back(one.second_moment());
+  }
+  const auto same = [](const Tree& a, const Tree& b) {
+    bool equal = true;
+    for_each_weight(
+        [&](const auto& x, const auto& y) {
+          equal = equal && std::equal(x.begin(), x.end(), y.begin(), y.end());
+        },
+        a, b);
+    return equal;
+  };
+  for (const OptimizerState state : {OptimizerState::replicated, OptimizerState::sharded})
+    for (const auto& [P, expert_ranks] : {std::pair{2, 1}, {2, 2}, {4, 1}, {4, 2}, {4, 4}, {3, 1}}) {
+      std::mutex mutex;
+      on_ranks(P, [&, expert_ranks = expert_ranks](ThreadCommunicator& world) {
+        Distribution<ThreadCommunicator> ranks(world, expert_ranks, state);
+        Tree model, grad;
+        ranks.keep_own_experts(model), ranks.keep_own_experts(grad);
+        Adam<Tree> adam({}, grad);
+        ranks.keep_own_experts(adam);
+        for (int step = 0; step < 4; ++step) {
+          fill(grad, step, world.rank() >= expert_ranks);  // gradients are those of the first group
+          if (world.rank() > 0 && world.rank() < expert_ranks) grad.dense.memory().fill(0);
+          ranks.reduce(grad);
+          adam.step(model, grad);
+          ranks.gather_weights(model, grad);
+          ranks.collect_experts(model, adam);
+          const auto at = static_cast<std::size_t>(step);
+          {
+            const std::scoped_lock lock(mutex);
+            INFO("ranks " << world.rank() << " of " << P << ", experts over " << expert_ranks << ", step "
+                          << step);
+            if (world.rank() > 0) {
+              CHECK(adam.first_moment().dense.empty() == (state == OptimizerState::sharded));
+            } else {
+              CHECK(same(model, weights[at]));
+              CHECK(same(adam.first_moment(), first[at]));
+              CHECK(same(adam.second_moment(), second[at]));
+              CHECK(adam.steps() == counts[at]);
+            }
+          }
+          ranks.keep_own_experts(model), ranks.keep_own_experts(adam);
+        }
+      });
+    }
+  const auto whole = [] {
+    on_ranks(2, [](ThreadCommunicator& world) {
+      Distribution<ThreadCommunicator> ranks(world, 1, OptimizerState::sharded);
+      Tree model;
+      Adam<Tree> adam;
+      ranks.collect_experts(model, adam);
+    });
+  };
+  CHECK(contains(refusal(whole), "moments are whole"));
 }
 
 TEST_CASE("a number of ranks that does not fit is rejected") {

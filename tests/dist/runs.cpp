@@ -68,7 +68,8 @@ Result train(AnyCommunicator& world, const Setting& setting, const Losses& with)
       },
       *model);
   auto grad = std::make_unique<M>();
-  Distribution<AnyCommunicator> ranks(world, setting.expert_ranks);
+  Distribution<AnyCommunicator> ranks(world, setting.expert_ranks,
+                                      setting.sharded ? OptimizerState::sharded : OptimizerState::replicated);
   Adam<M> adam({.learning_rate = 0.01}, *grad);
   Tokenizer tokenizer = Tokenizer::characters("0123456789a");
   if (setting.first > 0)
@@ -93,6 +94,7 @@ Result train(AnyCommunicator& world, const Setting& setting, const Losses& with)
     }
     const double norm = setting.distributed ? ranks.global_norm(*grad) : global_norm(*grad);
     adam.step(*model, *grad, {}, clip_scale(norm, 0.5));
+    ranks.gather_weights(*model, *grad);
     if (with.bias_rate > 0) balance_selection(*model, counts, with.bias_rate);
     counts.clear();
     result.losses.push_back(loss.total(with.objective));

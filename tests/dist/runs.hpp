@@ -17,8 +17,8 @@ using moegpt::Index;
 // Any communicator behind run-time calls.
 class AnyCommunicator {
  public:
-  template <moegpt::Communicator C>
-    requires(!std::same_as<C, AnyCommunicator>)
+  template <class C>
+    requires(!std::same_as<C, AnyCommunicator> && moegpt::Communicator<C>)  // in this order
   explicit AnyCommunicator(C communicator, std::shared_ptr<Index> sent = std::make_shared<Index>(0))
       : sent_(std::move(sent)) {
     const auto held = std::make_shared<C>(std::move(communicator));
@@ -58,6 +58,7 @@ struct Setting {
   std::string router = "top k";  // "noisy", "shared": see runs.cpp
   int steps = 20, expert_ranks = 1;
   bool distributed = true;  // false: one process, without a Distribution
+  bool sharded = false;     // moments
   int first = 0;            // above 0: continues the checkpoint of this step in `folder`
   std::string folder{};     // of checkpoints; empty: none
   std::string into{};       // folder of the checkpoint at the end; empty: `folder`

@@ -32,22 +32,38 @@ void for_each_run(std::span<const R> runs, Rows lines, F&& f) {
   }
 }
 
-// f(runs) for the weights with selected(kind, weight) that are not empty, in batches of at most 1024, which
-// are on the stack.
+// Collects runs on the stack and calls f(runs) for at most 1024 at once.
+template <class T, class F>
+class RunBatches {
+ public:
+  explicit RunBatches(F& f) : f_(f) {}
+  void add(T* data, Index size) {
+    if (size == 0) return;
+    if (count_ == runs_.size()) flush();
+    runs_[count_] = {data, size, lines_of(size) + (count_ > 0 ? runs_[count_ - 1].end : 0)};
+    ++count_;
+  }
+  // After the last run.
+  void flush() {
+    if (count_ > 0) f_(std::span<const WeightRun<T>>(runs_.data(), std::exchange(count_, 0)));
+  }
+
+ private:
+  F& f_;
+  std::array<WeightRun<T>, 1024> runs_;
+  std::size_t count_ = 0;
+};
+
+// f(runs) for the weights with selected(kind, weight), in such batches.
 template <class T, class Tree, class Selected, class F>
 void for_each_batch_of_runs(Tree& tree, Selected&& selected, F&& f) {
-  std::array<WeightRun<T>, 1024> runs;
-  std::size_t count = 0;
-  auto flush = [&] { f(std::span<const WeightRun<T>>(runs.data(), std::exchange(count, 0))); };
+  RunBatches<T, std::remove_reference_t<F>> batches(f);
   for_each_weight_of_kind(
       [&](Kind kind, auto& w) {
-        if (!selected(kind, w) || w.empty()) return;
-        if (count == runs.size()) flush();
-        runs[count] = {w.data(), w.size(), lines_of(w.size()) + (count > 0 ? runs[count - 1].end : 0)};
-        ++count;
+        if (selected(kind, w)) batches.add(w.data(), w.size());
       },
       tree);
-  if (count > 0) flush();
+  batches.flush();
 }
 
 // set_zero(tree), in parallel.
