@@ -31,8 +31,10 @@ struct Run {
       : ranks(world, expert_ranks, state) {
     init(*model, Key{1});
     ranks.keep_own_experts(*model), ranks.keep_own_experts(*grad);
-    adam.emplace(options, *grad);
-    ranks.keep_own_experts(*adam);
+    if (state == OptimizerState::sharded)
+      adam.emplace(options, *grad, ranks.list_shards(*grad));
+    else
+      adam.emplace(options, *grad);
   }
   // `sequences` of this rank
   void prepare(int rank, Index sequences, int micro_batches) {

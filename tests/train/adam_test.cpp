@@ -350,6 +350,12 @@ TEST_CASE("parts of weights are updated with the bits of the whole, and only the
     }
   }
   adam[1].keep_parts(parts[1]);  // as before
+  const Adam<Tree> never_whole({}, first, parts[1]);
+  CHECK(count_weights(never_whole) == 0);
+  for (std::size_t i = 0; i < 14; ++i) {
+    CHECK(never_whole.part(i).size() == parts[1][i % 7].count);
+    CHECK(std::count(never_whole.part(i).begin(), never_whole.part(i).end(), 0.0) == parts[1][i % 7].count);
+  }
   CHECK_THROWS_WITH(adam[1].keep_parts(parts[0]), ContainsSubstring("load whole moments first"));
   CHECK_THROWS_WITH(adam[1].keep_parts(std::vector<Rows>(6)), ContainsSubstring("6 parts for 7 weights"));
   CHECK_THROWS_WITH(Adam<Tree>().keep_parts(std::vector<Rows>(7, {0, 5})),

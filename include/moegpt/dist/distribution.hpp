@@ -99,6 +99,17 @@ class Distribution {
       if (state_ == OptimizerState::sharded) tree.keep_parts(list_shards(tree.first_moment()));
   }
 
+  // The elements of each weight that this rank updates with a sharded optimizer state, in the order of
+  // fields(). Adam<Model>(options, grad, ranks.list_shards(grad)) never holds whole moments.
+  template <class Tree>
+  std::vector<Rows> list_shards(const Tree& tree) const {
+    std::vector<Rows> shards;
+    for_each_weight_with_owner(tree, [&](int, bool distributed, const auto& w) {
+      shards.push_back(own_shard(w.extent, distributed));
+    });
+    return shards;
+  }
+
   // grad = sum of the ranks' gradients. Experts that are distributed have the gradient of all tokens of their
   // group already and are summed over groups. An expert is marked as touched if it is on any rank. With a
   // sharded optimizer state, only the sums that this rank's update needs are computed.
@@ -251,14 +262,6 @@ class Distribution {
           f(e < 0 ? 0 : e / (experts / members_), e >= 0, w);
         },
         tree);
-  }
-  template <class Tree>
-  std::vector<Rows> list_shards(const Tree& tree) const {
-    std::vector<Rows> shards;
-    for_each_weight_with_owner(tree, [&](int, bool distributed, const auto& w) {
-      shards.push_back(own_shard(w.extent, distributed));
-    });
-    return shards;
   }
 
   // To rank 0 of `ranks`: what they have, in their order. Returns the number of elements, on every rank.

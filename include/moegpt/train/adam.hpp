@@ -60,6 +60,19 @@ class Adam {
       : options(options_), m_(moments_of(grad)), v_(moments_of(grad)) {
     list_weights();
   }
+  // The same and keep_parts(parts), without whole moments at any time.
+  Adam(AdamOptions options_, const Model& grad, std::span<const Rows> parts)
+      : options(options_), m_(no_moments()), v_(no_moments()) {
+    list_weights();
+    keep_parts(parts);
+    std::size_t number = 0;
+    for_each_weight(
+        [&](const auto& g, auto& m, auto& v) {
+          if (!g.empty()) parts_[number].hold(m, v);
+          ++number;
+        },
+        grad, m_, v_);
+  }
 
   // One step. gradient_scale multiplies the gradient (clip_scale in train/clip.hpp). Weights with an empty
   // gradient are unchanged, and so are their moments and step counts; moments without a step are released.
@@ -202,6 +215,12 @@ class Adam {
           if (g.empty()) m.release();
         },
         moments, grad);
+    return moments;
+  }
+
+  static Model no_moments() {
+    Model moments;
+    for_each_weight([](auto& m) { m.release(); }, moments);
     return moments;
   }
 
