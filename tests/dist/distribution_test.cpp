@@ -89,14 +89,15 @@ TEST_CASE("selection biases and shared experts of ranks are those of one process
 
 TEST_CASE("a reduction adds the ranks' gradients in their order, each once") {
   const float of_rank[4] = {1e8f, 3, -1e8f, 2.5f};  // any other order has another sum
-  for (const auto& [P, expert_ranks] : {std::pair{1, 1}, {2, 2}, {3, 1}, {4, 1}, {4, 2}, {4, 4}}) {
+  for (const auto& setting : {std::pair{1, 1}, {2, 2}, {3, 1}, {4, 1}, {4, 2}, {4, 4}}) {
+    const int P = setting.first, expert_ranks = setting.second;
     const auto sum_of = [&](int first, int step) {
       float sum = of_rank[first];
       for (int r = first + step; r < P; r += step) sum += of_rank[r];
       return sum;
     };
     std::mutex mutex;
-    on_ranks(P, [&, expert_ranks = expert_ranks](ThreadCommunicator& world) {
+    on_ranks(P, [&](ThreadCommunicator& world) {
       const int rank = world.rank();
       Distribution<ThreadCommunicator> ranks(world, expert_ranks);
       Tree grad;
@@ -241,17 +242,18 @@ TEST_CASE("moments and step counts of all ranks are collected") {
     OptimizerState state;
     bool never_whole;
   };
-  for (const auto& [optimizer, never_whole] : {Moments{OptimizerState::replicated, false},
-                                               {OptimizerState::sharded, false},
-                                               {OptimizerState::sharded, true}})
-    for (const auto& [P, expert_ranks] : {std::pair{2, 1}, {2, 2}, {4, 1}, {4, 2}, {4, 4}, {3, 1}}) {
+  for (const Moments& moments : {Moments{OptimizerState::replicated, false},
+                                 {OptimizerState::sharded, false},
+                                 {OptimizerState::sharded, true}})
+    for (const auto& setting : {std::pair{2, 1}, {2, 2}, {4, 1}, {4, 2}, {4, 4}, {3, 1}}) {
+      const int P = setting.first, expert_ranks = setting.second;
       std::mutex mutex;
-      on_ranks(P, [&, expert_ranks = expert_ranks, state = optimizer,
-                   never_whole = never_whole](ThreadCommunicator& world) {
-        Distribution<ThreadCommunicator> ranks(world, expert_ranks, state);
+      on_ranks(P, [&](ThreadCommunicator& world) {
+        Distribution<ThreadCommunicator> ranks(world, expert_ranks, moments.state);
         Tree model, grad;
         ranks.keep_own_experts(model), ranks.keep_own_experts(grad);
-        auto adam = never_whole ? Adam<Tree>({}, grad, ranks.list_shards(grad)) : Adam<Tree>({}, grad);
+        auto adam =
+            moments.never_whole ? Adam<Tree>({}, grad, ranks.list_shards(grad)) : Adam<Tree>({}, grad);
         ranks.keep_own_experts(adam);
         for (int step = 0; step < 4; ++step) {
           fill(grad, step, world.rank() >= expert_ranks);  // gradients are those of the first group
@@ -266,7 +268,7 @@ TEST_CASE("moments and step counts of all ranks are collected") {
             INFO("ranks " << world.rank() << " of " << P << ", experts over " << expert_ranks << ", step "
                           << step);
             if (world.rank() > 0) {
-              CHECK((count_weights(adam) == 0) == (state == OptimizerState::sharded));
+              CHECK((count_weights(adam) == 0) == (moments.state == OptimizerState::sharded));
             } else {
               CHECK(same(model, weights[at]));
               CHECK(same(adam.first_moment(), first[at]));
