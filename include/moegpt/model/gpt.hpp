@@ -84,7 +84,7 @@ struct GPT {
   // key: RNG key of noise and dropout; none: evaluation.
   // Padding (batch.lengths) is not routed, not attended to and excluded from all losses; its ids must be
   // valid. batch.inputs, targets and documents must live until backward. Throws std::invalid_argument for
-  // invalid ids or shapes, std::runtime_error for a loss that is not finite.
+  // invalid ids or shapes, std::runtime_error for a loss that is not finite, on all ranks if it is on one.
   Loss forward(const Batch& batch, Workspace& work, std::optional<Key> key = {}) const {
     return forward(batch, work, key, work.objective);
   }
@@ -119,8 +119,9 @@ struct GPT {
       loss.targets = tape.head.counted, loss.divergence = tape.head.mean_divergence;
       loss.hard_weight = soft.hard_weight(), loss.soft_weight = soft.soft_weight();
     });
-    if (!std::isfinite(loss.total(objective)))
-      not_finite("loss", loss.total(objective), first_not_finite(*this));
+    double total = loss.total(objective);
+    if (work.ranks) work.ranks->sum(&total, 1);  // all ranks throw, so that none waits for another
+    if (!std::isfinite(total)) not_finite("loss", total, first_not_finite(*this));
     work.last.complete = true, work.last.targets = batch.targets.data();
     return loss;
   }
