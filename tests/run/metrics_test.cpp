@@ -83,6 +83,17 @@ TEST_CASE("records are read as they were written") {
   CHECK(has(error_of([&] { MetricsFile again(folder / "metrics.jsonl"); }), "cannot create"));
 }
 
+TEST_CASE("a step of several processes has the work of each, and is read back") {
+  StepRecord r = step_record(1);
+  r.ranks = {{600, 4096, 0.25}, {424, 8192, 0.5}};
+  const std::string line = line_of(r);
+  CHECK(has(line, R"("utilisation":0.31,"rank_load":[600,424],"rank_bytes":[4096,8192],)"
+                  R"("rank_waiting":[0.25,0.5],"time":)"));
+  CHECK(line_of(parse_metrics("log", line).steps.at(0)) == line);
+  const std::string fewer = std::string(line).replace(line.find("[4096,8192]"), 11, "[4096]");
+  CHECK(has(error_of([&] { parse_metrics("log", fewer); }), "loads of 2 ranks, bytes of 1 and waiting of 2"));
+}
+
 TEST_CASE("numbers that are not finite come back") {
   StepRecord r = step_record(1);
   r.loss = NAN, r.gradient_norm = -INFINITY;

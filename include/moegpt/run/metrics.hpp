@@ -4,9 +4,10 @@
 //      "gradient_norm":0.71,"layers":[0,1],"load":[[130,126],[128,128]],"wanted":[256,256],
 //      "max_over_mean":[1.016,1],"entropy":[0.9998,1],"dead":[0,0],"dropped":[0,0],
 //      "seconds":0.02,"tokens_per_second":48200,"utilisation":0.31,"time":1789000000.5}
-// Kinds are run, train, eval, final, sample and event (run/records.hpp). Members that describe one execution,
-// not the computation, come last: a resumed run writes the same lines up to "seconds" or "time". Numbers that
-// are not finite are the texts "nan", "inf" and "-inf".
+// A run of several processes has "rank_load", "rank_bytes" and "rank_waiting" before "time", a number for
+// each. Kinds are run, train, eval, final, sample and event (run/records.hpp). Members that describe one
+// execution, not the computation, come last: a resumed run writes the same lines up to "seconds" or "time".
+// Numbers that are not finite are the texts "nan", "inf" and "-inf".
 #include <moegpt/io/json_document.hpp>
 #include <moegpt/run/appended_file.hpp>
 #include <moegpt/run/records.hpp>
@@ -40,7 +41,13 @@ inline void append_line(std::string& text, const StepRecord& r) {
   line.list("dead", r.layers, [](const LayerLoad& l) { return l.dead(); });
   line.list("dropped", r.layers, [](const LayerLoad& l) { return l.dropped(); });
   line.member("seconds", r.seconds).member("tokens_per_second", r.tokens_per_second);
-  line.member("utilisation", r.utilisation).member("time", r.time).end();
+  line.member("utilisation", r.utilisation);
+  if (!r.ranks.empty()) {
+    line.list("rank_load", r.ranks, [](const RankLoad& rank) { return rank.pairs; });
+    line.list("rank_bytes", r.ranks, [](const RankLoad& rank) { return rank.bytes; });
+    line.list("rank_waiting", r.ranks, [](const RankLoad& rank) { return rank.waiting; });
+  }
+  line.member("time", r.time).end();
   text += '\n';
 }
 inline void append_line(std::string& text, const EvaluationRecord& r) {
@@ -115,6 +122,20 @@ inline std::vector<LayerLoad> read_layers(const JsonObject& line) {
   return layers;
 }
 
+inline std::vector<RankLoad> read_ranks(const JsonObject& line) {
+  if (!line.has("rank_load")) return {};
+  const std::vector<Index> pairs = line.integers("rank_load", 0, Index{1} << 53);
+  const std::vector<Index> bytes = line.integers("rank_bytes", 0, Index{1} << 53);
+  const nlohmann::json& waiting = line.list("rank_waiting");
+  if (bytes.size() != pairs.size() || waiting.size() != pairs.size())
+    reject_file(line.name(), "has loads of ", pairs.size(), " ranks, bytes of ", bytes.size(),
+                " and waiting of ", waiting.size(), ", expected equally many");
+  std::vector<RankLoad> ranks;
+  for (std::size_t i = 0; i < pairs.size(); ++i)
+    ranks.push_back({pairs[i], bytes[i], line.number("rank_waiting", waiting[i])});
+  return ranks;
+}
+
 template <class Value, class Read>
 std::vector<std::pair<std::string, Value>> read_pairs(const JsonObject& line, const char* member,
                                                       Read&& read) {
@@ -150,6 +171,7 @@ inline void read_line(const JsonObject& line, Metrics& to) {
     r.layers = read_layers(line);
     r.seconds = line.number("seconds");
     r.tokens_per_second = line.number("tokens_per_second"), r.utilisation = line.number("utilisation");
+    r.ranks = read_ranks(line);
   } else if (kind == "eval") {
     to.evaluations.push_back(
         {step, line.number("train_loss"), line.number("val_loss"), line.boolean("best"), time});

@@ -96,6 +96,13 @@ struct RunRecord {
   double time = 0;                                             // seconds since 1970
 };
 
+// Work of one rank in a step of several processes (dist/distribution.hpp).
+struct RankLoad {
+  Index pairs = 0;     // that its experts processed, summed over layers
+  Index bytes = 0;     // that it sent to other ranks
+  double waiting = 0;  // seconds in calls that exchange data, the transfer included
+};
+
 // A training step. With micro-batches, losses are means and loads sums over them.
 struct StepRecord {
   Index step = 0;                               // steps done, this one included
@@ -105,10 +112,11 @@ struct StepRecord {
   double learning_rate = 0, gradient_norm = 0;  // the norm before clipping
   std::vector<LayerLoad> layers{};
   // Of this execution; a resumed run has others.
-  double seconds = 0;            // per step and
-  double tokens_per_second = 0;  // see Speed
-  double utilisation = 0;        // model FLOP/s over the measured peak; 0: unknown
-  double time = 0;               // seconds since 1970
+  double seconds = 0;             // per step and
+  double tokens_per_second = 0;   // see Speed
+  double utilisation = 0;         // model FLOP/s over the measured peak; 0: unknown
+  std::vector<RankLoad> ranks{};  // none: a single process
+  double time = 0;                // seconds since 1970
 };
 
 // Losses estimated on random batches of both parts of the corpus.
