@@ -9,7 +9,10 @@
 
 #include <chrono>
 #include <climits>
+#include <cstdio>
+#include <cstdlib>
 #include <exception>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -51,7 +54,8 @@ class MpiRow {
 
 }  // namespace detail
 
-// What a rank sent to others and how long its calls took, waiting for other ranks included.
+// What a rank sent to others and how long its calls took, waiting for other ranks included: that of a
+// communicator and of those split from it.
 struct Traffic {
   Index calls = 0, bytes = 0;
   double seconds = 0;
@@ -83,7 +87,7 @@ class MpiCommunicator {
   int rank() const { return rank_; }
   int size() const { return size_; }
   MPI_Comm native() const { return comm_; }
-  const Traffic& traffic() const { return traffic_; }
+  const Traffic& traffic() const { return *traffic_; }
 
   void exchange(const void* send, const Index* send_count, void* receive, const Index* receive_count,
                 Index row_bytes) {
@@ -108,12 +112,14 @@ class MpiCommunicator {
   MpiCommunicator split(int color) {
     MPI_Comm part = MPI_COMM_NULL;
     detail::check_mpi(MPI_Comm_split(comm_, color, rank_, &part), "MPI_Comm_split");
-    return MpiCommunicator(part, Owned{});
+    return MpiCommunicator(part, traffic_);
   }
 
  private:
-  struct Owned {};
-  MpiCommunicator(MPI_Comm comm, Owned) : comm_(comm) { adopt(); }
+  MpiCommunicator(MPI_Comm owned, std::shared_ptr<Traffic> traffic)
+      : comm_(owned), traffic_(std::move(traffic)) {
+    adopt();
+  }
   void adopt() {
     detail::check_mpi(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     detail::check_mpi(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
@@ -131,17 +137,25 @@ class MpiCommunicator {
     }
   }
   void record(Index bytes, double start) {
-    ++traffic_.calls;
-    traffic_.bytes += bytes;
-    traffic_.seconds += MPI_Wtime() - start;
+    ++traffic_->calls;
+    traffic_->bytes += bytes;
+    traffic_->seconds += MPI_Wtime() - start;
   }
 
   MPI_Comm comm_ = MPI_COMM_NULL;
   int rank_ = 0, size_ = 0;
   std::vector<int> count_;  // [4, size] counts and places of sent and received rows
-  Traffic traffic_;
+  std::shared_ptr<Traffic> traffic_ = std::make_shared<Traffic>();
 };
 static_assert(Communicator<MpiCommunicator>);
+
+// Ends all processes of the job, after a message of this one.
+[[noreturn]] inline void abort_job(int status) {
+  std::fflush(nullptr);
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));  // a launcher drops output of a job that ends
+  MPI_Abort(MPI_COMM_WORLD, status);
+  std::_Exit(status);
+}
 
 // Initialises MPI, calls f(communicator), finalises MPI and returns the result of f, the exit status. If f
 // throws on any rank, report(rank, message) is called there and the whole job ends with status 1: other ranks
@@ -160,9 +174,7 @@ int run_with_mpi(int& argc, char**& argv, F&& f, Report&& report) {
     status = f(world);
   } catch (const std::exception& error) {
     report(rank, error.what());
-    std::this_thread::sleep_for(
-        std::chrono::milliseconds(300));  // a launcher drops output of a job that ends
-    MPI_Abort(MPI_COMM_WORLD, 1);
+    abort_job(1);
   }
   MPI_Finalize();
   return status;
