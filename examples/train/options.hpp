@@ -31,10 +31,15 @@ struct Options {
   // Of this process.
   std::string run, resume, save, color = "auto";
   bool overwrite = false;
+  bool silent = false;  // another process prints
+
+  void show(const std::string& text) const {
+    if (!silent) std::fputs(text.c_str(), stderr);
+  }
 };
 
-inline const std::set<std::string> of_this_process{"help", "config",    "run",  "resume",
-                                                   "save", "overwrite", "color"};
+inline const std::set<std::string> of_this_process{"help",      "config", "run",          "resume",  "save",
+                                                   "overwrite", "color",  "expert-ranks", "watchdog"};
 // The text may have moved: its tokens are compared by a hash.
 inline const std::set<std::string> may_change{
     "data",         "steps",      "threads",          "eval-every",

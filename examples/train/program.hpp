@@ -15,8 +15,9 @@ auto usage(F&& f) {
 }
 
 template <class Preset, int V>
-int train_with(const Options& o, const Text& text, Place place) {
-  const auto trainer = usage([&] { return std::make_unique<Trainer<Preset, V>>(o, text, std::move(place)); });
+int train_with(World& world, const Options& o, const Text& text, Place place) {
+  const auto trainer =
+      usage([&] { return std::make_unique<Trainer<Preset, V>>(world, o, text, std::move(place)); });
   return trainer->run();
 }
 // The preset's type, with so many tokens.
@@ -27,11 +28,11 @@ std::string type_for(int vocab) {
   return type.replace(type.find(found), found.size(), ".vocab = " + std::to_string(vocab));
 }
 template <class Preset>
-int train(const Options& o, const Text& text, Place place) {
+int train(World& world, const Options& o, const Text& text, Place place) {
   const int vocab = text.tokenizer.vocab();
-  if (vocab <= Preset::vocab) return train_with<Preset, Preset::vocab>(o, text, std::move(place));
+  if (vocab <= Preset::vocab) return train_with<Preset, Preset::vocab>(world, o, text, std::move(place));
   if constexpr (requires { requires Preset::any_text; })
-    if (vocab <= 256) return train_with<Preset, 256>(o, text, std::move(place));
+    if (vocab <= 256) return train_with<Preset, 256>(world, o, text, std::move(place));
   throw options::Failure(4, "the text has " + std::to_string(vocab) + " different tokens, preset " +
                                 Preset::name +
                                 " fewer: use another preset or text, or examples/for_model.sh "
@@ -84,9 +85,8 @@ inline options::Failure of_another_program(const std::string& run, const std::fi
                  "' train --resume " + run + " goes on with it"};
 }
 
-// Opens the run of --resume, and takes its options.
-template <class... Presets>
-inline Place resumed(CLI::App& app, int argc, char** argv, Options& o) {
+// The run of --resume, open, and its newest checkpoint.
+inline Place opened(const Options& o) {
   Place place;
   place.directory = usage([&] { return RunDirectory::open(o.resume); });
   if (!place.directory->repaired().empty())
@@ -95,11 +95,22 @@ inline Place resumed(CLI::App& app, int argc, char** argv, Options& o) {
   for (const std::string& reason : newest.rejected) std::fprintf(stderr, "not used: %s\n", reason.c_str());
   if (newest.path.empty() && !newest.rejected.empty()) throw without_checkpoint(*place.directory);
   place.checkpoint = newest.path;
+  return place;
+}
+
+// Opens the run of --resume, and takes its options.
+template <class... Presets>
+Place resumed(World& world, CLI::App& app, int argc, char** argv, Options& o) {
+  Place place;
+  if (world.is_first()) place = opened(o);
+  place.checkpoint = world.of_first(place.checkpoint.string());
   const auto kept =
-      newest.path.empty() ? place.directory->manifest().options : read_training_state(newest.path).options;
+      place.checkpoint.empty()
+          ? run_directory::read_manifest(std::filesystem::path(o.resume) / run_directory::manifest).options
+          : read_training_state(place.checkpoint).options;
   if (const auto preset = kept.find("preset");
       preset != kept.end() && ((preset->second != Presets::name) && ...))
-    throw of_another_program(o.resume, newest.path, preset->second);
+    throw of_another_program(o.resume, place.checkpoint, preset->second);
   std::map<std::string, std::string> of_preset;
   if (const auto preset = kept.find("preset"); preset != kept.end())
     (void)((preset->second == Presets::name && (of_preset = as_options(Presets::recipe()), true)) || ...);
@@ -108,23 +119,33 @@ inline Place resumed(CLI::App& app, int argc, char** argv, Options& o) {
 }
 
 template <class... Presets>
-int program(int argc, char** argv) {
-  CLI::App app("Trains a GPT with mixtures of experts on a text. Without --run and --save it is not kept",
-               "train");
-  Options o;
-  declare(app, o, {Presets::name...});
-  return options::run(app, argc, argv, [&] {
-    Place place;
-    if (!o.resume.empty()) place = resumed<Presets...>(app, argc, argv, o);
+int train_as(World& world, CLI::App& app, int argc, char** argv, Options& o) {
+  Place place;
+  o.silent = !world.is_first();
+  if (!o.resume.empty()) place = resumed<Presets...>(world, app, argc, argv, o);
+  if (world.is_first()) {
     if (!o.run.empty()) usage([&] { return RunDirectory::check_may_create(o.run, o.overwrite); });
-    place.kept = kept_options(app);
     if (!o.save.empty()) check_can_write(o.save);  // before training
-    if (o.tokenizer == "auto" && !o.from.empty()) o.tokenizer = o.from;
-    if (is_file(o.tokenizer) && !place.checkpoint.empty()) o.tokenizer = model_of(place.checkpoint);
-    const Text text = read_text(o);
-    int status = 0;
-    (void)((o.preset == Presets::name && (status = train<Presets>(o, text, std::move(place)), true)) || ...);
-    return status;
+  }
+  place.kept = kept_options(app);
+  if (o.tokenizer == "auto" && !o.from.empty()) o.tokenizer = o.from;
+  if (is_file(o.tokenizer) && !place.checkpoint.empty()) o.tokenizer = model_of(place.checkpoint);
+  const Text text = read_text(o);
+  int status = 0;
+  (void)((o.preset == Presets::name && (status = train<Presets>(world, o, text, std::move(place)), true)) ||
+         ...);
+  return status;
+}
+
+template <class... Presets>
+int program(int argc, char** argv) {
+  return World::main(argc, argv, [&](World& world) {
+    CLI::App app("Trains a GPT with mixtures of experts on a text. Without --run and --save it is not kept",
+                 "train");
+    Options o;
+    declare(app, o, {Presets::name...});
+    world.declare(app);
+    return world.run(app, argc, argv, [&] { return train_as<Presets...>(world, app, argc, argv, o); });
   });
 }
 

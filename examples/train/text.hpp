@@ -23,19 +23,21 @@ inline Tokenizer tokenizer_of_file(const std::string& path) {
   if (path.ends_with(".json")) return read_tokenizer_json(path);
   return Tokenizer::from_text(detail::metadata_of(read_safetensors(path), "moegpt.tokenizer"));
 }
-inline Tokenizer choose_tokenizer(const std::string& choice, const TextSurvey& survey) {
+inline Tokenizer choose_tokenizer(const Options& o, const TextSurvey& survey) {
+  const std::string& choice = o.tokenizer;
   if (choice == "bytes") return Tokenizer::bytes();
   if (is_file(choice)) return tokenizer_of_file(choice);
   if (!survey.invalid.empty()) {
     check(choice == "auto", "the text is not UTF-8 (", survey.invalid, "): use --tokenizer bytes");
-    std::fprintf(stderr, "the text is not UTF-8 (%s): its tokens are bytes\n", survey.invalid.c_str());
+    o.show("the text is not UTF-8 (" + survey.invalid + "): its tokens are bytes\n");
     return Tokenizer::bytes();
   }
   Tokenizer characters = Tokenizer::characters(survey.alphabet);
   if (characters.vocab() <= 256) return characters;
   check(choice == "auto", "the text has ", characters.vocab(),
         " different characters, this program's models at most 256: use --tokenizer bytes");
-  std::fprintf(stderr, "the text has %d different characters: its tokens are bytes\n", characters.vocab());
+  o.show("the text has " + std::to_string(characters.vocab()) +
+         " different characters: its tokens are bytes\n");
   return Tokenizer::bytes();
 }
 
@@ -70,7 +72,7 @@ inline TokenSequence text_of_files(const Options& o, const Paths& paths, Text& t
                         .separator = o.separator == "auto" ? "\f" : ""};
   const TextSurvey found = survey(files);
   check(found.bytes > 0, "the text is empty");
-  text.tokenizer = choose_tokenizer(o.tokenizer, found);
+  text.tokenizer = choose_tokenizer(o, found);
   text.utf8 = found.characters > 0;
   return encode(files, text.tokenizer);
 }

@@ -11,6 +11,7 @@
 
 #include "../presets.hpp"
 #include "text.hpp"
+#include "world.hpp"
 
 namespace training {
 
@@ -60,17 +61,18 @@ inline const Text& checked(const Text& text, Index length) {
 template <class Preset, int V>
 class Trainer {
  public:
-  using Model = typename Preset::template Model<V>;
+  using Model = World::Model<typename Preset::template Model<V>>;
 
-  Trainer(const Options& o, const Text& text, Place place)
-      : o_(o),
+  Trainer(World& world, const Options& o, const Text& text, Place place)
+      : world_(world),
+        o_(o),
         recipe_(with_options(Preset::recipe(), o, Model::config.context)),
         text_(checked(text, recipe_.batch.length)),
         units_(text_),
         place_(std::move(place)),
         exec_{o.threads},
-        work_(recipe_.batch, exec_, recipe_.objective),
-        evaluation_work_(recipe_.batch, exec_, {}, Use::inference),
+        work_(world_.part(recipe_.batch), exec_, recipe_.objective),
+        evaluation_work_(work_.shape, exec_, {}, Use::inference),
         adam_(recipe_.adam),
         batches_(text_.train,
                  {.shape = recipe_.batch,
@@ -91,10 +93,13 @@ class Trainer {
     place_.kept["warmup"] = std::to_string(recipe_.warmup);
     state_.seed = o.seed, state_.corpus = text_.hash, state_.options = place_.kept;
     if (recipe_.noisy_evaluation) noise_ = seed_.with(Purpose::evaluation);
+    work_.ranks = evaluation_work_.ranks = world_.template share<Model>();
+    world_.keep_own_experts(grad_);
   }
 
   // Trains and returns the exit status.
   int run() {
+    world_.check_equal(kept_text() + std::to_string(text_.hash), "other options, or another text,");
     try {
       return train();
     } catch (const NotFinite& error) {  // of an evaluation or a sample
@@ -114,18 +119,30 @@ class Trainer {
     if (!place_.checkpoint.empty() && state_.step >= recipe_.steps) nothing_to_train();
     check_files();
     open_logs();
+    world_.keep_own_experts(model_);
+    world_.keep_own_experts(adam_);
     if (state_.step == 0) log_first_evaluation();
     while (state_.step < recipe_.steps) {
       step();
       log_step();
       if (is_due(o_.sample_every)) log_sample();
-      const bool stops = signals.received() != 0 && state_.step < recipe_.steps;
-      if (stops) return stopped_by(signals.received());
-      const bool in_time =
-          o_.checkpoint_minutes > 0 && seconds_now() - saved_at_ >= 60 * o_.checkpoint_minutes;
-      if ((is_due(o_.checkpoint_every) || in_time) && state_.step < recipe_.steps) save_run();
+      const int signal = world_.largest(signals.received());  // of any rank
+      if (state_.step == recipe_.steps) break;
+      if (signal != 0) return stopped_by(signal);
+      if (is_due(o_.checkpoint_every) || is_time_to_save())
+        if (has_directory()) where_all_experts_are([&] { return save_run(); });
     }
     return finish();
+  }
+  bool has_directory() const { return !o_.run.empty() || !o_.resume.empty(); }
+  bool is_time_to_save() {
+    return o_.checkpoint_minutes > 0 &&
+           world_.largest(world_.is_first() && seconds_now() - saved_at_ >= 60 * o_.checkpoint_minutes) != 0;
+  }
+  std::string kept_text() const {
+    std::string text;
+    for (const auto& [name, value] : place_.kept) text += name + '\n' + value + '\n';
+    return text;
   }
   // Whether the files at the end can hold the model.
   void check_files() const {
@@ -147,12 +164,13 @@ class Trainer {
   // Takes a step, or skips it if a number is not finite: then only the place in the text changes.
   void step() {
     const double start = seconds_now();
+    world_.begin_step();
     for (Batch& batch : step_batches_) batches_.next(batch);
     std::string fault = compute_gradient();
     if (fault.empty()) {
       adam_.options.learning_rate = schedule_(state_.step);
       adam_.step(model_, grad_, exec_, clip_scale(record_.gradient_norm, recipe_.clip));
-      if (!std::isfinite(global_norm(model_, exec_)))
+      if (!std::isfinite(world_.global_norm(model_, exec_)))
         diverged("after the update the weight " + first_not_finite(model_) + " is not finite");
     }
     ++state_.step;
@@ -160,6 +178,7 @@ class Trainer {
     state_.tokens += tokens;
     if (!fault.empty()) skip(fault);
     speed_.add(seconds_now() - start, tokens);
+    world_.end_step(record_);
     record_.step = state_.step, record_.tokens = state_.tokens;
     record_.learning_rate = schedule_(state_.step - 1);
     record_.seconds = speed_.seconds_per_step(), record_.tokens_per_second = speed_.tokens_per_second();
@@ -170,9 +189,10 @@ class Trainer {
     clear(record_.layers);
     set_zero(grad_, exec_);
     try {
-      const Loss loss =
-          accumulator_.step(model_, step_batches_, work_, grad_, seed_.with(Purpose::step, state_.step),
-                            [&](Index, const Loss&) { add_loads(model_, work_, record_.layers); });
+      const Loss loss = accumulator_.step(
+          model_, world_.parts(step_batches_), work_, grad_, seed_.with(Purpose::step, state_.step),
+          [&](Index, const Loss&) { add_loads(model_, work_, record_.layers); });
+      world_.reduce(grad_);
       record_.loss = loss.cross_entropy, record_.router = loss;
       if constexpr (requires { Preset::before_update(model_, grad_, state_.step); })
         Preset::before_update(model_, grad_, state_.step);  // a test's
@@ -180,7 +200,7 @@ class Trainer {
       record_.loss = record_.gradient_norm = NAN;
       return error.what();
     }
-    record_.gradient_norm = global_norm(grad_, exec_);
+    record_.gradient_norm = world_.global_norm(grad_, exec_);
     if (!std::isfinite(record_.gradient_norm))
       return "the gradient of " + first_not_finite(grad_) + " is not finite";
     if (record_.gradient_norm * clip_scale(record_.gradient_norm, recipe_.clip) >
@@ -203,7 +223,7 @@ class Trainer {
 
   // ---- logs ----
 
-  static void show(const std::string& text) { std::fputs(text.c_str(), stderr); }
+  void show(const std::string& text) const { o_.show(text); }
 
   template <class Record>
   void write(Record&& record) {
@@ -225,7 +245,7 @@ class Trainer {
 
   void open_logs() {
     peak_ = o_.no_peak ? 0 : measured_peak<typename Model::Scalar>(o_.threads);
-    flops_ = o_.accumulate * model_flops(model_, recipe_.batch);
+    flops_ = o_.accumulate * model_flops(model_, work_.shape);
     RunRecord run{.step = state_.step,
                   .model = to_text<Model>(),
                   .parameters = count_weights(model_),
@@ -240,7 +260,7 @@ class Trainer {
     show(header_of(run));
     show("text: " + std::to_string(text_.train.size()) + " tokens for training, " +
          std::to_string(text_.val.size()) + " for validation, " + std::to_string(different) + " different\n");
-    if (o_.run.empty() && o_.resume.empty() && o_.save.empty())
+    if (!has_directory() && o_.save.empty())
       show("the model is not kept: --run DIR keeps the run, --save FILE the model\n");
     open_directory();
     run.options.assign(place_.kept.begin(), place_.kept.end());
@@ -254,6 +274,7 @@ class Trainer {
     write(run);
   }
   void open_directory() {
+    if (!world_.is_first()) return;
     if (!o_.run.empty())
       place_.directory = RunDirectory::create(o_.run, RunManifest{place_.kept}, o_.overwrite);
     else if (!o_.resume.empty())
@@ -262,40 +283,37 @@ class Trainer {
                                            place_.checkpoint.string() + "\n");
   }
 
-  // Documents are hidden from each other as in training.
   double estimated(const TokenSequence& tokens, int batches, int stream) {
     const Key key = seed_.with(Purpose::evaluation, stream);
-    if (!text_.separator) return estimate_loss(model_, tokens, evaluation_work_, batches, key, noise_);
     return mean_loss(batches, [&](Index i, Batch& batch) {
-      const Key of_batch = key.with(Purpose::evaluation, i);
       batch.shape = recipe_.batch;
-      sample_batch(tokens, batch, of_batch);
+      sample_batch(tokens, batch, key.with(Purpose::evaluation, i));
       return noise_ ? std::optional(key.with(Purpose::step, i)) : noise_;
     });
   }
   double whole_val_loss() {
-    if (!text_.separator) return evaluate(model_, TokenView(text_.val), evaluation_work_);
     const Windows windows{text_.val, recipe_.batch.batch, recipe_.batch.length};
     return mean_loss(windows.size(), [&](Index i, Batch& batch) {
       windows.read(i, batch);
       return noise_;
     });
   }
-  // Over all targets of batches; read(i, batch) sets batch i and returns the key of its noise.
+  // Over all targets of batches; read(i, batch) sets batch i and returns the key of its noise. Documents are
+  // hidden from each other as in training.
   template <class Read>
   double mean_loss(Index batches, Read&& read) {
     Batch batch;
-    double total = 0, targets = 0;
+    double sums[] = {0, 0};  // of losses, of targets
     for (Index i = 0; i < batches; ++i) {
+      world_.progress("an evaluation");
       const std::optional<Key> noise = read(i, batch);
-      hide_documents(batch, *text_.separator);
-      const auto count = static_cast<double>(
-          std::count_if(batch.targets.begin(), batch.targets.end(), [](int id) { return id >= 0; }));
-      if (count == 0) continue;
-      total += count * model_.forward(batch, evaluation_work_, noise, Objective{}).cross_entropy;
-      targets += count;
+      if (text_.separator) hide_documents(batch, *text_.separator);
+      const Loss loss = model_.forward(world_.part(batch), evaluation_work_, noise, Objective{});
+      const auto targets = static_cast<double>(loss.targets);
+      sums[0] += targets * loss.cross_entropy, sums[1] += targets;
     }
-    return total / std::max(targets, 1.0);
+    world_.sum(sums, 2);
+    return sums[0] / std::max(sums[1], 1.0);
   }
   EvaluationRecord evaluation() {
     EvaluationRecord e{.step = state_.step};
@@ -338,7 +356,8 @@ class Trainer {
                      .noise = noise_});
   }
   void log_sample() {
-    SampleRecord record{state_.step, sample(200)};
+    SampleRecord record{state_.step};
+    where_all_experts_are([&] { return !(record.text = sample(200)).empty(); });
     write(record);
     show(console_.end());
     std::printf("---\n%s\n---\n", record.text.c_str());
@@ -372,6 +391,16 @@ class Trainer {
       throw options::Failure(1, "the cursor of the checkpoint in " + o_.resume + " has no \"" + name + "\"");
     };
     batches_.seek({place("batches"), place("windows")});
+  }
+  // f() on rank 0, which has all experts meanwhile. Returns its result; on other ranks, true.
+  template <class F>
+  bool where_all_experts_are(F&& f) {
+    world_.progress("a checkpoint or a sample");
+    bool done = true;
+    const Ranks* const ranks = std::exchange(work_.ranks, nullptr);
+    world_.with_all_experts(model_, adam_, [&] { done = f(); });
+    work_.ranks = ranks;
+    return done;
   }
   // Returns whether there is a checkpoint of this step. If not, says why, and training can go on.
   bool save_run() {
@@ -427,21 +456,26 @@ class Trainer {
   int stopped_by(int signal) {
     note("stopped", std::string(signal == SIGINT ? "interrupted" : "asked to end") + " after step " +
                         std::to_string(state_.step) + " of " + std::to_string(recipe_.steps));
-    bool saved = save_run();
-    if (!o_.save.empty()) saved &= save_model(o_.save);
+    const bool saved = where_all_experts_are([&] {
+      const bool run = save_run();
+      return (o_.save.empty() || save_model(o_.save)) && run;
+    });
     if (saved && place_.directory)
       show("--resume " + place_.directory->path().string() + " goes on with it\n");
     return saved ? 128 + signal : 1;
   }
   int finish() {
     show(console_.end());
-    bool saved = save_run();  // first, because later steps may throw
-    if (place_.directory) {
-      saved &= save_model(place_.directory->model());
-      saved &= save_routing();
-    }
-    if (!o_.save.empty()) saved &= save_model(o_.save);
-    std::printf("a sample:\n%s\n", sample(300).c_str());
+    const bool saved = where_all_experts_are([&] {
+      bool all = save_run();  // first, because later steps may throw
+      if (place_.directory) {
+        all &= save_model(place_.directory->model());
+        all &= save_routing();
+      }
+      if (!o_.save.empty()) all &= save_model(o_.save);
+      std::printf("a sample:\n%s\n", sample(300).c_str());
+      return all;
+    });
     FinalRecord last{.step = state_.step,
                      .val = recipe_.noisy_evaluation ? estimated(text_.val, 400, 0) : whole_val_loss(),
                      .batches = recipe_.noisy_evaluation ? 400 : 0};
@@ -461,6 +495,7 @@ class Trainer {
     return saved ? 0 : 1;
   }
 
+  World& world_;
   const Options& o_;
   Recipe recipe_;
   const Text& text_;
