@@ -79,11 +79,16 @@ class World {
   int size() const { return communicator_->size(); }
   bool is_first() const { return rank() == 0; }
   int of_first(int value) { return gathered(value)[0]; }
-  std::string of_first(std::string text) {
-    text.resize(static_cast<std::size_t>(gathered(std::ssize(text))[0]));
-    std::string all(text.size() * static_cast<std::size_t>(size()), '\0');
-    communicator_->gather(text.data(), all.data(), std::ssize(text));
-    return all.substr(0, text.size());
+  std::string of_first(std::string text) { return first_found(is_first() ? std::move(text) : ""); }
+  std::string first_found(std::string text) {
+    const std::vector<std::size_t> sizes = gathered(text.size());
+    const std::size_t most = *std::max_element(sizes.begin(), sizes.end());
+    text.resize(most);
+    std::string all(most * sizes.size(), '\0');
+    communicator_->gather(text.data(), all.data(), static_cast<Index>(most));
+    for (std::size_t r = 0; r < sizes.size(); ++r)
+      if (sizes[r] > 0) return all.substr(r * most, sizes[r]);
+    return {};
   }
   int largest(int value) {
     const std::vector<int> all = gathered(value);
@@ -137,9 +142,12 @@ class World {
   void reduce(M& grad) {
     ranks_->reduce(grad);
   }
+  // Not finite, on all ranks, if it is not on one.
   template <class M>
   double global_norm(const M& tree, const Exec& exec) {
-    return ranks_->global_norm(tree, exec);
+    const std::vector<double> all = gathered(ranks_->global_norm(tree, exec));
+    const auto fault = std::find_if(all.begin(), all.end(), [](double norm) { return !std::isfinite(norm); });
+    return fault == all.end() ? all[0] : *fault;
   }
   // Collective: f() on rank 0, which has all experts meanwhile.
   template <class M, class Optimizer, class F>

@@ -171,7 +171,8 @@ class Trainer {
       adam_.options.learning_rate = schedule_(state_.step);
       adam_.step(model_, grad_, exec_, clip_scale(record_.gradient_norm, recipe_.clip));
       if (!std::isfinite(world_.global_norm(model_, exec_)))
-        diverged("after the update the weight " + first_not_finite(model_) + " is not finite");
+        diverged("after the update the weight " + world_.first_found(first_not_finite(model_)) +
+                 " is not finite");
     }
     ++state_.step;
     const Index tokens = o_.accumulate * recipe_.batch.tokens();
@@ -202,7 +203,7 @@ class Trainer {
     }
     record_.gradient_norm = world_.global_norm(grad_, exec_);
     if (!std::isfinite(record_.gradient_norm))
-      return "the gradient of " + first_not_finite(grad_) + " is not finite";
+      return "the gradient of " + world_.first_found(first_not_finite(grad_)) + " is not finite";
     if (record_.gradient_norm * clip_scale(record_.gradient_norm, recipe_.clip) >
         1e18)  // Adam squares it, in float
       return "the gradient has a norm of " + short_number(record_.gradient_norm);

@@ -27,11 +27,12 @@ struct World {
     return options::run(app, argc, argv, f);
   }
 
-  bool is_first() const { return true; }                         // rank 0
-  std::string of_first(std::string text) const { return text; }  // that of rank 0
-  int largest(int value) const { return value; }                 // over ranks
-  void sum(double*, Index) const {}                              // over ranks
-  void check_equal(const std::string&, const char*) const {}     // of all ranks
+  bool is_first() const { return true; }                            // rank 0
+  std::string of_first(std::string text) const { return text; }     // that of rank 0
+  std::string first_found(std::string text) const { return text; }  // of the first rank whose is not empty
+  int largest(int value) const { return value; }                    // over ranks
+  void sum(double*, Index) const {}                                 // over ranks
+  void check_equal(const std::string&, const char*) const {}        // of all ranks
   void progress(const char*) const {}  // what this process does now, for the watchdog
 
   template <class M>
