@@ -482,7 +482,7 @@ class Trainer {
                      .batches = recipe_.noisy_evaluation ? 400 : 0};
     const double loss = last.val;
     write(last);
-    if (const auto& best = state_.best_saved; best && best->step != state_.step) {
+    if (const auto& best = state_.best_saved; place_.directory && best && best->step != state_.step) {
       char text[48];
       std::snprintf(text, sizeof text, "%.4f", best->val);
       show(std::string("the checkpoint with the least val loss, ") + text + ", is " +

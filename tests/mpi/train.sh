@@ -22,7 +22,7 @@ export OMPI_MCA_btl_base_warn_component_unused=0
 RANDOM=${SEED:-1}
 for (( i = 0; i < 300; ++i )); do echo "To be, or not to be: that is question $i."; done > text.txt
 steps=60 last_checkpoint=step_00000060
-new=(--data text.txt --no-peak --steps $steps --eval-every 30 --log-every 10 --checkpoint-every 10)
+new=(--data text.txt --no-peak --steps $steps --eval-every 10 --log-every 10 --checkpoint-every 10)
 faults=0
 fault() { echo "not so: $*" >&2; faults=$(( faults + 1 )); }
 choose() { read -r mpirun program <<< "$1"; }
@@ -161,7 +161,8 @@ for mpi in "${mpis[@]}"; do
           if (( attempt == 2 )); then succeed 2 "${how[@]}"; break; fi
           [[ ! -e run/run.json ]] || resumed=$(( resumed + 1 ))
           start 2 "${how[@]}" --watchdog 20
-          sleep "$(printf '0.%06d' $(( (RANDOM * 32768 + RANDOM) % limit % 1000000 )))"
+          moment=$(( (RANDOM * 32768 + RANDOM) % limit ))
+          sleep "$(( moment / 1000000 )).$(printf %06d $(( moment % 1000000 )))"
           victim=$(( RANDOM % 2 ))
           if [[ -e process.$victim ]] && kill -KILL "$(< process.$victim)" 2> /dev/null; then
             finish
@@ -171,8 +172,9 @@ for mpi in "${mpis[@]}"; do
           fi
         done
         same whole run "trial $trial"
+        echo "trial $trial: $killed jobs killed so far, $resumed after a resumption"
       done
-      echo "$trial trials, $killed jobs killed, $resumed of them after a resumption, $faults faults"
+      echo "$trial trials, $killed jobs killed, $faults faults"
       ;;
   esac
 done
