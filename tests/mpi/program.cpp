@@ -1,6 +1,7 @@
-// mpirun -n P mpi_program train ROUTER EXPERT_RANKS STEPS | throw | invalid | refuse
+// mpirun -n P mpi_program train ROUTER EXPERT_RANKS STEPS | throw | invalid | refuse | not_finite
 // Compiled for each MPI. Runs of tests/dist/runs.hpp, and errors on one rank.
 #include <moegpt/dist/mpi.hpp>
+#include <moegpt/model/init.hpp>
 
 #include "../dist/runs.hpp"
 
@@ -53,6 +54,29 @@ int train(MpiCommunicator& communicator, const std::string& router, int expert_r
   return loss <= 1e-12 && weight <= 1e-10 ? 0 : 1;
 }
 
+// On how many ranks forward throws if a weight is not finite on the last one.
+int count_not_finite(MpiCommunicator& world) {
+  using Model =
+      GPT<Config{.vocab = 6, .context = 8, .dim = 8, .layers = 1, .heads = 1, .hidden = 8, .head_bias = true},
+          ExpertParallel<TopKRouter<4, 2>>>;
+  Distribution<MpiCommunicator> ranks(world, world.size());
+  Model model;
+  init(model, Key{1});
+  ranks.keep_own_experts(model);
+  if (world.rank() == world.size() - 1) model.head.bias[0] = NAN;
+  Model::Workspace work{{1, 8}};
+  work.ranks = &ranks.of_batch();
+  const Batch batch{{1, 8}, std::vector<int>(8, 1), std::vector<int>(8, 2)};
+  Index count = 0;
+  try {
+    model.forward(batch, work);
+  } catch (const NotFinite&) {
+    count = 1;
+  }
+  ranks.of_batch().sum(&count, 1);
+  return static_cast<int>(count);
+}
+
 int run(MpiCommunicator& world, int argc, char** argv) {
   const std::string what = argc > 1 ? argv[1] : "";
   if (what == "train") return train(world, argv[2], std::atoi(argv[3]), std::atoi(argv[4]));
@@ -67,6 +91,9 @@ int run(MpiCommunicator& world, int argc, char** argv) {
     world.split(0);
   } else if (what == "refuse") {
     Distribution<MpiCommunicator> ranks(world, world.size() + 1);
+  } else if (what == "not_finite") {
+    const int count = count_not_finite(world);
+    if (world.rank() == 0) std::printf("forward throws on %d ranks\n", count);
   } else {
     std::fprintf(stderr, "mpi_program: unknown: %s\n", what.c_str());
   }

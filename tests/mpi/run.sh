@@ -41,4 +41,5 @@ while (( $# )); do
   stops_with "rank 1: moegpt: this rank gives up" throw
   stops_with "moegpt: MPI_Comm_split: " invalid
   stops_with "their number must be a multiple" refuse
+  stops_with "forward throws on 2 ranks" not_finite
 done
