@@ -31,11 +31,16 @@ constexpr Config wide(int context, int dim, int layers, int hidden) {
           .output_bias = false,
           .expert_bias = false};
 }
+constexpr Config normed(Config config) {
+  config.query_key_norm = QueryKeyNorm::head;
+  return config;
+}
 using Small = GPT<wide(128, 128, 4, 256), TopKRouter<8, 2>>;
 using Long = GPT<wide(256, 128, 4, 256), TopKRouter<8, 2>>;
 using LongOne = GPT<wide(256, 128, 4, 256), TopKRouter<8, 1>>;
 using LongDense = GPT<wide(256, 128, 4, 512), Dense>;
 using LongFour = GPT<wide(256, 128, 4, 256), TopKRouter<4, 2>>;
+using LongNormed = GPT<normed(wide(256, 128, 4, 256)), TopKRouter<8, 2>>;
 using Wide = GPT<wide(256, 192, 4, 384), TopKRouter<8, 2>>;
 using Deep = GPT<wide(256, 128, 6, 256), TopKRouter<8, 2>>;
 
@@ -65,22 +70,21 @@ std::vector<Cell> cells(const Setup& s, const std::function<const Texts&()>& loa
     return plan;
   };
   return {
-      cell<Small>(s, "small, context 128", small, load),
       cell<Long>(s, "context 256", base, load),
-      cell<Long>(s, "batch 8", with([](auto& p) { p.batch.batch = 8; }), load),
       cell<Long>(s, "batch 2", with([](auto& p) { p.batch.batch = 2; }), load),
-      cell<Long>(s, "learning rate 0.005", with([](auto& p) { p.learning_rate = 5e-3; }), load),
-      cell<Long>(s, "learning rate 0.002", with([](auto& p) { p.learning_rate = 2e-3; }), load),
-      cell<Long>(s, "dropout 0", with([](auto& p) { p.dropout = 0; }), load),
-      cell<Long>(s, "dropout 0.15", with([](auto& p) { p.dropout = 0.15; }), load),
-      cell<Long>(s, "dropout 0.1, of experts 0.3", with([](auto& p) { p.expert_dropout = 0.3; }), load),
-      cell<Long>(s, "weight decay 0.3", with([](auto& p) { p.weight_decay = 0.3; }), load),
-      cell<Long>(s, "beta2 0.99", with([](auto& p) { p.beta2 = 0.99; }), load),
-      cell<LongFour>(s, "4 experts", base, load),
       cell<LongOne>(s, "1 active expert", base, load),
+      cell<Long>(s, "dropout 0", with([](auto& p) { p.dropout = 0; }), load),
+      cell<LongNormed>(s, "norms of queries and keys", base, load),
+      cell<Long>(s, "learning rate 0.005", with([](auto& p) { p.learning_rate = 5e-3; }), load),
+      cell<Small>(s, "small, context 128", small, load),
       cell<LongDense>(s, "dense", base, load),
+      cell<LongFour>(s, "4 experts", base, load),
       cell<Wide>(s, "width 192", with([](auto& p) { p.learning_rate = 2e-3; }), load),
       cell<Deep>(s, "6 layers", base, load),
+      cell<Long>(s, "batch 8", with([](auto& p) { p.batch.batch = 8; }), load),
+      cell<Long>(s, "learning rate 0.002", with([](auto& p) { p.learning_rate = 2e-3; }), load),
+      cell<Long>(s, "dropout 0.1, of experts 0.3", with([](auto& p) { p.expert_dropout = 0.3; }), load),
+      cell<Long>(s, "weight decay 0.3", with([](auto& p) { p.weight_decay = 0.3; }), load),
   };
 }
 
