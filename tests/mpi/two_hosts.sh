@@ -19,7 +19,7 @@ link() {
     ip -n $name addr add 10.99.7.$(( ++i ))/24 dev moegpt
     ip -n $name link set moegpt up
     ip -n $name link set lo up
-    tc -n $name qdisc add dev moegpt root tbf rate "$rate" burst 64kb latency 20ms
+    tc -n $name qdisc add dev moegpt root tbf rate "$rate" burst 256kb latency 400ms
   done
 }
 link
