@@ -21,7 +21,7 @@ export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=no
 export OMPI_MCA_btl_base_warn_component_unused=0
 RANDOM=${SEED:-1}
 for (( i = 0; i < 300; ++i )); do echo "To be, or not to be: that is question $i."; done > text.txt
-steps=60 last_checkpoint=step_00000060
+steps=40 last_checkpoint=step_00000040
 new=(--data text.txt --no-peak --steps $steps --eval-every 10 --log-every 10 --checkpoint-every 10)
 faults=0
 fault() { echo "not so: $*" >&2; faults=$(( faults + 1 )); }
@@ -108,7 +108,7 @@ for mpi in "${mpis[@]}"; do
     stop | kill | hang)
       succeed 2 --run whole "${new[@]}"
       start 2 --run run "${new[@]}" --watchdog 4
-      waits_for_step 15
+      waits_for_step 12
       case $which in
         stop)
           kill -TERM "$(< process.1)"
