@@ -77,9 +77,9 @@ class Conversation {
     TextStream stream(options_.how.stop);
     int tokens = 0;
     last_ = -1;
+    const std::vector<int>& stops = options_.how.stop_ids;
     while (tokens < options_.how.tokens && !stream.stopped()) {
       const int id = sampler_(logits[0], Model::V, rng_.uniform());
-      const auto& stops = options_.how.stop_ids;
       if (std::find(stops.begin(), stops.end(), id) != stops.end()) break;
       sampler_.accept(id);
       ++tokens;

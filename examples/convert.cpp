@@ -15,7 +15,7 @@ using namespace moegpt;
 namespace {
 
 struct Options {
-  std::string model, to, family, base, type = "float";
+  std::string model, to, family, base, dtype = "float";
   bool is_file = false;  // to
 };
 
@@ -27,11 +27,12 @@ void convert(const Options& o) {
   if (o.is_file) {
     save(o.to, *model, tokenizer);
   } else {
-    HuggingFaceOptions how{.dtype = o.type == "bf16" ? DType::bf16 : DType::f32, .base = o.base};
-    const bool writes = !o.base.empty() || tokenizer.byte_pairs() != nullptr;
-    if (writes) how.tokenizer = &tokenizer;
+    HuggingFaceOptions how{.dtype = o.dtype == "bf16" ? DType::bf16 : DType::f32, .base = o.base};
+    if (tokenizer.byte_pairs())
+      how.tokenizer = &tokenizer;
+    else if (o.base.empty())
+      std::fputs("the tokenizer is not of byte pairs: it is not written\n", stderr);
     save_huggingface(o.to, *model, o.family, how);
-    if (!writes) std::fputs("the tokenizer is not of byte pairs: it is not written\n", stderr);
   }
   std::printf("wrote %s\n", o.to.c_str());
 }
@@ -80,7 +81,7 @@ int main(int argc, char** argv) {
                  "The directory of the model that this one was trained from: its tokenizer and its settings "
                  "of generation are copied")
       ->check(file_name());
-  app.add_option("--type", o.type, "Of the numbers in a directory: float (default) or bf16")
+  app.add_option("--dtype", o.dtype, "Of the numbers in a directory: float (default) or bf16")
       ->check(one_of({"float", "bf16"}));
   return run(app, argc, argv, [&] { start(o); });
 }

@@ -9,8 +9,8 @@
 # Options are those of the program. The type is checked by a closed grammar (include/moegpt/io/type_text.hpp) and
 # by the size of the file before anything is compiled for it.
 # Programs are kept in $XDG_CACHE_HOME/moegpt (~/.cache/moegpt), which may be removed at any time, under a hash of
-# type, sources, flags, compiler, and what it knows of the processor. A compile takes about two minutes, and at most
-# 15 minutes of processor time and 6 GB.
+# type, sources, flags, compiler, and what it knows of the processor. A compile takes about two minutes, at most
+# 15 minutes of processor time, 20 minutes in all, and 6 GB.
 # Environment: CXX (default g++), CXXFLAGS (default -O3 -march=native). Needs Eigen, nlohmann/json and CLI11.
 set -euo pipefail
 examples=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -76,7 +76,7 @@ compile() {
   (
     ulimit -t 900 2> /dev/null || true   # seconds
     ulimit -v 6000000 2> /dev/null || true   # KiB
-    TMPDIR=$work exec "${cxx[@]}" "${flags[@]}" "$@" "$examples/$name.cpp" -o "$work/$name"
+    TMPDIR=$work exec timeout --foreground 1200 "${cxx[@]}" "${flags[@]}" "$@" "$examples/$name.cpp" -o "$work/$name"
   ) > "$work/log" 2>&1 || {
     grep -E -m 5 'error|memory' "$work/log" | cut -c 1-400 >&2 || tail -n 5 "$work/log" >&2
     fail "$name does not compile, or takes too long or too much memory: $*"
